@@ -1,0 +1,7 @@
+"""`python -m scons_tensorrt`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

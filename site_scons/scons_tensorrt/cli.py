@@ -1,0 +1,214 @@
+"""`python -m scons_tensorrt probe | name parse FILE | verify PATH... | explain PATH`.
+
+Needs the standard library alone, so that it runs on a device. Exit status: 0; 1 when an
+engine is not what it should be or the question cannot be answered; 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import EngineError
+from .identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from .identity.hardware import Hardware, resolve
+from .identity.runtime import Interpreter
+from .integrity.memo import sha256_file
+from .integrity.receipt import Receipt
+from .integrity.sidecar import verify_pair
+from .integrity.state import DEFAULT, StateFolder
+from .recipe.key import differences, input_name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except EngineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scons_tensorrt", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    probe = commands.add_parser("probe", help="what hardware engines would be made for here")
+    probe.add_argument("--hardware", metavar="NAME", help="as after HARDWARE=")
+    probe.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    probe.add_argument("--json", action="store_true", help="write what HARDWARE= reads")
+    probe.set_defaults(run=_probe)
+
+    name = commands.add_parser("name", help="engine filenames")
+    parse = name.add_subparsers(required=True, metavar="parse").add_parser("parse")
+    parse.add_argument("file")
+    parse.add_argument("--json", action="store_true")
+    parse.set_defaults(run=_name_parse)
+
+    verify = commands.add_parser("verify", help="are these engines what their sidecars say")
+    verify.add_argument("path", nargs="+", help="an engine, or a folder of engines")
+    verify.set_defaults(run=_verify)
+
+    explain = commands.add_parser("explain", help="what an engine was made from")
+    explain.add_argument("path", help="an engine")
+    explain.add_argument("--state-dir", metavar="DIR", help=f"default: the nearest {DEFAULT} above")
+    explain.set_defaults(run=_explain)
+    return parser
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
+    named = arguments.hardware or os.environ.get("TRT_HARDWARE")
+    hardware = resolve(named, Path.cwd(), interpreter.runtime)
+    if arguments.json:
+        print(json.dumps(hardware.signature.to_json(), indent=2, sort_keys=True))
+        return 0
+    for label, value in _hardware_rows(hardware):
+        print(f"{label:20}{value}")
+    return 0
+
+
+def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
+    signature = hardware.signature
+    yield "hardware", f"{hardware.name or 'this host'}: {signature.describe()}"
+    yield "why", hardware.why
+    for name, text in signature.key_fields().items():
+        yield name, text
+    yield "in filenames", signature.filename("model", "fp32").build()
+
+
+def _name_parse(arguments: argparse.Namespace) -> int:
+    name = EngineFilename.parse(os.path.basename(arguments.file))
+    fields: dict[str, Any] = {
+        "model": name.model,
+        "sm": name.sm,
+        "plus": name.plus,
+        "platform": name.platform,
+        "runtime": name.runtime,
+        "precision": name.precision,
+    }
+    if arguments.json:
+        print(json.dumps(fields))
+    else:
+        for field, value in fields.items():
+            print(f"{field:12}{str(value).lower() if isinstance(value, bool) else value}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    worst = 0
+    for path in _engines(arguments.path):
+        fault = _fault(path)
+        print(f"FAILED {path}: {fault}" if fault else f"OK {path}")
+        worst |= fault is not None
+    return worst
+
+
+def _engines(paths: list[str]) -> Iterator[str]:
+    """The engines named; a folder stands for those below it, a sidecar for its engine."""
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path.removesuffix(SIDECAR_SUFFIX)
+            continue
+        found = {
+            str(file).removesuffix(SIDECAR_SUFFIX)
+            for pattern in (f"*{SUFFIX}", f"*{SUFFIX}{SIDECAR_SUFFIX}")
+            for file in Path(path).rglob(pattern)
+        }
+        if not found:
+            raise EngineError(f"{path}: no engine in this folder")
+        yield from sorted(found)
+
+
+def _fault(path: str) -> str | None:
+    try:
+        EngineFilename.parse(os.path.basename(path))
+        if verify_pair(path):
+            return None
+        if not os.path.lexists(path):
+            return "the engine is missing"
+        return "its bytes are not those its sidecar states"
+    except EngineError as error:
+        return f"{type(error).__name__}: {error}"
+    except OSError as error:
+        return f"{error.strerror}"
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    engine = Path(arguments.path.removesuffix(SIDECAR_SUFFIX))
+    name = EngineFilename.parse(engine.name)
+    state = _state_folder(engine, arguments.state_dir)
+    known = list(state.receipts.all_of(engine.name))
+    if not known:
+        raise EngineError(f"{engine}: no receipt in {state.root} says what it was made from")
+    digest = sha256_file(engine) if engine.is_file() else None
+    receipt = next((r for r in known if r.sha256 == digest), None)
+    print(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
+    if receipt is None:
+        what = "missing" if digest is None else f"of bytes that no receipt knows ({digest[:12]})"
+        print(f"  the file is {what}; the newest receipt tells of one that is gone:")
+        receipt = known[0]
+    for label, value in _receipt_rows(receipt):
+        print(f"  {label:20}{value}")
+    changes = _against_declared(engine, receipt, state)
+    for change in changes or ():
+        print(f"  now wanted          {change}")
+    if changes == []:
+        print("  now wanted          as it was made")
+    return 0 if receipt.sha256 == digest else 1
+
+
+def _receipt_rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
+    details = receipt.details
+    yield "sha256", receipt.sha256
+    yield "size", f"{receipt.size} bytes"
+    yield "key", receipt.key
+    yield "made", f"{details.get('started', '?')} in {details.get('duration_s', '?')} s"
+    worker = details.get("worker")
+    if isinstance(worker, dict):
+        yield "by", ", ".join(f"{name} {version}" for name, version in sorted(worker.items()))
+    why = details.get("not_reproducible_because")
+    yield "reproducible", "yes" if details.get("reproducible") else f"no: {why}"
+    for item in details.get("inputs", ()):
+        yield f"input {item.get('role')}", f"{item.get('name')} {item.get('sha256')}"
+    for name, text in receipt.ingredients.items():
+        if not name.startswith("input "):
+            yield name.removeprefix("option ").removeprefix("hardware "), text
+
+
+def _state_folder(engine: Path, named: str | None) -> StateFolder:
+    """The state folder that knows an engine: the one named, or the nearest above it."""
+    folder = engine.absolute().parent
+    if named:
+        return StateFolder(Path(named).absolute(), Path(named).absolute().parent)
+    for top in (folder, *folder.parents):
+        if (top / DEFAULT / "receipts").is_dir():
+            return StateFolder(top / DEFAULT, top)
+    raise EngineError(f"{engine}: no {DEFAULT}/ above it; name one with --state-dir")
+
+
+def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> list[str] | None:
+    """How the last run's declaration differs from a receipt; None where nothing declares it."""
+    label = state.relative(engine)
+    try:
+        declared = json.loads(state.declared.read_bytes())["engines"]
+        found = next(item for item in declared if item["engine"] == label)
+        wanted = dict(found["ingredients"])
+        source = str(found["source"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None
+    wanted.update({k: v for k, v in receipt.ingredients.items() if k.startswith("input ")})
+    onnx = state.top / source
+    if onnx.is_file():
+        wanted[input_name("onnx")] = sha256_file(onnx)
+    return differences(receipt.ingredients, wanted, source)

@@ -1,0 +1,1 @@
+"""MAKING an engine: is the one at hand right, and if not, a child process that compiles it."""

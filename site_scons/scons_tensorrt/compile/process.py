@@ -1,0 +1,199 @@
+"""The compile's child process: started, fed, listened to, and always ended.
+
+The child reads its job from standard input once; that pipe then stays open for as long as
+this process lives, and its closing kills the child (worker/link.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EngineBuildError, Interrupted, by_name
+
+POLL_SECONDS = 0.1
+JOB_STEP = 256 << 10
+LONGEST_EVENT = 1 << 20
+WORKER = Path(__file__).parent / "worker"
+PACKAGE = "scons_tensorrt.compile.worker"
+MODULES = ("failure", "link", "observe", "network", "build", "main")
+# The whole environment of a worker: what it compiles must not depend on who asked.
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came out. duration_s: seconds from start to exit; peak_memory_bytes: of the worker."""
+
+    sha256: str
+    size: int
+    version: str
+    python: str
+    duration_s: float
+    peak_memory_bytes: int
+    not_reproducible_because: str | None
+
+
+def run_worker(
+    python: str,
+    job: Mapping[str, Any],
+    log: Path,
+    stopping: Callable[[], bool],
+    progress: Callable[[Mapping[str, Any]], None] = lambda event: None,
+    timeout_s: float | None = None,
+) -> Compiled:
+    """Compile one job in a child process of `python`.
+
+    job: see `compile.make`; log: where native output goes; stopping: asked ten times a second.
+    Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
+    """
+    began = time.monotonic()
+    environment = dict(ENVIRONMENT)
+    while True:
+        worker = _Worker(python, job, log, environment)
+        try:
+            last = worker.listen(stopping, progress, timeout_s and began + timeout_s)
+        finally:
+            worker.end()
+        if last.get("event") == "again" and "LD_LIBRARY_PATH" not in environment:
+            environment["LD_LIBRARY_PATH"] = last["library_path"]
+            continue
+        break
+    if last.get("event") == "done":
+        return _compiled(last, time.monotonic() - began)
+    if last.get("event") == "error":
+        raise by_name(last["error_class"])(last["message"])
+    raise EngineBuildError(worker.how_it_ended())
+
+
+def _compiled(event: Mapping[str, Any], duration_s: float) -> Compiled:
+    return Compiled(
+        str(event["sha256"]),
+        int(event["size"]),
+        str(event["version"]),
+        str(event["python"]),
+        duration_s,
+        int(event["peak_memory_bytes"]),
+        event.get("not_reproducible_because"),
+    )
+
+
+class _Worker:
+    def __init__(
+        self, python: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str]
+    ) -> None:
+        boot = (WORKER / "boot.py").read_text(encoding="utf-8")
+        # -I: nothing of the user's reaches sys.path; no .pyc is read or written, because
+        # whether there is one moves the heap.
+        command = [python, "-I", "-B", "-X", "pycache_prefix=/dev/null/none", "-c", boot, "1"]
+        self._timed_out = False
+        with open(log, "ab") as errors:
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=dict(environment),
+                )
+            except OSError as error:
+                raise EngineBuildError(f"{python} cannot be started: {error.strerror}") from None
+        self._unsent = memoryview(_frame(job))
+
+    def listen(
+        self,
+        stopping: Callable[[], bool],
+        progress: Callable[[Mapping[str, Any]], None],
+        deadline: float | None,
+    ) -> Mapping[str, Any]:
+        """Feed the job and follow events until the worker is gone; its last event."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        source, sink = self._process.stdout.fileno(), self._process.stdin.fileno()
+        os.set_blocking(sink, False)
+        pending = b""
+        last: Mapping[str, Any] = {}
+        while True:
+            if stopping():
+                raise Interrupted("stopped on request; run again to go on")
+            if deadline and time.monotonic() > deadline:
+                self._timed_out = True
+                return {}
+            writable = [sink] if self._unsent else []
+            readable, ready, _ = select.select([source], writable, [], POLL_SECONDS)
+            if ready:
+                self._feed(sink)
+            if not readable:
+                continue
+            data = os.read(source, 65536)
+            if not data:
+                self._process.wait()
+                return last
+            *lines, pending = (pending + data).split(b"\n")
+            if len(pending) > LONGEST_EVENT:
+                return {}
+            for line in lines:
+                event = _event(line)
+                if event.get("event") in ("done", "error", "again"):
+                    last = event
+                elif event:
+                    progress(event)
+
+    def _feed(self, sink: int) -> None:
+        try:
+            self._unsent = self._unsent[os.write(sink, self._unsent[:65536]) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it died before it read its job: how it ended tells why
+            self._unsent = memoryview(b"")
+
+    def end(self) -> None:
+        """No worker outlives its call."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
+
+    def how_it_ended(self) -> str:
+        """For a worker that left no last word."""
+        code = self._process.returncode
+        if self._timed_out:
+            return "the compile took longer than timeout_s and was ended"
+        if code == -signal.SIGKILL:
+            return "the compiler was killed (SIGKILL): most often the kernel, out of memory"
+        if code < 0:
+            return f"the compiler crashed ({signal.Signals(-code).name})"
+        return f"the compiler ended with status {code} and no result"
+
+
+def _frame(job: Mapping[str, Any]) -> bytes:
+    """The job as boot.py reads it; padded, so that the lengths of paths do not move the heap."""
+    modules = [["scons_tensorrt", ""], ["scons_tensorrt.compile", ""], [PACKAGE, ""]]
+    for name in MODULES:
+        text = (WORKER / f"{name}.py").read_text(encoding="utf-8")
+        modules.append([f"{PACKAGE}.{name}", text])
+    data = json.dumps({**job, "modules": modules}).encode("utf-8")
+    data = data.ljust(-(-len(data) // JOB_STEP) * JOB_STEP)
+    return b"%016d" % len(data) + data
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """One event; what is not one is nothing."""
+    try:
+        event = json.loads(line)
+        return event if isinstance(event, dict) else {}
+    except ValueError:
+        return {}

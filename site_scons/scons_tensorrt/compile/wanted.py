@@ -1,0 +1,153 @@
+"""An engine as it is wanted, and the judgement on the one at hand.
+
+`judge` is the whole of "is this engine right": the receipt of the wanted key exists, the
+engine's bytes are that receipt's, the sidecar says so. The graph asks it before a build, the
+compile asks it again under the engine's lock, and the command line asks it to explain.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import SidecarError
+from ..identity.hardware import Hardware
+from ..integrity.memo import DigestMemo
+from ..integrity.publish import Publication
+from ..integrity.receipt import Receipt, make_key
+from ..integrity.sidecar import read_sidecar
+from ..integrity.state import StateFolder
+from ..recipe.key import differences
+from ..recipe.options import Recipe
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
+    onnx, external, plugins: the files themselves; source: what people call the ONNX."""
+
+    engine: Path
+    recipe: Recipe
+    hardware: Hardware
+    ingredients: Mapping[str, str]
+    onnx: Path
+    source: str
+    external: Mapping[str, Path]
+
+    @property
+    def filename(self) -> str:
+        return self.engine.name
+
+    @cached_property
+    def key(self) -> str:
+        return make_key(self.filename, self.ingredients)
+
+    def inputs(self) -> dict[str, Path]:
+        """Every input file by its ingredient name."""
+        files = {"input onnx": self.onnx}
+        files.update({f"input data {name}": path for name, path in self.external.items()})
+        files.update({f"input plugin {path.name}": path for path in self.recipe.plugins})
+        return files
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """receipt: of the wanted key, if there is one; code: "current", "unfinished" (compiled,
+    publishing was cut off), or the reason code of a rebuild; reason: in words."""
+
+    code: str
+    reason: str
+    receipt: Receipt | None = None
+
+    @property
+    def current(self) -> bool:
+        return self.code == "current"
+
+    @property
+    def reusable(self) -> bool:
+        return self.code in ("current", "unfinished")
+
+
+def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
+    """Whether the engine at its place is the wanted one, and if not, why."""
+    receipt = state.receipts.get(wanted.filename, wanted.key)
+    if receipt is None:
+        return _unknown(wanted, state)
+    fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt, state)
+    if fault is None:
+        return Verdict("current", "", receipt)
+    if Publication(state, wanted.engine, wanted.key).pending(receipt):
+        return Verdict("unfinished", "its publishing was cut off", receipt)
+    return Verdict(*fault, receipt)
+
+
+def _unknown(wanted: Wanted, state: StateFolder) -> Verdict:
+    """No receipt of this key: say what differs from the one that made what is there."""
+    try:
+        stated = read_sidecar(wanted.engine)
+    except SidecarError:
+        stated = None
+    known = list(state.receipts.all_of(wanted.filename))
+    made_this = next((r for r in known if r.sha256 == stated), None)
+    if made_this is None and known and not os.path.lexists(wanted.engine):
+        made_this = known[0]
+    if made_this is not None:
+        changed = differences(made_this.ingredients, wanted.ingredients, wanted.source)
+        return Verdict("changed", "; ".join(changed))
+    if os.path.lexists(wanted.engine):
+        return Verdict("receipt_missing", "no receipt says what it was made from")
+    return Verdict("new", "there was none yet")
+
+
+def _engine_fault(
+    wanted: Wanted, receipt: Receipt, state: StateFolder, memo: DigestMemo
+) -> tuple[str, str] | None:
+    engine = wanted.engine
+    try:
+        size = os.stat(engine).st_size
+        if size == receipt.size:
+            digest = memo.sha256(engine)
+            if digest == receipt.sha256:
+                return None
+    except FileNotFoundError:
+        return "engine_missing", "the engine is missing"
+    except OSError as error:
+        return "engine_unreadable", f"the engine is not readable ({error.strerror})"
+    other = _maker(wanted, state, size, memo)
+    if other is not None:
+        changed = differences(other.ingredients, wanted.ingredients, wanted.source)
+        return "engine_other", "the engine is of another build: " + "; ".join(changed)
+    if size == 0:
+        return "engine_truncated", "the engine is empty"
+    if size < receipt.size:
+        return "engine_truncated", f"the engine is truncated: {size} of {receipt.size} bytes"
+    if size > receipt.size:
+        return (
+            "engine_tampered",
+            f"the engine has {size} bytes, not the {receipt.size} it was built with",
+        )
+    moved = f"sha256 {receipt.sha256[:12]} → {digest[:12]}"
+    return "engine_tampered", f"the engine's bytes are not those that were built: {moved}"
+
+
+def _maker(wanted: Wanted, state: StateFolder, size: int, memo: DigestMemo) -> Receipt | None:
+    """The other receipt of this filename whose engine this is."""
+    for receipt in state.receipts.all_of(wanted.filename):
+        if receipt.size == size and receipt.sha256 == memo.sha256(wanted.engine):
+            return receipt
+    return None
+
+
+def _sidecar_fault(wanted: Wanted, receipt: Receipt, state: StateFolder) -> tuple[str, str] | None:
+    try:
+        stated = read_sidecar(wanted.engine)
+    except SidecarError as error:
+        words = str(error).rpartition(": ")[2]
+        code = "sidecar_missing" if "missing" in words else "sidecar_malformed"
+        return code, words.replace("sidecar", "its sidecar is", 1)
+    if stated != receipt.sha256:
+        return "sidecar_mismatch", f"its sidecar is of another engine: {stated[:12]}"
+    return None

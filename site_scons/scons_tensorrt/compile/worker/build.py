@@ -1,0 +1,95 @@
+"""From a network to an engine on disk, by the recipe. Every setting is read back."""
+
+from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.compile.worker.observe import EngineFile, make_monitor, make_stream
+
+
+def configure(trt, builder, network, job):
+    """The builder configuration of a job. TensorRT only logs what it does not take."""
+    recipe = job["recipe"]
+    config = builder.create_builder_config()
+    workspace = recipe["workspace_mb"] << 20
+    pool = trt.MemoryPoolType.WORKSPACE
+    config.set_memory_pool_limit(pool, workspace)
+    if config.get_memory_pool_limit(pool) != workspace:
+        raise Refused(
+            "RecipeError", "workspace_mb=%d was not taken by TensorRT" % recipe["workspace_mb"]
+        )
+    if recipe["precision"] == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)  # on unless cleared; `tf32` is another precision
+    for name in recipe["flags"]:
+        _set_flag(trt, config, name)
+    if job["architectures"]:
+        _set_architectures(trt, config, job["architectures"])
+    for profile in recipe["profiles"]:
+        _add_profile(builder, network, config, profile)
+    config.progress_monitor = make_monitor(trt)
+    return config
+
+
+def _set_flag(trt, config, name):
+    flag = getattr(trt.BuilderFlag, name, None)
+    if flag is None:
+        raise Refused("RecipeError", "flag %s: %s %s has none" % (name, trt.__name__, trt.__version__))
+    config.set_flag(flag)
+    if not config.get_flag(flag):
+        raise Refused("RecipeError", "flag %s was not taken by %s" % (name, trt.__name__))
+
+
+def _set_architectures(trt, config, architectures):
+    known = getattr(trt, "ComputeCapability", None)
+    config.num_compute_capabilities = len(architectures)
+    for index, sm in enumerate(architectures):
+        wanted = getattr(known, "SM%d" % sm, None)
+        if wanted is None:
+            names = sorted(n for n in dir(known) if n.startswith("SM"))
+            raise Refused(
+                "SignatureError",
+                "SM %d is not an architecture of %s %s: it has %s"
+                % (sm, trt.__name__, trt.__version__, ", ".join(names)),
+            )
+        taken = config.set_compute_capability(wanted, index)
+        if not taken or config.get_compute_capability(index) != wanted:
+            raise Refused("SignatureError", "%s did not take SM %d" % (trt.__name__, sm))
+
+
+def _add_profile(builder, network, config, wanted):
+    profile = builder.create_optimization_profile()
+    inputs = {network.get_input(i).name: network.get_input(i) for i in range(network.num_inputs)}
+    for name, bounds in sorted(wanted.items()):
+        if name not in inputs:
+            raise Refused("RecipeError", "shapes names `%s`, which is no input of the network" % name)
+        if inputs[name].is_shape_tensor:
+            profile.set_shape_input(name, *bounds)
+            continue
+        profile.set_shape(name, *bounds)
+        taken = [list(shape) for shape in profile.get_shape(name)]
+        if taken != [list(shape) for shape in bounds]:
+            raise Refused("RecipeError", "the shapes of `%s` were not taken by TensorRT" % name)
+    if config.add_optimization_profile(profile) < 0:
+        raise Refused("RecipeError", "TensorRT refused the optimization profile; the log says why")
+
+
+def build(trt, builder, network, config, logger, output):
+    """Compile to the file `output`; (sha256, size). Refused with the builder's reason."""
+    engine = EngineFile(output)
+    try:
+        if hasattr(builder, "build_serialized_network_to_stream"):
+            stream = make_stream(trt, engine)
+            made = builder.build_serialized_network_to_stream(network, config, stream)
+        else:
+            plan = builder.build_serialized_network(network, config)
+            made = plan is not None
+            if made:
+                engine.write(plan)
+    finally:
+        sha256 = engine.close()
+    if engine.error:
+        raise Refused(
+            "PublishError",
+            "the engine could not be written: %s; make room, then run again" % engine.error.strerror,
+        )
+    if not made or engine.size == 0:
+        reason = logger.errors[0] if logger.errors else "it gave no reason"
+        raise Refused("EngineBuildError", "the builder refused it: " + " ".join(reason.split()))
+    return sha256, engine.size

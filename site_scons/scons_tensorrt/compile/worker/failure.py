@@ -1,0 +1,9 @@
+"""How the worker's modules refuse: an error class of the parent by its name, and one line."""
+
+
+class Refused(Exception):
+    """error_class: a class of `scons_tensorrt.errors`; the text is what the user reads."""
+
+    def __init__(self, error_class, message):
+        super().__init__(message)
+        self.error_class = error_class

@@ -1,0 +1,84 @@
+"""From an ONNX to a TensorRT network that is what the recipe says it is."""
+
+from scons_tensorrt.compile.worker.failure import Refused
+
+# Types of the network that an engine of this precision must have, and those it must not.
+MUST = {"fp16": "HALF", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}
+NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
+
+
+def parse(trt, builder, logger, onnx):
+    """The network of the ONNX at `onnx`. Refused with the parser's node, op and message.
+
+    A file that is not an ONNX parses without an error into an empty network.
+    """
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(onnx):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise Refused("EngineBuildError", _parser_message(errors, logger))
+    if network.num_outputs == 0:
+        raise Refused("EngineBuildError", "the parser made an empty network of it; is it an ONNX?")
+    return network, parser
+
+
+def _parser_message(errors, logger):
+    if not errors:
+        return "the parser refused it: " + (logger.errors[0] if logger.errors else "no reason given")
+    first = errors[0]
+    place = "node %d" % first.node()
+    if first.node_name():
+        place += " `%s`" % first.node_name()
+    if first.node_operator():
+        place += " (%s)" % first.node_operator()
+    stack = list(first.local_function_stack()) if first.local_function_stack_size() else []
+    if stack:
+        place += " in " + " > ".join(stack)
+    more = " (and %d more in the log)" % (len(errors) - 1) if len(errors) > 1 else ""
+    return "the parser refused %s: %s%s" % (place, " ".join(first.desc().split()), more)
+
+
+def check_precision(network, precision):
+    """Refuse a network whose types are not what the filename would promise.
+
+    A strongly typed network has the ONNX's own types, so an fp16 engine needs an fp16 ONNX.
+    """
+    if precision == "mixed":
+        return
+    types = _types(network)
+    allowed = set(MUST.values()) if precision in ("int8", "fp8") else {MUST.get(precision)}
+    wanted = MUST.get(precision)
+    if wanted and wanted not in types:
+        raise Refused(
+            "RecipeError",
+            "precision=%r, but no tensor of the model is %s: give an ONNX converted to %s, or "
+            "precision='fp32'" % (precision, wanted, precision),
+        )
+    strange = sorted(types.intersection(NARROW) - allowed)
+    if strange:
+        raise Refused(
+            "RecipeError",
+            "precision=%r, but the model has %s tensors: write precision=%r"
+            % (precision, ", ".join(strange), _precision_of(types)),
+        )
+
+
+def _types(network):
+    """Names of the tensors' types; INT8 only of a quantized network, else it is plain data."""
+    found = set()
+    quantized = False
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        quantized |= layer.type.name in ("QUANTIZE", "DEQUANTIZE", "DYNAMIC_QUANTIZE")
+        for j in range(layer.num_outputs):
+            tensor = layer.get_output(j)
+            if tensor is not None:
+                found.add(tensor.dtype.name)
+    for i in range(network.num_inputs):
+        found.add(network.get_input(i).dtype.name)
+    return found if quantized else found - {"INT8"}
+
+
+def _precision_of(types):
+    narrow = [p for p, name in MUST.items() if name in types]
+    return narrow[0] if len(narrow) == 1 else "mixed"

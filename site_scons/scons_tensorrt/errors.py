@@ -1,0 +1,53 @@
+"""What can go wrong, as one family. A message is one line: the file, the fact, the next step."""
+
+
+class EngineError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class EngineFilenameError(EngineError, ValueError):
+    """A name is not an engine's filename, or a field cannot stand in one."""
+
+
+class HardwareError(EngineError):
+    """The hardware or backend asked for is unknown, ambiguous, or its runtime is not installed."""
+
+
+class SidecarError(EngineError):
+    """A sidecar is missing, or is not the sha256 of one engine."""
+
+
+class ReceiptError(EngineError):
+    """A receipt is damaged, or is not the receipt its name says."""
+
+
+class RecipeError(EngineError):
+    """What `env.Engine` was asked for cannot be: an option, a shape, a model, a plugin."""
+
+
+class EngineBuildError(EngineError):
+    """The compile failed: the parser's or builder's reason, or how the worker ended."""
+
+
+class SignatureError(EngineError):
+    """The engine cannot be made here: wanted and found hardware or runtime differ."""
+
+
+class PublishError(EngineError):
+    """The engine's bytes could not be written or moved to their place."""
+
+
+class LockTimeout(EngineError):
+    """Another process held the engine's lock for longer than allowed."""
+
+
+class Interrupted(EngineError):
+    """The build was asked to stop (Ctrl-C, SIGTERM) while a compile ran."""
+
+
+def by_name(name: str) -> type[EngineError]:
+    """The error class called `name`; `EngineBuildError` for a name this version does not know."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, EngineError):
+        return found
+    return EngineBuildError

@@ -1,0 +1,1 @@
+"""The SCons side: the one room that imports SCons."""

@@ -1,0 +1,153 @@
+"""Builder, emitter, scanner and decider: how SCons learns when an engine must be built.
+
+SCons never looks at a target's bytes. What makes it look is one shared Value among the
+dependencies, with a Decider of its own that judges the *target*: engine tampered with,
+sidecar gone, receipt of another key. It blames itself in --debug=explain, `-n`, `-q` and
+`-c` stay right, and only that pair is rebuilt.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import SCons.Builder
+import SCons.Errors
+import SCons.Node
+from SCons.Action import FunctionAction
+from SCons.Scanner import Scanner
+
+from ..compile.make import make
+from ..errors import EngineError, PublishError, RecipeError
+from ..identity.filename import SIDECAR_SUFFIX
+from ..recipe.key import VERSION
+from . import settings
+from .declared import Declared
+from .session import session_of
+
+INTEGRITY = "the recorded bytes of engine and sidecar"
+
+
+def declare_on(pair: Any, declared: Declared) -> None:
+    """Let the nodes of a pair find what declared them."""
+    for node in pair:
+        node.attributes.trt_engine = declared
+
+
+def _declared(node: Any) -> Declared:
+    found = node.attributes.trt_engine
+    assert isinstance(found, Declared)
+    return found
+
+
+def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
+    """Whether the target is not the engine, or sidecar, that is wanted.
+
+    SCons asks again after a build, when what was judged is history.
+    """
+    if target.get_state() > SCons.Node.executing:
+        return False
+    declared = _declared(target)
+    session = session_of(target.get_build_env())
+    try:
+        current = declared.verdict().current
+    except EngineError as error:
+        declared.problem = error
+        if declared.source_missing():
+            session.failed(declared, error)
+        return True
+    if current:
+        session.preset_csig(target)
+    return not current
+
+
+class EngineAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
+    """Signed by the recipe's version, never by Python bytecode: a new Python or a refactor must
+    not compile a fleet again."""
+
+    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
+        return f"scons-tensorrt engine, recipe version {VERSION}".encode()
+
+
+def build(target: Any, source: Any, env: Any) -> None:
+    """The action. Raises BuildError with one line."""
+    declared = _declared(target[0])
+    session = session_of(env)
+    began = time.monotonic()
+    try:
+        declared.considered = True
+        session.considered(declared)
+        outcome = make(declared.wanted(), session.workshop(declared.python))
+    except EngineError as error:
+        _fail(target, declared, error, env)
+    except OSError as error:
+        where = error.filename or declared.label
+        _fail(target, declared, PublishError(f"{where}: {error.strerror}"), env)
+    else:
+        session.finished(declared, outcome, time.monotonic() - began)
+
+
+def _fail(target: Any, declared: Declared, error: EngineError, env: Any) -> None:
+    session_of(env).failed(declared, error)
+    raise SCons.Errors.BuildError(
+        node=target, errstr=f"{type(error).__name__}, told above", status=2, exitstatus=2
+    )
+
+
+def describe(target: Any, source: Any, env: Any) -> str:
+    """What SCons prints before the action: TRT_ENGINECOMSTR; under -n, what would happen."""
+    if not settings.option("no_exec"):
+        return str(env.subst("$TRT_ENGINECOMSTR", target=target, source=source))
+    declared = _declared(target[0])
+    session = session_of(env)
+    try:
+        verdict = declared.verdict()
+    except EngineError as error:
+        if declared.awaits_source():
+            session.would_build(declared, f"{declared.source} would be built first")
+        else:
+            session.failed(declared, error)
+        return ""
+    if declared.awaits_source():
+        session.would_build(declared, f"{declared.source} would be built first")
+    elif verdict.reusable:
+        session.reused(declared, declared.judged_s)
+    else:
+        session.would_build(declared, verdict.reason)
+    return ""
+
+
+def emit(target: Any, source: Any, env: Any) -> tuple[Any, Any]:
+    """The engine brings its sidecar."""
+    return [target[0], str(target[0]) + SIDECAR_SUFFIX], source
+
+
+def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
+    """The external-data files of an ONNX.
+
+    What is wrong with the model is said by the engine's action; a data file that is missing
+    too, or SCons would stop before it.
+    """
+    if not node.rexists():
+        return []
+    session = session_of(env)
+    try:
+        summary = session.summary(node.rfile().get_abspath())
+    except (RecipeError, OSError):
+        return []
+    files = [node.dir.File(location) for location in summary.external]
+    there = [file for file in files if file.has_builder() or file.rexists()]
+    for file in [node, *there]:
+        if not file.has_builder():
+            session.preset_csig(file)
+    return there
+
+
+def make_builder() -> Any:
+    """The builder behind `env.Engine`."""
+    return SCons.Builder.Builder(
+        action=EngineAction(build, {"strfunction": describe}),
+        emitter=emit,
+        source_scanner=Scanner(function=scan, name="ONNX", skeys=[".onnx"], recursive=False),
+        single_source=True,
+    )

@@ -1,0 +1,139 @@
+"""`env.Engine`: declare an engine and its sidecar as targets of everything they are made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import SCons.Errors
+import SCons.Script
+
+from ..errors import EngineError, RecipeError
+from ..identity.filename import SUFFIX
+from ..identity.hardware import Hardware
+from ..recipe.key import value_fields
+from ..recipe.options import Recipe, check_known, parse
+from . import settings
+from .builder import INTEGRITY, declare_on, tampered
+from .declared import Declared
+from .session import ALIAS, Session, session_of
+
+
+def Engine(env: Any, name: str, source: Any, **options: Any) -> Any:
+    """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar].
+
+    precision: fp32, tf32, fp16, bf16, int8, fp8 or mixed: what the ONNX's own types are on a
+    strongly typed runtime (fp32 switches TF32 off). shapes: {input: (min, opt, max)} or
+    {input: shape} for dynamic inputs, sizes in elements; a list of such maps for several
+    profiles. workspace_mb: MiB. flags: BuilderFlag names. plugins: libraries to load.
+    timeout_s: seconds.
+
+    Raises UserError for what is wrong in the call itself; what is wrong with the model or the
+    hardware fails the engine when it is built, so that unrelated targets still build.
+    """
+    session = session_of(env)
+    chosen = settings.read(env)
+    try:
+        onnx = _one_source(env, name, source)
+        check_known(options)
+        plugins = [_plugin(env, each) for each in _as_list(options.get("plugins"))]
+        recipe = parse(name, options, [Path(node.get_abspath()) for node in plugins])
+    except RecipeError as error:
+        raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+    hardware, problem = _hardware(session, chosen)
+    path = _path(session, chosen, recipe, hardware)
+    declared = Declared(session, name, recipe, hardware, problem, path)
+    declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
+    _refuse_second(session, declared)
+    pair = env.TRT_Engine(str(path), onnx)
+    declared.target = pair[0]
+    declare_on(pair, declared)
+    _depend(env, pair, declared)
+    _protect(env, pair, declared)
+    session.engines.append(declared)
+    env.Alias(ALIAS, pair[1])
+    return pair
+
+
+def _one_source(env: Any, name: str, source: Any) -> Any:
+    nodes = env.arg2nodes(source, env.fs.Entry)
+    if len(nodes) != 1:
+        raise RecipeError(f"{len(nodes)} sources: give the one ONNX")
+    node = nodes[0].disambiguate()
+    if not hasattr(node, "rfile"):
+        raise RecipeError(f"source {node} is a folder: give the ONNX file")
+    return node
+
+
+def _plugin(env: Any, plugin: Any) -> Any:
+    node = env.arg2nodes(plugin, env.fs.Entry)[0].disambiguate()
+    if not hasattr(node, "rfile") or os.path.isdir(node.get_abspath()):
+        raise RecipeError(f"plugin {node} is a folder: name the library itself")
+    return node
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+
+
+def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | None, EngineError | None]:
+    """The hardware, or the error that the engine's action shall raise. `-h` asks nobody."""
+    if settings.option("help"):
+        return None, None
+    try:
+        hardware = session.hardware(chosen)
+        hardware.signature.filename("x", "fp32")
+        return hardware, None
+    except EngineError as error:
+        return None, error
+
+
+def _path(
+    session: Session, chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None
+) -> Path:
+    folder = session.top / chosen.engine_dir
+    if hardware is None:
+        return folder / f"{recipe.model}__unknown{SUFFIX}"
+    if hardware.name:
+        folder = folder / hardware.name
+    return folder / hardware.signature.filename(recipe.model, recipe.precision).build()
+
+
+def _refuse_second(session: Session, declared: Declared) -> None:
+    for other in session.engines:
+        if other.name == declared.name and other.path.parent == declared.path.parent:
+            raise SCons.Errors.UserError(
+                f"Engine {declared.name!r} is declared twice for the same hardware (of "
+                f"{other.source} and {declared.source}); give one another name"
+            )
+
+
+def _depend(env: Any, pair: Any, declared: Declared) -> None:
+    """Values are compared by position, so they are sorted; one each, so that a reason names it."""
+    fields = value_fields(declared.recipe, declared.hardware.signature) if declared.hardware else {}
+    values = [env.Value(f"{name}={text}") for name, text in sorted(fields.items())]
+    guard = env.Value(INTEGRITY)
+    guard.Decider(tampered)
+    env.Depends(pair, [*values, *declared.plugins, guard])
+
+
+def _protect(env: Any, pair: Any, declared: Declared) -> None:
+    """Old bytes stand until new ones are whole; a bare `scons -c` cannot take what this host
+    may be unable to make again."""
+    env.Precious(pair)
+    env.NoCache(pair)
+    if settings.option("clean") and not _named_for_cleaning(env, pair):
+        env.NoClean(pair)
+        declared.kept = os.path.lexists(declared.path)
+
+
+def _named_for_cleaning(env: Any, pair: Any) -> bool:
+    launch = SCons.Script.GetLaunchDir()
+    for target in SCons.Script.COMMAND_LINE_TARGETS:
+        if target == ALIAS:
+            return True
+        named = os.path.normpath(os.path.join(launch, target.lstrip("#")))
+        if named in (node.get_abspath() for node in pair):
+            return True
+    return False

@@ -1,0 +1,89 @@
+"""What a user can set, and where it is looked for: command line, then construction variable.
+
+A construction variable that the SConstruct leaves unset comes from the process environment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import SCons.Errors
+import SCons.Script
+
+from ..integrity.state import DEFAULT as STATE_DIR
+
+VARIABLES = {
+    "TRT_HARDWARE": "",
+    "TRT_BACKEND": "",
+    "TRT_VERIFY": "stat",
+    "TRT_ENGINE_DIR": "engines",
+    "TRT_STATE_DIR": STATE_DIR,
+    "TRT_PYTHON": "",
+    "TRT_ENGINECOMSTR": "",
+}
+HELP = """
+TensorRT engines (scons-tensorrt):
+  scons engines         build every engine, or reuse it; `scons -c engines` removes them
+  HARDWARE=NAME         hardware/NAME.json, a path of such a file, or a built-in:
+                        rtx_portable (where nothing speaks for NVIDIA hardware),
+                        rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121
+  BACKEND=NAME          tensorrt or tensorrt_rtx; default: what the hardware says
+  VERIFY=stat|full      stat (default) believes an unchanged stat; full hashes every file
+  ENGINE_DIR=DIR        where engines go; default: engines
+  JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
+The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
+TRT_VERIFY, TRT_ENGINE_DIR; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
+has TensorRT), TRT_ENGINECOMSTR (a line to print before each engine's action).
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one environment; equal settings share one hardware."""
+
+    hardware: str
+    backend: str
+    jetpack: str
+    python: str
+    engine_dir: str
+
+
+def set_defaults(env: Any) -> None:
+    """Give the construction variables their defaults; a user's earlier value stays."""
+    for name, default in VARIABLES.items():
+        env.SetDefault(**{name: os.environ.get(name) or default})
+
+
+def read(env: Any) -> Settings:
+    """The settings for engines of `env`."""
+
+    def chosen(argument: str) -> str:
+        return str(SCons.Script.ARGUMENTS.get(argument) or env.subst(f"$TRT_{argument}"))
+
+    return Settings(
+        chosen("HARDWARE"),
+        chosen("BACKEND"),
+        str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
+        env.subst("$TRT_PYTHON"),
+        chosen("ENGINE_DIR"),
+    )
+
+
+def verify_full(env: Any) -> bool:
+    """Whether every file is to be hashed. Raises UserError."""
+    verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or env.subst("$TRT_VERIFY"))
+    if verify not in ("stat", "full"):
+        raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
+    return verify == "full"
+
+
+def option(name: str) -> Any:
+    """A command-line option of SCons, such as no_exec."""
+    return SCons.Script.GetOption(name)
+
+
+def writes() -> bool:
+    """Whether this run may write anything of ours: not under -n, -q, -h or -c."""
+    return not any(option(name) for name in ("no_exec", "question", "help", "clean"))

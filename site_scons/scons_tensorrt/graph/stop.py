@@ -1,0 +1,41 @@
+"""Whether the run was asked to stop, known at once in every thread.
+
+SCons's own handlers only stop it from starting more; a compile that runs would be waited
+for. The interpreter writes each signal's number to the wakeup descriptor in the C handler,
+whichever thread is busy.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_STOP = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+class StopSignal:
+    """Callable: True from the first SIGINT, SIGTERM or SIGHUP on."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._source = -1
+        source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+        except ValueError:  # not the main thread: SCons is embedded, and its host knows best
+            before = sink
+        if before == -1:
+            self._source = source
+            return
+        if before != sink:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        os.close(source)
+        os.close(sink)
+
+    def __call__(self) -> bool:
+        if not self._stopped and self._source >= 0:
+            try:
+                self._stopped = not _STOP.isdisjoint(os.read(self._source, 4096))
+            except BlockingIOError:
+                pass
+        return self._stopped

@@ -1,0 +1,31 @@
+"""The SCons tool: `Environment(tools=["trt_engines"])`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import SCons.Script
+
+from . import settings
+from .builder import make_builder
+from .engine import Engine
+from .session import ALIAS, session_of
+
+
+def generate(env: Any) -> None:
+    """Give `env` the method Engine, its builder and its variables; raises UserError."""
+    settings.set_defaults(env)
+    if "TRT_Engine" in env["BUILDERS"]:
+        return
+    env["BUILDERS"]["TRT_Engine"] = make_builder()
+    env.AddMethod(Engine, "Engine")
+    session = session_of(env)
+    if not session.helped:
+        session.helped = True
+        SCons.Script.Help(settings.HELP)
+    env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
+
+
+def exists(env: Any) -> bool:
+    """SCons asks whether the tool can be used; what it lacks is told when an engine is built."""
+    return True

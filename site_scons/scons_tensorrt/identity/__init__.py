@@ -1,0 +1,1 @@
+"""WHAT an engine is for: its filename, its hardware, its runtime. Standard library only."""

@@ -1,0 +1,55 @@
+"""Which TensorRT an interpreter has, read from folder names alone: nothing is imported.
+
+This text also runs by itself in a foreign interpreter (`python -c`), so it imports nothing
+of this package and prints JSON.
+"""
+
+import json
+import os
+import re
+import sys
+
+_DIST = re.compile(r"(tensorrt(?:_rtx)?)(?:_cu(\d+))?(_bindings|_libs)?-([0-9.]+)\.(?:dist|egg)-info")
+
+
+def installed(path: list) -> dict:
+    """{product: {"version", "cuda", "folder"}} for the folders of `path`, first found wins.
+
+    version: of the distribution, as many parts as it has; cuda: "13.0" from a distribution
+    called ..._cu13 (wheels say the major only, and CUDA keeps one ABI within it), else None;
+    folder: the entry of `path` that holds the module.
+    """
+    found = {}
+    for folder in path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for product in ("tensorrt", "tensorrt_rtx"):
+            if product in found or product not in names:
+                continue
+            dists = [m for m in map(_DIST.fullmatch, names) if m and m[1] == product]
+            versions = sorted((m[2] is not None, m[3] or "", m[4]) for m in dists)
+            if versions:
+                cuda = next((m[2] for m in dists if m[2]), None)
+                found[product] = {
+                    "version": versions[0][2],
+                    "cuda": cuda and cuda + ".0",
+                    "folder": os.path.abspath(folder or "."),
+                }
+    return found
+
+
+def answer() -> dict:
+    """What a foreign interpreter says of itself."""
+    folders = [os.path.abspath(folder or ".") for folder in sys.path if os.path.isdir(folder or ".")]
+    return {
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "executable": sys.executable,
+        "path": folders,
+        "products": installed(sys.path),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(answer()))

@@ -1,0 +1,42 @@
+"""JetPack from the L4T release, by range, never guessed.
+
+Patch releases of JetPack appear after any table is written, so a table of exact releases
+ages at once; the filename needs major.minor only. 36.4.1 and 36.4.2 were never plainly one
+JetPack. Source: NVIDIA's JetPack archive.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import HardwareError
+
+# First and last L4T release of a range (three parts), and its JetPack.
+RANGES = (
+    ((35, 2, 0), (35, 6, 999), "5.1"),
+    ((36, 3, 0), (36, 3, 999), "6.0"),
+    ((36, 4, 0), (36, 4, 0), "6.1"),
+    ((36, 4, 3), (36, 999, 999), "6.2"),
+    ((38, 2, 0), (38, 2, 999), "7.0"),
+    ((38, 4, 0), (38, 4, 999), "7.1"),
+    ((39, 2, 0), (39, 2, 999), "7.2"),
+)
+_RELEASE = re.compile(r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)")
+
+
+def l4t_release(text: str) -> str:
+    """The release in the text of /etc/nv_tegra_release: '36.4.3'. Raises HardwareError."""
+    found = _RELEASE.search(text)
+    if not found:
+        raise HardwareError("/etc/nv_tegra_release: no L4T release in it; name JETPACK=")
+    return f"{found[1]}.{found[2]}"
+
+
+def jetpack(release: str) -> str:
+    """JetPack's major.minor for an L4T release such as '36.4.3'. Raises HardwareError."""
+    parts = tuple(int(part) for part in release.split("."))
+    padded = (*parts, 0, 0, 0)[:3]
+    for first, last, version in RANGES:
+        if first <= padded <= last:
+            return version
+    raise HardwareError(f"L4T {release} does not say which JetPack it is; name JETPACK=")

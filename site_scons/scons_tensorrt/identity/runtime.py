@@ -1,0 +1,136 @@
+"""The TensorRT runtime that will compile: product, version, CUDA, and where it is installed.
+
+SCons and TensorRT may live in different interpreters. SCons's own is looked at in place; a
+foreign one is asked once by a child process, and its answer is remembered for as long as
+the interpreter and the folders of its path are unchanged, so that a warm run starts none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import HardwareError
+from . import installed as query
+
+PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+QUERY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An installed TensorRT. version: as its distribution says; cuda: major.minor or None."""
+
+    product: str
+    version: str
+    cuda: str | None
+    folder: str
+    python: str
+
+
+class Interpreter:
+    """The interpreter that will run the worker.
+
+    python: a path or a command name, default SCons's own; memo: a file for the answer of a
+    foreign one, or None to ask anew.
+    """
+
+    def __init__(self, python: str | None, memo: Path | None = None) -> None:
+        self.python = _resolve(python)
+        self._memo = memo
+        self._answer: dict[str, Any] | None = None
+        self.unsaved: Callable[[], None] | None = None
+
+    def runtime(self, product: str) -> Runtime:
+        """The installed runtime of `product`; raises HardwareError when there is none."""
+        found = self._ask()["products"].get(product)
+        if not found:
+            raise HardwareError(
+                f"{product} is not installed for {self.python}: run `{self.python} -m pip "
+                f"install {PACKAGES[product]}`, or set TRT_PYTHON to an interpreter that has it"
+            )
+        return Runtime(product, found["version"], found["cuda"], found["folder"], self.python)
+
+    def _ask(self) -> dict[str, Any]:
+        if self._answer is None:
+            if self.python == sys.executable:
+                self._answer = query.answer()
+            else:
+                self._answer = self._remembered() or self._foreign()
+        return self._answer
+
+    def _foreign(self) -> dict[str, Any]:
+        text = Path(query.__file__).read_text(encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [self.python, "-B", "-c", text],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=QUERY_SECONDS,
+                check=True,
+            )
+            found = json.loads(done.stdout)
+            stamp = _stamp(self.python, found["path"])
+        except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+            raise HardwareError(
+                f"TRT_PYTHON={self.python}: this interpreter did not answer "
+                f"({_cause(error)}); name a Python 3.10 or later that has TensorRT"
+            ) from None
+        if self._memo is not None:
+            memo, text = self._memo, json.dumps({"stamp": stamp, "answer": found})
+            self.unsaved = lambda: _write(memo, text)
+        return dict(found)
+
+    def _remembered(self) -> dict[str, Any] | None:
+        if self._memo is None:
+            return None
+        try:
+            saved = json.loads(self._memo.read_text(encoding="utf-8"))
+            answer = saved["answer"]
+            if saved["stamp"] == _stamp(self.python, answer["path"]):
+                return dict(answer)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+
+def _resolve(python: str | None) -> str:
+    if not python:
+        return sys.executable
+    found = shutil.which(os.path.expanduser(python))
+    if not found:
+        raise HardwareError(f"TRT_PYTHON={python}: no such program; name a Python that has TensorRT")
+    return os.path.abspath(found)
+
+
+def _stamp(python: str, path: list[str]) -> list[Any]:
+    """Changes whenever the interpreter or anything installed for it may have."""
+    stamp: list[Any] = [python, os.environ.get("PYTHONPATH", "")]
+    for name in [python, *path]:
+        try:
+            stat = os.stat(name)
+            stamp.append([name, stat.st_ino, stat.st_size, stat.st_mtime_ns])
+        except OSError:
+            stamp.append([name])
+    return stamp
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _cause(error: BaseException) -> str:
+    stderr = getattr(error, "stderr", None)
+    if stderr:
+        return str(stderr.decode("utf-8", "replace").strip().splitlines()[-1])
+    return str(error)

@@ -1,0 +1,203 @@
+"""The hardware signature: which machine an engine is for, in three groups.
+
+hard          the engine would not load elsewhere
+device class  it would load, but slower or out of memory (CUDA calls every Orin "Orin")
+recorded      told in the receipt, never in the key
+
+Sources: NVIDIA's support matrix for what stops a plan from loading; FACTS of this project
+for the device class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import HardwareError
+from .filename import PRODUCTS, EngineFilename
+
+HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
+DEVICE_CLASS = (
+    "gpu_name",
+    "sm_count",
+    "memory_gib",
+    "memory_bus_bits",
+    "l2_bytes",
+    "integrated",
+)
+FILENAME_ONLY = ("jetpack", "cuda")
+TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
+SCHEMA = 1
+
+_TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
+_COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
+
+
+@dataclass(frozen=True)
+class HardwareSignature:
+    """One kind of hardware. A field that is None is not known and plays no part.
+
+    runtime_version: all four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for
+    an RTX engine that also serves later architectures; architectures: the SMs an RTX plan
+    is compiled for; memory_gib: class of `memory_class`, GiB; l2_bytes: bytes; jetpack and
+    cuda (the one the runtime library was built for): as in the filename.
+    """
+
+    product: str
+    runtime_version: str
+    os: str
+    machine: str
+    compute_capability: str
+    architectures: tuple[int, ...] | None = None
+    gpu_name: str | None = None
+    sm_count: int | None = None
+    memory_gib: int | None = None
+    memory_bus_bits: int | None = None
+    l2_bytes: int | None = None
+    integrated: bool | None = None
+    jetpack: str | None = None
+    cuda: str | None = None
+    recorded: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def sm(self) -> int:
+        """Compute capability without its dot: 87 for "8.7", 120 for "12.0"."""
+        return int(self.compute_capability.rstrip("+").replace(".", ""))
+
+    @property
+    def plus(self) -> bool:
+        return self.compute_capability.endswith("+")
+
+    @property
+    def platform(self) -> str:
+        """`jp6.2` on Jetson, `cu13.0` elsewhere. Raises HardwareError when neither is known."""
+        version = self.jetpack or self.cuda
+        if not version:
+            raise HardwareError("neither JetPack nor CUDA is known; name JETPACK= or give `cuda`")
+        return ("jp" if self.jetpack else "cu") + _major_minor(version)
+
+    @property
+    def runtime(self) -> str:
+        """`trt10.3` or `rtx1.7`."""
+        return PRODUCTS[self.product] + _major_minor(self.runtime_version)
+
+    def filename(self, model: str, precision: str) -> EngineFilename:
+        """The name of `model`'s engine for this hardware."""
+        return EngineFilename(model, self.sm, self.plus, self.platform, self.runtime, precision)
+
+    def key_fields(self) -> dict[str, str]:
+        """The hard and device-class fields that are known, as text, sorted by name."""
+        return {
+            name: _text(getattr(self, name))
+            for name in sorted(HARD + DEVICE_CLASS)
+            if getattr(self, name) is not None
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `HARDWARE=` reads; `from_json` gives the same signature back."""
+        out: dict[str, Any] = {"schema": SCHEMA}
+        for name in HARD + DEVICE_CLASS + FILENAME_ONLY:
+            value = getattr(self, name)
+            if value is not None:
+                out[name] = list(value) if isinstance(value, tuple) else value
+        if self.recorded:
+            out["recorded"] = dict(sorted(self.recorded.items()))
+        return out
+
+    def canonical(self) -> str:
+        """Canonical JSON, the same on every Python."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> HardwareSignature:
+        """A signature from parsed JSON; `where` names the file in a HardwareError."""
+        return cls(**_checked(data, where))
+
+    def describe(self) -> str:
+        """For people: what an engine for this needs."""
+        parts = [self.gpu_name or "", f"sm{self.sm}{'+' if self.plus else ''}"]
+        if self.memory_gib:
+            parts.append(f"{self.memory_gib} GiB")
+        parts.append(self.machine)
+        names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+        parts.append(f"{names[self.product]} {self.runtime_version}")
+        if self.jetpack:
+            parts.append(f"JetPack {self.jetpack}")
+        return ", ".join(part for part in parts if part)
+
+
+def memory_class(total_bytes: int, integrated: bool) -> int:
+    """GiB, in steps that a board's memory carve-outs cannot straddle.
+
+    Integrated (Tegra): the smallest of 4, 8, 16, 32, 64, 128 that holds it. Discrete: the
+    nearest GiB.
+    """
+    if not integrated:
+        return round(total_bytes / 2**30)
+    for step in TEGRA_STEPS_GIB:
+        if total_bytes <= step * 2**30:
+            return step
+    return TEGRA_STEPS_GIB[-1]
+
+
+def _checked(data: Any, where: str) -> dict[str, Any]:
+    """`data` with types proven, or HardwareError."""
+    if not isinstance(data, dict):
+        raise HardwareError(f"{where}: not a JSON object; write one with `probe --json`")
+    if data.get("schema") != SCHEMA:
+        raise HardwareError(f"{where}: schema {data.get('schema')!r}, this version reads {SCHEMA}")
+    known = {*HARD, *DEVICE_CLASS, *FILENAME_ONLY, "recorded"}
+    fields = {k: v for k, v in data.items() if k not in ("schema", "source")}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise HardwareError(f"{where}: unknown field {unknown[0]!r}; known: {sorted(known)}")
+    for name in ("product", "runtime_version", "os", "machine", "compute_capability"):
+        if name not in fields:
+            raise HardwareError(f"{where}: no {name!r}")
+    for name, value in fields.items():
+        _check_type(name, value, where)
+    if "architectures" in fields:
+        fields["architectures"] = tuple(sorted(fields["architectures"]))
+    return fields
+
+
+def _check_type(name: str, value: Any, where: str) -> None:
+    def fail(wanted: str) -> None:
+        raise HardwareError(f"{where}: {name} is {value!r}, not {wanted}")
+
+    if name in _TEXT and not (isinstance(value, str) and value):
+        fail("text")
+    if name in _COUNTS and not (type(value) is int and value > 0):
+        fail("a positive number")
+    if name == "integrated" and not isinstance(value, bool):
+        fail("true or false")
+    if name == "recorded" and not isinstance(value, dict):
+        fail("an object")
+    if name == "architectures" and not (
+        isinstance(value, (list, tuple)) and value and all(type(sm) is int for sm in value)
+    ):
+        fail("a list of SM numbers such as [86, 89]")
+    if name == "product" and value not in PRODUCTS:
+        fail(f"one of {sorted(PRODUCTS)}")
+    if name in ("jetpack", "cuda", "runtime_version"):
+        parts = value.split(".") if isinstance(value, str) else []
+        if len(parts) < 2 or not all(part.isdecimal() and part.isascii() for part in parts):
+            fail("a version such as 10.3.0.30 or 6.2")
+    if name == "compute_capability":
+        major, dot, minor = value.rstrip("+").partition(".")
+        if not (dot and major.isdecimal() and minor.isdecimal() and len(minor) == 1):
+            fail('a compute capability such as "8.7"')
+
+
+def _major_minor(version: str) -> str:
+    return ".".join(str(int(part)) for part in version.split(".")[:2])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,1 @@
+"""WHETHER an engine's bytes are whole. Standard library only."""

@@ -1,0 +1,140 @@
+"""What is known of files' bytes, remembered for as long as their stat is unchanged.
+
+An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's inputs, the
+signature SCons gave the content). It is believed while {device, inode, size, mtime, ctime}
+are the same: a tamper that restores the mtime still changes the ctime.
+
+Git's racy rule: bytes may change twice within one tick of the filesystem's clock, so what
+is hashed so soon after its ctime is told but not remembered. Blind, as any stat memo is, to
+bit rot and to a clock set back: `full` hashes everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .atomic import write_atomic
+
+SCHEMA = 1
+FINE_TICK_NS = 100_000_000  # kernels tick at 1 to 10 ms
+COARSE_TICK_NS = 2_100_000_000  # FAT and old NFS keep whole seconds, FAT only even ones
+BLOCK = 1 << 20
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file's bytes, in constant memory. Raises OSError."""
+    digest = hashlib.sha256()
+    buffer = bytearray(BLOCK)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as source:
+        while count := source.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+class DigestMemo:
+    """The memo of one run, read from `path` and saved there.
+
+    full: believe nothing and hash each file once a run.
+    """
+
+    def __init__(self, path: Path, top: Path, full: bool = False) -> None:
+        self._path = path
+        self._top = str(top) + os.sep
+        self._full = full
+        self._fresh: set[str] = set()
+        self._changed = False
+        self._entries: dict[str, dict[str, Any]] = _load(path)
+
+    def sha256(self, path: str | os.PathLike[str]) -> str:
+        """Hex sha256 of a file, from the memo where its stat is unchanged. Raises OSError."""
+        name = self._name(path)
+        stamp = _stamp(os.stat(path))
+        entry = self._entries.get(name)
+        if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
+            return str(entry["sha256"])
+        now = time.time_ns()
+        digest = sha256_file(path)
+        after = _stamp(os.stat(path))
+        facts = entry["facts"] if entry and entry["sha256"] == digest else {}
+        if after == stamp and not _racy(stamp, now):
+            self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
+            self._fresh.add(name)
+            self._changed = True
+        elif entry:
+            del self._entries[name]
+            self._changed = True
+        return digest
+
+    def fact(
+        self, path: str | os.PathLike[str], name: str, compute: Callable[[], Any] | None = None
+    ) -> Any:
+        """A fact that follows from the file's bytes: remembered, or computed now, or None.
+
+        The fact must be JSON.
+        """
+        self.sha256(path)
+        entry = self._entries.get(self._name(path))
+        if entry and name in entry["facts"]:
+            return entry["facts"][name]
+        if compute is None:
+            return None
+        value = compute()
+        self.tell(path, name, value)
+        return value
+
+    def tell(self, path: str | os.PathLike[str], name: str, value: Any) -> None:
+        """Remember a fact of a file whose bytes the memo knows."""
+        entry = self._entries.get(self._name(path))
+        if entry and entry["facts"].get(name) != value:
+            entry["facts"][name] = value
+            self._changed = True
+
+    def save(self) -> None:
+        """Write the memo if it changed, joined with what other processes saved meanwhile.
+
+        Losing it costs time, never truth: no fsync. Raises OSError.
+        """
+        if not self._changed:
+            return
+        entries = {**_load(self._path), **self._entries}
+        text = json.dumps({"schema": SCHEMA, "files": entries}, separators=(",", ":"))
+        write_atomic(self._path, text.encode("utf-8"), durable=False)
+        self._changed = False
+
+    def _name(self, path: str | os.PathLike[str]) -> str:
+        name = os.path.abspath(path)
+        return name[len(self._top) :] if name.startswith(self._top) else name
+
+
+def _stamp(stat: os.stat_result) -> list[int]:
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _racy(stamp: list[int], hashed_at_ns: int) -> bool:
+    changed = max(stamp[3], stamp[4]) if stamp[3] <= hashed_at_ns else stamp[4]
+    tick = COARSE_TICK_NS if stamp[4] % 1_000_000_000 == 0 else FINE_TICK_NS
+    return hashed_at_ns - changed < tick
+
+
+def _load(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a memo file; damaged ones, and a damaged file, count as unknown."""
+    try:
+        saved = json.loads(path.read_bytes())
+        if saved["schema"] != SCHEMA:
+            return {}
+        return {
+            name: entry
+            for name, entry in saved["files"].items()
+            if isinstance(entry["stat"], list)
+            and isinstance(entry["sha256"], str)
+            and isinstance(entry["facts"], dict)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

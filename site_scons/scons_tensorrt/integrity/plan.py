@@ -1,0 +1,64 @@
+"""The first bytes of a plan, as far as they can be known without the runtime that made it.
+
+TensorRT for RTX 1.x: `vtrt` at 0, total size u64 at 16, version bytes at 24, capability mask
+at 32. TensorRT: `ftrt` at 0, serialization version u32 at 4, version bytes at 24. Measured on
+plans of RTX 1.7.1 and read off published TensorRT plans; neither layout is documented, so
+anything else is "cannot tell", never a guess.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+RTX_MAGIC = b"vtrt"
+TENSORRT_MAGIC = b"ftrt"
+HEADER_BYTES = 64
+MASK_SM = {0x01: 75, 0x02: 80, 0x04: 86, 0x08: 89, 0x10: 120, 0x20: 121}
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """product: None when it cannot be told; size: bytes the header promises; architectures: SMs."""
+
+    product: str | None
+    size: int | None = None
+    version: tuple[int, ...] | None = None
+    architectures: tuple[int, ...] | None = None
+
+
+def read_header(path: str | os.PathLike[str]) -> PlanHeader:
+    """The header of a plan file. Raises OSError."""
+    with open(path, "rb") as source:
+        return parse_header(source.read(HEADER_BYTES))
+
+
+def parse_header(data: bytes) -> PlanHeader:
+    """The header of a plan's first HEADER_BYTES bytes; fewer tell less."""
+    if len(data) < HEADER_BYTES:
+        return PlanHeader(None)
+    version = tuple(data[24:28])
+    if data[:4] == RTX_MAGIC:
+        mask = int.from_bytes(data[32:36], "little")
+        known = all(not mask >> bit & 1 or 1 << bit in MASK_SM for bit in range(32))
+        architectures = tuple(sm for bit, sm in MASK_SM.items() if mask & bit)
+        return PlanHeader(
+            "tensorrt_rtx",
+            int.from_bytes(data[16:24], "little"),
+            version,
+            architectures if known and architectures else None,
+        )
+    if data[:4] == TENSORRT_MAGIC:
+        return PlanHeader("tensorrt", None, version)
+    return PlanHeader(None)
+
+
+def why_not_whole(path: str | os.PathLike[str]) -> str | None:
+    """Why the file cannot be a whole plan, as far as its header tells; None when it may be one."""
+    size = os.stat(path).st_size
+    if size == 0:
+        return "it is empty"
+    header = read_header(path)
+    if header.size is not None and header.size != size:
+        return f"it has {size} bytes where its header promises {header.size}"
+    return None

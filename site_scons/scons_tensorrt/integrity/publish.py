@@ -1,0 +1,158 @@
+"""Bringing an engine and its sidecar to their place so that no crash leaves half a pair.
+
+The order, which survived every crash point tried on ext4, xfs and btrfs:
+
+1. engine and sidecar are written as temporaries and flushed to disk;
+2. the receipt is written durably: the commit point;
+3. rename engine, flush folder, rename sidecar, flush folder.
+
+The temporary sidecar is the journal: it exists from before 2 until the last rename, so while
+it is there publishing was not finished, and a later run finishes it without a compile.
+Before 2 the old pair is untouched. Between the renames engine and sidecar disagree, and a
+pair that disagrees is never reused.
+
+Temporaries lie in the state folder where a rename from there reaches the engine's folder
+(tried, because a bind mount has the same device number and still refuses), else beside the
+engine as dotfiles.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import PublishError
+from .atomic import sync_file, sync_folder
+from .memo import sha256_file
+from .receipt import Receipt, ReceiptBook
+from .sidecar import sidecar_of
+from .state import StateFolder
+
+
+class Publication:
+    """One engine's way from the compiler to its place, under the engine's lock."""
+
+    def __init__(self, state: StateFolder, engine: Path, key: str) -> None:
+        self._state = state
+        self._engine = engine
+        self._key = key
+        slot = state.slot(engine)
+        self._places: tuple[tuple[Path, Path], ...] = (
+            (state.partial(engine) / f"{key}.engine", state.partial(engine) / f"{key}.sha256"),
+            (
+                engine.with_name(f".{slot}.{key}.engine.partial"),
+                engine.with_name(f".{slot}.{key}.sha256.partial"),
+            ),
+        )
+
+    def open(self) -> Path:
+        """The path the compile shall write to; leftovers of abandoned compiles are removed.
+
+        Raises PublishError when engine or state folder cannot be written.
+        """
+        try:
+            self._engine.parent.mkdir(parents=True, exist_ok=True)
+            self._places[0][0].parent.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            place = self._places[0] if self._renames() else self._places[1]
+        except OSError as error:
+            raise self._error(error) from None
+        self._places = (place,)
+        return place[0]
+
+    def commit(self, receipt: Receipt, book: ReceiptBook) -> None:
+        """Steps 1 and 2: after this the compile is never lost. Raises PublishError."""
+        engine, sidecar = self._places[0]
+        try:
+            sync_file(engine)
+            with open(sidecar, "wb") as out:
+                out.write(receipt.sha256.encode("ascii"))
+                out.flush()
+                os.fsync(out.fileno())
+            sync_folder(sidecar.parent)
+            book.put(receipt)
+        except OSError as error:
+            raise self._error(error) from None
+
+    def pending(self, receipt: Receipt) -> bool:
+        """Whether this receipt's engine was compiled and its publishing was not finished."""
+        for engine, sidecar in self._places:
+            if _text(sidecar) != receipt.sha256:
+                continue
+            for path in (engine, self._engine):
+                if _is(path, receipt):
+                    self._places = ((engine, sidecar),)
+                    return True
+        return False
+
+    def finish(self) -> None:
+        """Step 3. Raises PublishError."""
+        engine, sidecar = self._places[0]
+        folder = self._engine.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if engine.exists():
+                os.replace(engine, self._engine)
+            sync_folder(folder)
+            os.replace(sidecar, sidecar_of(self._engine))
+            sync_folder(folder)
+        except OSError as error:
+            raise self._error(error) from None
+        self._tidy()
+
+    def abandon(self) -> None:
+        """Remove the temporaries of a compile that failed."""
+        for engine, sidecar in self._places:
+            engine.unlink(missing_ok=True)
+            sidecar.unlink(missing_ok=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        try:
+            self._state.partial(self._engine).rmdir()
+        except OSError:
+            pass  # another key's finished compile still waits there
+
+    def _sweep(self) -> None:
+        """Remove temporaries of this engine that no receipt vouches for."""
+        slot = self._state.slot(self._engine)
+        inside = [(p, p.stem) for p in self._state.partial(self._engine).glob("*.*")]
+        beside = [(p, p.name.split(".")[2]) for p in self._engine.parent.glob(f".{slot}.*.partial")]
+        for path, key in inside + beside:
+            if not self._state.receipts.path(self._engine.name, key).exists():
+                path.unlink(missing_ok=True)
+
+    def _renames(self) -> bool:
+        probe = self._places[0][0].with_name(f"probe.{os.getpid()}")
+        there = self._engine.with_name(f".{self._state.slot(self._engine)}.{probe.name}.partial")
+        probe.touch()
+        try:
+            os.replace(probe, there)
+            there.unlink()
+            return True
+        except OSError as error:
+            probe.unlink(missing_ok=True)
+            if error.errno == errno.EXDEV:
+                return False
+            raise
+
+    def _error(self, error: OSError) -> PublishError:
+        where = self._state.relative(error.filename or self._engine)
+        return PublishError(
+            f"{where}: {error.strerror}; make room or make the folder writable, then run again"
+        )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_bytes()[:65].decode("ascii", "replace")
+    except OSError:
+        return None
+
+
+def _is(path: Path, receipt: Receipt) -> bool:
+    try:
+        return path.stat().st_size == receipt.size and sha256_file(path) == receipt.sha256
+    except OSError:
+        return False

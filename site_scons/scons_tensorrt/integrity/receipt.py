@@ -1,0 +1,114 @@
+"""Receipts: what an engine was made from, in files named by their key.
+
+A receipt lets a fresh clone, a lost `.sconsign` or a second process reuse an engine, and
+lets a message say why not. Ingredients are an ordered map from a name ("option.precision",
+"input.onnx") to text; the key is their sha256 with the engine's filename, so a receipt
+proves that it belongs to its own name. A receipt is never overwritten by another key's:
+killed after it was written, then reverted, the old pair is still known by the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ReceiptError
+from ..identity.filename import SUFFIX
+from .atomic import write_atomic
+
+SCHEMA = 1
+
+
+def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
+    """The key of an engine: hex sha256 of its filename and all its ingredients."""
+    text = json.dumps([filename, sorted(ingredients.items())], separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What an engine of `filename` was made from, and what came out.
+
+    sha256, size (bytes): of the engine; details: all that is told but decides nothing
+    (signature, worker, start, duration, peak memory, log).
+    """
+
+    filename: str
+    key: str
+    sha256: str
+    size: int
+    ingredients: Mapping[str, str]
+    details: Mapping[str, Any]
+
+    def dump(self) -> bytes:
+        """The receipt file: JSON, sorted, for people and machines."""
+        data = {
+            "schema": SCHEMA,
+            "engine": self.filename,
+            "key": self.key,
+            "sha256": self.sha256,
+            "size": self.size,
+            "ingredients": dict(self.ingredients),
+            **self.details,
+        }
+        return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode("utf-8")
+
+    @classmethod
+    def load(cls, data: bytes) -> Receipt:
+        """The receipt in `data`; unknown fields are kept. Raises ReceiptError."""
+        try:
+            fields = json.loads(data)
+            if fields.pop("schema") != SCHEMA:
+                raise ReceiptError("a schema this version does not read")
+            filename, key = fields.pop("engine"), fields.pop("key")
+            sha256, size = fields.pop("sha256"), fields.pop("size")
+            ingredients = fields.pop("ingredients")
+            if make_key(filename, ingredients) != key:
+                raise ReceiptError("its key is not that of its ingredients")
+            if not (isinstance(sha256, str) and len(sha256) == 64 and isinstance(size, int)):
+                raise ReceiptError("no sha256 or size")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ReceiptError(f"damaged ({type(error).__name__})") from None
+        return cls(filename, key, sha256, size, ingredients, fields)
+
+
+class ReceiptBook:
+    """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, filename: str, key: str) -> Path:
+        return self._folder / filename.removesuffix(SUFFIX) / f"{key}.json"
+
+    def get(self, filename: str, key: str) -> Receipt | None:
+        """The receipt of this key; a missing or damaged one is None."""
+        receipt = _read(self.path(filename, key))
+        return receipt if receipt and (receipt.filename, receipt.key) == (filename, key) else None
+
+    def all_of(self, filename: str) -> Iterator[Receipt]:
+        """Every readable receipt of engines of this filename, the newest first."""
+        folder = self.path(filename, "").parent
+        try:
+            paths = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+        except OSError:
+            return
+        for path in paths:
+            receipt = _read(path)
+            if receipt and receipt.filename == filename:
+                yield receipt
+
+    def put(self, receipt: Receipt) -> None:
+        """Write a receipt durably: the commit point of a compile. Raises OSError."""
+        write_atomic(self.path(receipt.filename, receipt.key), receipt.dump())
+
+
+def _read(path: Path) -> Receipt | None:
+    try:
+        return Receipt.load(path.read_bytes())
+    except (OSError, ReceiptError):
+        return None

@@ -1,0 +1,69 @@
+"""The state folder: everything this package keeps that is not an engine.
+
+receipts/      what engines were made from      (save and restore with engines/)
+partial/       engines on their way to their place
+locks/  logs/  one file an engine
+digests.json   the digest memo
+events.jsonl   what happened, one JSON object a line
+declared.json  what the last run declared
+interpreters/  what foreign interpreters answered
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .receipt import ReceiptBook
+
+DEFAULT = ".trt"
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """Paths in the state folder `root` of the tree `top`."""
+
+    root: Path
+    top: Path
+
+    @property
+    def receipts(self) -> ReceiptBook:
+        return ReceiptBook(self.root / "receipts")
+
+    @property
+    def digests(self) -> Path:
+        return self.root / "digests.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def declared(self) -> Path:
+        return self.root / "declared.json"
+
+    def slot(self, engine: Path) -> str:
+        """A short name for one engine path, the same in every clone that shares its layout."""
+        return hashlib.sha256(os.fsencode(self.relative(engine))).hexdigest()[:16]
+
+    def lock(self, engine: Path) -> Path:
+        """The lock of an engine; two trees that share a state folder lock their own paths."""
+        whole = hashlib.sha256(os.fsencode(engine)).hexdigest()[:16]
+        return self.root / "locks" / f"{engine.name}.{whole}.lock"
+
+    def log(self, engine: Path) -> Path:
+        return self.root / "logs" / f"{engine.name}.{self.slot(engine)}.log"
+
+    def partial(self, engine: Path) -> Path:
+        return self.root / "partial" / self.slot(engine)
+
+    def interpreter(self, python: str) -> Path:
+        name = hashlib.sha256(os.fsencode(python)).hexdigest()[:16]
+        return self.root / "interpreters" / f"{name}.json"
+
+    def relative(self, path: str | os.PathLike[str]) -> str:
+        """`path` as people know it: relative to the top where it lies below it."""
+        full, top = os.path.abspath(path), str(self.top) + os.sep
+        return full[len(top) :] if full.startswith(top) else full

@@ -1,0 +1,1 @@
+"""SCons tools, for `toolpath=[PyPackageDir("scons_tensorrt.tools")]` after pip install."""
