@@ -49,6 +49,9 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         return False
     declared = _declared(target)
     session = session_of(target.get_build_env())
+    declared.consider()
+    if settings.option("no_exec") and declared.awaits():
+        return True  # what it will be, only building would tell
     try:
         current = declared.verdict().current
     except EngineError as error:
@@ -56,7 +59,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         if declared.source_missing():
             session.failed(declared, error)
         return True
-    if current:
+    if current and target is declared.target:
         session.preset_csig(target)
     return not current
 
@@ -75,8 +78,7 @@ def build(target: Any, source: Any, env: Any) -> None:
     session = session_of(env)
     began = time.monotonic()
     try:
-        declared.considered = True
-        session.considered(declared)
+        declared.consider()
         outcome = make(declared.wanted(), session.workshop(declared.python))
     except EngineError as error:
         _fail(target, declared, error, env)
@@ -100,20 +102,16 @@ def describe(target: Any, source: Any, env: Any) -> str:
         return str(env.subst("$TRT_ENGINECOMSTR", target=target, source=source))
     declared = _declared(target[0])
     session = session_of(env)
+    awaited = declared.awaits()
     try:
-        verdict = declared.verdict()
-    except EngineError as error:
-        if declared.awaits_source():
-            session.would_build(declared, f"{declared.source} would be built first")
+        if awaited:
+            session.would_build(declared, f"{awaited} would be built first")
+        elif declared.verdict().reusable:
+            session.reused(declared, declared.judged_s)
         else:
-            session.failed(declared, error)
-        return ""
-    if declared.awaits_source():
-        session.would_build(declared, f"{declared.source} would be built first")
-    elif verdict.reusable:
-        session.reused(declared, declared.judged_s)
-    else:
-        session.would_build(declared, verdict.reason)
+            session.would_build(declared, declared.verdict().reason)
+    except EngineError as error:
+        session.failed(declared, error)
     return ""
 
 

@@ -64,10 +64,13 @@ class Declared:
         yield from self.plugins
         yield self.target
 
-    def verdict(self) -> Verdict:
-        """The judgement of this run, before anything was built. Raises EngineError."""
+    def consider(self) -> None:
+        """This run asks for the engine: its hardware is named before anything else is said."""
         self.considered = True
         self._session.considered(self)
+
+    def verdict(self) -> Verdict:
+        """The judgement of this run, before anything was built. Raises EngineError."""
         if self._verdict is None:
             began = time.monotonic()
             self._verdict = judge(self.wanted(), self._session.state, self._session.memo)
@@ -119,9 +122,12 @@ class Declared:
         """Whether SCons itself will refuse this engine before its action is asked."""
         return not self.onnx.has_builder() and not self.onnx.rexists()
 
-    def awaits_source(self) -> bool:
-        """Whether the ONNX is itself built in this run (under -n: would be)."""
-        return bool(self.onnx.has_builder() and self.onnx.get_state() == SCons.Node.executed)
+    def awaits(self) -> str | None:
+        """The input that this run built itself (under -n: would build), as people know it."""
+        for node in self.target.children():
+            if node.has_builder() and node.get_state() == SCons.Node.executed:
+                return self._session.state.relative(node.get_abspath())
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """For `.trt/declared.json`."""

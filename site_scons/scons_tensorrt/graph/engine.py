@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import SCons.Errors
+import SCons.Node.FS
 import SCons.Script
 
 from ..errors import EngineError, RecipeError
@@ -61,14 +62,14 @@ def _one_source(env: Any, name: str, source: Any) -> Any:
     if len(nodes) != 1:
         raise RecipeError(f"{len(nodes)} sources: give the one ONNX")
     node = nodes[0].disambiguate()
-    if not hasattr(node, "rfile"):
+    if isinstance(node, SCons.Node.FS.Dir):
         raise RecipeError(f"source {node} is a folder: give the ONNX file")
     return node
 
 
 def _plugin(env: Any, plugin: Any) -> Any:
     node = env.arg2nodes(plugin, env.fs.Entry)[0].disambiguate()
-    if not hasattr(node, "rfile") or os.path.isdir(node.get_abspath()):
+    if isinstance(node, SCons.Node.FS.Dir):
         raise RecipeError(f"plugin {node} is a folder: name the library itself")
     return node
 

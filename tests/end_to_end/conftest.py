@@ -1,0 +1,309 @@
+"""A small vocabulary for tests that drive real scons in real temporary trees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+REPO = HERE.parents[1]
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("TRT_", "SCONS")) and name not in ("PYTHONPATH", "CI")
+}
+HEADER = """
+DefaultEnvironment(tools=[])
+env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.tools")])
+"""
+
+
+@dataclass
+class Run:
+    """What a scons said. out: both streams, as a person sees them."""
+
+    out: str
+    status: int
+
+    def lines(self, word: str) -> list[str]:
+        return [line for line in self.out.splitlines() if line.startswith(word + " ")]
+
+    def names(self, word: str) -> list[str]:
+        """Model names of the lines that begin with `word`, sorted."""
+        found = [re.search(r"([^/ ]+?)__\S+\.engine", line) for line in self.lines(word)]
+        return sorted(match[1] for match in found if match)
+
+    @property
+    def built(self) -> list[str]:
+        return self.names("BUILT")
+
+    @property
+    def reused(self) -> list[str]:
+        return self.names("REUSED")
+
+    @property
+    def failed(self) -> list[str]:
+        return self.names("FAILED")
+
+    @property
+    def summary(self) -> str:
+        return self.out.rstrip().splitlines()[-1]
+
+    def reason(self, name: str) -> str:
+        """Why `name` was built, or failed."""
+        for line in self.out.splitlines():
+            match = re.match(r"(?:BUILT|WOULD BUILD) (\S.*?)(?: \([\d.]+ s\))? because (.*)", line)
+            if match and f"{name}__" in match[1]:
+                return match[2]
+            match = re.match(r"(?:WOULD FAIL|FAILED) (\S.*?\.engine): (.*)", line)
+            if match and f"{name}__" in match[1]:
+                return match[2]
+        raise AssertionError(f"no reason for {name} in:\n{self.out}")
+
+
+class Tree:
+    """A tree with a SConstruct. environment: added to every run's."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment: dict[str, str] = {}
+        (root / "models").mkdir(parents=True)
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def write(self, text: str, name: str = "SConstruct", header: str = HEADER) -> None:
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(header + textwrap.dedent(text), encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "SCons", *arguments]
+
+    def env(self, **more: str) -> dict[str, str]:
+        path = os.pathsep.join([str(REPO / "site_scons")])
+        return {**CLEAN, "PYTHONPATH": path, **self.environment, **more}
+
+    def scons(self, *arguments: str, cwd: Path | None = None, **environment: str) -> Run:
+        done = subprocess.run(
+            self.command(*(arguments or ("engines",))),
+            cwd=cwd or self.root,
+            env=self.env(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=180,
+            check=False,
+        )
+        run = Run(done.stdout.decode("utf-8"), done.returncode)
+        assert "Traceback" not in run.out, run.out
+        return run
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command(*(arguments or ("engines",))),
+            cwd=self.root,
+            env=self.env(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def engines(self, folder: str = "engines") -> dict[str, Path]:
+        """Engines below a folder by model name."""
+        return {p.name.split("__")[0]: p for p in sorted(self.path(folder).rglob("*.engine"))}
+
+    def engine(self, name: str) -> Path:
+        return self.engines()[name]
+
+    def sidecar(self, name: str) -> Path:
+        return Path(f"{self.engine(name)}.sha256")
+
+    def receipt(self, name: str) -> dict:
+        """The receipt of the engine that is there."""
+        digest = sha256(self.engine(name))
+        for path in self.path(".trt/receipts").rglob("*.json"):
+            data = json.loads(path.read_text())
+            if data["sha256"] == digest:
+                return data
+        raise AssertionError(f"no receipt of {name}")
+
+    def events(self) -> list[dict]:
+        text = self.path(".trt/events.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def snapshot(self, *folders: str) -> dict[str, tuple[str, int]]:
+        """Every file's bytes and mtime."""
+        return {
+            str(path.relative_to(self.root)): (sha256(path), path.stat().st_mtime_ns)
+            for folder in folders or ("engines",)
+            for path in sorted(self.path(folder).rglob("*"))
+            if path.is_file()
+        }
+
+    def copy(self, root: Path, *names: str) -> Tree:
+        """A second clone: the files `names`, with new stats and no memo's trust in them."""
+        root.mkdir(parents=True)
+        subprocess.run(["cp", "-r", *(str(self.path(n)) for n in names), str(root)], check=True)
+        other = Tree.__new__(Tree)
+        other.root, other.environment = root, dict(self.environment)
+        return other
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sound(engine: Path) -> bool:
+    """Whether the pair is whole: a plan whose header promises its size, and its sidecar."""
+    data = engine.read_bytes()
+    whole = data[:4] == b"vtrt" and int.from_bytes(data[16:24], "little") == len(data)
+    return whole and Path(f"{engine}.sha256").read_text() == hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """An empty tree; a test says `tree.write(...)` and makes models."""
+    return Tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def two(tree: Tree) -> Tree:
+    """A tree with two engines, `a` and `b`, of static shape."""
+    make_model(tree.path("models/a.onnx"), seed=1)
+    make_model(tree.path("models/b.onnx"), seed=2)
+    tree.write(
+        """
+        env.Engine("a", "models/a.onnx")
+        env.Engine("b", "models/b.onnx")
+        """
+    )
+    return tree
+
+
+@pytest.fixture
+def built(two: Tree) -> Tree:
+    """The two engines, built."""
+    run = two.scons()
+    assert run.status == 0, run.out
+    assert run.built == ["a", "b"]
+    return two
+
+
+def make_model(
+    path: Path,
+    seed: int = 0,
+    shape: tuple = (1, 8, 16, 16),
+    external: str | None = None,
+    width: int = 8,
+    depth: int = 0,
+) -> Path:
+    """A real network: two convolutions with random weights, `depth` more between them. A text in
+    `shape` is dynamic."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(seed)
+
+    def weights(name: str, *dims: int):
+        return numpy_helper.from_array(random.standard_normal(dims).astype(np.float32), name)
+
+    channels = shape[1]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w1"], ["h"], name="first", pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["h"], ["r"], name="relu"),
+            *(
+                helper.make_node("Conv", [f"d{i}" if i else "r", f"v{i}"], [f"d{i + 1}"], pads=[1] * 4)
+                for i in range(depth)
+            ),
+            helper.make_node("Conv", [f"d{depth}" if depth else "r", "w2"], ["y"], name="second"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            weights("w1", width, channels, 3, 3),
+            *(weights(f"v{i}", width, width, 3, 3) for i in range(depth)),
+            weights("w2", 4, width, 1, 1),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if external:
+        onnx.save_model(model, path, save_as_external_data=True, location=external, size_threshold=0)
+    else:
+        onnx.save_model(model, path)
+    return path
+
+
+def flip_last_bit(path: Path, keep_mtime: bool = True) -> None:
+    """Change one byte; size and mtime stay."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    if keep_mtime:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def fake_compiler(
+    folder: Path, act: str = "done(write())", product: str = "tensorrt", version: str = "10.3.0.30"
+) -> Path:
+    """A stand-in for the interpreter with TensorRT, for fault timing and for hardware that is
+    not here. act: Python; `write()` writes a whole plan of the job, `done()` reports it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "python"
+    text = (HERE / "fake_compiler.py").read_text()
+    for name, value in (("PRODUCT", product), ("VERSION", version), ("FOLDER", str(folder))):
+        text = text.replace(f"@{name}@", value)
+    text = text.replace("@ACT@", act).replace("@PYTHON@", sys.executable)
+    script.write_text(text)
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return script
+
+
+def hardware(path: Path, **changes: object) -> Path:
+    """A hardware file, of an Orin NX unless `changes` say otherwise; None leaves a field out."""
+    fields = {
+        "schema": 1,
+        "product": "tensorrt",
+        "runtime_version": "10.3.0.30",
+        "os": "linux",
+        "machine": "aarch64",
+        "compute_capability": "8.7",
+        "gpu_name": "Orin",
+        "sm_count": 8,
+        "memory_gib": 16,
+        "memory_bus_bits": 128,
+        "l2_bytes": 2 << 20,
+        "integrated": True,
+        "jetpack": "6.2",
+        "recorded": {"driver": "540.4.0", "host_name": "bench-1"},
+    }
+    fields.update(changes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({k: v for k, v in fields.items() if v is not None}))
+    return path
+
+
+def workers_of(marker: str) -> list[int]:
+    """Processes whose command line holds `marker`, other than this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and marker.encode() in line:
+            found.append(int(entry.name))
+    return found

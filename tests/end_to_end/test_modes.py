@@ -1,0 +1,131 @@
+"""SCons's own switches mean for engines what they mean for everything else."""
+
+import pytest
+from conftest import Tree, make_model, sound
+
+
+def test_dry_run_writes_nothing_at_all(two: Tree) -> None:
+    run = two.scons("-n", "engines")
+    assert (run.status, run.names("WOULD BUILD")) == (0, ["a", "b"])
+    assert run.summary.startswith("engines: 0 reused, 0 built, 0 failed in ")
+    assert run.summary.endswith("(dry run: 2 would be built)")
+    assert not two.path(".trt").exists()
+    assert not two.path("engines").exists()
+
+
+def test_question_writes_nothing_and_says_nothing(two: Tree) -> None:
+    run = two.scons("-q", "engines")
+    assert run.status == 1
+    assert "engines:" not in run.out
+    assert not two.path(".trt").exists()
+
+
+def test_dry_run_of_what_a_lost_sconsign_forgot_would_reuse(built: Tree) -> None:
+    built.path(".sconsign.dblite").unlink()
+    run = built.scons("-n", "engines")
+    assert (run.names("WOULD REUSE"), run.names("WOULD BUILD")) == (["a", "b"], [])
+
+
+def test_silent_says_nothing(built: Tree) -> None:
+    assert built.scons("-s", "engines").out == ""
+
+
+def test_silent_still_says_what_failed(built: Tree) -> None:
+    built.path("models/a.onnx").write_bytes(b"junk")
+    run = built.scons("-s", "engines")
+    assert (run.status, run.failed) == (2, ["a"])
+
+
+def test_keep_going_builds_the_rest(two: Tree) -> None:
+    two.path("models/a.onnx").write_bytes(b"junk")
+    run = two.scons("-k", "engines")
+    assert (run.status, run.failed, run.built) == (2, ["a"], ["b"])
+    assert run.summary.startswith("engines: 0 reused, 1 built, 1 failed in ")
+
+
+def test_without_keep_going_the_first_failure_ends_it(two: Tree) -> None:
+    two.path("models/a.onnx").write_bytes(b"junk")
+    run = two.scons("engines")
+    assert (run.status, run.failed, run.built) == (2, ["a"], [])
+
+
+def test_jobs_compile_at_once_and_each_line_is_whole(tree: Tree) -> None:
+    names = ["a", "b", "c", "d"]
+    for seed, name in enumerate(names):
+        make_model(tree.path(f"models/{name}.onnx"), seed=seed)
+    tree.write(f'for n in {names}: env.Engine(n, f"models/{{n}}.onnx")')
+    run = tree.scons("-j4", "engines")
+    assert (run.status, run.built) == (0, names)
+    assert all(sound(engine) for engine in tree.engines().values())
+    assert tree.scons("-j4", "engines").reused == names
+
+
+def test_bare_clean_leaves_engines_and_says_so(built: Tree) -> None:
+    before = built.snapshot()
+    run = built.scons("-c")
+    assert run.status == 0
+    assert "engines: 2 kept; `scons -c engines` removes them" in run.out
+    assert built.snapshot() == before
+    assert built.scons().reused == ["a", "b"]
+
+
+def test_clean_engines_removes_them_and_keeps_receipts(built: Tree) -> None:
+    assert built.scons("-c", "engines").status == 0
+    assert built.engines() == {}
+    assert not list(built.path("engines").glob("*"))
+    assert list(built.path(".trt/receipts").rglob("*.json"))
+
+
+def test_cleaning_one_named_engine_removes_that_pair(built: Tree) -> None:
+    name = str(built.engine("a").relative_to(built.root))
+    assert built.scons("-c", name).status == 0
+    assert list(built.engines()) == ["b"]
+    assert not list(built.path("engines").glob("a__*"))
+
+
+def test_yocto_cleans_with_variables_and_keeps_engines(built: Tree) -> None:
+    run = built.scons(f"--directory={built.root}", "--clean", "PREFIX=/usr", "prefix=/usr")
+    assert run.status == 0
+    assert sorted(built.engines()) == ["a", "b"]
+
+
+def test_help_documents_the_command_line_without_asking_hardware(two: Tree) -> None:
+    out = two.scons("-h", TRT_PYTHON="/no/such/python").out
+    for word in ("HARDWARE=", "BACKEND=", "VERIFY=", "ENGINE_DIR=", "JETPACK=", "TRT_PYTHON"):
+        assert word in out
+    assert not two.path(".trt").exists()
+
+
+def test_tree_shows_what_an_engine_depends_on(two: Tree) -> None:
+    out = two.scons("-n", "--tree=all", "engines").out
+    for node in ("hardware compute_capability=8.0+", "option precision=fp32", "models/a.onnx"):
+        assert node in out
+
+
+def test_an_engine_can_be_named_as_target(two: Tree) -> None:
+    run = two.scons("engines/a__sm80plus_cu13.0_rtx1.7_fp32.engine")
+    assert run.built == ["a"]
+    assert list(two.engines()) == ["a"]
+
+
+def test_bare_scons_builds_engines_too(two: Tree) -> None:
+    assert two.scons("-j2", ".").built == ["a", "b"]
+
+
+def test_a_line_of_the_users_own_before_each_action(two: Tree) -> None:
+    out = two.scons("engines", TRT_ENGINECOMSTR="TRT $SOURCE").out
+    assert "\nTRT models/a.onnx\n" in out
+
+
+@pytest.mark.parametrize("jobs", ["-j1", "-j4"])
+def test_the_engine_returned_is_a_pair_of_nodes(two: Tree, jobs: str) -> None:
+    two.write(
+        """
+        pair = env.Engine("a", "models/a.onnx")
+        assert [str(n).rpartition("__")[2] for n in pair] == [
+            "sm80plus_cu13.0_rtx1.7_fp32.engine", "sm80plus_cu13.0_rtx1.7_fp32.engine.sha256"]
+        env.Command("listed", pair, "ls $SOURCES > $TARGET")
+        """
+    )
+    assert two.scons(jobs, "listed").status == 0
+    assert len(two.path("listed").read_text().splitlines()) == 2
