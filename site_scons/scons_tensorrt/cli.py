@@ -82,8 +82,7 @@ def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
     signature = hardware.signature
     yield "hardware", f"{hardware.name or 'this host'}: {signature.describe()}"
     yield "why", hardware.why
-    for name, text in signature.key_fields().items():
-        yield name, text
+    yield from signature.key_fields().items()
     yield "in filenames", signature.filename("model", "fp32").build()
 
 
@@ -179,8 +178,10 @@ def _receipt_rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
         yield "by", ", ".join(f"{name} {version}" for name, version in sorted(worker.items()))
     why = details.get("not_reproducible_because")
     yield "reproducible", "yes" if details.get("reproducible") else f"no: {why}"
-    for item in details.get("inputs", ()):
-        yield f"input {item.get('role')}", f"{item.get('name')} {item.get('sha256')}"
+    inputs = details.get("inputs")
+    for item in inputs if isinstance(inputs, list) else ():
+        if isinstance(item, dict):
+            yield f"input {item.get('role')}", f"{item.get('name')} {item.get('sha256')}"
     for name, text in receipt.ingredients.items():
         if not name.startswith("input "):
             yield name.removeprefix("option ").removeprefix("hardware "), text
@@ -205,7 +206,7 @@ def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> lis
         found = next(item for item in declared if item["engine"] == label)
         wanted = dict(found["ingredients"])
         source = str(found["source"])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return None
     wanted.update({k: v for k, v in receipt.ingredients.items() if k.startswith("input ")})
     onnx = state.top / source

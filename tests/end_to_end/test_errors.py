@@ -41,7 +41,10 @@ CALLS = {
         "plugin models is a folder",
     ),
     "two sources": ('env.Engine("a", ["models/a.onnx", "models/b.onnx"])', "2 sources: give the one"),
-    "a source that is a folder": ('env.Engine("a", "models")', "is a folder: give the ONNX file"),
+    "a source that is a folder": (
+        'env.Engine("a", "models")',
+        "source models is a folder: give the file itself",
+    ),
     "one name twice": (
         'env.Engine("a", "models/a.onnx")\nenv.Engine("a", "models/b.onnx")',
         "Engine 'a' is declared twice for the same hardware",
@@ -292,7 +295,7 @@ CRASHES = {
         "was killed (SIGKILL): most often",
     ),
     "a silent exit": ("sys.exit(0)", "ended with status 0 and no result"),
-    "nothing written": ("done(plan(job))", "the compiler left no engine"),
+    "nothing written": ("done(plan(job))", "no whole engine: it is empty"),
     "a short write": (
         "data = plan(job); write(data[:-1]); done(data[:-1])",
         "no whole engine: it has ",

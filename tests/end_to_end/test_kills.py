@@ -52,6 +52,7 @@ def test_a_killed_scons_loses_no_finished_engine(slow: Tree, jobs: str) -> None:
     wait_for(lambda: len(slow.engines()) >= 1 and compiles(slow) >= 2)
     process.kill()
     process.wait()
+    wait_for(lambda: not workers_of(str(slow.path("fake"))))
     done = dict(slow.engines())
     assert all(sound(engine) for engine in done.values())
     before = compiles(slow)

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import __version__
@@ -67,9 +67,20 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
             publication.finish()
         if verdict.receipt and verdict.reusable:
+            with contextlib.suppress(OSError):
+                publication.sweep()
             return Outcome(False, verdict, verdict.receipt)
         receipt, seconds = _compile(wanted, shop, publication)
         return Outcome(True, verdict, receipt, seconds)
+
+
+def tidy(wanted: Wanted, state: StateFolder) -> None:
+    """Remove what a killed compile of an engine that is current left, unless one runs now."""
+    with (
+        contextlib.suppress(OSError, EngineError),
+        engine_lock(state.lock(wanted.engine), "", lambda holder: None, lambda: True),
+    ):
+        Publication(state, wanted.engine, wanted.key).sweep()
 
 
 def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[Receipt, float]:
@@ -77,8 +88,10 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     partial = publication.open()
     started = time.time()
     try:
-        with _fresh_log(log), _links(wanted, shop.state) as folder:
-            job = _job(wanted, shop, folder, partial)
+        with _fresh_log(log), _links(wanted, shop.state) as model:
+            before = _stamps(wanted)
+            _check_inputs(wanted, shop.memo, before)
+            job = _job(wanted, shop, model, partial)
             made = run_worker(
                 job["python"],
                 job,
@@ -88,7 +101,7 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
                 wanted.recipe.timeout_s,
             )
         _check_plan(wanted, partial, made)
-        _check_inputs(wanted, shop.memo)
+        _check_inputs(wanted, shop.memo, before)
     except EngineError as error:
         publication.abandon()
         if isinstance(error, EngineBuildError):
@@ -105,7 +118,7 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     return receipt, made.duration_s
 
 
-def _job(wanted: Wanted, shop: Workshop, folder: Path, partial: Path) -> dict[str, Any]:
+def _job(wanted: Wanted, shop: Workshop, model: Path, partial: Path) -> dict[str, Any]:
     """The worker's spec: JSON, every path absolute."""
     signature = wanted.hardware.signature
     runtime = shop.interpreter.runtime(signature.product)
@@ -115,8 +128,8 @@ def _job(wanted: Wanted, shop: Workshop, folder: Path, partial: Path) -> dict[st
         "runtime_version": signature.runtime_version,
         "package_folder": runtime.folder,
         "library_path": shop.environment.get("LD_LIBRARY_PATH"),
-        "folder": str(folder),
-        "onnx": "model.onnx",
+        "folder": str(model.parent),
+        "onnx": model.name,
         "output": str(partial),
         "architectures": list(signature.architectures or ()),
         "recipe": wanted.recipe.to_json(),
@@ -141,7 +154,7 @@ def _elsewhere(wanted: Wanted, error: EngineError, state: StateFolder) -> Signat
 
 @contextlib.contextmanager
 def _links(wanted: Wanted, state: StateFolder) -> Iterator[Path]:
-    """A folder with the model under a constant name, its external data where it expects them.
+    """The model's path under a constant name, its external data where it expects them.
 
     The parser keeps the model's basename, and that reaches the engine's bytes.
     """
@@ -149,17 +162,20 @@ def _links(wanted: Wanted, state: StateFolder) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
-        (folder / "model.onnx").symlink_to(wanted.onnx)
+        name = "model.onnx"
+        while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
+            name = f"_{name}"
+        (folder / name).symlink_to(wanted.onnx)
         for location, path in wanted.external.items():
             link = folder / location
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not os.path.lexists(link):
+            if not os.path.lexists(link):  # two spellings of one location
                 link.symlink_to(path)
     except OSError as error:
         where = state.relative(error.filename or state.root)
         raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
     try:
-        yield folder
+        yield folder / name
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -194,10 +210,29 @@ def _check_plan(wanted: Wanted, partial: Path, made: Compiled) -> None:
         raise SignatureError(f"architectures: wanted {wanted_sms}, the plan has {header.architectures}")
 
 
-def _check_inputs(wanted: Wanted, memo: DigestMemo) -> None:
+def _stamps(wanted: Wanted) -> dict[str, tuple[int, ...]]:
+    """What changes when an input is written to or swapped, even if the old bytes come back."""
+    stamps: dict[str, tuple[int, ...]] = {}
     for name, path in wanted.inputs().items():
         try:
-            same = memo.sha256(path) == wanted.ingredients[name]
+            stat = os.stat(path)
+        except OSError:
+            continue  # the digest will say it
+        moved = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        # A hard link made meanwhile (a VariantDir's copy) moves the ctime too, and no byte.
+        stamps[name] = (*moved, stat.st_ctime_ns, stat.st_nlink)
+    return stamps
+
+
+def _check_inputs(wanted: Wanted, memo: DigestMemo, before: Mapping[str, tuple[int, ...]]) -> None:
+    after = _stamps(wanted)
+    for name, path in wanted.inputs().items():
+        old, new = before.get(name), after.get(name)
+        same = old is not None and new is not None and old[:4] == new[:4]
+        if same and old and new and old[4] != new[4]:
+            same = old[5] != new[5]
+        try:
+            same = same and memo.sha256(path) == wanted.ingredients[name]
         except OSError:
             same = False
         if not same:

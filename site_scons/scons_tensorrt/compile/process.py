@@ -22,6 +22,14 @@ from ..errors import EngineBuildError, Interrupted, by_name
 POLL_SECONDS = 0.1
 JOB_STEP = 256 << 10
 LONGEST_EVENT = 1 << 20
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = "stopped on request; run again to go on"
+# What the last event of a worker must hold.
+LAST: Mapping[str, Mapping[str, type]] = {
+    "done": {"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
+    "error": {"error_class": str, "message": str},
+    "again": {"library_path": str},
+}
 WORKER = Path(__file__).parent / "worker"
 PACKAGE = "scons_tensorrt.compile.worker"
 MODULES = ("failure", "link", "observe", "network", "build", "main")
@@ -94,7 +102,7 @@ class _Worker:
         # -I: nothing of the user's reaches sys.path; no .pyc is read or written, because
         # whether there is one moves the heap.
         command = [python, "-I", "-B", "-X", "pycache_prefix=/dev/null/none", "-c", boot, "1"]
-        self._timed_out = False
+        self._why = ""
         with open(log, "ab") as errors:
             try:
                 self._process = subprocess.Popen(
@@ -123,27 +131,33 @@ class _Worker:
         last: Mapping[str, Any] = {}
         while True:
             if stopping():
-                raise Interrupted("stopped on request; run again to go on")
+                raise Interrupted(STOPPED)
             if deadline and time.monotonic() > deadline:
-                self._timed_out = True
+                self._why = "the compile took longer than timeout_s and was ended"
                 return {}
+            if source < 0 and self._process.poll() is not None:
+                if -self._process.returncode in STOPS:  # Ctrl-C reaches both
+                    raise Interrupted(STOPPED)
+                return last
             writable = [sink] if self._unsent else []
-            readable, ready, _ = select.select([source], writable, [], POLL_SECONDS)
+            wait = POLL_SECONDS if source >= 0 else POLL_SECONDS / 20
+            readable, ready, _ = select.select([source] * (source >= 0), writable, [], wait)
             if ready:
                 self._feed(sink)
             if not readable:
                 continue
             data = os.read(source, 65536)
             if not data:
-                self._process.wait()
-                return last
+                source = -1
+                continue
             *lines, pending = (pending + data).split(b"\n")
             if len(pending) > LONGEST_EVENT:
+                self._why = "the compiler wrote garbage where its events belong"
                 return {}
             for line in lines:
                 event = _event(line)
-                if event.get("event") in ("done", "error", "again"):
-                    last = event
+                if event.get("event") in LAST:
+                    last = event if _complete(event) else {}
                 elif event:
                     progress(event)
 
@@ -170,12 +184,13 @@ class _Worker:
     def how_it_ended(self) -> str:
         """For a worker that left no last word."""
         code = self._process.returncode
-        if self._timed_out:
-            return "the compile took longer than timeout_s and was ended"
+        if self._why:
+            return self._why
         if code == -signal.SIGKILL:
             return "the compiler was killed (SIGKILL): most often the kernel, out of memory"
         if code < 0:
-            return f"the compiler crashed ({signal.Signals(-code).name})"
+            known = {number.value: number.name for number in signal.Signals}
+            return f"the compiler crashed ({known.get(-code, f'signal {-code}')})"
         return f"the compiler ended with status {code} and no result"
 
 
@@ -190,10 +205,15 @@ def _frame(job: Mapping[str, Any]) -> bytes:
     return b"%016d" % len(data) + data
 
 
+def _complete(event: Mapping[str, Any]) -> bool:
+    fields = LAST[event["event"]]
+    return all(type(event.get(name)) is kind for name, kind in fields.items())
+
+
 def _event(line: bytes) -> dict[str, Any]:
     """One event; what is not one is nothing."""
     try:
         event = json.loads(line)
         return event if isinstance(event, dict) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}

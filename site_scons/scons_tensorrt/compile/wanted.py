@@ -73,15 +73,28 @@ class Verdict:
 
 def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     """Whether the engine at its place is the wanted one, and if not, why."""
-    receipt = state.receipts.get(wanted.filename, wanted.key)
-    if receipt is None:
+    receipts = state.receipts.get(wanted.filename, wanted.key)
+    if not receipts:
         return _unknown(wanted, state)
-    fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt, state)
+    receipt = _of_these_bytes(wanted, receipts, memo) or receipts[0]
+    fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt)
     if fault is None:
         return Verdict("current", "", receipt)
-    if Publication(state, wanted.engine, wanted.key).pending(receipt):
-        return Verdict("unfinished", "its publishing was cut off", receipt)
+    for each in receipts:
+        if Publication(state, wanted.engine, wanted.key).pending(each):
+            return Verdict("unfinished", "its publishing was cut off", each)
     return Verdict(*fault, receipt)
+
+
+def _of_these_bytes(wanted: Wanted, receipts: list[Receipt], memo: DigestMemo) -> Receipt | None:
+    """The one of several receipts whose engine is there; a single one needs no choice."""
+    if len(receipts) == 1:
+        return receipts[0]
+    try:
+        digest = memo.sha256(wanted.engine)
+    except OSError:
+        return None
+    return next((receipt for receipt in receipts if receipt.sha256 == digest), None)
 
 
 def _unknown(wanted: Wanted, state: StateFolder) -> Verdict:
@@ -141,7 +154,7 @@ def _maker(wanted: Wanted, state: StateFolder, size: int, memo: DigestMemo) -> R
     return None
 
 
-def _sidecar_fault(wanted: Wanted, receipt: Receipt, state: StateFolder) -> tuple[str, str] | None:
+def _sidecar_fault(wanted: Wanted, receipt: Receipt) -> tuple[str, str] | None:
     try:
         stated = read_sidecar(wanted.engine)
     except SidecarError as error:

@@ -22,8 +22,8 @@ from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..recipe.key import VERSION
 from . import settings
-from .declared import Declared
-from .session import session_of
+from .declared import Declared, data_node, real_path
+from .session import Session, session_of
 
 INTEGRITY = "the recorded bytes of engine and sidecar"
 
@@ -59,9 +59,22 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         if declared.source_missing():
             session.failed(declared, error)
         return True
+    if not current and settings.writes():
+        _make_folder(declared, session)
     if current and target is declared.target:
         session.preset_csig(target)
     return not current
+
+
+def _make_folder(declared: Declared, session: Session) -> None:
+    """SCons makes the folder before any action is asked; if it cannot, it says no next step."""
+    try:
+        declared.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = session.state.relative(declared.path.parent)
+        cause = f"{where}/ cannot be made: {error.strerror}; name another ENGINE_DIR="
+        declared.problem = PublishError(cause)
+        session.failed(declared, declared.problem)
 
 
 class EngineAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
@@ -117,7 +130,8 @@ def describe(target: Any, source: Any, env: Any) -> str:
 
 def emit(target: Any, source: Any, env: Any) -> tuple[Any, Any]:
     """The engine brings its sidecar."""
-    return [target[0], str(target[0]) + SIDECAR_SUFFIX], source
+    engine = target[0]
+    return [engine, engine.dir.File(engine.name + SIDECAR_SUFFIX)], source
 
 
 def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
@@ -126,15 +140,13 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     What is wrong with the model is said by the engine's action; a data file that is missing
     too, or SCons would stop before it.
     """
-    if not node.rexists():
-        return []
     session = session_of(env)
     try:
-        summary = session.summary(node.rfile().get_abspath())
+        summary = session.summary(str(real_path(node)))
     except (RecipeError, OSError):
         return []
-    files = [node.dir.File(location) for location in summary.external]
-    there = [file for file in files if file.has_builder() or file.rexists()]
+    files = [data_node(node, location) for location in summary.external]
+    there = [file for file in files if file.has_builder() or real_path(file).exists()]
     for file in [node, *there]:
         if not file.has_builder():
             session.preset_csig(file)

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 EVENTS_BYTES = 8 << 20  # then the file is set aside as events.1.jsonl
 
@@ -17,12 +17,10 @@ EVENTS_BYTES = 8 << 20  # then the file is set aside as events.1.jsonl
 class Console:
     """Lines and events of one run.
 
-    events: the file, or None when the run may not write; quiet: `-s`; silent: nothing at all
-    (`-q`, `-h`, `-c`).
+    quiet: `-s`; silent: nothing at all (`-q`, `-h`, `-c`).
     """
 
-    def __init__(self, events: Path | None, quiet: bool, silent: bool) -> None:
-        self._events = events
+    def __init__(self, quiet: bool, silent: bool) -> None:
         self._quiet = quiet
         self._silent = silent
         self._lock = threading.Lock()
@@ -33,11 +31,8 @@ class Console:
         """Print one line whole; under `-s` only failures, to standard error."""
         if self._silent or (self._quiet and not failure):
             return
-        stream = sys.stderr if self._quiet else sys.stdout
         with self._lock:
-            encoding = stream.encoding or "utf-8"
-            stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-            stream.flush()
+            say(text, sys.stderr if self._quiet else sys.stdout)
 
     def event(self, name: str, **fields: Any) -> None:
         """Keep an event for `flush`."""
@@ -47,17 +42,29 @@ class Console:
         with self._lock:
             self._pending.append(line + "\n")
 
-    def flush(self) -> None:
+    def flush(self, events: Path) -> None:
         """Append the events in one write, so that those of two runs do not mix. Raises OSError."""
         with self._lock:
             lines, self._pending = self._pending, []
-        if not lines or self._events is None:
+        if not lines:
             return
-        self._events.parent.mkdir(parents=True, exist_ok=True)
+        events.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if self._events.stat().st_size > EVENTS_BYTES:
-                os.replace(self._events, self._events.with_name("events.1.jsonl"))
+            if events.stat().st_size > EVENTS_BYTES:
+                os.replace(events, events.with_name("events.1.jsonl"))
         except FileNotFoundError:
             pass
-        with open(self._events, "ab", buffering=0) as out:
+        with open(events, "ab", buffering=0) as out:
             out.write("".join(lines).encode("utf-8"))
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line whole, whatever the terminal's encoding; a reader that has gone (`| head`) is
+    no reason to fail."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

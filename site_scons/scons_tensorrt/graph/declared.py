@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..compile.wanted import Verdict, Wanted, judge
 from ..errors import EngineError, PublishError, RecipeError
 from ..identity.hardware import Hardware
 from ..recipe.key import input_name, value_fields
-from ..recipe.onnx_file import external_paths
+from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
 
@@ -45,9 +46,10 @@ class Declared:
         self.target: Any = None
         self.onnx: Any = None
         self.plugins: list[Any] = []
-        self.considered = self.reported = self.kept = False
+        self.considered = self.reported = self.kept = self.made = False
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
+        self._look: Any = None
 
     @property
     def source(self) -> str:
@@ -55,14 +57,13 @@ class Declared:
         path = Path(self._session.state.relative(self.onnx.get_abspath()))
         return str(path) if not path.is_absolute() else "/".join(path.parts[-3:])
 
+    @property
+    def current(self) -> bool:
+        """Whether the engine is what is wanted, as judged before or made by this run."""
+        return self.made or bool(self._verdict and self._verdict.current)
+
     def state(self) -> int:
         return int(self.target.get_state())
-
-    def files(self) -> Iterator[Any]:
-        """The nodes whose bytes matter: sources and the engine."""
-        yield self.onnx
-        yield from self.plugins
-        yield self.target
 
     def consider(self) -> None:
         """This run asks for the engine: its hardware is named before anything else is said."""
@@ -70,7 +71,11 @@ class Declared:
         self._session.considered(self)
 
     def verdict(self) -> Verdict:
-        """The judgement of this run, before anything was built. Raises EngineError."""
+        """The judgement before anything is built, one for each time SCons looks at the node (in
+        an interactive session more than once). Raises EngineError."""
+        look = self.target.get_ninfo()
+        if self._look is not look:
+            self._look, self._verdict, self.reported = look, None, False
         if self._verdict is None:
             began = time.monotonic()
             self._verdict = judge(self.wanted(), self._session.state, self._session.memo)
@@ -81,7 +86,27 @@ class Declared:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
-        onnx = Path(self.onnx.rfile().get_abspath())
+        onnx = real_path(self.onnx)
+        summary = self._summary(onnx)
+        recipe = replace(self.recipe, plugins=tuple(real_path(node) for node in self.plugins))
+        ingredients = value_fields(recipe, self.hardware.signature)
+        ingredients[input_name("onnx")] = self._digest(onnx, self.source)
+        external = {}
+        for location, least in summary.external.items():
+            path = real_path(data_node(self.onnx, location))
+            label = f"external data {location!r} of {self.source}"
+            ingredients[input_name("data", location)] = self._digest(path, label)
+            if path.stat().st_size < least:
+                raise RecipeError(
+                    f"{label} has {path.stat().st_size} bytes and the model needs {least}: it is "
+                    "truncated, or a pointer file of git-lfs; fetch it again"
+                )
+            external[location] = path
+        for path in recipe.plugins:
+            ingredients[input_name("plugin", path.name)] = self._digest(path, f"plugin {path.name}")
+        return Wanted(self.path, recipe, self.hardware, ingredients, onnx, self.source, external)
+
+    def _summary(self, onnx: Path) -> OnnxSummary:
         try:
             summary = self._session.summary(str(onnx))
         except RecipeError as error:
@@ -91,22 +116,7 @@ class Declared:
         faults = problems(self.recipe.profiles, summary.inputs)
         if faults:
             raise RecipeError(f"{self.source}: {'; '.join(faults)}")
-        external = dict(zip(summary.external, self._external(onnx, summary)))
-        ingredients = value_fields(self.recipe, self.hardware.signature)
-        ingredients[input_name("onnx")] = self._digest(onnx, self.source)
-        for location, path in external.items():
-            label = f"external data {location!r} of {self.source}"
-            ingredients[input_name("data", location)] = self._digest(path, label)
-        for path in self.recipe.plugins:
-            ingredients[input_name("plugin", path.name)] = self._digest(path, f"plugin {path.name}")
-        return Wanted(self.path, self.recipe, self.hardware, ingredients, onnx, self.source, external)
-
-    def _external(self, onnx: Path, summary: Any) -> list[Path]:
-        folder = self.onnx.dir
-        return [
-            Path(folder.File(location).rfile().get_abspath())
-            for location, _ in zip(summary.external, external_paths(onnx, summary))
-        ]
+        return summary
 
     def _digest(self, path: Path, label: str) -> str:
         try:
@@ -120,7 +130,15 @@ class Declared:
 
     def source_missing(self) -> bool:
         """Whether SCons itself will refuse this engine before its action is asked."""
-        return not self.onnx.has_builder() and not self.onnx.rexists()
+        sources = [self.onnx, *self.plugins]
+        return any(not node.has_builder() and not real_path(node).exists() for node in sources)
+
+    def blocked_by(self) -> str | None:
+        """The input whose own builder failed, so that this engine's action was never asked."""
+        for node in self.target.children():
+            if node.get_state() == SCons.Node.failed:
+                return self._session.state.relative(node.get_abspath())
+        return None
 
     def awaits(self) -> str | None:
         """The input that this run built itself (under -n: would build), as people know it."""
@@ -140,3 +158,18 @@ class Declared:
             "recipe": self.recipe.to_json(),
             "ingredients": values,
         }
+
+
+def real_path(node: Any) -> Path:
+    """Where a node's bytes are: in the tree, in a Repository, or, for a VariantDir's copy that is
+    not made yet (under -n), at its source."""
+    path = node.rfile().get_abspath()
+    if not os.path.exists(path) and not node.has_builder():
+        source = node.srcnode().rfile().get_abspath()
+        path = source if os.path.exists(source) else path
+    return Path(path)
+
+
+def data_node(onnx: Any, location: str) -> Any:
+    """The node of an external-data file; `./` because SCons takes a leading `#` for the top."""
+    return onnx.dir.File(f"./{location}")

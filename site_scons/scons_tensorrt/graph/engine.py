@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import SCons.Errors
+import SCons.Node
 import SCons.Node.FS
 import SCons.Script
+import SCons.Util
 
-from ..errors import EngineError, RecipeError
-from ..identity.filename import SUFFIX
+from ..errors import EngineError, PublishError, RecipeError
+from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware
 from ..recipe.key import value_fields
-from ..recipe.options import Recipe, check_known, parse
+from ..recipe.options import Recipe, name_options, parse
 from . import settings
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared
 from .session import ALIAS, Session, session_of
 
 
-def Engine(env: Any, name: str, source: Any, **options: Any) -> Any:
+def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **options: Any) -> Any:
     """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar].
 
     precision: fp32, tf32, fp16, bf16, int8, fp8 or mixed: what the ONNX's own types are on a
@@ -34,20 +36,25 @@ def Engine(env: Any, name: str, source: Any, **options: Any) -> Any:
     hardware fails the engine when it is built, so that unrelated targets still build.
     """
     session = session_of(env)
-    chosen = settings.read(env)
+    session.settle(env)
+    chosen = settings.read(env, session.top)
     try:
-        onnx = _one_source(env, name, source)
-        check_known(options)
-        plugins = [_plugin(env, each) for each in _as_list(options.get("plugins"))]
-        recipe = parse(name, options, [Path(node.get_abspath()) for node in plugins])
+        options = name_options(positional, options)
+        plugins = [_file(env, each, "plugin") for each in _as_list(options.get("plugins"))]
+        recipe = parse(name, options, [Path(node.name) for node in plugins])
+        onnx = _one_source(env, source)
     except RecipeError as error:
         raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
     hardware, problem = _hardware(session, chosen)
-    path = _path(session, chosen, recipe, hardware)
-    declared = Declared(session, name, recipe, hardware, problem, path)
+    path = _path(chosen, recipe, hardware)
+    fault = _fault_of_place(session, path)
+    if fault:
+        hardware, problem = None, fault
+        path = _path(chosen, recipe, None)
+    declared = Declared(session, str(name), recipe, hardware, problem, path)
     declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
     _refuse_second(session, declared)
-    pair = env.TRT_Engine(str(path), onnx)
+    pair = env.TRT_Engine(env.fs.File(str(path)), onnx)
     declared.target = pair[0]
     declare_on(pair, declared)
     _depend(env, pair, declared)
@@ -57,25 +64,52 @@ def Engine(env: Any, name: str, source: Any, **options: Any) -> Any:
     return pair
 
 
-def _one_source(env: Any, name: str, source: Any) -> Any:
-    nodes = env.arg2nodes(source, env.fs.Entry)
+def _one_source(env: Any, source: Any) -> Any:
+    sources = _as_list(source)
+    if len(sources) != 1:
+        raise RecipeError(f"{len(sources)} sources: give the one ONNX")
+    return _file(env, sources[0], "source")
+
+
+def _file(env: Any, value: Any, what: str) -> Any:
+    """The file node of what a user wrote: a path, a node, or a list of one."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not value or not (isinstance(value, (str, SCons.Node.Node)) or SCons.Util.is_Sequence(value)):
+        raise RecipeError(f"{what} {value!r}: give the path or node of a file")
+    try:
+        nodes = env.arg2nodes(value, env.fs.Entry)
+        node = nodes[0].disambiguate()
+    except (TypeError, AttributeError, IndexError) as error:
+        raise RecipeError(f"{what} {value!r}: {error}; give the path or node of a file") from None
     if len(nodes) != 1:
-        raise RecipeError(f"{len(nodes)} sources: give the one ONNX")
-    node = nodes[0].disambiguate()
+        raise RecipeError(f"{len(nodes)} {what}s: give the one file")
     if isinstance(node, SCons.Node.FS.Dir):
-        raise RecipeError(f"source {node} is a folder: give the ONNX file")
+        raise RecipeError(f"{what} {node} is a folder: give the file itself")
+    if not isinstance(node, SCons.Node.FS.File):
+        raise RecipeError(f"{what} {node} is not a file: give the path or node of one")
     return node
 
 
-def _plugin(env: Any, plugin: Any) -> Any:
-    node = env.arg2nodes(plugin, env.fs.Entry)[0].disambiguate()
-    if isinstance(node, SCons.Node.FS.Dir):
-        raise RecipeError(f"plugin {node} is a folder: name the library itself")
-    return node
+def _fault_of_place(session: Session, path: Path) -> EngineError | None:
+    """Why SCons cannot even have a node at an engine's place."""
+    for place in (path, Path(f"{path}{SIDECAR_SUFFIX}")):
+        if place.is_dir():
+            where = session.state.relative(place)
+            return PublishError(f"{where} is a folder where the engine shall be; remove it")
+    for folder in path.parents:
+        if folder.is_file():
+            where = session.state.relative(folder)
+            raise SCons.Errors.UserError(f"ENGINE_DIR: {where} is a file; name a folder")
+        if folder.is_dir():
+            break
+    return None
 
 
 def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+    if isinstance(value, (list, tuple, SCons.Util.NodeList)):
+        return list(value)
+    return [] if value is None else [value]
 
 
 def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | None, EngineError | None]:
@@ -90,10 +124,8 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
         return None, error
 
 
-def _path(
-    session: Session, chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None
-) -> Path:
-    folder = session.top / chosen.engine_dir
+def _path(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> Path:
+    folder = Path(chosen.engine_dir)
     if hardware is None:
         return folder / f"{recipe.model}__unknown{SUFFIX}"
     if hardware.name:

@@ -6,10 +6,12 @@ It hangs on SCons's file system object, which lives exactly as long as the run.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
+import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import SCons.Errors
 import SCons.Node
@@ -17,9 +19,10 @@ import SCons.Node.FS
 import SCons.Script
 import SCons.Util
 
-from ..compile.make import Outcome, Workshop
+from ..compile.make import Outcome, Workshop, tidy
 from ..compile.wanted import Verdict
-from ..errors import EngineError
+from ..errors import EngineBuildError, EngineError
+from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
 from ..identity.runtime import Interpreter
 from ..integrity.atomic import write_atomic
@@ -27,11 +30,9 @@ from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
 from . import settings
-from .console import Console
+from .console import Console, say
+from .declared import Declared, real_path
 from .stop import StopSignal
-
-if TYPE_CHECKING:
-    from .declared import Declared
 
 ALIAS = "engines"
 _ATTRIBUTE = "scons_tensorrt_session"
@@ -54,20 +55,37 @@ class Session:
     def __init__(self, env: Any) -> None:
         self.began = time.time()
         self.top = Path(env.fs.Top.get_abspath())
-        self.state = StateFolder(self.top / env.subst("$TRT_STATE_DIR"), self.top)
-        self.memo = DigestMemo(self.state.digests, self.top, settings.verify_full(env))
         self.engines: list[Declared] = []
         self.helped = False
+        self._settled: tuple[str, bool] | None = None
+        self._use(env)
         self._stop = StopSignal()
         self._dry = bool(settings.option("no_exec"))
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
-        events = self.state.events if settings.writes() else None
-        self.console = Console(events, bool(settings.option("silent")), silent)
+        self.console = Console(bool(settings.option("silent")), silent)
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
         self._counts = {"reused": 0, "built": 0, "failed": 0, "would build": 0}
         self._csig_fact = f"scons csig {len(SCons.Util.hash_signature(''))}"
+        self._preset: dict[str, Any] = {}
+
+    def settle(self, env: Any) -> None:
+        """Take the state folder and VERIFY of the first engine's environment; one run has one of
+        each. Raises UserError."""
+        asked = (settings.state_dir(env, self.top), settings.verify_full(env))
+        if self._settled is None:
+            self._settled = asked
+            self._use(env)
+        if asked != self._settled:
+            raise SCons.Errors.UserError(
+                "two environments of one run have other TRT_STATE_DIR or TRT_VERIFY: "
+                f"{self._settled} and {asked}; set them alike"
+            )
+
+    def _use(self, env: Any) -> None:
+        self.state = StateFolder(Path(settings.state_dir(env, self.top)), self.top)
+        self.memo = DigestMemo(self.state.digests, self.top, settings.verify_full(env))
 
     # What engines ask for.
 
@@ -110,8 +128,10 @@ class Session:
         It would hash sources anew for two days, and engines whenever something depends on
         them.
         """
+        path = str(real_path(node))
         try:
-            known = self.memo.fact(node.rfile().get_abspath(), self._csig_fact)
+            known = self.memo.fact(path, self._csig_fact)
+            self._preset[path] = (node, self.memo.stamp(path))
         except OSError:
             return
         info = node.get_ninfo()
@@ -132,6 +152,7 @@ class Session:
         )
 
     def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
+        engine.made = True
         if outcome.built:
             self._say_built(engine, outcome.verdict, seconds, outcome.compile_s)
         else:
@@ -198,20 +219,42 @@ class Session:
         if settings.option("clean"):
             self._say_kept()
             return
-        considered = [e for e in self.engines if e.considered]
         if settings.option("help") or settings.option("question"):
             return
+        self._say_blocked()
+        considered = [e for e in self.engines if e.considered]
         for engine in considered:
             state = engine.state()
             if engine.reported:
                 continue
             if state == SCons.Node.up_to_date:
                 self.reused(engine, engine.judged_s)
-            elif engine.problem and state == SCons.Node.failed:
+            elif state == SCons.Node.failed and engine.problem:
                 self.failed(engine, engine.problem)
         if considered or ALIAS in map(str, SCons.Script.BUILD_TARGETS):
             self._say_summary()
         self._save()
+
+    def _say_blocked(self) -> None:
+        """Engines whose action was never asked, because an input's own builder failed."""
+        for engine in self.engines:
+            blocked = engine.blocked_by() if engine.state() == SCons.Node.failed else None
+            if blocked and not engine.reported:
+                engine.considered = True
+                self.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
+
+    def _tidy(self) -> None:
+        """Remove what killed compiles of engines that are current left behind."""
+        places = {e.path.parent for e in self.engines} | {self.state.root / "partial"}
+        found = []
+        for place in places:
+            with contextlib.suppress(OSError):
+                found += os.listdir(place)
+        left = [name for name in found if not name.endswith((SUFFIX, SIDECAR_SUFFIX))]
+        for engine in self.engines if left else ():
+            slot = self.state.slot(engine.path)
+            if engine.current and any(slot in name for name in left):
+                tidy(engine.wanted(), self.state)
 
     def _say_summary(self) -> None:
         counts, seconds = self._counts, time.time() - self.began
@@ -224,7 +267,7 @@ class Session:
     def _say_kept(self) -> None:
         kept = [e for e in self.engines if e.kept]
         if kept and not settings.option("silent"):
-            print(
+            say(
                 f"engines: {len(kept)} kept; `scons -c {ALIAS}` removes them, and only their own "
                 "hardware can make them again"
             )
@@ -234,28 +277,25 @@ class Session:
             return
         self._harvest()
         try:
-            self.console.flush()
+            self._tidy()
+            self.console.flush(self.state.events)
             self.memo.save()
             for interpreter in self._interpreters.values():
-                if interpreter.unsaved:
-                    interpreter.unsaved()
+                interpreter.save()
             if self.engines:
                 self._save_declared()
         except OSError as error:
-            print(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
+            say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
 
     def _harvest(self) -> None:
-        """Remember the signatures SCons computed, for files that were left alone all the while."""
-        for engine in self.engines:
-            for node in engine.files():
-                try:
-                    csig = getattr(node.get_ninfo(), "csig", None)
-                    path = node.rfile().get_abspath()
-                    if csig and Path(path).stat().st_mtime < self.began - 1:
-                        self.memo.sha256(path)
-                        self.memo.tell(path, self._csig_fact, csig)
-                except (OSError, AttributeError):
-                    continue
+        """Remember the signatures SCons computed since, of files that are what they were then."""
+        for path, (node, stamp) in self._preset.items():
+            csig = getattr(node.get_ninfo(), "csig", None)
+            try:
+                if csig and stamp and self.memo.stamp(path) == stamp:
+                    self.memo.tell(path, self._csig_fact, csig)
+            except OSError:
+                continue
 
     def _save_declared(self) -> None:
         data = {"schema": 1, "engines": [engine.to_json() for engine in self.engines]}

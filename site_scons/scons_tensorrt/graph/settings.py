@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import SCons.Errors
@@ -56,8 +57,8 @@ def set_defaults(env: Any) -> None:
         env.SetDefault(**{name: os.environ.get(name) or default})
 
 
-def read(env: Any) -> Settings:
-    """The settings for engines of `env`."""
+def read(env: Any, top: Path) -> Settings:
+    """The settings for engines of `env`; paths are below `top` unless they are absolute."""
 
     def chosen(argument: str) -> str:
         return str(SCons.Script.ARGUMENTS.get(argument) or env.subst(f"$TRT_{argument}"))
@@ -66,9 +67,24 @@ def read(env: Any) -> Settings:
         chosen("HARDWARE"),
         chosen("BACKEND"),
         str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
-        env.subst("$TRT_PYTHON"),
-        chosen("ENGINE_DIR"),
+        _program(env.subst("$TRT_PYTHON"), top),
+        below(chosen("ENGINE_DIR"), top),
     )
+
+
+def below(path: str, top: Path) -> str:
+    """A path as SCons reads it: absolute, or below the top with or without a leading `#`."""
+    return os.path.abspath(os.path.join(top, path[1:].lstrip("/") if path[:1] == "#" else path))
+
+
+def _program(program: str, top: Path) -> str:
+    """A command name is looked up in PATH; anything with a slash is a path."""
+    return below(program, top) if "/" in program and program[0] not in "~" else program
+
+
+def state_dir(env: Any, top: Path) -> str:
+    """The state folder, absolute."""
+    return below(env.subst("$TRT_STATE_DIR"), top)
 
 
 def verify_full(env: Any) -> bool:

@@ -28,9 +28,9 @@ MODEL_LENGTH = 64
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")
 PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
 
-_NUMBER = r"(?:0|[1-9][0-9]*)"
+_NUMBER = r"(?:0|[1-9][0-9]{0,5})"
 _MODEL = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
-_SM = re.compile(r"sm([1-9][0-9]*)(plus)?")
+_SM = re.compile(r"sm([1-9][0-9]{0,3})(plus)?")
 _PLATFORM = re.compile(rf"(?:jp|cu){_NUMBER}\.{_NUMBER}")
 _RUNTIME = re.compile(rf"(?:trt|rtx){_NUMBER}\.{_NUMBER}")
 
@@ -57,7 +57,7 @@ class EngineFilename:
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
-        if not isinstance(self.sm, int) or self.sm <= 0:
+        if type(self.sm) is not int or not 0 < self.sm < 10000:
             raise EngineFilenameError(f"SM {self.sm!r}: not a compute capability such as 87")
         for field, value, rule, example in (
             ("platform", self.platform, _PLATFORM, "jp6.2 or cu13.0"),
@@ -114,7 +114,7 @@ class EngineFilename:
         return "maybe" if self.runtime.startswith("rtx") else "yes"
 
 
-def check_model_name(model: str) -> None:
+def check_model_name(model: object) -> None:
     """Raise EngineFilenameError unless `model` can open an engine's filename."""
     if not isinstance(model, str) or not _MODEL.fullmatch(model):
         raise EngineFilenameError(

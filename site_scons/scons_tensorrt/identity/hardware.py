@@ -11,21 +11,23 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import HardwareError
 from .filename import PRODUCTS
+from .host import Host
+from .remember import Remembered
 from .runtime import Runtime
-from .signature import SCHEMA, HardwareSignature
+from .signature import SCHEMA, HardwareSignature, check_fields, memory_class
 
 # SMs that TensorRT for RTX compiles for when it is told nothing (its documentation, and the
 # capability mask of such a plan). SM 75 is left out: with it, fp32 transformers fail.
 RTX_PORTABLE = (80, 86, 89, 120, 121)
 RTX_SINGLE = (75, *RTX_PORTABLE)
 BUILT_IN = ("rtx_portable", *(f"rtx_sm{sm}" for sm in RTX_SINGLE))
-SIGNS_OF_NVIDIA = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,25 +46,24 @@ def resolve(
     runtime: Callable[[str], Runtime],
     backend: str | None = None,
     jetpack: str | None = None,
-    host_root: Path = Path("/"),
+    host: Host | None = None,
+    memo: Remembered | None = None,
 ) -> Hardware:
     """The hardware for this run.
 
     named: as after HARDWARE=; top: where `hardware/` lies; runtime: the installed runtime of
     a product, asked only where the name does not say its version; backend, jetpack: as on the
-    command line. Raises HardwareError.
+    command line; host, memo: for a probe. Raises HardwareError.
     """
     if backend and backend not in PRODUCTS:
         raise HardwareError(f"BACKEND={backend}: unknown; write one of {', '.join(sorted(PRODUCTS))}")
+    host = host or Host()
     if named:
         hardware = _named(named, top, runtime)
     else:
-        sign = sign_of_nvidia(host_root)
+        sign = host.sign_of_nvidia()
         if sign:
-            raise HardwareError(
-                f"this host has NVIDIA hardware ({sign}), and this version cannot probe it: "
-                "name HARDWARE=, such as HARDWARE=rtx_portable or a file under hardware/"
-            )
+            return probe(host, sign, runtime, backend, jetpack, memo or Remembered(None))
         hardware = Hardware(
             None,
             _built_in("rtx_portable", runtime("tensorrt_rtx")),
@@ -79,17 +80,76 @@ def resolve(
     return replace(hardware, signature=signature)
 
 
-def sign_of_nvidia(root: Path = Path("/")) -> str | None:
-    """What on this host speaks for NVIDIA hardware: a file, a loadable libcuda, or nothing."""
-    for sign in SIGNS_OF_NVIDIA:
-        if (root / sign.lstrip("/")).exists():
-            return sign
-    machine = f"{platform.machine()}-linux-gnu"
-    for folder in ("usr/lib", "usr/lib64", f"usr/lib/{machine}", f"usr/lib/{machine}/nvidia"):
-        for name in ("libcuda.so.1", "libcuda.so"):
-            if (root / folder / name).exists():
-                return f"/{folder}/{name}"
-    return None
+def probe(
+    host: Host,
+    sign: str,
+    runtime: Callable[[str], Runtime],
+    backend: str | None,
+    jetpack: str | None,
+    memo: Remembered,
+) -> Hardware:
+    """This host's own hardware. An unusable driver or a missing runtime is an error, never a
+    silent other product. Raises HardwareError."""
+    product = backend or "tensorrt"
+    try:
+        devices = host.devices(memo)
+    except HardwareError as error:
+        raise HardwareError(f"this host has NVIDIA hardware ({sign}), but {error}") from None
+    device = devices[0]
+    try:
+        found = runtime(product)
+    except HardwareError as error:
+        hint = ""
+        if not backend:
+            hint = "; TensorRT for RTX is used only where BACKEND=tensorrt_rtx asks for it"
+        raise HardwareError(f"this host has an NVIDIA GPU ({sign}), and {error}{hint}") from None
+    data = _host_fields(host, device, found, jetpack)
+    why = f"probed here ({sign})"
+    if len(devices) > 1:
+        why += f", the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"
+    return Hardware(None, HardwareSignature.from_json(data, "probe of this host"), why)
+
+
+def _host_fields(
+    host: Host, device: Mapping[str, Any], runtime: Runtime, jetpack: str | None
+) -> dict[str, Any]:
+    """A plan of RTX is compiled on the CPU for an architecture: of the GPU only that counts."""
+    rtx = runtime.product == "tensorrt_rtx"
+    sm = str(device["compute_capability"])
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "product": runtime.product,
+        "os": platform.system().lower(),
+        "machine": platform.machine(),
+        "compute_capability": sm,
+        "recorded": host.recorded(dict(device)),
+        **runtime_fields(host, runtime),
+    }
+    on_jetson = host.jetpack(jetpack)
+    if jetpack and not on_jetson:
+        raise HardwareError(f"JETPACK={jetpack}: this host is not a Jetson; leave it out")
+    if on_jetson:
+        data["jetpack"] = on_jetson
+        data.pop("cuda", None)
+    if rtx:
+        return {**data, "architectures": [int(sm.replace(".", ""))]}
+    integrated = bool(device["integrated"])
+    return {
+        **data,
+        **{field: device[field] for field in ("gpu_name", "sm_count", "integrated")},
+        **{field: device[field] for field in ("memory_bus_bits", "l2_bytes") if device[field] > 0},
+        "memory_gib": memory_class(int(device["memory_bytes"]), integrated),
+    }
+
+
+def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
+    """Version and CUDA of an installed runtime. A Debian package (JetPack) says all four parts
+    and CUDA's minor, which the distribution's metadata beside it leaves out."""
+    version, cuda = runtime.version, runtime.cuda
+    packaged = host.tensorrt() if runtime.product == "tensorrt" else None
+    if packaged and (packaged[0] + ".").startswith(version + "."):
+        version, cuda = packaged
+    return {"runtime_version": version, **({"cuda": cuda} if cuda else {})}
 
 
 def _named(named: str, top: Path, runtime: Callable[[str], Runtime]) -> Hardware:
@@ -115,9 +175,10 @@ def load(path: Path, runtime: Callable[[str], Runtime]) -> HardwareSignature:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HardwareError(f"{path}: not readable as JSON ({error})") from None
-    if isinstance(data, dict) and data.get("product") in PRODUCTS:
+    check_fields(data, str(path))
+    if data.get("product") in PRODUCTS:
         on_jetson = "jetpack" in data
         if "runtime_version" not in data or not (on_jetson or "cuda" in data):
             found = runtime(data["product"])

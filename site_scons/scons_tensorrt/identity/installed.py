@@ -42,12 +42,13 @@ def installed(path: list) -> dict:
 
 def answer() -> dict:
     """What a foreign interpreter says of itself."""
-    folders = [os.path.abspath(folder or ".") for folder in sys.path if os.path.isdir(folder or ".")]
+    path = sys.path[1:] if sys.path[:1] == [""] else sys.path  # `-c` puts the working folder there
+    folders = [os.path.abspath(folder or ".") for folder in path if os.path.isdir(folder or ".")]
     return {
         "python": "%d.%d.%d" % sys.version_info[:3],
         "executable": sys.executable,
         "path": folders,
-        "products": installed(sys.path),
+        "products": installed(path),
     }
 
 

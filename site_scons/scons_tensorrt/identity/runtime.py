@@ -12,13 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import HardwareError
 from . import installed as query
+from .remember import Remembered
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 QUERY_SECONDS = 60
@@ -44,9 +44,12 @@ class Interpreter:
 
     def __init__(self, python: str | None, memo: Path | None = None) -> None:
         self.python = _resolve(python)
-        self._memo = memo
+        self._memo = Remembered(memo)
         self._answer: dict[str, Any] | None = None
-        self.unsaved: Callable[[], None] | None = None
+
+    def save(self) -> None:
+        """Remember what a foreign interpreter answered. Raises OSError."""
+        self._memo.save()
 
     def runtime(self, product: str) -> Runtime:
         """The installed runtime of `product`; raises HardwareError when there is none."""
@@ -83,22 +86,15 @@ class Interpreter:
                 f"TRT_PYTHON={self.python}: this interpreter did not answer "
                 f"({_cause(error)}); name a Python 3.10 or later that has TensorRT"
             ) from None
-        if self._memo is not None:
-            memo, text = self._memo, json.dumps({"stamp": stamp, "answer": found})
-            self.unsaved = lambda: _write(memo, text)
+        self._memo.put(stamp, found)
         return dict(found)
 
     def _remembered(self) -> dict[str, Any] | None:
-        if self._memo is None:
-            return None
+        stamp, answer = self._memo.get()
         try:
-            saved = json.loads(self._memo.read_text(encoding="utf-8"))
-            answer = saved["answer"]
-            if saved["stamp"] == _stamp(self.python, answer["path"]):
-                return dict(answer)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return None
+            return dict(answer) if stamp == _stamp(self.python, answer["path"]) else None
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def _resolve(python: str | None) -> str:
@@ -122,15 +118,12 @@ def _stamp(python: str, path: list[str]) -> list[Any]:
     return stamp
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _cause(error: BaseException) -> str:
-    stderr = getattr(error, "stderr", None)
-    if stderr:
-        return str(stderr.decode("utf-8", "replace").strip().splitlines()[-1])
+    said = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").strip()
+    if said:
+        return str(said.splitlines()[-1])
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"it ended with status {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {QUERY_SECONDS} s"
     return str(error)

@@ -11,6 +11,7 @@ for the device class.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
 SCHEMA = 1
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
+_CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
 _COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
 
 
@@ -142,8 +144,11 @@ def memory_class(total_bytes: int, integrated: bool) -> int:
     return TEGRA_STEPS_GIB[-1]
 
 
-def _checked(data: Any, where: str) -> dict[str, Any]:
-    """`data` with types proven, or HardwareError."""
+def check_fields(data: Any, where: str) -> dict[str, Any]:
+    """The fields of a hardware file, each known and of its type; some may still be missing.
+
+    Raises HardwareError, naming the file `where`.
+    """
     if not isinstance(data, dict):
         raise HardwareError(f"{where}: not a JSON object; write one with `probe --json`")
     if data.get("schema") != SCHEMA:
@@ -153,13 +158,25 @@ def _checked(data: Any, where: str) -> dict[str, Any]:
     unknown = sorted(set(fields) - known)
     if unknown:
         raise HardwareError(f"{where}: unknown field {unknown[0]!r}; known: {sorted(known)}")
-    for name in ("product", "runtime_version", "os", "machine", "compute_capability"):
-        if name not in fields:
-            raise HardwareError(f"{where}: no {name!r}")
     for name, value in fields.items():
         _check_type(name, value, where)
     if "architectures" in fields:
         fields["architectures"] = tuple(sorted(fields["architectures"]))
+    return fields
+
+
+def _checked(data: Any, where: str) -> dict[str, Any]:
+    """`data` with types and completeness proven, or HardwareError."""
+    fields = check_fields(data, where)
+    for name in ("product", "runtime_version", "os", "machine", "compute_capability"):
+        if name not in fields:
+            raise HardwareError(f"{where}: no {name!r}")
+    several = len(fields.get("architectures", ())) > 1
+    if several and not fields["compute_capability"].endswith("+"):
+        raise HardwareError(
+            f"{where}: architectures are several; write compute_capability as the lowest with a "
+            'plus, such as "8.0+"'
+        )
     return fields
 
 
@@ -176,19 +193,20 @@ def _check_type(name: str, value: Any, where: str) -> None:
     if name == "recorded" and not isinstance(value, dict):
         fail("an object")
     if name == "architectures" and not (
-        isinstance(value, (list, tuple)) and value and all(type(sm) is int for sm in value)
+        isinstance(value, (list, tuple))
+        and value
+        and all(type(sm) is int and sm > 0 for sm in value)
+        and len(set(value)) == len(value)
     ):
         fail("a list of SM numbers such as [86, 89]")
-    if name == "product" and value not in PRODUCTS:
+    if name == "product" and isinstance(value, str) and value not in PRODUCTS:
         fail(f"one of {sorted(PRODUCTS)}")
     if name in ("jetpack", "cuda", "runtime_version"):
         parts = value.split(".") if isinstance(value, str) else []
         if len(parts) < 2 or not all(part.isdecimal() and part.isascii() for part in parts):
             fail("a version such as 10.3.0.30 or 6.2")
-    if name == "compute_capability":
-        major, dot, minor = value.rstrip("+").partition(".")
-        if not (dot and major.isdecimal() and minor.isdecimal() and len(minor) == 1):
-            fail('a compute capability such as "8.7"')
+    if name == "compute_capability" and not _CAPABILITY.fullmatch(value):
+        fail('a compute capability such as "8.7"')
 
 
 def _major_minor(version: str) -> str:

@@ -49,7 +49,7 @@ class DigestMemo:
         self._top = str(top) + os.sep
         self._full = full
         self._fresh: set[str] = set()
-        self._changed = False
+        self._changed: set[str] = set()
         self._entries: dict[str, dict[str, Any]] = _load(path)
 
     def sha256(self, path: str | os.PathLike[str]) -> str:
@@ -66,10 +66,10 @@ class DigestMemo:
         if after == stamp and not _racy(stamp, now):
             self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
             self._fresh.add(name)
-            self._changed = True
+            self._changed.add(name)
         elif entry:
             del self._entries[name]
-            self._changed = True
+            self._changed.add(name)
         return digest
 
     def fact(
@@ -85,16 +85,26 @@ class DigestMemo:
             return entry["facts"][name]
         if compute is None:
             return None
+        before = self.stamp(path)
         value = compute()
-        self.tell(path, name, value)
+        if before is not None and self.stamp(path) == before:
+            self.tell(path, name, value)
         return value
+
+    def stamp(self, path: str | os.PathLike[str]) -> list[int] | None:
+        """The stat by which the memo knows this file's bytes now; None when it does not. Raises
+        OSError."""
+        entry = self._entries.get(self._name(path))
+        stamp = _stamp(os.stat(path))
+        return stamp if entry and entry["stat"] == stamp else None
 
     def tell(self, path: str | os.PathLike[str], name: str, value: Any) -> None:
         """Remember a fact of a file whose bytes the memo knows."""
-        entry = self._entries.get(self._name(path))
+        file = self._name(path)
+        entry = self._entries.get(file)
         if entry and entry["facts"].get(name) != value:
             entry["facts"][name] = value
-            self._changed = True
+            self._changed.add(file)
 
     def save(self) -> None:
         """Write the memo if it changed, joined with what other processes saved meanwhile.
@@ -103,10 +113,15 @@ class DigestMemo:
         """
         if not self._changed:
             return
-        entries = {**_load(self._path), **self._entries}
+        entries = _load(self._path)
+        for name in self._changed:
+            if name in self._entries:
+                entries[name] = self._entries[name]
+            else:
+                entries.pop(name, None)
         text = json.dumps({"schema": SCHEMA, "files": entries}, separators=(",", ":"))
         write_atomic(self._path, text.encode("utf-8"), durable=False)
-        self._changed = False
+        self._changed.clear()
 
     def _name(self, path: str | os.PathLike[str]) -> str:
         name = os.path.abspath(path)
@@ -136,5 +151,5 @@ def _load(path: Path) -> dict[str, dict[str, Any]]:
             and isinstance(entry["sha256"], str)
             and isinstance(entry["facts"], dict)
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -58,7 +58,11 @@ def why_not_whole(path: str | os.PathLike[str]) -> str | None:
     size = os.stat(path).st_size
     if size == 0:
         return "it is empty"
-    header = read_header(path)
+    with open(path, "rb") as source:
+        data = source.read(HEADER_BYTES)
+    if len(data) < HEADER_BYTES and data[:4] == RTX_MAGIC:
+        return f"it ends inside its header, after {len(data)} bytes"
+    header = parse_header(data)
     if header.size is not None and header.size != size:
         return f"it has {size} bytes where its header promises {header.size}"
     return None

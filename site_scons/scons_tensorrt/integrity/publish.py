@@ -18,8 +18,10 @@ engine as dotfiles.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from ..errors import PublishError
@@ -37,6 +39,7 @@ class Publication:
         self._state = state
         self._engine = engine
         self._key = key
+        self._in_place = False
         slot = state.slot(engine)
         self._places: tuple[tuple[Path, Path], ...] = (
             (state.partial(engine) / f"{key}.engine", state.partial(engine) / f"{key}.sha256"),
@@ -56,6 +59,7 @@ class Publication:
             self._places[0][0].parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             place = self._places[0] if self._renames() else self._places[1]
+            place[0].touch()  # a folder that cannot be written shall say so before the compile
         except OSError as error:
             raise self._error(error) from None
         self._places = (place,)
@@ -83,6 +87,7 @@ class Publication:
             for path in (engine, self._engine):
                 if _is(path, receipt):
                     self._places = ((engine, sidecar),)
+                    self._in_place = path == self._engine
                     return True
         return False
 
@@ -92,7 +97,9 @@ class Publication:
         folder = self._engine.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if engine.exists():
+            if self._in_place:
+                engine.unlink(missing_ok=True)  # whatever it is, it is not what was vouched for
+            else:
                 os.replace(engine, self._engine)
             sync_folder(folder)
             os.replace(sidecar, sidecar_of(self._engine))
@@ -102,10 +109,10 @@ class Publication:
         self._tidy()
 
     def abandon(self) -> None:
-        """Remove the temporaries of a compile that failed."""
-        for engine, sidecar in self._places:
-            engine.unlink(missing_ok=True)
-            sidecar.unlink(missing_ok=True)
+        """Remove the temporaries of a compile that failed; why it failed is the caller's to say."""
+        for path in self._places[0]:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         self._tidy()
 
     def _tidy(self) -> None:
@@ -114,13 +121,22 @@ class Publication:
         except OSError:
             pass  # another key's finished compile still waits there
 
+    def sweep(self) -> None:
+        """Remove this engine's temporaries that are of no more use: those that no receipt vouches
+        for, and, of an engine that is in its place, its own. Raises OSError."""
+        self._sweep()
+        for place in self._places:
+            for path in place:
+                path.unlink(missing_ok=True)
+        shutil.rmtree(self._state.partial(self._engine) / "model", ignore_errors=True)
+        self._tidy()
+
     def _sweep(self) -> None:
-        """Remove temporaries of this engine that no receipt vouches for."""
         slot = self._state.slot(self._engine)
         inside = [(p, p.stem) for p in self._state.partial(self._engine).glob("*.*")]
         beside = [(p, p.name.split(".")[2]) for p in self._engine.parent.glob(f".{slot}.*.partial")]
         for path, key in inside + beside:
-            if not self._state.receipts.path(self._engine.name, key).exists():
+            if not self._state.receipts.knows(self._engine.name, key):
                 path.unlink(missing_ok=True)
 
     def _renames(self) -> bool:
@@ -138,7 +154,7 @@ class Publication:
             raise
 
     def _error(self, error: OSError) -> PublishError:
-        where = self._state.relative(error.filename or self._engine)
+        where = self._state.relative(error.filename2 or error.filename or self._engine)
         return PublishError(
             f"{where}: {error.strerror}; make room or make the folder writable, then run again"
         )

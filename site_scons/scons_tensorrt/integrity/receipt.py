@@ -1,16 +1,19 @@
-"""Receipts: what an engine was made from, in files named by their key.
+"""Receipts: what an engine was made from, in files named by their key and what came out.
 
 A receipt lets a fresh clone, a lost `.sconsign` or a second process reuse an engine, and
 lets a message say why not. Ingredients are an ordered map from a name ("option.precision",
 "input.onnx") to text; the key is their sha256 with the engine's filename, so a receipt
 proves that it belongs to its own name. A receipt is never overwritten by another key's:
-killed after it was written, then reverted, the old pair is still known by the old one.
+killed after it was written, then reverted, the old pair is still known by the old one. Nor by
+another result of the same key, because TensorRT on a GPU does not repeat its bytes, and two
+places may hold one each.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,40 +74,64 @@ class Receipt:
                 raise ReceiptError("its key is not that of its ingredients")
             if not (isinstance(sha256, str) and len(sha256) == 64 and isinstance(size, int)):
                 raise ReceiptError("no sha256 or size")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError(f"damaged ({type(error).__name__})") from None
         return cls(filename, key, sha256, size, ingredients, fields)
 
 
 class ReceiptBook:
-    """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.json`."""
+    """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.<sha256,
+    16 characters of it>.json`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def path(self, filename: str, key: str) -> Path:
-        return self._folder / filename.removesuffix(SUFFIX) / f"{key}.json"
+    def path(self, receipt: Receipt) -> Path:
+        name = f"{receipt.key}.{receipt.sha256[:16]}.json"
+        return self._of(receipt.filename) / name
 
-    def get(self, filename: str, key: str) -> Receipt | None:
-        """The receipt of this key; a missing or damaged one is None."""
-        receipt = _read(self.path(filename, key))
-        return receipt if receipt and (receipt.filename, receipt.key) == (filename, key) else None
+    def get(self, filename: str, key: str) -> list[Receipt]:
+        """The readable receipts of this key, the newest first: more than one where the same
+        inputs gave other bytes another time."""
+        return [r for r in self._read(filename, f"{key}.") if r.key == key]
 
     def all_of(self, filename: str) -> Iterator[Receipt]:
         """Every readable receipt of engines of this filename, the newest first."""
-        folder = self.path(filename, "").parent
+        return self._read(filename, "")
+
+    def knows(self, filename: str, key: str) -> bool:
+        """Whether there is a receipt of this key, readable or not."""
+        return any(name.startswith(f"{key}.") for name in self._names(filename))
+
+    def put(self, receipt: Receipt) -> None:
+        """Write a receipt durably: the commit point of a compile. Raises OSError."""
+        write_atomic(self.path(receipt), receipt.dump())
+
+    def _of(self, filename: str) -> Path:
+        return self._folder / filename.removesuffix(SUFFIX)
+
+    def _names(self, filename: str) -> list[str]:
         try:
-            paths = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+            return [name for name in os.listdir(self._of(filename)) if name.endswith(".json")]
         except OSError:
-            return
+            return []
+
+    def _read(self, filename: str, prefix: str) -> Iterator[Receipt]:
+        names = [name for name in self._names(filename) if name.startswith(prefix)]
+        paths = [self._of(filename) / name for name in names]
+        if len(paths) > 1:
+            paths.sort(key=_age)
         for path in paths:
             receipt = _read(path)
             if receipt and receipt.filename == filename:
                 yield receipt
 
-    def put(self, receipt: Receipt) -> None:
-        """Write a receipt durably: the commit point of a compile. Raises OSError."""
-        write_atomic(self.path(receipt.filename, receipt.key), receipt.dump())
+
+def _age(path: Path) -> int:
+    try:
+        return -path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _read(path: Path) -> Receipt | None:

@@ -45,13 +45,17 @@ class StateFolder:
         return self.root / "declared.json"
 
     def slot(self, engine: Path) -> str:
-        """A short name for one engine path, the same in every clone that shares its layout."""
-        return hashlib.sha256(os.fsencode(self.relative(engine))).hexdigest()[:16]
+        """A short name for one engine's place.
+
+        The same in every clone that carries its own state folder with it; in a state folder
+        outside, which two trees may share, each tree has its own.
+        """
+        inside = self.root.is_relative_to(self.top)
+        place = self.relative(engine) if inside else os.path.abspath(engine)
+        return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
     def lock(self, engine: Path) -> Path:
-        """The lock of an engine; two trees that share a state folder lock their own paths."""
-        whole = hashlib.sha256(os.fsencode(engine)).hexdigest()[:16]
-        return self.root / "locks" / f"{engine.name}.{whole}.lock"
+        return self.root / "locks" / f"{engine.name}.{self.slot(engine)}.lock"
 
     def log(self, engine: Path) -> Path:
         return self.root / "logs" / f"{engine.name}.{self.slot(engine)}.log"

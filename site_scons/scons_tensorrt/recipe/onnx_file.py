@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import RecipeError
@@ -21,17 +21,17 @@ from ..errors import RecipeError
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 11: "input", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
+    "sparse": {1: "values", 2: "tensor"},
+    "values": {13: "entry"},
     "tensor": {13: "entry"},
     "input": {2: "type"},
     "type": {1: "tensor_type"},
     "tensor_type": {2: "shape"},
     "shape": {1: "dim"},
-    "entry": {},
     "dim": {},
 }
 _DEEPEST = 200
@@ -56,18 +56,19 @@ class OnnxInput:
 @dataclass(frozen=True)
 class OnnxSummary:
     """inputs: without the initializers that old models list among them; external: the
-    locations of external data, relative to the model's folder, sorted."""
+    locations of external data, relative to the model's folder, sorted, each with the bytes that
+    the file must have at least."""
 
     inputs: tuple[OnnxInput, ...]
-    external: tuple[str, ...]
+    external: Mapping[str, int]
 
     def to_json(self) -> list[Any]:
-        return [[[i.name, i.shape] for i in self.inputs], list(self.external)]
+        return [[[i.name, i.shape] for i in self.inputs], dict(self.external)]
 
     @classmethod
     def from_json(cls, data: Any) -> OnnxSummary:
         inputs = tuple(OnnxInput(n, None if s is None else tuple(s)) for n, s in data[0])
-        return cls(inputs, tuple(data[1]))
+        return cls(inputs, dict(data[1]))
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
@@ -102,7 +103,7 @@ def _summarise(data: Any) -> OnnxSummary:
     for location in walk.external:
         _check_location(location)
     inputs = (i for i in walk.inputs if i.name not in walk.initializers)
-    return OnnxSummary(tuple(inputs), tuple(sorted(walk.external)))
+    return OnnxSummary(tuple(inputs), dict(sorted(walk.external.items())))
 
 
 def _check_location(location: str) -> None:
@@ -114,13 +115,12 @@ def _check_location(location: str) -> None:
         )
 
 
-def external_paths(onnx: str | os.PathLike[str], summary: OnnxSummary) -> list[Path]:
-    """The external-data files of the model at `onnx`."""
-    return [Path(onnx).parent / location for location in summary.external]
-
-
 class _Malformed(Exception):
     pass
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() and len(text) < 20 else 0
 
 
 class _Walk:
@@ -132,7 +132,7 @@ class _Walk:
         self.has_graph = False
         self._found: dict[int, OnnxInput] = {}
         self.initializers: set[str] = set()
-        self.external: set[str] = set()
+        self.external: dict[str, int] = {}
 
     @property
     def inputs(self) -> list[OnnxInput]:
@@ -155,27 +155,43 @@ class _Walk:
     ) -> None:
         children = _MESSAGES[kind]
         strings: dict[int, str] = {}
+        entries: dict[str, str] = {}
+        is_external = False
         for field, value, at, after in self._fields(start, end):
             if at < 0:
                 if kind == "model" and field == 1:
                     self.ir_version = value
+                is_external |= field == 14 and value == 1 and kind in ("tensor", "values")
                 continue
             child = children.get(field)
-            if child:
+            if child == "entry":
+                entries.update([self._entry(at, after)])
+            elif child:
                 stack.append((at, after, child, depth + 1))
                 self.has_graph |= kind == "model" and child == "graph"
-            elif kind == "entry" or (kind == "tensor" and field == 8):
-                strings[field] = bytes(self._data[at:after]).decode("utf-8")
-        if kind == "entry" and strings.get(1) == "location":
-            self.external.add(strings.get(2, ""))
-        if kind == "tensor" and 8 in strings and depth == 2:
+            elif kind in ("tensor", "values") and field == 8:
+                strings[field] = self._text(at, after)
+        if is_external and "location" in entries:
+            location = entries["location"]
+            end_of_data = _number(entries.get("offset")) + _number(entries.get("length"))
+            self.external[location] = max(end_of_data, self.external.get(location, 0))
+        # An initializer of the main graph; a sparse one goes by the name of its values.
+        if 8 in strings and (kind, depth) in (("tensor", 2), ("values", 3)):
             self.initializers.add(strings[8])
+
+    def _entry(self, start: int, end: int) -> tuple[str, str]:
+        """A key and its value."""
+        found = {field: (at, to) for field, _, at, to in self._fields(start, end) if at >= 0}
+        return self._text(*found.get(1, (0, 0))), self._text(*found.get(2, (0, 0)))
+
+    def _text(self, start: int, end: int) -> str:
+        return bytes(self._data[start:end]).decode("utf-8")
 
     def _input(self, start: int, end: int) -> OnnxInput:
         name, shape = "", None
         for field, _, at, after in self._fields(start, end):
             if field == 1 and at >= 0:
-                name = bytes(self._data[at:after]).decode("utf-8")
+                name = self._text(at, after)
             elif field == 2 and at >= 0:
                 for span in self._inside(at, after, "type", "tensor_type", "shape"):
                     shape = tuple(self._dimension(*dim) for dim in self._sub(*span, 1))

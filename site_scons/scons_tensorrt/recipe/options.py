@@ -63,6 +63,8 @@ class Recipe:
             fields["workspace_mb"] = str(self.workspace_mb)
         if self.flags:
             fields["flags"] = " ".join(self.flags)
+        if len(self.plugins) > 1:  # one by one they are inputs; the order they are loaded in
+            fields["plugins"] = " ".join(path.name for path in self.plugins)
         for number, profile in enumerate(self.profiles):
             place = "" if len(self.profiles) == 1 else f"[{number}]"
             for name, bounds in profile.items():
@@ -95,7 +97,18 @@ def check_known(options: Mapping[str, Any]) -> None:
             raise RecipeError(f"unknown option {name}={options[name]!r}; {hint}")
 
 
-def parse(model: str, options: Mapping[str, Any], plugins: Sequence[Path] = ()) -> Recipe:
+def name_options(positional: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by name: those given by position in the order of DEFAULTS. Raises RecipeError."""
+    if len(positional) > len(DEFAULTS):
+        raise RecipeError(f"{len(positional)} options by position; write them as name=value")
+    named = dict(zip(DEFAULTS, positional))
+    twice = sorted(named.keys() & options.keys())
+    if twice:
+        raise RecipeError(f"option {twice[0]} is given twice")
+    return {**named, **options}
+
+
+def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) -> Recipe:
     """The recipe of `env.Engine(model, source, **options)`.
 
     plugins: the paths of the `plugins` option. Raises RecipeError.
@@ -110,7 +123,7 @@ def parse(model: str, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
     if len(set(names)) != len(names):
         raise RecipeError(f"plugins={names}: two libraries of one name; rename one")
     return Recipe(
-        model,
+        str(model),
         _precision(chosen["precision"]),
         parse_profiles(chosen["shapes"]),
         _count("workspace_mb", chosen["workspace_mb"]),
@@ -121,7 +134,7 @@ def parse(model: str, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
 
 
 def _precision(value: Any) -> str:
-    if value not in PRECISIONS:
+    if not isinstance(value, str) or value not in PRECISIONS:
         raise RecipeError(f"precision={value!r}: write one of {', '.join(BUILDABLE)}")
     if value not in BUILDABLE:
         raise RecipeError(f"precision={value!r}: this version cannot make it; {', '.join(BUILDABLE)}")

@@ -20,14 +20,14 @@ _LARGEST = 2**31 - 1
 
 def parse_profiles(shapes: Any) -> tuple[Profile, ...]:
     """The profiles in what a user wrote as `shapes`. Raises RecipeError."""
-    if not shapes:
+    if shapes is None or (isinstance(shapes, (Mapping, list, tuple)) and not shapes):
         return ()
     maps = shapes if isinstance(shapes, (list, tuple)) else [shapes]
     return tuple(_parse_profile(each) for each in maps)
 
 
 def _parse_profile(shapes: Any) -> Profile:
-    if not isinstance(shapes, Mapping):
+    if not isinstance(shapes, Mapping) or not shapes:
         raise RecipeError(
             f"shapes={shapes!r}: write a map from an input's name to (min, opt, max) or one shape"
         )
@@ -35,12 +35,12 @@ def _parse_profile(shapes: Any) -> Profile:
 
 
 def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _is_list(value):
         if all(_is_size(size) for size in value):
             shape = tuple(value)
             return shape, shape, shape
         if len(value) == 3 and all(
-            isinstance(shape, Sequence) and all(_is_size(size) for size in shape) for shape in value
+            _is_list(shape) and all(_is_size(size) for size in shape) for shape in value
         ):
             low, usual, high = (tuple(shape) for shape in value)
             return low, usual, high
@@ -48,6 +48,10 @@ def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
         f"shape of input `{name}` is {value!r}: write (min, opt, max) or one shape, each a "
         "tuple of sizes from 0 up"
     )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
 def _is_size(size: Any) -> bool:

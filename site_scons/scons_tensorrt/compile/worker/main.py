@@ -18,7 +18,7 @@ PRODUCTS = ("tensorrt_rtx",)
 
 
 def main(job):
-    """Run a job: see `compile/job.py` for its fields. Ends the process."""
+    """Run a job: see `compile/make.py` for its fields. Ends the process."""
     link.claim_stdout()
     link.die_with_parent()
     try:

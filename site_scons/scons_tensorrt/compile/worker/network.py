@@ -80,5 +80,8 @@ def _types(network):
 
 
 def _precision_of(types):
-    narrow = [p for p, name in MUST.items() if name in types]
-    return narrow[0] if len(narrow) == 1 else "mixed"
+    """The precision whose name would hold for these types."""
+    narrow = [precision for precision, name in MUST.items() if name in types]
+    if len(narrow) == 1 and not types.intersection(NARROW) - {MUST[narrow[0]]}:
+        return narrow[0]
+    return "mixed"

@@ -8,6 +8,7 @@ import os
 import time
 
 from scons_tensorrt.compile.worker import link
+from scons_tensorrt.compile.worker.failure import Refused
 
 PROGRESS_SECONDS = 0.1
 
@@ -64,7 +65,10 @@ class EngineFile:
         self.error = None
         self.size = 0
         self._digest = hashlib.sha256()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Refused("PublishError", "%s: %s" % (path, error.strerror)) from None
 
     def write(self, data):
         """Write all of `data`; returns its length, or 0 after an error."""

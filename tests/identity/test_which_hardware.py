@@ -6,7 +6,8 @@ import platform
 import pytest
 
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.identity.hardware import BUILT_IN, load, resolve, sign_of_nvidia
+from scons_tensorrt.identity.hardware import BUILT_IN, load, resolve
+from scons_tensorrt.identity.host import Host
 from scons_tensorrt.identity.runtime import Runtime
 
 ORIN = {
@@ -52,7 +53,7 @@ def write(path, data):
 
 
 def ask(top, named=None, runtime=installed, **more):
-    return resolve(named, top, runtime, host_root=top / "host", **more)
+    return resolve(named, top, runtime, host=Host(top / "host"), **more)
 
 
 def test_where_nothing_speaks_for_nvidia_hardware_it_is_rtx_portable(top):
@@ -85,7 +86,7 @@ def test_a_named_hardware_is_taken_on_a_host_with_nvidia_hardware(top):
 
 
 def test_a_host_without_a_sign_has_none(top):
-    assert sign_of_nvidia(top / "host") is None
+    assert Host(top / "host").sign_of_nvidia() is None
 
 
 def test_a_name_is_a_file_under_hardware(top):
@@ -211,7 +212,7 @@ def test_a_runtime_that_is_not_installed_is_the_error_of_the_name(top):
 
 
 def test_an_unknown_backend_is_an_error_with_the_known_ones(top):
-    with pytest.raises(HardwareError, match="BACKEND=cudnn: unknown; .*tensorrt, tensorrt_rtx"):
+    with pytest.raises(HardwareError, match=r"BACKEND=cudnn: unknown; .*tensorrt, tensorrt_rtx"):
         ask(top, "orin_nx", backend="cudnn")
 
 
@@ -229,7 +230,7 @@ def test_jetpack_on_the_command_line_goes_before_the_files(top):
 
 
 def test_jetpack_for_hardware_that_is_no_jetson_is_an_error(top):
-    with pytest.raises(HardwareError, match="JETPACK=6.1: rtx_portable is not a Jetson"):
+    with pytest.raises(HardwareError, match=r"JETPACK=6\.1: rtx_portable is not a Jetson"):
         ask(top, "rtx_portable", jetpack="6.1")
 
 

@@ -1,0 +1,111 @@
+"""What the CUDA driver says of the GPU, by ctypes: nothing but libcuda is certain on a board.
+
+This text also runs by itself (`python -c`, and inside the compile's worker), so it imports
+nothing of this package. It asks in a process of its own, because a driver can hang or crash.
+Source of the numbers: cuda.h of the CUDA driver API.
+"""
+
+import ctypes
+import json
+import sys
+
+SUCCESS = 0
+NO_DEVICE = 100
+ATTRIBUTES = {
+    "integrated": 18,
+    "sm_count": 16,
+    "memory_bus_bits": 37,
+    "l2_bytes": 38,
+    "compute_capability_major": 75,
+    "compute_capability_minor": 76,
+}
+NAMES = ("libcuda.so.1", "libcuda.so")
+
+
+class CudaError(Exception):
+    """The driver could not be asked; the text says what it answered."""
+
+
+def _load():
+    cause = None
+    for name in NAMES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError as error:
+            cause = cause or error
+    raise CudaError("libcuda cannot be loaded (%s)" % cause)
+
+
+def _call(cuda, name, *arguments):
+    try:
+        function = getattr(cuda, name)
+    except AttributeError:
+        raise CudaError("the driver has no %s: it is too old" % name) from None
+    status = function(*arguments)
+    if status != SUCCESS:
+        raise CudaError("%s: %s" % (name, _error_text(cuda, status)))
+
+
+def _error_text(cuda, status):
+    text = ctypes.c_char_p()
+    try:
+        cuda.cuGetErrorString(status, ctypes.byref(text))
+    except AttributeError:
+        pass
+    return "%s (CUDA error %d)" % ((text.value or b"unknown error").decode("utf-8", "replace"), status)
+
+
+def devices():
+    """Every GPU that CUDA_VISIBLE_DEVICES leaves visible, in its order.
+
+    gpu_name; sm_count; memory_bytes; memory_bus_bits; l2_bytes; integrated (bool);
+    compute_capability ("8.7"); uuid (hex); driver_cuda ("12.6", the newest CUDA that the driver
+    runs). Raises CudaError.
+    """
+    cuda = _load()
+    _call(cuda, "cuInit", 0)
+    version = ctypes.c_int()
+    _call(cuda, "cuDriverGetVersion", ctypes.byref(version))
+    count = ctypes.c_int()
+    _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    if count.value == 0:
+        raise CudaError("the driver sees no GPU; is CUDA_VISIBLE_DEVICES empty?")
+    driver = "%d.%d" % (version.value // 1000, version.value % 1000 // 10)
+    return [dict(_device(cuda, index), driver_cuda=driver) for index in range(count.value)]
+
+
+def _device(cuda, index):
+    device = ctypes.c_int()
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), index)
+    name = ctypes.create_string_buffer(256)
+    _call(cuda, "cuDeviceGetName", name, len(name), device)
+    total = ctypes.c_size_t()
+    _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(total), device)
+    found = {}
+    for field, number in ATTRIBUTES.items():
+        value = ctypes.c_int()
+        _call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
+        found[field] = value.value
+    major, minor = found.pop("compute_capability_major"), found.pop("compute_capability_minor")
+    found["compute_capability"] = "%d.%d" % (major, minor)
+    found["integrated"] = bool(found["integrated"])
+    found["gpu_name"] = name.value.decode("utf-8", "replace")
+    found["memory_bytes"] = total.value
+    found["uuid"] = _uuid(cuda, device)
+    return found
+
+
+def _uuid(cuda, device):
+    """_v2 tells MIG instances apart and is missing from drivers before CUDA 11.4."""
+    uuid = (ctypes.c_ubyte * 16)()
+    name = "cuDeviceGetUuid_v2" if hasattr(cuda, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
+    _call(cuda, name, uuid, device)
+    return bytes(uuid).hex()
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps({"devices": devices()}))
+    except CudaError as error:
+        print(json.dumps({"error": str(error)}))
+        sys.exit(0)

@@ -1,0 +1,42 @@
+"""An answer that took a process to get, kept in a file for as long as its stamp is the same.
+
+Nothing is written until `save`: a dry run remembers nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Remembered:
+    """path: the file, or None to remember nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._unsaved: str | None = None
+
+    def get(self) -> tuple[Any, Any]:
+        """(stamp, answer) as saved; (None, None) when there is none, or it is damaged."""
+        if self._path is None:
+            return None, None
+        try:
+            saved = json.loads(self._path.read_text(encoding="utf-8"))
+            return saved["stamp"], saved["answer"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None, None
+
+    def put(self, stamp: Any, answer: Any) -> None:
+        self._unsaved = json.dumps({"stamp": stamp, "answer": answer})
+
+    def save(self) -> None:
+        """Write what was put. Raises OSError."""
+        if self._path is None or self._unsaved is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+        temporary.write_text(self._unsaved, encoding="utf-8")
+        os.replace(temporary, self._path)
+        self._unsaved = None

@@ -1,0 +1,484 @@
+"""`python -m scons_tensorrt`: what it prints, and with which status it ends."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import scons_tensorrt
+from scons_tensorrt.cli import main
+from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.integrity.receipt import Receipt, make_key
+from scons_tensorrt.integrity.sidecar import sidecar_of
+from scons_tensorrt.integrity.state import StateFolder
+
+NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
+ORIN = {
+    "schema": 1,
+    "product": "tensorrt",
+    "runtime_version": "10.3.0.30",
+    "os": "linux",
+    "machine": "aarch64",
+    "compute_capability": "8.7",
+    "gpu_name": "Orin",
+    "memory_gib": 16,
+    "jetpack": "6.2",
+}
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def pair(folder, data=b"engine", name=NAME):
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = folder / name
+    engine.write_bytes(data)
+    sidecar_of(engine).write_text(sha(data))
+    return engine
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; its status, its lines of output, its lines of error."""
+
+    def run(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse ends so
+            status = end.code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return status, said.out.splitlines(), said.err.splitlines()
+
+    return run
+
+
+def test_python_dash_m_runs_it():
+    done = subprocess.run(
+        [sys.executable, "-m", "scons_tensorrt", "name", "parse", "x"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("EngineFilenameError: 'x' is not an engine's filename")
+
+
+def test_it_says_its_version(run):
+    assert run("--version") == (0, [scons_tensorrt.__version__], [])
+
+
+WRONG_CALLS = [
+    [],  # no command
+    ["build"],  # an unknown one
+    ["verify"],  # of nothing
+    ["explain"],  # of nothing
+    ["explain", "a", "b"],  # of two
+    ["name"],  # name what
+    ["name", "parse"],  # of nothing
+    ["verify", "--fast", "x"],  # an unknown option
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG_CALLS, ids=str)
+def test_a_wrong_call_ends_with_2_and_the_usage(run, arguments):
+    status, _, errors = run(*arguments)
+    assert status == 2
+    assert errors[0].startswith("usage:")
+
+
+# name parse
+
+
+def test_name_parse_prints_the_fields(run):
+    status, lines, _ = run("name", "parse", NAME)
+    assert status == 0
+    assert dict(line.split() for line in lines) == {
+        "model": "a",
+        "sm": "87",
+        "plus": "false",
+        "platform": "jp6.2",
+        "runtime": "trt10.3",
+        "precision": "fp16",
+    }
+
+
+def test_name_parse_takes_a_path(run):
+    assert run("name", "parse", f"engines/orin_nx/{NAME}") == run("name", "parse", NAME)
+
+
+def test_name_parse_can_print_json(run):
+    _, lines, _ = run("name", "parse", "--json", NAME)
+    assert json.loads(lines[0]) == {
+        "model": "a",
+        "sm": 87,
+        "plus": False,
+        "platform": "jp6.2",
+        "runtime": "trt10.3",
+        "precision": "fp16",
+    }
+
+
+def test_name_parse_of_a_bad_name_ends_with_1_and_the_wrong_part(run):
+    status, lines, errors = run("name", "parse", "A__sm87_jp6.2_trt10.3_fp16.engine")
+    assert (status, lines) == (1, [])
+    assert errors[0].startswith("EngineFilenameError:")
+    assert "model name 'A'" in errors[0]
+
+
+# verify
+
+
+def test_verify_of_a_whole_engine_says_ok(run, tmp_path):
+    engine = pair(tmp_path)
+    assert run("verify", engine) == (0, [f"OK {engine}"], [])
+
+
+def test_verify_takes_a_sidecar_for_its_engine(run, tmp_path):
+    engine = pair(tmp_path)
+    assert run("verify", sidecar_of(engine)) == (0, [f"OK {engine}"], [])
+
+
+def test_verify_of_a_folder_is_of_all_engines_below_it(run, tmp_path):
+    one, other = pair(tmp_path / "b" / "orin_nx"), pair(tmp_path / "a")
+    assert run("verify", tmp_path) == (0, [f"OK {other}", f"OK {one}"], [])
+
+
+def test_verify_of_a_folder_finds_a_sidecar_whose_engine_is_missing(run, tmp_path):
+    engine = pair(tmp_path)
+    engine.unlink()
+    assert run("verify", tmp_path) == (1, [f"FAILED {engine}: the engine is missing"], [])
+
+
+def test_verify_of_a_folder_finds_an_engine_whose_sidecar_is_missing(run, tmp_path):
+    engine = pair(tmp_path)
+    sidecar_of(engine).unlink()
+    status, lines, _ = run("verify", tmp_path)
+    assert status == 1
+    assert lines[0].startswith(f"FAILED {engine}: SidecarError: ")
+
+
+def test_verify_of_a_folder_without_engines_ends_with_1(run, tmp_path):
+    status, lines, errors = run("verify", tmp_path)
+    assert (status, lines) == (1, [])
+    assert errors == [f"EngineError: {tmp_path}: no engine in this folder"]
+
+
+def flip(engine):
+    engine.write_bytes(b"Engine")
+
+
+def cut(engine):
+    engine.write_bytes(b"")
+
+
+def lose(engine):
+    engine.unlink()
+
+
+def lose_both(engine):
+    engine.unlink()
+    sidecar_of(engine).unlink()
+
+
+def of_another(engine):
+    sidecar_of(engine).write_text(sha(b"another"))
+
+
+def garbage(engine):
+    sidecar_of(engine).write_bytes(b"\xff" * 10)
+
+
+def empty(engine):
+    sidecar_of(engine).write_bytes(b"")
+
+
+FAULTS = [
+    (flip, "its bytes are not those its sidecar states"),
+    (cut, "its bytes are not those its sidecar states"),
+    (of_another, "its bytes are not those its sidecar states"),
+    (lose, "the engine is missing"),
+    (lose_both, "the engine is missing"),
+    (garbage, "SidecarError"),
+    (empty, "sidecar empty"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), FAULTS, ids=[f.__name__ for f, _ in FAULTS])
+def test_verify_of_a_damaged_pair_says_what_is_wrong(run, tmp_path, damage, reason):
+    engine = pair(tmp_path)
+    damage(engine)
+    status, lines, errors = run("verify", engine)
+    assert (status, errors) == (1, [])
+    assert lines[0].startswith(f"FAILED {engine}: ")
+    assert reason in lines[0]
+
+
+def test_verify_of_a_file_whose_name_is_no_engines_says_so(run, tmp_path):
+    engine = pair(tmp_path, name="model.engine")
+    status, lines, _ = run("verify", engine)
+    assert status == 1
+    assert "EngineFilenameError" in lines[0]
+
+
+def test_one_damaged_engine_does_not_hide_the_others(run, tmp_path):
+    bad, good = pair(tmp_path), pair(tmp_path, name="b" + NAME)
+    flip(bad)
+    status, lines, _ = run("verify", bad, good)
+    assert status == 1
+    assert [line.split()[0] for line in lines] == ["FAILED", "OK"]
+
+
+def test_verify_writes_nothing(run, tmp_path):
+    pair(tmp_path)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    run("verify", tmp_path)
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
+
+
+# probe
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware" / "orin_nx.json").write_text(json.dumps(ORIN))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRT_HARDWARE", raising=False)
+    monkeypatch.delenv("TRT_PYTHON", raising=False)
+    return tmp_path
+
+
+def test_probe_tells_hardware_why_and_filename(run, tree):
+    status, lines, _ = run("probe", "--hardware", "orin_nx")
+    rows = {line[:20].strip(): line[20:] for line in lines}
+    assert status == 0
+    assert rows["hardware"] == "orin_nx: Orin, sm87, 16 GiB, aarch64, TensorRT 10.3.0.30, JetPack 6.2"
+    assert rows["why"] == "HARDWARE=orin_nx"
+    assert rows["memory_gib"] == "16"
+    assert rows["in filenames"] == "model__sm87_jp6.2_trt10.3_fp32.engine"
+
+
+def test_what_probe_writes_as_json_is_what_hardware_reads(run, tree):
+    _, lines, _ = run("probe", "--json", "--hardware", "orin_nx")
+    written = json.loads("\n".join(lines))
+    assert HardwareSignature.from_json(written, "f") == HardwareSignature.from_json(ORIN, "f")
+
+
+def test_probe_takes_the_hardware_of_the_environment(run, tree, monkeypatch):
+    monkeypatch.setenv("TRT_HARDWARE", "orin_nx")
+    assert run("probe") == run("probe", "--hardware", "orin_nx")
+
+
+def test_probe_of_unknown_hardware_ends_with_1_and_the_known_names(run, tree):
+    status, lines, errors = run("probe", "--hardware", "xavier")
+    assert (status, lines) == (1, [])
+    assert errors[0].startswith("HardwareError: HARDWARE=xavier")
+    assert "orin_nx" in errors[0]
+
+
+def test_probe_with_a_python_that_is_not_there_ends_with_1(run, tree):
+    status, _, errors = run("probe", "--python", "/no/such/python")
+    assert status == 1
+    assert errors[0].startswith("HardwareError: TRT_PYTHON=/no/such/python")
+
+
+# explain
+
+
+def keep(top, data=b"engine", ingredients=None, **details):
+    """A receipt in the state folder of `top`."""
+    ingredients = ingredients or {
+        "input onnx": "0" * 64,
+        "option precision": "fp16",
+        "hardware machine": "aarch64",
+        "recipe version": "1",
+    }
+    receipt = Receipt(NAME, make_key(NAME, ingredients), sha(data), len(data), ingredients, details)
+    StateFolder(top / ".trt", top).receipts.put(receipt)
+    return receipt
+
+
+def declare(top, ingredients, engine=f"engines/{NAME}", source="models/a.onnx"):
+    declared = {
+        "schema": 1,
+        "engines": [{"engine": engine, "ingredients": ingredients, "source": source}],
+    }
+    (top / ".trt" / "declared.json").write_text(json.dumps(declared))
+
+
+def explained(lines):
+    return {line[2:22].strip(): line[22:] for line in lines[1:]}
+
+
+def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
+    engine = pair(tmp_path / "engines")
+    receipt = keep(
+        tmp_path,
+        started="2026-01-02T03:04:05Z",
+        duration_s=4.2,
+        worker={"python": "3.11.7", "tensorrt": "10.3.0.30"},
+        reproducible=True,
+        inputs=[{"role": "onnx", "name": "models/a.onnx", "sha256": "0" * 64}],
+    )
+    status, lines, _ = run("explain", engine)
+    assert (status, lines[0]) == (0, f"{engine}: a for sm87, fp16")
+    assert explained(lines) == {
+        "sha256": receipt.sha256,
+        "size": "6 bytes",
+        "key": receipt.key,
+        "made": "2026-01-02T03:04:05Z in 4.2 s",
+        "by": "python 3.11.7, tensorrt 10.3.0.30",
+        "reproducible": "yes",
+        "input onnx": f"models/a.onnx {'0' * 64}",
+        "precision": "fp16",
+        "machine": "aarch64",
+        "recipe version": "1",
+    }
+
+
+def test_explain_says_why_an_engine_is_not_reproducible(run, tmp_path):
+    engine = pair(tmp_path / "engines")
+    keep(tmp_path, reproducible=False, not_reproducible_because="the kernel refused")
+    assert explained(run("explain", engine)[1])["reproducible"] == "no: the kernel refused"
+
+
+def test_explain_finds_the_state_folder_above(run, tmp_path):
+    engine = pair(tmp_path / "engines" / "orin_nx")
+    keep(tmp_path)
+    assert run("explain", engine)[0] == 0
+
+
+def test_explain_takes_a_path_from_where_it_stands(run, tmp_path, monkeypatch):
+    pair(tmp_path / "engines")
+    keep(tmp_path)
+    monkeypatch.chdir(tmp_path / "engines")
+    assert run("explain", NAME)[0] == 0
+
+
+def test_explain_takes_a_sidecar_for_its_engine(run, tmp_path):
+    engine = pair(tmp_path / "engines")
+    keep(tmp_path)
+    assert run("explain", sidecar_of(engine)) == run("explain", engine)
+
+
+def test_explain_takes_a_state_folder_by_name(run, tmp_path):
+    engine = pair(tmp_path / "a")
+    keep(tmp_path / "b")
+    assert run("explain", engine, "--state-dir", tmp_path / "b" / ".trt")[0] == 0
+
+
+def test_explain_without_a_state_folder_asks_for_one(run, tmp_path):
+    status, _, errors = run("explain", pair(tmp_path))
+    assert status == 1
+    assert errors[0].endswith("name one with --state-dir")
+
+
+def test_explain_of_an_engine_that_no_receipt_knows_ends_with_1(run, tmp_path):
+    keep(tmp_path)
+    status, lines, errors = run("explain", pair(tmp_path / "engines", name="b" + NAME))
+    assert (status, lines) == (1, [])
+    assert "no receipt in" in errors[0]
+
+
+def test_explain_of_bytes_that_no_receipt_knows_says_so_and_ends_with_1(run, tmp_path):
+    engine = pair(tmp_path / "engines")
+    keep(tmp_path)
+    flip(engine)
+    status, lines, _ = run("explain", engine)
+    assert status == 1
+    assert f"of bytes that no receipt knows ({sha(b'Engine')[:12]})" in lines[1]
+
+
+def test_explain_of_a_missing_engine_tells_of_the_one_that_is_gone(run, tmp_path):
+    engine = pair(tmp_path / "engines")
+    keep(tmp_path)
+    engine.unlink()
+    status, lines, _ = run("explain", engine)
+    assert status == 1
+    assert "the file is missing" in lines[1]
+
+
+def test_explain_finds_among_many_the_receipt_of_these_bytes(run, tmp_path):
+    engine = pair(tmp_path / "engines")
+    mine = keep(tmp_path, ingredients={"option precision": "fp16"})
+    keep(tmp_path, b"newer", {"option precision": "fp32"})
+    assert explained(run("explain", engine)[1])["key"] == mine.key
+
+
+def test_explain_of_a_bad_name_ends_with_1(run, tmp_path):
+    status, _, errors = run("explain", tmp_path / "model.engine")
+    assert status == 1
+    assert errors[0].startswith("EngineFilenameError")
+
+
+@pytest.fixture
+def declared(tmp_path):
+    """A tree whose engine was made from models/a.onnx, and is declared so."""
+
+    class Declared:
+        onnx = tmp_path / "models" / "a.onnx"
+        engine = pair(tmp_path / "engines")
+        ingredients = {"input onnx": sha(b"onnx"), "option precision": "fp16"}  # noqa: RUF012
+
+        def declare(self, **changes):
+            declare(tmp_path, {**self.ingredients, **changes})
+
+    Declared.onnx.parent.mkdir()
+    Declared.onnx.write_bytes(b"onnx")
+    keep(tmp_path, ingredients=Declared.ingredients)
+    return Declared()
+
+
+def test_explain_says_that_an_engine_is_as_it_is_wanted(run, declared):
+    declared.declare()
+    assert explained(run("explain", declared.engine)[1])["now wanted"] == "as it was made"
+
+
+def test_explain_says_what_is_now_wanted_otherwise(run, declared):
+    declared.declare(**{"option precision": "fp32"})
+    wanted = explained(run("explain", declared.engine)[1])["now wanted"]
+    assert wanted == "precision changed: fp16 → fp32"
+
+
+def test_explain_sees_a_model_that_changed(run, declared):
+    declared.declare()
+    declared.onnx.write_bytes(b"edited")
+    wanted = explained(run("explain", declared.engine)[1])["now wanted"]
+    assert wanted == f"models/a.onnx changed: {sha(b'onnx')[:12]} → {sha(b'edited')[:12]}"
+
+
+def test_explain_says_nothing_of_what_is_wanted_where_nothing_is_declared(run, declared):
+    assert "now wanted" not in explained(run("explain", declared.engine)[1])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"engines": 5}', '{"engines": [5]}', '{"engines": [{}]}']
+)
+def test_explain_passes_over_a_damaged_declaration(run, declared, tmp_path, text):
+    (tmp_path / ".trt" / "declared.json").write_text(text)
+    status, lines, _ = run("explain", declared.engine)
+    assert status == 0
+    assert "now wanted" not in explained(lines)
+
+
+ODD_DETAILS = [
+    {"worker": "x"},  # of another shape
+    {"worker": {"python": 3}},  # a number
+    {"inputs": 5},  # not a list
+    {"inputs": ["models/a.onnx"]},  # of another shape
+    {"inputs": None},  # nothing
+    {"duration_s": None},
+]
+
+
+@pytest.mark.parametrize("details", ODD_DETAILS, ids=str)
+def test_explain_answers_for_a_receipt_with_odd_details(run, tmp_path, details):
+    engine = pair(tmp_path / "engines")
+    keep(tmp_path, **details)
+    assert run("explain", engine)[0] == 0

@@ -1,0 +1,123 @@
+"""A reader, or a crash, finds the old bytes or the new ones."""
+
+import os
+import threading
+
+import pytest
+
+from scons_tensorrt.integrity.atomic import sync_file, sync_folder, write_atomic
+
+both = pytest.mark.parametrize("durable", [True, False])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@both
+def test_a_new_file_has_the_bytes(tmp_path, durable):
+    write_atomic(tmp_path / "f", b"new", durable)
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
+@both
+def test_an_old_file_is_replaced(tmp_path, durable):
+    (tmp_path / "f").write_bytes(b"old and longer")
+    write_atomic(tmp_path / "f", b"new", durable)
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
+def test_missing_folders_are_made(tmp_path):
+    write_atomic(tmp_path / "a" / "b" / "f", b"new")
+    assert (tmp_path / "a" / "b" / "f").read_bytes() == b"new"
+
+
+def test_nothing_but_the_file_is_left(tmp_path):
+    write_atomic(tmp_path / "f", b"new")
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_replacement_is_another_file_so_that_an_open_reader_keeps_the_old_one(tmp_path):
+    (tmp_path / "f").write_bytes(b"old")
+    with open(tmp_path / "f", "rb") as reader:
+        write_atomic(tmp_path / "f", b"new")
+        assert reader.read() == b"old"
+
+
+def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path):
+    (tmp_path / "f").mkdir()
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "f", b"new")
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_rename_that_fails_leaves_the_old_bytes_and_no_temporary(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"old")
+
+    def refuse(source, target):
+        raise OSError(5, "Input/output error", source)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "f", b"new")
+    assert names(tmp_path) == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_ctrl_c_in_the_middle_leaves_the_old_bytes_and_no_temporary(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"old")
+
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "f", b"new")
+    assert names(tmp_path) == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_a_folder_that_is_a_file_is_an_os_error(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "a" / "f", b"new")
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    texts = (b"a" * 50_000, b"b" * 70_000)
+    write_atomic(tmp_path / "f", texts[0])
+
+    def write():
+        for turn in range(200):
+            write_atomic(tmp_path / "f", texts[turn % 2], durable=False)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = {(tmp_path / "f").read_bytes() for _ in range(200)}
+    writer.join()
+    assert seen <= set(texts)
+
+
+def test_two_writers_of_one_file_leave_the_bytes_of_one_of_them(tmp_path):
+    texts = [bytes([65 + n]) * 10_000 for n in range(4)]
+    threads = [
+        threading.Thread(target=write_atomic, args=(tmp_path / "f", text, False)) for text in texts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "f").read_bytes() in texts
+    assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("sync", [sync_file, sync_folder])
+def test_what_is_not_there_cannot_be_flushed(tmp_path, sync):
+    with pytest.raises(FileNotFoundError):
+        sync(tmp_path / "missing")
+
+
+def test_flushing_a_file_as_a_folder_is_an_error(tmp_path):
+    (tmp_path / "f").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        sync_folder(tmp_path / "f")

@@ -1,0 +1,241 @@
+"""Receipts: what an engine was made from, in files named by their key."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scons_tensorrt.errors import ReceiptError
+from scons_tensorrt.integrity.receipt import Receipt, ReceiptBook, make_key
+
+NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
+SHA = "0123456789abcdef" * 4
+RESERVED = {"schema", "engine", "key", "sha256", "size", "ingredients"}
+
+text = st.text(max_size=20)
+ingredient_maps = st.dictionaries(text, text, max_size=6)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+detail_maps = st.dictionaries(text.filter(lambda name: name not in RESERVED), json_values, max_size=4)
+
+
+def receipt(ingredients=None, sha256=SHA, size=7, details=None, filename=NAME):
+    ingredients = {"option precision": "fp16"} if ingredients is None else ingredients
+    return Receipt(filename, make_key(filename, ingredients), sha256, size, ingredients, details or {})
+
+
+def damaged(**changes):
+    fields = json.loads(receipt().dump())
+    for name, value in changes.items():
+        if value is None:
+            del fields[name]
+        else:
+            fields[name] = value
+    return json.dumps(fields).encode()
+
+
+@given(ingredient_maps, st.integers(0, 1 << 50), detail_maps)
+def test_load_gives_back_what_dump_wrote(ingredients, size, details):
+    one = receipt(ingredients, size=size, details=details)
+    assert Receipt.load(one.dump()) == one
+
+
+@given(ingredient_maps, detail_maps)
+def test_a_loaded_receipt_is_written_with_the_same_bytes(ingredients, details):
+    data = receipt(ingredients, details=details).dump()
+    assert Receipt.load(data).dump() == data
+
+
+def test_a_receipt_can_name_files_that_are_not_unicode():
+    one = receipt({"input data " + os.fsdecode(b"w\xff.bin"): SHA})
+    assert Receipt.load(one.dump()) == one
+
+
+def test_a_receipt_is_json_with_schema_and_a_last_newline():
+    data = receipt().dump()
+    assert json.loads(data)["schema"] == 1
+    assert data.endswith(b"}\n")
+
+
+def test_fields_of_a_later_version_are_ignored_and_kept():
+    assert Receipt.load(damaged(colour="green")).details == {"colour": "green"}
+
+
+@given(ingredient_maps, st.data())
+def test_the_key_does_not_depend_on_the_order_of_ingredients(ingredients, data):
+    turned = dict(data.draw(st.permutations(list(ingredients.items()))))
+    assert make_key(NAME, turned) == make_key(NAME, ingredients)
+
+
+@given(ingredient_maps, ingredient_maps)
+def test_different_ingredients_have_different_keys(one, other):
+    assert (make_key(NAME, one) == make_key(NAME, other)) is (one == other)
+
+
+def test_the_filename_is_part_of_the_key():
+    assert make_key(NAME, {}) != make_key("b" + NAME, {})
+
+
+def test_a_key_is_64_hex_characters_and_stays_what_it_is():
+    assert make_key(NAME, {"option precision": "fp16", "input onnx": SHA}) == (
+        "58aa52ec7be72842b53af7b45b2bd7816c39b1b6b25f9d8be18023c0bc861916"
+    )
+
+
+DAMAGED = [
+    b"",  # empty
+    receipt().dump()[:-10],  # cut off
+    b"\0" * 100,  # zeros, as a power cut leaves them
+    b"\xff\xfe\xfd",  # not text
+    b"null",  # not an object
+    b"[]",  # not an object
+    b'"receipt"',  # not an object
+    b"[" * 100_000,  # nested past what Python's parser takes
+    damaged(schema=2),  # of a later version
+    damaged(schema=None),  # of none
+    damaged(key=None),  # no key
+    damaged(key="0" * 64),  # another's key
+    damaged(engine=None),  # of no engine
+    damaged(engine="b" + NAME),  # of another engine
+    damaged(ingredients=None),  # nothing it was made from
+    damaged(ingredients=[]),  # not a map
+    damaged(ingredients={"option precision": "fp32"}),  # one was edited
+    damaged(ingredients={"option precision": 16}),  # not text
+    damaged(sha256=None),  # no sum
+    damaged(sha256=SHA[:-1]),  # too short
+    damaged(sha256=5),  # not text
+    damaged(size=None),  # no size
+    damaged(size="7"),  # not a number
+    damaged(size=7.0),  # not a whole number
+]
+
+
+@pytest.mark.parametrize("data", DAMAGED, ids=[repr(d[-40:]) for d in DAMAGED])
+def test_a_damaged_receipt_is_refused(data):
+    with pytest.raises(ReceiptError):
+        Receipt.load(data)
+
+
+@given(st.binary(max_size=100), st.integers(0, 400), st.integers(0, 400))
+def test_a_receipt_with_any_bytes_in_it_loads_or_is_refused(patch, start, end):
+    data = receipt().dump()
+    try:
+        loaded = Receipt.load(data[:start] + patch + data[end:])
+    except ReceiptError:
+        return
+    assert loaded.key == make_key(loaded.filename, loaded.ingredients)
+
+
+@pytest.fixture
+def book(tmp_path):
+    return ReceiptBook(tmp_path / "receipts")
+
+
+def age(book, receipt, seconds):
+    os.utime(book.path(receipt), (1e9 - seconds, 1e9 - seconds))
+
+
+def test_a_receipt_that_was_put_is_got(book):
+    book.put(receipt())
+    assert book.get(NAME, receipt().key) == [receipt()]
+
+
+def test_a_receipt_that_was_never_put_is_not_there(book):
+    assert book.get(NAME, receipt().key) == []
+    assert not book.knows(NAME, receipt().key)
+
+
+def test_a_receipt_is_a_file_named_by_its_key_in_a_folder_of_its_engine(book, tmp_path):
+    book.put(receipt())
+    folder = tmp_path / "receipts" / "a__sm87_jp6.2_trt10.3_fp16"
+    (file,) = folder.iterdir()
+    assert file.name.startswith(receipt().key)
+    assert file.suffix == ".json"
+
+
+def test_another_keys_receipt_is_not_overwritten(book):
+    old, new = receipt({"input onnx": "1"}), receipt({"input onnx": "2"})
+    book.put(old)
+    book.put(new)
+    assert (book.get(NAME, old.key), book.get(NAME, new.key)) == ([old], [new])
+
+
+def test_another_result_of_the_same_key_is_not_overwritten(book):
+    one, other = receipt(sha256=SHA), receipt(sha256=SHA[::-1])
+    book.put(one)
+    book.put(other)
+    age(book, one, 5)
+    assert book.get(NAME, one.key) == [other, one]
+
+
+def test_the_same_result_of_the_same_key_is_one_receipt(book):
+    book.put(receipt(details={"started": "yesterday"}))
+    book.put(receipt(details={"started": "today"}))
+    assert [r.details["started"] for r in book.get(NAME, receipt().key)] == ["today"]
+
+
+def test_a_damaged_receipt_is_not_read_but_known(book):
+    book.put(receipt())
+    book.path(receipt()).write_bytes(b"{")
+    assert book.get(NAME, receipt().key) == []
+    assert book.knows(NAME, receipt().key)
+
+
+def test_a_receipt_under_another_key_is_not_that_keys(book):
+    book.put(receipt())
+    wrong = book.path(receipt()).with_name(f"{'0' * 64}.{SHA[:16]}.json")
+    wrong.write_bytes(receipt().dump())
+    assert book.get(NAME, "0" * 64) == []
+
+
+def test_a_key_that_begins_another_is_not_known_by_it(book):
+    book.put(receipt())
+    assert not book.knows(NAME, receipt().key[:-1])
+    assert book.get(NAME, receipt().key[:-1]) == []
+
+
+def test_a_receipt_in_another_engines_folder_is_not_that_engines(book):
+    other = "b" + NAME
+    path = book.path(receipt(filename=other)).with_name(book.path(receipt()).name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(receipt().dump())
+    assert book.get(other, receipt().key) == []
+    assert list(book.all_of(other)) == []
+
+
+def test_all_receipts_of_an_engine_come_newest_first(book):
+    three = [receipt({"input onnx": text}) for text in "abc"]
+    for seconds, one in enumerate(three):
+        book.put(one)
+        age(book, one, seconds)
+    assert list(book.all_of(NAME)) == three
+
+
+def test_a_damaged_receipt_does_not_hide_the_others(book):
+    bad = receipt({"input onnx": "x"})
+    book.put(receipt())
+    book.put(bad)
+    book.path(bad).write_bytes(b"{")
+    assert list(book.all_of(NAME)) == [receipt()]
+
+
+def test_a_half_written_temporary_is_no_receipt(book):
+    book.put(receipt())
+    path = book.path(receipt())
+    path.with_name(f".{path.name}.123.tmp").write_bytes(receipt({"input onnx": "x"}).dump())
+    assert list(book.all_of(NAME)) == [receipt()]
+
+
+def test_an_engine_never_made_has_no_receipts(book):
+    assert list(book.all_of(NAME)) == []
+
+
+def test_a_book_that_cannot_be_written_is_an_os_error(tmp_path):
+    (tmp_path / "receipts").write_bytes(b"")
+    with pytest.raises(OSError):
+        ReceiptBook(tmp_path / "receipts").put(receipt())
