@@ -150,7 +150,9 @@ def test_09_an_interactive_session_looks_again(built: Tree) -> None:
     assert process.stdin
     process.stdin.write("build engines\n")
     process.stdin.flush()
-    time.sleep(0.7)
+    assert process.stdout
+    while "done clearing node information" not in process.stdout.readline():
+        pass
     flip_last_bit(engine)
     out, _ = process.communicate("build engines\nexit\n", timeout=60)
     assert "BUILT" in out

@@ -30,6 +30,13 @@ def test_variant_dir_with_and_without_copies(tree: Tree) -> None:
         assert tree.scons("-q", "engines").status == 0
 
 
+def test_a_node_of_a_subfolder_is_taken_as_it_is(tree: Tree) -> None:
+    make_model(tree.path("sub/src/a.onnx"))
+    tree.write('SConscript("sub/SConscript", exports="env")')
+    tree.write('Import("env")\nenv.Engine("a", File("src/a.onnx"))', "sub/SConscript", header="")
+    assert tree.scons().built == ["a"]
+
+
 def test_spaces_and_letters_of_the_world(tmp_path) -> None:
     tree = Tree(tmp_path / "mein Ordner" / "größe 模型")
     make_model(tree.path("models/näme mit raum.onnx"), external="gewichte ü.bin")

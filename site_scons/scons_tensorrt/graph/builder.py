@@ -48,6 +48,8 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     if target.get_state() > SCons.Node.executing:
         return False
     declared = _declared(target)
+    if target.get_state() < SCons.Node.executing:
+        declared.looked_at(target)
     session = session_of(target.get_build_env())
     declared.consider()
     if settings.option("no_exec") and declared.awaits():

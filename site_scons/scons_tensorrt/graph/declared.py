@@ -44,12 +44,13 @@ class Declared:
         self.label = session.state.relative(path)
         self.python = ""
         self.target: Any = None
+        self.pair: Any = ()
         self.onnx: Any = None
         self.plugins: list[Any] = []
         self.considered = self.reported = self.kept = self.made = False
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
-        self._look: Any = None
+        self._looked: set[Any] = set()
 
     @property
     def source(self) -> str:
@@ -63,19 +64,24 @@ class Declared:
         return self.made or bool(self._verdict and self._verdict.current)
 
     def state(self) -> int:
-        return int(self.target.get_state())
+        """SCons's state of the pair: of the node that it went further with."""
+        return max(int(node.get_state()) for node in self.pair)
 
     def consider(self) -> None:
         """This run asks for the engine: its hardware is named before anything else is said."""
         self.considered = True
         self._session.considered(self)
 
+    def looked_at(self, node: Any) -> None:
+        """SCons looks at each node of the pair once a build; in an interactive session a second
+        look is another build."""
+        if node in self._looked:
+            self._looked, self._verdict = set(), None
+            self.reported = self.made = False
+        self._looked.add(node)
+
     def verdict(self) -> Verdict:
-        """The judgement before anything is built, one for each time SCons looks at the node (in
-        an interactive session more than once). Raises EngineError."""
-        look = self.target.get_ninfo()
-        if self._look is not look:
-            self._look, self._verdict, self.reported = look, None, False
+        """The judgement before anything is built. Raises EngineError."""
         if self._verdict is None:
             began = time.monotonic()
             self._verdict = judge(self.wanted(), self._session.state, self._session.memo)

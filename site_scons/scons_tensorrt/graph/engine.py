@@ -55,7 +55,7 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
     _refuse_second(session, declared)
     pair = env.TRT_Engine(env.fs.File(str(path)), onnx)
-    declared.target = pair[0]
+    declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     _depend(env, pair, declared)
     _protect(env, pair, declared)
@@ -73,13 +73,14 @@ def _one_source(env: Any, source: Any) -> Any:
 
 def _file(env: Any, value: Any, what: str) -> Any:
     """The file node of what a user wrote: a path, a node, or a list of one."""
-    if isinstance(value, os.PathLike):
+    if isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
         value = os.fspath(value)
     if not value or not (isinstance(value, (str, SCons.Node.Node)) or SCons.Util.is_Sequence(value)):
         raise RecipeError(f"{what} {value!r}: give the path or node of a file")
     try:
         nodes = env.arg2nodes(value, env.fs.Entry)
-        node = nodes[0].disambiguate()
+        node = nodes[0]
+        node = node.disambiguate() if isinstance(node, SCons.Node.FS.Base) else node
     except (TypeError, AttributeError, IndexError) as error:
         raise RecipeError(f"{what} {value!r}: {error}; give the path or node of a file") from None
     if len(nodes) != 1:
