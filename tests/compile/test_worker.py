@@ -69,6 +69,9 @@ def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path):
 # Precision: an engine is never written under one it does not have.
 
 
+STRONG = SimpleNamespace(BuilderFlag=SimpleNamespace(TF32=1))  # a runtime without precision flags
+
+
 class Tensor:
     def __init__(self, kind):
         self.dtype = SimpleNamespace(name=kind)
@@ -114,7 +117,7 @@ HAS_IT = [
 
 @pytest.mark.parametrize(("precision", "network"), HAS_IT)
 def test_a_network_of_the_promised_types_is_taken(precision, network):
-    assert check_precision(network, precision) is None
+    assert check_precision(STRONG, network, precision) is None
 
 
 HAS_IT_NOT = [
@@ -137,7 +140,7 @@ HAS_IT_NOT = [
 @pytest.mark.parametrize(("precision", "network", "words"), HAS_IT_NOT)
 def test_a_network_of_other_types_is_refused_with_what_to_write(precision, network, words):
     with pytest.raises(Refused) as caught:
-        check_precision(network, precision)
+        check_precision(STRONG, network, precision)
     assert words in str(caught.value)
     assert caught.value.error_class == "RecipeError"
 
@@ -151,8 +154,8 @@ def suggested(message):
 )
 def test_the_precision_that_is_suggested_is_then_taken(precision, network):
     with pytest.raises(Refused) as caught:
-        check_precision(network, precision)
-    assert check_precision(network, suggested(str(caught.value))) is None
+        check_precision(STRONG, network, precision)
+    assert check_precision(STRONG, network, suggested(str(caught.value))) is None
 
 
 # The parser's reasons.

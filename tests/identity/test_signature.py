@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.errors import HardwareError
+from scons_tensorrt.identity.cuda import memory_class
 from scons_tensorrt.identity.signature import (
     DEVICE_CLASS,
     HARD,
     HardwareSignature,
-    memory_class,
 )
 
 ORIN = {

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import Interrupted, LockTimeout, PublishError
 
@@ -29,49 +30,87 @@ def engine_lock(
     the wait. Raises LockTimeout after timeout_s seconds, Interrupted, or PublishError.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(path, what, waiting, stopping, timeout_s)
+    except OSError as error:
+        raise PublishError(f"{path}: {error.strerror}; make the folder writable") from None
+    try:
+        _sign(path, what)
+        yield
+    finally:
+        lock.release()
+
+
+def gpu_lock(
+    uuid: str,
+    what: str,
+    waiting: Callable[[str], None],
+    stopping: Callable[[], bool],
+    timeout_s: float | None = None,
+) -> contextlib.AbstractContextManager[None]:
+    """Hold a physical GPU, machine-wide: compiles that time kernels disturb each other on one.
+
+    Taken after the engine's lock, never before. Raises as engine_lock does.
+    """
+    return engine_lock(gpu_lock_path(uuid), what, waiting, stopping, timeout_s)
+
+
+def gpu_lock_path(uuid: str) -> Path:
+    """The same file for every user and state folder of this machine."""
+    folder = Path("/run/lock")
+    try:
+        shared = folder.stat().st_mode & 0o002
+    except OSError:
+        shared = 0
+    return (folder if shared else Path("/tmp")) / f"scons-tensorrt-gpu-{uuid}.lock"
+
+
+def _acquire(
+    path: Path,
+    what: str,
+    waiting: Callable[[str], None],
+    stopping: Callable[[], bool],
+    timeout_s: float | None,
+) -> Any:
+    try:
         import filelock  # 0.1 s to import, and a run that reuses everything needs none
     except ImportError:
         raise PublishError(
             f"filelock is not installed for {sys.executable}: run `{sys.executable} -m pip "
             "install filelock`"
         ) from None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A fresh object for each holder: one that threads share would not exclude them.
-        lock = filelock.FileLock(path, thread_local=False)
-        began, told = time.monotonic(), False
-        while True:
-            try:
-                lock.acquire(timeout=0 if not told else POLL_SECONDS, poll_interval=0.02)
-                break
-            except filelock.Timeout:
-                pass
-            if stopping():
-                raise Interrupted(f"{what}: stopped while it waited for {_holder(path)}")
-            if not told:
-                waiting(_holder(path))
-                told = True
-            if timeout_s is not None and time.monotonic() - began > timeout_s:
-                raise LockTimeout(f"{what}: still held after {timeout_s:g} s by {_holder(path)}")
-    except OSError as error:
-        raise PublishError(f"{path}: {error.strerror}; make the state folder writable") from None
-    try:
-        _sign(path)
-        yield
-    finally:
-        lock.release()
+    # A fresh object for each holder: one that threads share would not exclude them.
+    lock = filelock.FileLock(path, thread_local=False, mode=0o666)
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            lock.acquire(timeout=POLL_SECONDS if told else 0, poll_interval=0.02)
+            return lock
+        except filelock.Timeout:
+            pass
+        if stopping():
+            raise Interrupted(f"{what}: stopped while it waited for {_holder(path)}")
+        if not told:
+            waiting(_holder(path))
+            told = True
+        if timeout_s is not None and time.monotonic() - began > timeout_s:
+            raise LockTimeout(
+                f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)}; run again when "
+                "it is done"
+            )
 
 
-def _sign(path: Path) -> None:
-    """Leave in a file beside the lock who holds it, for whoever waits."""
+def _sign(path: Path, what: str) -> None:
+    """Leave in a file beside the lock who holds it and for what, for whoever waits."""
     with contextlib.suppress(OSError):
-        text = json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = json.dumps({"pid": os.getpid(), "since": now, "engine": what})
         path.with_suffix(".holder").write_text(text, encoding="utf-8")
 
 
 def _holder(path: Path) -> str:
     try:
         said = json.loads(path.with_suffix(".holder").read_text(encoding="utf-8"))
-        return f"process {int(said['pid'])} since {said['since']}"
+        return f"process {int(said['pid'])}, which compiles {said['engine']} since {said['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import time
@@ -13,13 +15,14 @@ from typing import Any
 
 from .. import __version__
 from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
+from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Interpreter
 from ..integrity.memo import DigestMemo
 from ..integrity.plan import read_header, why_not_whole
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
-from .locks import engine_lock
+from .locks import engine_lock, gpu_lock
 from .process import Compiled, run_worker
 from .wanted import Verdict, Wanted, judge
 
@@ -28,13 +31,16 @@ from .wanted import Verdict, Wanted, judge
 class Workshop:
     """What every compile of a run shares.
 
-    stopping: whether the run was asked to end; say: a line for people; progress: events of a
-    running compile with its engine.
+    gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
+    ask; lock_timeout_s: seconds; stopping: whether the run was asked to end; say: a line for
+    people; progress: events of a running compile with its engine.
     """
 
     state: StateFolder
     memo: DigestMemo
     interpreter: Interpreter
+    gpu: Callable[[], str | None] = lambda: None
+    lock_timeout_s: float | None = None
     stopping: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda text: None
     progress: Callable[[Wanted, Mapping[str, Any]], None] = lambda wanted, event: None
@@ -59,9 +65,10 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
     what = shop.state.relative(wanted.engine)
 
     def waiting(holder: str) -> None:
-        shop.say(f"WAITING {what}: {holder} holds its lock")
+        shop.say(f"WAITING {what}: for {holder}")
 
-    with engine_lock(shop.state.lock(wanted.engine), what, waiting, shop.stopping):
+    lock = shop.state.lock(wanted.engine)
+    with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
         verdict = judge(wanted, shop.state, shop.memo)
         publication = Publication(shop.state, wanted.engine, wanted.key)
         if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
@@ -70,7 +77,12 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
             with contextlib.suppress(OSError):
                 publication.sweep()
             return Outcome(False, verdict, verdict.receipt)
-        receipt, seconds = _compile(wanted, shop, publication)
+        uuid = shop.gpu() if _is_tensorrt(wanted) else None
+        with contextlib.ExitStack() as stack:
+            if uuid:
+                timeout = shop.lock_timeout_s
+                stack.enter_context(gpu_lock(uuid, what, waiting, shop.stopping, timeout))
+            receipt, seconds = _compile(wanted, shop, publication)
         return Outcome(True, verdict, receipt, seconds)
 
 
@@ -97,7 +109,7 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
                 job,
                 log,
                 shop.stopping,
-                lambda event: shop.progress(wanted, event),
+                lambda event: _hear(wanted, shop, event),
                 wanted.recipe.timeout_s,
             )
         _check_plan(wanted, partial, made)
@@ -118,6 +130,13 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     return receipt, made.duration_s
 
 
+def _hear(wanted: Wanted, shop: Workshop, event: Mapping[str, Any]) -> None:
+    if event.get("event") == "note":
+        shop.say(f"engines: {event.get('text')}")
+    else:
+        shop.progress(wanted, event)
+
+
 def _job(wanted: Wanted, shop: Workshop, model: Path, partial: Path) -> dict[str, Any]:
     """The worker's spec: JSON, every path absolute."""
     signature = wanted.hardware.signature
@@ -128,6 +147,8 @@ def _job(wanted: Wanted, shop: Workshop, model: Path, partial: Path) -> dict[str
         "runtime_version": signature.runtime_version,
         "package_folder": runtime.folder,
         "library_path": shop.environment.get("LD_LIBRARY_PATH"),
+        "environment": _gpu_choice(shop) if _is_tensorrt(wanted) else {},
+        "timing_cache": _timing_cache(wanted, shop.state),
         "folder": str(model.parent),
         "onnx": model.name,
         "output": str(partial),
@@ -136,6 +157,20 @@ def _job(wanted: Wanted, shop: Workshop, model: Path, partial: Path) -> dict[str
         "plugins": [str(path) for path in wanted.recipe.plugins],
         "hardware": signature.to_json(),
     }
+
+
+def _gpu_choice(shop: Workshop) -> dict[str, str]:
+    """What chooses the GPU must reach the worker, or it compiles on another than was probed."""
+    return {name: shop.environment[name] for name in CUDA_VARIABLES if name in shop.environment}
+
+
+def _timing_cache(wanted: Wanted, state: StateFolder) -> str | None:
+    """One for each full signature; RTX times nothing, and one would make it look for a GPU."""
+    if not _is_tensorrt(wanted) or "DISABLE_TIMING_CACHE" in wanted.recipe.flags:
+        return None
+    fields = json.dumps(wanted.hardware.signature.key_fields(), sort_keys=True)
+    name = hashlib.sha256(fields.encode()).hexdigest()[:16]
+    return str(state.root / "timing" / f"{name}.cache")
 
 
 def _is_tensorrt(wanted: Wanted) -> bool:

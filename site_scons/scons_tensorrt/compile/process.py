@@ -32,7 +32,8 @@ LAST: Mapping[str, Mapping[str, type]] = {
 }
 WORKER = Path(__file__).parent / "worker"
 PACKAGE = "scons_tensorrt.compile.worker"
-MODULES = ("failure", "link", "observe", "network", "build", "main")
+IDENTITY = "scons_tensorrt.identity"
+MODULES = ("failure", "link", "host", "observe", "network", "build", "timing", "main")
 # The whole environment of a worker: what it compiles must not depend on who asked.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
@@ -64,7 +65,7 @@ def run_worker(
     Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
     """
     began = time.monotonic()
-    environment = dict(ENVIRONMENT)
+    environment = {**ENVIRONMENT, **job.get("environment", {})}
     while True:
         worker = _Worker(python, job, log, environment)
         try:
@@ -196,7 +197,9 @@ class _Worker:
 
 def _frame(job: Mapping[str, Any]) -> bytes:
     """The job as boot.py reads it; padded, so that the lengths of paths do not move the heap."""
-    modules = [["scons_tensorrt", ""], ["scons_tensorrt.compile", ""], [PACKAGE, ""]]
+    modules = [[name, ""] for name in ("scons_tensorrt", "scons_tensorrt.compile", PACKAGE, IDENTITY)]
+    cuda = WORKER.parents[1] / "identity" / "cuda.py"
+    modules.append([f"{IDENTITY}.cuda", cuda.read_text(encoding="utf-8")])
     for name in MODULES:
         text = (WORKER / f"{name}.py").read_text(encoding="utf-8")
         modules.append([f"{PACKAGE}.{name}", text])

@@ -24,6 +24,8 @@ from ..compile.wanted import Verdict
 from ..errors import EngineBuildError, EngineError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
+from ..identity.host import Host
+from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
 from ..integrity.atomic import write_atomic
 from ..integrity.memo import DigestMemo
@@ -58,11 +60,13 @@ class Session:
         self.engines: list[Declared] = []
         self.helped = False
         self._settled: tuple[str, bool] | None = None
+        self._lock_timeout_s: float | None = None
         self._use(env)
         self._stop = StopSignal()
         self._dry = bool(settings.option("no_exec"))
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
         self.console = Console(bool(settings.option("silent")), silent)
+        self._host = Host()
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
@@ -74,6 +78,7 @@ class Session:
         """Take the state folder and VERIFY of the first engine's environment; one run has one of
         each. Raises UserError."""
         asked = (settings.state_dir(env, self.top), settings.verify_full(env))
+        self._lock_timeout_s = settings.lock_timeout_s(env)
         if self._settled is None:
             self._settled = asked
             self._use(env)
@@ -86,6 +91,7 @@ class Session:
     def _use(self, env: Any) -> None:
         self.state = StateFolder(Path(settings.state_dir(env, self.top)), self.top)
         self.memo = DigestMemo(self.state.digests, self.top, settings.verify_full(env))
+        self._devices = Remembered(self.state.root / "host.json")
 
     # What engines ask for.
 
@@ -99,6 +105,8 @@ class Session:
                     lambda product: self.interpreter(chosen.python).runtime(product),
                     chosen.backend or None,
                     chosen.jetpack or None,
+                    self._host,
+                    self._devices,
                 )
             except EngineError as error:
                 self._hardware[chosen] = error
@@ -115,7 +123,21 @@ class Session:
         return self._interpreters[python]
 
     def workshop(self, python: str) -> Workshop:
-        return Workshop(self.state, self.memo, self.interpreter(python), self._stop, self.console.line)
+        return Workshop(
+            self.state,
+            self.memo,
+            self.interpreter(python),
+            self._gpu,
+            self._lock_timeout_s,
+            self._stop,
+            self.console.line,
+        )
+
+    def _gpu(self) -> str | None:
+        try:
+            return str(self._host.devices(self._devices)[0]["uuid"])
+        except EngineError:
+            return None  # the worker will say it better
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
@@ -282,6 +304,7 @@ class Session:
             self.memo.save()
             for interpreter in self._interpreters.values():
                 interpreter.save()
+            self._devices.save()
             if self.engines:
                 self._save_declared()
         except OSError as error:

@@ -22,6 +22,7 @@ VARIABLES = {
     "TRT_ENGINE_DIR": "engines",
     "TRT_STATE_DIR": STATE_DIR,
     "TRT_PYTHON": "",
+    "TRT_LOCK_TIMEOUT": "",
     "TRT_ENGINECOMSTR": "",
 }
 HELP = """
@@ -36,7 +37,8 @@ TensorRT engines (scons-tensorrt):
   JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
 The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
 TRT_VERIFY, TRT_ENGINE_DIR; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
-has TensorRT), TRT_ENGINECOMSTR (a line to print before each engine's action).
+has TensorRT), TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever),
+TRT_ENGINECOMSTR (a line to print before each engine's action).
 """
 
 
@@ -93,6 +95,18 @@ def verify_full(env: Any) -> bool:
     if verify not in ("stat", "full"):
         raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
     return verify == "full"
+
+
+def lock_timeout_s(env: Any) -> float | None:
+    """Seconds to wait for a lock, None for ever. Raises UserError."""
+    text = env.subst("$TRT_LOCK_TIMEOUT")
+    try:
+        seconds = float(text or "inf")
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise SCons.Errors.UserError(f"TRT_LOCK_TIMEOUT={text}: write seconds, such as 600")
+    return None if seconds == float("inf") else seconds
 
 
 def option(name: str) -> Any:

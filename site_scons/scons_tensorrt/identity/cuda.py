@@ -22,6 +22,23 @@ ATTRIBUTES = {
 NAMES = ("libcuda.so.1", "libcuda.so")
 
 
+TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
+
+
+def memory_class(total_bytes: int, integrated: bool) -> int:
+    """GiB, in steps that a board's memory carve-outs cannot straddle.
+
+    Integrated (Tegra): the smallest of TEGRA_STEPS_GIB that holds it. Discrete: the nearest
+    GiB.
+    """
+    if not integrated:
+        return round(total_bytes / 2**30)
+    for step in TEGRA_STEPS_GIB:
+        if total_bytes <= step * 2**30:
+            return step
+    return TEGRA_STEPS_GIB[-1]
+
+
 class CudaError(Exception):
     """The driver could not be asked; the text says what it answered."""
 

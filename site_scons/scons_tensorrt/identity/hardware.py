@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HardwareError
+from .cuda import memory_class
 from .filename import PRODUCTS
 from .host import Host
 from .remember import Remembered
 from .runtime import Runtime
-from .signature import SCHEMA, HardwareSignature, check_fields, memory_class
+from .signature import SCHEMA, HardwareSignature, check_fields
 
 # SMs that TensorRT for RTX compiles for when it is told nothing (its documentation, and the
 # capability mask of such a plan). SM 75 is left out: with it, fp32 transformers fail.

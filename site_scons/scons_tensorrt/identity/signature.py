@@ -29,7 +29,6 @@ DEVICE_CLASS = (
     "integrated",
 )
 FILENAME_ONLY = ("jetpack", "cuda")
-TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
 SCHEMA = 1
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
@@ -43,7 +42,7 @@ class HardwareSignature:
 
     runtime_version: all four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for
     an RTX engine that also serves later architectures; architectures: the SMs an RTX plan
-    is compiled for; memory_gib: class of `memory_class`, GiB; l2_bytes: bytes; jetpack and
+    is compiled for; memory_gib: class of `cuda.memory_class`, GiB; l2_bytes: bytes; jetpack and
     cuda (the one the runtime library was built for): as in the filename.
     """
 
@@ -128,20 +127,6 @@ class HardwareSignature:
         if self.jetpack:
             parts.append(f"JetPack {self.jetpack}")
         return ", ".join(part for part in parts if part)
-
-
-def memory_class(total_bytes: int, integrated: bool) -> int:
-    """GiB, in steps that a board's memory carve-outs cannot straddle.
-
-    Integrated (Tegra): the smallest of 4, 8, 16, 32, 64, 128 that holds it. Discrete: the
-    nearest GiB.
-    """
-    if not integrated:
-        return round(total_bytes / 2**30)
-    for step in TEGRA_STEPS_GIB:
-        if total_bytes <= step * 2**30:
-            return step
-    return TEGRA_STEPS_GIB[-1]
 
 
 def check_fields(data: Any, where: str) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """From a network to an engine on disk, by the recipe. Every setting is read back."""
 
 from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.compile.worker.network import strongly_typed
 from scons_tensorrt.compile.worker.observe import EngineFile, make_monitor, make_stream
+
+BY_FLAG = ("fp16", "bf16", "int8", "fp8")
 
 
 def configure(trt, builder, network, job):
@@ -17,6 +20,8 @@ def configure(trt, builder, network, job):
         )
     if recipe["precision"] == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # on unless cleared; `tf32` is another precision
+    if recipe["precision"] in BY_FLAG and not strongly_typed(trt):
+        _set_flag(trt, config, recipe["precision"].upper())
     for name in recipe["flags"]:
         _set_flag(trt, config, name)
     if job["architectures"]:
@@ -59,7 +64,8 @@ def _add_profile(builder, network, config, wanted):
     for name, bounds in sorted(wanted.items()):
         if name not in inputs:
             raise Refused("RecipeError", "shapes names `%s`, which is no input of the network" % name)
-        if inputs[name].is_shape_tensor:
+        # A shape tensor has rank 0 or 1; asking of others is not safe in every binding.
+        if len(inputs[name].shape) <= 1 and inputs[name].is_shape_tensor:
             profile.set_shape_input(name, *bounds)
             continue
         profile.set_shape(name, *bounds)

@@ -8,13 +8,17 @@ import resource
 import sys
 import traceback
 
-from scons_tensorrt.compile.worker import link
+from scons_tensorrt.compile.worker import link, timing
 from scons_tensorrt.compile.worker.build import build, configure
 from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.compile.worker.host import (
+    check_gpu,
+    check_machine,
+    check_version,
+    full_version,
+)
 from scons_tensorrt.compile.worker.network import check_precision, parse
 from scons_tensorrt.compile.worker.observe import make_logger
-
-PRODUCTS = ("tensorrt_rtx",)
 
 
 def main(job):
@@ -44,51 +48,58 @@ def main(job):
 
 
 def _compile(job):
+    check_machine(job["hardware"])
     trt = _load(job)
-    for path in job["plugins"]:
-        _load_plugin(trt, path)
-    os.chdir(job["folder"])
+    version = full_version(trt.__version__)
+    check_version(job["runtime_version"], version)
+    if job["product"] == "tensorrt":
+        check_gpu(job["hardware"])
+    return (*make(trt, job), version)
+
+
+def make(trt, job):
+    """Compile with the runtime `trt`, whatever it is; (sha256, size) of the engine."""
     logger = make_logger(trt)
+    load_plugins(trt, logger, job["plugins"])
+    os.chdir(job["folder"])
     try:
         builder = trt.Builder(logger)
     except TypeError:
-        reason = logger.errors[0] if logger.errors else "no GPU?"
+        reason = logger.errors[0] if logger.errors else "is there a GPU?"
         raise Refused("SignatureError", "%s cannot build here: %s" % (trt.__name__, reason)) from None
     network, parser = parse(trt, builder, logger, job["onnx"])
-    check_precision(network, job["recipe"]["precision"])
+    check_precision(trt, network, job["recipe"]["precision"])
     config = configure(trt, builder, network, job)
-    sha256, size = build(trt, builder, network, config, logger, job["output"])
-    del parser
-    return sha256, size, trt.__version__
+    cache = timing.use(config, job["timing_cache"]) if job["timing_cache"] else None
+    made = build(trt, builder, network, config, logger, job["output"])
+    if cache is not None:
+        timing.keep(config, job["timing_cache"])
+    del parser  # it owns weights that the network refers to
+    return made
+
+
+def load_plugins(trt, logger, paths):
+    """The plugins that TensorRT ships, and the libraries of the recipe."""
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+    for path in paths:
+        try:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            name = os.path.basename(path)
+            raise Refused("RecipeError", "plugin %s: %s" % (name, error)) from None
 
 
 def _load(job):
-    if job["product"] not in PRODUCTS:
-        raise Refused(
-            "SignatureError",
-            "this version compiles with %s only, not with %s" % (", ".join(PRODUCTS), job["product"]),
-        )
-    for field, found in (("os", platform.system().lower()), ("machine", platform.machine())):
-        if job["hardware"][field] != found:
-            wanted = job["hardware"][field]
-            raise Refused("SignatureError", "%s: wanted %s, found %s" % (field, wanted, found))
     if job["package_folder"] not in sys.path:
         sys.path.append(job["package_folder"])
     try:
-        trt = importlib.import_module(job["product"])
+        return importlib.import_module(job["product"])
     except (ImportError, OSError) as error:
         _once_more_with_library_path(job, error)
         raise Refused(
             "HardwareError", "%s cannot be imported by %s: %s" % (job["product"], sys.executable, error)
         ) from None
-    wanted = job["runtime_version"]
-    if not (trt.__version__ + ".").startswith(wanted + "."):
-        raise Refused(
-            "SignatureError",
-            "runtime_version: wanted %s, found %s; install that version or name other hardware"
-            % (wanted, trt.__version__),
-        )
-    return trt
 
 
 def _once_more_with_library_path(job, error):
@@ -97,10 +108,3 @@ def _once_more_with_library_path(job, error):
     if extra and "LD_LIBRARY_PATH" not in os.environ:
         link.send("again", library_path=extra, because=str(error))
         os._exit(4)
-
-
-def _load_plugin(trt, path):
-    try:
-        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise Refused("RecipeError", "plugin %s: %s" % (os.path.basename(path), error)) from None

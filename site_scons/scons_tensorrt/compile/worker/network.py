@@ -38,22 +38,29 @@ def _parser_message(errors, logger):
     return "the parser refused %s: %s%s" % (place, " ".join(first.desc().split()), more)
 
 
-def check_precision(network, precision):
+def strongly_typed(trt):
+    """11.x and RTX compile the ONNX's own types; 10.x chooses types by builder flags."""
+    return not hasattr(trt.BuilderFlag, "FP16")
+
+
+def check_precision(trt, network, precision):
     """Refuse a network whose types are not what the filename would promise.
 
-    A strongly typed network has the ONNX's own types, so an fp16 engine needs an fp16 ONNX.
+    On a strongly typed runtime an fp16 engine needs an fp16 ONNX; on a weakly typed one the
+    builder flag makes it, but int8 and fp8 need Q/DQ nodes on both.
     """
     if precision == "mixed":
         return
     types = _types(network)
-    allowed = set(MUST.values()) if precision in ("int8", "fp8") else {MUST.get(precision)}
     wanted = MUST.get(precision)
-    if wanted and wanted not in types:
+    by_flag = precision in ("fp16", "bf16") and not strongly_typed(trt)
+    if wanted and wanted not in types and not by_flag:
         raise Refused(
             "RecipeError",
             "precision=%r, but no tensor of the model is %s: give an ONNX converted to %s, or "
             "precision='fp32'" % (precision, wanted, precision),
         )
+    allowed = set(MUST.values()) if precision in ("int8", "fp8") else {wanted}
     strange = sorted(types.intersection(NARROW) - allowed)
     if strange:
         raise Refused(

@@ -1,0 +1,156 @@
+"""A TensorRT that is nothing but its API surface: it refuses every name and argument that the
+real one of that version lacks, and behaves no further than the worker needs to go on."""
+
+import enum
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "surfaces"
+VERSIONS = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+class Strict:
+    """An object of one class of the surface. does: what its methods do; has: its properties."""
+
+    def __init__(self, surface, name, does=(), /, **has):
+        vars(self).update(_members=surface.members(name), _name=f"{surface.version} {name}")
+        vars(self).update(_does=dict(does), _has=dict(has))
+
+    def __getattr__(self, attribute):
+        if attribute not in self._members:
+            raise AttributeError(f"{self._name} has no {attribute}")
+        parameters = self._members[attribute]
+        if parameters == "property":
+            return self._has[attribute]
+
+        def method(*arguments, **named):
+            if parameters is not None:
+                given = list(parameters[: len(arguments)]) + list(named)
+                assert len(arguments) <= len(parameters), f"{self._name}.{attribute}: too many"
+                assert set(given) <= set(parameters), f"{self._name}.{attribute}: {given}"
+            return self._does.get(attribute, lambda *a, **n: None)(*arguments, **named)
+
+        return method
+
+    def __setattr__(self, attribute, value):
+        assert self._members.get(attribute) == "property", f"{self._name} has no {attribute}"
+        self._has[attribute] = value
+
+
+class Surface:
+    """Stands for the module `tensorrt` or `tensorrt_rtx`."""
+
+    def __init__(self, stem):
+        data = json.loads((FOLDER / f"{stem}.json").read_text())
+        self._api = data["api"]
+        self.__name__, _, self.version = stem.partition("-")
+        self.__version__ = self.version
+        for name, members in self._api.items():
+            if isinstance(members, list) and name not in ("init_libnvinfer_plugins",):
+                setattr(self, name, enum.Enum(name, members))
+        for name in ("IProgressMonitor", "IStreamWriter"):
+            if name in self._api:
+                setattr(self, name, type(name, (), {}))
+        severities = "INTERNAL_ERROR ERROR WARNING INFO VERBOSE"
+        self.ILogger = type("ILogger", (), {"Severity": enum.IntEnum("Severity", severities)})
+        self.notes = []
+
+    def members(self, name):
+        if name not in self._api:
+            raise AttributeError(f"{self.version} has no class {name}")
+        return self._api[name]
+
+    def init_libnvinfer_plugins(self, logger, namespace):
+        assert self._api["init_libnvinfer_plugins"] == ["logger", "namespace"]
+        return True
+
+    def Builder(self, logger):
+        return Strict(self, "Builder", Bench(self).does())
+
+    def OnnxParser(self, network, logger):
+        return Strict(self, "OnnxParser", {"parse_from_file": lambda model: True}, num_errors=0)
+
+
+class Bench:
+    """What one builder makes: a network of a dynamic input `x` and one layer."""
+
+    def __init__(self, surface, kind="FLOAT"):
+        self._surface = surface
+        self._kind = surface.DataType[kind]
+
+    def does(self):
+        return {
+            "create_network": lambda flags=0: self.network(),
+            "create_builder_config": self.config,
+            "create_optimization_profile": self.profile,
+            "build_serialized_network": lambda network, config: b"ftrt" + bytes(96),
+            "build_serialized_network_to_stream": self._stream,
+        }
+
+    def _stream(self, network, config, writer):
+        writer.write(b"ftrt" + bytes(60))
+        writer.write(bytes(36))
+        return True
+
+    def tensor(self):
+        has = {"dtype": self._kind, "shape": (-1, 8), "is_shape_tensor": False, "name": "x"}
+        return Strict(self._surface, "ITensor", **has)
+
+    def network(self):
+        layer = Strict(
+            self._surface,
+            "ILayer",
+            {"get_output": lambda index: self.tensor()},
+            type=self._surface.LayerType.CONVOLUTION,
+            num_outputs=1,
+        )
+        does = {"get_layer": lambda index: layer, "get_input": lambda index: self.tensor()}
+        counts = {"num_layers": 1, "num_inputs": 1, "num_outputs": 1}
+        return Strict(self._surface, "INetworkDefinition", does, **counts)
+
+    def config(self):
+        flags, pools, sms = {self._surface.BuilderFlag.TF32}, {}, {}
+        caches = []
+
+        def set_cache(cache, ignore_mismatch):
+            assert ignore_mismatch is False
+            caches.append(cache)
+            return True
+
+        does = {
+            "set_flag": flags.add,
+            "get_flag": flags.__contains__,
+            "clear_flag": flags.discard,
+            "set_memory_pool_limit": pools.__setitem__,
+            "get_memory_pool_limit": pools.__getitem__,
+            "set_compute_capability": lambda sm, index: sms.__setitem__(index, sm) or True,
+            "get_compute_capability": sms.__getitem__,
+            "add_optimization_profile": lambda profile: 0,
+            "create_timing_cache": self.cache,
+            "set_timing_cache": set_cache,
+            "get_timing_cache": lambda: caches[-1],
+        }
+        made = Strict(self._surface, "IBuilderConfig", does)
+        self._surface.notes.append(("flags", flags))
+        return made
+
+    def profile(self):
+        shapes = {}
+        does = {
+            "set_shape": lambda name, low, usual, high: shapes.update({name: (low, usual, high)}),
+            "get_shape": lambda name: shapes[name],
+        }
+        return Strict(self._surface, "IOptimizationProfile", does)
+
+    def cache(self, data):
+        entries = set(filter(None, bytes(data).split(b"\n")))
+
+        def combine(other, ignore_mismatch):
+            assert ignore_mismatch is False
+            entries.update(filter(None, other.serialize().split(b"\n")))
+            return True
+
+        if b"garbage" in bytes(data):
+            raise TypeError("factory function returned nullptr")
+        does = {"serialize": lambda: b"\n".join(sorted(entries)), "combine": combine}
+        return Strict(self._surface, "ITimingCache", does)

@@ -1,0 +1,153 @@
+"""Every name and argument that the worker uses exists on every surface it claims: its whole path
+runs over objects that refuse the rest. What the calls do is tried elsewhere, with real runtimes."""
+
+import pytest
+from surface import VERSIONS, Bench, Strict, Surface
+
+from scons_tensorrt.compile.worker import link, main, timing
+from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.compile.worker.network import check_precision, strongly_typed
+from scons_tensorrt.compile.worker.observe import make_logger, make_monitor, make_stream
+
+WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
+TENSORRT = [version for version in VERSIONS if version.startswith("tensorrt-")]
+
+
+@pytest.fixture(autouse=True)
+def back_home(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+def job(folder, **changes):
+    recipe = {"precision": "fp32", "workspace_mb": 64, "flags": [], "profiles": []}
+    recipe.update({k: changes.pop(k) for k in list(changes) if k in recipe})
+    return {
+        "folder": str(folder),
+        "onnx": "model.onnx",
+        "output": str(folder / "out.engine"),
+        "architectures": [],
+        "plugins": [],
+        "timing_cache": None,
+        "recipe": recipe,
+        **changes,
+    }
+
+
+def test_all_four_surfaces_are_here():
+    assert VERSIONS == [
+        "tensorrt-10.13.3.9",
+        "tensorrt-10.3.0",
+        "tensorrt-11.4.0.106",
+        "tensorrt_rtx-1.7.1.116",
+    ]
+
+
+def test_the_stand_in_refuses_what_a_surface_lacks():
+    surface = Surface("tensorrt-10.3.0")
+    with pytest.raises(AttributeError, match=r"10\.3\.0 Builder has no max_width"):
+        Strict(surface, "Builder").max_width()
+    with pytest.raises(AssertionError, match="too many"):
+        Strict(surface, "IBuilderConfig").set_flag(1, 2)
+    assert not hasattr(Strict(surface, "Builder"), "build_serialized_network_to_stream")
+    assert not hasattr(surface, "ComputeCapability")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("flags", [[], ["STRIP_PLAN"]], ids=["plain", "a flag"])
+def test_a_whole_compile(version, flags, tmp_path):
+    surface = Surface(version)
+    profile = {"x": [[1, 8], [2, 8], [4, 8]]}
+    sms = [86, 89] if version.startswith("tensorrt_rtx") else []
+    sha256, size = main.make(surface, job(tmp_path, flags=flags, profiles=[profile], architectures=sms))
+    assert size == 100
+    assert (tmp_path / "out.engine").read_bytes() == b"ftrt" + bytes(96)
+    assert len(sha256) == 64
+    kept = {flag.name for flag in dict(surface.notes)["flags"]}
+    assert kept == set(flags)  # and TF32 off: fp32 is not tf32
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tf32_stays_on_where_it_is_asked_for(version, tmp_path):
+    surface = Surface(version)
+    main.make(surface, job(tmp_path, precision="tf32"))
+    assert surface.BuilderFlag.TF32 in dict(surface.notes)["flags"]
+
+
+@pytest.mark.parametrize("version", WEAK)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_weakly_typed_builder_is_told_the_precision_by_flag(version, precision, tmp_path):
+    surface = Surface(version)
+    main.make(surface, job(tmp_path, precision=precision))
+    assert surface.BuilderFlag[precision.upper()] in dict(surface.notes)["flags"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_quantized_engine_needs_a_quantized_model_everywhere(version, precision, tmp_path):
+    with pytest.raises(Refused, match="no tensor of the model is"):
+        main.make(Surface(version), job(tmp_path, precision=precision))
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v not in WEAK])
+def test_a_strongly_typed_runtime_makes_fp16_of_an_fp16_model_alone(version, tmp_path):
+    surface = Surface(version)
+    assert strongly_typed(surface)
+    with pytest.raises(Refused, match="no tensor of the model is HALF"):
+        main.make(surface, job(tmp_path, precision="fp16"))
+    check_precision(surface, Bench(surface, "HALF").network(), "fp16")
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_a_flag_that_a_version_lacks_is_named_with_it(version, tmp_path):
+    with pytest.raises(Refused, match=f"flag REQUIRE_USER_ALLOCATION: tensorrt {version[9:]} has none"):
+        main.make(Surface(version), job(tmp_path, flags=["REQUIRE_USER_ALLOCATION"]))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_the_callbacks_override_is_there_to_be_overridden(version):
+    surface = Surface(version)
+    for made, name in ((make_monitor(surface), "IProgressMonitor"), (make_logger(surface), "ILogger")):
+        own = {m for m in vars(type(made)) if not m.startswith("_")}
+        assert own <= set(surface.members(name))
+    if "build_serialized_network_to_stream" in surface.members("Builder"):
+        own = {m for m in vars(type(make_stream(surface, None))) if not m.startswith("_")}
+        assert own <= set(surface.members("IStreamWriter"))
+
+
+# The timing cache, one for each full signature.
+
+
+@pytest.fixture
+def told(monkeypatch):
+    notes = []
+    monkeypatch.setattr(link, "send", lambda event, **fields: notes.append(fields["text"]))
+    return notes
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_the_first_compile_leaves_a_timing_cache(version, tmp_path):
+    path = tmp_path / "timing" / "x.cache"
+    main.make(Surface(version), job(tmp_path, timing_cache=str(path)))
+    assert path.exists()
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_what_others_measured_meanwhile_is_kept(version, tmp_path, told):
+    path = tmp_path / "x.cache"
+    path.write_bytes(b"mine")
+    config = Bench(Surface(version)).config()
+    timing.use(config, str(path))
+    path.write_bytes(b"theirs")
+    timing.keep(config, str(path))
+    assert path.read_bytes() == b"mine\ntheirs"
+    assert told == []
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_a_damaged_timing_cache_is_set_aside_and_told(version, tmp_path, told):
+    path = tmp_path / "x.cache"
+    path.write_bytes(b"garbage")
+    main.make(Surface(version), job(tmp_path, timing_cache=str(path)))
+    assert (tmp_path / "x.cache.damaged").read_bytes() == b"garbage"
+    assert path.read_bytes() == b""
+    assert told == [f"timing cache {path} does not fit or is damaged; kept as {path}.damaged"]
