@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import EngineError
+from .errors import EngineError, HardwareError
 from .identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from .identity.hardware import Hardware, resolve
+from .identity.host import Host
 from .identity.runtime import Interpreter
+from .identity.signature import HardwareSignature
 from .integrity.memo import sha256_file
 from .integrity.receipt import Receipt
 from .integrity.sidecar import verify_pair
@@ -46,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     probe = commands.add_parser("probe", help="what hardware engines would be made for here")
     probe.add_argument("--hardware", metavar="NAME", help="as after HARDWARE=")
     probe.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    probe.add_argument("--root", metavar="DIR", help="a root file system: its JetPack and TensorRT")
+    probe.add_argument("--jetpack", metavar="X.Y", help="as after JETPACK=")
+    probe.add_argument("--backend", metavar="NAME", help="as after BACKEND=")
     probe.add_argument("--json", action="store_true", help="write what HARDWARE= reads")
     probe.set_defaults(run=_probe)
 
@@ -69,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
 def _probe(arguments: argparse.Namespace) -> int:
     interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
     named = arguments.hardware or os.environ.get("TRT_HARDWARE")
-    hardware = resolve(named, Path.cwd(), interpreter.runtime)
+    backend = arguments.backend or os.environ.get("TRT_BACKEND")
+    if arguments.root:
+        hardware = _of_root(arguments, named, interpreter)
+    else:
+        hardware = resolve(named, Path.cwd(), interpreter.runtime, backend, arguments.jetpack)
     if arguments.json:
         print(json.dumps(hardware.signature.to_json(), indent=2, sort_keys=True))
         return 0
@@ -78,11 +87,27 @@ def _probe(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Interpreter) -> Hardware:
+    """A board by its hardware file, with JetPack and TensorRT of the image it will run."""
+    if not named:
+        raise HardwareError("--root tells JetPack and TensorRT, not the GPU: name --hardware too")
+    host = Host(Path(arguments.root).absolute())
+    packaged, jetpack = host.tensorrt(), host.jetpack(arguments.jetpack)
+    if not packaged or not jetpack:
+        what = "TensorRT package" if jetpack else "L4T release"
+        raise HardwareError(f"{arguments.root}: no {what} in it (/etc, /var/lib/dpkg/status)")
+    board = resolve(named, Path.cwd(), interpreter.runtime).signature.to_json()
+    data = {**board, "runtime_version": packaged[0], "jetpack": jetpack}
+    signature = HardwareSignature.from_json(data, arguments.root)
+    return Hardware(named, signature, f"{named} with the image in {arguments.root}")
+
+
 def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
     signature = hardware.signature
-    yield "hardware", f"{hardware.name or 'this host'}: {signature.describe()}"
+    yield "hardware", f"{hardware.name or hardware.title}: {signature.describe()}"
     yield "why", hardware.why
     yield from signature.key_fields().items()
+    yield from sorted(signature.recorded.items())
     yield "in filenames", signature.filename("model", "fp32").build()
 
 

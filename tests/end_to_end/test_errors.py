@@ -193,7 +193,7 @@ def test_a_name_never_promises_a_precision_that_is_not_there(two: Tree) -> None:
         (["HARDWARE=./x.json"], "HARDWARE=./x.json: no file "),
         (["HARDWARE=orin,thor"], "one kind of hardware a run"),
         (["BACKEND=openvino"], "BACKEND=openvino: unknown; write one of tensorrt, tensorrt_rtx"),
-        (["BACKEND=tensorrt"], "BACKEND=tensorrt: this host is for tensorrt_rtx"),
+        (["BACKEND=tensorrt"], "BACKEND=tensorrt: rtx_portable is for tensorrt_rtx"),
         (["JETPACK=6.2"], "JETPACK=6.2: this host is not a Jetson"),
     ],
 )

@@ -108,11 +108,23 @@ def _unknown(wanted: Wanted, state: StateFolder) -> Verdict:
     if made_this is None and known and not os.path.lexists(wanted.engine):
         made_this = known[0]
     if made_this is not None:
-        changed = differences(made_this.ingredients, wanted.ingredients, wanted.source)
-        return Verdict("changed", "; ".join(changed))
+        return Verdict("changed", _changes(made_this, wanted))
     if os.path.lexists(wanted.engine):
         return Verdict("receipt_missing", "no receipt says what it was made from")
     return Verdict("new", "there was none yet")
+
+
+def _changes(receipt: Receipt, wanted: Wanted) -> str:
+    """What differs, in words. On a Jetson the power mode gates SMs: another count tells both."""
+    changed = differences(receipt.ingredients, wanted.ingredients, wanted.source)
+    now = wanted.hardware.signature.recorded.get("power_mode")
+    try:
+        then = receipt.details["hardware"]["signature"]["recorded"]["power_mode"]
+    except (KeyError, TypeError):
+        then = None
+    if then and now and any(change.startswith("hardware sm_count ") for change in changed):
+        changed.append(f"power mode then {then}, now {now}")
+    return "; ".join(changed)
 
 
 def _engine_fault(
@@ -131,8 +143,7 @@ def _engine_fault(
         return "engine_unreadable", f"the engine is not readable ({error.strerror})"
     other = _maker(wanted, state, size, memo)
     if other is not None:
-        changed = differences(other.ingredients, wanted.ingredients, wanted.source)
-        return "engine_other", "the engine is of another build: " + "; ".join(changed)
+        return "engine_other", "the engine is of another build: " + _changes(other, wanted)
     if size == 0:
         return "engine_truncated", "the engine is empty"
     if size < receipt.size:

@@ -169,7 +169,7 @@ class Session:
             return
         self._told.add(hardware)
         self.console.line(
-            f"engines: for {hardware.name or 'rtx_portable'} ({hardware.signature.describe()}), "
+            f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
             f"backend {hardware.signature.product}: {hardware.why}"
         )
 

@@ -34,11 +34,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Hardware:
-    """name: the folder under `engines/`, None for the default host; why: for people."""
+    """name: the folder under `engines/`, None for the default host; why, title: for people."""
 
     name: str | None
     signature: HardwareSignature
     why: str
+    title: str = "this host"
 
 
 def resolve(
@@ -69,11 +70,12 @@ def resolve(
             None,
             _built_in("rtx_portable", runtime("tensorrt_rtx")),
             "nothing here speaks for NVIDIA hardware and no HARDWARE= was named",
+            "rtx_portable",
         )
     signature = hardware.signature
     if backend and backend != signature.product:
         raise HardwareError(
-            f"BACKEND={backend}: {hardware.name or 'this host'} is for {signature.product}; name "
+            f"BACKEND={backend}: {hardware.name or hardware.title} is for {signature.product}; name "
             f"a HARDWARE= whose product is {backend}"
         )
     if jetpack:

@@ -19,7 +19,10 @@ class Remembered:
         self._unsaved: str | None = None
 
     def get(self) -> tuple[Any, Any]:
-        """(stamp, answer) as saved; (None, None) when there is none, or it is damaged."""
+        """(stamp, answer) as put or saved; (None, None) when there is none, or it is damaged."""
+        if self._unsaved is not None:
+            saved = json.loads(self._unsaved)
+            return saved["stamp"], saved["answer"]
         if self._path is None:
             return None, None
         try:

@@ -1,0 +1,55 @@
+/* Plays libcuda for the tests of the probe. Environment: CUDA_VISIBLE_DEVICES as CUDA has it (one
+   number, or empty); PLAY_GPUS: how many (1); PLAY_INIT: what cuInit returns (0), or "crash", or
+   "hang"; PLAY_LOG: a file that gets a line for each cuInit. -DOLD: a driver before CUDA 11.4. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int number(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text && *text ? atoi(text) : otherwise;
+}
+
+int cuInit(unsigned flags) {
+    const char *log = getenv("PLAY_LOG"), *init = getenv("PLAY_INIT");
+    if (log) { FILE *f = fopen(log, "a"); fputs("init\n", f); fclose(f); }
+    if (init && !strcmp(init, "crash")) abort();
+    if (init && !strcmp(init, "hang")) sleep(600);
+    if (getenv("CUDA_VISIBLE_DEVICES") && !*getenv("CUDA_VISIBLE_DEVICES")) return 100;
+    return number("PLAY_INIT", 0);
+}
+int cuDriverGetVersion(int *v) { *v = 12060; return 0; }
+int cuDeviceGetCount(int *n) {
+    *n = getenv("CUDA_VISIBLE_DEVICES") ? 1 : number("PLAY_GPUS", 1);
+    return 0;
+}
+int cuDeviceGet(int *device, int index) { *device = index + number("CUDA_VISIBLE_DEVICES", 0); return 0; }
+int cuDeviceGetName(char *name, int length, int device) {
+    snprintf(name, length, device ? "NVIDIA GeForce RTX 5090" : "Orin");
+    return 0;
+}
+int cuGetErrorString(int status, const char **text) {
+    *text = status == 100 ? "no CUDA-capable device is detected" : "unknown error";
+    return status == 12345;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    switch (attribute) {
+    case 16: *value = device ? 170 : 8; return 0;
+    case 18: *value = !device; return 0;
+    case 37: *value = device ? 512 : 128; return 0;
+    case 38: *value = device ? 96 << 20 : 2 << 20; return 0;
+    case 75: *value = device ? 12 : 8; return 0;
+    case 76: *value = device ? 0 : 7; return 0;
+    }
+    return 1;
+}
+#ifdef OLD
+int cuDeviceTotalMem(size_t *bytes, int device) { *bytes = 1; return 0; }
+#else
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    *bytes = device ? (size_t)32607 << 20 : (size_t)15655 << 20;
+    return 0;
+}
+int cuDeviceGetUuid_v2(unsigned char *uuid, int device) { memset(uuid, 0xa0 + device, 16); return 0; }
+#endif
