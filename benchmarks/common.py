@@ -27,6 +27,10 @@ class Cost:
     peak: int
 
 
+# As users have it: some build machines forbid the .pyc files that make every import cheaper.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def run(command: list[str], cwd: Path, env: dict[str, str] | None = None) -> Cost:
     """One run; a status other than 0 ends the benchmark."""
     began = time.perf_counter()

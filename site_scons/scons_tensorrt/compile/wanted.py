@@ -16,7 +16,6 @@ from pathlib import Path
 from ..errors import SidecarError
 from ..identity.hardware import Hardware
 from ..integrity.memo import DigestMemo
-from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt, make_key
 from ..integrity.sidecar import read_sidecar
 from ..integrity.state import StateFolder
@@ -80,6 +79,8 @@ def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt)
     if fault is None:
         return Verdict("current", "", receipt)
+    from ..integrity.publish import Publication  # only what is at fault may be unfinished
+
     for each in receipts:
         if Publication(state, wanted.engine, wanted.key).pending(each):
             return Verdict("unfinished", "its publishing was cut off", each)

@@ -17,7 +17,6 @@ import SCons.Node
 from SCons.Action import FunctionAction
 from SCons.Scanner import Scanner
 
-from ..compile.make import make
 from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..recipe.key import VERSION
@@ -89,6 +88,8 @@ class EngineAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
 
 def build(target: Any, source: Any, env: Any) -> None:
     """The action. Raises BuildError with one line."""
+    from ..compile.make import make  # a run that reuses everything needs none of it
+
     declared = _declared(target[0])
     session = session_of(env)
     began = time.monotonic()

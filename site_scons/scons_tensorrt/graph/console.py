@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,7 +23,7 @@ class Console:
         self._quiet = quiet
         self._silent = silent
         self._lock = threading.Lock()
-        self._run = uuid.uuid4().hex[:12]
+        self._run = os.urandom(6).hex()
         self._pending: list[str] = []
 
     def line(self, text: str, failure: bool = False) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import SCons.Errors
 import SCons.Node
@@ -19,7 +19,6 @@ import SCons.Node.FS
 import SCons.Script
 import SCons.Util
 
-from ..compile.make import Outcome, Workshop, tidy
 from ..compile.wanted import Verdict
 from ..errors import EngineBuildError, EngineError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
@@ -35,6 +34,9 @@ from . import settings
 from .console import Console, say
 from .declared import Declared, real_path
 from .stop import StopSignal
+
+if TYPE_CHECKING:
+    from ..compile.make import Outcome, Workshop
 
 ALIAS = "engines"
 _ATTRIBUTE = "scons_tensorrt_session"
@@ -123,6 +125,8 @@ class Session:
         return self._interpreters[python]
 
     def workshop(self, python: str) -> Workshop:
+        from ..compile.make import Workshop  # as late as the first compile
+
         return Workshop(
             self.state,
             self.memo,
@@ -276,6 +280,8 @@ class Session:
         for engine in self.engines if left else ():
             slot = self.state.slot(engine.path)
             if engine.current and any(slot in name for name in left):
+                from ..compile.make import tidy
+
                 tidy(engine.wanted(), self.state)
 
     def _say_summary(self) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HardwareError
-from .cuda import memory_class
 from .filename import PRODUCTS
 from .host import Host
 from .remember import Remembered
@@ -29,7 +28,7 @@ from .signature import SCHEMA, HardwareSignature, check_fields
 RTX_PORTABLE = (80, 86, 89, 120, 121)
 RTX_SINGLE = (75, *RTX_PORTABLE)
 BUILT_IN = ("rtx_portable", *(f"rtx_sm{sm}" for sm in RTX_SINGLE))
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,8 @@ def _host_fields(
         data.pop("cuda", None)
     if rtx:
         return {**data, "architectures": [int(sm.replace(".", ""))]}
+    from .cuda import memory_class  # ctypes, which a host that is not probed needs not
+
     integrated = bool(device["integrated"])
     return {
         **data,
@@ -221,6 +222,6 @@ def _with_jetpack(signature: HardwareSignature, jetpack: str, name: str | None) 
 
 
 def _folder(stem: str) -> str:
-    if not _NAME.fullmatch(stem):
+    if not re.fullmatch(_NAME, stem):
         raise HardwareError(f"hardware name {stem!r}: write letters, digits, `.`, `_` and `-`")
     return stem

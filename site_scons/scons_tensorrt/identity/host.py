@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HardwareError
-from . import cuda as driver
 from .jetpack import jetpack, l4t_release
 from .remember import Remembered
 
 SIGNS = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
+LIBRARIES = ("libcuda.so.1", "libcuda.so")
 CUDA_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 PROBE_SECONDS = 60
 _LIBRARY_FOLDERS = ("usr/lib", "usr/lib64", "lib", "lib64", "usr/lib/wsl/lib")
-_PACKAGE = re.compile(r"^Package: (\S+)$.*?^Version: (\S+)$", re.MULTILINE | re.DOTALL)
-_NVINFER = re.compile(r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)")
+_PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
+_NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ class Host:
         machine = f"{platform.machine()}-linux-gnu"
         folders = [*_LIBRARY_FOLDERS, f"usr/lib/{machine}", f"usr/lib/{machine}/tegra"]
         folders.append(f"usr/lib/{machine}/nvidia")
-        paths = [self.root / folder / name for folder in folders for name in driver.NAMES]
+        paths = [self.root / folder / name for folder in folders for name in LIBRARIES]
         if self.here:
             listed = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-            paths += [Path(folder) / driver.NAMES[0] for folder in listed if folder]
+            paths += [Path(folder) / LIBRARIES[0] for folder in listed if folder]
         for path in paths:
             if path.exists():
                 return str(path)
@@ -77,13 +76,13 @@ class Host:
     def packages(self) -> dict[str, str]:
         """Version of each Debian package; Yocto images with dpkg have the same file."""
         text = self._read("/var/lib/dpkg/status") or ""
-        found = (_PACKAGE.search(block) for block in text.split("\n\n"))
+        found = (re.search(_PACKAGE, block) for block in text.split("\n\n"))
         return {match[1]: match[2] for match in found if match}
 
     def tensorrt(self) -> tuple[str, str] | None:
         """(version of four parts, CUDA it was built for) of a packaged TensorRT."""
         for name, version in self.packages().items():
-            match = _NVINFER.match(version)
+            match = re.match(_NVINFER, version)
             if match and re.fullmatch(r"libnvinfer\d+", name):
                 return match[1], match[2]
         return None
@@ -121,7 +120,7 @@ class Host:
             "l4t": self.l4t(),
             "power_mode": self.power_mode(),
             "gpu_uuid": device.get("uuid"),
-            "host_name": socket.gethostname(),
+            "host_name": platform.node(),
         }
         return {name: str(value).strip() for name, value in found.items() if value}
 
@@ -138,7 +137,7 @@ class Host:
 
 
 def _ask_driver() -> list[dict[str, Any]]:
-    text = Path(driver.__file__).read_text(encoding="utf-8")
+    text = Path(__file__).with_name("cuda.py").read_text(encoding="utf-8")
     command = [sys.executable, "-I", "-B", "-c", text]
     try:
         done = subprocess.run(

@@ -21,12 +21,12 @@ RANGES = (
     ((38, 4, 0), (38, 4, 999), "7.1"),
     ((39, 2, 0), (39, 2, 999), "7.2"),
 )
-_RELEASE = re.compile(r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)")
+_RELEASE = r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)"
 
 
 def l4t_release(text: str) -> str:
     """The release in the text of /etc/nv_tegra_release: '36.4.3'. Raises HardwareError."""
-    found = _RELEASE.search(text)
+    found = re.search(_RELEASE, text)
     if not found:
         raise HardwareError("/etc/nv_tegra_release: no L4T release in it; name JETPACK=")
     return f"{found[1]}.{found[2]}"

@@ -6,8 +6,7 @@ without compiling a fleet again.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +91,7 @@ def check_known(options: Mapping[str, Any]) -> None:
     """Raise RecipeError for an option that `env.Engine` does not have."""
     for name in options:
         if name not in DEFAULTS:
-            near = difflib.get_close_matches(name, DEFAULTS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(DEFAULTS)}"
-            raise RecipeError(f"unknown option {name}={options[name]!r}; {hint}")
+            raise RecipeError(f"unknown option {name}={options[name]!r}; {_hint(name, DEFAULTS)}")
 
 
 def name_options(positional: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,6 +152,13 @@ def _seconds(value: Any) -> float | None:
     return float(value)
 
 
+def _hint(name: str, known: Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
 def _flags(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise RecipeError(f"flags={value!r}: write a list such as ['STRICT_NANS']")
@@ -163,7 +167,5 @@ def _flags(value: Any) -> tuple[str, ...]:
         if name in PRECISION_FLAGS:
             raise RecipeError(f"flag {name}: write precision={name.lower()!r} instead")
         if name not in FLAGS:
-            near = difflib.get_close_matches(name, FLAGS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(FLAGS))}"
-            raise RecipeError(f"flag {name}: unknown; {hint}")
+            raise RecipeError(f"flag {name}: unknown; {_hint(name, sorted(FLAGS))}")
     return tuple(names)
