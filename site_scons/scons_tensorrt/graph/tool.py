@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import SCons.Script
@@ -23,6 +24,9 @@ def generate(env: Any) -> None:
     if not session.helped:
         session.helped = True
         SCons.Script.Help(settings.HELP)
+        # What is imported by now lives as long as the run: the garbage collector need not walk
+        # it again and again, which is a tenth of a null build's time.
+        gc.freeze()
     env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
 
 
