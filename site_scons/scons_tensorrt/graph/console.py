@@ -25,6 +25,7 @@ class Console:
         self._lock = threading.Lock()
         self._run = os.urandom(6).hex()
         self._pending: list[str] = []
+        self._second, self._stamp = 0, ""
 
     def line(self, text: str, failure: bool = False) -> None:
         """Print one line whole; under `-s` only failures, to standard error."""
@@ -36,7 +37,10 @@ class Console:
     def event(self, name: str, **fields: Any) -> None:
         """Keep an event for `flush`."""
         now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"
+        if int(now) != self._second:
+            self._second = int(now)
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        stamp = f"{self._stamp}.{int(now * 1000) % 1000:03}Z"
         line = json.dumps({"event": name, "time": stamp, "run": self._run, **fields})
         with self._lock:
             self._pending.append(line + "\n")

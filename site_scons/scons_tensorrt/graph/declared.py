@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +54,16 @@ class Declared:
         self._verdict: Verdict | None = None
         self._looked: set[Any] = set()
 
-    @property
+    @cached_property
     def source(self) -> str:
         """The ONNX as people know it: below the top, or by its last two folders and name."""
-        path = Path(self._session.state.relative(self.onnx.get_abspath()))
-        return str(path) if not path.is_absolute() else "/".join(path.parts[-3:])
+        path = self._session.state.relative(self.onnx.get_abspath())
+        return "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
+
+    @cached_property
+    def fields(self) -> Mapping[str, str]:
+        """The ingredients that are not files, none of which needs a file to be there."""
+        return value_fields(self.recipe, self.hardware.signature) if self.hardware else {}
 
     @property
     def current(self) -> bool:
@@ -95,7 +102,7 @@ class Declared:
         onnx = real_path(self.onnx)
         summary = self._summary(onnx)
         recipe = replace(self.recipe, plugins=tuple(real_path(node) for node in self.plugins))
-        ingredients = value_fields(recipe, self.hardware.signature)
+        ingredients = dict(self.fields)
         ingredients[input_name("onnx")] = self._digest(onnx, self.source)
         external = {}
         for location, least in summary.external.items():
@@ -155,14 +162,13 @@ class Declared:
 
     def to_json(self) -> dict[str, Any]:
         """For `.trt/declared.json`."""
-        values = value_fields(self.recipe, self.hardware.signature) if self.hardware else {}
         return {
             "name": self.name,
             "engine": self.label,
             "source": self.source,
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
-            "ingredients": values,
+            "ingredients": self.fields,
         }
 
 

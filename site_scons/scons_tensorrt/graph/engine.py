@@ -15,7 +15,6 @@ import SCons.Util
 from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware
-from ..recipe.key import value_fields
 from ..recipe.options import Recipe, name_options, parse
 from . import settings
 from .builder import INTEGRITY, declare_on, tampered
@@ -45,6 +44,9 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
         onnx = _one_source(env, source)
     except RecipeError as error:
         raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+    if chosen.engine_dir not in session.checked:
+        _check_folder(session, chosen.engine_dir)
+        session.checked.add(chosen.engine_dir)
     hardware, problem = _hardware(session, chosen)
     path = _path(chosen, recipe, hardware)
     fault = _fault_of_place(session, path)
@@ -57,10 +59,10 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     pair = env.TRT_Engine(env.fs.File(str(path)), onnx)
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
-    _depend(env, pair, declared)
+    _depend(env, session, pair, declared)
     _protect(env, pair, declared)
     session.engines.append(declared)
-    env.Alias(ALIAS, pair[1])
+    session.join_alias(env, pair[1])
     return pair
 
 
@@ -94,17 +96,23 @@ def _file(env: Any, value: Any, what: str) -> Any:
 
 def _fault_of_place(session: Session, path: Path) -> EngineError | None:
     """Why SCons cannot even have a node at an engine's place."""
-    for place in (path, Path(f"{path}{SIDECAR_SUFFIX}")):
-        if place.is_dir():
-            where = session.state.relative(place)
+    folders = session.folders_in(str(path.parent))
+    for name in (path.name, path.name + SIDECAR_SUFFIX):
+        if name in folders:
+            where = session.state.relative(path.with_name(name))
             return PublishError(f"{where} is a folder where the engine shall be; remove it")
-    for folder in path.parents:
-        if folder.is_file():
-            where = session.state.relative(folder)
-            raise SCons.Errors.UserError(f"ENGINE_DIR: {where} is a file; name a folder")
-        if folder.is_dir():
-            break
     return None
+
+
+def _check_folder(session: Session, folder: str) -> None:
+    """Refuse an ENGINE_DIR that is, or lies below, a file. Raises UserError."""
+    place = Path(folder)
+    for above in (place, *place.parents):
+        if above.is_file():
+            where = session.state.relative(above)
+            raise SCons.Errors.UserError(f"ENGINE_DIR: {where} is a file; name a folder")
+        if above.is_dir():
+            break
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -118,9 +126,7 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
     if settings.option("help"):
         return None, None
     try:
-        hardware = session.hardware(chosen)
-        hardware.signature.filename("x", "fp32")
-        return hardware, None
+        return session.hardware(chosen), None
     except EngineError as error:
         return None, error
 
@@ -135,28 +141,29 @@ def _path(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) 
 
 
 def _refuse_second(session: Session, declared: Declared) -> None:
-    for other in session.engines:
-        if other.name == declared.name and other.path.parent == declared.path.parent:
-            raise SCons.Errors.UserError(
-                f"Engine {declared.name!r} is declared twice for the same hardware (of "
-                f"{other.source} and {declared.source}); give one another name"
-            )
+    other = session.places.setdefault((declared.name, declared.path.parent), declared)
+    if other is not declared:
+        raise SCons.Errors.UserError(
+            f"Engine {declared.name!r} is declared twice for the same hardware (of "
+            f"{other.source} and {declared.source}); give one another name"
+        )
 
 
-def _depend(env: Any, pair: Any, declared: Declared) -> None:
+def _depend(env: Any, session: Session, pair: Any, declared: Declared) -> None:
     """Values are compared by position, so they are sorted; one each, so that a reason names it."""
-    fields = value_fields(declared.recipe, declared.hardware.signature) if declared.hardware else {}
-    values = [env.Value(f"{name}={text}") for name, text in sorted(fields.items())]
-    guard = env.Value(INTEGRITY)
+    values = [session.value(env, f"{name}={text}") for name, text in sorted(declared.fields.items())]
+    guard = session.value(env, INTEGRITY)
     guard.Decider(tampered)
-    env.Depends(pair, [*values, *declared.plugins, guard])
+    for node in pair:
+        node.add_dependency([*values, *declared.plugins, guard])
 
 
 def _protect(env: Any, pair: Any, declared: Declared) -> None:
     """Old bytes stand until new ones are whole; a bare `scons -c` cannot take what this host
     may be unable to make again."""
-    env.Precious(pair)
-    env.NoCache(pair)
+    for node in pair:
+        node.set_precious(True)
+        node.set_nocache(True)
     if settings.option("clean") and not _named_for_cleaning(env, pair):
         env.NoClean(pair)
         declared.kept = os.path.lexists(declared.path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import time
@@ -60,7 +61,12 @@ class Session:
         self.began = time.time()
         self.top = Path(env.fs.Top.get_abspath())
         self.engines: list[Declared] = []
+        self.places: dict[tuple[str, Path], Declared] = {}
+        self.checked: set[str] = set()
         self.helped = False
+        self._values: dict[str, Any] = {}
+        self._alias: Any = None
+        self._folders: dict[str, frozenset[str]] = {}
         self._settled: tuple[str, bool] | None = None
         self._lock_timeout_s: float | None = None
         self._use(env)
@@ -97,11 +103,17 @@ class Session:
 
     # What engines ask for.
 
+    def value(self, env: Any, text: str) -> Any:
+        """The Value node of a text, which thousands of engines may share."""
+        if text not in self._values:
+            self._values[text] = env.Value(text)
+        return self._values[text]
+
     def hardware(self, chosen: settings.Settings) -> Hardware:
         """The hardware of these settings, resolved once. Raises HardwareError."""
         if chosen not in self._hardware:
             try:
-                self._hardware[chosen] = resolve(
+                found = resolve(
                     chosen.hardware or None,
                     self.top,
                     lambda product: self.interpreter(chosen.python).runtime(product),
@@ -110,12 +122,35 @@ class Session:
                     self._host,
                     self._devices,
                 )
+                found.signature.filename("x", "fp32")  # every field of a filename is known
+                self._hardware[chosen] = found
             except EngineError as error:
                 self._hardware[chosen] = error
-        found = self._hardware[chosen]
-        if isinstance(found, EngineError):
-            raise found
-        return found
+        known = self._hardware[chosen]
+        if isinstance(known, EngineError):
+            raise known
+        return known
+
+    def join_alias(self, env: Any, sidecar: Any) -> None:
+        """Let `scons engines` mean this one too.
+
+        All but the first as dependencies, because SCons searches an alias's sources from the
+        start for each one added.
+        """
+        if self._alias is None:
+            self._alias = env.Alias(ALIAS, sidecar)[0]
+        else:
+            self._alias.add_dependency([sidecar])
+
+    def folders_in(self, folder: str) -> frozenset[str]:
+        """The names of folders in a folder, looked up once: an engine cannot stand where one is."""
+        if folder not in self._folders:
+            try:
+                found = frozenset(entry.name for entry in os.scandir(folder) if entry.is_dir())
+            except OSError:
+                found = frozenset()
+            self._folders[folder] = found
+        return self._folders[folder]
 
     def interpreter(self, python: str) -> Interpreter:
         """The interpreter of TRT_PYTHON. Raises HardwareError."""
@@ -171,6 +206,8 @@ class Session:
         hardware = engine.hardware
         if hardware in self._told or hardware is None:
             return
+        if not self._told:
+            gc.freeze()  # the graph is read: it lives as long as the run, too
         self._told.add(hardware)
         self.console.line(
             f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
@@ -328,7 +365,7 @@ class Session:
 
     def _save_declared(self) -> None:
         data = {"schema": 1, "engines": [engine.to_json() for engine in self.engines]}
-        text = (json.dumps(data, indent=1, sort_keys=True) + "\n").encode("utf-8")
+        text = (json.dumps(data, sort_keys=True) + "\n").encode("utf-8")
         try:
             if self.state.declared.read_bytes() == text:
                 return

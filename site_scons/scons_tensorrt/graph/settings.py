@@ -63,15 +63,23 @@ def read(env: Any, top: Path) -> Settings:
     """The settings for engines of `env`; paths are below `top` unless they are absolute."""
 
     def chosen(argument: str) -> str:
-        return str(SCons.Script.ARGUMENTS.get(argument) or env.subst(f"$TRT_{argument}"))
+        return str(SCons.Script.ARGUMENTS.get(argument) or _value(env, f"TRT_{argument}"))
 
     return Settings(
         chosen("HARDWARE"),
         chosen("BACKEND"),
         str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
-        _program(env.subst("$TRT_PYTHON"), top),
+        _program(_value(env, "TRT_PYTHON"), top),
         below(chosen("ENGINE_DIR"), top),
     )
+
+
+def _value(env: Any, name: str) -> str:
+    """A construction variable with what it refers to; most refer to nothing."""
+    value = env.get(name, "")
+    if isinstance(value, str) and "$" not in value:
+        return value
+    return str(env.subst(f"${name}"))
 
 
 def below(path: str, top: Path) -> str:
@@ -86,12 +94,12 @@ def _program(program: str, top: Path) -> str:
 
 def state_dir(env: Any, top: Path) -> str:
     """The state folder, absolute."""
-    return below(env.subst("$TRT_STATE_DIR"), top)
+    return below(_value(env, "TRT_STATE_DIR"), top)
 
 
 def verify_full(env: Any) -> bool:
     """Whether every file is to be hashed. Raises UserError."""
-    verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or env.subst("$TRT_VERIFY"))
+    verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or _value(env, "TRT_VERIFY"))
     if verify not in ("stat", "full"):
         raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
     return verify == "full"
@@ -99,7 +107,7 @@ def verify_full(env: Any) -> bool:
 
 def lock_timeout_s(env: Any) -> float | None:
     """Seconds to wait for a lock, None for ever. Raises UserError."""
-    text = env.subst("$TRT_LOCK_TIMEOUT")
+    text = _value(env, "TRT_LOCK_TIMEOUT")
     try:
         seconds = float(text or "inf")
     except ValueError:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..errors import HardwareError
@@ -90,6 +91,10 @@ class HardwareSignature:
 
     def key_fields(self) -> dict[str, str]:
         """The hard and device-class fields that are known, as text, sorted by name."""
+        return dict(self._key_fields)
+
+    @cached_property
+    def _key_fields(self) -> dict[str, str]:
         return {
             name: _text(getattr(self, name))
             for name in sorted(HARD + DEVICE_CLASS)

@@ -124,7 +124,9 @@ class DigestMemo:
         self._changed.clear()
 
     def _name(self, path: str | os.PathLike[str]) -> str:
-        name = os.path.abspath(path)
+        name = os.fspath(path)
+        if not name.startswith("/") or "/." in name:
+            name = os.path.abspath(name)
         return name[len(self._top) :] if name.startswith(self._top) else name
 
 

@@ -88,7 +88,7 @@ class ReceiptBook:
 
     def path(self, receipt: Receipt) -> Path:
         name = f"{receipt.key}.{receipt.sha256[:16]}.json"
-        return self._of(receipt.filename) / name
+        return Path(self._of(receipt.filename), name)
 
     def get(self, filename: str, key: str) -> list[Receipt]:
         """The readable receipts of this key, the newest first: more than one where the same
@@ -107,8 +107,8 @@ class ReceiptBook:
         """Write a receipt durably: the commit point of a compile. Raises OSError."""
         write_atomic(self.path(receipt), receipt.dump())
 
-    def _of(self, filename: str) -> Path:
-        return self._folder / filename.removesuffix(SUFFIX)
+    def _of(self, filename: str) -> str:
+        return f"{self._folder}/{filename.removesuffix(SUFFIX)}"
 
     def _names(self, filename: str) -> list[str]:
         try:
@@ -117,8 +117,8 @@ class ReceiptBook:
             return []
 
     def _read(self, filename: str, prefix: str) -> Iterator[Receipt]:
-        names = [name for name in self._names(filename) if name.startswith(prefix)]
-        paths = [self._of(filename) / name for name in names]
+        folder = self._of(filename)
+        paths = [f"{folder}/{n}" for n in self._names(filename) if n.startswith(prefix)]
         if len(paths) > 1:
             paths.sort(key=_age)
         for path in paths:
@@ -127,15 +127,16 @@ class ReceiptBook:
                 yield receipt
 
 
-def _age(path: Path) -> int:
+def _age(path: str) -> int:
     try:
-        return -path.stat().st_mtime_ns
+        return -os.stat(path).st_mtime_ns
     except OSError:
         return 0
 
 
-def _read(path: Path) -> Receipt | None:
+def _read(path: str) -> Receipt | None:
     try:
-        return Receipt.load(path.read_bytes())
+        with open(path, "rb") as source:
+            return Receipt.load(source.read())
     except (OSError, ReceiptError):
         return None

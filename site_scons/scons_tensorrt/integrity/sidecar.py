@@ -25,10 +25,10 @@ def sidecar_of(engine: str | os.PathLike[str]) -> Path:
 
 def read_sidecar(engine: str | os.PathLike[str]) -> str:
     """The sha256 that an engine's sidecar states. Raises SidecarError."""
-    path = sidecar_of(engine)
+    path = os.fspath(engine) + SIDECAR_SUFFIX
     try:
-        with open(path, "rb") as source:
-            data = source.read(_LONGEST + 1)
+        with open(path, "rb", buffering=0) as source:
+            data = source.read(_LONGEST + 1) or b""
     except FileNotFoundError:
         raise SidecarError(f"{path}: sidecar missing") from None
     except OSError as error:

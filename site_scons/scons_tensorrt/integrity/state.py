@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .receipt import ReceiptBook
@@ -28,7 +29,7 @@ class StateFolder:
     root: Path
     top: Path
 
-    @property
+    @cached_property
     def receipts(self) -> ReceiptBook:
         return ReceiptBook(self.root / "receipts")
 
@@ -69,5 +70,9 @@ class StateFolder:
 
     def relative(self, path: str | os.PathLike[str]) -> str:
         """`path` as people know it: relative to the top where it lies below it."""
-        full, top = os.path.abspath(path), str(self.top) + os.sep
-        return full[len(top) :] if full.startswith(top) else full
+        full = os.path.abspath(path)
+        return full[len(self._prefix) :] if full.startswith(self._prefix) else full
+
+    @cached_property
+    def _prefix(self) -> str:
+        return f"{self.top}{os.sep}"
