@@ -84,7 +84,8 @@ def _acquire(
     began, told = time.monotonic(), False
     while True:
         try:
-            lock.acquire(timeout=POLL_SECONDS if told else 0, poll_interval=0.02)
+            # Not told before the first poll is over: by then the holder has signed.
+            lock.acquire(timeout=POLL_SECONDS, poll_interval=0.02)
             return lock
         except filelock.Timeout:
             pass

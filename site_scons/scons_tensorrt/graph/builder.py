@@ -23,6 +23,7 @@ from ..recipe.key import VERSION
 from . import settings
 from .declared import Declared, data_node, real_path
 from .session import Session, session_of
+from .signed import sign
 
 INTEGRITY = "the recorded bytes of engine and sidecar"
 
@@ -62,8 +63,6 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         return True
     if not current and settings.writes():
         _make_folder(declared, session)
-    if current and target is declared.target:
-        session.preset_csig(target)
     return not current
 
 
@@ -150,9 +149,8 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
         return []
     files = [data_node(node, location) for location in summary.external]
     there = [file for file in files if file.has_builder() or real_path(file).exists()]
-    for file in [node, *there]:
-        if not file.has_builder():
-            session.preset_csig(file)
+    for file in there:
+        sign(file)
     return there
 
 

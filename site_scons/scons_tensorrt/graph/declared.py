@@ -49,7 +49,8 @@ class Declared:
         self.pair: Any = ()
         self.onnx: Any = None
         self.plugins: list[Any] = []
-        self.considered = self.reported = self.kept = self.made = False
+        self.considered = self.reported = self.kept = False
+        self.made: str | None = None  # sha256 of what this run made or adopted
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
         self._looked: set[Any] = set()
@@ -68,7 +69,15 @@ class Declared:
     @property
     def current(self) -> bool:
         """Whether the engine is what is wanted, as judged before or made by this run."""
-        return self.made or bool(self._verdict and self._verdict.current)
+        return bool(self.made or (self._verdict and self._verdict.current))
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the engine's bytes, as far as they were judged or made."""
+        if self.made:
+            return self.made
+        receipt = self._verdict.receipt if self._verdict and self._verdict.current else None
+        return receipt.sha256 if receipt else None
 
     def state(self) -> int:
         """SCons's state of the pair: of the node that it went further with."""
@@ -84,7 +93,7 @@ class Declared:
         look is another build."""
         if node in self._looked:
             self._looked, self._verdict = set(), None
-            self.reported = self.made = False
+            self.reported, self.made = False, None
         self._looked.add(node)
 
     def verdict(self) -> Verdict:

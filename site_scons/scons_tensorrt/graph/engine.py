@@ -20,6 +20,7 @@ from . import settings
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared
 from .session import ALIAS, Session, session_of
+from .signed import EngineFile, sign
 
 
 def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **options: Any) -> Any:
@@ -59,6 +60,9 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     pair = env.TRT_Engine(env.fs.File(str(path)), onnx)
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
+    sign(pair[0], EngineFile)
+    for node in (onnx, *plugins):
+        sign(node)
     _depend(env, session, pair, declared)
     _protect(env, pair, declared)
     session.engines.append(declared)

@@ -18,7 +18,6 @@ import SCons.Errors
 import SCons.Node
 import SCons.Node.FS
 import SCons.Script
-import SCons.Util
 
 from ..compile.wanted import Verdict
 from ..errors import EngineBuildError, EngineError
@@ -33,7 +32,7 @@ from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
 from . import settings
 from .console import Console, say
-from .declared import Declared, real_path
+from .declared import Declared
 from .stop import StopSignal
 
 if TYPE_CHECKING:
@@ -79,8 +78,6 @@ class Session:
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
         self._counts = {"reused": 0, "built": 0, "failed": 0, "would build": 0}
-        self._csig_fact = f"scons csig {len(SCons.Util.hash_signature(''))}"
-        self._preset: dict[str, Any] = {}
 
     def settle(self, env: Any) -> None:
         """Take the state folder and VERIFY of the first engine's environment; one run has one of
@@ -183,22 +180,6 @@ class Session:
         data = self.memo.fact(onnx, "onnx", lambda: read_onnx(onnx).to_json())
         return OnnxSummary.from_json(data)
 
-    def preset_csig(self, node: Any) -> None:
-        """Give SCons the content signature it once computed for these very bytes.
-
-        It would hash sources anew for two days, and engines whenever something depends on
-        them.
-        """
-        path = str(real_path(node))
-        try:
-            known = self.memo.fact(path, self._csig_fact)
-            self._preset[path] = (node, self.memo.stamp(path))
-        except OSError:
-            return
-        info = node.get_ninfo()
-        if known and getattr(info, "csig", None) is None:
-            info.csig = known
-
     # What becomes of engines.
 
     def considered(self, engine: Declared) -> None:
@@ -215,7 +196,7 @@ class Session:
         )
 
     def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
-        engine.made = True
+        engine.made = outcome.receipt.sha256
         if outcome.built:
             self._say_built(engine, outcome.verdict, seconds, outcome.compile_s)
         else:
@@ -340,7 +321,6 @@ class Session:
     def _save(self) -> None:
         if not settings.writes():
             return
-        self._harvest()
         try:
             self._tidy()
             self.console.flush(self.state.events)
@@ -352,16 +332,6 @@ class Session:
                 self._save_declared()
         except OSError as error:
             say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
-
-    def _harvest(self) -> None:
-        """Remember the signatures SCons computed since, of files that are what they were then."""
-        for path, (node, stamp) in self._preset.items():
-            csig = getattr(node.get_ninfo(), "csig", None)
-            try:
-                if csig and stamp and self.memo.stamp(path) == stamp:
-                    self.memo.tell(path, self._csig_fact, csig)
-            except OSError:
-                continue
 
     def _save_declared(self) -> None:
         data = {"schema": 1, "engines": [engine.to_json() for engine in self.engines]}

@@ -1,8 +1,8 @@
 """What is known of files' bytes, remembered for as long as their stat is unchanged.
 
-An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's inputs, the
-signature SCons gave the content). It is believed while {device, inode, size, mtime, ctime}
-are the same: a tamper that restores the mtime still changes the ctime.
+An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's inputs). It is
+believed while {device, inode, size, mtime, ctime} are the same: a tamper that restores the
+mtime still changes the ctime.
 
 Git's racy rule: bytes may change twice within one tick of the filesystem's clock, so what
 is hashed so soon after its ctime is told but not remembered. Blind, as any stat memo is, to
