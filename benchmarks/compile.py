@@ -25,26 +25,35 @@ config.clear_flag(trt.BuilderFlag.TF32)
 plan = builder.build_serialized_network(network, config)
 open(sys.argv[2], "wb").write(plan)
 """
-rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-depth = int(sys.argv[2]) if len(sys.argv) > 2 else 60
-with tempfile.TemporaryDirectory() as name:
-    tree = Tree(Path(name) / "tree")
-    model = make_model(tree.path("models/a.onnx"), shape=(1, 8, 64, 64), depth=depth, width=256)
-    tree.write('env.Engine("a", "models/a.onnx")')
-    script = tree.path("raw.py")
-    script.write_text(RAW)
 
-    def ours():
-        tree.scons("-c", "engines")
-        return run(tree.command("engines"), tree.root, tree.env())
 
-    def raw():
-        return run([sys.executable, str(script), str(model), str(tree.path("raw.engine"))], tree.root)
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    depth = int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    with tempfile.TemporaryDirectory() as name:
+        tree = Tree(Path(name) / "tree")
+        model = make_model(tree.path("models/a.onnx"), shape=(1, 8, 64, 64), depth=depth, width=256)
+        tree.write('env.Engine("a", "models/a.onnx")')
+        script = tree.path("raw.py")
+        script.write_text(RAW)
 
-    a, b = side_by_side(ours, raw, rounds)
-    size = tree.path("raw.engine").stat().st_size
-    print(f"model {model.stat().st_size / 2**20:.0f} MiB, engine {size / 2**20:.0f} MiB")
-    report("scons engines / raw API", a, b, "wall")
-    beyond = statistics.median(x.wall - 1.05 * y.wall for x, y in zip(a, b))
-    print(f"wall beyond 1.05 x raw: median {beyond:.3f} s (bound 0.5 s)")
-    report("largest process / raw API", a, b, "peak", 1.05)
+        def ours():
+            tree.scons("-c", "engines")
+            return run(tree.command("engines"), tree.root, tree.env())
+
+        def raw():
+            return run(
+                [sys.executable, str(script), str(model), str(tree.path("raw.engine"))], tree.root
+            )
+
+        a, b = side_by_side(ours, raw, rounds)
+        size = tree.path("raw.engine").stat().st_size
+        print(f"model {model.stat().st_size / 2**20:.0f} MiB, engine {size / 2**20:.0f} MiB")
+        report("scons engines / raw API", a, b, "wall")
+        beyond = statistics.median(x.wall - 1.05 * y.wall for x, y in zip(a, b))
+        print(f"wall beyond 1.05 x raw: median {beyond:.3f} s (bound 0.5 s)")
+        report("largest process / raw API", a, b, "peak", 1.05)
+
+
+if __name__ == "__main__":
+    main()
