@@ -182,6 +182,9 @@ def load(path: Path, runtime: Callable[[str], Runtime]) -> HardwareSignature:
     except (OSError, ValueError, RecursionError) as error:
         raise HardwareError(f"{path}: not readable as JSON ({error})") from None
     check_fields(data, str(path))
+    if data.get("product") == "tensorrt_rtx":  # compiles on a CPU alone, for its own machine
+        data.setdefault("os", platform.system().lower())
+        data.setdefault("machine", platform.machine())
     if data.get("product") in PRODUCTS:
         on_jetson = "jetpack" in data
         if "runtime_version" not in data or not (on_jetson or "cuda" in data):
