@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
-from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Interpreter
 from ..integrity.memo import DigestMemo
-from ..integrity.plan import read_header, why_not_whole
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
+from .checks import check_inputs, check_plan, stamps_of
+from .job import is_tensorrt, linked_model, make_job
 from .locks import engine_lock, gpu_lock
 from .process import Compiled, run_worker
 from .wanted import Verdict, Wanted, judge
@@ -77,7 +74,7 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
             with contextlib.suppress(OSError):
                 publication.sweep()
             return Outcome(False, verdict, verdict.receipt)
-        uuid = shop.gpu() if _is_tensorrt(wanted) else None
+        uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
             if uuid:
                 timeout = shop.lock_timeout_s
@@ -100,10 +97,11 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     partial = publication.open()
     started = time.time()
     try:
-        with _fresh_log(log), _links(wanted, shop.state) as model:
-            before = _stamps(wanted)
-            _check_inputs(wanted, shop.memo, before)
-            job = _job(wanted, shop, model, partial)
+        with _fresh_log(log), linked_model(wanted, shop.state) as model:
+            before = stamps_of(wanted)
+            check_inputs(wanted, shop.memo, before)
+            runtime = shop.interpreter.runtime(wanted.hardware.signature.product)
+            job = make_job(wanted, shop.state, runtime, shop.environment, model, partial)
             made = run_worker(
                 job["python"],
                 job,
@@ -112,13 +110,13 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
                 lambda event: _hear(wanted, shop, event),
                 wanted.recipe.timeout_s,
             )
-        _check_plan(wanted, partial, made)
-        _check_inputs(wanted, shop.memo, before)
+        check_plan(wanted, partial, made)
+        check_inputs(wanted, shop.memo, before)
     except EngineError as error:
         publication.abandon()
         if isinstance(error, EngineBuildError):
             raise EngineBuildError(f"{error}; log: {shop.state.relative(log)}") from None
-        if isinstance(error, (SignatureError, HardwareError)) and _is_tensorrt(wanted):
+        if isinstance(error, (SignatureError, HardwareError)) and is_tensorrt(wanted):
             raise _elsewhere(wanted, error, shop.state) from None
         raise
     except BaseException:
@@ -137,46 +135,6 @@ def _hear(wanted: Wanted, shop: Workshop, event: Mapping[str, Any]) -> None:
         shop.progress(wanted, event)
 
 
-def _job(wanted: Wanted, shop: Workshop, model: Path, partial: Path) -> dict[str, Any]:
-    """The worker's spec: JSON, every path absolute."""
-    signature = wanted.hardware.signature
-    runtime = shop.interpreter.runtime(signature.product)
-    return {
-        "python": runtime.python,
-        "product": signature.product,
-        "runtime_version": signature.runtime_version,
-        "package_folder": runtime.folder,
-        "library_path": shop.environment.get("LD_LIBRARY_PATH"),
-        "environment": _gpu_choice(shop) if _is_tensorrt(wanted) else {},
-        "timing_cache": _timing_cache(wanted, shop.state),
-        "folder": str(model.parent),
-        "onnx": model.name,
-        "output": str(partial),
-        "architectures": list(signature.architectures or ()),
-        "recipe": wanted.recipe.to_json(),
-        "plugins": [str(path) for path in wanted.recipe.plugins],
-        "hardware": signature.to_json(),
-    }
-
-
-def _gpu_choice(shop: Workshop) -> dict[str, str]:
-    """What chooses the GPU must reach the worker, or it compiles on another than was probed."""
-    return {name: shop.environment[name] for name in CUDA_VARIABLES if name in shop.environment}
-
-
-def _timing_cache(wanted: Wanted, state: StateFolder) -> str | None:
-    """One for each full signature; RTX times nothing, and one would make it look for a GPU."""
-    if not _is_tensorrt(wanted) or "DISABLE_TIMING_CACHE" in wanted.recipe.flags:
-        return None
-    fields = json.dumps(wanted.hardware.signature.key_fields(), sort_keys=True)
-    name = hashlib.sha256(fields.encode()).hexdigest()[:16]
-    return str(state.root / "timing" / f"{name}.cache")
-
-
-def _is_tensorrt(wanted: Wanted) -> bool:
-    return wanted.hardware.signature.product == "tensorrt"
-
-
 def _elsewhere(wanted: Wanted, error: EngineError, state: StateFolder) -> SignatureError:
     """TensorRT compiles only on the hardware it compiles for: say which, and what to do."""
     hardware = f"{wanted.hardware.name or 'its own host'} ({wanted.hardware.signature.describe()})"
@@ -188,34 +146,6 @@ def _elsewhere(wanted: Wanted, error: EngineError, state: StateFolder) -> Signat
 
 
 @contextlib.contextmanager
-def _links(wanted: Wanted, state: StateFolder) -> Iterator[Path]:
-    """The model's path under a constant name, its external data where it expects them.
-
-    The parser keeps the model's basename, and that reaches the engine's bytes.
-    """
-    folder = state.partial(wanted.engine) / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        name = "model.onnx"
-        while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
-            name = f"_{name}"
-        (folder / name).symlink_to(wanted.onnx)
-        for location, path in wanted.external.items():
-            link = folder / location
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not os.path.lexists(link):  # two spellings of one location
-                link.symlink_to(path)
-    except OSError as error:
-        where = state.relative(error.filename or state.root)
-        raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
-    try:
-        yield folder / name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
 def _fresh_log(log: Path) -> Iterator[None]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -223,55 +153,6 @@ def _fresh_log(log: Path) -> Iterator[None]:
     except OSError as error:
         raise PublishError(f"{log}: {error.strerror}; make the state folder writable") from None
     yield
-
-
-def _check_plan(wanted: Wanted, partial: Path, made: Compiled) -> None:
-    """What TensorRT leaves unsaid: a short write, other architectures than were asked for."""
-    signature = wanted.hardware.signature
-    try:
-        size = partial.stat().st_size
-        fault = why_not_whole(partial)
-        header = read_header(partial)
-    except OSError as error:
-        raise EngineBuildError(f"the compiler left no engine ({error.strerror})") from None
-    if fault is None and size != made.size:
-        fault = f"it has {size} bytes, and the compiler wrote {made.size}"
-    if fault is None and header.product not in (None, signature.product):
-        fault = f"it is a plan of {header.product}"
-    if fault is not None:
-        raise EngineBuildError(f"the compiler left no whole engine: {fault}")
-    wanted_sms = signature.architectures
-    if wanted_sms and header.architectures and set(wanted_sms) != set(header.architectures):
-        raise SignatureError(f"architectures: wanted {wanted_sms}, the plan has {header.architectures}")
-
-
-def _stamps(wanted: Wanted) -> dict[str, tuple[int, ...]]:
-    """What changes when an input is written to or swapped, even if the old bytes come back."""
-    stamps: dict[str, tuple[int, ...]] = {}
-    for name, path in wanted.inputs().items():
-        try:
-            stat = os.stat(path)
-        except OSError:
-            continue  # the digest will say it
-        moved = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        # A hard link made meanwhile (a VariantDir's copy) moves the ctime too, and no byte.
-        stamps[name] = (*moved, stat.st_ctime_ns, stat.st_nlink)
-    return stamps
-
-
-def _check_inputs(wanted: Wanted, memo: DigestMemo, before: Mapping[str, tuple[int, ...]]) -> None:
-    after = _stamps(wanted)
-    for name, path in wanted.inputs().items():
-        old, new = before.get(name), after.get(name)
-        same = old is not None and new is not None and old[:4] == new[:4]
-        if same and old and new and old[4] != new[4]:
-            same = old[5] != new[5]
-        try:
-            same = same and memo.sha256(path) == wanted.ingredients[name]
-        except OSError:
-            same = False
-        if not same:
-            raise EngineBuildError(f"{path.name} changed while it was compiled; run again")
 
 
 def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log: Path) -> Receipt:

@@ -61,7 +61,7 @@ def run_worker(
 ) -> Compiled:
     """Compile one job in a child process of `python`.
 
-    job: see `compile.make`; log: where native output goes; stopping: asked ten times a second.
+    job: see `compile.job`; log: where native output goes; stopping: asked ten times a second.
     Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
     """
     began = time.monotonic()

@@ -59,7 +59,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     except EngineError as error:
         declared.problem = error
         if declared.source_missing():
-            session.failed(declared, error)
+            session.report.failed(declared, error)
         return True
     if not current and settings.writes():
         _make_folder(declared, session)
@@ -74,7 +74,7 @@ def _make_folder(declared: Declared, session: Session) -> None:
         where = session.state.relative(declared.path.parent)
         cause = f"{where}/ cannot be made: {error.strerror}; name another ENGINE_DIR="
         declared.problem = PublishError(cause)
-        session.failed(declared, declared.problem)
+        session.report.failed(declared, declared.problem)
 
 
 class EngineAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
@@ -101,11 +101,11 @@ def build(target: Any, source: Any, env: Any) -> None:
         where = error.filename or declared.label
         _fail(target, declared, PublishError(f"{where}: {error.strerror}"), env)
     else:
-        session.finished(declared, outcome, time.monotonic() - began)
+        session.report.finished(declared, outcome, time.monotonic() - began)
 
 
 def _fail(target: Any, declared: Declared, error: EngineError, env: Any) -> None:
-    session_of(env).failed(declared, error)
+    session_of(env).report.failed(declared, error)
     raise SCons.Errors.BuildError(
         node=target, errstr=f"{type(error).__name__}, told above", status=2, exitstatus=2
     )
@@ -120,13 +120,13 @@ def describe(target: Any, source: Any, env: Any) -> str:
     awaited = declared.awaits()
     try:
         if awaited:
-            session.would_build(declared, f"{awaited} would be built first")
+            session.report.would_build(declared, f"{awaited} would be built first")
         elif declared.verdict().reusable:
-            session.reused(declared, declared.judged_s)
+            session.report.reused(declared, declared.judged_s)
         else:
-            session.would_build(declared, declared.verdict().reason)
+            session.report.would_build(declared, declared.verdict().reason)
     except EngineError as error:
-        session.failed(declared, error)
+        session.report.failed(declared, error)
     return ""
 
 

@@ -1,4 +1,4 @@
-"""One run of SCons: what its engines share, what became of each, and the last line.
+"""One run of SCons: what its engines share, and what is left to do at its end.
 
 It hangs on SCons's file system object, which lives exactly as long as the run.
 """
@@ -10,7 +10,6 @@ import contextlib
 import gc
 import json
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ import SCons.Node
 import SCons.Node.FS
 import SCons.Script
 
-from ..compile.wanted import Verdict
 from ..errors import EngineBuildError, EngineError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
@@ -33,14 +31,14 @@ from ..recipe.onnx_file import OnnxSummary, read_onnx
 from . import settings
 from .console import Console, say
 from .declared import Declared
+from .report import Report
 from .stop import StopSignal
 
 if TYPE_CHECKING:
-    from ..compile.make import Outcome, Workshop
+    from ..compile.make import Workshop
 
 ALIAS = "engines"
 _ATTRIBUTE = "scons_tensorrt_session"
-_MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
 def session_of(env: Any) -> Session:
@@ -57,7 +55,6 @@ class Session:
     """engines: what was declared, in order."""
 
     def __init__(self, env: Any) -> None:
-        self.began = time.time()
         self.top = Path(env.fs.Top.get_abspath())
         self.engines: list[Declared] = []
         self.places: dict[tuple[str, Path], Declared] = {}
@@ -70,14 +67,13 @@ class Session:
         self._lock_timeout_s: float | None = None
         self._use(env)
         self._stop = StopSignal()
-        self._dry = bool(settings.option("no_exec"))
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
-        self.console = Console(bool(settings.option("silent")), silent)
+        console = Console(bool(settings.option("silent")), silent)
+        self.report = Report(console, bool(settings.option("no_exec")))
         self._host = Host()
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
-        self._counts = {"reused": 0, "built": 0, "failed": 0, "would build": 0}
 
     def settle(self, env: Any) -> None:
         """Take the state folder and VERIFY of the first engine's environment; one run has one of
@@ -166,7 +162,7 @@ class Session:
             self._gpu,
             self._lock_timeout_s,
             self._stop,
-            self.console.line,
+            self.report.console.line,
         )
 
     def _gpu(self) -> str | None:
@@ -190,71 +186,7 @@ class Session:
         if not self._told:
             gc.freeze()  # the graph is read: it lives as long as the run, too
         self._told.add(hardware)
-        self.console.line(
-            f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
-            f"backend {hardware.signature.product}: {hardware.why}"
-        )
-
-    def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
-        engine.made = outcome.receipt.sha256
-        if outcome.built:
-            self._say_built(engine, outcome.verdict, seconds, outcome.compile_s)
-        else:
-            self.reused(engine, seconds)
-
-    def reused(self, engine: Declared, seconds: float) -> None:
-        engine.reported = True
-        self._counts["reused"] += 1
-        words = "WOULD REUSE" if self._dry else "REUSED"
-        self.console.line(f"{words} {engine.label} ({seconds:.2f} s)")
-        self._event("engine.cache.hit", engine, "reused", "current")
-
-    def would_build(self, engine: Declared, reason: str) -> None:
-        engine.reported = True
-        self._counts["would build"] += 1
-        self.console.line(f"WOULD BUILD {engine.label} because {reason}")
-
-    def _say_built(
-        self, engine: Declared, verdict: Verdict, seconds: float, compile_s: float | None
-    ) -> None:
-        engine.reported = True
-        self._counts["built"] += 1
-        self.console.line(f"BUILT {engine.label} ({seconds:.2f} s) because {verdict.reason}")
-        text = verdict.reason
-        if verdict.code.startswith(_MISMATCH):
-            self._event("engine.sidecar.mismatch", engine, "built", verdict.code, reason_text=text)
-        self._event("engine.cache.miss", engine, "built", verdict.code, compile_s, reason_text=text)
-
-    def failed(self, engine: Declared, error: EngineError) -> None:
-        if engine.reported:
-            return
-        engine.reported = True
-        self._counts["failed"] += 1
-        name = type(error).__name__
-        words = "WOULD FAIL" if self._dry else "FAILED"
-        self.console.line(f"{words} {engine.label}: {name}: {error}", failure=True)
-        self._event(
-            "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
-        )
-
-    def _event(
-        self,
-        event: str,
-        engine: Declared,
-        outcome: str,
-        code: str,
-        compile_s: float | None = None,
-        **more: Any,
-    ) -> None:
-        fields = {
-            "model_name": engine.name,
-            "engine": engine.label,
-            "outcome": outcome,
-            "reason": code,
-            "compile_duration_s": compile_s and round(compile_s, 3),
-            "error_class": None,
-        }
-        self.console.event(event, **{**fields, **more})
+        self.report.hardware(hardware)
 
     # The end.
 
@@ -272,11 +204,11 @@ class Session:
             if engine.reported:
                 continue
             if state == SCons.Node.up_to_date:
-                self.reused(engine, engine.judged_s)
+                self.report.reused(engine, engine.judged_s)
             elif state == SCons.Node.failed and engine.problem:
-                self.failed(engine, engine.problem)
+                self.report.failed(engine, engine.problem)
         if considered or ALIAS in map(str, SCons.Script.BUILD_TARGETS):
-            self._say_summary()
+            self.report.summary()
         self._save()
 
     def _say_blocked(self) -> None:
@@ -285,7 +217,7 @@ class Session:
             blocked = engine.blocked_by() if engine.state() == SCons.Node.failed else None
             if blocked and not engine.reported:
                 engine.considered = True
-                self.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
+                self.report.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
 
     def _tidy(self) -> None:
         """Remove what killed compiles of engines that are current left behind."""
@@ -302,14 +234,6 @@ class Session:
 
                 tidy(engine.wanted(), self.state)
 
-    def _say_summary(self) -> None:
-        counts, seconds = self._counts, time.time() - self.began
-        text = ", ".join(f"{counts[word]} {word}" for word in ("reused", "built", "failed"))
-        dry = f" (dry run: {counts['would build']} would be built)" if self._dry else ""
-        self.console.line(f"engines: {text} in {seconds:.1f} s{dry}")
-        numbers = {word: counts[word] for word in ("reused", "built", "failed")}
-        self.console.event("engine.compile.summary", **numbers, seconds=round(seconds, 3))
-
     def _say_kept(self) -> None:
         kept = [e for e in self.engines if e.kept]
         if kept and not settings.option("silent"):
@@ -323,7 +247,7 @@ class Session:
             return
         try:
             self._tidy()
-            self.console.flush(self.state.events)
+            self.report.console.flush(self.state.events)
             self.memo.save()
             for interpreter in self._interpreters.values():
                 interpreter.save()

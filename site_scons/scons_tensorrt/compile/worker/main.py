@@ -22,7 +22,7 @@ from scons_tensorrt.compile.worker.observe import make_logger
 
 
 def main(job):
-    """Run a job: see `compile/make.py` for its fields. Ends the process."""
+    """Run a job: see `compile/job.py` for its fields. Ends the process."""
     link.claim_stdout()
     link.die_with_parent()
     try:

@@ -1,0 +1,96 @@
+"""What a worker is told, and the folder it finds the model in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import PublishError
+from ..identity.host import CUDA_VARIABLES
+from ..identity.runtime import Runtime
+from ..integrity.state import StateFolder
+from .wanted import Wanted
+
+
+def make_job(
+    wanted: Wanted,
+    state: StateFolder,
+    runtime: Runtime,
+    environment: Mapping[str, str],
+    model: Path,
+    partial: Path,
+) -> dict[str, Any]:
+    """The worker's spec: JSON, every path absolute.
+
+    model: the linked model, see `linked_model`; partial: where the engine is written to.
+    """
+    signature = wanted.hardware.signature
+    return {
+        "python": runtime.python,
+        "product": signature.product,
+        "runtime_version": signature.runtime_version,
+        "package_folder": runtime.folder,
+        "library_path": environment.get("LD_LIBRARY_PATH"),
+        "environment": _gpu_choice(environment) if is_tensorrt(wanted) else {},
+        "timing_cache": _timing_cache(wanted, state),
+        "folder": str(model.parent),
+        "onnx": model.name,
+        "output": str(partial),
+        "architectures": list(signature.architectures or ()),
+        "recipe": wanted.recipe.to_json(),
+        "plugins": [str(path) for path in wanted.recipe.plugins],
+        "hardware": signature.to_json(),
+    }
+
+
+def _gpu_choice(environment: Mapping[str, str]) -> dict[str, str]:
+    """What chooses the GPU must reach the worker, or it compiles on another than was probed."""
+    return {name: environment[name] for name in CUDA_VARIABLES if name in environment}
+
+
+def _timing_cache(wanted: Wanted, state: StateFolder) -> str | None:
+    """One for each full signature; RTX times nothing, and one would make it look for a GPU."""
+    if not is_tensorrt(wanted) or "DISABLE_TIMING_CACHE" in wanted.recipe.flags:
+        return None
+    fields = json.dumps(wanted.hardware.signature.key_fields(), sort_keys=True)
+    name = hashlib.sha256(fields.encode()).hexdigest()[:16]
+    return str(state.root / "timing" / f"{name}.cache")
+
+
+def is_tensorrt(wanted: Wanted) -> bool:
+    """Whether the product that times kernels on a GPU makes it; the other compiles on a CPU."""
+    return wanted.hardware.signature.product == "tensorrt"
+
+
+@contextlib.contextmanager
+def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[Path]:
+    """The model's path under a constant name, its external data where it expects them.
+
+    The parser keeps the model's basename, and that reaches the engine's bytes.
+    """
+    folder = state.partial(wanted.engine) / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        name = "model.onnx"
+        while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
+            name = f"_{name}"
+        (folder / name).symlink_to(wanted.onnx)
+        for location, path in wanted.external.items():
+            link = folder / location
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not os.path.lexists(link):  # two spellings of one location
+                link.symlink_to(path)
+    except OSError as error:
+        where = state.relative(error.filename or state.root)
+        raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
+    try:
+        yield folder / name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,107 @@
+"""What becomes of engines in a run: a line each, an event each, and the counts of the last line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..compile.wanted import Verdict
+from ..errors import EngineError
+from ..identity.hardware import Hardware
+from .console import Console
+from .declared import Declared
+
+if TYPE_CHECKING:
+    from ..compile.make import Outcome
+
+_MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
+
+
+class Report:
+    """dry: under `-n`, where it says what would be. Told from several threads at once."""
+
+    def __init__(self, console: Console, dry: bool) -> None:
+        self.console = console
+        self._dry = dry
+        self._began = time.time()
+        self._lock = threading.Lock()
+        self._counts = {"reused": 0, "built": 0, "failed": 0, "would build": 0}
+
+    def hardware(self, hardware: Hardware) -> None:
+        """The first line: for what, with what, and why."""
+        self.console.line(
+            f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
+            f"backend {hardware.signature.product}: {hardware.why}"
+        )
+
+    def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
+        engine.made = outcome.receipt.sha256
+        if outcome.built:
+            self._say_built(engine, outcome.verdict, seconds, outcome.compile_s)
+        else:
+            self.reused(engine, seconds)
+
+    def reused(self, engine: Declared, seconds: float) -> None:
+        self._count(engine, "reused")
+        words = "WOULD REUSE" if self._dry else "REUSED"
+        self.console.line(f"{words} {engine.label} ({seconds:.2f} s)")
+        self._event("engine.cache.hit", engine, "reused", "current")
+
+    def would_build(self, engine: Declared, reason: str) -> None:
+        self._count(engine, "would build")
+        self.console.line(f"WOULD BUILD {engine.label} because {reason}")
+
+    def _say_built(
+        self, engine: Declared, verdict: Verdict, seconds: float, compile_s: float | None
+    ) -> None:
+        self._count(engine, "built")
+        self.console.line(f"BUILT {engine.label} ({seconds:.2f} s) because {verdict.reason}")
+        text = verdict.reason
+        if verdict.code.startswith(_MISMATCH):
+            self._event("engine.sidecar.mismatch", engine, "built", verdict.code, reason_text=text)
+        self._event("engine.cache.miss", engine, "built", verdict.code, compile_s, reason_text=text)
+
+    def failed(self, engine: Declared, error: EngineError) -> None:
+        if engine.reported:
+            return
+        self._count(engine, "failed")
+        name = type(error).__name__
+        words = "WOULD FAIL" if self._dry else "FAILED"
+        self.console.line(f"{words} {engine.label}: {name}: {error}", failure=True)
+        self._event(
+            "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
+        )
+
+    def _event(
+        self,
+        event: str,
+        engine: Declared,
+        outcome: str,
+        code: str,
+        compile_s: float | None = None,
+        **more: Any,
+    ) -> None:
+        fields = {
+            "model_name": engine.name,
+            "engine": engine.label,
+            "outcome": outcome,
+            "reason": code,
+            "compile_duration_s": compile_s and round(compile_s, 3),
+            "error_class": None,
+        }
+        self.console.event(event, **{**fields, **more})
+
+    def _count(self, engine: Declared, word: str) -> None:
+        engine.reported = True
+        with self._lock:
+            self._counts[word] += 1
+
+    def summary(self) -> None:
+        """The last line."""
+        counts, seconds = self._counts, time.time() - self._began
+        text = ", ".join(f"{counts[word]} {word}" for word in ("reused", "built", "failed"))
+        dry = f" (dry run: {counts['would build']} would be built)" if self._dry else ""
+        self.console.line(f"engines: {text} in {seconds:.1f} s{dry}")
+        numbers = {word: counts[word] for word in ("reused", "built", "failed")}
+        self.console.event("engine.compile.summary", **numbers, seconds=round(seconds, 3))
