@@ -61,8 +61,11 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         if declared.source_missing():
             session.report.failed(declared, error)
         return True
-    if not current and settings.writes():
-        _make_folder(declared, session)
+    if settings.writes():
+        if current:
+            session.tidy(declared)
+        else:
+            _make_folder(declared, session)
     return not current
 
 

@@ -63,6 +63,7 @@ class Session:
         self._values: dict[str, Any] = {}
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
+        self._leftovers: list[str] | None = None
         self._settled: tuple[str, bool] | None = None
         self._lock_timeout_s: float | None = None
         self._use(env)
@@ -188,6 +189,20 @@ class Session:
         self._told.add(hardware)
         self.report.hardware(hardware)
 
+    def tidy(self, engine: Declared) -> None:
+        """Remove what a killed compile of an engine that is current left behind."""
+        if self._leftovers is None:
+            places = {e.path.parent for e in self.engines} | {self.state.root / "partial"}
+            names: list[str] = []
+            for place in places:
+                with contextlib.suppress(OSError):
+                    names += os.listdir(place)
+            self._leftovers = [n for n in names if not n.endswith((SUFFIX, SIDECAR_SUFFIX))]
+        if self._leftovers and any(self.state.slot(engine.path) in n for n in self._leftovers):
+            from ..compile.make import tidy
+
+            tidy(engine.wanted(), self.state)
+
     # The end.
 
     def close(self) -> None:
@@ -219,21 +234,6 @@ class Session:
                 engine.considered = True
                 self.report.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
 
-    def _tidy(self) -> None:
-        """Remove what killed compiles of engines that are current left behind."""
-        places = {e.path.parent for e in self.engines} | {self.state.root / "partial"}
-        found = []
-        for place in places:
-            with contextlib.suppress(OSError):
-                found += os.listdir(place)
-        left = [name for name in found if not name.endswith((SUFFIX, SIDECAR_SUFFIX))]
-        for engine in self.engines if left else ():
-            slot = self.state.slot(engine.path)
-            if engine.current and any(slot in name for name in left):
-                from ..compile.make import tidy
-
-                tidy(engine.wanted(), self.state)
-
     def _say_kept(self) -> None:
         kept = [e for e in self.engines if e.kept]
         if kept and not settings.option("silent"):
@@ -246,7 +246,6 @@ class Session:
         if not settings.writes():
             return
         try:
-            self._tidy()
             self.report.console.flush(self.state.events)
             self.memo.save()
             for interpreter in self._interpreters.values():
