@@ -22,6 +22,7 @@ from .remember import Remembered
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 QUERY_SECONDS = 60
+OLDEST_PYTHON = (3, 10)  # JetPack 6's
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,14 @@ class Interpreter:
 
     def runtime(self, product: str) -> Runtime:
         """The installed runtime of `product`; raises HardwareError when there is none."""
-        found = self._ask()["products"].get(product)
+        answer = self._ask()
+        version = tuple(int(part) for part in str(answer["python"]).split(".")[:2])
+        if version < OLDEST_PYTHON:
+            raise HardwareError(
+                f"{self.python} is Python {answer['python']}, and the compile needs "
+                f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later; set TRT_PYTHON to another"
+            )
+        found = answer["products"].get(product)
         if not found:
             raise HardwareError(
                 f"{product} is not installed for {self.python}: run `{self.python} -m pip "
