@@ -35,7 +35,8 @@ class StopSignal:
     def __call__(self) -> bool:
         if not self._stopped and self._source >= 0:
             try:
-                self._stopped = not _STOP.isdisjoint(os.read(self._source, 4096))
+                if not _STOP.isdisjoint(os.read(self._source, 4096)):
+                    self._stopped = True  # never back: several threads ask
             except BlockingIOError:
                 pass
         return self._stopped
