@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except EngineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
     return 1
@@ -97,6 +99,8 @@ def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Inte
         what = "TensorRT package" if jetpack else "L4T release"
         raise HardwareError(f"{arguments.root}: no {what} in it (/etc, /var/lib/dpkg/status)")
     board = resolve(named, Path.cwd(), interpreter.runtime).signature.to_json()
+    if board["product"] != "tensorrt":
+        raise HardwareError(f"--root tells of TensorRT, and {named} is for {board['product']}")
     data = {**board, "runtime_version": packaged[0], "jetpack": jetpack}
     signature = HardwareSignature.from_json(data, arguments.root)
     return Hardware(named, signature, f"{named} with the image in {arguments.root}")
@@ -188,7 +192,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     for change in changes or ():
         print(f"  now wanted          {change}")
     if changes == []:
-        print("  now wanted          as it was made")
+        print("  now wanted          as it was made (plugins were not looked at)")
     return 0 if receipt.sha256 == digest else 1
 
 
@@ -231,10 +235,19 @@ def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> lis
         found = next(item for item in declared if item["engine"] == label)
         wanted = dict(found["ingredients"])
         source = str(found["source"])
+        onnx = state.top / str(found.get("onnx", source))
     except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return None
     wanted.update({k: v for k, v in receipt.ingredients.items() if k.startswith("input ")})
-    onnx = state.top / source
-    if onnx.is_file():
-        wanted[input_name("onnx")] = sha256_file(onnx)
+    for name, path in _input_files(receipt, onnx):
+        wanted[name] = sha256_file(path) if path.is_file() else "missing"
     return differences(receipt.ingredients, wanted, source)
+
+
+def _input_files(receipt: Receipt, onnx: Path) -> Iterator[tuple[str, Path]]:
+    """The ONNX and its external data; where plugins lie is not recorded."""
+    for name in receipt.ingredients:
+        if name == input_name("onnx"):
+            yield name, onnx
+        elif name.startswith(input_name("data") + " "):
+            yield name, onnx.parent / name.removeprefix(input_name("data") + " ")

@@ -30,7 +30,7 @@ def test_01_two_trees_that_share_a_state_folder_keep_to_their_own_model(tmp_path
     assert all(tree.scons(TRT_STATE_DIR=state).reused == ["a"] for tree in trees)
 
 
-def test_02_a_model_swapped_and_swapped_back_while_it_is_compiled_is_not_recorded(two: Tree) -> None:
+def test_02_a_model_swapped_and_swapped_back_is_compiled_as_it_was_hashed(two: Tree) -> None:
     model, other = two.path("models/a.onnx"), two.path("models/b.onnx")
     act = f"""
 import shutil
@@ -38,6 +38,23 @@ keep = {str(model)!r} + ".keep"
 os.rename({str(model)!r}, keep); shutil.copy({str(other)!r}, {str(model)!r})
 data = write()
 os.rename(keep, {str(model)!r})
+done(data)
+"""
+    python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    two.write('env.Engine("a", "models/a.onnx")')
+    assert two.scons(TRT_PYTHON=str(python)).built == ["a"]
+    swapped = two.engine("a").read_bytes()
+    shutil.rmtree(two.path(".trt"))
+    plain = fake_compiler(two.path("plain"), product="tensorrt_rtx", version="1.7.1.116")
+    two.scons(TRT_PYTHON=str(plain))
+    assert two.engine("a").read_bytes() == swapped
+
+
+def test_02_a_model_written_to_while_it_is_compiled_is_not_recorded(two: Tree) -> None:
+    model = str(two.path("models/a.onnx"))
+    act = f"""
+first = open({model!r}, "rb").read()
+open({model!r}, "r+b").write(first[::-1]); data = write(); open({model!r}, "r+b").write(first)
 done(data)
 """
     python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
@@ -374,5 +391,6 @@ def test_eight_scons_at_once_compile_each_engine_once(two: Tree) -> None:
     assert [run.status for run in runs] == [0] * 8
     assert sorted(name for run in runs for name in run.built) == ["a", "b"]
     assert len(two.path("fake/compiled").read_text().splitlines()) == 2
+    assert all(run.summary.startswith("engines: ") for run in runs)
     assert any("WAITING" in run.out and "process" in run.out for run in runs)
     assert json.loads(two.path(".trt/declared.json").read_text())["schema"] == 1

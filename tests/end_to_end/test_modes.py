@@ -108,7 +108,7 @@ def test_an_engine_can_be_named_as_target(two: Tree) -> None:
     assert list(two.engines()) == ["a"]
 
 
-def test_bare_scons_builds_engines_too(two: Tree) -> None:
+def test_scons_of_the_whole_tree_builds_engines_too(two: Tree) -> None:
     assert two.scons("-j2", ".").built == ["a", "b"]
 
 

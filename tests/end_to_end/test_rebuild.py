@@ -140,7 +140,7 @@ def test_a_model_made_in_the_same_run_is_waited_for(tree: Tree) -> None:
     assert run.reason("a").startswith("build/a.onnx changed: ")
 
 
-def test_a_user_decider_and_a_new_python_rebuild_nothing(built: Tree) -> None:
+def test_a_user_decider_and_a_touch_rebuild_nothing(built: Tree) -> None:
     built.write(
         """
         env.Decider("timestamp-newer")

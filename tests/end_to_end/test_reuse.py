@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 
+import pytest
 from conftest import REPO, Tree, make_model, sha256, sound
 
 
@@ -28,6 +29,7 @@ def test_second_run_compiles_nothing_and_touches_nothing(built: Tree) -> None:
     assert built.scons("-q", "engines").status == 0
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_warm_run_starts_no_process(built: Tree) -> None:
     trace = built.path("trace")
     subprocess.run(

@@ -274,7 +274,7 @@ import json, sys
 from scons_tensorrt.compile.worker.failure import Refused
 from scons_tensorrt.compile.worker import host
 try:
-    host.check_gpu(json.loads(sys.argv[1]))
+    host.check_gpu({"hardware": json.loads(sys.argv[1])})
     print("fine")
 except Refused as refused:
     print(refused.error_class, refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,31 +37,36 @@ def check_plan(wanted: Wanted, partial: Path, made: Compiled) -> None:
         raise SignatureError(f"architectures: wanted {wanted_sms}, the plan has {header.architectures}")
 
 
-def stamps_of(wanted: Wanted) -> dict[str, tuple[int, ...]]:
-    """What changes when an input is written to or swapped, even if the old bytes come back."""
-    stamps: dict[str, tuple[int, ...]] = {}
-    for name, path in wanted.inputs().items():
-        try:
-            stat = os.stat(path)
-        except OSError:
-            continue  # the digest will say it
-        moved = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        # A hard link made meanwhile (a VariantDir's copy) moves the ctime too, and no byte.
-        stamps[name] = (*moved, stat.st_ctime_ns, stat.st_nlink)
-    return stamps
+def stamps_of(held: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Size (bytes) and mtime (ns) of each open input: what moves when it is written to. Not the
+    ctime, which also moves when a link to the file is made or goes, as VariantDirs do."""
+    stats = {name: os.fstat(descriptor) for name, descriptor in held.items()}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
-def check_inputs(wanted: Wanted, memo: DigestMemo, before: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise EngineBuildError when an input is not what it was at `before`, see `stamps_of`."""
-    after = stamps_of(wanted)
+def check_inputs(
+    wanted: Wanted,
+    memo: DigestMemo,
+    held: Mapping[str, int],
+    before: Mapping[str, tuple[int, int]] | None = None,
+) -> None:
+    """Raise EngineBuildError when an input is no more what the engine is said to be made from:
+    the open file was written to since `before`, or other bytes stand under its name."""
+    now = stamps_of(held)
     for name, path in wanted.inputs().items():
-        old, new = before.get(name), after.get(name)
-        same = old is not None and new is not None and old[:4] == new[:4]
-        if same and old and new and old[4] != new[4]:
-            same = old[5] != new[5]
-        try:
-            same = same and memo.sha256(path) == wanted.ingredients[name]
-        except OSError:
-            same = False
-        if not same:
+        written = before is not None and name in before and before[name] != now[name]
+        if written or _digest(memo, path) != wanted.ingredients[name]:
             raise EngineBuildError(f"{path.name} changed while it was compiled; run again")
+
+
+def _digest(memo: DigestMemo, path: Path) -> str | None:
+    """The file's sha256; None when it is gone, and not only for the moment in which SCons links a
+    VariantDir's copy anew."""
+    for _ in range(20):
+        try:
+            return memo.sha256(path)
+        except FileNotFoundError:
+            time.sleep(0.02)
+        except OSError:
+            break
+    return None

@@ -15,6 +15,7 @@ from ..errors import PublishError
 from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Runtime
 from ..integrity.state import StateFolder
+from ..recipe.key import input_name
 from .wanted import Wanted
 
 
@@ -69,28 +70,39 @@ def is_tensorrt(wanted: Wanted) -> bool:
 
 
 @contextlib.contextmanager
-def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[Path]:
-    """The model's path under a constant name, its external data where it expects them.
+def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Mapping[str, int]]]:
+    """The model's path under a constant name, its external data where it expects them; and the
+    open files, by ingredient name.
 
-    The parser keeps the model's basename, and that reaches the engine's bytes.
+    The parser keeps the model's basename, and that reaches the engine's bytes. The links lead
+    to files that are open here, so that what is compiled is what was hashed, whatever is moved
+    or linked anew under the name meanwhile. Raises PublishError.
     """
     folder = state.partial(wanted.engine) / "model"
     shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        name = "model.onnx"
-        while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
-            name = f"_{name}"
-        (folder / name).symlink_to(wanted.onnx)
-        for location, path in wanted.external.items():
-            link = folder / location
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not os.path.lexists(link):  # two spellings of one location
-                link.symlink_to(path)
-    except OSError as error:
-        where = state.relative(error.filename or state.root)
-        raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
-    try:
-        yield folder / name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            name = "model.onnx"
+            while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
+                name = f"_{name}"
+            held = {input_name("onnx"): _link(stack, folder / name, wanted.onnx)}
+            for location, path in wanted.external.items():
+                link = folder / location
+                if not os.path.lexists(link):  # else two spellings of one location
+                    held[input_name("data", location)] = _link(stack, link, path)
+        except OSError as error:
+            where = state.relative(error.filename or state.root)
+            raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
+        yield folder / name, held
+
+
+def _link(stack: contextlib.ExitStack, link: Path, path: Path) -> int:
+    """A link to the file at `path`, held open by its descriptor."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    held = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    link.symlink_to(held if held.exists() else path)
+    return descriptor

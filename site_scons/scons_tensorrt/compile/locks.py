@@ -1,11 +1,15 @@
-"""One lock an engine, held through check, compile and publish, across processes and threads."""
+"""One lock an engine, held through check, compile and publish; one a GPU, held through a compile
+that times kernels. Across processes, threads and users."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import inspect
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,28 +35,47 @@ def engine_lock(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path, what, waiting, stopping, timeout_s)
+        lock = _file_lock(path)
+        _wait(path, lock, what, waiting, stopping, timeout_s)
     except OSError as error:
         raise PublishError(f"{path}: {error.strerror}; make the folder writable") from None
     try:
-        _sign(path, what)
+        _sign(path.with_suffix(".holder"), what)
         yield
     finally:
         lock.release()
 
 
+@contextlib.contextmanager
 def gpu_lock(
     uuid: str,
+    turn: threading.Lock,
     what: str,
     waiting: Callable[[str], None],
     stopping: Callable[[], bool],
     timeout_s: float | None = None,
-) -> contextlib.AbstractContextManager[None]:
+) -> Iterator[None]:
     """Hold a physical GPU, machine-wide: compiles that time kernels disturb each other on one.
 
-    Taken after the engine's lock, never before. Raises as engine_lock does.
+    Taken after the engine's lock, never before. turn: of this process's own threads, whose
+    waiting is no timeout. Raises as engine_lock does.
     """
-    return engine_lock(gpu_lock_path(uuid), what, waiting, stopping, timeout_s)
+    while not turn.acquire(timeout=POLL_SECONDS):
+        if stopping():
+            raise Interrupted(f"{what}: stopped while it waited for its turn on the GPU")
+    path = gpu_lock_path(uuid)
+    try:
+        lock = _SharedLock(path)
+        try:
+            _wait(path, lock, what, waiting, stopping, timeout_s)
+            _sign(path, what)
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise PublishError(f"{path}: {error.strerror}; remove the file") from None
+    finally:
+        turn.release()
 
 
 def gpu_lock_path(uuid: str) -> Path:
@@ -65,13 +88,51 @@ def gpu_lock_path(uuid: str) -> Path:
     return (folder if shared else Path("/tmp")) / f"scons-tensorrt-gpu-{uuid}.lock"
 
 
-def _acquire(
-    path: Path,
-    what: str,
-    waiting: Callable[[str], None],
-    stopping: Callable[[], bool],
-    timeout_s: float | None,
-) -> Any:
+class _SharedLock:
+    """A lock file that any user may take, whoever made it: a lock library rightly refuses another
+    user's file in a world-writable folder, and this one must be shared. It holds no secret, is
+    never followed through a link, and says who holds it."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # Without O_CREAT: the kernel forbids that on others' files in sticky folders.
+            self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(path, flags, 0o666)
+            with contextlib.suppress(OSError):
+                os.fchmod(self._file, 0o666)  # the umask took the others' right to it
+
+    def attempt(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(POLL_SECONDS)
+            return False
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+class _FileLock:
+    """filelock's, with the same two words."""
+
+    def __init__(self, lock: Any, timeout: type[Exception]) -> None:
+        self._lock, self._timeout = lock, timeout
+
+    def attempt(self) -> bool:
+        try:
+            self._lock.acquire(timeout=POLL_SECONDS, poll_interval=0.02)
+            return True
+        except self._timeout:
+            return False
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _file_lock(path: Path) -> _FileLock:
     try:
         import filelock  # 0.1 s to import, and a run that reuses everything needs none
     except ImportError:
@@ -79,16 +140,24 @@ def _acquire(
             f"filelock is not installed for {sys.executable}: run `{sys.executable} -m pip "
             "install filelock`"
         ) from None
-    # A fresh object for each holder: one that threads share would not exclude them.
-    lock = filelock.FileLock(path, thread_local=False, mode=0o666)
+    # A fresh object for each holder: one that threads share would not exclude them. Never a soft
+    # lock, which a killed process would leave for ever.
+    options: dict[str, Any] = {"thread_local": False}
+    if "fallback_to_soft" in inspect.signature(filelock.FileLock.__init__).parameters:
+        options["fallback_to_soft"] = False
+    return _FileLock(filelock.FileLock(path, **options), filelock.Timeout)
+
+
+def _wait(
+    path: Path,
+    lock: _FileLock | _SharedLock,
+    what: str,
+    waiting: Callable[[str], None],
+    stopping: Callable[[], bool],
+    timeout_s: float | None,
+) -> None:
     began, told = time.monotonic(), False
-    while True:
-        try:
-            # Not told before the first poll is over: by then the holder has signed.
-            lock.acquire(timeout=POLL_SECONDS, poll_interval=0.02)
-            return lock
-        except filelock.Timeout:
-            pass
+    while not lock.attempt():  # after the first attempt the holder has signed
         if stopping():
             raise Interrupted(f"{what}: stopped while it waited for {_holder(path)}")
         if not told:
@@ -102,16 +171,17 @@ def _acquire(
 
 
 def _sign(path: Path, what: str) -> None:
-    """Leave in a file beside the lock who holds it and for what, for whoever waits."""
+    """Leave in a file who holds the lock and for what, for whoever waits."""
     with contextlib.suppress(OSError):
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         text = json.dumps({"pid": os.getpid(), "since": now, "engine": what})
-        path.with_suffix(".holder").write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def _holder(path: Path) -> str:
     try:
-        said = json.loads(path.with_suffix(".holder").read_text(encoding="utf-8"))
+        beside = path.with_suffix(".holder")
+        said = json.loads((beside if beside.exists() else path).read_text(encoding="utf-8"))
         return f"process {int(said['pid'])}, which compiles {said['engine']} since {said['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,14 +30,15 @@ class Workshop:
     """What every compile of a run shares.
 
     gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
-    ask; lock_timeout_s: seconds; stopping: whether the run was asked to end; say: a line for
-    people; progress: events of a running compile with its engine.
+    ask; gpu_turn: of the run's own threads; lock_timeout_s: seconds; stopping: whether the run
+    was asked to end; say: a line for people; progress: events of a running compile.
     """
 
     state: StateFolder
     memo: DigestMemo
     interpreter: Interpreter
     gpu: Callable[[], str | None] = lambda: None
+    gpu_turn: threading.Lock = field(default_factory=threading.Lock)
     lock_timeout_s: float | None = None
     stopping: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda text: None
@@ -78,18 +80,20 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         with contextlib.ExitStack() as stack:
             if uuid:
                 timeout = shop.lock_timeout_s
-                stack.enter_context(gpu_lock(uuid, what, waiting, shop.stopping, timeout))
+                stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
             receipt, seconds = _compile(wanted, shop, publication)
         return Outcome(True, verdict, receipt, seconds)
 
 
-def tidy(wanted: Wanted, state: StateFolder) -> None:
-    """Remove what a killed compile of an engine that is current left, unless one runs now."""
+def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
+    """Remove what a killed compile of an engine that is current left, unless one runs now or a
+    finished one waits for its place."""
     with (
         contextlib.suppress(OSError, EngineError),
         engine_lock(state.lock(wanted.engine), "", lambda holder: None, lambda: True),
     ):
-        Publication(state, wanted.engine, wanted.key).sweep()
+        if judge(wanted, state, memo).current:
+            Publication(state, wanted.engine, wanted.key).sweep()
 
 
 def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[Receipt, float]:
@@ -97,9 +101,9 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     partial = publication.open()
     started = time.time()
     try:
-        with _fresh_log(log), linked_model(wanted, shop.state) as model:
-            before = stamps_of(wanted)
-            check_inputs(wanted, shop.memo, before)
+        with _fresh_log(log), linked_model(wanted, shop.state) as (model, held):
+            before = stamps_of(held)
+            check_inputs(wanted, shop.memo, held)
             runtime = shop.interpreter.runtime(wanted.hardware.signature.product)
             job = make_job(wanted, shop.state, runtime, shop.environment, model, partial)
             made = run_worker(
@@ -110,8 +114,8 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
                 lambda event: _hear(wanted, shop, event),
                 wanted.recipe.timeout_s,
             )
+            check_inputs(wanted, shop.memo, held, before)
         check_plan(wanted, partial, made)
-        check_inputs(wanted, shop.memo, before)
     except EngineError as error:
         publication.abandon()
         if isinstance(error, EngineBuildError):

@@ -104,6 +104,7 @@ class _Worker:
         # whether there is one moves the heap.
         command = [python, "-I", "-B", "-X", "pycache_prefix=/dev/null/none", "-c", boot, "1"]
         self._why = ""
+        self._unsent = memoryview(_frame(job))
         with open(log, "ab") as errors:
             try:
                 self._process = subprocess.Popen(
@@ -115,7 +116,6 @@ class _Worker:
                 )
             except OSError as error:
                 raise EngineBuildError(f"{python} cannot be started: {error.strerror}") from None
-        self._unsent = memoryview(_frame(job))
 
     def listen(
         self,

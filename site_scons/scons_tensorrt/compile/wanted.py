@@ -26,7 +26,7 @@ from ..recipe.options import Recipe
 @dataclass(frozen=True)
 class Wanted:
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
-    onnx, external, plugins: the files themselves; source: what people call the ONNX."""
+    onnx, external: the files themselves; source: what people call the ONNX."""
 
     engine: Path
     recipe: Recipe

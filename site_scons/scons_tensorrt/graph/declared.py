@@ -67,6 +67,11 @@ class Declared:
         return value_fields(self.recipe, self.hardware.signature) if self.hardware else {}
 
     @property
+    def judged(self) -> Verdict | None:
+        """The judgement, if there was one."""
+        return self._verdict
+
+    @property
     def current(self) -> bool:
         """Whether the engine is what is wanted, as judged before or made by this run."""
         return bool(self.made or (self._verdict and self._verdict.current))
@@ -94,6 +99,7 @@ class Declared:
         if node in self._looked:
             self._looked, self._verdict = set(), None
             self.reported, self.made = False, None
+            self._session.again()
         self._looked.add(node)
 
     def verdict(self) -> Verdict:
@@ -175,6 +181,7 @@ class Declared:
             "name": self.name,
             "engine": self.label,
             "source": self.source,
+            "onnx": os.path.relpath(self.onnx.get_abspath(), self._session.top),
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,

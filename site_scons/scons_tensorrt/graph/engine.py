@@ -18,7 +18,7 @@ from ..identity.hardware import Hardware
 from ..recipe.options import Recipe, name_options, parse
 from . import settings
 from .builder import INTEGRITY, declare_on, tampered
-from .declared import Declared
+from .declared import Declared, data_node
 from .session import ALIAS, Session, session_of
 from .signed import EngineFile, sign
 
@@ -61,7 +61,8 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
-    for node in (onnx, *plugins):
+    data = [data_node(onnx, location) for location in session.known_data(onnx.get_abspath())]
+    for node in (onnx, *plugins, *data):
         sign(node)
     _depend(env, session, pair, declared)
     _protect(env, pair, declared)
@@ -174,11 +175,12 @@ def _protect(env: Any, pair: Any, declared: Declared) -> None:
 
 
 def _named_for_cleaning(env: Any, pair: Any) -> bool:
-    launch = SCons.Script.GetLaunchDir()
+    # Which of the two a name is below depends on --directory, -u and -D; an engine has one place.
+    folders = (SCons.Script.GetLaunchDir(), env.fs.Top.get_abspath())
+    places = {node.get_abspath() for node in pair}
     for target in SCons.Script.COMMAND_LINE_TARGETS:
-        if target == ALIAS:
-            return True
-        named = os.path.normpath(os.path.join(launch, target.lstrip("#")))
-        if named in (node.get_abspath() for node in pair):
+        name = target.lstrip("#").lstrip("/") if target.startswith("#") else target
+        named = {os.path.normpath(os.path.join(folder, name)) for folder in folders}
+        if target == ALIAS or places & named:
             return True
     return False

@@ -57,10 +57,13 @@ class Report:
     ) -> None:
         self._count(engine, "built")
         self.console.line(f"BUILT {engine.label} ({seconds:.2f} s) because {verdict.reason}")
+        self._miss(engine, verdict, "built", compile_s)
+
+    def _miss(self, engine: Declared, verdict: Verdict, outcome: str, compile_s: float | None) -> None:
         text = verdict.reason
         if verdict.code.startswith(_MISMATCH):
-            self._event("engine.sidecar.mismatch", engine, "built", verdict.code, reason_text=text)
-        self._event("engine.cache.miss", engine, "built", verdict.code, compile_s, reason_text=text)
+            self._event("engine.sidecar.mismatch", engine, outcome, verdict.code, reason_text=text)
+        self._event("engine.cache.miss", engine, outcome, verdict.code, compile_s, reason_text=text)
 
     def failed(self, engine: Declared, error: EngineError) -> None:
         if engine.reported:
@@ -69,6 +72,9 @@ class Report:
         name = type(error).__name__
         words = "WOULD FAIL" if self._dry else "FAILED"
         self.console.line(f"{words} {engine.label}: {name}: {error}", failure=True)
+        judged = engine.judged
+        if judged and not judged.reusable:
+            self._miss(engine, judged, "failed", None)
         self._event(
             "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
         )

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 ALIAS = "engines"
 _ATTRIBUTE = "scons_tensorrt_session"
+_ONNX_FACT = "onnx 1"  # another number when read_onnx learns more
 
 
 def session_of(env: Any) -> Session:
@@ -64,7 +66,7 @@ class Session:
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
-        self._settled: tuple[str, bool] | None = None
+        self._settled: tuple[str, bool, float | None] | None = None
         self._lock_timeout_s: float | None = None
         self._use(env)
         self._stop = StopSignal()
@@ -72,27 +74,35 @@ class Session:
         console = Console(bool(settings.option("silent")), silent)
         self.report = Report(console, bool(settings.option("no_exec")))
         self._host = Host()
+        self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
+        self._gpu_asked = False
+        self._gpu_uuid: str | None = None
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
 
     def settle(self, env: Any) -> None:
-        """Take the state folder and VERIFY of the first engine's environment; one run has one of
-        each. Raises UserError."""
-        asked = (settings.state_dir(env, self.top), settings.verify_full(env))
-        self._lock_timeout_s = settings.lock_timeout_s(env)
+        """Take the state folder, VERIFY and lock timeout of the first engine's environment; one run
+        has one of each. Raises UserError."""
+        asked = (
+            settings.state_dir(env, self.top),
+            settings.verify_full(env),
+            settings.lock_timeout_s(env),
+        )
         if self._settled is None:
-            self._settled = asked
+            self._settled, self._lock_timeout_s = asked, asked[2]
             self._use(env)
         if asked != self._settled:
             raise SCons.Errors.UserError(
-                "two environments of one run have other TRT_STATE_DIR or TRT_VERIFY: "
+                "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY or TRT_LOCK_TIMEOUT: "
                 f"{self._settled} and {asked}; set them alike"
             )
 
     def _use(self, env: Any) -> None:
         self.state = StateFolder(Path(settings.state_dir(env, self.top)), self.top)
-        self.memo = DigestMemo(self.state.digests, self.top, settings.verify_full(env))
+        shared = not self.state.root.is_relative_to(self.top)  # by several trees, then by whole paths
+        near = Path("/") if shared else self.top
+        self.memo = DigestMemo(self.state.digests, near, settings.verify_full(env))
         self._devices = Remembered(self.state.root / "host.json")
 
     # What engines ask for.
@@ -161,21 +171,38 @@ class Session:
             self.memo,
             self.interpreter(python),
             self._gpu,
+            self._gpu_turn,
             self._lock_timeout_s,
             self._stop,
             self.report.console.line,
         )
 
     def _gpu(self) -> str | None:
-        try:
-            return str(self._host.devices(self._devices)[0]["uuid"])
-        except EngineError:
-            return None  # the worker will say it better
+        with self._gpu_asking:
+            if not self._gpu_asked:
+                self._gpu_asked = True
+                with contextlib.suppress(EngineError):  # the worker will say it better
+                    self._gpu_uuid = str(self._host.devices(self._devices)[0]["uuid"])
+            return self._gpu_uuid
+
+    def again(self) -> None:
+        """An interactive session builds once more."""
+        self._stop.reset()
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
-        data = self.memo.fact(onnx, "onnx", lambda: read_onnx(onnx).to_json())
-        return OnnxSummary.from_json(data)
+        data = self.memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json())
+        try:
+            return OnnxSummary.from_json(data)
+        except (TypeError, ValueError, LookupError, AttributeError):  # a damaged memo
+            return read_onnx(onnx)
+
+    def known_data(self, onnx: str) -> list[str]:
+        """The external data that a model was last known to have; asks the memo alone."""
+        try:
+            return list(OnnxSummary.from_json(self.memo.last_fact(onnx, _ONNX_FACT)).external)
+        except (TypeError, ValueError, LookupError, AttributeError):
+            return []
 
     # What becomes of engines.
 
@@ -201,7 +228,7 @@ class Session:
         if self._leftovers and any(self.state.slot(engine.path) in n for n in self._leftovers):
             from ..compile.make import tidy
 
-            tidy(engine.wanted(), self.state)
+            tidy(engine.wanted(), self.state, self.memo)
 
     # The end.
 
@@ -235,6 +262,9 @@ class Session:
                 self.report.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
 
     def _say_kept(self) -> None:
+        unknown = [e for e in self.engines if e.hardware is None and not e.kept]
+        if unknown and not settings.option("silent"):
+            say(f"engines: which files {unknown[0].name} has is not known: {unknown[0].problem}")
         kept = [e for e in self.engines if e.kept]
         if kept and not settings.option("silent"):
             say(

@@ -3,7 +3,8 @@
 SCons would hash a model anew on each run for two days, an engine after each build and whenever
 something depends on it, with 64 MiB pieces in memory. A node becomes one of these as SCons's own
 entries become files: by its class. So that a Command which uses the same model sees one
-signature from run to run, the class depends on the declaration alone.
+signature from run to run, the class does not depend on which targets a run was asked for: the
+memo tells an engine's external data at its declaration, from the second run on.
 """
 
 from __future__ import annotations

@@ -32,6 +32,10 @@ class StopSignal:
         os.close(source)
         os.close(sink)
 
+    def reset(self) -> None:
+        """Forget an earlier stop: an interactive session goes on after Ctrl-C."""
+        self._stopped = False
+
     def __call__(self) -> bool:
         if not self._stopped and self._source >= 0:
             try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import Any
 
+import SCons.dblite
 import SCons.Script
 
 from . import settings
@@ -27,7 +29,16 @@ def generate(env: Any) -> None:
         # What is imported by now lives as long as the run: the garbage collector need not walk
         # it again and again, which is a tenth of a null build's time.
         gc.freeze()
+        _own_record()
     env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
+
+
+def _own_record() -> None:
+    """Let two scons in one tree not write their record through one temporary file: one of them
+    would end with an error, its engines all made."""
+    for name in ("TMP_SUFFIX", "tmp_suffix"):
+        if hasattr(SCons.dblite, name):
+            setattr(SCons.dblite, name, f".{os.getpid()}.tmp")
 
 
 def exists(env: Any) -> bool:

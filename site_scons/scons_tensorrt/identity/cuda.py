@@ -7,10 +7,11 @@ Source of the numbers: cuda.h of the CUDA driver API.
 
 import ctypes
 import json
+import signal
 import sys
 
 SUCCESS = 0
-NO_DEVICE = 100
+SECONDS = 120
 ATTRIBUTES = {
     "integrated": 18,
     "sm_count": 16,
@@ -121,6 +122,7 @@ def _uuid(cuda, device):
 
 
 if __name__ == "__main__":
+    signal.alarm(SECONDS)  # a driver that hangs shall not outlive whoever asked
     try:
         print(json.dumps({"devices": devices()}))
     except CudaError as error:

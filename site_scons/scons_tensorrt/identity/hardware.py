@@ -60,7 +60,7 @@ def resolve(
         raise HardwareError(f"BACKEND={backend}: unknown; write one of {', '.join(sorted(PRODUCTS))}")
     host = host or Host()
     if named:
-        hardware = _named(named, top, runtime)
+        hardware = _named(named, top, runtime, host)
     else:
         sign = host.sign_of_nvidia()
         if sign:
@@ -156,13 +156,13 @@ def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
     return {"runtime_version": version, **({"cuda": cuda} if cuda else {})}
 
 
-def _named(named: str, top: Path, runtime: Callable[[str], Runtime]) -> Hardware:
+def _named(named: str, top: Path, runtime: Callable[[str], Runtime], host: Host) -> Hardware:
     if "," in named:
         raise HardwareError(f"HARDWARE={named}: one kind of hardware a run; name one")
     is_path = "/" in named or named.endswith(".json")
     path = (top / named) if is_path else (top / "hardware" / f"{named}.json")
     if path.is_file():
-        return Hardware(_folder(path.stem), load(path, runtime), f"HARDWARE={named}")
+        return Hardware(_folder(path.stem), load(path, runtime, host), f"HARDWARE={named}")
     if not is_path and named in BUILT_IN:
         signature = _built_in(named, runtime("tensorrt_rtx"))
         return Hardware(named, signature, f"HARDWARE={named}")
@@ -171,12 +171,13 @@ def _named(named: str, top: Path, runtime: Callable[[str], Runtime]) -> Hardware
     raise HardwareError(f"HARDWARE={named}: {place}; known: {', '.join(known)}")
 
 
-def load(path: Path, runtime: Callable[[str], Runtime]) -> HardwareSignature:
+def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None) -> HardwareSignature:
     """The signature in a hardware file.
 
     A file may leave out `runtime_version` and `cuda`: they are then the installed ones.
     Raises HardwareError, naming the file.
     """
+    host = host or Host()
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -188,10 +189,10 @@ def load(path: Path, runtime: Callable[[str], Runtime]) -> HardwareSignature:
     if data.get("product") in PRODUCTS:
         on_jetson = "jetpack" in data
         if "runtime_version" not in data or not (on_jetson or "cuda" in data):
-            found = runtime(data["product"])
-            data.setdefault("runtime_version", found.version)
-            if not on_jetson and found.cuda:
-                data.setdefault("cuda", found.cuda)
+            found = runtime_fields(host, runtime(data["product"]))
+            data.setdefault("runtime_version", found["runtime_version"])
+            if not on_jetson and "cuda" in found:
+                data.setdefault("cuda", found["cuda"])
     signature = HardwareSignature.from_json(data, str(path))
     if signature.product == "tensorrt_rtx" and signature.architectures is None:
         signature = replace(signature, architectures=(signature.sm,))

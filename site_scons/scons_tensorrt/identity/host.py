@@ -25,6 +25,7 @@ SIGNS = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
 CUDA_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 PROBE_SECONDS = 60
+GPU_NUMBERS = ("sm_count", "memory_bus_bits", "l2_bytes", "integrated")
 _LIBRARY_FOLDERS = ("usr/lib", "usr/lib64", "lib", "lib64", "usr/lib/wsl/lib")
 _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
 _NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
@@ -107,7 +108,7 @@ class Host:
         """What the driver says of its GPUs, see `cuda.devices`. Raises HardwareError."""
         stamp = self._stamp()
         known, answer = memo.get()
-        if known != stamp or not isinstance(answer, list):
+        if known != stamp or not _are_devices(answer):
             answer = _ask_driver()
             memo.put(stamp, answer)
         return list(answer)
@@ -125,9 +126,17 @@ class Host:
         return {name: str(value).strip() for name, value in found.items() if value}
 
     def _stamp(self) -> list[Any]:
-        variables = [os.environ.get(name) for name in CUDA_VARIABLES]
+        chosen = (*CUDA_VARIABLES, "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+        variables = [os.environ.get(name) for name in chosen]
         boot = self._read("/proc/sys/kernel/random/boot_id")
-        return [boot, self.driver_version(), self.power_mode(), *variables, platform.machine()]
+        there = [self._names("/proc/driver/nvidia/gpus"), self._names("/dev", "nvidia")]
+        return [boot, self.driver_version(), self.power_mode(), *variables, *there]
+
+    def _names(self, folder: str, prefix: str = "") -> list[str]:
+        try:
+            return sorted(n for n in os.listdir(self.root / folder[1:]) if n.startswith(prefix))
+        except OSError:
+            return []
 
     def _read(self, name: str) -> str | None:
         try:
@@ -145,14 +154,25 @@ def _ask_driver() -> list[dict[str, Any]]:
         )
         if done.returncode < 0:
             raise HardwareError(_unusable(f"it crashed with signal {-done.returncode}"))
-        answer = json.loads(done.stdout)
+        answer = json.loads(done.stdout.splitlines()[-1] if done.stdout else b"")
     except subprocess.TimeoutExpired:
         raise HardwareError(_unusable(f"it did not answer within {PROBE_SECONDS} s")) from None
     except (OSError, ValueError) as error:
         raise HardwareError(_unusable(str(error))) from None
     if "error" in answer:
         raise HardwareError(_unusable(answer["error"]))
+    if not _are_devices(answer.get("devices")):
+        raise HardwareError(_unusable("its answer is not one"))
     return list(answer["devices"])
+
+
+def _are_devices(answer: Any) -> bool:
+    fields = ("compute_capability", "gpu_name", "memory_bytes", "uuid", *GPU_NUMBERS)
+    return (
+        isinstance(answer, list)
+        and bool(answer)
+        and all(isinstance(device, dict) and all(f in device for f in fields) for device in answer)
+    )
 
 
 def _unusable(cause: str) -> str:

@@ -46,7 +46,7 @@ class DigestMemo:
 
     def __init__(self, path: Path, top: Path, full: bool = False) -> None:
         self._path = path
-        self._top = str(top) + os.sep
+        self._top = os.path.join(top, "")
         self._full = full
         self._fresh: set[str] = set()
         self._changed: set[str] = set()
@@ -67,8 +67,7 @@ class DigestMemo:
             self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
             self._fresh.add(name)
             self._changed.add(name)
-        elif entry:
-            del self._entries[name]
+        elif self._entries.pop(name, None):
             self._changed.add(name)
         return digest
 
@@ -90,6 +89,11 @@ class DigestMemo:
         if before is not None and self.stamp(path) == before:
             self.tell(path, name, value)
         return value
+
+    def last_fact(self, path: str | os.PathLike[str], name: str) -> Any:
+        """A fact as last remembered, whatever the file is now; None when there is none."""
+        entry = self._entries.get(self._name(path))
+        return entry["facts"].get(name) if entry else None
 
     def stamp(self, path: str | os.PathLike[str]) -> list[int] | None:
         """The stat by which the memo knows this file's bytes now; None when it does not. Raises

@@ -29,7 +29,7 @@ from .atomic import sync_file, sync_folder
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
 from .sidecar import sidecar_of
-from .state import StateFolder
+from .state import StateFolder, hash_of
 
 
 class Publication:
@@ -40,7 +40,9 @@ class Publication:
         self._engine = engine
         self._key = key
         self._in_place = False
-        slot = state.slot(engine)
+        # Two trees with state folders of their own may share an engine folder elsewhere.
+        self._slot = f"{state.slot(engine)}-{hash_of(state.root)}"
+        slot = self._slot
         self._places: tuple[tuple[Path, Path], ...] = (
             (state.partial(engine) / f"{key}.engine", state.partial(engine) / f"{key}.sha256"),
             (
@@ -132,7 +134,7 @@ class Publication:
         self._tidy()
 
     def _sweep(self) -> None:
-        slot = self._state.slot(self._engine)
+        slot = self._slot
         inside = [(p, p.stem) for p in self._state.partial(self._engine).glob("*.*")]
         beside = [(p, p.name.split(".")[2]) for p in self._engine.parent.glob(f".{slot}.*.partial")]
         for path, key in inside + beside:
@@ -141,7 +143,7 @@ class Publication:
 
     def _renames(self) -> bool:
         probe = self._places[0][0].with_name(f"probe.{os.getpid()}")
-        there = self._engine.with_name(f".{self._state.slot(self._engine)}.{probe.name}.partial")
+        there = self._engine.with_name(f".{self._slot}.{probe.name}.partial")
         probe.touch()
         try:
             os.replace(probe, there)

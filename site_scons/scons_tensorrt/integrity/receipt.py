@@ -1,8 +1,8 @@
 """Receipts: what an engine was made from, in files named by their key and what came out.
 
 A receipt lets a fresh clone, a lost `.sconsign` or a second process reuse an engine, and
-lets a message say why not. Ingredients are an ordered map from a name ("option.precision",
-"input.onnx") to text; the key is their sha256 with the engine's filename, so a receipt
+lets a message say why not. Ingredients are an ordered map from a name ("option precision",
+"input onnx") to text; the key is their sha256 with the engine's filename, so a receipt
 proves that it belongs to its own name. A receipt is never overwritten by another key's:
 killed after it was written, then reverted, the old pair is still known by the old one. Nor by
 another result of the same key, because TensorRT on a GPU does not repeat its bytes, and two

@@ -53,7 +53,7 @@ class StateFolder:
         """
         inside = self.root.is_relative_to(self.top)
         place = self.relative(engine) if inside else os.path.abspath(engine)
-        return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+        return hash_of(place)
 
     def lock(self, engine: Path) -> Path:
         return self.root / "locks" / f"{engine.name}.{self.slot(engine)}.lock"
@@ -65,8 +65,7 @@ class StateFolder:
         return self.root / "partial" / self.slot(engine)
 
     def interpreter(self, python: str) -> Path:
-        name = hashlib.sha256(os.fsencode(python)).hexdigest()[:16]
-        return self.root / "interpreters" / f"{name}.json"
+        return self.root / "interpreters" / f"{hash_of(python)}.json"
 
     def relative(self, path: str | os.PathLike[str]) -> str:
         """`path` as people know it: relative to the top where it lies below it."""
@@ -76,3 +75,8 @@ class StateFolder:
     @cached_property
     def _prefix(self) -> str:
         return f"{self.top}{os.sep}"
+
+
+def hash_of(path: str | os.PathLike[str]) -> str:
+    """A short name for a path."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

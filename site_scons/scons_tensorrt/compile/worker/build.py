@@ -1,4 +1,5 @@
-"""From a network to an engine on disk, by the recipe. Every setting is read back."""
+"""From a network to an engine on disk, by the recipe. Flags, pools, architectures and shapes are
+read back, because TensorRT only logs what it does not take."""
 
 from scons_tensorrt.compile.worker.failure import Refused
 from scons_tensorrt.compile.worker.network import strongly_typed

@@ -4,6 +4,7 @@ itself: an engine timed on another board is never sold as the wanted one's."""
 import ctypes
 import platform
 
+from scons_tensorrt.compile.worker import link
 from scons_tensorrt.compile.worker.failure import Refused
 from scons_tensorrt.identity import cuda
 
@@ -24,14 +25,15 @@ def check_machine(hardware):
     _compare(hardware, found, ("os", "machine"))
 
 
-def check_gpu(hardware):
+def check_gpu(job):
     """Refuse a GPU that differs in any hard or device-class field that is wanted."""
     try:
         device = cuda.devices()[0]
     except cuda.CudaError as error:
+        link.once_more_with_library_path(job, error)
         raise Refused("SignatureError", "the GPU cannot be asked what it is: %s" % error) from None
     memory = cuda.memory_class(device["memory_bytes"], device["integrated"])
-    _compare(hardware, dict(device, memory_gib=memory), GPU_FIELDS)
+    _compare(job["hardware"], dict(device, memory_gib=memory), GPU_FIELDS)
 
 
 def check_version(wanted, found):

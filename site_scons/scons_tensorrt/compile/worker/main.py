@@ -42,9 +42,15 @@ def main(job):
         version=version,
         python=platform.python_version(),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        not_reproducible_because=job["not_canonical_because"] or None,
+        not_reproducible_because=_why_not_reproducible(job),
     )
     os._exit(0)  # an engine on disk needs no destructors
+
+
+def _why_not_reproducible(job):
+    if job["product"] == "tensorrt":
+        return "TensorRT chooses kernels by timing them on the GPU"
+    return job["not_canonical_because"] or None
 
 
 def _compile(job):
@@ -53,14 +59,14 @@ def _compile(job):
     version = full_version(trt.__version__)
     check_version(job["runtime_version"], version)
     if job["product"] == "tensorrt":
-        check_gpu(job["hardware"])
+        check_gpu(job)
     return (*make(trt, job), version)
 
 
 def make(trt, job):
     """Compile with the runtime `trt`, whatever it is; (sha256, size) of the engine."""
     logger = make_logger(trt)
-    load_plugins(trt, logger, job["plugins"])
+    load_plugins(trt, logger, job)
     os.chdir(job["folder"])
     try:
         builder = trt.Builder(logger)
@@ -70,22 +76,24 @@ def make(trt, job):
     network, parser = parse(trt, builder, logger, job["onnx"])
     check_precision(trt, network, job["recipe"]["precision"])
     config = configure(trt, builder, network, job)
-    cache = timing.use(config, job["timing_cache"]) if job["timing_cache"] else None
+    if job["timing_cache"]:
+        timing.use(config, job["timing_cache"])
     made = build(trt, builder, network, config, logger, job["output"])
-    if cache is not None:
+    if job["timing_cache"]:
         timing.keep(config, job["timing_cache"])
     del parser  # it owns weights that the network refers to
     return made
 
 
-def load_plugins(trt, logger, paths):
+def load_plugins(trt, logger, job):
     """The plugins that TensorRT ships, and the libraries of the recipe."""
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(logger, "")
-    for path in paths:
+    for path in job["plugins"]:
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
+            link.once_more_with_library_path(job, error)
             name = os.path.basename(path)
             raise Refused("RecipeError", "plugin %s: %s" % (name, error)) from None
 
@@ -96,15 +104,7 @@ def _load(job):
     try:
         return importlib.import_module(job["product"])
     except (ImportError, OSError) as error:
-        _once_more_with_library_path(job, error)
+        link.once_more_with_library_path(job, error)
         raise Refused(
             "HardwareError", "%s cannot be imported by %s: %s" % (job["product"], sys.executable, error)
         ) from None
-
-
-def _once_more_with_library_path(job, error):
-    """Some installations need LD_LIBRARY_PATH, which the canonical form leaves out."""
-    extra = job.get("library_path")
-    if extra and "LD_LIBRARY_PATH" not in os.environ:
-        link.send("again", library_path=extra, because=str(error))
-        os._exit(4)

@@ -6,6 +6,7 @@ Several compiles may end at once: each combines its own with what is there, unde
 lock, and replaces it whole.
 """
 
+import contextlib
 import fcntl
 import os
 
@@ -13,16 +14,19 @@ from scons_tensorrt.compile.worker import link
 
 
 def use(config, path):
-    """Give the configuration the cache at `path`, or an empty one; returns the cache."""
-    data = _read(path)
-    if data:
-        cache = _create(config, data)
-        if cache is not None and config.set_timing_cache(cache, False):
-            return cache
-        _set_aside(path)
-    cache = config.create_timing_cache(b"")
-    config.set_timing_cache(cache, False)
-    return cache
+    """Give the configuration the cache at `path`, or an empty one. What is wrong with the cache
+    is told, and never the engine's fault."""
+    try:
+        with _locked(path):
+            data = _read(path)
+            cache = _create(config, data) if data else None
+            if cache is not None and config.set_timing_cache(cache, False):
+                return
+            if data:
+                _set_aside(path)
+    except OSError as error:
+        _tell(path, error)
+    config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def keep(config, path):
@@ -30,19 +34,34 @@ def keep(config, path):
     cache = config.get_timing_cache()
     if cache is None:
         return
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    try:
+        with _locked(path):
+            data = _read(path)
+            other = _create(config, data) if data else None
+            if data and (other is None or not cache.combine(other, False)):
+                _set_aside(path)
+            with open(temporary, "wb") as out:
+                out.write(bytes(cache.serialize()))
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(temporary, path)
+    except OSError as error:
+        _tell(path, error)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def _locked(path):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        data = _read(path)
-        other = _create(config, data) if data else None
-        if other is not None and not cache.combine(other, False):
-            _set_aside(path)
-        temporary = "%s.%d.tmp" % (path, os.getpid())
-        with open(temporary, "wb") as out:
-            out.write(bytes(cache.serialize()))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
+        yield
+
+
+def _tell(path, error):
+    link.send("note", text="timing cache %s: %s; the engine is made without it" % (path, error.strerror))
 
 
 def _create(config, data):
