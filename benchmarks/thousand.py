@@ -25,11 +25,13 @@ with tempfile.TemporaryDirectory() as name:
     engines.write(f'for i in range({pairs}): env.Engine(f"m{{i}}", f"models/m{{i}}.onnx")')
     plain.write(
         f"""
+        sidecars = []
         for i in range({pairs}):
             pair = [f"out/m{{i}}.engine", f"out/m{{i}}.engine.sha256"]
             copy = "cp $SOURCE $TARGET && cp $SOURCE ${{TARGETS[1]}}"
             made = env.Command(pair, f"models/m{{i}}.onnx", copy)
-            env.Alias("engines", made[1])
+            sidecars.append(made[1])
+        env.Alias("engines", sidecars)
         """,
         header="DefaultEnvironment(tools=[])\nenv = Environment(tools=[])\n",
     )

@@ -192,7 +192,8 @@ def _explain(arguments: argparse.Namespace) -> int:
     for change in changes or ():
         print(f"  now wanted          {change}")
     if changes == []:
-        print("  now wanted          as it was made (plugins were not looked at)")
+        plugins = any(name.startswith(input_name("plugin")) for name in receipt.ingredients)
+        print(f"  now wanted          as it was made{' (plugins were not looked at)' * plugins}")
     return 0 if receipt.sha256 == digest else 1
 
 
