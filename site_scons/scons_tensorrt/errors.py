@@ -38,7 +38,7 @@ class PublishError(EngineError):
 
 
 class LockTimeout(EngineError):
-    """Another process held the engine's lock for longer than allowed."""
+    """Another process held an engine's or a GPU's lock for longer than TRT_LOCK_TIMEOUT."""
 
 
 class Interrupted(EngineError):
