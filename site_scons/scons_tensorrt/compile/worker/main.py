@@ -73,8 +73,9 @@ def make(trt, job):
     except TypeError:
         reason = logger.errors[0] if logger.errors else "is there a GPU?"
         raise Refused("SignatureError", "%s cannot build here: %s" % (trt.__name__, reason)) from None
-    network, parser = parse(trt, builder, logger, job["onnx"])
-    check_precision(trt, network, job["recipe"]["precision"])
+    strong = job["recipe"].get("strongly_typed", False)
+    network, parser = parse(trt, builder, logger, job["onnx"], strong)
+    check_precision(trt, network, job["recipe"]["precision"], strong)
     config = configure(trt, builder, network, job)
     if job["timing_cache"]:
         timing.use(config, job["timing_cache"])
