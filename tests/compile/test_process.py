@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from scons_tensorrt import errors
 from scons_tensorrt.compile import process
-from scons_tensorrt.compile.process import JOB_STEP, MODULES, run_worker
+from scons_tensorrt.compile.process import COMPILER, JOB_STEP, run_worker
+from scons_tensorrt.convert.make import CONVERTER
 from scons_tensorrt.errors import (
     EngineBuildError,
     EngineError,
@@ -44,7 +45,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=8).filter(lambda k: k != "modules"), json_values, max_size=4))
 def test_a_job_arrives_as_it_was_sent(job):
-    frame = process._frame(job)
+    frame = process._frame(COMPILER, job)
     sent = json.loads(frame[16:])
     del sent["modules"]
     assert int(frame[:16]) == len(frame) - 16
@@ -52,19 +53,23 @@ def test_a_job_arrives_as_it_was_sent(job):
 
 
 def test_the_length_of_a_path_does_not_change_the_length_of_the_frame():
-    lengths = {len(process._frame({"output": "x" * length})) for length in range(0, 3000, 100)}
+    lengths = {len(process._frame(COMPILER, {"output": "x" * length})) for length in range(0, 3000, 100)}
     assert len(lengths) == 1
 
 
 def test_a_frame_is_a_whole_number_of_steps():
-    assert (len(process._frame({"output": "x" * 300_000})) - 16) % JOB_STEP == 0
+    assert (len(process._frame(COMPILER, {"output": "x" * 300_000})) - 16) % JOB_STEP == 0
 
 
-def test_every_module_of_the_worker_is_sent_after_those_it_imports():
-    sent = [name for name, _ in json.loads(process._frame({})[16:])["modules"]]
-    package = [p.stem for p in process.WORKER.glob("*.py") if p.stem not in ("__init__", "boot")]
-    assert sorted(MODULES) == sorted(package)
-    assert sent[-1] == f"{process.PACKAGE}.main"
+@pytest.mark.parametrize("program", [COMPILER, CONVERTER], ids=["compile", "convert"])
+def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program):
+    sent = [name for name, _ in json.loads(process._frame(program, {})[16:])["modules"]]
+    room = program.modules[-1].rpartition(".")[0]
+    folder = process.SITE.joinpath(*room.split("."))
+    package = {f"{room}.{p.stem}" for p in folder.glob("*.py") if p.stem not in ("__init__", "boot")}
+    assert package <= set(sent)
+    assert sent[-1] == f"{room}.main"
+    assert all(name.rpartition(".")[0] in ("", *sent[:at]) for at, name in enumerate(sent))
 
 
 # What it says.

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         if verdict.receipt and verdict.reusable:
             with contextlib.suppress(OSError):
                 publication.sweep()
-            return Outcome(False, verdict, verdict.receipt)
+            return Outcome(False, verdict, _with_accuracy(verdict.receipt, wanted, shop.state))
         uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
             if uuid:
@@ -83,6 +83,16 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
                 stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
             receipt, seconds = _compile(wanted, shop, publication)
         return Outcome(True, verdict, receipt, seconds)
+
+
+def _with_accuracy(receipt: Receipt, wanted: Wanted, state: StateFolder) -> Receipt:
+    """The receipt of an engine that is reused, with the figures as they were measured last."""
+    if wanted.accuracy is None or receipt.details.get("accuracy") == wanted.accuracy:
+        return receipt
+    receipt = replace(receipt, details={**receipt.details, "accuracy": dict(wanted.accuracy)})
+    with contextlib.suppress(OSError):  # the old figures stand
+        state.receipts.put(receipt)
+    return receipt
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
@@ -185,4 +195,6 @@ def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log
         "reproducible": made.not_reproducible_because is None,
         "not_reproducible_because": made.not_reproducible_because,
     }
+    if wanted.accuracy is not None:
+        details["accuracy"] = dict(wanted.accuracy)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

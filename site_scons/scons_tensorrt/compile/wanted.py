@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..errors import SidecarError
 from ..identity.hardware import Hardware
@@ -26,7 +27,8 @@ from ..recipe.options import Recipe
 @dataclass(frozen=True)
 class Wanted:
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
-    onnx, external: the files themselves; source: what people call the ONNX."""
+    onnx, external: the files themselves; source: what people call the ONNX; accuracy: how far it
+    is from the original, for the receipt."""
 
     engine: Path
     recipe: Recipe
@@ -35,6 +37,7 @@ class Wanted:
     onnx: Path
     source: str
     external: Mapping[str, Path]
+    accuracy: Mapping[str, Any] | None = None
 
     @property
     def filename(self) -> str:

@@ -19,7 +19,7 @@ import SCons.Node
 import SCons.Node.FS
 import SCons.Script
 
-from ..errors import EngineBuildError, EngineError
+from ..errors import EngineBuildError, EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
@@ -31,16 +31,18 @@ from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
 from . import settings
 from .console import Console, say
-from .declared import Declared
+from .declared import Declared, real_path
+from .nodes import ALIAS
 from .report import Report
 from .stop import StopSignal
 
 if TYPE_CHECKING:
     from ..compile.make import Workshop
+    from ..convert.make import Converting
+    from .derived import Derived
 
-ALIAS = "engines"
 _ATTRIBUTE = "scons_tensorrt_session"
-_ONNX_FACT = "onnx 1"  # another number when read_onnx learns more
+_ONNX_FACT = "onnx 2"  # another number when read_onnx learns more
 
 
 def session_of(env: Any) -> Session:
@@ -59,7 +61,8 @@ class Session:
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
         self.engines: list[Declared] = []
-        self.places: dict[tuple[str, Path], Declared] = {}
+        self.places: dict[Path, Declared] = {}
+        self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
         self._values: dict[str, Any] = {}
@@ -177,6 +180,14 @@ class Session:
             self.report.console.line,
         )
 
+    def converting(self, env: Any) -> Converting:
+        """What makes the ONNX files of engines."""
+        from ..convert.make import Converting
+
+        python = settings.onnx_python(env, self.top)
+        say = self.report.console.line
+        return Converting(self.state, self.memo, python, self._lock_timeout_s, self._stop, say)
+
     def _gpu(self) -> str | None:
         with self._gpu_asking:
             if not self._gpu_asked:
@@ -196,6 +207,46 @@ class Session:
             return OnnxSummary.from_json(data)
         except (TypeError, ValueError, LookupError, AttributeError):  # a damaged memo
             return read_onnx(onnx)
+
+    def summary_if_there(self, node: Any) -> OnnxSummary | None:
+        """What is known of a source's ONNX while the graph is read; None where it is still to be
+        made, or cannot be read: what builds it says why."""
+        if node.has_builder():
+            return None
+        try:
+            return self.summary(str(real_path(node)))
+        except (EngineError, OSError):
+            return None
+
+    def summary_of(self, path: Path, label: str) -> OnnxSummary:
+        """The summary of an ONNX that people call `label`. Raises RecipeError."""
+        try:
+            return self.summary(str(path))
+        except RecipeError as error:
+            raise RecipeError(f"{label}: {error}") from None
+        except OSError as error:
+            raise RecipeError(f"{label}: {error.strerror}; check the path") from None
+
+    def digest(self, path: Path, label: str) -> str:
+        """The sha256 of an input. Raises RecipeError or PublishError with its label."""
+        try:
+            return self.memo.sha256(path)
+        except IsADirectoryError:
+            raise RecipeError(f"{label} is a folder; name the file") from None
+        except FileNotFoundError:
+            raise RecipeError(f"{label} is missing: {path}; put it there") from None
+        except OSError as error:
+            raise PublishError(f"{label}: {error.strerror}: {path}") from None
+
+    def doomed(self) -> list[Declared]:
+        """Engines that this run shall build and cannot, as their recipes and models already tell:
+        without -k nothing is compiled before that is said."""
+        if settings.option("keep_going"):
+            return []
+        targets = SCons.Script.BUILD_TARGETS
+        everything = ALIAS in map(str, targets)
+        asked = (e for e in self.engines if everything or any(node in targets for node in e.pair))
+        return [engine for engine in asked if engine.faulty()]
 
     def known_data(self, onnx: str) -> list[str]:
         """The external data that a model was last known to have; asks the memo alone."""
@@ -255,6 +306,13 @@ class Session:
 
     def _say_blocked(self) -> None:
         """Engines whose action was never asked, because an input's own builder failed."""
+        for derived in self.derived.values():
+            if (
+                derived.problem
+                and not derived.reported
+                and derived.target.get_state() == SCons.Node.failed
+            ):
+                self.report.failed(derived, derived.problem)
         for engine in self.engines:
             blocked = engine.blocked_by() if engine.state() == SCons.Node.failed else None
             if blocked and not engine.reported:

@@ -10,9 +10,10 @@ import SCons.dblite
 import SCons.Script
 
 from . import settings
-from .builder import make_builder
+from .builder import make_builder, make_step_builder
 from .engine import Engine
-from .session import ALIAS, session_of
+from .nodes import ALIAS
+from .session import session_of
 
 
 def generate(env: Any) -> None:
@@ -21,6 +22,7 @@ def generate(env: Any) -> None:
     if "TRT_Engine" in env["BUILDERS"]:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
+    env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
     env.AddMethod(Engine, "Engine")
     session = session_of(env)
     if not session.helped:

@@ -20,6 +20,7 @@ METRICS = ("elemwise", "max", "mean", "median", "cosine")
 WAYS = ("qdq", "calibrator")
 # DataType of a tensor in onnx.proto3.
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
+CONVERTED = ("fp16", "bf16", "int8", "fp8")  # of which an ONNX may have to be made first
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 _READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 

@@ -68,6 +68,6 @@ def run():
 
 if sys.argv[1] == "1":
     reason = canonical()
-    argv = [*sys.orig_argv[:-1], "2", reason]
+    argv = [*sys.orig_argv[:-2], "2", reason]
     os.execv(sys.executable, argv)
 run()

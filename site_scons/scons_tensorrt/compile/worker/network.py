@@ -8,9 +8,10 @@ NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
 
 
 def parse(trt, builder, logger, onnx, strong=False):
-    """The network of the ONNX at `onnx`; strong: its own types shall decide in 10.x, too. Refused with the parser's node, op and message.
+    """The network of the ONNX at `onnx`. Refused with the parser's node, op and message.
 
-    A file that is not an ONNX parses without an error into an empty network.
+    strong: its own types shall decide in 10.x, too. A file that is not an ONNX parses without an
+    error into an empty network.
     """
     flags = 0
     if strong and hasattr(trt.BuilderFlag, "FP16"):  # later versions always are
