@@ -217,6 +217,7 @@ class Declared:
             "engine": self.label,
             "source": self.source,
             "onnx": os.path.relpath(self.onnx.get_abspath(), self._session.top),
+            "plugins": [os.path.relpath(n.get_abspath(), self._session.top) for n in self.plugins],
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,

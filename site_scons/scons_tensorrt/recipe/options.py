@@ -16,7 +16,7 @@ from ..errors import EngineFilenameError, RecipeError
 from ..identity.filename import PRECISIONS, check_model_name
 from .backends import without_effect
 from .conversion import Conversion, Gate, flag, parse_conversion, parse_gate
-from .shapes import Profile, parse_profiles, text
+from .shapes import Profile, Shape, parse_profiles, text
 
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
@@ -134,6 +134,25 @@ class Recipe:
             **{name: value for name, value in more.items() if value},
         }
 
+    @classmethod
+    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> Recipe:
+        """The recipe of a receipt, as far as it reaches the compile. Raises LookupError, TypeError
+        or ValueError where the receipt is not one of this version's."""
+        profiles: list[Profile] = [
+            {name: _bounds(bounds) for name, bounds in profile.items()} for profile in data["profiles"]
+        ]
+        return cls(
+            model,
+            data["precision"],
+            tuple(profiles),
+            int(data["workspace_mb"]),
+            tuple(data["flags"]),
+            tuple(plugins),
+            memory_pools=dict(data.get("memory_pools", {})),
+            settings=dict(data.get("settings", {})),
+            strongly_typed=bool(data.get("strongly_typed", False)),
+        )
+
     def on(self, product: str) -> Recipe:
         """The recipe without what changes nothing on this product."""
         idle = without_effect(self, product)
@@ -144,6 +163,11 @@ class Recipe:
             flags=tuple(name for name in self.flags if f"flag {name}" not in idle),
             settings={name: value for name, value in self.settings.items() if name not in idle},
         )
+
+
+def _bounds(written: Sequence[Sequence[int]]) -> tuple[Shape, Shape, Shape]:
+    low, usual, high = (tuple(shape) for shape in written)
+    return low, usual, high
 
 
 def default_text(field: str) -> str | None:
