@@ -12,22 +12,25 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from . import __version__
 from .compile.wanted import Wanted
-from .errors import EngineError, HardwareError
+from .errors import EngineError, HardwareError, one_line
 from .identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from .identity.hardware import Hardware, resolve
 from .identity.host import Host
+from .identity.reading import read_small
 from .identity.runtime import Interpreter
 from .identity.signature import HardwareSignature
 from .integrity.memo import sha256_file
 from .integrity.receipt import Receipt
-from .integrity.sidecar import verify_pair
 from .integrity.state import DEFAULT, StateFolder
+from .integrity.verified import fault_of
 from .recipe.key import differences, input_name
 from .recipe.options import Recipe
+
+LARGEST = 64 << 20  # bytes of declared.json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,12 +39,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except EngineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        _say(f"{type(error).__name__}: {error}", sys.stderr)
     except BrokenPipeError:  # the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        _say(f"{error.filename}: {error.strerror}", sys.stderr)
     return 1
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print one line, whatever the terminal's encoding and whoever chose the names in it."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    print(one_line(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,7 +103,7 @@ def _probe(arguments: argparse.Namespace) -> int:
         print(json.dumps(hardware.signature.to_json(), indent=2, sort_keys=True))
         return 0
     for label, value in _hardware_rows(hardware):
-        print(f"{label:20}{value}")
+        _say(f"{label:20}{value}")
     return 0
 
 
@@ -145,7 +155,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     worst = 0
     for path in _engines(arguments.path):
         fault = _fault(path)
-        print(f"FAILED {path}: {fault}" if fault else f"OK {path}")
+        _say(f"FAILED {path}: {fault}" if fault else f"OK {path}")
         worst |= fault is not None
     return worst
 
@@ -169,15 +179,9 @@ def _engines(paths: list[str]) -> Iterator[str]:
 def _fault(path: str) -> str | None:
     try:
         EngineFilename.parse(os.path.basename(path))
-        if verify_pair(path):
-            return None
-        if not os.path.lexists(path):
-            return "the engine is missing"
-        return "its bytes are not those its sidecar states"
+        return fault_of(path)
     except EngineError as error:
         return f"{type(error).__name__}: {error}"
-    except OSError as error:
-        return f"{error.strerror}"
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -187,21 +191,21 @@ def _explain(arguments: argparse.Namespace) -> int:
     known = list(state.receipts.all_of(engine.name))
     if not known:
         raise EngineError(f"{engine}: no receipt in {state.root} says what it was made from")
-    digest = sha256_file(engine) if engine.is_file() else None
+    digest = sha256_file(engine, follow=False) if os.path.lexists(engine) else None
     receipt = next((r for r in known if r.sha256 == digest), None)
-    print(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
+    _say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
         what = "missing" if digest is None else f"of bytes that no receipt knows ({digest[:12]})"
-        print(f"  the file is {what}; the newest receipt tells of one that is gone:")
+        _say(f"  the file is {what}; the newest receipt tells of one that is gone:")
         receipt = known[0]
     for label, value in _receipt_rows(receipt):
-        print(f"  {label:20}{value}")
+        _say(f"  {label:20}{value}")
     changes = _against_declared(engine, receipt, state)
     for change in changes or ():
-        print(f"  now wanted          {change}")
+        _say(f"  now wanted          {change}")
     if changes == []:
         plugins = any(name.startswith(input_name("plugin")) for name in receipt.ingredients)
-        print(f"  now wanted          as it was made{' (plugins were not looked at)' * plugins}")
+        _say(f"  now wanted          as it was made{' (plugins were not looked at)' * plugins}")
     return 0 if receipt.sha256 == digest else 1
 
 
@@ -226,25 +230,46 @@ def _receipt_rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
 
 
 def _state_folder(engine: Path, named: str | None) -> StateFolder:
-    """The state folder that knows an engine: the one named, or the nearest above it."""
+    """The state folder that knows an engine: the one named, or the nearest above it; of the tree
+    that declares the engine, of several that share the folder."""
     folder = engine.absolute().parent
     if named:
-        return StateFolder(Path(named).absolute(), Path(named).absolute().parent)
+        return _of_tree(engine, Path(os.path.abspath(named)))
     for top in (folder, *folder.parents):
         if (top / DEFAULT / "receipts").is_dir():
-            return StateFolder(top / DEFAULT, top)
+            return _of_tree(engine, top / DEFAULT)
     raise EngineError(f"{engine}: no {DEFAULT}/ above it; name one with --state-dir")
 
 
-def _declared(engine: Path, state: StateFolder) -> dict[str, Any] | None:
-    """What the last run declared of this engine."""
-    label = state.relative(engine)
+def _of_tree(engine: Path, root: Path) -> StateFolder:
+    for file in (root / "declared.json", *sorted((root / "declared").glob("*.json"))):
+        state = StateFolder(root, Path(os.path.normpath(root / _read_declared(file)[0])))
+        if state.declared == file and _declared(engine, state) is not None:
+            return state
+    return StateFolder(root, root.parent)
+
+
+def _read_declared(file: Path) -> tuple[str, list[Any]]:
+    """The tree, as seen from the state folder, and its engines; none where the file is damaged."""
     try:
-        declared = json.loads(state.declared.read_bytes())["engines"]
-        found = next(item for item in declared if item["engine"] == label)
-        return dict(found) if isinstance(found["ingredients"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
-        return None
+        data = json.loads(read_small(file, LARGEST))
+        top, engines = data.get("top", ".."), data["engines"]
+        if isinstance(top, str) and "\0" not in top and isinstance(engines, list):
+            return top, engines
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return "..", []
+
+
+def _declared(engine: Path, state: StateFolder) -> dict[str, Any] | None:
+    """What the last run declared of this engine; its ingredients are texts."""
+    label = state.relative(engine)
+    for item in _read_declared(state.declared)[1]:
+        if isinstance(item, dict) and item.get("engine") == label:
+            fields = item.get("ingredients")
+            sound = isinstance(fields, dict) and all(isinstance(text, str) for text in fields.values())
+            return item if sound else None
+    return None
 
 
 def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> list[str] | None:
@@ -267,7 +292,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
             fault = _differs(Path(path), arguments)
         except EngineError as error:
             fault = f"{type(error).__name__}: {error}"
-        print(f"DIFFERENT {path}: {fault}" if fault else f"EQUAL {path}", flush=True)
+        _say(f"DIFFERENT {path}: {fault}" if fault else f"EQUAL {path}")
         worst |= fault is not None
     return worst
 
@@ -276,7 +301,7 @@ def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
     """How an engine's bytes differ from those that its recipe gives now. Raises EngineError."""
     from .compile.again import compile_again
 
-    digest = sha256_file(engine)
+    digest = sha256_file(engine, follow=False)
     state = _state_folder(engine, arguments.state_dir)
     receipt = next((r for r in state.receipts.all_of(engine.name) if r.sha256 == digest), None)
     if receipt is None:
@@ -305,7 +330,7 @@ def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> Wanted:
         plugins = [(state.top / path).resolve() for path in found.get("plugins", ())]
         recipe = Recipe.from_json(str(found["name"]), receipt.details["recipe"], plugins)
         onnx = Path(os.path.normpath(state.top / found["onnx"]))
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise EngineError(f"its receipt is of another version ({error!r}); build it again") from None
     data = input_name("data") + " "
     places = [n.removeprefix(data) for n in receipt.ingredients if n.startswith(data)]

@@ -53,6 +53,14 @@ class Interrupted(EngineError):
     """The build was asked to stop (Ctrl-C, SIGTERM) while a compile ran."""
 
 
+def one_line(text: str) -> str:
+    """`text` without what would end its line or steer a terminal: names that strangers chose reach
+    messages. Also without what is no character, which no stream could print."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def by_name(name: str) -> type[EngineError]:
     """The error class called `name`; `EngineBuildError` for a name this version does not know."""
     found = globals().get(name)

@@ -80,7 +80,7 @@ def test_a_file_that_was_left_alone_is_believed_in_the_same_run_too(shop, monkey
     shop.settle()
     memo = shop.memo()
     memo.sha256(shop.file)
-    monkeypatch.setattr(module, "sha256_file", lambda path: FALSE)
+    monkeypatch.setattr(module, "sha256_file", lambda path, follow: FALSE)
     assert memo.sha256(shop.file) == sha(b"first")
 
 
@@ -142,8 +142,8 @@ def test_a_file_changed_again_within_the_racy_window_is_seen_in_one_run(shop):
 def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(shop, monkeypatch):
     shop.settle()
 
-    def hash_and_change(path):
-        digest = sha256_file(path)
+    def hash_and_change(path, follow):
+        digest = sha256_file(path, follow)
         shop.file.write_bytes(b"while it was read")
         return digest
 
@@ -175,7 +175,7 @@ def test_full_believes_nothing(shop):
 def test_full_hashes_a_file_once_a_run(shop, monkeypatch):
     shop.settle()
     hashed = []
-    monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    monkeypatch.setattr(module, "sha256_file", lambda path, _: hashed.append(path) or sha256_file(path))
     memo = shop.memo(full=True)
     memo.sha256(shop.file)
     memo.sha256(shop.file)

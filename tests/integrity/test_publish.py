@@ -16,8 +16,9 @@ import pytest
 from scons_tensorrt.errors import PublishError
 from scons_tensorrt.integrity.publish import Publication
 from scons_tensorrt.integrity.receipt import Receipt, make_key
-from scons_tensorrt.integrity.sidecar import sidecar_of, verify_pair
+from scons_tensorrt.integrity.sidecar import sidecar_of
 from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.integrity.verified import fault_of
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 OLD, NEW = b"old engine" * 50, b"new engine, longer" * 70
@@ -125,7 +126,7 @@ def crash_at(monkeypatch, turn, publication):
 def test_a_published_engine_is_at_its_place_with_its_sidecar(site):
     site.compile(NEW)
     assert site.holds(NEW)
-    assert verify_pair(site.engine)
+    assert fault_of(site.engine) is None
 
 
 def test_the_sidecar_is_exactly_64_characters(site):
@@ -254,7 +255,7 @@ def test_cut_off_between_the_renames_the_pair_disagrees_and_the_new_is_pending(s
     publication = site.compile(NEW, upto="commit")
     crash_at(monkeypatch, 2, publication)
     assert site.pair() == (NEW, hashlib.sha256(OLD).hexdigest())
-    assert not verify_pair(site.engine)
+    assert fault_of(site.engine) is not None
     assert site.pending(NEW)
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.errors import SidecarError
-from scons_tensorrt.integrity.sidecar import read_sidecar, sidecar_of, verify_pair
+from scons_tensorrt.integrity.sidecar import read_sidecar, sidecar_of
+from scons_tensorrt.integrity.verified import fault_of
 
 BYTES = b"\x00engine\xff" * 1000
 SHA = hashlib.sha256(BYTES).hexdigest()
@@ -30,11 +31,11 @@ def test_the_sidecar_lies_beside_the_engine(tmp_path):
 
 
 def test_an_engine_with_its_sidecar_is_whole(engine):
-    assert verify_pair(engine) is True
+    assert fault_of(engine) is None
 
 
 def test_a_path_may_be_text(engine):
-    assert verify_pair(str(engine)) is True
+    assert fault_of(str(engine)) is None
 
 
 @pytest.mark.parametrize("at", [0, 1, len(BYTES) // 2, len(BYTES) - 1])
@@ -42,7 +43,7 @@ def test_one_flipped_bit_is_tampering(engine, at):
     data = bytearray(BYTES)
     data[at] ^= 1
     engine.write_bytes(data)
-    assert verify_pair(engine) is False
+    assert fault_of(engine) is not None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_one_flipped_bit_is_tampering(engine, at):
 )
 def test_other_bytes_are_tampering(engine, data):
     engine.write_bytes(data)
-    assert verify_pair(engine) is False
+    assert fault_of(engine) is not None
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
@@ -61,35 +62,35 @@ def test_a_sidecar_vouches_for_one_content_only(made, found):
         engine = Path(folder, NAME)
         sidecar_of(engine).write_text(hashlib.sha256(made).hexdigest())
         engine.write_bytes(found)
-        assert verify_pair(engine) is (made == found)
+        assert (fault_of(engine) is None) is (made == found and made != b"")
 
 
 def test_a_missing_engine_is_not_whole(engine):
     engine.unlink()
-    assert verify_pair(engine) is False
+    assert fault_of(engine) is not None
 
 
 def test_a_missing_engine_without_a_sidecar_is_not_whole_either(tmp_path):
-    assert verify_pair(tmp_path / NAME) is False
+    assert fault_of(tmp_path / NAME) is not None
 
 
 def test_a_folder_is_no_engine(engine):
     engine.unlink()
     engine.mkdir()
-    assert verify_pair(engine) is False
+    assert fault_of(engine) is not None
 
 
 def test_a_missing_sidecar_is_an_error(engine):
     sidecar_of(engine).unlink()
     with pytest.raises(SidecarError, match="sidecar missing"):
-        verify_pair(engine)
+        fault_of(engine)
 
 
 def test_a_sidecar_that_cannot_be_read_is_an_error(engine):
     sidecar_of(engine).unlink()
     sidecar_of(engine).mkdir()
     with pytest.raises(SidecarError, match="not readable"):
-        verify_pair(engine)
+        fault_of(engine)
 
 
 ALSO_READ = [
@@ -109,7 +110,7 @@ def test_the_forms_that_are_read_beside_the_plain_one(engine, text):
 def test_what_sha256sum_writes_is_read(engine):
     line = subprocess.run(["sha256sum", NAME], cwd=engine.parent, check=True, capture_output=True).stdout
     sidecar_of(engine).write_bytes(line)
-    assert verify_pair(engine) is True
+    assert fault_of(engine) is None
 
 
 MALFORMED = [
@@ -156,7 +157,7 @@ def test_the_error_names_the_sidecar(engine, data):
 def test_a_malformed_sidecar_is_not_excused_by_a_whole_engine(engine):
     sidecar_of(engine).write_text(SHA.upper())
     with pytest.raises(SidecarError):
-        verify_pair(engine)
+        fault_of(engine)
 
 
 near = st.lists(

@@ -386,7 +386,11 @@ summaries = st.builds(
         ),
         max_size=4,
     ).map(tuple),
-    st.dictionaries(st.text(max_size=8), st.integers(0, 1 << 60), max_size=4),
+    st.dictionaries(
+        st.from_regex(r"[\w/]{0,4}\w", fullmatch=True).map(lambda n: n.lstrip("/")),
+        st.integers(0, 1 << 60),
+        max_size=4,
+    ),
 )
 
 

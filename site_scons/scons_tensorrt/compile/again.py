@@ -12,7 +12,7 @@ from ..errors import EngineError
 from ..identity.runtime import Interpreter
 from ..integrity.state import StateFolder
 from .checks import check_plan
-from .job import linked_model, make_job
+from .job import fresh_log, linked_model, make_job
 from .process import Compiled, run_worker
 from .wanted import Wanted
 
@@ -28,6 +28,7 @@ def compile_again(
         state = StateFolder(Path(name) / "state", Path(name))
         there = replace(wanted, engine=Path(name) / wanted.filename)
         runtime = interpreter.runtime(wanted.hardware.signature.product)
+        fresh_log(log)
         try:
             with linked_model(there, state) as (model, _):
                 job = make_job(there, state, runtime, os.environ, model, there.engine)

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import PublishError
 from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Runtime
+from ..integrity.atomic import new_file, unlink_link
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name
 from .wanted import Wanted
@@ -79,10 +80,11 @@ def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Map
     or linked anew under the name meanwhile. Raises PublishError.
     """
     folder = state.partial(wanted.engine) / "model"
-    shutil.rmtree(folder, ignore_errors=True)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
+            unlink_link(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             name = "model.onnx"
             while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
@@ -96,6 +98,15 @@ def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Map
             where = state.relative(error.filename or state.root)
             raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
         yield folder / name, held
+
+
+def fresh_log(log: Path) -> None:
+    """An empty log. Raises PublishError."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        new_file(log).close()
+    except OSError as error:
+        raise PublishError(f"{log}: {error.strerror}; make the state folder writable") from None
 
 
 def _link(stack: contextlib.ExitStack, link: Path, path: Path) -> int:

@@ -4,10 +4,12 @@ that times kernels. Across processes, threads and users."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import inspect
 import json
 import os
+import stat
 import sys
 import threading
 import time
@@ -16,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Interrupted, LockTimeout, PublishError
+from ..identity.reading import read_small
+from ..integrity.atomic import new_file
 
 POLL_SECONDS = 0.1
+LONGEST_HOLDER = 4096  # bytes that say who holds a lock
 
 
 @contextlib.contextmanager
@@ -35,12 +40,15 @@ def engine_lock(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():  # a lock library may empty what it leads to
+            raise PublishError(f"{path} is a symbolic link; remove it")
         lock = _file_lock(path)
         _wait(path, lock, what, waiting, stopping, timeout_s)
     except OSError as error:
         raise PublishError(f"{path}: {error.strerror}; make the folder writable") from None
     try:
-        _sign(path.with_suffix(".holder"), what)
+        with contextlib.suppress(OSError), new_file(path.with_suffix(".holder")) as out:
+            out.write(_signature(what))
         yield
     finally:
         lock.release()
@@ -68,7 +76,7 @@ def gpu_lock(
         lock = _SharedLock(path)
         try:
             _wait(path, lock, what, waiting, stopping, timeout_s)
-            _sign(path, what)
+            lock.sign(_signature(what))
             yield
         finally:
             lock.release()
@@ -102,6 +110,9 @@ class _SharedLock:
             self._file = os.open(path, flags, 0o666)
             with contextlib.suppress(OSError):
                 os.fchmod(self._file, 0o666)  # the umask took the others' right to it
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            os.close(self._file)
+            raise OSError(errno.EINVAL, "not a regular file", path)
 
     def attempt(self) -> bool:
         try:
@@ -110,6 +121,12 @@ class _SharedLock:
         except BlockingIOError:
             time.sleep(POLL_SECONDS)
             return False
+
+    def sign(self, data: bytes) -> None:
+        """Say who holds it, in the file that is held and in no other that has its name by now."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, data, 0)
 
     def release(self) -> None:
         os.close(self._file)
@@ -165,23 +182,35 @@ def _wait(
             told = True
         if timeout_s is not None and time.monotonic() - began > timeout_s:
             raise LockTimeout(
-                f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)}; run again when "
-                "it is done"
+                f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)}, to release {path}: run "
+                "again when it is done, or with a longer TRT_LOCK_TIMEOUT"
             )
 
 
-def _sign(path: Path, what: str) -> None:
-    """Leave in a file who holds the lock and for what, for whoever waits."""
-    with contextlib.suppress(OSError):
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = json.dumps({"pid": os.getpid(), "since": now, "engine": what})
-        path.write_text(text, encoding="utf-8")
+def _signature(what: str) -> bytes:
+    """Who holds a lock and for what, for whoever waits."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": now, "engine": what}
+    return json.dumps(holder).encode()
 
 
 def _holder(path: Path) -> str:
+    """Who holds a lock, as it says; it may be a stranger."""
     try:
         beside = path.with_suffix(".holder")
-        said = json.loads((beside if beside.exists() else path).read_text(encoding="utf-8"))
-        return f"process {int(said['pid'])}, which compiles {said['engine']} since {said['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(read_small(beside if beside.exists() else path, LONGEST_HOLDER))
+        host = said.get("host")
+        there = "" if host in (None, os.uname().nodename) else f" on {host}"
+        return (
+            f"process {int(said['pid'])}{there}, which compiles {said['engine']} since {said['since']}"
+        )
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
         return "another process"

@@ -6,20 +6,20 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
+from ..errors import EngineBuildError, EngineError, HardwareError, SignatureError
 from ..identity.runtime import Interpreter
 from ..integrity.memo import DigestMemo
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
 from .checks import check_inputs, check_plan, stamps_of
-from .job import is_tensorrt, linked_model, make_job
+from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .locks import engine_lock, gpu_lock
 from .process import Compiled, run_worker
 from .wanted import Verdict, Wanted, judge
@@ -90,7 +90,7 @@ def _with_accuracy(receipt: Receipt, wanted: Wanted, state: StateFolder) -> Rece
     if wanted.accuracy is None or receipt.details.get("accuracy") == wanted.accuracy:
         return receipt
     receipt = replace(receipt, details={**receipt.details, "accuracy": dict(wanted.accuracy)})
-    with contextlib.suppress(OSError):  # the old figures stand
+    with contextlib.suppress(OSError, RecursionError):  # the old figures stand
         state.receipts.put(receipt)
     return receipt
 
@@ -111,7 +111,8 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     partial = publication.open()
     started = time.time()
     try:
-        with _fresh_log(log), linked_model(wanted, shop.state) as (model, held):
+        fresh_log(log)
+        with linked_model(wanted, shop.state) as (model, held):
             before = stamps_of(held)
             check_inputs(wanted, shop.memo, held)
             runtime = shop.interpreter.runtime(wanted.hardware.signature.product)
@@ -157,16 +158,6 @@ def _elsewhere(wanted: Wanted, error: EngineError, state: StateFolder) -> Signat
         f"it can be compiled only on {hardware}, and here {error}. Build it there and bring "
         f"{places} over, or name other HARDWARE="
     )
-
-
-@contextlib.contextmanager
-def _fresh_log(log: Path) -> Iterator[None]:
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
-    except OSError as error:
-        raise PublishError(f"{log}: {error.strerror}; make the state folder writable") from None
-    yield
 
 
 def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log: Path) -> Receipt:

@@ -8,6 +8,7 @@ compile asks it again under the engine's lock, and the command line asks it to e
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from ..errors import SidecarError
 from ..identity.hardware import Hardware
 from ..integrity.memo import DigestMemo
 from ..integrity.receipt import Receipt, make_key
-from ..integrity.sidecar import read_sidecar
+from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
 from ..recipe.key import differences
 from ..recipe.options import Recipe
@@ -95,7 +96,7 @@ def _of_these_bytes(wanted: Wanted, receipts: list[Receipt], memo: DigestMemo) -
     if len(receipts) == 1:
         return receipts[0]
     try:
-        digest = memo.sha256(wanted.engine)
+        digest = memo.sha256(wanted.engine, follow=False)
     except OSError:
         return None
     return next((receipt for receipt in receipts if receipt.sha256 == digest), None)
@@ -136,15 +137,20 @@ def _engine_fault(
 ) -> tuple[str, str] | None:
     engine = wanted.engine
     try:
-        size = os.stat(engine).st_size
+        found = os.lstat(engine)
+        if stat.S_ISLNK(found.st_mode):
+            return "engine_tampered", "the engine is a symbolic link, which is never followed"
+        size = found.st_size
         if size == receipt.size:
-            digest = memo.sha256(engine)
+            digest = memo.sha256(engine, follow=False)
             if digest == receipt.sha256:
                 return None
     except FileNotFoundError:
         return "engine_missing", "the engine is missing"
     except OSError as error:
         return "engine_unreadable", f"the engine is not readable ({error.strerror})"
+    if not stat.S_ISREG(found.st_mode):
+        return "engine_tampered", "the engine is not a regular file"
     other = _maker(wanted, state, size, memo)
     if other is not None:
         return "engine_other", "the engine is of another build: " + _changes(other, wanted)
@@ -164,7 +170,7 @@ def _engine_fault(
 def _maker(wanted: Wanted, state: StateFolder, size: int, memo: DigestMemo) -> Receipt | None:
     """The other receipt of this filename whose engine this is."""
     for receipt in state.receipts.all_of(wanted.filename):
-        if receipt.size == size and receipt.sha256 == memo.sha256(wanted.engine):
+        if receipt.size == size and receipt.sha256 == memo.sha256(wanted.engine, follow=False):
             return receipt
     return None
 
@@ -173,9 +179,9 @@ def _sidecar_fault(wanted: Wanted, receipt: Receipt) -> tuple[str, str] | None:
     try:
         stated = read_sidecar(wanted.engine)
     except SidecarError as error:
-        words = str(error).rpartition(": ")[2]
-        code = "sidecar_missing" if "missing" in words else "sidecar_malformed"
-        return code, words.replace("sidecar", "its sidecar is", 1)
+        words = str(error).removeprefix(f"{sidecar_of(wanted.engine)}: sidecar ")
+        code = "sidecar_missing" if words == "missing" else "sidecar_malformed"
+        return code, "its sidecar " + words if words.startswith("names") else f"its sidecar is {words}"
     if stated != receipt.sha256:
         return "sidecar_mismatch", f"its sidecar is of another engine: {stated[:12]}"
     return None

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import __version__
+from ..compile.job import fresh_log
 from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
 from ..compile.wanted import Verdict
 from ..errors import EngineBuildError, PublishError, RecipeError
-from ..integrity.atomic import sync_file, sync_folder
+from ..integrity.atomic import sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
@@ -67,8 +68,9 @@ def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, b
         if verdict.current and verdict.receipt:
             return verdict, verdict.receipt, False
         folder = state.partial(wanted.target) / "step"
-        shutil.rmtree(folder, ignore_errors=True)
         try:
+            unlink_link(folder.parent)
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             return verdict, _make(wanted, shop, folder), True
         except OSError as error:
@@ -84,8 +86,7 @@ def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, b
 
 def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     state, log = shop.state, shop.state.log(wanted.target)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_bytes(b"")
+    fresh_log(log)
     made = folder / wanted.target.name
     job = {
         "kind": wanted.kind,

@@ -131,7 +131,7 @@ def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verd
 
 def _digest(path: Path, memo: DigestMemo) -> str | None:
     try:
-        return memo.sha256(path)
+        return memo.sha256(path, follow=False)
     except OSError:
         return None
 

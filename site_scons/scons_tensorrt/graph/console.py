@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..errors import one_line
+
 EVENTS_BYTES = 8 << 20  # then the file is set aside as events.1.jsonl
 
 
@@ -57,7 +59,8 @@ class Console:
                 os.replace(events, events.with_name("events.1.jsonl"))
         except FileNotFoundError:
             pass
-        with open(events, "ab", buffering=0) as out:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(events, flags, 0o666), "ab", buffering=0) as out:
             out.write("".join(lines).encode("utf-8"))
 
 
@@ -67,7 +70,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     try:
-        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.write(one_line(text).encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

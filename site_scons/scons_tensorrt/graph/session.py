@@ -103,8 +103,7 @@ class Session:
 
     def _use(self, env: Any) -> None:
         self.state = StateFolder(Path(settings.state_dir(env, self.top)), self.top)
-        shared = not self.state.root.is_relative_to(self.top)  # by several trees, then by whole paths
-        near = Path("/") if shared else self.top
+        near = self.top if self.state.inside else Path("/")  # several trees share it: by whole paths
         self.memo = DigestMemo(self.state.digests, near, settings.verify_full(env))
         self._devices = Remembered(self.state.root / "host.json")
 
@@ -205,7 +204,7 @@ class Session:
         data = self.memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json())
         try:
             return OnnxSummary.from_json(data)
-        except (TypeError, ValueError, LookupError, AttributeError):  # a damaged memo
+        except ValueError:  # a damaged memo
             return read_onnx(onnx)
 
     def summary_if_there(self, node: Any) -> OnnxSummary | None:
@@ -252,7 +251,7 @@ class Session:
         """The external data that a model was last known to have; asks the memo alone."""
         try:
             return list(OnnxSummary.from_json(self.memo.last_fact(onnx, _ONNX_FACT)).external)
-        except (TypeError, ValueError, LookupError, AttributeError):
+        except ValueError:
             return []
 
     # What becomes of engines.
@@ -264,8 +263,19 @@ class Session:
             return
         if not self._told:
             gc.freeze()  # the graph is read: it lives as long as the run, too
+            self._warn()
         self._told.add(hardware)
         self.report.hardware(hardware)
+
+    def _warn(self) -> None:
+        """Once a run: whoever may write here decides what is reused."""
+        places = self.state.writable_by_all(*sorted({e.path.parent for e in self.engines}))
+        if places:
+            names = ", ".join(f"{self.state.relative(place)}/" for place in places)
+            self.report.console.line(
+                f"engines: every user of this machine may write to {names} and so decide what is "
+                "reused; run chmod o-w on that"
+            )
 
     def tidy(self, engine: Declared) -> None:
         """Remove what a killed compile of an engine that is current left behind."""
@@ -345,7 +355,9 @@ class Session:
             say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
 
     def _save_declared(self) -> None:
-        data = {"schema": 1, "engines": [engine.to_json() for engine in self.engines]}
+        # The tree as seen from the state folder: one that lies in its tree may move with it.
+        top = os.path.relpath(self.top, self.state.root) if self.state.inside else str(self.top)
+        data = {"schema": 1, "top": top, "engines": [engine.to_json() for engine in self.engines]}
         text = (json.dumps(data, sort_keys=True) + "\n").encode("utf-8")
         try:
             if self.state.declared.read_bytes() == text:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".sha256"
 MODEL_LENGTH = 64
+LONGEST = 255  # characters of a name that a message repeats
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")
 PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
 
@@ -80,7 +81,8 @@ class EngineFilename:
         try:
             return cls._parse(name)
         except EngineFilenameError as error:
-            raise EngineFilenameError(f"{name!r} is not an engine's filename: {error}") from None
+            shown, why = repr(name[:LONGEST]), str(error)[: 2 * LONGEST]
+            raise EngineFilenameError(f"{shown} is not an engine's filename: {why}") from None
 
     @classmethod
     def _parse(cls, name: str) -> EngineFilename:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 from ..errors import HardwareError
 from .filename import PRODUCTS
 from .host import Host
+from .reading import read_small
 from .remember import Remembered
 from .runtime import Runtime
 from .signature import SCHEMA, HardwareSignature, check_fields
@@ -28,6 +30,7 @@ from .signature import SCHEMA, HardwareSignature, check_fields
 RTX_PORTABLE = (80, 86, 89, 120, 121)
 RTX_SINGLE = (75, *RTX_PORTABLE)
 BUILT_IN = ("rtx_portable", *(f"rtx_sm{sm}" for sm in RTX_SINGLE))
+LARGEST = 1 << 20  # bytes of a hardware file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -161,7 +164,7 @@ def _named(named: str, top: Path, runtime: Callable[[str], Runtime], host: Host)
         raise HardwareError(f"HARDWARE={named}: one kind of hardware a run; name one")
     is_path = "/" in named or named.endswith(".json")
     path = (top / named) if is_path else (top / "hardware" / f"{named}.json")
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path's, no error for a name that is too long
         return Hardware(_folder(path.stem), load(path, runtime, host), f"HARDWARE={named}")
     if not is_path and named in BUILT_IN:
         signature = _built_in(named, runtime("tensorrt_rtx"))
@@ -179,7 +182,7 @@ def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None
     """
     host = host or Host()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_small(path, LARGEST).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise HardwareError(f"{path}: not readable as JSON ({error})") from None
     check_fields(data, str(path))

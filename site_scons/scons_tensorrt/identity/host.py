@@ -159,20 +159,31 @@ def _ask_driver() -> list[dict[str, Any]]:
         raise HardwareError(_unusable(f"it did not answer within {PROBE_SECONDS} s")) from None
     except (OSError, ValueError) as error:
         raise HardwareError(_unusable(str(error))) from None
-    if "error" in answer:
+    if isinstance(answer, dict) and "error" in answer:
         raise HardwareError(_unusable(answer["error"]))
-    if not _are_devices(answer.get("devices")):
+    devices = answer.get("devices") if isinstance(answer, dict) else None
+    if not _are_devices(devices):
         raise HardwareError(_unusable("its answer is not one"))
-    return list(answer["devices"])
+    return list(devices or ())
 
 
 def _are_devices(answer: Any) -> bool:
-    fields = ("compute_capability", "gpu_name", "memory_bytes", "uuid", *GPU_NUMBERS)
+    return isinstance(answer, list) and bool(answer) and all(map(_is_device, answer))
+
+
+def _is_device(device: Any) -> bool:
+    """Whether it has the fields that `cuda.devices` tells; the UUID names a lock file."""
     return (
-        isinstance(answer, list)
-        and bool(answer)
-        and all(isinstance(device, dict) and all(f in device for f in fields) for device in answer)
+        isinstance(device, dict)
+        and all(isinstance(device.get(name), int) for name in ("memory_bytes", *GPU_NUMBERS))
+        and isinstance(device.get("gpu_name"), str)
+        and _matches(r"[0-9]{1,2}\.[0-9]", device.get("compute_capability"))
+        and _matches(r"[0-9A-Za-z-]{1,64}", device.get("uuid"))
     )
+
+
+def _matches(form: str, text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(form, text) is not None
 
 
 def _unusable(cause: str) -> str:

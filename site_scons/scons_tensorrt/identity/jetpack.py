@@ -21,7 +21,7 @@ RANGES = (
     ((38, 4, 0), (38, 4, 999), "7.1"),
     ((39, 2, 0), (39, 2, 999), "7.2"),
 )
-_RELEASE = r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)"
+_RELEASE = r"R(\d{1,6})\s*\(release\),\s*REVISION:\s*(\d{1,6}(?:\.\d{1,6})*)"
 
 
 def l4t_release(text: str) -> str:
@@ -34,7 +34,8 @@ def l4t_release(text: str) -> str:
 
 def jetpack(release: str) -> str:
     """JetPack's major.minor for an L4T release such as '36.4.3'. Raises HardwareError."""
-    parts = tuple(int(part) for part in release.split("."))
+    numbers = release.split(".") if re.fullmatch(r"\d{1,6}(\.\d{1,6})*", release) else []
+    parts = tuple(int(number) for number in numbers)
     padded = (*parts, 0, 0, 0)[:3]
     for first, last, version in RANGES:
         if first <= padded <= last:

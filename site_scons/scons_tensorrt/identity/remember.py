@@ -10,6 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .reading import read_small
+
+LARGEST = 4 << 20  # bytes of an answer
+
 
 class Remembered:
     """path: the file, or None to remember nothing."""
@@ -26,7 +30,7 @@ class Remembered:
         if self._path is None:
             return None, None
         try:
-            saved = json.loads(self._path.read_text(encoding="utf-8"))
+            saved = json.loads(read_small(self._path, LARGEST))
             return saved["stamp"], saved["answer"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None, None
@@ -40,6 +44,8 @@ class Remembered:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        temporary.write_text(self._unsaved, encoding="utf-8")
+        temporary.unlink(missing_ok=True)  # whatever stands there is not written through
+        with open(temporary, "x", encoding="utf-8") as out:
+            out.write(self._unsaved)
         os.replace(temporary, self._path)
         self._unsaved = None

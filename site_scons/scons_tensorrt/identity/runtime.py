@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,8 +89,10 @@ class Interpreter:
                 check=True,
             )
             found = json.loads(done.stdout)
+            if not _is_answer(found):
+                raise ValueError("what it answered is of another form")
             stamp = _stamp(self.python, found["path"])
-        except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+        except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
             raise HardwareError(
                 f"TRT_PYTHON={self.python}: this interpreter did not answer "
                 f"({_cause(error)}); name a Python 3.10 or later that has TensorRT"
@@ -99,10 +102,9 @@ class Interpreter:
 
     def _remembered(self) -> dict[str, Any] | None:
         stamp, answer = self._memo.get()
-        try:
-            return dict(answer) if stamp == _stamp(self.python, answer["path"]) else None
-        except (KeyError, TypeError, ValueError):
-            return None
+        if _is_answer(answer) and stamp == _stamp(self.python, answer["path"]):
+            return dict(answer)
+        return None
 
 
 def _resolve(python: str | None) -> str:
@@ -112,6 +114,21 @@ def _resolve(python: str | None) -> str:
     if not found:
         raise HardwareError(f"TRT_PYTHON={python}: no such program; name a Python that has TensorRT")
     return os.path.abspath(found)
+
+
+def _is_answer(found: Any) -> bool:
+    """Whether this is what `installed.answer` says, as it says it."""
+    try:
+        texts = [
+            t for v in found["products"].values() for t in (v["version"], v["folder"], v["cuda"] or "")
+        ]
+        return (
+            isinstance(found["path"], list)
+            and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}\..*", found["python"]) is not None
+            and all(isinstance(text, str) and "\0" not in text for text in (*found["path"], *texts))
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
 
 
 def _stamp(python: str, path: list[str]) -> list[Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,12 +144,13 @@ def check_fields(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise HardwareError(f"{where}: not a JSON object; write one with `probe --json`")
     if data.get("schema") != SCHEMA:
-        raise HardwareError(f"{where}: schema {data.get('schema')!r}, this version reads {SCHEMA}")
+        schema = reprlib.repr(data.get("schema"))
+        raise HardwareError(f"{where}: schema {schema}, this version reads {SCHEMA}")
     known = {*HARD, *DEVICE_CLASS, *FILENAME_ONLY, "recorded"}
     fields = {k: v for k, v in data.items() if k not in ("schema", "source")}
     unknown = sorted(set(fields) - known)
     if unknown:
-        raise HardwareError(f"{where}: unknown field {unknown[0]!r}; known: {sorted(known)}")
+        raise HardwareError(f"{where}: unknown field {reprlib.repr(unknown[0])}; known: {sorted(known)}")
     for name, value in fields.items():
         _check_type(name, value, where)
     if "architectures" in fields:
@@ -173,7 +175,7 @@ def _checked(data: Any, where: str) -> dict[str, Any]:
 
 def _check_type(name: str, value: Any, where: str) -> None:
     def fail(wanted: str) -> None:
-        raise HardwareError(f"{where}: {name} is {value!r}, not {wanted}")
+        raise HardwareError(f"{where}: {name} is {reprlib.repr(value)}, not {wanted}")
 
     if name in _TEXT and not (isinstance(value, str) and value):
         fail("text")
@@ -181,8 +183,10 @@ def _check_type(name: str, value: Any, where: str) -> None:
         fail("a positive number")
     if name == "integrated" and not isinstance(value, bool):
         fail("true or false")
-    if name == "recorded" and not isinstance(value, dict):
-        fail("an object")
+    if name == "recorded" and not (
+        isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    ):
+        fail("an object of texts")
     if name == "architectures" and not (
         isinstance(value, (list, tuple))
         and value
@@ -194,7 +198,7 @@ def _check_type(name: str, value: Any, where: str) -> None:
         fail(f"one of {sorted(PRODUCTS)}")
     if name in ("jetpack", "cuda", "runtime_version"):
         parts = value.split(".") if isinstance(value, str) else []
-        if len(parts) < 2 or not all(part.isdecimal() and part.isascii() for part in parts):
+        if len(parts) < 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
             fail("a version such as 10.3.0.30 or 6.2")
     if name == "compute_capability" and not _CAPABILITY.fullmatch(value):
         fail('a compute capability such as "8.7"')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync_folder(folder: Path) -> None:
@@ -17,22 +18,38 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the bytes of `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace `path` by `data`. durable: also against a power cut (fsync of file and folder).
+def new_file(path: Path, mode: int = 0o666) -> BinaryIO:
+    """A new, empty file under this name, to be written; never through a link that stood there.
+    Raises OSError."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, mode), "wb")
+
+
+def unlink_link(path: Path) -> None:
+    """Remove a link that stands where a folder of ours belongs: what is swept there would be gone
+    elsewhere. Raises OSError."""
+    if path.is_symlink():
+        path.unlink()
+
+
+def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o666) -> None:
+    """Replace `path` by `data`. durable: also against a power cut (fsync of file and folder); mode:
+    of a new file, less the umask.
 
     Raises OSError; then `path` is untouched and no temporary is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(data):x}.tmp")
     try:
-        with open(temporary, "wb") as out:
+        with new_file(temporary, mode) as out:
             out.write(data)
             out.flush()
             if durable:

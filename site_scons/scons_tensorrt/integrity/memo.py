@@ -4,6 +4,9 @@ An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's 
 believed while {device, inode, size, mtime, ctime} are the same: a tamper that restores the
 mtime still changes the ctime.
 
+The memo is believed when it is this user's own, or root's, and nobody else can write it: whoever
+can would bless a tampered engine.
+
 Git's racy rule: bytes may change twice within one tick of the filesystem's clock, so what
 is hashed so soon after its ctime is told but not remembered. Blind, as any stat memo is, to
 bit rot and to a clock set back: `full` hashes everything.
@@ -12,30 +15,42 @@ bit rot and to a clock set back: `full` hashes everything.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..identity.reading import open_file
 from .atomic import write_atomic
 
 SCHEMA = 1
 FINE_TICK_NS = 100_000_000  # kernels tick at 1 to 10 ms
 COARSE_TICK_NS = 2_100_000_000  # FAT and old NFS keep whole seconds, FAT only even ones
 BLOCK = 1 << 20
+LARGEST = 64 << 20  # bytes of a memo: some 200,000 files
+MINE_ALONE = 0o600
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Hex sha256 of a file's bytes, in constant memory. Raises OSError."""
-    digest = hashlib.sha256()
+def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
+    """Hex sha256 of a regular file's bytes, in constant memory. Raises OSError."""
+    with open_file(path, follow) as source:
+        return sha256_of(source)[0]
+
+
+def sha256_of(source: io.FileIO, begun: bytes = b"") -> tuple[str, int]:
+    """Hex sha256 and size of what is still to be read, after what was. Raises OSError."""
+    digest, size = hashlib.sha256(begun), len(begun)
     buffer = bytearray(BLOCK)
     view = memoryview(buffer)
-    with open(path, "rb", buffering=0) as source:
-        while count := source.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()
+    while count := source.readinto(buffer):
+        digest.update(view[:count])
+        size += count
+    return digest.hexdigest(), size
 
 
 class DigestMemo:
@@ -52,16 +67,17 @@ class DigestMemo:
         self._changed: set[str] = set()
         self._entries: dict[str, dict[str, Any]] = _load(path)
 
-    def sha256(self, path: str | os.PathLike[str]) -> str:
-        """Hex sha256 of a file, from the memo where its stat is unchanged. Raises OSError."""
+    def sha256(self, path: str | os.PathLike[str], follow: bool = True) -> str:
+        """Hex sha256 of a file, from the memo where its stat is unchanged. follow: as `open_file`.
+        Raises OSError."""
         name = self._name(path)
-        stamp = _stamp(os.stat(path))
+        stamp = _stamp(os.stat(path, follow_symlinks=follow))
         entry = self._entries.get(name)
         if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
             return str(entry["sha256"])
         now = time.time_ns()
-        digest = sha256_file(path)
-        after = _stamp(os.stat(path))
+        digest = sha256_file(path, follow)
+        after = _stamp(os.stat(path, follow_symlinks=follow))
         facts = entry["facts"] if entry and entry["sha256"] == digest else {}
         if after == stamp and not _racy(stamp, now):
             self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
@@ -124,7 +140,7 @@ class DigestMemo:
             else:
                 entries.pop(name, None)
         text = json.dumps({"schema": SCHEMA, "files": entries}, separators=(",", ":"))
-        write_atomic(self._path, text.encode("utf-8"), durable=False)
+        write_atomic(self._path, text.encode("utf-8"), durable=False, mode=MINE_ALONE)
         self._changed.clear()
 
     def _name(self, path: str | os.PathLike[str]) -> str:
@@ -145,16 +161,20 @@ def _racy(stamp: list[int], hashed_at_ns: int) -> bool:
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a memo file; damaged ones, and a damaged file, count as unknown."""
+    """The entries of a memo file; a damaged one, or one that others can write, tells nothing."""
     try:
-        saved = json.loads(path.read_bytes())
+        with open_file(path) as source:
+            stat = os.fstat(source.fileno())
+            if stat.st_uid not in (os.geteuid(), 0) or stat.st_mode & 0o022 or stat.st_size > LARGEST:
+                return {}
+            saved = json.loads(source.readall())
         if saved["schema"] != SCHEMA:
             return {}
         return {
             name: entry
             for name, entry in saved["files"].items()
             if isinstance(entry["stat"], list)
-            and isinstance(entry["sha256"], str)
+            and _DIGEST.fullmatch(entry["sha256"])
             and isinstance(entry["facts"], dict)
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -11,6 +11,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ..identity.filename import PRODUCTS, EngineFilename
+from ..identity.reading import open_file
+
 RTX_MAGIC = b"vtrt"
 TENSORRT_MAGIC = b"ftrt"
 HEADER_BYTES = 64
@@ -29,7 +32,7 @@ class PlanHeader:
 
 def read_header(path: str | os.PathLike[str]) -> PlanHeader:
     """The header of a plan file. Raises OSError."""
-    with open(path, "rb") as source:
+    with open_file(path, follow=False) as source:
         return parse_header(source.read(HEADER_BYTES))
 
 
@@ -54,15 +57,32 @@ def parse_header(data: bytes) -> PlanHeader:
 
 
 def why_not_whole(path: str | os.PathLike[str]) -> str | None:
-    """Why the file cannot be a whole plan, as far as its header tells; None when it may be one."""
-    size = os.stat(path).st_size
+    """Why the file cannot be a whole plan, as far as its header tells; None when it may be one.
+    Raises OSError."""
+    with open_file(path, follow=False) as source:
+        return cut_short(source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size)
+
+
+def cut_short(data: bytes, size: int) -> str | None:
+    """Why `size` bytes that begin with `data` (HEADER_BYTES of them) cannot be a whole plan."""
     if size == 0:
         return "it is empty"
-    with open(path, "rb") as source:
-        data = source.read(HEADER_BYTES)
     if len(data) < HEADER_BYTES and data[:4] == RTX_MAGIC:
         return f"it ends inside its header, after {len(data)} bytes"
     header = parse_header(data)
     if header.size is not None and header.size != size:
         return f"it has {size} bytes where its header promises {header.size}"
+    return None
+
+
+def why_not_named(header: PlanHeader, name: EngineFilename) -> str | None:
+    """How a plan's header contradicts its filename, as far as it tells; None when it does not."""
+    if header.product is None:
+        return None
+    if not name.runtime.startswith(PRODUCTS[header.product]):
+        return f"it is a plan of {header.product}, and its name says {name.runtime}"
+    found = header.architectures
+    if found and (min(found) < name.sm if name.plus else found != (name.sm,)):
+        listed, plus = ", ".join(map(str, found)), "plus" * name.plus
+        return f"its plan is for SM {listed}, and its name says sm{name.sm}{plus}"
     return None

@@ -13,7 +13,8 @@ pair that disagrees is never reused.
 
 Temporaries lie in the state folder where a rename from there reaches the engine's folder
 (tried, because a bind mount has the same device number and still refuses), else beside the
-engine as dotfiles.
+engine as dotfiles. Nothing is written, hashed or removed through a link that stands under one of
+these names.
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
 from ..errors import PublishError
-from .atomic import sync_file, sync_folder
+from ..identity.reading import open_file
+from .atomic import new_file, sync_file, sync_folder, unlink_link
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
 from .sidecar import sidecar_of
 from .state import StateFolder, hash_of
+
+_OURS = r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)"  # what a sweep may remove
 
 
 class Publication:
@@ -58,10 +63,11 @@ class Publication:
         """
         try:
             self._engine.parent.mkdir(parents=True, exist_ok=True)
+            unlink_link(self._places[0][0].parent)
             self._places[0][0].parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             place = self._places[0] if self._renames() else self._places[1]
-            place[0].touch()  # a folder that cannot be written shall say so before the compile
+            new_file(place[0]).close()  # a folder that cannot be written says so before the compile
         except OSError as error:
             raise self._error(error) from None
         self._places = (place,)
@@ -72,7 +78,7 @@ class Publication:
         engine, sidecar = self._places[0]
         try:
             sync_file(engine)
-            with open(sidecar, "wb") as out:
+            with new_file(sidecar) as out:
                 out.write(receipt.sha256.encode("ascii"))
                 out.flush()
                 os.fsync(out.fileno())
@@ -126,6 +132,7 @@ class Publication:
     def sweep(self) -> None:
         """Remove this engine's temporaries that are of no more use: those that no receipt vouches
         for, and, of an engine that is in its place, its own. Raises OSError."""
+        unlink_link(self._state.partial(self._engine))
         self._sweep()
         for place in self._places:
             for path in place:
@@ -134,17 +141,19 @@ class Publication:
         self._tidy()
 
     def _sweep(self) -> None:
-        slot = self._slot
-        inside = [(p, p.stem) for p in self._state.partial(self._engine).glob("*.*")]
-        beside = [(p, p.name.split(".")[2]) for p in self._engine.parent.glob(f".{slot}.*.partial")]
-        for path, key in inside + beside:
-            if not self._state.receipts.knows(self._engine.name, key):
-                path.unlink(missing_ok=True)
+        dot = re.escape(f".{self._slot}.")
+        inside = (self._state.partial(self._engine), re.compile(_OURS))
+        beside = (self._engine.parent, re.compile(rf"{dot}{_OURS}\.partial"))
+        for folder, ours in (inside, beside):
+            for path in folder.glob("*.*"):
+                key = ours.fullmatch(path.name)
+                if key and not self._state.receipts.knows(self._engine.name, key[1]):
+                    path.unlink(missing_ok=True)
 
     def _renames(self) -> bool:
         probe = self._places[0][0].with_name(f"probe.{os.getpid()}")
         there = self._engine.with_name(f".{self._slot}.{probe.name}.partial")
-        probe.touch()
+        new_file(probe).close()
         try:
             os.replace(probe, there)
             there.unlink()
@@ -164,13 +173,14 @@ class Publication:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_bytes()[:65].decode("ascii", "replace")
+        with open_file(path, follow=False) as source:
+            return source.read(65).decode("ascii", "replace")
     except OSError:
         return None
 
 
 def _is(path: Path, receipt: Receipt) -> bool:
     try:
-        return path.stat().st_size == receipt.size and sha256_file(path) == receipt.sha256
+        return path.lstat().st_size == receipt.size and sha256_file(path, False) == receipt.sha256
     except OSError:
         return False

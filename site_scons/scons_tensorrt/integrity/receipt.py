@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,12 @@ from typing import Any
 
 from ..errors import ReceiptError
 from ..identity.filename import SUFFIX
+from ..identity.reading import read_small
 from .atomic import write_atomic
 
 SCHEMA = 1
+LARGEST = 16 << 20  # bytes of a receipt
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
@@ -72,7 +76,9 @@ class Receipt:
             ingredients = fields.pop("ingredients")
             if make_key(filename, ingredients) != key:
                 raise ReceiptError("its key is not that of its ingredients")
-            if not (isinstance(sha256, str) and len(sha256) == 64 and isinstance(size, int)):
+            if not all(isinstance(text, str) for text in (filename, *ingredients.values())):
+                raise ReceiptError("an ingredient that is not text")
+            if not (_DIGEST.fullmatch(sha256) and type(size) is int and size >= 0):
                 raise ReceiptError("no sha256 or size")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError(f"damaged ({type(error).__name__})") from None
@@ -136,7 +142,6 @@ def _age(path: str) -> int:
 
 def _read(path: str) -> Receipt | None:
     try:
-        with open(path, "rb") as source:
-            return Receipt.load(source.read())
+        return Receipt.load(read_small(path, LARGEST))
     except (OSError, ReceiptError):
         return None

@@ -1,7 +1,8 @@
 """The sidecar: `<engine>.sha256`, exactly 64 lowercase hex characters and nothing else.
 
 That form is all the onboard loader of the lineage reads. The reader here also takes a
-trailing newline and the line that `sha256sum` writes, if it names this engine.
+trailing newline and the line that `sha256sum` writes, if it names this engine. A symbolic link is
+no sidecar.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ..errors import SidecarError
 from ..identity.filename import SIDECAR_SUFFIX
-from .memo import sha256_file
+from ..identity.reading import open_file
 
 _FORM = re.compile(rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?")
 _LONGEST = 4096
@@ -27,7 +28,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> str:
     """The sha256 that an engine's sidecar states. Raises SidecarError."""
     path = os.fspath(engine) + SIDECAR_SUFFIX
     try:
-        with open(path, "rb", buffering=0) as source:
+        with open_file(path, follow=False) as source:
             data = source.read(_LONGEST + 1) or b""
     except FileNotFoundError:
         raise SidecarError(f"{path}: sidecar missing") from None
@@ -42,14 +43,3 @@ def read_sidecar(engine: str | os.PathLike[str]) -> str:
         other = found[2].decode("utf-8", "replace")
         raise SidecarError(f"{path}: sidecar names another file, {other!r}")
     return found[1].decode("ascii")
-
-
-def verify_pair(engine: str | os.PathLike[str]) -> bool:
-    """Whether the engine's bytes are those its sidecar states.
-
-    A missing engine is False; raises SidecarError for a missing or malformed sidecar, and
-    OSError for an engine that cannot be read.
-    """
-    if not os.path.isfile(engine):
-        return False
-    return read_sidecar(engine) == sha256_file(engine)

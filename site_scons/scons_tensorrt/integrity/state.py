@@ -5,7 +5,7 @@ partial/       engines on their way to their place
 locks/  logs/  one file an engine
 digests.json   the digest memo
 events.jsonl   what happened, one JSON object a line
-declared.json  what the last run declared
+declared.json  what the last run declared; declared/ where several trees share the folder
 onnx/          ONNX files made for engines, and the figures of accuracy gates
 interpreters/  what foreign interpreters answered
 """
@@ -43,14 +43,20 @@ class StateFolder:
         return self.root / "events.jsonl"
 
     @property
+    def inside(self) -> bool:
+        """Whether it lies in its tree and moves with it; one outside may be shared by several."""
+        return self.root.is_relative_to(self.top)
+
+    @property
     def declared(self) -> Path:
-        return self.root / "declared.json"
+        """What the last run declared; in a state folder outside, each tree has its own."""
+        name = "declared.json" if self.inside else f"declared/{hash_of(self.top)}.json"
+        return self.root / name
 
     @property
     def onnx(self) -> Path:
         """Where intermediate ONNX files are; in a state folder outside, each tree has its own."""
-        inside = self.root.is_relative_to(self.top)
-        return self.root / "onnx" if inside else self.root / "onnx" / hash_of(self.top)
+        return self.root / "onnx" if self.inside else self.root / "onnx" / hash_of(self.top)
 
     def slot(self, engine: Path) -> str:
         """A short name for one engine's place.
@@ -58,8 +64,7 @@ class StateFolder:
         The same in every clone that carries its own state folder with it; in a state folder
         outside, which two trees may share, each tree has its own.
         """
-        inside = self.root.is_relative_to(self.top)
-        place = self.relative(engine) if inside else os.path.abspath(engine)
+        place = self.relative(engine) if self.inside else os.path.abspath(engine)
         return hash_of(place)
 
     def lock(self, engine: Path) -> Path:
@@ -82,6 +87,17 @@ class StateFolder:
     @cached_property
     def _prefix(self) -> str:
         return f"{self.top}{os.sep}"
+
+    def writable_by_all(self, *more: Path) -> list[Path]:
+        """Of the state folder and others: those that every user of this machine may write to."""
+        return [folder for folder in (self.root, *more) if _mode(folder) & 0o002]
+
+
+def _mode(folder: Path) -> int:
+    try:
+        return folder.stat().st_mode
+    except OSError:
+        return 0
 
 
 def hash_of(path: str | os.PathLike[str]) -> str:

@@ -3,20 +3,24 @@
 Inputs with their shapes, and the external-data files. The walk jumps over tensors' bytes, so
 that a model of gigabytes costs milliseconds and no memory, and it needs no onnx package.
 Field numbers: onnx.proto3 of the ONNX project.
+
+The file may be anybody's. Numbers and tags are cut to their bits as protobuf cuts them, and what
+two readers of protobuf would join differently is refused: the compiler must find no external data
+that was not found here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import RecipeError
+from ..identity.reading import open_file
 
 # Which fields of a message hold which messages. Whatever is not named is jumped over.
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
@@ -27,17 +31,25 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "values", 2: "tensor"},
-    "values": {13: "entry"},
-    "tensor": {13: "entry"},
     "input": {2: "type"},
     "type": {1: "tensor_type"},
     "tensor_type": {2: "shape"},
     "shape": {1: "dim"},
     "dim": {},
 }
+# Fields that hold one message at most: protobuf joins a second one to the first.
+_SINGLE = {("attribute", 5), ("attribute", 22), ("sparse", 1), ("sparse", 2)}
 _QUANTIZERS = (b"QuantizeLinear", b"DequantizeLinear", b"DynamicQuantizeLinear")
 _DEEPEST = 200
+_MOST_NUMBERS = 1 << 25  # read of one file: some twenty seconds, and a hundred times any real model
+_MOST_FILES = 1 << 16
+_LONGEST_TEXT = 1 << 20
+_SMALL = 16 << 20  # a file that is read at once
+_BLOCK = 1 << 16
+_MANY = 1 << 62  # elements, and whatever is more
+_INT32, _INT64 = (1 << 32) - 1, (1 << 64) - 1
 _DYNAMIC = -1
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,23 @@ class OnnxSummary:
 
     @classmethod
     def from_json(cls, data: Any) -> OnnxSummary:
-        inputs = tuple(OnnxInput(n, None if s is None else tuple(s), int(t)) for n, s, t in data[0])
-        return cls(inputs, dict(data[1]), {int(t): int(n) for t, n in data[2]}, bool(data[3]))
+        """Raises ValueError for what `to_json` did not write."""
+        try:
+            inputs = tuple(
+                OnnxInput(_a(str, n), None if s is None else tuple(_a(int, d) for d in s), _a(int, t))
+                for n, s, t in data[0]
+            )
+            external = {_inside_folder(name): _a(int, least) for name, least in data[1].items()}
+            elements = {_a(int, t): _a(int, n) for t, n in data[2]}
+            return cls(inputs, external, elements, _a(bool, data[3]))
+        except (TypeError, LookupError, AttributeError, RecipeError) as error:
+            raise ValueError(f"not a summary: {error}") from None
+
+
+def _a(kind: type[_T], value: Any) -> _T:
+    if type(value) is not kind:
+        raise ValueError(f"not a summary: {kind.__name__} expected")
+    return value
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
@@ -87,11 +114,11 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
     what the user calls the file.
     """
     try:
-        with open(path, "rb") as source:
-            if os.fstat(source.fileno()).st_size == 0:
+        with open_file(path) as source:
+            size = os.fstat(source.fileno()).st_size
+            if size == 0:
                 raise RecipeError("the file is empty; export the model again")
-            with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _summarise(data)
+            return _summarise(source.readall() if size <= _SMALL else _Window(source.fileno(), size))
     except OSError as error:
         raise RecipeError(f"{error.strerror}; check the path") from None
 
@@ -109,23 +136,49 @@ def _summarise(data: Any) -> OnnxSummary:
     if not (walk.ir_version and walk.has_graph):
         raise RecipeError("not an ONNX model (it has no ir_version or no graph); export it again")
     for location in walk.external:
-        _check_location(location)
+        _inside_folder(location)
     inputs = (i for i in walk.inputs if i.name not in walk.initializers)
     external = dict(sorted(walk.external.items()))
     return OnnxSummary(tuple(inputs), external, walk.elements, walk.quantized)
 
 
-def _check_location(location: str) -> None:
+def _inside_folder(location: str) -> str:
+    """The location, if it is one of a file below the model's folder. Raises RecipeError."""
     parts = PurePosixPath(location)
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in location:
         raise RecipeError(
-            f"its external data {location!r} lies outside its folder; save the model with the "
+            f"its external data {location[:200]!r} lies outside its folder; save the model with the "
             "data beside it"
         )
+    if len(location) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts.parts):
+        raise RecipeError(
+            f"its external data {location[:32]!r}… has a name that no file can have; save the model "
+            "with another"
+        )
+    return location
 
 
 class _Malformed(Exception):
     pass
+
+
+class _Window:
+    """A large file's bytes, read as they are asked for. Not mapped: where another process cuts a
+    file short, touching its map kills this one."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor, self._size = descriptor, size
+        self._start, self._data = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return os.pread(self._descriptor, at.stop - at.start, at.start)
+        if not 0 <= at - self._start < len(self._data):
+            self._start, self._data = at, os.pread(self._descriptor, _BLOCK, at)
+        return self._data[at - self._start]
 
 
 def _number(text: str | None) -> int:
@@ -133,7 +186,8 @@ def _number(text: str | None) -> int:
 
 
 class _Walk:
-    """One pass over the messages of a model, nested ones kept on a stack of our own."""
+    """One pass over the messages of a model, in the file's order. What is held is the way down to
+    the message that is read, and what is looked for."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -144,61 +198,74 @@ class _Walk:
         self.external: dict[str, int] = {}
         self.elements: dict[int, int] = {}
         self.quantized = False
+        self._left = _MOST_NUMBERS
 
     @property
     def inputs(self) -> list[OnnxInput]:
         return [self._found[start] for start in sorted(self._found)]
 
     def run(self) -> None:
-        stack: list[tuple[int, int, str, int]] = [(0, len(self._data), "model", 0)]
+        stack = [("model", self._fields(0, len(self._data)), set[int]())]
         while stack:
-            start, end, kind, depth = stack.pop()
-            if depth > _DEEPEST:
-                raise _Malformed(f"nested deeper than {_DEEPEST}")
-            if kind == "input":
-                if depth == 2:  # of the main graph; a subgraph's inputs are its own affair
-                    self._found[start] = self._input(start, end)
-                continue
-            self._message(start, end, kind, depth, stack)
+            kind, fields, seen = stack[-1]
+            for field, value, at, after in fields:
+                child = _MESSAGES[kind].get(field) if at >= 0 else None
+                if child is None:
+                    self._note(kind, field, value, at, after)
+                    continue
+                if (kind, field) in _SINGLE:
+                    if field in seen:
+                        raise _Malformed(f"a second part of one tensor at byte {at}")
+                    seen.add(field)
+                if len(stack) > _DEEPEST:
+                    raise _Malformed(f"nested deeper than {_DEEPEST}")
+                if child in ("tensor", "values"):
+                    # An initializer of the main graph; a sparse one goes by the name of its values.
+                    self._tensor(at, after, (child, len(stack)) in (("tensor", 2), ("values", 3)))
+                elif child == "input":
+                    if len(stack) == 2:  # of the main graph; a subgraph's inputs are its own affair
+                        self._found[at] = self._input(at, after)
+                else:
+                    self.has_graph |= kind == "model" and child == "graph"
+                    stack.append((child, self._fields(at, after), set()))
+                    break
+            else:
+                stack.pop()
 
-    def _message(
-        self, start: int, end: int, kind: str, depth: int, stack: list[tuple[int, int, str, int]]
-    ) -> None:
-        children = _MESSAGES[kind]
-        strings: dict[int, str] = {}
+    def _note(self, kind: str, field: int, value: int, at: int, after: int) -> None:
+        if kind == "model" and field == 1 and at < 0:
+            self.ir_version = value
+        elif kind == "node" and field == 4 and at >= 0 and after - at < 64:
+            self.quantized |= bytes(self._data[at:after]) in _QUANTIZERS
+
+    def _tensor(self, start: int, end: int, is_initializer: bool) -> None:
         entries: dict[str, str] = {}
-        is_external, tensor = False, kind in ("tensor", "values")
-        count, dtype = 1, 0
+        name: str | None = None
+        is_external, count, dtype = False, 1, 0
         for field, value, at, after in self._fields(start, end):
             if at < 0:
-                if kind == "model" and field == 1:
-                    self.ir_version = value
-                if tensor:
-                    is_external |= field == 14 and value == 1
-                    count *= value if field == 1 else 1
-                    dtype = value if field == 2 else dtype
-                continue
-            child = children.get(field)
-            if child == "entry":
-                entries.update([self._entry(at, after)])
-            elif child:
-                stack.append((at, after, child, depth + 1))
-                self.has_graph |= kind == "model" and child == "graph"
-            elif tensor and field == 8:
-                strings[field] = self._text(at, after)
-            elif tensor and field == 1:  # packed, as proto3 writes it
-                count *= self._product(at, after)
-            elif kind == "node" and field == 4:
-                self.quantized |= bytes(self._data[at:after]) in _QUANTIZERS
+                is_external |= field == 14 and value & _INT32 == 1
+                count = min(count * value, _MANY) if field == 1 else count
+                dtype = value & _INT32 if field == 2 else dtype
+            elif field == 13:
+                key, text = self._entry(at, after)
+                if key in entries:
+                    raise _Malformed(f"a second {key[:32]!r} of one tensor at byte {at}")
+                entries[key] = text
+            elif field == 8 and is_initializer:
+                name = self._text(at, after)
+            elif field == 1:  # packed, as proto3 writes it
+                count = min(count * self._product(at, after), _MANY)
         if is_external and "location" in entries:
             location = entries["location"]
             end_of_data = _number(entries.get("offset")) + _number(entries.get("length"))
             self.external[location] = max(end_of_data, self.external.get(location, 0))
-        if tensor and dtype:
-            self.elements[dtype] = self.elements.get(dtype, 0) + count
-        # An initializer of the main graph; a sparse one goes by the name of its values.
-        if 8 in strings and (kind, depth) in (("tensor", 2), ("values", 3)):
-            self.initializers.add(strings[8])
+            if len(self.external) > _MOST_FILES:
+                raise _Malformed(f"more than {_MOST_FILES} files of external data")
+        if dtype:
+            self.elements[dtype] = min(self.elements.get(dtype, 0) + count, _MANY)
+        if name is not None:
+            self.initializers.add(name)
 
     def _entry(self, start: int, end: int) -> tuple[str, str]:
         """A key and its value."""
@@ -209,10 +276,12 @@ class _Walk:
         product = 1
         while start < end:
             size, start = self._varint(start, end)
-            product *= size
+            product = min(product * size, _MANY)
         return product
 
     def _text(self, start: int, end: int) -> str:
+        if end - start > _LONGEST_TEXT:
+            raise _Malformed(f"a name of {end - start} bytes at byte {start}")
         return bytes(self._data[start:end]).decode("utf-8")
 
     def _input(self, start: int, end: int) -> OnnxInput:
@@ -242,10 +311,13 @@ class _Walk:
         return [(at, to) for field, _, at, to in self._fields(start, end) if field == wanted and at >= 0]
 
     def _dimension(self, start: int, end: int) -> int:
+        size = _DYNAMIC
         for field, value, at, _ in self._fields(start, end):
             if field == 1 and at < 0:
-                return value if 0 <= value < 1 << 62 else _DYNAMIC
-        return _DYNAMIC
+                size = value if value < _MANY else _DYNAMIC
+            elif field == 2 and at >= 0:  # a name instead: of a choice the last one counts
+                size = _DYNAMIC
+        return size
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """(field, varint value, start, end) of each field; start is -1 for a number."""
@@ -253,8 +325,8 @@ class _Walk:
         while i < end:
             tag, i = self._varint(i, end)
             field, wire = tag >> 3, tag & 7
-            if field == 0:
-                raise _Malformed(f"field number 0 at byte {i - 1}")
+            if field == 0 or tag > _INT32:
+                raise _Malformed(f"field number {field} at byte {i - 1}")
             if wire == 0:
                 value, i = self._varint(i, end)
                 yield field, value, -1, -1
@@ -273,6 +345,9 @@ class _Walk:
 
     def _varint(self, i: int, end: int) -> tuple[int, int]:
         value = shift = 0
+        self._left -= 1
+        if self._left < 0:
+            raise _Malformed(f"more than {_MOST_NUMBERS} fields")
         while True:
             if i >= end or shift > 63:
                 raise _Malformed(f"a number at byte {i} does not end")
@@ -281,4 +356,4 @@ class _Walk:
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
-                return value, i
+                return value & _INT64, i

@@ -66,7 +66,8 @@ class EngineFile:
         self.size = 0
         self._digest = hashlib.sha256()
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(path, flags, 0o644)
         except OSError as error:
             raise Refused("PublishError", "%s: %s" % (path, error.strerror)) from None
 

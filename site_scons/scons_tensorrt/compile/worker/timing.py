@@ -41,7 +41,7 @@ def keep(config, path):
             other = _create(config, data) if data else None
             if data and (other is None or not cache.combine(other, False)):
                 _set_aside(path)
-            with open(temporary, "wb") as out:
+            with open(temporary, "xb") as out:
                 out.write(bytes(cache.serialize()))
                 out.flush()
                 os.fsync(out.fileno())

@@ -1,0 +1,44 @@
+"""Opening files that others may have put there.
+
+A name can be a pipe that nobody writes to, a device without end, or a link to another file: what
+is opened here is a regular file, and opening it waits for nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+
+
+def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
+    """A regular file, to be read. follow: where a symbolic link stands, the file it leads to.
+    Raises OSError."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "a symbolic link, which is never followed", path) from None
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return io.FileIO(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_small(path: str | os.PathLike[str], most: int) -> bytes:
+    """A file's bytes. Raises OSError, also for more than `most` bytes."""
+    with open_file(path) as source:
+        if os.fstat(source.fileno()).st_size <= most:
+            data = source.readall()
+            if len(data) <= most:
+                return data
+    raise OSError(errno.EFBIG, f"more than {most} bytes", path)

@@ -1,0 +1,84 @@
+"""Is an engine what its sidecar says, and its bytes for whoever asks: on a device, with nothing but
+Python.
+
+The engine is opened once and never through a link, and what is judged is what was read: a file
+that is exchanged meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from ..errors import EngineFilenameError, SidecarError
+from ..identity.filename import EngineFilename
+from ..identity.reading import open_file
+from .memo import sha256_of
+from .plan import HEADER_BYTES, cut_short, parse_header, why_not_named
+from .sidecar import read_sidecar
+
+_OTHER = "its bytes are not those its sidecar states"
+
+
+def fault_of(engine: str | os.PathLike[str]) -> str | None:
+    """Why an engine is not what its sidecar and its name say; None when it is. In constant memory.
+
+    Raises SidecarError for a sidecar that is missing or malformed.
+    """
+    try:
+        with open_file(engine, follow=False) as source:
+            stated = read_sidecar(engine)
+            head = source.read(HEADER_BYTES)
+            digest, size = sha256_of(source, head)
+    except OSError as error:
+        return _unreadable(error)
+    return _fault(engine, stated, digest, head, size)
+
+
+def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The bytes of an engine, proven to be those its sidecar states, for a runtime to deserialize.
+
+    most: bytes that are read at most; default: this machine's memory. Raises SidecarError when
+    the sidecar is missing or malformed, or the engine is missing, is no regular file, is larger, or
+    is not what sidecar, header and filename say.
+    """
+    stated = read_sidecar(engine)
+    try:
+        with open_file(engine, follow=False) as source:
+            size = os.fstat(source.fileno()).st_size
+            most = _memory() if most is None else most
+            if size > most:  # also a hole that takes no room on disk
+                raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {most}")
+            data = source.readall()
+    except OSError as error:
+        raise SidecarError(f"{os.fspath(engine)}: {_unreadable(error)}") from None
+    digest = hashlib.sha256(data).hexdigest()
+    fault = _fault(engine, stated, digest, data[:HEADER_BYTES], len(data))
+    if fault is not None:
+        raise SidecarError(f"{os.fspath(engine)}: {fault}")
+    return data
+
+
+def _fault(
+    engine: str | os.PathLike[str], stated: str, digest: str, head: bytes, size: int
+) -> str | None:
+    if digest != stated:
+        return _OTHER
+    fault = cut_short(head, size)
+    if fault is not None:
+        return fault
+    try:
+        name = EngineFilename.parse(os.path.basename(engine))
+    except EngineFilenameError:  # a device may call it as it likes
+        return None
+    return why_not_named(parse_header(head), name)
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the engine is missing"
+    return f"the engine is not readable ({error.strerror})"
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
