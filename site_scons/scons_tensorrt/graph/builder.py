@@ -8,6 +8,7 @@ sidecar gone, receipt of another key. It blames itself in --debug=explain, `-n`,
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..recipe.key import VERSION
 from . import settings
-from .declared import Declared, data_node, real_path
+from .declared import Declared, data_nodes, real_path
 from .session import Session, session_of
 from .signed import sign
 
@@ -225,16 +226,16 @@ def emit(target: Any, source: Any, env: Any) -> tuple[Any, Any]:
 def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     """The external-data files of an ONNX.
 
-    What is wrong with the model is said by the engine's action; a data file that is missing
-    too, or SCons would stop before it.
+    What is wrong with the model is said by the engine's action; with a data file too, or SCons
+    would stop before it, or read a device without end.
     """
     session = session_of(env)
     try:
         summary = session.summary(str(real_path(node)))
     except (RecipeError, OSError):
         return []
-    files = [data_node(node, location) for location in summary.external]
-    there = [file for file in files if file.has_builder() or real_path(file).exists()]
+    files = data_nodes(node, summary.external)
+    there = [file for file in files if file.has_builder() or os.path.isfile(real_path(file))]
     for file in there:
         sign(file)
     return there

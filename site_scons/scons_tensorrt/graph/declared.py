@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -241,5 +242,18 @@ def real_path(node: Any) -> Path:
 
 
 def data_node(onnx: Any, location: str) -> Any:
-    """The node of an external-data file; `./` because SCons takes a leading `#` for the top."""
-    return onnx.dir.File(f"./{location}")
+    """The node of an external-data file; `./` because SCons takes a leading `#` for the top. Raises
+    RecipeError where no file can be."""
+    try:
+        return onnx.dir.File(f"./{location}")
+    except TypeError as error:
+        raise RecipeError(f"external data {location!r} cannot be a file: {error}") from None
+
+
+def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
+    """The nodes of those that can be files; what is wrong with the others, `data_node` says later."""
+    found = []
+    for location in locations:
+        with contextlib.suppress(RecipeError):
+            found.append(data_node(onnx, location))
+    return found

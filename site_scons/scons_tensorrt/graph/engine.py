@@ -16,7 +16,7 @@ from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, name_options, parse
 from . import settings
 from .builder import INTEGRITY, declare_on, tampered
-from .declared import Declared, data_node
+from .declared import Declared, data_nodes
 from .nodes import as_list, file_node, named_for_cleaning
 from .session import Session, session_of
 from .signed import EngineFile, sign
@@ -67,7 +67,7 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
-    data = [data_node(onnx, location) for location in session.known_data(onnx.get_abspath())]
+    data = data_nodes(onnx, session.known_data(onnx.get_abspath()))
     for node in (onnx, *plugins, *data):
         sign(node)
     if declared.gate:

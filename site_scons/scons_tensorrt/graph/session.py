@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -235,6 +236,8 @@ class Session:
         except FileNotFoundError:
             raise RecipeError(f"{label} is missing: {path}; put it there") from None
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise RecipeError(f"{label} is not a regular file: {path}; put the file there") from None
             raise PublishError(f"{label}: {error.strerror}: {path}") from None
 
     def doomed(self) -> list[Declared]:

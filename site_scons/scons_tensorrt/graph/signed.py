@@ -9,6 +9,7 @@ memo tells an engine's external data at its declaration, from the second run on.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import SCons.Node.FS
@@ -29,9 +30,15 @@ class SignedFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no type
         if getattr(info, "csig", None) is None:
             csig = self._sha256()
             if csig is None:
-                return str(super().get_csig())
+                return self._unknown()
             info.csig = csig
         return str(info.csig)
+
+    def _unknown(self) -> str:
+        """The signature of what cannot be hashed; SCons would read a pipe or a device for ever."""
+        path = self.rfile().get_abspath()
+        odd = os.path.exists(path) and not os.path.isfile(path)
+        return "not a regular file" if odd else str(super().get_csig())
 
     def _sha256(self) -> str | None:
         try:
