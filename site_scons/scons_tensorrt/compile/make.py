@@ -75,7 +75,7 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         if verdict.receipt and verdict.reusable:
             with contextlib.suppress(OSError):
                 publication.sweep()
-            return Outcome(False, verdict, _with_accuracy(verdict.receipt, wanted, shop.state))
+            return Outcome(False, verdict, _as_told(verdict.receipt, wanted, shop.state))
         uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
             if uuid:
@@ -85,12 +85,12 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         return Outcome(True, verdict, receipt, seconds)
 
 
-def _with_accuracy(receipt: Receipt, wanted: Wanted, state: StateFolder) -> Receipt:
-    """The receipt of an engine that is reused, with the figures as they were measured last."""
-    if wanted.accuracy is None or receipt.details.get("accuracy") == wanted.accuracy:
+def _as_told(receipt: Receipt, wanted: Wanted, state: StateFolder) -> Receipt:
+    """The receipt of an engine that is reused, with what is told of it now."""
+    if all(receipt.details.get(name) == value for name, value in wanted.told.items()):
         return receipt
-    receipt = replace(receipt, details={**receipt.details, "accuracy": dict(wanted.accuracy)})
-    with contextlib.suppress(OSError):  # the old figures stand
+    receipt = replace(receipt, details={**receipt.details, **wanted.told})
+    with contextlib.suppress(OSError):  # what was told before stands
         state.receipts.put(receipt)
     return receipt
 
@@ -195,6 +195,5 @@ def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log
         "reproducible": made.not_reproducible_because is None,
         "not_reproducible_because": made.not_reproducible_because,
     }
-    if wanted.accuracy is not None:
-        details["accuracy"] = dict(wanted.accuracy)
+    details.update(wanted.told)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from ..recipe.options import Recipe
 @dataclass(frozen=True)
 class Wanted:
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
-    onnx, external: the files themselves; source: what people call the ONNX; accuracy: how far it
-    is from the original, for the receipt."""
+    onnx, external: the files themselves; source: what people call the ONNX; told: more for the
+    receipt, which decides nothing: how far it is from its original, how the ONNX was made."""
 
     engine: Path
     recipe: Recipe
@@ -37,7 +37,7 @@ class Wanted:
     onnx: Path
     source: str
     external: Mapping[str, Path]
-    accuracy: Mapping[str, Any] | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def filename(self) -> str:

@@ -34,6 +34,7 @@ CONVERTER = Program(
         f"{ROOM}.precision",
         f"{ROOM}.quantize",
         f"{ROOM}.accuracy",
+        f"{ROOM}.export",
         f"{ROOM}.main",
     ),
     done={"facts": dict},
@@ -94,6 +95,8 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
         "temporary": str(folder),
         "onnx": {role: str(_placed(each, folder / role)) for role, each in wanted.onnx.items()},
         "samples": wanted.samples and _sample_spec(wanted.samples),
+        "script": wanted.script and str(wanted.script),
+        "files": {name: str(path) for name, path in wanted.files.items()},
     }
     started = time.time()
     before = {path: _stamp(path) for path in _inputs(wanted)}
@@ -122,6 +125,8 @@ def _inputs(wanted: StepWanted) -> Iterator[Path]:
         yield each.path
         yield from each.external.values()
     yield from wanted.samples.files if wanted.samples else ()
+    yield from [wanted.script] if wanted.script else ()
+    yield from wanted.files.values()
 
 
 def _sample_spec(samples: SampleFiles) -> dict[str, Any]:

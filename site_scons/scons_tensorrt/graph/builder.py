@@ -152,7 +152,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
     began = time.monotonic()
     try:
         derived.consider()
-        _stop_for_the_doomed(derived.owner.pair, session)
+        _stop_for_the_doomed(derived.owner.pair if derived.owner else target, session)
         verdict, receipt, made = make_step(derived.wanted(), session.converting(env))
     except EngineError as error:
         _fail(target, derived, error, env)
@@ -160,7 +160,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
         where = error.filename or derived.label
         _fail(target, derived, PublishError(f"{where}: {error.strerror}"), env)
     else:
-        derived.made = receipt.sha256
+        derived.made(receipt)
         if made:
             session.report.converted(derived, verdict, receipt, time.monotonic() - began)
 

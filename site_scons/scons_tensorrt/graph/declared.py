@@ -138,21 +138,26 @@ class Declared:
             external[location] = path
         for path in recipe.plugins:
             ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
-        accuracy = self._accuracy()
         return Wanted(
-            self.path, recipe, self.hardware, ingredients, onnx, self.source, external, accuracy
+            self.path, recipe, self.hardware, ingredients, onnx, self.source, external, self._told()
         )
 
-    def _accuracy(self) -> Mapping[str, Any] | None:
-        """The figures for the receipt. The engine itself would have to run on a GPU."""
+    def _told(self) -> dict[str, Any]:
+        """For the receipt. The engine itself would have to run on a GPU."""
+        told: dict[str, Any] = {}
+        made = [n.attributes.trt_engine for n in self._made_of() if hasattr(n.attributes, "trt_engine")]
+        if made:
+            told["made_by"] = [derived.told() for derived in made]
         if self.recipe.accuracy is None:
-            return None
+            return told
         figures: Any = "the ONNX is compiled as it is: nothing to compare"
         if self.gate:
-            from ..convert.step import read_facts
+            figures = self.gate.told()["facts"]
+        return {**told, "accuracy": {"onnx": figures, "engine": "not run: no GPU was asked"}}
 
-            figures = read_facts(self.gate.path) if self.gate.path.exists() else None
-        return {"onnx": figures, "engine": "not run: no GPU was asked"}
+    def _made_of(self) -> list[Any]:
+        """The ONNX that is compiled, and the one it was made of."""
+        return [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
 
     @cached_property
     def strongly_typed(self) -> bool:

@@ -11,7 +11,7 @@ import SCons.Script
 
 from . import settings
 from .builder import make_builder, make_step_builder
-from .engine import Engine
+from .engine import Engine, OnnxExport
 from .nodes import ALIAS
 from .session import session_of
 
@@ -24,6 +24,7 @@ def generate(env: Any) -> None:
     env["BUILDERS"]["TRT_Engine"] = make_builder()
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
     env.AddMethod(Engine, "Engine")
+    env.AddMethod(OnnxExport, "OnnxExport")
     session = session_of(env)
     if not session.helped:
         session.helped = True

@@ -22,7 +22,7 @@ WAYS = ("qdq", "calibrator")
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 CONVERTED = ("fp16", "bf16", "int8", "fp8")  # of which an ONNX may have to be made first
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
-_READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
+READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _options(what: str, value: Any, first: str, more: str) -> dict[str, Any]:
 
 def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     where, function = options.pop("data"), options.pop("function", None)
-    reader = _READER.fullmatch(where) if isinstance(where, str) else None
+    reader = READER.fullmatch(where) if isinstance(where, str) else None
     if reader:
         where, function = reader[1], reader[2]
     counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}

@@ -64,4 +64,16 @@ def _accuracy(job):
     )
 
 
-KINDS = {"precision": _precision, "quantize": _quantize, "accuracy": _accuracy}
+def _export(job):
+    options = dict(job["options"])
+    function = options.pop("function")
+    options.update(job["files"])
+    return _module("export").export(job["script"], function, job["target"], options)
+
+
+KINDS = {
+    "precision": _precision,
+    "quantize": _quantize,
+    "accuracy": _accuracy,
+    "export": _export,
+}
