@@ -100,9 +100,9 @@ class _Worker:
         self, python: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str]
     ) -> None:
         boot = (WORKER / "boot.py").read_text(encoding="utf-8")
-        # -I: nothing of the user's reaches sys.path; no .pyc is read or written, because
-        # whether there is one moves the heap.
-        command = [python, "-I", "-B", "-X", "pycache_prefix=/dev/null/none", "-c", boot, "1"]
+        # -I, -S: nothing of the user's reaches sys.path, nor do .pth files run their code in the
+        # heap; no .pyc is read or written, because whether there is one moves the heap.
+        command = [python, "-I", "-S", "-B", "-X", "pycache_prefix=/dev/null/none", "-c", boot, "1"]
         self._why = ""
         self._unsent = memoryview(_frame(job))
         with open(log, "ab") as errors:
