@@ -51,8 +51,8 @@ class Program:
     argument: str
 
 
-# -I: nothing of the user's reaches sys.path; no .pyc is read or written, because whether there
-# is one moves the heap.
+# -I, -S: nothing of the user's reaches sys.path, nor do .pth files run their code in the heap; no
+# .pyc is read or written, because whether there is one moves the heap.
 COMPILER = Program(
     modules=(
         "scons_tensorrt.identity.cuda",
@@ -62,7 +62,7 @@ COMPILER = Program(
         ),
     ),
     done={"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
-    options=("-I", "-B", "-X", "pycache_prefix=/dev/null/none"),
+    options=("-I", "-S", "-B", "-X", "pycache_prefix=/dev/null/none"),
     argument="1",
 )
 
