@@ -42,7 +42,7 @@ FLOAT_BY_ATTRIBUTE = ("MelWeightMatrix", "HannWindow", "HammingWindow", "Blackma
 # What TensorRT for RTX 1.7.1 takes in float32, but its parser or its builder refuses in 16 bit.
 TENSORRT_LACKS = {
     "fp16": ("Celu",),
-    "bf16": ("Celu", "ConvTranspose", "GRU", "HardSwish", "LpPool", "Mish"),
+    "bf16": ("Celu", "ConvTranspose", "GRU", "HardSwish", "LpPool", "Mish", "Shrink"),
 }
 STANDARD = ("", "ai.onnx")
 
