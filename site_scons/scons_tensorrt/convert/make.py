@@ -16,7 +16,7 @@ from .. import __version__
 from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
 from ..compile.wanted import Verdict
-from ..errors import EngineBuildError, PublishError, RecipeError
+from ..errors import AccuracyError, EngineBuildError, PublishError, RecipeError
 from ..integrity.atomic import sync_file, sync_folder
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
@@ -25,19 +25,15 @@ from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
 CONVERTER = Program(
-    options=("-B",),
-    argument="2",
     modules=(
         "scons_tensorrt.compile.worker.failure",
         "scons_tensorrt.compile.worker.link",
-        f"{ROOM}.samples",
-        f"{ROOM}.precision",
-        f"{ROOM}.quantize",
-        f"{ROOM}.accuracy",
-        f"{ROOM}.export",
         f"{ROOM}.main",
     ),
     done={"facts": dict},
+    options=("-B",),
+    argument="2",
+    later=tuple(f"{ROOM}.{name}" for name in ("samples", "precision", "quantize", "accuracy", "export")),
 )
 
 
@@ -102,8 +98,8 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     before = {path: _stamp(path) for path in _inputs(wanted)}
     try:
         facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, dict(os.environ))
-    except RecipeError as error:
-        raise RecipeError(f"{wanted.source}: {error}") from None
+    except (RecipeError, AccuracyError) as error:
+        raise type(error)(f"{wanted.source}: {error}") from None
     except EngineBuildError as error:
         raise EngineBuildError(f"{wanted.source}: {error}; log: {state.relative(log)}") from None
     for path, stamp in before.items():
