@@ -1,7 +1,9 @@
 """SCons's own switches mean for engines what they mean for everything else."""
 
+from pathlib import Path
+
 import pytest
-from conftest import Tree, make_model, sound
+from conftest import Tree, fake_compiler, make_model, sound
 
 
 def test_dry_run_writes_nothing_at_all(two: Tree) -> None:
@@ -129,3 +131,26 @@ def test_the_engine_returned_is_a_pair_of_nodes(two: Tree, jobs: str) -> None:
     )
     assert two.scons(jobs, "listed").status == 0
     assert len(two.path("listed").read_text().splitlines()) == 2
+
+
+def test_memory_does_not_grow_with_engines_that_fail(tree: Tree, tmp_path: Path) -> None:
+    """SCons keeps every failure to its end; what was sent to the compiler must not stay with it."""
+    tree.environment["TRT_PYTHON"] = str(
+        fake_compiler(tmp_path / "fake", "sys.exit(3)", product="tensorrt_rtx", version="1.7.1.116")
+    )
+    for number in range(48):
+        make_model(tree.path(f"models/m{number}.onnx"), seed=number)
+    peaks = []
+    for count in (8, 48):
+        tree.write(
+            f"""
+            import atexit, resource
+            atexit.register(lambda: print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+            for i in range({count}):
+                env.Engine(f"m{{i}}", f"models/m{{i}}.onnx")
+            """
+        )
+        run = tree.scons("-k", "engines")
+        assert len(run.failed) == count
+        peaks.append(int(run.lines("PEAK")[0].split()[1]))
+    assert peaks[1] - peaks[0] < 40 * 128  # KiB; each of 40 more jobs is 256 KiB

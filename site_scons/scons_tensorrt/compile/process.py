@@ -223,7 +223,9 @@ class _Worker:
             self._unsent = memoryview(b"")
 
     def end(self) -> None:
-        """No worker outlives its call."""
+        """No worker outlives its call, nor does what it was sent: an error that is kept keeps its
+        frames."""
+        self._unsent = memoryview(b"")
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .derived import Derived
 
 _ATTRIBUTE = "scons_tensorrt_session"
-_ONNX_FACT = "onnx 2"  # another number when read_onnx learns more
+_ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
 
 
 def session_of(env: Any) -> Session:

@@ -79,7 +79,7 @@ def make(trt, job):
     config = configure(trt, builder, network, job)
     if job["timing_cache"]:
         timing.use(config, job["timing_cache"])
-    made = build(trt, builder, network, config, logger, job["output"])
+    made = build(trt, builder, network, config, logger, job)
     if job["timing_cache"]:
         timing.keep(config, job["timing_cache"])
     del parser  # it owns weights that the network refers to
