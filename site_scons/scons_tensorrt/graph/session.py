@@ -79,6 +79,8 @@ class Session:
         self._host = Host()
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
+        self._doom_asking = threading.Lock()
+        self._doomed: list[Declared] | None = None
         self._gpu_uuid: str | None = None
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
@@ -199,6 +201,7 @@ class Session:
     def again(self) -> None:
         """An interactive session builds once more."""
         self._stop.reset()
+        self._doomed = None
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
@@ -240,9 +243,13 @@ class Session:
 
     def doomed(self) -> list[Declared]:
         """Engines that this run shall build and cannot, as their recipes and models already tell:
-        without -k nothing is compiled before that is said."""
-        if settings.option("keep_going"):
-            return []
+        without -k nothing is compiled before that is said. Looked for once a run."""
+        with self._doom_asking:
+            if self._doomed is None:
+                self._doomed = [] if settings.option("keep_going") else self._look_for_the_doomed()
+            return self._doomed
+
+    def _look_for_the_doomed(self) -> list[Declared]:
         targets = SCons.Script.BUILD_TARGETS
         everything = ALIAS in map(str, targets)
         asked = (e for e in self.engines if everything or any(node in targets for node in e.pair))
