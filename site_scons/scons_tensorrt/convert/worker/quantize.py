@@ -25,6 +25,7 @@ MAX_PROTOBUF = (2 << 30) - (1 << 20)  # bytes; the rest is room for what is no w
 BINS = 4096  # of a histogram; at least half of them are in use
 LEVELS = 128  # magnitudes of an int8
 CANDIDATES = 256  # thresholds that entropy tries
+ALMOST_NOTHING = 1e-4  # of one value
 SKIPPED_TOLD = 20
 
 
@@ -321,7 +322,7 @@ def _session(model, tensors, external, temporary):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors; its warnings are about the exporter's leavings
-    options.use_deterministic_compute = True
+    options.intra_op_num_threads = 1  # how a sum is shared out shows in the last bits of a scale
     try:
         feed = _on_disk(model, temporary) if external or _is_big(model) else model.SerializeToString()
         return onnxruntime.InferenceSession(feed, options, providers=["CPUExecutionProvider"])
@@ -464,11 +465,11 @@ def _entropy_end(counts):
 
 
 def _divergence(exact, coarse):
-    """Kullback-Leibler's, infinite where `coarse` has nothing for what `exact` has."""
+    """Kullback-Leibler's. Where `coarse` has nothing it counts as almost nothing: else a tail that
+    falls into an empty bin would forbid the cut, however little it is."""
     used = exact > 0
-    if not used.any() or (coarse[used] <= 0).any():
-        return np.inf
-    p, q = exact[used] / exact.sum(), coarse[used] / coarse.sum()
+    p, q = exact[used], np.maximum(coarse[used], ALMOST_NOTHING)
+    p, q = p / p.sum(), q / q.sum()
     return float((p * np.log(p / q)).sum())
 
 
