@@ -465,6 +465,17 @@ def test_what_the_recipe_keeps_is_not_quantized(tmp_path):
     assert unnamed.facts["quantized"] == {"MatMul": 1}
 
 
+def test_constants_that_nobody_takes_any_more_are_dropped(tmp_path):
+    made = Made(tmp_path, constants_by_nodes())
+    assert [n.op_type for n in made.proto.graph.node if "quantize" not in n.op_type.lower()] == [
+        "Constant",
+        "Conv",
+        "Flatten",
+        "MatMul",
+    ]
+    assert [t.dims for t in made.proto.graph.initializer if len(t.dims) > 1] == [[128, 6]]
+
+
 # The ranges.
 
 

@@ -504,9 +504,31 @@ def _insert(graph, places, ranges, options):
                 quantize.input[0] = tensor_of[quantize.input[0]]
                 before.setdefault(id(place.node), []).extend([quantize, dequantize])
     ordered = [each for node in graph.nodes for each in (*before.get(id(node), ()), node)]
+    ordered = _without_left_over(graph, ordered)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
     del graph.model.graph.node[:]
     graph.model.graph.node.extend(copies)
+
+
+def _without_left_over(graph, nodes):
+    """`nodes` without the constants that were taken and are no more; so too the initializers."""
+    taken = Counter(output.name for output in graph.model.graph.output)
+    taken.update(name for node in nodes for name in _inputs(node))
+    left = []
+    for node in reversed(nodes):
+        if node.op_type in ("Constant", "Identity", "Transpose"):
+            name = node.output[0]
+            if graph.taken[name] and not taken[name]:
+                taken.subtract(_inputs(node))
+                continue
+        left.append(node)
+    # One that is also listed among the inputs, as old exporters do, would be asked for without it.
+    taken.update(value.name for value in graph.model.graph.input)
+    initializers = graph.model.graph.initializer
+    for index in reversed(range(len(initializers))):
+        if graph.taken[initializers[index].name] and not taken[initializers[index].name]:
+            del initializers[index]
+    return left[::-1]
 
 
 def _skeleton(graph, places):
