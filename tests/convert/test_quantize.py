@@ -454,6 +454,11 @@ def test_products_of_activations_and_the_embedding_stay_in_float(tmp_path):
     assert next(n for n in made.proto.graph.node if n.op_type == "Gather").input[0] == "t"
 
 
+def test_what_is_inside_an_if_is_told_to_stay_in_float(tmp_path):
+    made = Made(tmp_path, branches())
+    assert made.facts["skipped"] == ["MatMul: it is inside an If, Loop or Scan"]
+
+
 def test_what_the_recipe_keeps_is_not_quantized(tmp_path):
     made = Made(tmp_path, residual(), keep_nodes=["Conv_u"], keep_ops=["Add"])
     assert {name for name, _ in made.quantized_inputs()} == {"Conv_s", "Conv_m"}

@@ -252,6 +252,9 @@ def _choose(graph, options):
                 places.append(_Place(label, node, 0, 1))
         else:
             skipped.append((label, "%s is not to be quantized" % node.op_type))
+    for inner in list(_graphs(graph.model.graph))[1:]:
+        weighted = (node for node in inner.node if node.op_type in WEIGHTED)
+        skipped += [(node.name or node.op_type, "it is inside an If, Loop or Scan") for node in weighted]
     return places, skipped
 
 
