@@ -98,7 +98,7 @@ def test_what_is_compiled_as_it_is_needs_no_step(precision):
 @pytest.mark.parametrize("strong", [True, False])
 def test_a_calibration_makes_qdq_nodes_on_every_runtime(strong):
     step = next_step("int8", CALIBRATED, strong, FP32)
-    assert (step.kind, step.options["to"], step.options["method"]) == ("quantize", "int8", "entropy")
+    assert (step.kind, step.options["to"], step.options["method"]) == ("quantize", "int8", "percentile")
 
 
 def test_a_model_that_has_it_already_is_taken_as_it_is():

@@ -48,7 +48,7 @@ class Calibration:
     by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
     samples: Samples
-    method: str = "entropy"
+    method: str = "percentile"
     percentile: float = 99.99
     per_channel: bool = True
     ops: tuple[str, ...] = ()
@@ -158,6 +158,8 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
             found.append("calibration by='calibrator': a strongly typed runtime has none; by='qdq'")
         elif precision == "fp8":
             found.append("calibration by='calibrator': TensorRT has none for fp8; by='qdq'")
+    if precision == "fp8" and calibration and calibration.method == "entropy":
+        found.append("calibration method='entropy' is for int8's even steps; 'percentile' or 'minmax'")
     if summary is None or not quantizes:
         return found
     if calibration and summary.quantized:
@@ -179,7 +181,8 @@ def parse_calibration(value: Any) -> Calibration | None:
         return None
     options = _options("calibration", value, "data", "method percentile per_channel ops by")
     by = _one_of("calibration by", options.pop("by", "qdq"), WAYS)
-    method = _one_of("calibration method", options.pop("method", "entropy"), METHODS)
+    usual = "entropy" if by == "calibrator" else "percentile"
+    method = _one_of("calibration method", options.pop("method", usual), METHODS)
     percentile = options.pop("percentile", 99.99)
     if not _is_number(percentile) or not 50 < percentile <= 100:
         raise RecipeError(f"calibration percentile={percentile!r}: write a number above 50, up to 100")

@@ -1,255 +1,434 @@
-"""Reading a set of samples: a `.npz`, a folder of `.npy`, or what a Python function yields.
+"""A set of samples, one at a time: what calibration and accuracy checks run the ONNX on.
 
-One sample at a time: a set larger than memory is no trouble. Every sample is checked against
-the model's inputs, which are given as (name, numpy type, shape with -1 for dynamic).
+A set is an .npz file, a folder of .npy files, or a function of the user's in a Python file.
+Nothing holds the whole set: of an .npz, each array is read from the archive sample by sample.
 """
 
 import contextlib
-import importlib.util
 import os
 import sys
 import traceback
+import types
 import zipfile
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
 
 from scons_tensorrt.compile.worker.failure import Refused
 
 
-def read(spec, inputs):
-    """Yield {input: array} for each sample, checked.
-
-    spec: kind ("npz", "npy", "reader"), path, function (of a reader), most (how many to take at
-    most, None for all), at_least. Refused with RecipeError, naming the file, sample and input at
-    fault, or when there are fewer than at_least.
-    """
-    import numpy as np
-
-    label = os.path.basename(spec["path"].rstrip("/"))
-    count = 0
-    with np.errstate(all="ignore"), contextlib.closing(_raw(spec, inputs, label)) as raw:
-        for sample in raw:
-            where = "%s, sample %d" % (label, count)
-            _check_names(where, sample, inputs)
-            yield {name: _checked(where, sample, name, *rest) for name, *rest in inputs}
-            count += 1
-            if count == spec["most"]:
-                break
-    if count < spec["at_least"]:
-        raise Refused(
-            "RecipeError",
-            "%s has %d samples, and at least %d are wanted; add samples, or lower at_least="
-            % (label, count, spec["at_least"]),
-        )
-
-
 def inputs_of(model):
-    """The inputs of a loaded ONNX: (name, numpy type, shape with -1 for dynamic, None for an unknown
-    rank). Refused for an input that is no tensor."""
-    from onnx import helper
+    """[(name, numpy dtype, shape)] of an onnx.ModelProto's inputs; -1 is a dynamic dimension, and
+    the shape is None where the model does not tell the rank. Raises Refused (RecipeError) for an
+    input that numpy arrays cannot feed."""
+    import onnx
 
-    weights = {tensor.name for tensor in model.graph.initializer}
-    found = []
-    for each in model.graph.input:
-        if each.name in weights:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    described = []
+    for value in model.graph.input:
+        if value.name in constants:
             continue
-        if each.type.WhichOneof("value") != "tensor_type":
-            raise Refused(
-                "RecipeError", "input `%s` is no tensor, which samples cannot give" % each.name
-            )
-        kind = each.type.tensor_type
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.STRING:
+            raise _refused("input `%s` takes no numbers, so it can have no samples" % value.name)
         shape = None
-        if kind.HasField("shape"):
-            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-        found.append((each.name, helper.tensor_dtype_to_np_dtype(kind.elem_type), shape))
-    return found
+        if tensor.HasField("shape"):
+            dims = tensor.shape.dim
+            shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+        described.append((value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape))
+    return described
 
 
-def _check_names(where, sample, inputs):
-    names = [name for name, _, _ in inputs]
-    for name in sample:
-        if name not in names:
-            known = ", ".join("`%s`" % each for each in names)
-            raise Refused(
-                "RecipeError", "%s: `%s` is no input of the model; inputs: %s" % (where, name, known)
-            )
-    for name in names:
-        if name not in sample:
-            raise Refused("RecipeError", "%s: it has no `%s`, an input of the model" % (where, name))
+def read(spec, inputs):
+    """The samples of `spec`, an iterable of {input name: array} that may be run through again.
 
-
-def _checked(where, sample, name, dtype, shape):
-    """One input of a sample as the model takes it."""
-    import numpy as np
-
-    array = np.asarray(sample[name])
-    if array.dtype == object:
-        raise Refused("RecipeError", "%s: `%s` holds Python objects; save numbers" % (where, name))
-    if array.dtype != dtype:
-        if not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise Refused(
-                "RecipeError",
-                "%s: `%s` is %s, and the model takes %s" % (where, name, array.dtype, dtype),
-            )
-        array = array.astype(dtype)
-    if shape is not None and (
-        array.ndim != len(shape) or any(w not in (-1, g) for w, g in zip(shape, array.shape))
-    ):
-        wanted = "x".join("?" if size < 0 else str(size) for size in shape) or "a single number"
-        given = "x".join(map(str, array.shape)) or "a single number"
-        raise Refused(
-            "RecipeError", "%s: `%s` has shape %s, and the model takes %s" % (where, name, given, wanted)
+    spec: kind ("npz", "npy" or "reader"), path, function (of a reader), most (use the first ones
+    only, or None) and at_least. inputs: see `inputs_of`. Each array has the input's dtype and full
+    shape. `len` works for npz and npy; how many samples a reader has shows when it has ended.
+    Raises Refused (RecipeError), naming the file, here or on the way through the samples.
+    """
+    kind = {"npz": _Archive, "npy": _Folder, "reader": _Reader}[spec["kind"]]
+    if spec["most"] is not None and spec["most"] < spec["at_least"]:
+        raise _refused(
+            "%s: most=%d is below at_least=%d; raise one or lower the other"
+            % (spec["path"], spec["most"], spec["at_least"])
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        at = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        what = "NaN" if np.isnan(array[tuple(at)]) else "infinite"
-        raise Refused("RecipeError", "%s: `%s` is %s at %s" % (where, name, what, at))
-    return np.ascontiguousarray(array)
+    return kind(spec, inputs)
 
 
-def _raw(spec, inputs, label):
-    kind = {"npz": _npz, "npy": _npy, "reader": _reader}[spec["kind"]]
-    return kind(spec, inputs, label)
+class _Samples:
+    """What the kinds have in common: the count, the limit, and the check of each sample."""
+
+    def __init__(self, spec, inputs):
+        self.path = spec["path"]
+        self.most = spec["most"]
+        self.at_least = spec["at_least"]
+        self.inputs = inputs
+        self.names = [name for name, _, _ in inputs]
+
+    def __iter__(self):
+        count = 0
+        for where, arrays in self._raw():
+            yield {
+                name: _fitted(where, name, arrays[name], dtype, shape)
+                for name, dtype, shape in self.inputs
+            }
+            count += 1
+            if count == self.most:
+                break
+        self._check_count(count)
+
+    def _check_count(self, count):
+        if count == 0:
+            raise _refused("%s has no samples; add some" % self.path)
+        if count < self.at_least:
+            raise _refused(
+                "%s has %d sample%s, at least %d are needed; add samples or set at_least"
+                % (self.path, count, "" if count == 1 else "s", self.at_least)
+            )
+
+    def _limited(self, count):
+        self._check_count(count)
+        return count if self.most is None else min(count, self.most)
+
+    def _check_names(self, where, given):
+        """Refuse samples whose names are not exactly the model's inputs."""
+        unknown = sorted(set(given) - set(self.names))
+        missing = [name for name in self.names if name not in given]
+        if not unknown and not missing:
+            return
+        said = ["`%s` is no input of the model" % name for name in unknown[:3]]
+        said += ["input `%s` is missing" % name for name in missing[:3]]
+        wanted = ", ".join("`%s`" % name for name in self.names)
+        raise _refused("%s: %s; the model's inputs are %s" % (where, ", ".join(said), wanted))
 
 
-# One archive.
+class _Archive(_Samples):
+    """An .npz: one array for each input, axis 0 over the samples or the batch axis."""
 
-
-def _npz(spec, inputs, label):
-    """Axis 0 of each array runs over samples where it has one axis more than the input, else it is
-    the batch axis, of which each sample gets what the model fixes, or 1."""
-    try:
-        archive = zipfile.ZipFile(spec["path"])
-    except (OSError, zipfile.BadZipFile) as error:
-        raise Refused("RecipeError", "%s cannot be read: %s" % (label, error)) from None
-    shapes = {name: shape for name, _, shape in inputs}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(archive)
-        arrays, counts = {}, {}
-        for member in archive.namelist():
-            name = member.removesuffix(".npy")
-            stream = stack.enter_context(archive.open(member))
-            shape, one = _stream(stream, "%s: `%s`" % (label, name))
-            arrays[name], counts[name] = _pieces(label, name, shape, one, shapes.get(name))
+    def __init__(self, spec, inputs):
+        super().__init__(spec, inputs)
+        with self._opened() as archive:
+            members = self._members(archive)
+            self._check_names(self.path, members)
+            heads = {name: self._head(archive, members[name]) for name in self.names}
+        self.taken = {name: self._slices(name, shape, *heads[name]) for name, _, shape in inputs}
+        counts = {name: count for name, (count, _, _) in self.taken.items()}
         if len(set(counts.values())) > 1:
-            told = ", ".join("`%s` %d" % item for item in sorted(counts.items()))
-            raise Refused(
-                "RecipeError", "%s: as many samples of each input are wanted: %s" % (label, told)
+            said = ", ".join("`%s` has %d" % pair for pair in counts.items())
+            raise _refused(
+                "%s: the inputs have unequal numbers of samples (%s); give each as many"
+                % (self.path, said)
             )
-        for _ in range(next(iter(counts.values()), 0)):
-            yield {name: take() for name, take in arrays.items()}
+        self.count = self._limited(min(counts.values(), default=0))
 
+    def __len__(self):
+        return self.count
 
-def _pieces(label, name, shape, one, wanted):
-    """How to take one sample of an array of `shape`, and how many there are."""
-    rank = len(shape) if wanted is None else len(wanted)
-    if not shape or len(shape) not in (rank, rank + 1):
-        what = "its first axis shall run over samples, the others be the model's"
-        raise Refused("RecipeError", "%s: `%s` has %d axes; %s" % (label, name, len(shape), what))
-    if len(shape) == rank + 1:
-        return (lambda: one(1)[0]), shape[0]
-    batch = wanted[0] if wanted and wanted[0] > 0 else 1
-    if shape[0] % batch:
-        raise Refused(
-            "RecipeError",
-            "%s: `%s` has %d rows, no multiple of the batch %d" % (label, name, shape[0], batch),
-        )
-    return (lambda: one(batch)), shape[0] // batch
+    @contextlib.contextmanager
+    def _opened(self):
+        """The archive, open; whatever is wrong with the file is refused."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                yield archive
+        except OSError as error:
+            raise _refused("%s cannot be read: %s" % (self.path, error.strerror or error)) from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+            said = _line(error)
+            raise _refused(
+                "%s is no .npz, or is damaged: %s; write it with numpy.savez" % (self.path, said)
+            ) from None
 
+    def _members(self, archive):
+        return {entry[:-4]: entry for entry in archive.namelist() if entry.endswith(".npy")}
 
-def _stream(stream, what):
-    """The shape of an array in the `.npy` format, and a function that reads its next rows."""
-    import numpy as np
+    def _head(self, archive, member):
+        """(shape, dtype, in Fortran's order) of an array, without its data."""
+        with archive.open(member) as stream:
+            return _npy_head(stream, "%s, array `%s`" % (self.path, member[:-4]))
 
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-        shape, fortran, dtype = (header or np.lib.format.read_array_header_2_0)(stream)
-    except (ValueError, EOFError) as error:
-        raise Refused(
-            "RecipeError", "%s is no array: %s" % (what, " ".join(str(error).split()))
-        ) from None
-    if dtype.hasobject:
-        raise Refused("RecipeError", "%s holds Python objects; save numbers" % what)
-    if fortran and len(shape) > 1:
-        raise Refused("RecipeError", "%s is in Fortran order; save numpy.ascontiguousarray of it" % what)
-    rest = tuple(shape[1:])
-
-    def one(rows):
-        size = int(dtype.itemsize * np.prod(rest, dtype=np.int64)) * rows
-        data = stream.read(size)
-        if len(data) != size:
-            raise Refused("RecipeError", "%s is truncated" % what)
-        return np.frombuffer(data, dtype).reshape((rows, *rest))
-
-    return shape, one
-
-
-# A folder.
-
-
-def _npy(spec, inputs, label):
-    """One file a sample; of several inputs, a folder for each with as many files."""
-    folder = spec["path"]
-    if len(inputs) == 1:
-        places = {inputs[0][0]: folder}
-    else:
-        for name, _, _ in inputs:
-            if not os.path.isdir(os.path.join(folder, name)):
-                raise Refused(
-                    "RecipeError",
-                    "%s: no folder `%s` in it, for the input of that name; where a name cannot be a "
-                    "folder's, give a .npz" % (label, name),
+    def _slices(self, name, wanted, shape, dtype, fortran):
+        """(number of samples, shape of one in the file, is the batch axis kept)."""
+        rank = len(shape) - 1 if wanted is None else len(wanted)
+        if shape and len(shape) == rank + 1:
+            return shape[0], shape[1:], True
+        if shape and len(shape) == rank:
+            batch = wanted[0] if wanted[0] > 0 else 1
+            if shape[0] % batch:
+                raise _refused(
+                    "%s, array `%s`: %d rows are no whole number of the model's batches of %d"
+                    % (self.path, name, shape[0], batch)
                 )
-        places = {name: os.path.join(folder, name) for name, _, _ in inputs}
-    shapes = {name: shape for name, _, shape in inputs}
-    files = {name: _files(place) for name, place in places.items()}
-    if len({len(each) for each in files.values()}) > 1:
-        told = ", ".join("`%s` %d" % (name, len(each)) for name, each in sorted(files.items()))
-        raise Refused("RecipeError", "%s: as many samples of each input are wanted: %s" % (label, told))
-    for together in zip(*files.values()):
-        yield {name: _load(path, shapes[name]) for name, path in zip(files, together)}
+            return shape[0] // batch, (batch, *shape[1:]), True
+        raise _refused(
+            "%s, array `%s` has shape %s; the input is %s: give it an axis more in front, over the "
+            "samples" % (self.path, name, _shown(shape), _shown(wanted))
+        )
+
+    def _raw(self):
+        with self._opened() as archive, contextlib.ExitStack() as open_streams:
+            members = self._members(archive)
+            rows = {}
+            for name in self.names:
+                stream = open_streams.enter_context(archive.open(members[name]))
+                where = "%s, array `%s`" % (self.path, name)
+                rows[name] = self._rows(stream, where, *self.taken[name][:2])
+            for index in range(self.count):
+                sample = {name: next(rows[name]) for name in self.names}
+                yield "%s, sample %d" % (self.path, index), sample
+
+    def _rows(self, stream, where, count, shape):
+        """The samples of one array, each read when it is asked for."""
+        _, dtype, fortran = _npy_head(stream, where)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if fortran:  # samples lie scattered: there is no way but the whole array
+            data = np.frombuffer(stream.read(), dtype)
+            yield from np.ascontiguousarray(data.reshape((count, *shape), order="F"))
+            return
+        for _ in range(count):
+            data = stream.read(size)
+            if len(data) != size:
+                raise _refused("%s is shorter than its header says; write the file again" % where)
+            yield np.frombuffer(data, dtype).reshape(shape)
 
 
-def _files(folder):
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".npy"))
+class _Folder(_Samples):
+    """A folder of .npy files, one sample each; with several inputs, a folder for each of them."""
+
+    def __init__(self, spec, inputs):
+        super().__init__(spec, inputs)
+        if len(inputs) == 1:
+            folders = {self.names[0]: self.path}
+        else:
+            folders = {name: self._folder_of(name) for name in self.names}
+        self.files = {name: self._listed(folder) for name, folder in folders.items()}
+        self.folders = folders
+        for name in self.names[1:]:
+            self._compare(self.names[0], name)
+        self.count = self._limited(min((len(files) for files in self.files.values()), default=0))
+
+    def __len__(self):
+        return self.count
+
+    def _folder_of(self, name):
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            raise _refused(
+                "%s: input `%s` cannot be the name of a folder; give the samples as one .npz"
+                % (self.path, name)
+            )
+        folder = os.path.join(self.path, name)
+        if os.path.isdir(self.path) and not os.path.isdir(folder):
+            wanted = ", ".join("`%s`" % each for each in self.names)
+            raise _refused(
+                "%s has no folder `%s`; give a folder for each of the model's inputs %s"
+                % (self.path, name, wanted)
+            )
+        return folder
+
+    def _listed(self, folder):
+        try:
+            names = os.listdir(folder)
+        except OSError as error:
+            raise _refused("%s cannot be read: %s" % (folder, error.strerror)) from None
+        return sorted(name for name in names if name.endswith(".npy") and not name.startswith("."))
+
+    def _compare(self, first, second):
+        lonely = sorted(set(self.files[first]) ^ set(self.files[second]))
+        if lonely:
+            has, has_not = (first, second) if lonely[0] in self.files[first] else (second, first)
+            raise _refused(
+                "%s has %s and %s has it not; a sample's files have one name in every folder"
+                % (self.folders[has], lonely[0], self.folders[has_not])
+            )
+
+    def _raw(self):
+        for index in range(self.count):
+            arrays = {}
+            for name, _, shape in self.inputs:
+                path = os.path.join(self.folders[name], self.files[name][index])
+                arrays[name] = _with_batch(_load(path), shape)
+            first = self.names[0]
+            where = os.path.join(self.folders[first], self.files[first][index])
+            yield where, arrays
 
 
-def _load(path, shape):
-    import numpy as np
+class _Reader(_Samples):
+    """A function of the user's, called with no argument: it returns or yields {name: array}."""
 
+    def __init__(self, spec, inputs):
+        super().__init__(spec, inputs)
+        self.function = spec["function"]
+
+    def _raw(self):
+        folder = os.path.dirname(os.path.abspath(self.path))
+        written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        sys.path.insert(0, folder)
+        try:
+            source = self._guarded(self._call)
+            for index in range(sys.maxsize):
+                sample = self._guarded(next, source, _END)
+                if sample is _END:
+                    return
+                where = "%s, %s(), sample %d" % (self.path, self.function, index)
+                yield where, self._arrays(where, sample)
+        finally:
+            sys.dont_write_bytecode = written
+            with contextlib.suppress(ValueError):
+                sys.path.remove(folder)
+
+    def _call(self):
+        try:
+            with open(self.path, "rb") as file:
+                text = file.read()
+        except OSError as error:
+            raise _refused("%s cannot be read: %s" % (self.path, error.strerror)) from None
+        module = types.ModuleType("_samples_reader")
+        module.__file__ = os.path.abspath(self.path)
+        sys.modules[module.__name__] = module  # dataclasses look their module up
+        exec(compile(text, self.path, "exec"), module.__dict__)
+        function = getattr(module, self.function, None)
+        if not callable(function):
+            raise _refused(
+                "%s has no function `%s`; write it or name another" % (self.path, self.function)
+            )
+        given = function()
+        if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
+            raise _refused(
+                "%s: %s() gave a %s; it is to return or yield one {input name: array} for each sample"
+                % (self.path, self.function, type(given).__name__)
+            )
+        return iter(given)
+
+    def _guarded(self, call, *arguments):
+        """The result of `call`, which runs the user's code: its errors are one line, and what it
+        prints goes to standard error."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return call(*arguments)
+        except Refused:
+            raise
+        except (Exception, SystemExit) as error:
+            line = self._line_number(error)
+            raise _refused(
+                "%s, %s(), line %s: %s: %s"
+                % (self.path, self.function, line, type(error).__name__, _line(error))
+            ) from None
+
+    def _line_number(self, error):
+        """The line in the user's file that the error came through last, or `?`."""
+        if isinstance(error, SyntaxError) and error.filename == self.path:
+            return error.lineno
+        frames = traceback.extract_tb(error.__traceback__)
+        return next((f.lineno for f in reversed(frames) if f.filename == self.path), "?")
+
+    def _arrays(self, where, sample):
+        if not isinstance(sample, Mapping):
+            raise _refused("%s is a %s; give {input name: array}" % (where, type(sample).__name__))
+        self._check_names(where, sample)
+        arrays = {}
+        for name, _, shape in self.inputs:
+            array = self._guarded(np.asarray, sample[name])
+            # "V" is numpy's kind of bfloat16 and float8
+            if array.dtype.hasobject or array.dtype.kind not in "biufcV":
+                raise _refused("%s, input `%s`: %s is no array of numbers" % (where, name, array.dtype))
+            arrays[name] = _with_batch(array, shape)
+        return arrays
+
+
+_END = object()
+
+
+def _refused(text):
+    return Refused("RecipeError", text)
+
+
+def _line(error):
+    return " ".join(str(error).split())[:300]
+
+
+def _shown(shape):
+    """A shape as the reader of a message knows it: `?` for what is dynamic."""
+    if shape is None:
+        return "of any rank"
+    return "[%s]" % ", ".join("?" if dim < 0 else str(dim) for dim in shape)
+
+
+def _npy_head(stream, where):
+    """(shape, dtype, in Fortran's order), the stream left at the data. Objects are refused: they
+    would be unpickled, which runs code."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise _refused("%s: .npy version %d.%d is not of plain numbers" % (where, *version))
+    if dtype.hasobject:
+        raise _refused("%s holds Python objects; save an array of numbers" % where)
+    return shape, dtype, fortran
+
+
+def _load(path):
+    """The array of an .npy, mapped and not read."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        name = os.path.basename(path)
-        raise Refused("RecipeError", "%s: %s" % (name, " ".join(str(error).split())[:200])) from None
-    # A picture without its batch axis.
-    if shape is not None and array.ndim == len(shape) - 1 and shape[:1] in ((1,), (-1,)):
+        with open(path, "rb") as stream:
+            _npy_head(stream, path)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise _refused("%s cannot be read: %s" % (path, error.strerror or error)) from None
+    except (ValueError, EOFError) as error:
+        raise _refused("%s is no .npy, or is damaged: %s" % (path, _line(error))) from None
+
+
+def _with_batch(array, shape):
+    """`array` with the batch axis of the model, where it lacks no other and the batch is one."""
+    if shape and array.ndim == len(shape) - 1 and shape[0] in (1, -1):
         return array[None]
     return array
 
 
-# A function.
+def _fitted(where, name, array, dtype, shape):
+    """`array` as the model takes it; Refused when its shape, dtype or values do not fit."""
+    at = "%s, input `%s`" % (where, name)
+    if shape is not None:
+        fits = len(shape) == array.ndim
+        fits = fits and all(dim in (-1, given) for dim, given in zip(shape, array.shape))
+        if not fits:
+            raise _refused(
+                "%s has shape %s; the model takes %s" % (at, _shown(array.shape), _shown(shape))
+            )
+    if array.size == 0:
+        raise _refused("%s is empty: its shape is %s" % (at, _shown(array.shape)))
+    _check_finite(at, array)
+    return _cast(at, array, dtype)
 
 
-def _reader(spec, inputs, label):
-    path, function = spec["path"], spec["function"]
-    folder = os.path.dirname(path)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    module_spec = importlib.util.spec_from_file_location("_samples_" + label.removesuffix(".py"), path)
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, function):
-            raise Refused("RecipeError", "%s has no function `%s`" % (label, function))
-        for sample in getattr(module, function)():
-            if not isinstance(sample, dict):
-                raise Refused("RecipeError", "%s: `%s` shall yield {input: array}" % (label, function))
-            yield sample
-    except (Refused, GeneratorExit):
-        raise
-    except BaseException as error:
-        traceback.print_exc()
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-        where = ", line %d" % lines[-1] if lines else ""
-        text = "%s%s: %s: %s" % (label, where, type(error).__name__, " ".join(str(error).split())[:300])
-        raise Refused("RecipeError", text) from None
+def _check_finite(at, array):
+    if array.dtype.kind not in "fc":
+        return
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+        kind = "NaN" if np.isnan(array[index]) else "Inf"
+        raise _refused("%s has %s at %s, %d bad values in all" % (at, kind, list(index), int(bad.sum())))
+
+
+def _cast(at, array, dtype):
+    """`array` in `dtype`. Rounding a wider float is all that a cast may change."""
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array).reshape(array.shape)
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise _refused("%s is %s; the model takes %s" % (at, array.dtype, dtype))
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = array.astype(dtype)
+        if array.dtype.kind == "f":
+            kept = bool(np.isfinite(made).all())
+        else:
+            kept = np.array_equal(made.astype(array.dtype), array)
+    if not kept:
+        raise _refused(
+            "%s is %s with values that %s does not hold; the model takes %s"
+            % (at, array.dtype, dtype, dtype)
+        )
+    return made
