@@ -338,6 +338,17 @@ def test_a_missing_sidecar_is_not_taken_for_unfinished_publishing(site):
     assert not site.pending(NEW)
 
 
+@pytest.mark.parametrize("suffix", [".engine", ".sha256"])
+def test_what_cannot_be_read_is_not_taken_for_finished(site, monkeypatch, suffix):
+    """A failing disk: taken for finished, the engine would be compiled again."""
+    site.compile(NEW, upto="commit")
+    path = site.partial(suffix)
+    path.unlink()
+    path.symlink_to(path.name)  # a loop: there, and not readable
+    with pytest.raises(PublishError, match=r"symbolic links; make room or"):
+        site.pending(NEW)
+
+
 def test_finishing_never_moves_other_bytes_over_the_right_ones(site):
     site.compile(NEW, upto="commit")
     site.engine.write_bytes(NEW)

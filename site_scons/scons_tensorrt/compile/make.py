@@ -73,7 +73,7 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
             publication.finish()
         if verdict.receipt and verdict.reusable:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
             return Outcome(False, verdict, _with_accuracy(verdict.receipt, wanted, shop.state))
         uuid = shop.gpu() if is_tensorrt(wanted) else None

@@ -6,9 +6,10 @@ Nothing is written until `save`: a dry run remembers nothing.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ..integrity.atomic import write_atomic
 
 
 class Remembered:
@@ -38,8 +39,5 @@ class Remembered:
         """Write what was put. Raises OSError."""
         if self._path is None or self._unsaved is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        temporary.write_text(self._unsaved, encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_atomic(self._path, self._unsaved.encode("utf-8"), durable=False)
         self._unsaved = None

@@ -82,15 +82,21 @@ class Publication:
             raise self._error(error) from None
 
     def pending(self, receipt: Receipt) -> bool:
-        """Whether this receipt's engine was compiled and its publishing was not finished."""
-        for engine, sidecar in self._places:
-            if _text(sidecar) != receipt.sha256:
-                continue
-            for path in (engine, self._engine):
-                if _is(path, receipt):
-                    self._places = ((engine, sidecar),)
-                    self._in_place = path == self._engine
-                    return True
+        """Whether this receipt's engine was compiled and its publishing was not finished.
+
+        Raises PublishError where that cannot be read: taken for no, it would be compiled again.
+        """
+        try:
+            for engine, sidecar in self._places:
+                if _text(sidecar) != receipt.sha256:
+                    continue
+                for path in (engine, self._engine):
+                    if _is(path, receipt):
+                        self._places = ((engine, sidecar),)
+                        self._in_place = path == self._engine
+                        return True
+        except OSError as error:
+            raise self._error(error) from None
         return False
 
     def finish(self) -> None:
@@ -125,7 +131,7 @@ class Publication:
 
     def sweep(self) -> None:
         """Remove this engine's temporaries that are of no more use: those that no receipt vouches
-        for, and, of an engine that is in its place, its own. Raises OSError."""
+        for, and, of an engine that is in its place, its own. Raises OSError and ReceiptError."""
         self._sweep()
         for place in self._places:
             for path in place:
@@ -165,12 +171,12 @@ class Publication:
 def _text(path: Path) -> str | None:
     try:
         return path.read_bytes()[:65].decode("ascii", "replace")
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def _is(path: Path, receipt: Receipt) -> bool:
     try:
         return path.stat().st_size == receipt.size and sha256_file(path) == receipt.sha256
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
