@@ -171,12 +171,16 @@ def processes_in(root: Path) -> list[int]:
 
 
 def litter(tree: Tree) -> list[str]:
-    """What lies about that is no engine, sidecar or record."""
-    beside = [
-        p for p in tree.path("engines").iterdir() if not re.search(r"\.engine(\.sha256)?$", p.name)
-    ]
-    inside = [*tree.path(".trt/partial").glob("*"), *tree.path(".trt").rglob("*.tmp")]
-    return sorted({str(p.relative_to(tree.root)) for p in beside + inside})
+    """What lies about that is no engine and no sidecar, and what is on its way to nowhere."""
+    record = re.compile(r".*\.engine(\.sha256)?")
+    beside = [p for p in tree.path("engines").iterdir() if not record.fullmatch(p.name)]
+    left = beside + list(tree.path(".trt/partial").glob("*"))
+    return sorted(str(p.relative_to(tree.root)) for p in left)
+
+
+def temporaries(tree: Tree) -> list[Path]:
+    """Of records in the state folder, whose writer failed or was killed."""
+    return list(tree.path(".trt").rglob("*.tmp")) if tree.path(".trt").exists() else []
 
 
 @dataclass(frozen=True)
@@ -242,10 +246,9 @@ class Scenario:
         done = committed(tree, self.new)
         if self.compiled and not done:
             return "the receipt is gone"
-        temporary = list(tree.path(".trt").rglob("*.tmp")) if tree.path(".trt").exists() else []
-        if temporary and point.fault.startswith("error"):
-            return f"a temporary, though nothing was killed: {temporary}"
-        for path in temporary:
+        if temporaries(tree) and point.fault.startswith("error"):
+            return f"a temporary, though nothing was killed: {temporaries(tree)}"
+        for path in temporaries(tree):
             os.utime(path, (1, 1))  # the next run comes after a day, when nobody can be writing it
         for turn in ("next run", "run after it"):
             run = Run(*self._again(tree))
@@ -256,7 +259,7 @@ class Scenario:
             made, wanted = compiles(tree) - before, 0 if done else 1
             if made != wanted:
                 return f"{turn}: {made} compiles instead of {wanted}: {run.out}"
-        left = litter(tree)
+        left = litter(tree) + temporaries(tree)
         return f"left behind: {left}" if left else None
 
     def _again(self, tree: Tree) -> tuple[str, int]:
