@@ -301,7 +301,7 @@ def sha(data: bytes) -> str:
 
 
 CALLS = st.one_of(
-    st.tuples(st.just("rename"), st.integers(1, 12)),
+    st.tuples(st.just("rename"), st.integers(1, 9)),
     st.tuples(st.just("fsync"), st.integers(1, 14)),
     st.tuples(st.just("unlink"), st.integers(1, 3)),
     st.tuples(st.just("write"), st.integers(1, 30)),

@@ -421,6 +421,14 @@ def test_sweeping_after_a_reuse_keeps_another_keys_finished_compile(site):
     assert site.pending(OLD)
 
 
+def test_the_journal_of_an_engine_that_was_moved_and_replaced_since_goes(site, monkeypatch):
+    publication = site.compile(OLD, upto="commit")
+    crash_at(monkeypatch, 2, publication)
+    site.compile(NEW)
+    assert site.holds(NEW)
+    assert site.leftovers() == []
+
+
 def test_two_trees_that_share_a_state_folder_do_not_share_a_way(there, tmp_path_factory):
     other = Site(tmp_path_factory.mktemp("other"), there.state.root)
     there.compile(OLD, upto="commit")

@@ -24,7 +24,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..errors import PublishError
+from ..errors import PublishError, ReceiptError
 from .atomic import sync_file, sync_folder
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
@@ -114,6 +114,8 @@ class Publication:
             sync_folder(folder)
         except OSError as error:
             raise self._error(error) from None
+        with contextlib.suppress(OSError, ReceiptError):
+            self._sweep(in_place=True)
         self._tidy()
 
     def abandon(self) -> None:
@@ -132,19 +134,22 @@ class Publication:
     def sweep(self) -> None:
         """Remove this engine's temporaries that are of no more use: those that no receipt vouches
         for, and, of an engine that is in its place, its own. Raises OSError and ReceiptError."""
-        self._sweep()
+        self._sweep(in_place=True)
         for place in self._places:
             for path in place:
                 path.unlink(missing_ok=True)
         shutil.rmtree(self._state.partial(self._engine) / "model", ignore_errors=True)
         self._tidy()
 
-    def _sweep(self) -> None:
+    def _sweep(self, in_place: bool = False) -> None:
+        """in_place: this engine is, so that a journal whose own engine was there is of no use."""
         slot = self._slot
         inside = [(p, p.stem) for p in self._state.partial(self._engine).glob("*.*")]
         beside = [(p, p.name.split(".")[2]) for p in self._engine.parent.glob(f".{slot}.*.partial")]
         for path, key in inside + beside:
-            if not self._state.receipts.knows(self._engine.name, key):
+            alone = not path.with_name(path.name.replace(".sha256", ".engine")).exists()
+            replaced = in_place and key != self._key and alone
+            if replaced or not self._state.receipts.knows(self._engine.name, key):
                 path.unlink(missing_ok=True)
 
     def _renames(self) -> bool:
