@@ -89,9 +89,11 @@ def edit(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"), seed=2)
 
 
-def traced(tree: Tree, fault: str | None = None, call: Call | None = None) -> tuple[Run, list[str]]:
+def traced(
+    tree: Tree, fault: str | None = None, call: Call | None = None, log: Path | None = None
+) -> tuple[Run, list[str]]:
     """A run under strace, with a fault at a call if one is given; the run and strace's lines."""
-    log = tree.root.with_name(tree.root.name + ".strace")
+    log = log or tree.root.with_name(tree.root.name + ".strace")
     inject = ["-e", f"inject={call.name}:{fault}:when={call.when}"] if call else []
     done = subprocess.run(
         ["strace", "-y", "-o", str(log), *inject, *tree.command("engines")],
@@ -220,11 +222,12 @@ class Scenario:
         if not hit(tree.root, point.call, point.fault, lines):
             shutil.rmtree(root)
             raise LookupError(str(point))
-        problem = self._judge(tree, run, point)
+        problem = self.judge(tree, run, point)
         shutil.rmtree(root)
         return problem and f"{self.name}: {point}:\n  {problem}"
 
-    def _judge(self, tree: Tree, run: Run, point: Point) -> str | None:
+    def judge(self, tree: Tree, run: Run, point: Point) -> str | None:
+        """What is wrong with a tree in which a run met a fault, and with the runs that follow."""
         killed = time.monotonic()
         while processes_in(tree.root):
             if time.monotonic() - killed > 2:
@@ -243,7 +246,10 @@ class Scenario:
         unreadable = self.rereads and point.fault.startswith("error") and "/engines/" in point.call.text
         if self.compiled and before and not unreadable:
             return f"compiled again in the same run: {run.out}"
-        done = committed(tree, self.new)
+        try:
+            done = committed(tree, self.new)
+        except ValueError:
+            return "half a receipt"
         if self.compiled and not done:
             return "the receipt is gone"
         if temporaries(tree) and point.fault.startswith("error"):

@@ -44,7 +44,7 @@ def two_at_once(world: World) -> None:
 HISTORIES = dict(
     zip(MUTANTS, (tampered_with_its_old_mtime, rebuilt, killed_at_each_rename, two_at_once), strict=True)
 )
-CHEAP = [name for name, history in HISTORIES.items() if history is not killed_at_each_rename]
+CHEAP = list(MUTANTS)[:2]
 
 
 def play(name: str, site: Path | None) -> None:
