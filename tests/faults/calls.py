@@ -17,10 +17,25 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
 from conftest import Run, Tree, fake_compiler, make_model, sha256
 
 ALL = os.environ.get("FAULTS") == "all"
+
+
+def traces() -> bool:
+    """Whether strace is here and allowed."""
+    try:
+        return subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode == 0
+    except OSError:
+        return False
+
+
+TRACES = traces()
+needs_strace = pytest.mark.skipif(not TRACES, reason="strace is not installed, or not allowed")
+
 LINE = re.compile(r"(\w+)\((.*)")
 MUTATES = re.compile(
     r"open.*O_CREAT|creat\(|p?write|rename|mkdir|symlink|link|unlink|rmdir|trunc|utime|fsync"
@@ -165,7 +180,7 @@ def processes_in(root: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if os.readlink(entry / "cwd").startswith(str(root)):
+                if f"{os.readlink(entry / 'cwd')}/".startswith(f"{root}/"):
                     found.append(int(entry.name))
             except OSError:
                 continue

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
-from calls import processes_in
+from calls import TRACES, processes_in
 from conftest import REPO, Tree, fake_compiler, hardware, make_model
 
 NAMES, BOARDS = ("a", "b"), ("here", "there")
@@ -376,7 +376,7 @@ class Machine(RuleBasedStateMachine):
     def build_killed(self, after_s: float, jobs: int) -> None:
         self.world.build_killed(after_s, jobs)
 
-    @precondition(lambda self: shutil.which("strace"))
+    @precondition(lambda self: TRACES)
     @rule(call=CALLS)
     def build_killed_at(self, call: tuple[str, int]) -> None:
         self.world.build_killed_at(*call)

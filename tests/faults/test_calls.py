@@ -5,18 +5,17 @@ A sample runs always; `FAULTS=all pytest tests/faults -s` tries every fault at e
 
 import os
 import random
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from calls import ALL, MUTATES, Call, Point, Scenario, hit, scenarios
+from calls import ALL, MUTATES, Call, Point, Scenario, hit, needs_strace, scenarios
 
 SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "8"))  # points of each scenario
 SEED = int(os.environ.get("FAULTS_SEED", "6"))
 NAMES = ["first", "rebuild", "adopt", "adopt-half", "reuse"]
 ATTEMPTS = 4  # a call's number moves when a file is hashed once more, within a clock tick of its ctime
 
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+pytestmark = needs_strace
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from calls import ALL, calls_of, compiles, edit, litter, make_fake, one, pair, temporaries, traced
+from calls import (
+    ALL,
+    calls_of,
+    compiles,
+    edit,
+    litter,
+    make_fake,
+    needs_strace,
+    one,
+    pair,
+    temporaries,
+    traced,
+)
 from conftest import Run, Tree, sha256
 
 ENGINE_BYTES = 2398  # of the fake
@@ -151,7 +163,6 @@ def test_a_limit_of_file_size(tmp_path, size: int, real: bool) -> None:
     assert litter(tree) == []
 
 
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 WRAPPER = """#!/bin/sh
 [ "$1" = -I ] || exec {python} "$@"
 exec strace -f -o /dev/null -P {path} -e inject={call}:{fault}:when={when} {python} "$@"

@@ -4,17 +4,14 @@ A history that shows the fault runs always for the cheap ones; FAULTS=all shows 
 machine find each by itself.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
-from calls import ALL
+from calls import ALL, needs_strace
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from machine import Machine, World
 from mutants import MUTANTS, mutant
-
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
 def tampered_with_its_old_mtime(world: World) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from calls import ALL, Call, Point, Scenario, calls_of, scenarios, touches, traced
+from calls import ALL, Call, Point, Scenario, calls_of, needs_strace, scenarios, touches, traced
 from conftest import Tree
 from mutants import mutant
 
@@ -23,7 +23,7 @@ EVERY = int(os.environ.get("FAULTS_EVERY", "1"))  # each how-manyth call
 pytestmark = [
     pytest.mark.skipif(not ALL, reason="FAULTS=all runs it"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount"),
-    pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
+    needs_strace,
     pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="mkfs.ext4 is not installed"),
 ]
 
