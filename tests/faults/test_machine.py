@@ -18,6 +18,7 @@ TestMachine.settings = settings(
     derandomize=not ALL,
     database=None,
     deadline=None,
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate, Phase.shrink] if ALL else [Phase.generate],
     print_blob=True,

@@ -74,6 +74,7 @@ def test_the_machine_finds_a_mutant_by_itself(tmp_path, name: str) -> None:
         derandomize=True,
         database=None,
         deadline=None,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )
