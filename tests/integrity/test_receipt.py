@@ -239,3 +239,19 @@ def test_a_book_that_cannot_be_written_is_an_os_error(tmp_path):
     (tmp_path / "receipts").write_bytes(b"")
     with pytest.raises(OSError):
         ReceiptBook(tmp_path / "receipts").put(receipt())
+
+
+def test_a_receipt_that_is_there_and_cannot_be_read_is_not_none(book):
+    """A failing disk: taken for none, the finished compile would be swept and made again."""
+    book.path(receipt()).mkdir(parents=True)
+    with pytest.raises(ReceiptError, match=r"\.json: Is a directory; make it readable, or remove it"):
+        book.get(NAME, receipt().key)
+
+
+def test_a_folder_of_receipts_that_cannot_be_listed_is_not_empty(book, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(ReceiptError, match="Input/output error"):
+        book.knows(NAME, receipt().key)

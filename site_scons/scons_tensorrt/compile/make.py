@@ -70,10 +70,12 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
     with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
         verdict = judge(wanted, shop.state, shop.memo)
         publication = Publication(shop.state, wanted.engine, wanted.key)
+        there = verdict.current
         if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
             publication.finish()
-        if verdict.receipt and verdict.reusable:
-            with contextlib.suppress(OSError):
+            there = True
+        if verdict.receipt and there:
+            with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
             return Outcome(False, verdict, _as_told(verdict.receipt, wanted, shop.state))
         uuid = shop.gpu() if is_tensorrt(wanted) else None

@@ -25,7 +25,7 @@ from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
-from ..integrity.atomic import write_atomic
+from ..integrity.atomic import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
@@ -348,6 +348,7 @@ class Session:
             self._devices.save()
             if self.engines:
                 self._save_declared()
+            remove_stale(self.state.root)
         except OSError as error:
             say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
 
