@@ -33,7 +33,9 @@ CONVERTER = Program(
     done={"facts": dict},
     options=("-B",),
     argument="2",
-    later=tuple(f"{ROOM}.{name}" for name in ("samples", "precision", "quantize", "accuracy", "export")),
+    later=tuple(
+        f"{ROOM}.{name}" for name in "walks tensors samples precision quantize accuracy export".split()
+    ),
 )
 
 
@@ -88,12 +90,13 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
         "kind": wanted.kind,
         "options": dict(wanted.options),
         "target": str(made),
-        "temporary": str(folder),
+        "temporary": str(folder / "temporary"),
         "onnx": {role: str(_placed(each, folder / role)) for role, each in wanted.onnx.items()},
         "samples": wanted.samples and _sample_spec(wanted.samples),
         "script": wanted.script and str(wanted.script),
         "files": {name: str(path) for name, path in wanted.files.items()},
     }
+    (folder / "temporary").mkdir()
     started = time.time()
     before = {path: _stamp(path) for path in _inputs(wanted)}
     try:

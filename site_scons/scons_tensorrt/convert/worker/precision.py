@@ -22,18 +22,15 @@ import copy
 import difflib
 import heapq
 import os
-import shutil
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
 from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.convert.worker import tensors, walks
 
 SIXTEEN = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TYPE_STRING = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
-LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
-SMALLEST = {"fp16": 5.96e-08, "bf16": 9.2e-41}  # positive; the converter's own for fp16
 BF16_OPSET, BF16_IR = 22, 10
 # Inputs that stay float32 in an operator that is converted: Resize's roi and scales.
 FIXED_INPUTS = {"Resize": [1, 2]}
@@ -44,13 +41,6 @@ TENSORRT_LACKS = {
     "fp16": ("Celu",),
     "bf16": ("Celu", "ConvTranspose", "GRU", "HardSwish", "LpPool", "Mish", "Shrink"),
 }
-STANDARD = ("", "ai.onnx")
-
-INLINE_BYTES = 1024  # tensors up to this size stay in the graph, for the shape inference
-ALIGN = 4096  # of a tensor in the external data, so that it can be mapped
-PIECE_BYTES = 1 << 24  # of external data read, and converted, at a time
-TAG = "scons_tensorrt value "  # what a tensor in an attribute is called while its bytes are out
-PROTOBUF_BYTES = (1 << 31) - (1 << 20)  # a message may have 2 GiB; some room for the rest
 
 
 def convert(source, target, options):
@@ -73,18 +63,18 @@ def convert(source, target, options):
     nothing to convert, and what the converter cannot do.
     """
     to, keep_io = options["to"], options["keep_io"]
-    values = _Values(os.path.dirname(os.path.abspath(source)))
+    values = tensors.Values(os.path.dirname(os.path.abspath(source)))
     model, nodes = _as_needed(_load(source), values, options)
-    opset = _opset(model)
+    opset = walks.opset(model)
     if to == "bf16":
         model = _raised(model)
         nodes.name_all(model)
     model = _inferred(model)
-    types = _types(model)
+    types = walks.types(model)
     _check_known(model, types)
     kept, because = _kept(model, types, to, nodes)
     if _is_done(model, types, kept, nodes, options):
-        _copy(source, target, values.locations)
+        tensors.copy_model(source, target, values.locations)
         return _facts(as_it_is=True)
     result = values.take(model, every_float32=True)
     _split_shared(result, types, kept, values)
@@ -100,10 +90,10 @@ def convert(source, target, options):
     _only_declared(result, nodes.declared)
     _check(result, model)
     nodes.give_names_back(result)
-    counts = _write(result, values, target, to, bool(values.locations))
+    counts = tensors.write(result, values, target, to, bool(values.locations))
     facts = _facts(kept=sorted(because), kept_nodes=len(kept), **counts)
-    if _opset(result) != opset:
-        facts["opset"] = [opset, _opset(result)]
+    if walks.opset(result) != opset:
+        facts["opset"] = [opset, walks.opset(result)]
     return facts
 
 
@@ -142,102 +132,6 @@ def _load(source):
     return model
 
 
-# Walks through a model.
-
-
-def _graphs(graph):
-    """The graph and the graphs inside its nodes, outer ones first."""
-    yield graph
-    for node in graph.node:
-        for inner in _bodies(node):
-            yield from _graphs(inner)
-
-
-def _bodies(node):
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _all_nodes(model):
-    for graph in _graphs(model.graph):
-        yield from graph.node
-
-
-def _tensors(model):
-    """(tensor, is it in an attribute?) of all initializers and attributes."""
-    yield from ((tensor, False) for tensor in model.graph.initializer)
-    yield from _tensors_in(model.graph.node)
-
-
-def _tensors_in(nodes):
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t, True
-            yield from ((tensor, True) for tensor in attribute.tensors)
-        for inner in _bodies(node):
-            yield from ((tensor, False) for tensor in inner.initializer)
-            yield from _tensors_in(inner.node)
-
-
-def _opset(model):
-    return max((o.version for o in model.opset_import if o.domain in STANDARD), default=1)
-
-
-def _domain(node):
-    return "" if node.domain in STANDARD else node.domain
-
-
-def _defined(graph):
-    """Names that a graph defines itself."""
-    for item in [*graph.input, *graph.initializer]:
-        yield item.name
-    for node in graph.node:
-        yield from (name for name in node.output if name)
-
-
-def _captured(graph):
-    """Names that a graph and those inside it use of the graphs around it, in order of use."""
-    own = set(_defined(graph))
-    for node in graph.node:
-        for name in node.input:
-            if name and name not in own:
-                yield name
-        for inner in _bodies(node):
-            yield from (name for name in _captured(inner) if name not in own)
-    yield from (o.name for o in graph.output if o.name not in own)
-
-
-def _read_by(node):
-    """All that a node reads: its inputs, and what graphs inside it use of those around."""
-    yield from (name for name in node.input if name)
-    for inner in _bodies(node):
-        yield from _captured(inner)
-
-
-def _replace(graph, names):
-    """Read other tensors in a graph, and in those inside it: {name: name instead}."""
-    for inner in _graphs(graph):
-        for node in inner.node:
-            for index, name in enumerate(node.input):
-                if name in names:
-                    node.input[index] = names[name]
-
-
-def _types(model):
-    """{tensor: element type} of everything that is known. 0: known, but no plain tensor."""
-    found = {}
-    for graph in _graphs(model.graph):
-        for info in [*graph.value_info, *graph.input, *graph.output]:
-            kind = info.type.WhichOneof("value")
-            if kind:
-                found[info.name] = info.type.tensor_type.elem_type if kind == "tensor_type" else 0
-        found.update((t.name, t.data_type) for t in graph.initializer)
-    return found
-
-
 # The graph as the converter takes it.
 
 
@@ -249,14 +143,14 @@ class _Nodes:
         self.original = {}
         self.keep_ops = set(options["keep_ops"])
         self.keep_nodes = set(options["keep_nodes"])
-        self.declared = {info.name for graph in _graphs(model.graph) for info in graph.value_info}
-        _must_have("keep_ops", options["keep_ops"], {n.op_type for n in _all_nodes(model)})
-        _must_have("keep_nodes", options["keep_nodes"], {n.name for n in _all_nodes(model)} - {""})
+        self.declared = {info.name for graph in walks.graphs(model.graph) for info in graph.value_info}
+        _must_have("keep_ops", options["keep_ops"], {n.op_type for n in walks.all_nodes(model)})
+        _must_have("keep_nodes", options["keep_nodes"], {n.name for n in walks.all_nodes(model)} - {""})
         self.name_all(model)
 
     def name_all(self, model):
         """Name what is not named yet: `original` says how the user calls it."""
-        for node in _all_nodes(model):
+        for node in walks.all_nodes(model):
             if node.name not in self.original:
                 name = "scons_tensorrt_%d" % len(self.original)
                 self.original[name] = node.name
@@ -270,7 +164,7 @@ class _Nodes:
         return node.name not in self.original
 
     def give_names_back(self, model):
-        for node in _all_nodes(model):
+        for node in walks.all_nodes(model):
             node.name = self.original.get(node.name, node.output[0])
 
 
@@ -306,7 +200,7 @@ def _prepare(model):
         model.ir_version = max(model.ir_version, 4)  # the first that allows them as constants alone
         del graph.input[:]
         graph.input.extend(inputs)
-    for inner in _graphs(graph):
+    for inner in walks.graphs(graph):
         _constants_to_initializers(inner)
         for node in inner.node:
             if node.op_type == "ConstantOfShape" and not node.attribute:  # not known to 1.20
@@ -338,7 +232,7 @@ def _constants_to_initializers(graph):
 
 
 def _float_constant(node):
-    if node.op_type != "Constant" or _domain(node) or len(node.attribute) != 1:
+    if node.op_type != "Constant" or walks.domain(node) or len(node.attribute) != 1:
         return None
     attribute = node.attribute[0]
     if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
@@ -363,7 +257,7 @@ def _make_unique(graph, taken, names):
     """Let no two graphs define the same name, as the branches of an If may. names: those of the
     graphs around that are called otherwise now."""
     names = dict(names)
-    for name in dict.fromkeys(_defined(graph)):
+    for name in dict.fromkeys(walks.defined(graph)):
         names.pop(name, None)
         if name in taken:
             names[name] = _fresh(name, taken)
@@ -375,14 +269,14 @@ def _make_unique(graph, taken, names):
             for index, name in enumerate(listed):
                 if name in names:
                     listed[index] = names[name]
-        for inner in _bodies(node):
+        for inner in walks.bodies(node):
             _make_unique(inner, taken, names)
 
 
 def _outputs_from_nodes(main, taken):
     """Let a node make each output of a graph; the converter loses the type of a constant that is
     returned, or of a tensor of the graph around."""
-    for graph in _graphs(main):
+    for graph in walks.graphs(main):
         made = {name for node in graph.node for name in node.output}
         if graph is not main:
             made.update(i.name for i in graph.input)
@@ -395,7 +289,7 @@ def _outputs_from_nodes(main, taken):
                 graph.node.append(onnx.helper.make_node("Identity", [output.name], [new]))
                 output.name = new
             elif output.name in constants:
-                _replace(main, {output.name: new})
+                walks.replace(main, {output.name: new})
                 constants[output.name].name = new
                 graph.node.append(onnx.helper.make_node("Identity", [new], [output.name]))
 
@@ -411,7 +305,7 @@ def _inferred(model):
 
 def _raised(model):
     """The model at the opset that bf16 needs."""
-    if _opset(model) >= BF16_OPSET:
+    if walks.opset(model) >= BF16_OPSET:
         return model
     try:
         raised = onnx.version_converter.convert_version(model, BF16_OPSET)
@@ -419,7 +313,7 @@ def _raised(model):
         raise Refused(
             "RecipeError",
             "bf16 needs opset %d and the model, of opset %d, cannot be raised: %s; export it with "
-            "opset %d, or take fp16" % (BF16_OPSET, _opset(model), _one_line(error), BF16_OPSET),
+            "opset %d, or take fp16" % (BF16_OPSET, walks.opset(model), _one_line(error), BF16_OPSET),
         ) from None
     raised.ir_version = max(raised.ir_version, BF16_IR)
     return raised
@@ -429,7 +323,7 @@ def _raised(model):
 
 
 def _touches(node, types, which=(TensorProto.FLOAT,)):
-    names = [*_read_by(node), *node.output]
+    names = [*walks.read_by(node), *node.output]
     return any(types.get(name) in which for name in names)
 
 
@@ -437,8 +331,8 @@ def _kept(model, types, to, nodes):
     """The names of the nodes that stay float32, and the op types of those that nobody asked for."""
     from onnxruntime.transformers import float16
 
-    opsets = {_domain(o): o.version for o in model.opset_import}
-    opsets[""] = _opset(model)
+    opsets = {walks.domain(o): o.version for o in model.opset_import}
+    opsets[""] = walks.opset(model)
     shapes = _from_shapes(model.graph, set(), set())
     kept, because = set(), set()
 
@@ -457,7 +351,7 @@ def _kept(model, types, to, nodes):
                 because.add(node.op_type)
             if keep:
                 kept.add(node.name)
-            for inner in _bodies(node):
+            for inner in walks.bodies(node):
                 look(inner, keep)
 
     look(model.graph, False)
@@ -466,7 +360,7 @@ def _kept(model, types, to, nodes):
 
 def _defined_in(node, types, to, opsets):
     """Does ONNX define this node, at this opset, with `to` where it has float32?"""
-    domain = _domain(node)
+    domain = walks.domain(node)
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
     except onnx.defs.SchemaError:
@@ -496,7 +390,7 @@ def _from_shapes(graph, constant, derived):
     found = set()
     for node in graph.node:
         read = [name for name in node.input if name]
-        bodies = list(_bodies(node))
+        bodies = list(walks.bodies(node))
         for inner in bodies:
             found |= _from_shapes(inner, constant, derived)
         if bodies or node.op_type == "ConstantOfShape" or node.op_type.startswith("Random"):
@@ -520,7 +414,7 @@ def _is_done(model, types, kept, nodes, options):
         types.get(item.name) == TensorProto.FLOAT for item in [*model.graph.input, *model.graph.output]
     )
     work = False
-    for node in _all_nodes(model):
+    for node in walks.all_nodes(model):
         if nodes.is_wanted(node) and _touches(node, types, tuple(SIXTEEN.values())):
             raise Refused(
                 "RecipeError",
@@ -549,10 +443,10 @@ def _has_convertible(node, types):
 
 
 def _check_known(model, types):
-    for node in _all_nodes(model):
+    for node in walks.all_nodes(model):
         unknown = [name for name in node.output if name and name not in types]
         if unknown:
-            what = "%s.%s" % (node.domain, node.op_type) if _domain(node) else node.op_type
+            what = "%s.%s" % (node.domain, node.op_type) if walks.domain(node) else node.op_type
             raise Refused(
                 "RecipeError",
                 "the type of `%s`, an output of %s, is unknown, so no cast can follow: declare it in "
@@ -563,13 +457,13 @@ def _check_known(model, types):
 def _split_shared(model, types, kept, values):
     """A copy for the float32 nodes of each initializer that 16-bit nodes read too."""
     uses = {}
-    for node in _all_nodes(model):
+    for node in walks.all_nodes(model):
         for index, name in enumerate(node.input):
             if types.get(name) == TensorProto.FLOAT:
                 float32 = node.name in kept or index in FIXED_INPUTS.get(node.op_type, ())
                 uses.setdefault(name, ([], []))[float32].append((node, index))
     taken = set(types)
-    for graph in _graphs(model.graph):
+    for graph in walks.graphs(model.graph):
         for tensor in list(graph.initializer):
             narrow, float32 = uses.get(tensor.name, ([], []))
             if narrow and float32:
@@ -609,8 +503,8 @@ def _into_their_graphs(model, nodes):
     """Put each added cast into the graph that makes what it reads."""
     main = model.graph
     home = {}
-    for graph in _graphs(main):
-        home.update((name, graph) for name in _defined(graph) if graph is not main)
+    for graph in walks.graphs(main):
+        home.update((name, graph) for name in walks.defined(graph) if graph is not main)
     moving = [copy.deepcopy(n) for n in main.node if nodes.is_added(n) and n.input[0] in home]
     for node in moving:
         home[node.input[0]].node.append(node)
@@ -621,12 +515,12 @@ def _into_their_graphs(model, nodes):
 
 def _cast_captured(model, kept, before):
     """A kept If, Loop or Scan is float32 inside, so what it takes from around it must be too."""
-    after = _types(model)
-    for graph in list(_graphs(model.graph)):
+    after = walks.types(model)
+    for graph in list(walks.graphs(model.graph)):
         for node in list(graph.node):
             if node.name not in kept:
                 continue
-            names = dict.fromkeys(name for inner in _bodies(node) for name in _captured(inner))
+            names = dict.fromkeys(name for inner in walks.bodies(node) for name in walks.captured(inner))
             for name in names:
                 if before.get(name) != TensorProto.FLOAT or after.get(name) != TensorProto.FLOAT16:
                     continue
@@ -634,15 +528,15 @@ def _cast_captured(model, kept, before):
                 after[new] = TensorProto.FLOAT
                 cast = onnx.helper.make_node("Cast", [name], [new], name=new, to=TensorProto.FLOAT)
                 graph.node.append(cast)
-                for inner in _bodies(node):
-                    _replace(inner, {name: new})
+                for inner in walks.bodies(node):
+                    walks.replace(inner, {name: new})
 
 
 def _without_round_trips(model, nodes):
     """Let a float32 node read what another one made, not what is left of it after 16 bit."""
-    casts = [node for node in _all_nodes(model) if nodes.is_added(node)]
+    casts = [node for node in walks.all_nodes(model) if nodes.is_added(node)]
     narrowed = {c.output[0]: c.input[0] for c in casts if c.attribute[0].i == TensorProto.FLOAT16}
-    outputs = {o.name for graph in _graphs(model.graph) for o in graph.output}
+    outputs = {o.name for graph in walks.graphs(model.graph) for o in graph.output}
     instead = {}
     for cast in casts:
         if cast.attribute[0].i == TensorProto.FLOAT and cast.input[0] in narrowed:
@@ -652,9 +546,9 @@ def _without_round_trips(model, nodes):
                 del cast.attribute[:]
             else:
                 instead[cast.output[0]] = cast.input[0]
-    _replace(model.graph, instead)
-    read = {name for node in _all_nodes(model) for name in node.input} | outputs
-    for graph in _graphs(model.graph):
+    walks.replace(model.graph, instead)
+    read = {name for node in walks.all_nodes(model) for name in node.input} | outputs
+    for graph in walks.graphs(model.graph):
         for node in [n for n in graph.node if nodes.is_added(n) and n.output[0] not in read]:
             graph.node.remove(node)
 
@@ -662,7 +556,7 @@ def _without_round_trips(model, nodes):
 def _in_order(graph):
     """Sort the nodes so that each comes after what it reads, else as they were."""
     maker = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    waits = [{maker[name] for name in _read_by(node) if name in maker} for node in graph.node]
+    waits = [{maker[name] for name in walks.read_by(node) if name in maker} for node in graph.node]
     readers = {}
     for index, makers in enumerate(waits):
         for other in makers:
@@ -682,30 +576,30 @@ def _in_order(graph):
     del graph.node[:]
     graph.node.extend(nodes)
     for node in graph.node:
-        for inner in _bodies(node):
+        for inner in walks.bodies(node):
             _in_order(inner)
 
 
 def _rename_type(model):
     """bf16 for fp16, which nothing was before the conversion."""
     old, new = TensorProto.FLOAT16, TensorProto.BFLOAT16
-    for graph in _graphs(model.graph):
+    for graph in walks.graphs(model.graph):
         for info in [*graph.value_info, *graph.input, *graph.output]:
             for kind in (info.type.tensor_type, info.type.sequence_type.elem_type.tensor_type):
                 if kind.elem_type == old:
                     kind.elem_type = new
-    for node in _all_nodes(model):
+    for node in walks.all_nodes(model):
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype") and attribute.i == old:
                 attribute.i = new
-    for tensor, _ in _tensors(model):
+    for tensor, _ in walks.tensors(model):
         if tensor.data_type == old:
             tensor.data_type = new
 
 
 def _only_declared(model, declared):
     """Leave the types that the source itself declared; the rest was inferred for the converter."""
-    for graph in _graphs(model.graph):
+    for graph in walks.graphs(model.graph):
         made = {name for node in graph.node for name in node.output}
         infos = {i.name: i for i in graph.value_info if i.name in declared and i.name in made}
         infos = [copy.deepcopy(info) for info in infos.values()]
@@ -729,199 +623,3 @@ def _check(result, source):
                 "the converted model is not consistent: %s; keep_nodes can leave the node concerned "
                 "in float32" % _one_line(error),
             ) from None
-
-
-# The values of tensors.
-
-
-class _Values:
-    """The tensors whose bytes are taken out of the graph while it is changed, by name. A tensor in
-    an attribute is given a name for that time; its own comes back with its bytes."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.locations = set()
-        self._saved = {}
-
-    def find_external(self, model):
-        """Note where external data lies; load what is small, or in a function, whose tensors may
-        be called like others."""
-        there = [(tensor, False) for tensor, _ in _tensors(model)]
-        there += [(tensor, True) for f in model.functions for tensor, _ in _tensors_in(f.node)]
-        for tensor, always in there:
-            if tensor.data_location == TensorProto.EXTERNAL:
-                location, _, size = _place(tensor)
-                self.locations.add(location)
-                if always or size <= INLINE_BYTES:
-                    tensor.raw_data = b"".join(self._pieces(tensor))
-                    tensor.ClearField("external_data")
-                    tensor.ClearField("data_location")
-
-    def take(self, model, every_float32=False):
-        """Empty the large tensors, or every float32 one too; returns the model in new memory, as
-        protobuf keeps what a field once had."""
-        for tensor, in_attribute in _tensors(model):
-            large = tensor.data_location == TensorProto.EXTERNAL or tensor.ByteSize() > INLINE_BYTES
-            float32 = every_float32 and tensor.data_type == TensorProto.FLOAT
-            if self._of(tensor, in_attribute) or tensor.data_type == TensorProto.STRING:
-                continue
-            if large or float32:
-                name = TAG + str(len(self._saved)) if in_attribute else tensor.name
-                self._saved[name] = copy.deepcopy(tensor)
-                tensor.Clear()
-                tensor.name = name
-                tensor.data_type = self._saved[name].data_type
-                tensor.dims.extend(self._saved[name].dims)
-        return onnx.ModelProto.FromString(model.SerializeToString())
-
-    def _of(self, tensor, in_attribute):
-        """What was taken from this tensor; None: nothing."""
-        if in_attribute and not tensor.name.startswith(TAG):
-            return None
-        return self._saved.get(tensor.name)
-
-    def alias(self, new, old):
-        self._saved[new] = self._saved[old]
-
-    def set_dims(self, model, real):
-        """Let float32 initializers, which are all empty now, look as small as they are, or not."""
-        for graph in _graphs(model.graph):
-            for tensor in graph.initializer:
-                saved = self._saved.get(tensor.name)
-                if saved is not None and saved.data_type == TensorProto.FLOAT:
-                    tensor.dims[:] = saved.dims if real else [0]
-
-    def put_back(self, model, to, data, external):
-        """Give the tensors of a converted model their values, which go to the file `data` where
-        they are large and that is wanted. Returns how many were out of range: (large, small)."""
-        counts = [0, 0]
-        for tensor, in_attribute in _tensors(model):
-            saved = self._of(tensor, in_attribute)
-            if saved is None:
-                continue
-            pieces = self._pieces(saved)
-            narrow = tensor.data_type != saved.data_type
-            if narrow:
-                pieces = (_narrowed(piece, to, counts) for piece in pieces)
-            elif not external and saved.data_location != TensorProto.EXTERNAL:
-                name = saved.name if in_attribute else tensor.name
-                tensor.CopyFrom(saved)
-                tensor.name = name
-                continue
-            if in_attribute:
-                tensor.name = saved.name
-            if external and _size(tensor) > INLINE_BYTES:
-                _append(data, tensor, pieces)
-            else:
-                tensor.raw_data = b"".join(pieces)
-        return counts
-
-    def _pieces(self, tensor):
-        """The bytes of a tensor with its data, in pieces."""
-        if tensor.data_location == TensorProto.EXTERNAL:
-            yield from self._read(*_place(tensor))
-            return
-        raw = memoryview(tensor.raw_data)
-        if not raw:
-            raw = memoryview(onnx.numpy_helper.to_array(tensor).tobytes())
-        for start in range(0, len(raw), PIECE_BYTES):
-            yield raw[start : start + PIECE_BYTES]
-
-    def _read(self, location, offset, size):
-        try:
-            with open(os.path.join(self.folder, location), "rb") as source:
-                source.seek(offset)
-                while size:
-                    piece = source.read(min(size, PIECE_BYTES))
-                    if not piece:
-                        raise Refused("RecipeError", "external data `%s` ends early" % location)
-                    size -= len(piece)
-                    yield piece
-        except OSError as error:
-            raise Refused(
-                "RecipeError", "external data `%s` cannot be read: %s" % (location, error.strerror)
-            ) from None
-
-
-def _place(tensor):
-    """(location, offset, bytes) of a tensor's external data."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not location or os.path.isabs(location) or ".." in location.split("/"):
-        raise Refused("RecipeError", "external data `%s` lies outside the model's folder" % location)
-    return location, int(entries.get("offset", 0)), int(entries.get("length", _size(tensor)))
-
-
-def _size(tensor):
-    """Bytes of a tensor's values by its type and shape; of types below a byte, at most that."""
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def _append(data, tensor, pieces):
-    data.seek(0, os.SEEK_END)
-    offset = -(-data.tell() // ALIGN) * ALIGN
-    data.truncate(offset)
-    data.seek(offset)
-    size = sum(data.write(piece) for piece in pieces)
-    tensor.data_location = TensorProto.EXTERNAL
-    place = {"location": os.path.basename(data.name), "offset": offset, "length": size}
-    for key, value in place.items():
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def _narrowed(piece, to, counts):
-    """Bytes of 16-bit values for those of float32 ones."""
-    array = np.frombuffer(piece, dtype="<f4")
-    size = np.abs(array)
-    counts[0] += int(np.count_nonzero((size > LARGEST[to]) & np.isfinite(size)))
-    counts[1] += int(np.count_nonzero((size > 0) & (size < SMALLEST[to])))
-    if to == "fp16":
-        from onnxruntime.transformers import float16
-
-        return float16.convert_np_to_float16(array, SMALLEST[to], LARGEST[to]).tobytes()
-    limited = np.clip(size, np.float32(SMALLEST[to]), np.float32(LARGEST[to]))
-    limited = np.copysign(np.where((size > 0) & np.isfinite(size), limited, size), array)
-    bits = limited.view(np.uint32)
-    # To the nearest, and to the even one of two: what is cut off is half a step or more.
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> np.uint32(16)
-    return np.where(np.isnan(array), np.uint32(0x7FC0), rounded).astype("<u2").tobytes()
-
-
-def _write(model, values, target, to, had_external):
-    """Write the model and, where it must have one, its data file."""
-    size = model.ByteSize() + sum(_size(tensor) for tensor, _ in _tensors(model))
-    external = had_external or size > PROTOBUF_BYTES
-    try:
-        if external:
-            with open(target + ".data", "w+b") as data:
-                counts = values.put_back(model, to, data, True)
-                empty = data.tell() == 0
-            if empty:
-                os.unlink(target + ".data")
-        else:
-            counts = values.put_back(model, to, None, False)
-        with open(target, "wb") as out:
-            out.write(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise Refused(
-            "PublishError",
-            "the converted model could not be written: %s; make room, then run again" % error.strerror,
-        ) from None
-    return {"clamped": counts[0], "raised": counts[1]}
-
-
-def _copy(source, target, locations):
-    """The source as it is, with its external data under the same names."""
-    here, there = os.path.dirname(os.path.abspath(source)), os.path.dirname(os.path.abspath(target))
-    pairs = [(os.path.join(here, name), os.path.join(there, name)) for name in sorted(locations)]
-    try:
-        for one, other in [*pairs, (source, target)]:
-            if os.path.realpath(one) == os.path.realpath(other):
-                continue
-            os.makedirs(os.path.dirname(os.path.abspath(other)), exist_ok=True)
-            shutil.copyfile(one, other)
-    except OSError as error:
-        raise Refused("PublishError", "the model could not be copied: %s" % error.strerror) from None
