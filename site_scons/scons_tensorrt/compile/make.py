@@ -48,11 +48,12 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Outcome:
-    """built: False when it was reused; compile_s: seconds of the compile, None unless built."""
+    """built: False when it was reused; sha256: of the engine; compile_s: seconds of the compile,
+    None unless built."""
 
     built: bool
     verdict: Verdict
-    receipt: Receipt
+    sha256: str
     compile_s: float | None = None
 
 
@@ -70,19 +71,21 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
     with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
         verdict = judge(wanted, shop.state, shop.memo)
         publication = Publication(shop.state, wanted.engine, wanted.key)
-        if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
+        reused = verdict.sha256
+        if verdict.receipt and publication.pending(verdict.receipt):
             publication.finish()
-        if verdict.receipt and verdict.reusable:
+            reused = verdict.receipt.sha256
+        if reused:
             with contextlib.suppress(OSError):
                 publication.sweep()
-            return Outcome(False, verdict, verdict.receipt)
+            return Outcome(False, verdict, reused)
         uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
             if uuid:
                 timeout = shop.lock_timeout_s
                 stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
             receipt, seconds = _compile(wanted, shop, publication)
-        return Outcome(True, verdict, receipt, seconds)
+        return Outcome(True, verdict, receipt.sha256, seconds)
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:

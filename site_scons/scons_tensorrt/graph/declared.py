@@ -79,14 +79,12 @@ class Declared:
     @property
     def sha256(self) -> str | None:
         """Of the engine's bytes, as far as they were judged or made."""
-        if self.made:
-            return self.made
-        receipt = self._verdict.receipt if self._verdict and self._verdict.current else None
-        return receipt.sha256 if receipt else None
+        return self.made or (self._verdict.sha256 if self._verdict else None)
 
     def state(self) -> int:
         """SCons's state of the pair: of the node that it went further with."""
-        return max(int(node.get_state()) for node in self.pair)
+        engine, sidecar = self.pair
+        return max(int(engine.get_state()), int(sidecar.get_state()))
 
     def consider(self) -> None:
         """This run asks for the engine: its hardware is named before anything else is said."""
@@ -116,7 +114,9 @@ class Declared:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         onnx = real_path(self.onnx)
         summary = self._summary(onnx)
-        recipe = replace(self.recipe, plugins=tuple(real_path(node) for node in self.plugins))
+        recipe = self.recipe
+        if self.plugins:
+            recipe = replace(recipe, plugins=tuple(real_path(node) for node in self.plugins))
         ingredients = dict(self.fields)
         ingredients[input_name("onnx")] = self._digest(onnx, self.source)
         external = {}
@@ -181,7 +181,7 @@ class Declared:
             "name": self.name,
             "engine": self.label,
             "source": self.source,
-            "onnx": os.path.relpath(self.onnx.get_abspath(), self._session.top),
+            "onnx": self._session.from_top(self.onnx.get_abspath()),
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,

@@ -49,15 +49,16 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
         _check_folder(session, chosen.engine_dir)
         session.checked.add(chosen.engine_dir)
     hardware, problem = _hardware(session, chosen)
-    path = _path(chosen, recipe, hardware)
-    fault = _fault_of_place(session, path)
+    folder, filename = _place(chosen, recipe, hardware)
+    fault = _fault_of_place(session, folder, filename)
     if fault:
         hardware, problem = None, fault
-        path = _path(chosen, recipe, None)
-    declared = Declared(session, str(name), recipe, hardware, problem, path)
+        folder, filename = _place(chosen, recipe, None)
+    path = os.path.join(folder, filename)
+    declared = Declared(session, str(name), recipe, hardware, problem, Path(path))
     declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
-    _refuse_second(session, declared)
-    pair = env.TRT_Engine(env.fs.File(str(path)), onnx)
+    _refuse_second(session, declared, folder)
+    pair = env.TRT_Engine(env.fs.File(path), onnx)
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
@@ -99,12 +100,12 @@ def _file(env: Any, value: Any, what: str) -> Any:
     return node
 
 
-def _fault_of_place(session: Session, path: Path) -> EngineError | None:
+def _fault_of_place(session: Session, folder: str, filename: str) -> EngineError | None:
     """Why SCons cannot even have a node at an engine's place."""
-    folders = session.folders_in(str(path.parent))
-    for name in (path.name, path.name + SIDECAR_SUFFIX):
+    folders = session.folders_in(folder)
+    for name in (filename, filename + SIDECAR_SUFFIX):
         if name in folders:
-            where = session.state.relative(path.with_name(name))
+            where = session.state.relative(os.path.join(folder, name))
             return PublishError(f"{where} is a folder where the engine shall be; remove it")
     return None
 
@@ -136,17 +137,18 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
         return None, error
 
 
-def _path(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> Path:
-    folder = Path(chosen.engine_dir)
+def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> tuple[str, str]:
+    """The folder and filename of an engine."""
     if hardware is None:
-        return folder / f"{recipe.model}__unknown{SUFFIX}"
+        return chosen.engine_dir, f"{recipe.model}__unknown{SUFFIX}"
+    folder = chosen.engine_dir
     if hardware.name:
-        folder = folder / hardware.name
-    return folder / hardware.signature.filename(recipe.model, recipe.precision).build()
+        folder = os.path.join(folder, hardware.name)
+    return folder, hardware.signature.filename(recipe.model, recipe.precision).build()
 
 
-def _refuse_second(session: Session, declared: Declared) -> None:
-    other = session.places.setdefault((declared.name, declared.path.parent), declared)
+def _refuse_second(session: Session, declared: Declared, folder: str) -> None:
+    other = session.places.setdefault((declared.name, folder), declared)
     if other is not declared:
         raise SCons.Errors.UserError(
             f"Engine {declared.name!r} is declared twice for the same hardware (of "
@@ -157,8 +159,7 @@ def _refuse_second(session: Session, declared: Declared) -> None:
 def _depend(env: Any, session: Session, pair: Any, declared: Declared) -> None:
     """Values are compared by position, so they are sorted; one each, so that a reason names it."""
     values = [session.value(env, f"{name}={text}") for name, text in sorted(declared.fields.items())]
-    guard = session.value(env, INTEGRITY)
-    guard.Decider(tampered)
+    guard = session.value(env, INTEGRITY, tampered)
     for node in pair:
         node.add_dependency([*values, *declared.plugins, guard])
 
