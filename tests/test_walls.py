@@ -14,6 +14,7 @@ PACKAGE = Path(scons_tensorrt.__file__).parent
 SITE = PACKAGE.parent
 ME = "scons_tensorrt"
 WORKER = f"{ME}.compile.worker"
+CONVERTER = f"{ME}.convert.worker"
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 
 # Each room, and the rooms it may import besides itself and the package's own version.
@@ -23,7 +24,8 @@ BELOW = {
     "integrity": {"errors", "identity"},
     "recipe": {"errors", "identity", "integrity"},
     "compile": {"errors", "identity", "integrity", "recipe"},
-    "graph": {"errors", "identity", "integrity", "recipe", "compile"},
+    "convert": {"errors", "identity", "integrity", "recipe", "compile"},
+    "graph": {"errors", "identity", "integrity", "recipe", "compile", "convert"},
     "cli": {"errors", "identity", "integrity", "recipe", "compile"},
     "__main__": {"cli"},
     "tools": {"graph"},
@@ -31,6 +33,8 @@ BELOW = {
 }
 # What else than the standard library a room may import.
 OUTSIDE = {"graph": {"SCons"}, "compile": {"filelock"}}
+# What the conversions' child process may import.
+CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}
 
 
 def modules():
@@ -92,7 +96,14 @@ def test_imports_go_down_only(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_graph_imports_scons_and_only_the_compile_filelock(module):
-    assert outside(module) <= OUTSIDE.get(room(module), set())
+    allowed = CONVERTERS if module.startswith(CONVERTER) else OUTSIDE.get(room(module), set())
+    assert outside(module) <= allowed
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(CONVERTER)])
+def test_the_converter_imports_itself_and_how_a_worker_talks(module):
+    talk = (f"{WORKER}.link", f"{WORKER}.failure", WORKER)
+    assert all(name.startswith(CONVERTER) or name in talk for name in inside(module))
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room(m) in ("identity", "integrity")])
@@ -109,16 +120,16 @@ def test_the_worker_imports_the_standard_library_and_itself(module):
     )
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith(WORKER)])
-def test_nobody_imports_the_worker(module):
-    assert not any(name.startswith(WORKER) for name in inside(module))
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith((WORKER, CONVERTER))])
+def test_nobody_imports_the_workers(module):
+    assert not any(name.startswith((WORKER, CONVERTER)) for name in inside(module))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_worker_imports_by_a_name_it_is_told(module):
     text = MODULES[module].read_text(encoding="utf-8")
     if "import_module(" in text or "__import__(" in text:
-        assert module.startswith(WORKER)
+        assert module.startswith((WORKER, CONVERTER))
 
 
 def test_the_in_tree_door_opens_to_the_graph_alone():

@@ -1,4 +1,4 @@
-"""`python -m scons_tensorrt probe | name parse FILE | verify PATH... | explain PATH`.
+"""`python -m scons_tensorrt probe | name parse FILE | verify PATH... | explain PATH | reproduce PATH`.
 
 Needs the standard library alone, so that it runs on a device. Exit status: 0; 1 when an
 engine is not what it should be or the question cannot be answered; 2 for a wrong call.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .compile.wanted import Wanted
 from .errors import EngineError, HardwareError
 from .identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from .identity.hardware import Hardware, resolve
@@ -26,6 +27,7 @@ from .integrity.receipt import Receipt
 from .integrity.sidecar import verify_pair
 from .integrity.state import DEFAULT, StateFolder
 from .recipe.key import differences, input_name
+from .recipe.options import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("path", help="an engine")
     explain.add_argument("--state-dir", metavar="DIR", help=f"default: the nearest {DEFAULT} above")
     explain.set_defaults(run=_explain)
+
+    reproduce = commands.add_parser("reproduce", help="compile again: are the bytes the same")
+    reproduce.add_argument("path", nargs="+", help="an engine, or a folder of engines")
+    reproduce.add_argument("--state-dir", metavar="DIR", help=f"default: the nearest {DEFAULT} above")
+    reproduce.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    reproduce.set_defaults(run=_reproduce)
     return parser
 
 
@@ -228,21 +236,82 @@ def _state_folder(engine: Path, named: str | None) -> StateFolder:
     raise EngineError(f"{engine}: no {DEFAULT}/ above it; name one with --state-dir")
 
 
-def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> list[str] | None:
-    """How the last run's declaration differs from a receipt; None where nothing declares it."""
+def _declared(engine: Path, state: StateFolder) -> dict[str, Any] | None:
+    """What the last run declared of this engine."""
     label = state.relative(engine)
     try:
         declared = json.loads(state.declared.read_bytes())["engines"]
         found = next(item for item in declared if item["engine"] == label)
-        wanted = dict(found["ingredients"])
-        source = str(found["source"])
-        onnx = state.top / str(found.get("onnx", source))
+        return dict(found) if isinstance(found["ingredients"], dict) else None
     except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return None
+
+
+def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> list[str] | None:
+    """How the last run's declaration differs from a receipt; None where nothing declares it."""
+    found = _declared(engine, state)
+    if found is None:
+        return None
+    wanted, source = dict(found["ingredients"]), str(found.get("source"))
+    onnx = state.top / str(found.get("onnx", source))
     wanted.update({k: v for k, v in receipt.ingredients.items() if k.startswith("input ")})
     for name, path in _input_files(receipt, onnx):
         wanted[name] = sha256_file(path) if path.is_file() else "missing"
     return differences(receipt.ingredients, wanted, source)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    worst = 0
+    for path in _engines(arguments.path):
+        try:
+            fault = _differs(Path(path), arguments)
+        except EngineError as error:
+            fault = f"{type(error).__name__}: {error}"
+        print(f"DIFFERENT {path}: {fault}" if fault else f"EQUAL {path}", flush=True)
+        worst |= fault is not None
+    return worst
+
+
+def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
+    """How an engine's bytes differ from those that its recipe gives now. Raises EngineError."""
+    from .compile.again import compile_again
+
+    digest = sha256_file(engine)
+    state = _state_folder(engine, arguments.state_dir)
+    receipt = next((r for r in state.receipts.all_of(engine.name) if r.sha256 == digest), None)
+    if receipt is None:
+        return "no receipt knows these bytes; build it again"
+    wanted = _wanted_of(engine, receipt, state)
+    for name, path in wanted.inputs().items():
+        if not path.is_file() or sha256_file(path) != receipt.ingredients.get(name):
+            return f"{path} is not what it was made from; build it again"
+    interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
+    made = compile_again(wanted, interpreter, state.log(engine).with_suffix(".again.log"))
+    if made.sha256 == digest:
+        return None
+    why = made.not_reproducible_because or receipt.details.get("not_reproducible_because")
+    moved = f"sha256 {digest[:12]}, and now {made.sha256[:12]}"
+    return f"{moved} ({why})" if why else moved
+
+
+def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> Wanted:
+    """The engine as its receipt says it was wanted, its files where the last run had them."""
+    found = _declared(engine, state)
+    if found is None:
+        raise EngineError("the last run did not declare it, so where its inputs are is not known")
+    try:
+        hardware = receipt.details["hardware"]
+        signature = HardwareSignature.from_json(hardware["signature"], engine.name)
+        plugins = [(state.top / path).resolve() for path in found.get("plugins", ())]
+        recipe = Recipe.from_json(str(found["name"]), receipt.details["recipe"], plugins)
+        onnx = Path(os.path.normpath(state.top / found["onnx"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise EngineError(f"its receipt is of another version ({error!r}); build it again") from None
+    data = input_name("data") + " "
+    places = [n.removeprefix(data) for n in receipt.ingredients if n.startswith(data)]
+    external = {place: onnx.parent / place for place in places}
+    kind = Hardware(hardware.get("name"), signature, "its receipt")
+    return Wanted(engine, recipe, kind, receipt.ingredients, onnx, str(found["source"]), external)
 
 
 def _input_files(receipt: Receipt, onnx: Path) -> Iterator[tuple[str, Path]]:

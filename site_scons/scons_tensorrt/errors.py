@@ -29,6 +29,14 @@ class EngineBuildError(EngineError):
     """The compile failed: the parser's or builder's reason, or how the worker ended."""
 
 
+class CalibrationCacheError(EngineError):
+    """A calibration cache and its sidecar do not agree, or one of the two is missing."""
+
+
+class AccuracyError(EngineError):
+    """A converted model's outputs are further from the original's than `accuracy=` allows."""
+
+
 class SignatureError(EngineError):
     """The engine cannot be made here: wanted and found hardware or runtime differ."""
 

@@ -338,6 +338,17 @@ def test_a_missing_sidecar_is_not_taken_for_unfinished_publishing(site):
     assert not site.pending(NEW)
 
 
+@pytest.mark.parametrize("suffix", [".engine", ".sha256"])
+def test_what_cannot_be_read_is_not_taken_for_finished(site, monkeypatch, suffix):
+    """A failing disk: taken for finished, the engine would be compiled again."""
+    site.compile(NEW, upto="commit")
+    path = site.partial(suffix)
+    path.unlink()
+    path.symlink_to(path.name)  # a loop: there, and not readable
+    with pytest.raises(PublishError, match=r"symbolic links; make room or"):
+        site.pending(NEW)
+
+
 def test_finishing_never_moves_other_bytes_over_the_right_ones(site):
     site.compile(NEW, upto="commit")
     site.engine.write_bytes(NEW)
@@ -408,6 +419,14 @@ def test_sweeping_after_a_reuse_keeps_another_keys_finished_compile(site):
     site.compile(OLD, upto="commit")
     site.publication(NEW).sweep()
     assert site.pending(OLD)
+
+
+def test_the_journal_of_an_engine_that_was_moved_and_replaced_since_goes(site, monkeypatch):
+    publication = site.compile(OLD, upto="commit")
+    crash_at(monkeypatch, 2, publication)
+    site.compile(NEW)
+    assert site.holds(NEW)
+    assert site.leftovers() == []
 
 
 def test_two_trees_that_share_a_state_folder_do_not_share_a_way(there, tmp_path_factory):

@@ -313,3 +313,19 @@ def test_a_damaged_memo_vouches_for_nothing(shelf, fact):
         entry["facts"] = dict.fromkeys(entry["facts"], fact)
     (shelf.top / "digests.json").write_text(json.dumps(saved))
     assert not shelf.vouches()
+
+
+def test_a_receipt_that_is_there_and_cannot_be_read_is_not_none(book):
+    """A failing disk: taken for none, the finished compile would be swept and made again."""
+    book.path(receipt()).mkdir(parents=True)
+    with pytest.raises(ReceiptError, match=r"\.json: Is a directory; make it readable, or remove it"):
+        book.get(NAME, receipt().key)
+
+
+def test_a_folder_of_receipts_that_cannot_be_listed_is_not_empty(book, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(ReceiptError, match="Input/output error"):
+        book.knows(NAME, receipt().key)

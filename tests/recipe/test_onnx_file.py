@@ -5,11 +5,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe.onnx_file import OnnxInput, OnnxSummary, read_onnx
@@ -59,6 +60,34 @@ def read(tmp_path):
     return read
 
 
+# Types.
+
+
+def test_weights_are_counted_by_type_wherever_they_are(read):
+    half = numpy_helper.from_array(np.zeros((2, 3), np.float16), "h")
+    inside = helper.make_node(
+        "Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(5, np.float16))
+    )
+    scalar = numpy_helper.from_array(np.float32(1), "s")
+    nodes = [inside, helper.make_node("Add", ["h", "s"], ["y"])]
+    assert read(model(graph(nodes, initializer=[half, scalar]))).elements == {10: 11, 1: 1}
+
+
+def test_packed_dimensions_are_read_as_others_are(read):
+    tensor = b"\x0a\x02\x04\x05" + b"\x10\x01"  # dims [4, 5], packed; FLOAT
+    data = model().SerializeToString()
+    extra = b"\x3a" + varint(len(tensor) + 2) + b"\x2a" + varint(len(tensor)) + tensor
+    before = read(data).elements.get(1, 0)
+    assert read(data + extra).elements[1] == before + 20
+
+
+@pytest.mark.parametrize(
+    ("op", "found"), [("QuantizeLinear", True), ("DequantizeLinear", True), ("Relu", False)]
+)
+def test_a_quantized_model_is_known_by_its_nodes(read, op, found):
+    assert read(model(graph([helper.make_node(op, ["x"], ["y"])]))).quantized is found
+
+
 # Inputs.
 
 SHAPES = [
@@ -75,7 +104,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(("written", "found"), SHAPES, ids=str)
 def test_the_shape_of_an_input(read, written, found):
-    assert read(model(graph(inputs=[value("x", written)]))).inputs == (OnnxInput("x", found),)
+    assert read(model(graph(inputs=[value("x", written)]))).inputs == (OnnxInput("x", found, FLOAT),)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +128,14 @@ def test_a_model_without_inputs_has_none(read):
 @pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING])
 def test_an_input_of_any_element_type_is_one(read, kind):
     made = read(model(graph(inputs=[value("x", [4], kind)])))
-    assert made.inputs == (OnnxInput("x", (4,)),)
+    assert made.inputs == (OnnxInput("x", (4,), kind),)
 
 
 def test_an_input_that_is_a_sequence_has_no_shape(read):
     sequence = helper.make_tensor_sequence_value_info("x", FLOAT, None)
-    assert read(model(graph(inputs=[sequence]))).inputs == (OnnxInput("x", None),)
+    (found,) = read(model(graph(inputs=[sequence]))).inputs
+    assert found == OnnxInput("x", None, tensor=False)
+    assert not found.dynamic  # there is no shape to ask for
 
 
 def test_a_name_that_is_not_ascii_is_read(read):
@@ -334,7 +365,7 @@ def test_gigabytes_of_weights_are_jumped_over(tmp_path):
     with open(path, "wb") as out:
         out.write(before + b"\x3a" + varint(len(tensor) + size) + tensor)
         out.truncate(out.tell() + size)  # a hole: takes no room on disk
-    assert read_onnx(path).inputs == (OnnxInput("x", (1, 2)),)
+    assert read_onnx(path).inputs == (OnnxInput("x", (1, 2), FLOAT),)
 
 
 def varint(number):
@@ -454,7 +485,8 @@ def test_a_model_cut_at_any_byte_is_refused_unless_its_whole_graph_is_there(read
 
 def test_the_uncut_model_is_read(read):
     found = read(SMALL)
-    assert found == OnnxSummary((OnnxInput("x", (-1, 2)),), {"e.bin": 8, "f.bin": 8, "weights.bin": 8})
+    external = {"e.bin": 8, "f.bin": 8, "weights.bin": 8}
+    assert (found.inputs, found.external) == ((OnnxInput("x", (-1, 2), FLOAT),), external)
 
 
 def summary_of(data):
@@ -514,11 +546,14 @@ def made_models(draw):
     weights = [plain(name) for name in hidden] + [stored(f"w{n}", o) for n, o in enumerate(outside)]
     made = model(graph([helper.make_node("Identity", [names[0]], ["y"])], inputs, weights))
     true = tuple(
-        OnnxInput(n, None if s is None else tuple(d if isinstance(d, int) else -1 for d in s))
+        OnnxInput(n, None if s is None else tuple(d if isinstance(d, int) else -1 for d in s), FLOAT)
         for n, s in zip(names, shapes)
         if n not in hidden
     )
-    return made, OnnxSummary(true, dict.fromkeys(sorted(set(outside)), 8))
+    elements: dict = {}
+    for tensor in weights:
+        elements[tensor.data_type] = elements.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    return made, OnnxSummary(true, dict.fromkeys(sorted(set(outside)), 8), elements)
 
 
 @given(made_models())

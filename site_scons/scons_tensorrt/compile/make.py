@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,9 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
             publication.finish()
             reused = verdict.receipt.sha256
         if reused:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
+            _tell(wanted, reused, shop.state)
             return Outcome(False, verdict, reused)
         uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
@@ -86,6 +87,17 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
                 stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
             receipt, seconds = _compile(wanted, shop, publication)
         return Outcome(True, verdict, receipt.sha256, seconds)
+
+
+def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
+    """Let the receipt of an engine that is reused tell what is told of it now."""
+    if not wanted.told:
+        return
+    with contextlib.suppress(OSError, EngineError):  # what was told before stands
+        for receipt in state.receipts.get(wanted.filename, wanted.key):
+            told = {**receipt.details, **wanted.told}
+            if receipt.sha256 == sha256 and told != receipt.details:
+                state.receipts.put(replace(receipt, details=told))
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
@@ -188,4 +200,5 @@ def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log
         "reproducible": made.not_reproducible_because is None,
         "not_reproducible_because": made.not_reproducible_because,
     }
+    details.update(wanted.told)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

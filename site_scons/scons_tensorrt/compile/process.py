@@ -22,20 +22,51 @@ from ..errors import EngineBuildError, Interrupted, by_name
 POLL_SECONDS = 0.1
 JOB_STEP = 256 << 10
 LONGEST_EVENT = 1 << 20
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOPPED = "stopped on request; run again to go on"
-# What the last event of a worker must hold.
+# What the last event must hold, besides the program's own "done".
 LAST: Mapping[str, Mapping[str, type]] = {
-    "done": {"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
     "error": {"error_class": str, "message": str},
     "again": {"library_path": str},
 }
-WORKER = Path(__file__).parent / "worker"
-PACKAGE = "scons_tensorrt.compile.worker"
-IDENTITY = "scons_tensorrt.identity"
-MODULES = ("failure", "link", "host", "observe", "network", "build", "timing", "main")
-# The whole environment of a worker: what it compiles must not depend on who asked.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = "stopped on request; run again to go on"
+SITE = Path(__file__).parents[2]
+BOOT = Path(__file__).parent / "worker" / "boot.py"
+ROOM = "scons_tensorrt.compile.worker"
+# The whole environment of a compile: what it makes must not depend on who asked.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a child process runs: modules of this package, sent as text, because it may be another
+    interpreter; the last of them has `main(job)`.
+
+    done: fields of its last event and their types; options: of the interpreter; argument: the
+    stage that boot.py begins with; later: modules that are sent, too, for `main` to import when it
+    needs them, because they import packages that may be missing.
+    """
+
+    modules: tuple[str, ...]
+    done: Mapping[str, type]
+    options: tuple[str, ...]
+    argument: str
+    later: tuple[str, ...] = ()
+
+
+# -I, -S: nothing of the user's reaches sys.path, nor do .pth files run their code in the heap; no
+# .pyc is read or written, because whether there is one moves the heap.
+COMPILER = Program(
+    modules=(
+        "scons_tensorrt.identity.cuda",
+        *(
+            f"{ROOM}.{name}"
+            for name in ("failure", "link", "host", "observe", "network", "build", "timing", "main")
+        ),
+    ),
+    done={"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
+    options=("-I", "-S", "-B", "-X", "pycache_prefix=/dev/null/none"),
+    argument="1",
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +95,26 @@ def run_worker(
     job: see `compile.job`; log: where native output goes; stopping: asked ten times a second.
     Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
     """
-    began = time.monotonic()
     environment = {**ENVIRONMENT, **job.get("environment", {})}
+    last, seconds = run_program(COMPILER, python, job, log, stopping, environment, progress, timeout_s)
+    return _compiled(last, seconds)
+
+
+def run_program(
+    program: Program,
+    python: str,
+    job: Mapping[str, Any],
+    log: Path,
+    stopping: Callable[[], bool],
+    environment: Mapping[str, str],
+    progress: Callable[[Mapping[str, Any]], None] = lambda event: None,
+    timeout_s: float | None = None,
+) -> tuple[Mapping[str, Any], float]:
+    """The last event of a job's run in a child process, and its seconds; see `run_worker`."""
+    began = time.monotonic()
+    environment = dict(environment)
     while True:
-        worker = _Worker(python, job, log, environment)
+        worker = _Worker(program, python, job, log, environment)
         try:
             last = worker.listen(stopping, progress, timeout_s and began + timeout_s)
         finally:
@@ -77,7 +124,7 @@ def run_worker(
             continue
         break
     if last.get("event") == "done":
-        return _compiled(last, time.monotonic() - began)
+        return last, time.monotonic() - began
     if last.get("event") == "error":
         raise by_name(last["error_class"])(last["message"])
     raise EngineBuildError(worker.how_it_ended())
@@ -97,14 +144,18 @@ def _compiled(event: Mapping[str, Any], duration_s: float) -> Compiled:
 
 class _Worker:
     def __init__(
-        self, python: str, job: Mapping[str, Any], log: Path, environment: Mapping[str, str]
+        self,
+        program: Program,
+        python: str,
+        job: Mapping[str, Any],
+        log: Path,
+        environment: Mapping[str, str],
     ) -> None:
-        boot = (WORKER / "boot.py").read_text(encoding="utf-8")
-        # -I: nothing of the user's reaches sys.path; no .pyc is read or written, because
-        # whether there is one moves the heap.
-        command = [python, "-I", "-B", "-X", "pycache_prefix=/dev/null/none", "-c", boot, "1"]
+        boot = BOOT.read_text(encoding="utf-8")
+        command = [python, *program.options, "-c", boot, program.argument, ""]
+        self._last = {**LAST, "done": program.done}
         self._why = ""
-        self._unsent = memoryview(_frame(job))
+        self._unsent = memoryview(_frame(program, job))
         with open(log, "ab") as errors:
             try:
                 self._process = subprocess.Popen(
@@ -157,8 +208,9 @@ class _Worker:
                 return {}
             for line in lines:
                 event = _event(line)
-                if event.get("event") in LAST:
-                    last = event if _complete(event) else {}
+                if event.get("event") in self._last:
+                    fields = self._last[event["event"]]
+                    last = event if _complete(event, fields) else {}
                 elif event:
                     progress(event)
 
@@ -171,7 +223,9 @@ class _Worker:
             self._unsent = memoryview(b"")
 
     def end(self) -> None:
-        """No worker outlives its call."""
+        """No worker outlives its call, nor does what it was sent: an error that is kept keeps its
+        frames."""
+        self._unsent = memoryview(b"")
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -195,21 +249,23 @@ class _Worker:
         return f"the compiler ended with status {code} and no result"
 
 
-def _frame(job: Mapping[str, Any]) -> bytes:
+def _frame(program: Program, job: Mapping[str, Any]) -> bytes:
     """The job as boot.py reads it; padded, so that the lengths of paths do not move the heap."""
-    modules = [[name, ""] for name in ("scons_tensorrt", "scons_tensorrt.compile", PACKAGE, IDENTITY)]
-    cuda = WORKER.parents[1] / "identity" / "cuda.py"
-    modules.append([f"{IDENTITY}.cuda", cuda.read_text(encoding="utf-8")])
-    for name in MODULES:
-        text = (WORKER / f"{name}.py").read_text(encoding="utf-8")
-        modules.append([f"{PACKAGE}.{name}", text])
-    data = json.dumps({**job, "modules": modules}).encode("utf-8")
+    parts = [name.split(".") for name in program.modules]
+    packages = {".".join(words[:depth]) for words in parts for depth in range(1, len(words))}
+    modules = [[name, ""] for name in sorted(packages)]
+    modules += [[name, _text(name)] for name in program.modules]
+    more = {"later": {name: _text(name) for name in program.later}} if program.later else {}
+    data = json.dumps({**job, "modules": modules, **more}).encode("utf-8")
     data = data.ljust(-(-len(data) // JOB_STEP) * JOB_STEP)
     return b"%016d" % len(data) + data
 
 
-def _complete(event: Mapping[str, Any]) -> bool:
-    fields = LAST[event["event"]]
+def _text(module: str) -> str:
+    return SITE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+
+
+def _complete(event: Mapping[str, Any], fields: Mapping[str, type]) -> bool:
     return all(type(event.get(name)) is kind for name, kind in fields.items())
 
 

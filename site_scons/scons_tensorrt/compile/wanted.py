@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..errors import SidecarError
 from ..identity.hardware import Hardware
@@ -26,7 +27,8 @@ from ..recipe.options import Recipe
 @dataclass(frozen=True)
 class Wanted:
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
-    onnx, external: the files themselves; source: what people call the ONNX."""
+    onnx, external: the files themselves; source: what people call the ONNX; told: more for the
+    receipt, which decides nothing: how far it is from its original, how the ONNX was made."""
 
     engine: Path
     recipe: Recipe
@@ -35,6 +37,7 @@ class Wanted:
     onnx: Path
     source: str
     external: Mapping[str, Path]
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def filename(self) -> str:

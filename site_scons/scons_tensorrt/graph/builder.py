@@ -9,7 +9,8 @@ sidecar gone, receipt of another key. It blames itself in --debug=explain, `-n`,
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import SCons.Builder
 import SCons.Errors
@@ -25,11 +26,15 @@ from .declared import Declared, data_node, real_path
 from .session import Session, session_of
 from .signed import sign
 
+if TYPE_CHECKING:
+    from .derived import Derived
+
+_T = TypeVar("_T")
 INTEGRITY = "the recorded bytes of engine and sidecar"
 
 
-def declare_on(pair: Any, declared: Declared) -> None:
-    """Let the nodes of a pair find what declared them."""
+def declare_on(pair: Any, declared: Declared | Derived) -> None:
+    """Let nodes find what declared them."""
     for node in pair:
         node.attributes.trt_engine = declared
 
@@ -40,6 +45,12 @@ def _declared(node: Any) -> Declared:
     return found
 
 
+def _derived(node: Any) -> Derived:
+    found = node.attributes.trt_engine
+    assert not isinstance(found, Declared)
+    return found  # type: ignore[no-any-return]
+
+
 def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
     """Whether the target is not the engine, or sidecar, that is wanted.
 
@@ -47,7 +58,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     """
     if target.get_state() > SCons.Node.executing:
         return False
-    declared = _declared(target)
+    declared: Declared | Derived = target.attributes.trt_engine
     if target.get_state() < SCons.Node.executing:
         declared.looked_at(target)
     session = session_of(target.get_build_env())
@@ -57,18 +68,19 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     try:
         current = declared.verdict().current
     except EngineError as error:
-        declared.problem = error
+        declared.problem = error.with_traceback(None)
         if declared.source_missing():
             session.report.failed(declared, error)
         return True
     if current:
-        session.tidy(declared)
+        if isinstance(declared, Declared):
+            session.tidy(declared)
     elif settings.writes():
         _make_folder(declared, session)
     return not current
 
 
-def _make_folder(declared: Declared, session: Session) -> None:
+def _make_folder(declared: Declared | Derived, session: Session) -> None:
     """SCons makes the folder before any action is asked; if it cannot, it says no next step."""
     try:
         declared.path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,19 +106,99 @@ def build(target: Any, source: Any, env: Any) -> None:
     declared = _declared(target[0])
     session = session_of(env)
     began = time.monotonic()
+    declared.consider()
+    _stop_for_the_doomed(target, session)
+    session.report.without_effect(declared)
+    outcome = _or_fail(
+        target, declared, lambda: make(declared.wanted(), session.workshop(declared.python)), env
+    )
+    session.report.finished(declared, outcome, time.monotonic() - began)
+
+
+def _or_fail(target: Any, declared: Declared | Derived, do: Callable[[], _T], env: Any) -> _T:
+    """What `do` makes; its failure is told, and becomes SCons's. Raises BuildError.
+
+    SCons keeps each BuildError to its end, and an error keeps the frames it came through, and
+    all that they hold, by way of its context.
+    """
     try:
-        declared.consider()
-        outcome = make(declared.wanted(), session.workshop(declared.python))
+        return do()
     except EngineError as error:
-        _fail(target, declared, error, env)
+        problem = error
     except OSError as error:
         where = error.filename or declared.label
-        _fail(target, declared, PublishError(f"{where}: {error.strerror}"), env)
-    else:
-        session.report.finished(declared, outcome, time.monotonic() - began)
+        problem = PublishError(f"{where}: {error.strerror}")
+    problem.__context__ = None
+    return _fail(target, declared, problem.with_traceback(None), env)
 
 
-def _fail(target: Any, declared: Declared, error: EngineError, env: Any) -> None:
+def _stop_for_the_doomed(target: Any, session: Session) -> None:
+    """Say what is wrong with any engine of this run before hours are spent on the others. Raises
+    BuildError."""
+    doomed = session.doomed()
+    for engine in doomed:
+        if engine.problem:
+            engine.consider()
+            session.report.failed(engine, engine.problem)
+    if doomed and not any(node in target for engine in doomed for node in engine.pair):
+        raise SCons.Errors.BuildError(
+            node=target,
+            errstr=f"not started, because of {doomed[0].name}, told above",
+            status=2,
+            exitstatus=2,
+        )
+
+
+class StepAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
+    """Signed as engines are: a Value names the version of each kind of step."""
+
+    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
+        return b"scons-tensorrt conversion"
+
+
+def convert(target: Any, source: Any, env: Any) -> None:
+    """The action of a conversion. Raises BuildError with one line."""
+    from ..convert.make import make_step
+
+    derived = _derived(target[0])
+    session = session_of(env)
+    began = time.monotonic()
+    derived.consider()
+    _stop_for_the_doomed(derived.owner.pair if derived.owner else target, session)
+    verdict, receipt, made = _or_fail(
+        target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env
+    )
+    derived.made(receipt)
+    if made:
+        session.report.converted(derived, verdict, receipt, time.monotonic() - began)
+
+
+def describe_convert(target: Any, source: Any, env: Any) -> str:
+    """What SCons prints before a conversion; under -n, what would happen."""
+    if not settings.option("no_exec"):
+        return str(env.subst("$TRT_ENGINECOMSTR", target=target, source=source))
+    derived = _derived(target[0])
+    session = session_of(env)
+    awaited = derived.awaits()
+    try:
+        verdict = None if awaited else derived.verdict()
+        if verdict is None or not verdict.current:
+            why = verdict.reason if verdict else f"{awaited} would be built first"
+            session.report.would_convert(derived, why)
+    except EngineError as error:
+        session.report.failed(derived, error)
+    return ""
+
+
+def make_step_builder() -> Any:
+    """The builder behind the ONNX files that engines need."""
+    return SCons.Builder.Builder(
+        action=StepAction(convert, {"strfunction": describe_convert}),
+        source_scanner=Scanner(function=scan, name="ONNX", skeys=[".onnx"], recursive=False),
+    )
+
+
+def _fail(target: Any, declared: Declared | Derived, error: EngineError, env: Any) -> NoReturn:
     session_of(env).report.failed(declared, error)
     raise SCons.Errors.BuildError(
         node=target, errstr=f"{type(error).__name__}, told above", status=2, exitstatus=2

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import SCons.Node
 
 from ..compile.wanted import Verdict, Wanted, judge
-from ..errors import EngineError, PublishError, RecipeError
+from ..errors import EngineError, RecipeError
 from ..identity.hardware import Hardware
+from ..recipe.backends import refusals
+from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import input_name, value_fields
 from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
 
 if TYPE_CHECKING:
+    from .derived import Derived
     from .session import Session
 
 
@@ -47,7 +50,9 @@ class Declared:
         self.python = ""
         self.target: Any = None
         self.pair: Any = ()
-        self.onnx: Any = None
+        self.original: Any = None  # what the user named
+        self.onnx: Any = None  # what is compiled: the same, or what is made of it
+        self.gate: Derived | None = None
         self.plugins: list[Any] = []
         self.considered = self.reported = self.kept = False
         self.made: str | None = None  # sha256 of what this run made or adopted
@@ -57,9 +62,8 @@ class Declared:
 
     @cached_property
     def source(self) -> str:
-        """The ONNX as people know it: below the top, or by its last two folders and name."""
-        path = self._session.state.relative(self.onnx.get_abspath())
-        return "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
+        """The ONNX that is compiled, as people know it."""
+        return label_of(self._session, self.onnx)
 
     @cached_property
     def fields(self) -> Mapping[str, str]:
@@ -112,18 +116,21 @@ class Declared:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
+        summary = self.check()
         onnx = real_path(self.onnx)
-        summary = self._summary(onnx)
-        recipe = self.recipe
+        digest = self._session.digest
+        if summary is None or self.onnx is not self.original:
+            summary = self._session.summary_of(onnx, self.source)
+        recipe = self.recipe.on(self.hardware.signature.product)
         if self.plugins:
             recipe = replace(recipe, plugins=tuple(real_path(node) for node in self.plugins))
         ingredients = dict(self.fields)
-        ingredients[input_name("onnx")] = self._digest(onnx, self.source)
+        ingredients[input_name("onnx")] = digest(onnx, self.source)
         external = {}
         for location, least in summary.external.items():
             path = real_path(data_node(self.onnx, location))
             label = f"external data {location!r} of {self.source}"
-            ingredients[input_name("data", location)] = self._digest(path, label)
+            ingredients[input_name("data", location)] = digest(path, label)
             if path.stat().st_size < least:
                 raise RecipeError(
                     f"{label} has {path.stat().st_size} bytes and the model needs {least}: it is "
@@ -131,30 +138,65 @@ class Declared:
                 )
             external[location] = path
         for path in recipe.plugins:
-            ingredients[input_name("plugin", path.name)] = self._digest(path, f"plugin {path.name}")
-        return Wanted(self.path, recipe, self.hardware, ingredients, onnx, self.source, external)
+            ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
+        return Wanted(
+            self.path, recipe, self.hardware, ingredients, onnx, self.source, external, self._told()
+        )
 
-    def _summary(self, onnx: Path) -> OnnxSummary:
-        try:
-            summary = self._session.summary(str(onnx))
-        except RecipeError as error:
-            raise RecipeError(f"{self.source}: {error}") from None
-        except OSError as error:
-            raise RecipeError(f"{self.source}: {error.strerror}; check the path") from None
-        faults = problems(self.recipe.profiles, summary.inputs)
-        if faults:
-            raise RecipeError(f"{self.source}: {'; '.join(faults)}")
+    def _told(self) -> dict[str, Any]:
+        """For the receipt. The engine itself would have to run on a GPU."""
+        told: dict[str, Any] = {}
+        made = [n.attributes.trt_engine for n in self._made_of() if hasattr(n.attributes, "trt_engine")]
+        if made:
+            told["made_by"] = [derived.told() for derived in made]
+        if self.recipe.accuracy is None:
+            return told
+        figures: Any = "the ONNX is compiled as it is: nothing to compare"
+        if self.gate:
+            figures = self.gate.told()["facts"]
+        return {**told, "accuracy": {"onnx": figures, "engine": "not run: no GPU was asked"}}
+
+    def _made_of(self) -> list[Any]:
+        """The ONNX that is compiled, and the one it was made of."""
+        return [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
+
+    @cached_property
+    def strongly_typed(self) -> bool:
+        """Whether the network's own types decide its precision."""
+        return self.recipe.strongly_typed or (
+            self.hardware is not None and strongly_typed(self.hardware.signature)
+        )
+
+    def check(self) -> OnnxSummary | None:
+        """The summary of what the user named, None while it is not there. Raises RecipeError with all
+        that is wrong with the recipe for this model and hardware."""
+        if self.hardware is None:
+            raise self.problem or RecipeError(f"{self.label}: no hardware")
+        recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
+        path, summary = real_path(self.original), None
+        if path.exists():
+            summary = self._session.summary_of(path, label_of(self._session, self.original))
+            found += problems(recipe.profiles, summary.inputs)
+            found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
+        if found:
+            raise RecipeError(f"{label_of(self._session, self.original)}: {'; '.join(found)}")
         return summary
 
-    def _digest(self, path: Path, label: str) -> str:
+    def faulty(self) -> bool:
+        """Whether `check` already tells that the engine cannot be made; a source that a builder
+        is still to make tells nothing."""
+        if self.hardware is None or self.original.has_builder() or self.current:
+            return False
         try:
-            return self._session.memo.sha256(path)
-        except IsADirectoryError:
-            raise RecipeError(f"{label} is a folder; name the file") from None
-        except FileNotFoundError:
-            raise RecipeError(f"{label} is missing: {path}; put it there") from None
-        except OSError as error:
-            raise PublishError(f"{label}: {error.strerror}: {path}") from None
+            self.check()
+        except EngineError as error:
+            self.problem = error
+            return True
+        return False
+
+    def places(self) -> list[Any]:
+        """The pair's nodes, as far as they are declared."""
+        return list(self.pair)
 
     def source_missing(self) -> bool:
         """Whether SCons itself will refuse this engine before its action is asked."""
@@ -182,10 +224,17 @@ class Declared:
             "engine": self.label,
             "source": self.source,
             "onnx": self._session.from_top(self.onnx.get_abspath()),
+            "plugins": [self._session.from_top(n.get_abspath()) for n in self.plugins],
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,
         }
+
+
+def label_of(session: Session, node: Any) -> str:
+    """A source as people know it: below the top, or by its last two folders and name."""
+    path = session.state.relative(node.get_abspath())
+    return "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
 
 
 def real_path(node: Any) -> Path:

@@ -7,30 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import SCons.Errors
-import SCons.Node
 import SCons.Node.FS
-import SCons.Script
-import SCons.Util
 
 from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware
-from ..recipe.options import Recipe, name_options, parse
+from ..recipe.conversion import CONVERTED, next_step
+from ..recipe.options import Recipe, name_options
 from . import settings
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared, data_node
-from .session import ALIAS, Session, session_of
+from .nodes import as_list, file_node, named_for_cleaning
+from .session import Session, session_of
 from .signed import EngineFile, sign
 
 
 def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **options: Any) -> Any:
     """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar].
 
-    precision: fp32, tf32, fp16, bf16, int8, fp8 or mixed: what the ONNX's own types are on a
-    strongly typed runtime (fp32 switches TF32 off). shapes: {input: (min, opt, max)} or
-    {input: shape} for dynamic inputs, sizes in elements; a list of such maps for several
-    profiles. workspace_mb: MiB. flags: BuilderFlag names. plugins: libraries to load.
-    timeout_s: seconds.
+    precision: fp32 (TF32 off), tf32, fp16, bf16, int8, fp8 or mixed; on a strongly typed runtime
+    fp16, bf16 and int8 are made of the ONNX first, as targets of their own. shapes: {input: (min,
+    opt, max)} or {input: shape} for dynamic inputs, sizes in elements; a list of such maps for
+    several profiles. workspace_mb: MiB. calibration, accuracy: sets of samples. Every option with
+    its unit and default: docs/recipes.md.
 
     Raises UserError for what is wrong in the call itself; what is wrong with the model or the
     hardware fails the engine when it is built, so that unrelated targets still build.
@@ -40,8 +39,8 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     chosen = settings.read(env, session.top)
     try:
         options = name_options(positional, options)
-        plugins = [_file(env, each, "plugin") for each in _as_list(options.get("plugins"))]
-        recipe = parse(name, options, [Path(node.name) for node in plugins])
+        plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
+        recipe = session.recipe(name, options, plugins)
         onnx = _one_source(env, source)
     except RecipeError as error:
         raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
@@ -57,7 +56,14 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     path = os.path.join(folder, filename)
     declared = Declared(session, str(name), recipe, hardware, problem, Path(path))
     declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
-    _refuse_second(session, declared, folder)
+    declared.original = onnx
+    _refuse_second(session, declared, folder, filename)
+    if hardware is not None:
+        try:
+            _convert(env, session, declared)
+        except RecipeError as error:
+            raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+    onnx = declared.onnx
     pair = env.TRT_Engine(env.fs.File(path), onnx)
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
@@ -65,6 +71,9 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     data = [data_node(onnx, location) for location in session.known_data(onnx.get_abspath())]
     for node in (onnx, *plugins, *data):
         sign(node)
+    if declared.gate:
+        for node in pair:
+            node.add_dependency([declared.gate.target])
     _depend(env, session, pair, declared)
     _protect(env, pair, declared)
     session.engines.append(declared)
@@ -72,32 +81,51 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     return pair
 
 
+def OnnxExport(env: Any, name: Any, script: Any, options: Any = None, files: Any = None) -> Any:
+    """Declare an ONNX that a Python function writes; returns its node, a source for `env.Engine`.
+
+    script: `script.py:function`; it is called as `function(target, **options, **files)` in
+    TRT_ONNX_PYTHON, and what it returns, a JSON object, is told in the receipts. options: what
+    JSON can hold; files: paths or nodes by argument, which become dependencies. What else the
+    script reads or imports is not known to the graph. Raises UserError.
+    """
+    from . import steps
+
+    session = session_of(env)
+    session.settle(env)
+    try:
+        return steps.declare_export(env, session, name, script, options, files)
+    except EngineError as error:
+        raise SCons.Errors.UserError(f"OnnxExport {name!r}: {error}") from None
+
+
+def _convert(env: Any, session: Session, declared: Declared) -> None:
+    """Let the engine be made of what must be made of its ONNX first. Raises RecipeError."""
+    recipe, original = declared.recipe, declared.onnx
+    if recipe.precision not in CONVERTED and recipe.accuracy is None:
+        return
+    from . import steps
+
+    summary = session.summary_if_there(original)
+    step = next_step(recipe.precision, recipe.conversion, declared.strongly_typed, summary)
+    calibration = recipe.conversion.calibration
+    if step is not None:
+        samples = None
+        if step.kind == "quantize" and calibration:
+            samples = steps.sample_nodes(env, session, calibration.samples, "calibration")
+        declared.onnx = steps.declare_step(env, session, declared, step, samples)
+    gate = recipe.accuracy
+    if gate is not None and (step is not None or gate.reference is not None):
+        reference = file_node(env, gate.reference, "reference") if gate.reference else original
+        samples = steps.sample_nodes(env, session, gate.samples, "accuracy inputs")
+        declared.gate = steps.declare_gate(env, session, declared, reference, declared.onnx, samples)
+
+
 def _one_source(env: Any, source: Any) -> Any:
-    sources = _as_list(source)
+    sources = as_list(source)
     if len(sources) != 1:
         raise RecipeError(f"{len(sources)} sources: give the one ONNX")
-    return _file(env, sources[0], "source")
-
-
-def _file(env: Any, value: Any, what: str) -> Any:
-    """The file node of what a user wrote: a path, a node, or a list of one."""
-    if isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
-        value = os.fspath(value)
-    if not value or not (isinstance(value, (str, SCons.Node.Node)) or SCons.Util.is_Sequence(value)):
-        raise RecipeError(f"{what} {value!r}: give the path or node of a file")
-    try:
-        nodes = env.arg2nodes(value, env.fs.Entry)
-        node = nodes[0]
-        node = node.disambiguate() if isinstance(node, SCons.Node.FS.Base) else node
-    except (TypeError, AttributeError, IndexError) as error:
-        raise RecipeError(f"{what} {value!r}: {error}; give the path or node of a file") from None
-    if len(nodes) != 1:
-        raise RecipeError(f"{len(nodes)} {what}s: give the one file")
-    if isinstance(node, SCons.Node.FS.Dir):
-        raise RecipeError(f"{what} {node} is a folder: give the file itself")
-    if not isinstance(node, SCons.Node.FS.File):
-        raise RecipeError(f"{what} {node} is not a file: give the path or node of one")
-    return node
+    return file_node(env, sources[0], "source")
 
 
 def _fault_of_place(session: Session, folder: str, filename: str) -> EngineError | None:
@@ -121,12 +149,6 @@ def _check_folder(session: Session, folder: str) -> None:
             break
 
 
-def _as_list(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple, SCons.Util.NodeList)):
-        return list(value)
-    return [] if value is None else [value]
-
-
 def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | None, EngineError | None]:
     """The hardware, or the error that the engine's action shall raise. `-h` asks nobody."""
     if settings.option("help"):
@@ -140,18 +162,19 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
 def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> tuple[str, str]:
     """The folder and filename of an engine."""
     if hardware is None:
-        return chosen.engine_dir, f"{recipe.model}__unknown{SUFFIX}"
+        return chosen.engine_dir, f"{recipe.model}__unknown_{recipe.precision}{SUFFIX}"
     folder = chosen.engine_dir
     if hardware.name:
         folder = os.path.join(folder, hardware.name)
-    return folder, hardware.signature.filename(recipe.model, recipe.precision).build()
+    name = hardware.signature.filename(recipe.model, recipe.precision, recipe.ampere_plus)
+    return folder, name.build()
 
 
-def _refuse_second(session: Session, declared: Declared, folder: str) -> None:
-    other = session.places.setdefault((declared.name, folder), declared)
+def _refuse_second(session: Session, declared: Declared, folder: str, filename: str) -> None:
+    other = session.places.setdefault((folder, filename), declared)
     if other is not declared:
         raise SCons.Errors.UserError(
-            f"Engine {declared.name!r} is declared twice for the same hardware (of "
+            f"Engine {declared.name!r} is declared twice for the same hardware and precision (of "
             f"{other.source} and {declared.source}); give one another name"
         )
 
@@ -170,18 +193,6 @@ def _protect(env: Any, pair: Any, declared: Declared) -> None:
     for node in pair:
         node.set_precious(True)
         node.set_nocache(True)
-    if settings.option("clean") and not _named_for_cleaning(env, pair):
+    if settings.option("clean") and not named_for_cleaning(env, declared.places()):
         env.NoClean(pair)
         declared.kept = os.path.lexists(declared.path)
-
-
-def _named_for_cleaning(env: Any, pair: Any) -> bool:
-    # Which of the two a name is below depends on --directory, -u and -D; an engine has one place.
-    folders = (SCons.Script.GetLaunchDir(), env.fs.Top.get_abspath())
-    places = {node.get_abspath() for node in pair}
-    for target in SCons.Script.COMMAND_LINE_TARGETS:
-        name = target.lstrip("#").lstrip("/") if target.startswith("#") else target
-        named = {os.path.normpath(os.path.join(folder, name)) for folder in folders}
-        if target == ALIAS or places & named:
-            return True
-    return False

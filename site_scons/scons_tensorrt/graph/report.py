@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..compile.wanted import Verdict
 from ..errors import EngineError
 from ..identity.hardware import Hardware
+from ..recipe.backends import without_effect
 from .console import Console
 from .declared import Declared
 
 if TYPE_CHECKING:
     from ..compile.make import Outcome
+    from ..integrity.receipt import Receipt
+    from .derived import Derived
 
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
@@ -26,6 +30,7 @@ class Report:
         self._dry = dry
         self._began = time.time()
         self._lock = threading.Lock()
+        self._idle: set[str] = set()
         self._counts = {"reused": 0, "built": 0, "failed": 0, "would build": 0}
 
     def hardware(self, hardware: Hardware) -> None:
@@ -34,6 +39,17 @@ class Report:
             f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
             f"backend {hardware.signature.product}: {hardware.why}"
         )
+
+    def without_effect(self, engine: Declared) -> None:
+        """Say once a run which options change nothing on this product, and why."""
+        if engine.hardware is None:
+            return
+        for option, why in without_effect(engine.recipe, engine.hardware.signature.product).items():
+            with self._lock:
+                told = option in self._idle
+                self._idle.add(option)
+            if not told:
+                self.console.line(f"engines: {option} of {engine.name} has no effect: {why}")
 
     def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
         engine.made = outcome.sha256
@@ -73,15 +89,29 @@ class Report:
             self._event("engine.sidecar.mismatch", engine, outcome, verdict.code, reason_text=text)
         self._event("engine.cache.miss", engine, outcome, verdict.code, compile_s, reason_text=text)
 
-    def failed(self, engine: Declared, error: EngineError) -> None:
+    def would_convert(self, derived: Derived, reason: str) -> None:
+        words = "WOULD CHECK" if derived.kind == "accuracy" else "WOULD CONVERT"
+        self.console.line(f"{words} {derived.label} because {reason}")
+
+    def converted(self, derived: Derived, verdict: Verdict, receipt: Receipt, seconds: float) -> None:
+        """An ONNX was made, or its accuracy measured."""
+        words = "CHECKED" if derived.kind == "accuracy" else "CONVERTED"
+        facts = receipt.details.get("facts")
+        figures = f": {_worst(facts)}" if derived.kind == "accuracy" and isinstance(facts, dict) else ""
+        self.console.line(f"{words} {derived.label} ({seconds:.2f} s) because {verdict.reason}{figures}")
+        self._event("engine.convert.done", derived, "made", verdict.code, reason_text=verdict.reason)
+
+    def failed(self, engine: Declared | Derived, error: EngineError) -> None:
         if engine.reported:
             return
-        self._count(engine, "failed")
+        if isinstance(engine, Declared):
+            self._count(engine, "failed")
+        engine.reported = True
         name = type(error).__name__
         words = "WOULD FAIL" if self._dry else "FAILED"
         self.console.line(f"{words} {engine.label}: {name}: {error}", failure=True)
         judged = engine.judged
-        if judged and not judged.reusable:
+        if isinstance(engine, Declared) and judged and not judged.reusable:
             self._miss(engine, judged, "failed", None)
         self._event(
             "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
@@ -90,7 +120,7 @@ class Report:
     def _event(
         self,
         event: str,
-        engine: Declared,
+        engine: Declared | Derived,
         outcome: str,
         code: str,
         compile_s: float | None = None,
@@ -119,3 +149,16 @@ class Report:
         self.console.line(f"engines: {text} in {seconds:.1f} s{dry}")
         numbers = {word: counts[word] for word in ("reused", "built", "failed")}
         self.console.event("engine.compile.summary", **numbers, seconds=round(seconds, 3))
+
+
+def _worst(facts: Mapping[str, Any]) -> str:
+    """The output that is nearest to its bound, or beyond it."""
+    outputs = facts.get("outputs") or {}
+    if not outputs:
+        return "no outputs"
+    name = max(outputs, key=lambda each: outputs[each]["error"] - outputs[each]["bound"])
+    figures = outputs[name]
+    return (
+        f"output `{name}` {facts['metric']} error {figures['error']:.3g} of {figures['bound']:.3g}, "
+        f"cosine {figures.get('cosine', 1.0):.6f}"
+    )

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,28 +20,31 @@ import SCons.Node
 import SCons.Node.FS
 import SCons.Script
 
-from ..errors import EngineBuildError, EngineError
+from ..errors import EngineBuildError, EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
-from ..integrity.atomic import write_atomic
+from ..integrity.atomic import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
+from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
-from .declared import Declared
+from .declared import Declared, real_path
+from .nodes import ALIAS
 from .report import Report
 from .stop import StopSignal
 
 if TYPE_CHECKING:
     from ..compile.make import Workshop
+    from ..convert.make import Converting
+    from .derived import Derived
 
-ALIAS = "engines"
 _ATTRIBUTE = "scons_tensorrt_session"
-_ONNX_FACT = "onnx 1"  # another number when read_onnx learns more
+_ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
 
 
 def session_of(env: Any) -> Session:
@@ -60,9 +64,11 @@ class Session:
         self.top = Path(env.fs.Top.get_abspath())
         self.engines: list[Declared] = []
         self.places: dict[tuple[str, str], Declared] = {}
+        self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
         self._values: dict[str, Any] = {}
+        self._recipes: dict[str, Recipe] = {}
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
@@ -76,6 +82,8 @@ class Session:
         self._host = Host()
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
+        self._doom_asking = threading.Lock()
+        self._doomed: list[Declared] | None = None
         self._gpu_uuid: str | None = None
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
@@ -158,6 +166,21 @@ class Session:
             self._folders[folder] = found
         return self._folders[folder]
 
+    def recipe(self, name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:
+        """The recipe of an engine's options, which thousands of engines may share. Raises
+        RecipeError."""
+        plain = not plugins and "calibration" not in options and "accuracy" not in options
+        key = repr(options) if plain else ""
+        known = self._recipes.get(key) if plain else None
+        if known is None:
+            known = parse(name, options, [Path(node.name) for node in plugins])
+            if plain:
+                self._recipes[key] = known
+        elif known.model != name:
+            check_name(name)
+            known = replace(known, model=name)
+        return known
+
     def from_top(self, path: str) -> str:
         """A path relative to the top, wherever it lies."""
         near = self.state.relative(path)
@@ -184,6 +207,14 @@ class Session:
             self.report.console.line,
         )
 
+    def converting(self, env: Any) -> Converting:
+        """What makes the ONNX files of engines."""
+        from ..convert.make import Converting
+
+        python = settings.onnx_python(env, self.top)
+        say = self.report.console.line
+        return Converting(self.state, self.memo, python, self._lock_timeout_s, self._stop, say)
+
     def _gpu(self) -> str | None:
         with self._gpu_asking:
             if not self._gpu_asked:
@@ -195,6 +226,7 @@ class Session:
     def again(self) -> None:
         """An interactive session builds once more."""
         self._stop.reset()
+        self._doomed = None
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
@@ -203,6 +235,50 @@ class Session:
             return OnnxSummary.from_json(data)
         except (TypeError, ValueError, LookupError, AttributeError):  # a damaged memo
             return read_onnx(onnx)
+
+    def summary_if_there(self, node: Any) -> OnnxSummary | None:
+        """What is known of a source's ONNX while the graph is read; None where it is still to be
+        made, or cannot be read: what builds it says why."""
+        if node.has_builder():
+            return None
+        try:
+            return self.summary(str(real_path(node)))
+        except (EngineError, OSError):
+            return None
+
+    def summary_of(self, path: Path, label: str) -> OnnxSummary:
+        """The summary of an ONNX that people call `label`. Raises RecipeError."""
+        try:
+            return self.summary(str(path))
+        except RecipeError as error:
+            raise RecipeError(f"{label}: {error}") from None
+        except OSError as error:
+            raise RecipeError(f"{label}: {error.strerror}; check the path") from None
+
+    def digest(self, path: Path, label: str) -> str:
+        """The sha256 of an input. Raises RecipeError or PublishError with its label."""
+        try:
+            return self.memo.sha256(path)
+        except IsADirectoryError:
+            raise RecipeError(f"{label} is a folder; name the file") from None
+        except FileNotFoundError:
+            raise RecipeError(f"{label} is missing: {path}; put it there") from None
+        except OSError as error:
+            raise PublishError(f"{label}: {error.strerror}: {path}") from None
+
+    def doomed(self) -> list[Declared]:
+        """Engines that this run shall build and cannot, as their recipes and models already tell:
+        without -k nothing is compiled before that is said. Looked for once a run."""
+        with self._doom_asking:
+            if self._doomed is None:
+                self._doomed = [] if settings.option("keep_going") else self._look_for_the_doomed()
+            return self._doomed
+
+    def _look_for_the_doomed(self) -> list[Declared]:
+        targets = SCons.Script.BUILD_TARGETS
+        everything = ALIAS in map(str, targets)
+        asked = (e for e in self.engines if everything or any(node in targets for node in e.pair))
+        return [engine for engine in asked if engine.faulty()]
 
     def known_data(self, onnx: str) -> list[str]:
         """The external data that a model was last known to have; asks the memo alone."""
@@ -227,7 +303,7 @@ class Session:
         """Remove what a killed compile of an engine that is current left behind."""
         if self._leftovers is None:
             names: list[str] = []
-            for place in {folder for _, folder in self.places} | {str(self.state.root / "partial")}:
+            for place in {folder for folder, _ in self.places} | {str(self.state.root / "partial")}:
                 with contextlib.suppress(OSError):
                     names += os.listdir(place)
             self._leftovers = [n for n in names if not n.endswith((SUFFIX, SIDECAR_SUFFIX))]
@@ -260,6 +336,13 @@ class Session:
 
     def _say_blocked(self) -> None:
         """Engines whose action was never asked, because an input's own builder failed."""
+        for derived in self.derived.values():
+            if (
+                derived.problem
+                and not derived.reported
+                and derived.target.get_state() == SCons.Node.failed
+            ):
+                self.report.failed(derived, derived.problem)
         for engine in self.engines:
             blocked = engine.blocked_by() if engine.state() == SCons.Node.failed else None
             if blocked and not engine.reported:
@@ -288,6 +371,7 @@ class Session:
             self._devices.save()
             if self.engines:
                 self._save_declared()
+            remove_stale(self.state.root)
         except OSError as error:
             say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
 

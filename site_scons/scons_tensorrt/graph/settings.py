@@ -6,6 +6,7 @@ A construction variable that the SConstruct leaves unset comes from the process 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ VARIABLES = {
     "TRT_ENGINE_DIR": "engines",
     "TRT_STATE_DIR": STATE_DIR,
     "TRT_PYTHON": "",
+    "TRT_ONNX_PYTHON": "",
     "TRT_LOCK_TIMEOUT": "",
     "TRT_ENGINECOMSTR": "",
 }
@@ -38,8 +40,9 @@ TensorRT engines (scons-tensorrt):
   JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
 The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
 TRT_VERIFY, TRT_ENGINE_DIR; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
-has TensorRT), TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever),
-TRT_ENGINECOMSTR (a line to print before each engine's action).
+has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
+TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_ENGINECOMSTR (a
+line to print before each engine's action).
 """
 
 
@@ -105,6 +108,11 @@ def _program(program: str, top: Path) -> str:
 def state_dir(env: Any, top: Path) -> str:
     """The state folder, absolute."""
     return below(_value(env, "TRT_STATE_DIR"), top)
+
+
+def onnx_python(env: Any, top: Path) -> str:
+    """The interpreter that converts; SCons's own unless another is named."""
+    return _program(_value(env, "TRT_ONNX_PYTHON"), top) or sys.executable
 
 
 def verify_full(env: Any) -> bool:

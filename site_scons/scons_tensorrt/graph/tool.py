@@ -10,9 +10,10 @@ import SCons.dblite
 import SCons.Script
 
 from . import settings
-from .builder import make_builder
-from .engine import Engine
-from .session import ALIAS, session_of
+from .builder import make_builder, make_step_builder
+from .engine import Engine, OnnxExport
+from .nodes import ALIAS
+from .session import session_of
 
 YOUNG_OBJECTS = 10_000  # a megabyte or so, before the garbage collector walks them
 
@@ -23,7 +24,9 @@ def generate(env: Any) -> None:
     if "TRT_Engine" in env["BUILDERS"]:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
+    env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
     env.AddMethod(Engine, "Engine")
+    env.AddMethod(OnnxExport, "OnnxExport")
     session = session_of(env)
     if not session.helped:
         session.helped = True

@@ -85,9 +85,10 @@ class HardwareSignature:
         """`trt10.3` or `rtx1.7`."""
         return PRODUCTS[self.product] + _major_minor(self.runtime_version)
 
-    def filename(self, model: str, precision: str) -> EngineFilename:
-        """The name of `model`'s engine for this hardware."""
-        return EngineFilename(model, self.sm, self.plus, self.platform, self.runtime, precision)
+    def filename(self, model: str, precision: str, ampere_plus: bool = False) -> EngineFilename:
+        """The name of `model`'s engine for this hardware, or for Ampere and all later ones."""
+        sm, plus = (80, True) if ampere_plus else (self.sm, self.plus)
+        return EngineFilename(model, sm, plus, self.platform, self.runtime, precision)
 
     def key_fields(self) -> dict[str, str]:
         """The hard and device-class fields that are known, as text, sorted by name."""

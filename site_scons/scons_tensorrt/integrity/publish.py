@@ -24,7 +24,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..errors import PublishError
+from ..errors import PublishError, ReceiptError
 from .atomic import sync_file, sync_folder
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
@@ -82,15 +82,21 @@ class Publication:
             raise self._error(error) from None
 
     def pending(self, receipt: Receipt) -> bool:
-        """Whether this receipt's engine was compiled and its publishing was not finished."""
-        for engine, sidecar in self._places:
-            if _text(sidecar) != receipt.sha256:
-                continue
-            for path in (engine, self._engine):
-                if _is(path, receipt):
-                    self._places = ((engine, sidecar),)
-                    self._in_place = path == self._engine
-                    return True
+        """Whether this receipt's engine was compiled and its publishing was not finished.
+
+        Raises PublishError where that cannot be read: taken for no, it would be compiled again.
+        """
+        try:
+            for engine, sidecar in self._places:
+                if _text(sidecar) != receipt.sha256:
+                    continue
+                for path in (engine, self._engine):
+                    if _is(path, receipt):
+                        self._places = ((engine, sidecar),)
+                        self._in_place = path == self._engine
+                        return True
+        except OSError as error:
+            raise self._error(error) from None
         return False
 
     def finish(self) -> None:
@@ -108,6 +114,8 @@ class Publication:
             sync_folder(folder)
         except OSError as error:
             raise self._error(error) from None
+        with contextlib.suppress(OSError, ReceiptError):
+            self._sweep(in_place=True)
         self._tidy()
 
     def abandon(self) -> None:
@@ -125,20 +133,23 @@ class Publication:
 
     def sweep(self) -> None:
         """Remove this engine's temporaries that are of no more use: those that no receipt vouches
-        for, and, of an engine that is in its place, its own. Raises OSError."""
-        self._sweep()
+        for, and, of an engine that is in its place, its own. Raises OSError and ReceiptError."""
+        self._sweep(in_place=True)
         for place in self._places:
             for path in place:
                 path.unlink(missing_ok=True)
         shutil.rmtree(self._state.partial(self._engine) / "model", ignore_errors=True)
         self._tidy()
 
-    def _sweep(self) -> None:
+    def _sweep(self, in_place: bool = False) -> None:
+        """in_place: this engine is, so that a journal whose own engine was there is of no use."""
         slot = self._slot
         inside = [(p, p.stem) for p in self._state.partial(self._engine).glob("*.*")]
         beside = [(p, p.name.split(".")[2]) for p in self._engine.parent.glob(f".{slot}.*.partial")]
         for path, key in inside + beside:
-            if not self._state.receipts.knows(self._engine.name, key):
+            alone = not path.with_name(path.name.replace(".sha256", ".engine")).exists()
+            replaced = in_place and key != self._key and alone
+            if replaced or not self._state.receipts.knows(self._engine.name, key):
                 path.unlink(missing_ok=True)
 
     def _renames(self) -> bool:
@@ -165,12 +176,12 @@ class Publication:
 def _text(path: Path) -> str | None:
     try:
         return path.read_bytes()[:65].decode("ascii", "replace")
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def _is(path: Path, receipt: Receipt) -> bool:
     try:
         return path.stat().st_size == receipt.size and sha256_file(path) == receipt.sha256
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

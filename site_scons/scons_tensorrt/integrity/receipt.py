@@ -84,7 +84,7 @@ class Receipt:
 
 class ReceiptBook:
     """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.<sha256,
-    16 characters of it>.json`."""
+    16 characters of it>.json`. What reads raises ReceiptError for what is there and cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -135,10 +135,13 @@ class ReceiptBook:
         return f"{self._folder}/{filename.removesuffix(SUFFIX)}"
 
     def _names(self, filename: str) -> list[str]:
+        folder = self._of(filename)
         try:
-            return [name for name in os.listdir(self._of(filename)) if name.endswith(".json")]
-        except OSError:
+            return [name for name in os.listdir(folder) if name.endswith(".json")]
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise _unreadable(folder, error) from None
 
     def _read(self, filename: str, prefix: str) -> Iterator[Receipt]:
         folder = self._of(filename)
@@ -162,5 +165,14 @@ def _read(path: str) -> Receipt | None:
     try:
         with open(path, "rb") as source:
             return Receipt.load(source.read())
-    except (OSError, ReceiptError):
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except ReceiptError:
+        return None
+
+
+def _unreadable(path: str, error: OSError) -> ReceiptError:
+    """Not the same as none: taken for none, a finished compile would be swept and made again."""
+    return ReceiptError(f"{path}: {error.strerror}; make it readable, or remove it")

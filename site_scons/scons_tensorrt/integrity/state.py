@@ -6,6 +6,7 @@ locks/  logs/  one file an engine
 digests.json   the digest memo
 events.jsonl   what happened, one JSON object a line
 declared.json  what the last run declared
+onnx/          ONNX files made for engines, and the figures of accuracy gates
 interpreters/  what foreign interpreters answered
 """
 
@@ -44,6 +45,12 @@ class StateFolder:
     @property
     def declared(self) -> Path:
         return self.root / "declared.json"
+
+    @property
+    def onnx(self) -> Path:
+        """Where intermediate ONNX files are; in a state folder outside, each tree has its own."""
+        inside = self.root.is_relative_to(self.top)
+        return self.root / "onnx" if inside else self.root / "onnx" / hash_of(self.top)
 
     def slot(self, engine: Path) -> str:
         """A short name for one engine's place.

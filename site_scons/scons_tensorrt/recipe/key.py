@@ -18,7 +18,9 @@ def value_fields(recipe: Recipe, signature: HardwareSignature) -> dict[str, str]
     """The ingredients that are not files: each becomes a Value node of the graph."""
     fields = {"recipe version": VERSION}
     fields.update({f"hardware {name}": text for name, text in signature.key_fields().items()})
-    fields.update({f"option {name}": text for name, text in recipe.key_fields().items()})
+    fields.update(
+        {f"option {name}": text for name, text in recipe.on(signature.product).key_fields().items()}
+    )
     return fields
 
 

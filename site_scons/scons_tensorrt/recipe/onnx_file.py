@@ -7,6 +7,7 @@ Field numbers: onnx.proto3 of the ONNX project.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import mmap
 import os
@@ -34,20 +35,25 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
     "shape": {1: "dim"},
     "dim": {},
 }
+_QUANTIZERS = (b"QuantizeLinear", b"DequantizeLinear", b"DynamicQuantizeLinear")
 _DEEPEST = 200
 _DYNAMIC = -1
 
 
 @dataclass(frozen=True)
 class OnnxInput:
-    """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown."""
+    """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
+    dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
+    for a sequence or an optional, which have no shape to give."""
 
     name: str
     shape: tuple[int, ...] | None
+    dtype: int = 0
+    tensor: bool = True
 
     @property
     def dynamic(self) -> bool:
-        return self.shape is None or _DYNAMIC in self.shape
+        return self.tensor and (self.shape is None or _DYNAMIC in self.shape)
 
     def __str__(self) -> str:
         return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
@@ -57,18 +63,25 @@ class OnnxInput:
 class OnnxSummary:
     """inputs: without the initializers that old models list among them; external: the
     locations of external data, relative to the model's folder, sorted, each with the bytes that
-    the file must have at least."""
+    the file must have at least; elements: of weights and constants, by DataType number;
+    quantized: whether it has QuantizeLinear or DequantizeLinear nodes."""
 
     inputs: tuple[OnnxInput, ...]
     external: Mapping[str, int]
+    elements: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    quantized: bool = False
 
     def to_json(self) -> list[Any]:
-        return [[[i.name, i.shape] for i in self.inputs], dict(self.external)]
+        inputs = [[i.name, i.shape, i.dtype, i.tensor] for i in self.inputs]
+        return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
 
     @classmethod
     def from_json(cls, data: Any) -> OnnxSummary:
-        inputs = tuple(OnnxInput(n, None if s is None else tuple(s)) for n, s in data[0])
-        return cls(inputs, dict(data[1]))
+        inputs = tuple(
+            OnnxInput(n, None if s is None else tuple(s), int(t), bool(plain))
+            for n, s, t, plain in data[0]
+        )
+        return cls(inputs, dict(data[1]), {int(t): int(n) for t, n in data[2]}, bool(data[3]))
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
@@ -103,7 +116,8 @@ def _summarise(data: Any) -> OnnxSummary:
     for location in walk.external:
         _check_location(location)
     inputs = (i for i in walk.inputs if i.name not in walk.initializers)
-    return OnnxSummary(tuple(inputs), dict(sorted(walk.external.items())))
+    external = dict(sorted(walk.external.items()))
+    return OnnxSummary(tuple(inputs), external, walk.elements, walk.quantized)
 
 
 def _check_location(location: str) -> None:
@@ -133,6 +147,8 @@ class _Walk:
         self._found: dict[int, OnnxInput] = {}
         self.initializers: set[str] = set()
         self.external: dict[str, int] = {}
+        self.elements: dict[int, int] = {}
+        self.quantized = False
 
     @property
     def inputs(self) -> list[OnnxInput]:
@@ -156,12 +172,16 @@ class _Walk:
         children = _MESSAGES[kind]
         strings: dict[int, str] = {}
         entries: dict[str, str] = {}
-        is_external = False
+        is_external, tensor = False, kind in ("tensor", "values")
+        count, dtype = 1, 0
         for field, value, at, after in self._fields(start, end):
             if at < 0:
                 if kind == "model" and field == 1:
                     self.ir_version = value
-                is_external |= field == 14 and value == 1 and kind in ("tensor", "values")
+                if tensor:
+                    is_external |= field == 14 and value == 1
+                    count *= value if field == 1 else 1
+                    dtype = value if field == 2 else dtype
                 continue
             child = children.get(field)
             if child == "entry":
@@ -169,12 +189,18 @@ class _Walk:
             elif child:
                 stack.append((at, after, child, depth + 1))
                 self.has_graph |= kind == "model" and child == "graph"
-            elif kind in ("tensor", "values") and field == 8:
+            elif tensor and field == 8:
                 strings[field] = self._text(at, after)
+            elif tensor and field == 1:  # packed, as proto3 writes it
+                count *= self._product(at, after)
+            elif kind == "node" and field == 4:
+                self.quantized |= bytes(self._data[at:after]) in _QUANTIZERS
         if is_external and "location" in entries:
             location = entries["location"]
             end_of_data = _number(entries.get("offset")) + _number(entries.get("length"))
             self.external[location] = max(end_of_data, self.external.get(location, 0))
+        if tensor and dtype:
+            self.elements[dtype] = self.elements.get(dtype, 0) + count
         # An initializer of the main graph; a sparse one goes by the name of its values.
         if 8 in strings and (kind, depth) in (("tensor", 2), ("values", 3)):
             self.initializers.add(strings[8])
@@ -184,18 +210,31 @@ class _Walk:
         found = {field: (at, to) for field, _, at, to in self._fields(start, end) if at >= 0}
         return self._text(*found.get(1, (0, 0))), self._text(*found.get(2, (0, 0)))
 
+    def _product(self, start: int, end: int) -> int:
+        product = 1
+        while start < end:
+            size, start = self._varint(start, end)
+            product *= size
+        return product
+
     def _text(self, start: int, end: int) -> str:
         return bytes(self._data[start:end]).decode("utf-8")
 
     def _input(self, start: int, end: int) -> OnnxInput:
-        name, shape = "", None
+        name, shape, dtype, tensor = "", None, 0, True
         for field, _, at, after in self._fields(start, end):
             if field == 1 and at >= 0:
                 name = self._text(at, after)
             elif field == 2 and at >= 0:
+                tensor = bool(self._sub(at, after, 1)) or after == at
+                for span in self._inside(at, after, "type", "tensor_type"):
+                    numbers = [
+                        value for f, value, begin, _ in self._fields(*span) if f == 1 and begin < 0
+                    ]
+                    dtype = numbers[-1] if numbers else dtype
                 for span in self._inside(at, after, "type", "tensor_type", "shape"):
                     shape = tuple(self._dimension(*dim) for dim in self._sub(*span, 1))
-        return OnnxInput(name, shape)
+        return OnnxInput(name, shape, dtype, tensor)
 
     def _inside(self, start: int, end: int, *kinds: str) -> Iterator[tuple[int, int]]:
         """The spans of the last kind, going down through one message of each kind before it."""

@@ -6,14 +6,17 @@ without compiling a fleet again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineFilenameError, RecipeError
 from ..identity.filename import PRECISIONS, check_model_name
-from .shapes import Profile, parse_profiles, text
+from .backends import without_effect
+from .conversion import Conversion, Gate, flag, parse_conversion, parse_gate
+from .shapes import Profile, Shape, parse_profiles, text
 
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
@@ -22,7 +25,36 @@ DEFAULTS: Mapping[str, Any] = {
     "flags": (),
     "plugins": (),
     "timeout_s": None,
+    "memory_pools": None,
+    "optimization_level": None,
+    "hardware_compatibility": None,
+    "dla_core": None,
+    "max_aux_streams": None,
+    "avg_timing_iterations": None,
+    "tiling_optimization_level": None,
+    "profiling_verbosity": None,
+    "strongly_typed": False,
+    "keep_ops": (),
+    "keep_nodes": (),
+    "keep_io": True,
+    "calibration": None,
+    "accuracy": None,
 }
+# Settings of the builder's configuration: None, or what TensorRT does by itself, is no ingredient.
+NUMBERS: Mapping[str, tuple[int, int]] = {
+    "optimization_level": (0, 5),
+    "dla_core": (0, 15),
+    "max_aux_streams": (0, 128),
+    "avg_timing_iterations": (1, 1 << 20),
+}
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "hardware_compatibility": ("none", "ampere_plus", "same_compute_capability"),
+    "tiling_optimization_level": ("none", "fast", "moderate", "full"),
+    "profiling_verbosity": ("layer_names_only", "none", "detailed"),
+}
+DEFAULT_NUMBERS = {"optimization_level": 3, "avg_timing_iterations": 1}
+POOLS = ("dla_managed_sram", "dla_local_dram", "dla_global_dram", "tactic_dram", "tactic_shared_memory")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # BuilderFlag of TensorRT 10.3, 10.13, 11.4 and RTX 1.7 together; whether the runtime at hand
 # has one is asked of it by the worker.
 FLAGS = frozenset(
@@ -44,7 +76,9 @@ class Recipe:
 
     workspace_mb: MiB of builder workspace; flags: BuilderFlag names, sorted; plugins:
     libraries to load before parsing; timeout_s: seconds after which the compile is ended
-    (not in the key: it changes no bytes).
+    (not in the key: it changes no bytes); memory_pools: bytes by pool; settings: of the
+    builder's configuration, by option; conversion and accuracy: of the ONNX before its compile,
+    which reaches the key by the ONNX that comes out.
     """
 
     model: str
@@ -54,10 +88,24 @@ class Recipe:
     flags: tuple[str, ...] = ()
     plugins: tuple[Path, ...] = ()
     timeout_s: float | None = None
+    memory_pools: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, int | str] = field(default_factory=dict)
+    strongly_typed: bool = False
+    conversion: Conversion = field(default_factory=Conversion)
+    accuracy: Gate | None = None
+
+    @property
+    def ampere_plus(self) -> bool:
+        """Whether the engine is for every architecture from Ampere on, as its filename then says."""
+        return self.settings.get("hardware_compatibility") == "ampere_plus"
 
     def key_fields(self) -> dict[str, str]:
         """The options that are not at their default, as text; plugins count by their bytes."""
         fields = {"precision": self.precision}
+        fields.update({name: str(value) for name, value in self.settings.items()})
+        fields.update({f"memory_pools {n}": str(size) for n, size in self.memory_pools.items()})
+        if self.strongly_typed:
+            fields["strongly_typed"] = "True"
         if self.workspace_mb != DEFAULTS["workspace_mb"]:
             fields["workspace_mb"] = str(self.workspace_mb)
         if self.flags:
@@ -72,13 +120,54 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """For the worker and the receipt; plugins are told by their names."""
+        more = {
+            "memory_pools": dict(self.memory_pools),
+            "settings": dict(self.settings),
+            "strongly_typed": self.strongly_typed,
+        }
         return {
             "precision": self.precision,
             "profiles": [{name: list(b) for name, b in p.items()} for p in self.profiles],
             "workspace_mb": self.workspace_mb,
             "flags": list(self.flags),
             "plugins": [path.name for path in self.plugins],
+            **{name: value for name, value in more.items() if value},
         }
+
+    @classmethod
+    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> Recipe:
+        """The recipe of a receipt, as far as it reaches the compile. Raises LookupError, TypeError
+        or ValueError where the receipt is not one of this version's."""
+        profiles: list[Profile] = [
+            {name: _bounds(bounds) for name, bounds in profile.items()} for profile in data["profiles"]
+        ]
+        return cls(
+            model,
+            data["precision"],
+            tuple(profiles),
+            int(data["workspace_mb"]),
+            tuple(data["flags"]),
+            tuple(plugins),
+            memory_pools=dict(data.get("memory_pools", {})),
+            settings=dict(data.get("settings", {})),
+            strongly_typed=bool(data.get("strongly_typed", False)),
+        )
+
+    def on(self, product: str) -> Recipe:
+        """The recipe without what changes nothing on this product."""
+        idle = without_effect(self, product)
+        if not idle:
+            return self
+        return replace(
+            self,
+            flags=tuple(name for name in self.flags if f"flag {name}" not in idle),
+            settings={name: value for name, value in self.settings.items() if name not in idle},
+        )
+
+
+def _bounds(written: Sequence[Sequence[int]]) -> tuple[Shape, Shape, Shape]:
+    low, usual, high = (tuple(shape) for shape in written)
+    return low, usual, high
 
 
 def default_text(field: str) -> str | None:
@@ -105,6 +194,14 @@ def name_options(positional: Sequence[Any], options: Mapping[str, Any]) -> dict[
     return {**named, **options}
 
 
+def check_name(model: Any) -> None:
+    """Raise RecipeError unless `model` can name an engine."""
+    try:
+        check_model_name(model)
+    except EngineFilenameError as error:
+        raise RecipeError(str(error)) from None
+
+
 def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) -> Recipe:
     """The recipe of `env.Engine(model, source, **options)`.
 
@@ -112,10 +209,7 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
     """
     check_known(options)
     chosen = {**DEFAULTS, **options}
-    try:
-        check_model_name(model)
-    except EngineFilenameError as error:
-        raise RecipeError(str(error)) from None
+    check_name(model)
     names = [path.name for path in plugins]
     if len(set(names)) != len(names):
         raise RecipeError(f"plugins={names}: two libraries of one name; rename one")
@@ -127,7 +221,56 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         _flags(chosen["flags"]),
         tuple(plugins),
         _seconds(chosen["timeout_s"]),
+        _pools(chosen["memory_pools"]),
+        _settings(chosen),
+        flag("strongly_typed", chosen["strongly_typed"]),
+        parse_conversion(chosen),
+        parse_gate(chosen["accuracy"]),
     )
+
+
+def _pools(value: Any) -> dict[str, int]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"memory_pools={value!r}: write a map such as {{'tactic_dram': '1G'}}")
+    return {_pool(name): _bytes(name, value[name]) for name in sorted(value, key=str)}
+
+
+def _pool(name: Any) -> str:
+    if name == "workspace":
+        raise RecipeError("memory_pools workspace: write workspace_mb= instead")
+    if name not in POOLS:
+        raise RecipeError(f"memory_pools {name!r}: unknown; {_hint(str(name), POOLS)}")
+    return str(name)
+
+
+def _bytes(name: str, value: Any) -> int:
+    text = str(value) if type(value) is int else value
+    parts = re.fullmatch(r"([1-9][0-9]{0,17})([KMG]?)", text) if isinstance(text, str) else None
+    size = int(parts[1]) * _UNITS[parts[2]] if parts else 0
+    if not 0 < size < 1 << 62:
+        raise RecipeError(f"memory_pools {name}={value!r}: write bytes, or such as '512K', '64M', '1G'")
+    return size
+
+
+def _settings(chosen: Mapping[str, Any]) -> dict[str, int | str]:
+    """The settings that were given, sorted; one that only says TensorRT's own default is none."""
+    found: dict[str, int | str] = {}
+    for name in sorted({*NUMBERS, *WORDS}):
+        value = chosen[name]
+        if value is None:
+            continue
+        if name in NUMBERS:
+            low, high = NUMBERS[name]
+            if type(value) is not int or not low <= value <= high:
+                raise RecipeError(f"{name}={value!r}: write a whole number from {low} to {high}")
+        elif not isinstance(value, str) or value not in WORDS[name]:
+            raise RecipeError(f"{name}={value!r}: write one of {', '.join(WORDS[name])}")
+        default = WORDS[name][0] if name in WORDS else DEFAULT_NUMBERS.get(name)
+        if value != default:
+            found[name] = value
+    return found
 
 
 def _precision(value: Any) -> str:

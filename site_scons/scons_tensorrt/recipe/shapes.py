@@ -1,7 +1,8 @@
 """Optimization profiles: the smallest, the usual and the largest shape of each dynamic input.
 
 `shapes={"x": (min, opt, max)}` or `shapes={"x": shape}` where all three are one; a list of
-such maps makes several profiles. A shape is a tuple of sizes, in elements.
+such maps makes several profiles. A shape is a tuple of sizes, in elements; of a shape tensor,
+whole numbers that TensorRT computes shapes from, it is a tuple of values.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .onnx_file import OnnxInput
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 
+_WHOLE = (6, 7)  # INT32 and INT64 of onnx.proto3
 _LARGEST = 2**31 - 1
 
 
@@ -46,7 +48,7 @@ def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
             return low, usual, high
     raise RecipeError(
         f"shape of input `{name}` is {value!r}: write (min, opt, max) or one shape, each a "
-        "tuple of sizes from 0 up"
+        "tuple of whole numbers"
     )
 
 
@@ -55,7 +57,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_size(size: Any) -> bool:
-    return type(size) is int and 0 <= size <= _LARGEST
+    return type(size) is int and abs(size) <= _LARGEST  # a shape tensor's values may be negative
 
 
 def text(bounds: tuple[Shape, Shape, Shape]) -> str:
@@ -84,19 +86,42 @@ def problems(profiles: Sequence[Profile], inputs: Sequence[OnnxInput]) -> list[s
     return list(dict.fromkeys(found))
 
 
+def takes_values(wanted: OnnxInput) -> bool:
+    """Whether bounds of this input are values, not sizes: TensorRT's shape tensors are whole
+    numbers of rank 0, or of rank 1 with a fixed length."""
+    return wanted.dtype in _WHOLE and wanted.shape is not None and wanted.shape in ((), wanted.shape[:1])
+
+
 def _against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> list[str]:
+    if takes_values(wanted) and not wanted.dynamic:
+        return _values_against(wanted, bounds)
     ranks = {len(shape) for shape in bounds}
     rank = len(wanted.shape) if wanted.shape is not None else len(bounds[0])
     if ranks != {rank}:
         return [f"shape of {wanted} is {text(bounds)}: write {rank} sizes, like {_template(wanted)}"]
     found = []
     for axis, (low, usual, high) in enumerate(zip(*bounds)):
+        if min(low, usual, high) < 0:
+            found.append(f"shape of {wanted}, axis {axis}: {min(low, usual, high)} is no size")
         if not low <= usual <= high:
             found.append(f"shape of {wanted}, axis {axis}: not min {low} <= opt {usual} <= max {high}")
         fixed = wanted.shape[axis] if wanted.shape is not None else -1
         if fixed >= 0 and (low, usual, high) != (fixed, fixed, fixed):
             found.append(f"shape of {wanted}, axis {axis}: the model fixes it to {fixed}")
     return found
+
+
+def _values_against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> list[str]:
+    """A shape tensor's bounds are its smallest, usual and largest values, one for each element."""
+    length = wanted.shape[0] if wanted.shape else 1
+    if {len(values) for values in bounds} != {length}:
+        what = f"write {length} value{'s' * (length > 1)}"
+        return [f"values of shape tensor {wanted} are {text(bounds)}: {what} in each of min, opt, max"]
+    return [
+        f"values of shape tensor {wanted}, element {at}: not min {low} <= opt {usual} <= max {high}"
+        for at, (low, usual, high) in enumerate(zip(*bounds))
+        if not low <= usual <= high
+    ]
 
 
 def _template(wanted: OnnxInput) -> str:

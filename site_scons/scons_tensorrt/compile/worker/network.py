@@ -7,12 +7,16 @@ MUST = {"fp16": "HALF", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}
 NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
 
 
-def parse(trt, builder, logger, onnx):
+def parse(trt, builder, logger, onnx, strong=False):
     """The network of the ONNX at `onnx`. Refused with the parser's node, op and message.
 
-    A file that is not an ONNX parses without an error into an empty network.
+    strong: its own types shall decide in 10.x, too. A file that is not an ONNX parses without an
+    error into an empty network.
     """
-    network = builder.create_network(0)
+    flags = 0
+    if strong and hasattr(trt.BuilderFlag, "FP16"):  # later versions always are
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
@@ -38,12 +42,12 @@ def _parser_message(errors, logger):
     return "the parser refused %s: %s%s" % (place, " ".join(first.desc().split()), more)
 
 
-def strongly_typed(trt):
-    """11.x and RTX compile the ONNX's own types; 10.x chooses types by builder flags."""
-    return not hasattr(trt.BuilderFlag, "FP16")
+def strongly_typed(trt, asked=False):
+    """11.x and RTX compile the ONNX's own types; 10.x chooses types by builder flags unless asked."""
+    return bool(asked) or not hasattr(trt.BuilderFlag, "FP16")
 
 
-def check_precision(trt, network, precision):
+def check_precision(trt, network, precision, strong=False):
     """Refuse a network whose types are not what the filename would promise.
 
     On a strongly typed runtime an fp16 engine needs an fp16 ONNX; on a weakly typed one the
@@ -53,7 +57,7 @@ def check_precision(trt, network, precision):
         return
     types = _types(network)
     wanted = MUST.get(precision)
-    by_flag = precision in ("fp16", "bf16") and not strongly_typed(trt)
+    by_flag = precision in ("fp16", "bf16") and not strongly_typed(trt, strong)
     if wanted and wanted not in types and not by_flag:
         raise Refused(
             "RecipeError",

@@ -1,0 +1,38 @@
+"""Compiling an engine again, to see whether its bytes repeat."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import EngineError
+from ..identity.runtime import Interpreter
+from ..integrity.state import StateFolder
+from .checks import check_plan
+from .job import linked_model, make_job
+from .process import Compiled, run_worker
+from .wanted import Wanted
+
+
+def compile_again(
+    wanted: Wanted, interpreter: Interpreter, log: Path, stopping: Callable[[], bool] = lambda: False
+) -> Compiled:
+    """Compile `wanted` into a folder that is gone afterwards; log: where native output goes.
+
+    Raises EngineError.
+    """
+    with tempfile.TemporaryDirectory(prefix="scons-tensorrt-") as name:
+        state = StateFolder(Path(name) / "state", Path(name))
+        there = replace(wanted, engine=Path(name) / wanted.filename)
+        runtime = interpreter.runtime(wanted.hardware.signature.product)
+        try:
+            with linked_model(there, state) as (model, _):
+                job = make_job(there, state, runtime, os.environ, model, there.engine)
+                made = run_worker(job["python"], job, log, stopping)
+        except EngineError as error:
+            raise type(error)(f"{error}; log: {log}") from None
+        check_plan(there, there.engine, made)
+        return made

@@ -1,0 +1,1 @@
+"""The ONNX before its compile: another precision, quantization, and how accurate that is."""

@@ -1,0 +1,195 @@
+"""Making such a file: in a child process of the interpreter that has onnx, then brought to its place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .. import __version__
+from ..compile.locks import engine_lock
+from ..compile.process import Program, run_program
+from ..compile.wanted import Verdict
+from ..errors import AccuracyError, EngineBuildError, PublishError, RecipeError
+from ..integrity.atomic import sync_file, sync_folder
+from ..integrity.memo import DigestMemo, sha256_file
+from ..integrity.receipt import Receipt
+from ..integrity.state import StateFolder
+from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
+
+ROOM = "scons_tensorrt.convert.worker"
+CONVERTER = Program(
+    modules=(
+        "scons_tensorrt.compile.worker.failure",
+        "scons_tensorrt.compile.worker.link",
+        f"{ROOM}.main",
+    ),
+    done={"facts": dict},
+    options=("-B",),
+    argument="2",
+    later=tuple(
+        f"{ROOM}.{name}" for name in "walks tensors samples precision quantize accuracy export".split()
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Converting:
+    """What every step of a run shares. python: the interpreter that has onnx and onnxruntime."""
+
+    state: StateFolder
+    memo: DigestMemo
+    python: str
+    lock_timeout_s: float | None
+    stopping: Callable[[], bool]
+    say: Callable[[str], None]
+
+
+def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, bool]:
+    """Have the wanted file at its place: the judgement before, its receipt, and whether it was
+    made now. Raises EngineError; an old file then stands as it was."""
+    state = shop.state
+    what = state.relative(wanted.target)
+
+    def waiting(holder: str) -> None:
+        shop.say(f"WAITING {what}: for {holder}")
+
+    lock = state.lock(wanted.target)
+    with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
+        verdict = judge_step(wanted, state, shop.memo)
+        if verdict.current and verdict.receipt:
+            return verdict, verdict.receipt, False
+        folder = state.partial(wanted.target) / "step"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            return verdict, _make(wanted, shop, folder), True
+        except OSError as error:
+            where = state.relative(error.filename or state.root)
+            raise PublishError(
+                f"{where}: {error.strerror}; make room or make the folder writable, then run again"
+            ) from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+
+
+def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
+    state, log = shop.state, shop.state.log(wanted.target)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    made = folder / wanted.target.name
+    job = {
+        "kind": wanted.kind,
+        "options": dict(wanted.options),
+        "target": str(made),
+        "temporary": str(folder / "temporary"),
+        "onnx": {role: str(_placed(each, folder / role)) for role, each in wanted.onnx.items()},
+        "samples": wanted.samples and _sample_spec(wanted.samples),
+        "script": wanted.script and str(wanted.script),
+        "files": {name: str(path) for name, path in wanted.files.items()},
+    }
+    (folder / "temporary").mkdir()
+    started = time.time()
+    before = {path: _stamp(path) for path in _inputs(wanted)}
+    try:
+        facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, dict(os.environ))
+    except (RecipeError, AccuracyError) as error:
+        raise type(error)(f"{wanted.source}: {error}") from None
+    except EngineBuildError as error:
+        raise EngineBuildError(f"{wanted.source}: {error}; log: {state.relative(log)}") from None
+    for path, stamp in before.items():
+        if _stamp(path) != stamp:
+            raise EngineBuildError(f"{path.name} changed while it was converted; run again")
+    return _publish(wanted, shop, made, facts["facts"], started, seconds)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _inputs(wanted: StepWanted) -> Iterator[Path]:
+    for each in wanted.onnx.values():
+        yield each.path
+        yield from each.external.values()
+    yield from wanted.samples.files if wanted.samples else ()
+    yield from [wanted.script] if wanted.script else ()
+    yield from wanted.files.values()
+
+
+def _sample_spec(samples: SampleFiles) -> dict[str, Any]:
+    return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
+
+
+def _placed(onnx: Onnx, folder: Path) -> Path:
+    """The ONNX where its external data lies beside it: its own place, else links of both, because
+    a VariantDir or Repository may hold one of them only, and onnx follows no symbolic link."""
+    apart = [p for name, p in onnx.external.items() if p != onnx.path.parent / PurePosixPath(name)]
+    if not apart:
+        return onnx.path
+    for name, path in (("model.onnx", onnx.path), *onnx.external.items()):
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path.resolve(), place)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK):
+                raise
+            shutil.copyfile(path, place)
+    return folder / "model.onnx"
+
+
+def _publish(
+    wanted: StepWanted,
+    shop: Converting,
+    made: Path,
+    facts: Mapping[str, Any],
+    started: float,
+    seconds: float,
+) -> Receipt:
+    """Data first, then the ONNX that refers to it; a cut between the two is judged as tampered
+    with, and made again."""
+    data = made.with_name(made.name + DATA_SUFFIX)
+    if not made.is_file():
+        raise EngineBuildError(f"{wanted.source}: the converter left no {made.name}")
+    there = [path for path in (data, made) if path.exists()]
+    details: dict[str, Any] = {
+        "kind": wanted.kind,
+        "facts": dict(facts),
+        "inputs": {name: text for name, text in wanted.ingredients.items() if name.startswith("input ")},
+        "builder": {"scons_tensorrt": __version__},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "duration_s": round(seconds, 3),
+    }
+    if data in there:
+        details["data_sha256"] = sha256_file(data)
+    receipt = Receipt(
+        wanted.target.name,
+        wanted.key,
+        sha256_file(made),
+        made.stat().st_size,
+        wanted.ingredients,
+        details,
+    )
+    folder = wanted.target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in there:
+        sync_file(path)
+    shop.state.receipts.put(receipt)
+    for path in there:
+        os.replace(path, folder / path.name)
+    if data not in there:
+        wanted.data.unlink(missing_ok=True)
+    sync_folder(folder)
+    return receipt

@@ -1,0 +1,133 @@
+"""A file that is made of an ONNX before the compile: as it is wanted and judged.
+
+As an engine it has a key, a receipt and a pinned version of how it is made, and it is reused by
+its receipt alone: a restored one needs neither onnx nor the converter. The versions of these
+are told in the receipt and play no part in the key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..compile.wanted import Verdict
+from ..integrity.memo import DigestMemo
+from ..integrity.receipt import make_key
+from ..integrity.state import StateFolder
+from ..recipe.key import differences, input_name
+
+# Of each kind of step: bump one when the same ingredients would now give other bytes.
+VERSIONS: Mapping[str, str] = {"precision": "1", "quantize": "1", "accuracy": "1", "export": "1"}
+DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """An ONNX of a step. label: what people call it; external: its data files by location."""
+
+    path: Path
+    label: str
+    external: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
+    that it is made of; label: what people call it."""
+
+    kind: str
+    path: Path
+    label: str
+    files: Sequence[Path]
+    key_fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StepWanted:
+    """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
+    files: of an export, the files by the argument that gets their path."""
+
+    target: Path
+    kind: str
+    options: Mapping[str, Any]
+    onnx: Mapping[str, Onnx]
+    samples: SampleFiles | None
+    ingredients: Mapping[str, str]
+    source: str
+    script: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        return make_key(self.target.name, self.ingredients)
+
+    @property
+    def data(self) -> Path:
+        return self.target.with_name(self.target.name + DATA_SUFFIX)
+
+
+def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """The ingredients of a step that are not files: each becomes a Value node of the graph."""
+    fields = {"recipe version": f"{kind} {VERSIONS[kind]}"}
+    for name, value in options.items():
+        if value is not None and value != []:
+            fields[f"option {name}"] = value if isinstance(value, str) else json.dumps(value)
+    return fields
+
+
+def file_fields(
+    onnx: Mapping[str, Onnx], samples: SampleFiles | None, digest: Callable[[Path, str], str]
+) -> dict[str, str]:
+    """The ingredients of a step that are files. digest: of a file with the name that people know.
+    Raises EngineError as `digest` does."""
+    fields = {}
+    for role, each in onnx.items():
+        fields[input_name(role)] = digest(each.path, each.label)
+        for location, path in each.external.items():
+            label = f"external data {location!r} of {each.label}"
+            fields[input_name("data" if role == "onnx" else f"{role} data", location)] = digest(
+                path, label
+            )
+    if samples:
+        base = samples.path if samples.kind == "npy" else samples.path.parent
+        lines = [f"{digest(p, samples.label)} {os.path.relpath(p, base)}" for p in samples.files]
+        fields[input_name("samples", samples.path.name)] = make_key(
+            "samples", {"files": "\n".join(lines)}
+        )
+    return fields
+
+
+def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verdict:
+    """Whether the file at its place is the wanted one, and if not, why."""
+    name = wanted.target.name
+    receipts = state.receipts.get(name, wanted.key)
+    if not receipts:
+        known = list(state.receipts.all_of(name))
+        there = _digest(wanted.target, memo)
+        made_this = next((r for r in known if r.sha256 == there), None) or (known[0] if known else None)
+        if made_this is None or there is None:
+            return Verdict("new", "there was none yet")
+        changes = differences(made_this.ingredients, wanted.ingredients, wanted.source)
+        return Verdict("changed", "; ".join(changes))
+    there = _digest(wanted.target, memo)
+    if there is None:
+        return Verdict("missing", f"{name} is missing")
+    receipt = next((r for r in receipts if r.sha256 == there), None)
+    if receipt is None:
+        return Verdict("tampered", f"the bytes of {name} are not those that were made")
+    stated = receipt.details.get("data_sha256")
+    if stated is not None and _digest(wanted.data, memo) != stated:
+        return Verdict("tampered", f"the bytes of {wanted.data.name} are not those that were made")
+    return Verdict("current", "", there, receipt)
+
+
+def _digest(path: Path, memo: DigestMemo) -> str | None:
+    try:
+        return memo.sha256(path)
+    except OSError:
+        return None

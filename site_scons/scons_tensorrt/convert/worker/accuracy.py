@@ -1,0 +1,187 @@
+"""How far a converted ONNX is from its original: both run in ONNX Runtime on the CPU.
+
+The judgement of one output of one sample is one number, its error, against one bound; the worst
+of all samples decides. Elements that are NaN or infinite in both alike are equal; in one alone,
+infinitely far.
+"""
+
+import json
+import math
+
+from scons_tensorrt.compile.worker.failure import Refused
+
+EXAMPLES = 3  # how many outputs a message tells of
+
+
+def compare(reference, converted, target, spec, options):
+    """Write the figures of every output to `target`, a JSON file, and return them.
+
+    spec: the set of samples, see samples.py; options: rtol, atol, metric, see recipe/conversion.py.
+    Refused with AccuracyError where an output is beyond its bound.
+    """
+    from scons_tensorrt.convert.worker import samples
+
+    first, second = _session(reference, "the original"), _session(converted, "the converted model")
+    names = [output.name for output in first.get_outputs()]
+    gone = sorted(set(names) - {output.name for output in second.get_outputs()})
+    if gone:
+        raise Refused("AccuracyError", "the converted model has no output `%s`" % gone[0])
+    found = {name: {} for name in names}
+    count = 0
+    for number, sample in enumerate(samples.read(spec, _inputs(first))):
+        count += 1
+        expected = _run(first, names, sample, number)
+        given = _run(second, names, sample, number)
+        for name, wanted, got in zip(names, expected, given):
+            figures = measure(name, wanted, got, options)
+            figures["sample"] = number
+            if not found[name] or _excess(figures) > _excess(found[name]):
+                found[name] = figures
+    figures = {"samples": count, "outputs": found, **options}
+    with open(target, "w", encoding="utf-8") as out:
+        json.dump(figures, out, sort_keys=True, indent=1)
+        out.write("\n")
+    _judge(found, options)
+    return figures
+
+
+def _judge(found, options):
+    worst = sorted(found, key=lambda name: -_excess(found[name]))
+    beyond = [name for name in worst if _excess(found[name]) > 0]
+    if not beyond:
+        return
+    name = beyond[0]
+    f = found[name]
+    more = ", and of %d more" % (len(beyond) - 1) if len(beyond) > 1 else ""
+    raise Refused(
+        "AccuracyError",
+        "output `%s`%s: %s error %.4g, beyond %.4g (%s; sample %d, worst at %s: %.6g, and %.6g in the "
+        "original); widen rtol= or atol=, or keep more in float32"
+        % (
+            *(name, more, options["metric"], f["error"], f["bound"], _bound_text(options)),
+            *(f["sample"], f["at"], f["converted"], f["original"]),
+        ),
+    )
+
+
+def _bound_text(options):
+    if options["metric"] == "cosine":
+        return "1 - cosine <= atol %g" % options["atol"]
+    return "atol %g + rtol %g x |original|" % (options["atol"], options["rtol"])
+
+
+def _excess(figures):
+    """How far beyond its bound; what is no number counts as infinitely far."""
+    excess = figures["error"] - figures["bound"]
+    return math.inf if math.isnan(excess) else excess
+
+
+def measure(name, original, converted, options):
+    """The figures of one output of one sample: its error and bound by the metric, and where the
+    largest error is; the largest and the mean absolute error, and the cosine, for information."""
+    import numpy as np
+
+    if original.shape != converted.shape:
+        raise Refused(
+            "AccuracyError",
+            "output `%s` has shape %s, and %s in the original"
+            % (name, list(converted.shape), list(original.shape)),
+        )
+    if original.size == 0:
+        return {"error": 0.0, "bound": 0.0, "at": [], "original": 0.0, "converted": 0.0}
+    a, b = original.astype(np.float64), converted.astype(np.float64)
+    with np.errstate(all="ignore"):
+        error = np.abs(b - a)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        error = np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), error, np.inf))
+        size = np.where(np.isfinite(a), np.abs(a), 0.0)
+        bounds = options["atol"] + options["rtol"] * size
+        figures = _by_metric(options, a, b, error, size, bounds)
+        if options["metric"] == "elemwise":
+            at = np.unravel_index(int(np.argmax(error - bounds)), a.shape)
+            figures = {"error": float(error[at]), "bound": float(bounds[at])}
+        else:
+            at = np.unravel_index(int(np.argmax(error)), a.shape)
+        figures.update(
+            at=[int(i) for i in at],
+            original=float(a[at]),
+            converted=float(b[at]),
+            max_abs=float(error.max()),
+            mean_abs=float(error.mean()),
+            cosine=_cosine(a, b),
+        )
+    return figures
+
+
+def _by_metric(options, a, b, error, size, bounds):
+    import numpy as np
+
+    metric = options["metric"]
+    if metric == "cosine":
+        return {"error": 1.0 - _cosine(a, b), "bound": options["atol"]}
+    take = {"max": np.max, "mean": np.mean, "median": np.median}.get(metric)
+    if take is None:
+        return {}
+    return {"error": float(take(error)), "bound": float(options["atol"] + options["rtol"] * take(size))}
+
+
+def _cosine(a, b):
+    """The cosine of two tensors as vectors; 1 for two of zeros, 0 where one is not finite."""
+    import numpy as np
+
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return 1.0 if np.array_equal(a, b, equal_nan=True) else 0.0
+    x, y = a.ravel(), b.ravel()
+    scale = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    if scale == 0.0:
+        return 1.0
+    x, y = x / scale, y / scale
+    lengths = float(np.sqrt(x @ x) * np.sqrt(y @ y))
+    return float(x @ y) / lengths if lengths else 0.0
+
+
+def _session(path, what):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # What is compared is the model, not what a runtime's optimizer makes of it.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Refused(
+            "AccuracyError",
+            "ONNX Runtime cannot load %s: %s" % (what, " ".join(str(error).split())[:300]),
+        ) from None
+
+
+def _inputs(session):
+    """The inputs as `samples.read` wants them: name, numpy type, shape with -1 for dynamic."""
+    return [
+        (i.name, _numpy(i.type), tuple(d if isinstance(d, int) and d >= 0 else -1 for d in i.shape))
+        for i in session.get_inputs()
+    ]
+
+
+def _numpy(kind):
+    import numpy as np
+
+    names = {"float": "float32", "double": "float64", "string": "object"}
+    inside = kind[len("tensor(") : -1]
+    try:
+        return np.dtype(names.get(inside, inside))
+    except TypeError:
+        raise Refused("AccuracyError", "an input of type %s cannot be given" % kind) from None
+
+
+def _run(session, names, sample, number):
+    types = {i.name: _numpy(i.type) for i in session.get_inputs()}
+    given = {name: array.astype(types[name], copy=False) for name, array in sample.items()}
+    try:
+        return session.run(names, given)
+    except Exception as error:
+        raise Refused(
+            "AccuracyError",
+            "ONNX Runtime cannot run sample %d: %s" % (number, " ".join(str(error).split())[:300]),
+        ) from None

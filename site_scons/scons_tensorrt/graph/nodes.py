@@ -1,0 +1,57 @@
+"""From what a user wrote to nodes, and back to what a user would call them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import SCons.Node
+import SCons.Node.FS
+import SCons.Script
+import SCons.Util
+
+from ..errors import RecipeError
+
+ALIAS = "engines"
+
+
+def file_node(env: Any, value: Any, what: str) -> Any:
+    """The file node of what a user wrote: a path, a node, or a list of one. Raises RecipeError."""
+    if isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
+        value = os.fspath(value)
+    if not value or not (isinstance(value, (str, SCons.Node.Node)) or SCons.Util.is_Sequence(value)):
+        raise RecipeError(f"{what} {value!r}: give the path or node of a file")
+    try:
+        nodes = env.arg2nodes(value, env.fs.Entry)
+        node = nodes[0]
+        node = node.disambiguate() if isinstance(node, SCons.Node.FS.Base) else node
+    except (TypeError, AttributeError, IndexError) as error:
+        raise RecipeError(f"{what} {value!r}: {error}; give the path or node of a file") from None
+    if len(nodes) != 1:
+        raise RecipeError(f"{len(nodes)} {what}s: give the one file")
+    if isinstance(node, SCons.Node.FS.Dir):
+        raise RecipeError(f"{what} {node} is a folder: give the file itself")
+    if not isinstance(node, SCons.Node.FS.File):
+        raise RecipeError(f"{what} {node} is not a file: give the path or node of one")
+    return node
+
+
+def as_list(value: Any) -> list[Any]:
+    """What may be one or several, as several."""
+    if isinstance(value, (list, tuple, SCons.Util.NodeList)):
+        return list(value)
+    return [] if value is None else [value]
+
+
+def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
+    """Whether the command line names one of `nodes`, or all engines."""
+    # Which of the two a name is below depends on --directory, -u and -D; an engine has one place.
+    folders = (SCons.Script.GetLaunchDir(), env.fs.Top.get_abspath())
+    places = {node.get_abspath() for node in nodes}
+    for target in SCons.Script.COMMAND_LINE_TARGETS:
+        name = target.lstrip("#").lstrip("/") if target.startswith("#") else target
+        named = {os.path.normpath(os.path.join(folder, name)) for folder in folders}
+        if target == ALIAS or places & named:
+            return True
+    return False

@@ -1,0 +1,128 @@
+"""Declaring what must be made of an ONNX before its compile: the nodes, and what they depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import SCons.Errors
+import SCons.Node.FS
+
+from ..convert.step import DATA_SUFFIX
+from ..errors import RecipeError
+from ..identity.filename import check_model_name
+from ..recipe.conversion import READER, Samples, Step
+from .builder import INTEGRITY, declare_on, tampered
+from .declared import Declared
+from .derived import Derived, SampleNodes
+from .nodes import as_list, file_node, named_for_cleaning
+from .session import Session
+from .settings import option
+from .signed import EngineFile, sign
+
+
+def declare_step(env: Any, session: Session, owner: Declared, step: Step, samples: Any) -> Any:
+    """The node of the ONNX that `step` makes of the owner's source. Raises UserError."""
+    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.onnx"
+    onnx = {"onnx": owner.onnx}
+    return _declare(env, Derived(session, owner, path, step.kind, step.options, onnx, samples), session)
+
+
+def declare_export(env: Any, session: Session, name: str, script: Any, options: Any, files: Any) -> Any:
+    """The node of the ONNX that a user's function writes. Raises RecipeError or UserError."""
+    found = READER.fullmatch(script) if isinstance(script, str) else None
+    if not found:
+        raise RecipeError(f"{script!r}: write 'script.py:function'")
+    check_model_name(name)
+    files = {key: file_node(env, value, f"file {key}") for key, value in (files or {}).items()}
+    try:
+        given = json.loads(json.dumps(options or {}, sort_keys=True))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"options={options!r}: {error}; files go into files=") from None
+    if "function" in given or "target" in given or not isinstance(given, dict):
+        raise RecipeError(f"options={options!r}: write a map of arguments, without target or function")
+    path = session.state.onnx / f"{name}.onnx"
+    given = {"function": found[2], **given}
+    node = file_node(env, found[1], "script")
+    return _declare(env, Derived(session, None, path, "export", given, {}, None, node, files), session)
+
+
+def declare_gate(
+    env: Any, session: Session, owner: Declared, reference: Any, converted: Any, samples: Any
+) -> Derived:
+    """The node of the figures that say how far `converted` is from `reference`."""
+    gate = owner.recipe.accuracy
+    assert gate is not None
+    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.accuracy.json"
+    onnx = {"reference": reference, "converted": converted}
+    derived = Derived(session, owner, path, "accuracy", gate.key_fields(), onnx, samples)
+    return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
+
+
+def _declare(env: Any, derived: Derived, session: Session) -> Any:
+    """The node; two engines that want the very same file share it."""
+    other = session.derived.get(derived.path)
+    if other is not None and not other.same_as(derived):
+        raise SCons.Errors.UserError(
+            f"{derived.name!r}: {derived.label} is wanted twice and not alike (of "
+            f"{other.source} and {derived.source}); give one another name"
+        )
+    if other is not None:
+        return other.target
+    session.derived[derived.path] = derived
+    sources = derived.nodes()
+    node = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)[0]
+    derived.target = node
+    declare_on([node], derived)
+    sign(node, EngineFile)
+    for each in sources:
+        sign(each)
+    values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
+    guard = session.value(env, INTEGRITY)
+    guard.Decider(tampered)
+    node.add_dependency([*values, guard])
+    node.set_precious(True)
+    node.set_nocache(True)
+    if option("clean"):
+        if named_for_cleaning(env, [node]):
+            env.Clean(node, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))
+        else:
+            env.NoClean(node)
+    return node
+
+
+def sample_nodes(env: Any, session: Session, samples: Samples, what: str) -> SampleNodes:
+    """The files of a set of samples. Raises RecipeError."""
+    where = samples.where
+    if samples.function:
+        reader = file_node(env, where, f"{what} reader")
+        more = [file_node(env, each, f"{what} file") for each in samples.files]
+        nodes, kind = [reader, *more], "reader"
+    elif _is_folder(env, where):
+        folder = env.fs.Dir(str(where)) if not isinstance(where, SCons.Node.FS.Dir) else where
+        found = [n for pattern in ("*.npy", "*/*.npy") for n in folder.glob(pattern)]
+        place = folder.get_abspath()
+        return SampleNodes("npy", place, session.state.relative(place) + "/", _sorted(found), samples)
+    else:
+        nodes, kind = [file_node(env, where, what)], "npz"
+        if not nodes[0].name.endswith(".npz"):
+            raise RecipeError(
+                f"{what} {nodes[0]}: give a .npz, a folder of .npy, or 'reader.py:function'"
+            )
+    place = nodes[0].get_abspath()
+    return SampleNodes(kind, place, session.state.relative(place), nodes, samples)
+
+
+def _is_folder(env: Any, where: Any) -> bool:
+    if isinstance(where, SCons.Node.FS.Dir):
+        return True
+    if not isinstance(where, (str, os.PathLike)):
+        return False
+    place = env.fs.Entry(str(where))
+    return isinstance(place, SCons.Node.FS.Dir) or Path(place.get_abspath()).is_dir()
+
+
+def _sorted(nodes: list[Any]) -> list[Any]:
+    return sorted(as_list(nodes), key=lambda node: str(node.get_abspath()))

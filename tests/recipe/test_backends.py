@@ -1,0 +1,157 @@
+"""Which option does something where: named before a compile, and in the key only where it does."""
+
+import pytest
+
+from scons_tensorrt.errors import RecipeError
+from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.recipe.backends import refusals, without_effect
+from scons_tensorrt.recipe.key import value_fields
+from scons_tensorrt.recipe.options import Recipe, parse
+
+
+def signature(product="tensorrt_rtx", version="1.7.1.116", **more):
+    fields = {
+        "schema": 1,
+        "product": product,
+        "runtime_version": version,
+        "os": "linux",
+        "machine": "x86_64",
+        "compute_capability": "8.9",
+        "cuda": "13.0",
+    }
+    return HardwareSignature.from_json({**fields, **more}, "test")
+
+
+RTX = signature()
+SERVER = signature("tensorrt", "10.13.3.9", integrated=False)
+ORIN = signature("tensorrt", "10.3.0.30", integrated=True)
+
+EVERY = {  # an option, another value of it, and the field of the key that names it
+    "precision": ("tf32", "precision"),
+    "shapes": ({"x": (1, 3)}, "shapes x"),
+    "workspace_mb": (512, "workspace_mb"),
+    "flags": (["STRICT_NANS"], "flags"),
+    "memory_pools": ({"tactic_dram": "1G"}, "memory_pools tactic_dram"),
+    "optimization_level": (5, "optimization_level"),
+    "hardware_compatibility": ("ampere_plus", "hardware_compatibility"),
+    "dla_core": (0, "dla_core"),
+    "max_aux_streams": (0, "max_aux_streams"),
+    "avg_timing_iterations": (8, "avg_timing_iterations"),
+    "tiling_optimization_level": ("full", "tiling_optimization_level"),
+    "profiling_verbosity": ("detailed", "profiling_verbosity"),
+    "strongly_typed": (True, "strongly_typed"),
+}
+
+
+@pytest.mark.parametrize("option", EVERY)
+def test_an_option_is_in_the_key_of_a_product_on_which_it_does_something(option):
+    value, field = EVERY[option]
+    plain = value_fields(parse("a", {}), SERVER)
+    changed = value_fields(parse("a", {option: value}), SERVER)
+    differing = {name for name in {*plain, *changed} if plain.get(name) != changed.get(name)}
+    assert differing == {f"option {field}"}
+
+
+IDLE = ["optimization_level", "avg_timing_iterations", "tiling_optimization_level"]
+
+
+@pytest.mark.parametrize("option", IDLE)
+def test_an_option_without_effect_is_told_and_in_no_key(option):
+    recipe = parse("a", {option: EVERY[option][0]})
+    assert list(without_effect(recipe, "tensorrt_rtx")) == [option]
+    assert value_fields(recipe, RTX) == value_fields(parse("a", {}), RTX)
+    assert recipe.on("tensorrt_rtx").to_json() == parse("a", {}).to_json()
+    assert without_effect(recipe, "tensorrt") == {}
+
+
+@pytest.mark.parametrize("flag", ["SPARSE_WEIGHTS", "GPU_FALLBACK", "DISABLE_TIMING_CACHE"])
+def test_a_flag_without_effect_is_as_if_it_were_not_there(flag):
+    recipe = parse("a", {"flags": [flag, "STRICT_NANS"]})
+    assert list(without_effect(recipe, "tensorrt_rtx")) == [f"flag {flag}"]
+    assert recipe.on("tensorrt_rtx") == parse("a", {"flags": ["STRICT_NANS"]})
+    assert recipe.on("tensorrt") is recipe
+
+
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [
+        ("optimization_level", 3),
+        ("avg_timing_iterations", 1),
+        ("hardware_compatibility", "none"),
+        ("profiling_verbosity", "layer_names_only"),
+        ("tiling_optimization_level", "none"),
+        ("memory_pools", {}),
+    ],
+)
+def test_what_tensorrt_does_anyway_is_no_option(option, default):
+    assert parse("a", {option: default}) == Recipe("a")
+
+
+REFUSED = [
+    (RTX, {"flags": ["STRIP_PLAN", "REFIT_INDIVIDUAL"]}, "strips nothing; leave out STRIP_PLAN"),
+    (RTX, {"flags": ["VERSION_COMPATIBLE"]}, "add EXCLUDE_LEAN_RUNTIME"),
+    (SERVER, {"flags": ["EXCLUDE_LEAN_RUNTIME"]}, "it is for VERSION_COMPATIBLE"),
+    (RTX, {"hardware_compatibility": "ampere_plus"}, "name HARDWARE=rtx_portable"),
+    (ORIN, {"hardware_compatibility": "ampere_plus"}, "TensorRT has none on a Jetson"),
+    (RTX, {"dla_core": 0, "precision": "fp16"}, "TensorRT for RTX has no DLA"),
+    (RTX, {"memory_pools": {"dla_local_dram": "1G"}}, "TensorRT for RTX has no DLA"),
+    (ORIN, {"dla_core": 0}, "a DLA computes fp16 and int8, not fp32"),
+    (SERVER, {"dla_core": 0, "precision": "fp16"}, "only a Jetson has a DLA"),
+    (ORIN, {"memory_pools": {"dla_managed_sram": "1M"}}, "write dla_core= too"),
+]
+
+
+@pytest.mark.parametrize(("hardware", "options", "message"), REFUSED)
+def test_what_a_product_cannot_do_is_refused_with_what_would_serve(hardware, options, message):
+    assert message in "; ".join(refusals(parse("a", options), hardware))
+
+
+TAKEN = [
+    (RTX, {"flags": ["REFIT_INDIVIDUAL"]}),
+    (RTX, {"flags": ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]}),
+    (SERVER, {"flags": ["STRIP_PLAN", "REFIT_INDIVIDUAL"]}),
+    (SERVER, {"hardware_compatibility": "same_compute_capability"}),
+    (ORIN, {"dla_core": 1, "precision": "int8", "memory_pools": {"dla_managed_sram": "1M"}}),
+]
+
+
+@pytest.mark.parametrize(("hardware", "options"), TAKEN)
+def test_what_a_product_can_do_is_taken(hardware, options):
+    assert refusals(parse("a", options), hardware) == []
+
+
+BAD = [
+    ({"memory_pools": "1G"}, "memory_pools='1G': write a map"),
+    ({"memory_pools": {"workspace": "1G"}}, "write workspace_mb= instead"),
+    ({"memory_pools": {"tactic_drm": "1G"}}, "did you mean tactic_dram?"),
+    ({"memory_pools": {"tactic_dram": "1T"}}, "write bytes, or such as '512K'"),
+    ({"memory_pools": {"tactic_dram": -1}}, "write bytes"),
+    ({"memory_pools": {"tactic_dram": True}}, "write bytes"),
+    ({"optimization_level": 6}, "write a whole number from 0 to 5"),
+    ({"optimization_level": True}, "optimization_level=True"),
+    ({"hardware_compatibility": "ampere"}, "write one of none, ampere_plus"),
+    ({"strongly_typed": 1}, "strongly_typed=1: write True or False"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_what_cannot_be_read_is_named(options, message):
+    with pytest.raises(RecipeError) as caught:
+        parse("a", options)
+    assert message in str(caught.value)
+
+
+def test_a_recipe_of_a_receipt_is_the_one_that_was_written():
+    options = {"shapes": {"x": ((1,), (2,), (3,))}, "memory_pools": {"tactic_dram": "1G"}}
+    options |= {"profiling_verbosity": "detailed", "flags": ["STRICT_NANS"], "precision": "fp16"}
+    recipe = parse("a", options)
+    again = Recipe.from_json("a", recipe.to_json(), ())
+    assert again.to_json() == recipe.to_json()
+    assert again.key_fields() == recipe.key_fields()
+
+
+def test_an_engine_for_ampere_and_later_says_so_in_its_name():
+    recipe = parse("a", {"hardware_compatibility": "ampere_plus"})
+    assert recipe.ampere_plus
+    name = SERVER.filename("a", "fp32", recipe.ampere_plus).build()
+    assert name == "a__sm80plus_cu13.0_trt10.13_fp32.engine"
