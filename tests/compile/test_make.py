@@ -28,7 +28,7 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
         accuracy=None,
     )
     shop = Workshop(StateFolder(tmp_path / ".trt", tmp_path), None, None)
-    monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", RECEIPT))
+    monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", receipt=RECEIPT))
     monkeypatch.setattr(module, "_compile", lambda *_: (RECEIPT, 1.0))
     monkeypatch.setattr(Publication, "pending", lambda *_: pending)
     monkeypatch.setattr(Publication, "finish", lambda _: None)
