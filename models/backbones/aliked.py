@@ -1,11 +1,9 @@
 """ALIKED-n16: keypoints of an image, and a descriptor of each.
 
 Network and parameter names are kornia's (Apache-2.0; after Zhao et al. 2023, Shiaoming/ALIKED, BSD
-3-Clause); the authors' `aliked-n16.pth` and `aliked-n16rot.pth` load as they are. TensorRT's parser
-refuses ONNX's DeformConv, so its four deformable convolutions are made of bilinear sampling (GridSample)
-and a 1x1 convolution here: the same sums, proven equal to a reference in tests/corpus.
-
-Input `image`: float32, batch x 3 x height x width, RGB from 0 to 1.
+3-Clause), meant for the authors' `aliked-n16.pth` and `aliked-n16rot.pth`. TensorRT's parser refuses
+ONNX's DeformConv, so its four deformable convolutions are made of bilinear sampling (GridSample) and a
+1x1 convolution here: the same sums, proven equal to a reference in tests/corpus.
 
 It comes in parts:
   "dense": `image` to `score_map` and `feature_map`: may be fp16 or int8, judged by an accuracy gate;

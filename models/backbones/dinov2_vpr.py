@@ -1,8 +1,8 @@
 """DINOv2 with a head for visual place recognition: one descriptor of an image, to compare by cosine.
 
 Backbone: DINOv2, ViT-S/14 or ViT-B/14 without registers (Oquab et al. 2023; Meta, Apache-2.0), from
-kornia (Apache-2.0), which keeps Meta's code and parameter names: `dinov2_vits14_pretrain.pth` and
-`dinov2_vitb14_pretrain.pth` load as they are.
+kornia (Apache-2.0), which keeps Meta's code and parameter names: meant for the checkpoints
+`dinov2_vits14_pretrain.pth` and `dinov2_vitb14_pretrain.pth`.
 
 Head: generalised mean of the patch tokens after the last norm (GeM, Radenovic et al. 2018), with its
 usual exponent of 3, then L2 norm. It has no weights of its own, so a backbone's checkpoint is all.

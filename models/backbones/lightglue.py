@@ -1,7 +1,7 @@
 """LightGlue for ALIKED's descriptors: which keypoint of one image is which of another.
 
 Network and parameter names are kornia's (Apache-2.0; after Lindenberger et al. 2023, cvg/LightGlue,
-Apache-2.0); the authors' `aliked_lightglue.pth` loads as it is. All 9 layers run: there is no early
+Apache-2.0), meant for the authors' `aliked_lightglue.pth`. All 9 layers run: there is no early
 stop and no pruning of points, both of which depend on data. What is ours instead of kornia's, for a
 graph without scatters and without logarithms of zero, is proven equal to it in tests/corpus.
 
