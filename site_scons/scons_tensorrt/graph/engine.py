@@ -81,20 +81,23 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     return pair
 
 
-def OnnxExport(env: Any, name: Any, script: Any, options: Any = None, files: Any = None) -> Any:
+def OnnxExport(
+    env: Any, name: Any, script: Any, options: Any = None, files: Any = None, imports: Any = None
+) -> Any:
     """Declare an ONNX that a Python function writes; returns its node, a source for `env.Engine`.
 
     script: `script.py:function`; it is called as `function(target, **options, **files)` in
     TRT_ONNX_PYTHON, and what it returns, a JSON object, is told in the receipts. options: what
-    JSON can hold; files: paths or nodes by argument, which become dependencies. What else the
-    script reads or imports is not known to the graph. Raises UserError.
+    JSON can hold; files: paths or nodes by argument, which become dependencies; imports: what the
+    script imports of your own, dependencies too. What else it reads is not known to the graph.
+    Raises UserError.
     """
     from . import steps
 
     session = session_of(env)
     session.settle(env)
     try:
-        return steps.declare_export(env, session, name, script, options, files)
+        return steps.declare_export(env, session, name, script, options, files, imports)
     except EngineError as error:
         raise SCons.Errors.UserError(f"OnnxExport {name!r}: {error}") from None
 
