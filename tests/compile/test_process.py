@@ -6,6 +6,7 @@ The child here is a shell script, or the real worker with a job that ends before
 import json
 import platform
 import sys
+import venv
 
 import pytest
 from hypothesis import given
@@ -63,11 +64,12 @@ def test_a_frame_is_a_whole_number_of_steps():
 
 @pytest.mark.parametrize("program", [COMPILER, CONVERTER], ids=["compile", "convert"])
 def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program):
-    sent = [name for name, _ in json.loads(process._frame(program, {})[16:])["modules"]]
+    job = json.loads(process._frame(program, {})[16:])
+    sent = [name for name, _ in job["modules"]]
     room = program.modules[-1].rpartition(".")[0]
     folder = process.SITE.joinpath(*room.split("."))
     package = {f"{room}.{p.stem}" for p in folder.glob("*.py") if p.stem not in ("__init__", "boot")}
-    assert package <= set(sent)
+    assert package <= {*sent, *job.get("later", ())}
     assert sent[-1] == f"{room}.main"
     assert all(name.rpartition(".")[0] in ("", *sent[:at]) for at, name in enumerate(sent))
 
@@ -286,3 +288,76 @@ def test_a_bug_in_the_worker_is_an_error_with_its_traceback_in_the_log(tmp_path)
     with pytest.raises(EngineBuildError, match="KeyError"):
         run_worker(sys.executable, {"environment": {}}, tmp_path / "log", lambda: False)
     assert "Traceback" in (tmp_path / "log").read_text()
+
+
+# What of an installation reaches it.
+
+
+@pytest.fixture
+def installation(tmp_path):
+    """A virtual environment whose .pth file names a folder and leaves a mark when it is run; and
+    a TensorRT beside it, the given text."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    (site,) = (tmp_path / "venv" / "lib").glob("python3*/site-packages")
+    (site / "a.pth").write_text(
+        f"{tmp_path}/further\nimport pathlib; pathlib.Path({str(tmp_path / 'mark')!r}).touch()\n"
+    )
+    for folder, name in (("beside", "tensorrt_rtx"), ("beside", "near"), ("further", "far")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.py").touch()
+
+    def run(text):
+        (tmp_path / "beside" / "tensorrt_rtx.py").write_text(text + "\n__version__ = '9.9'\n")
+        asked = job(package_folder=str(tmp_path / "beside"))
+        with pytest.raises(EngineError) as caught:
+            run_worker(str(python), asked, tmp_path / "log", lambda: False)
+        return str(caught.value), (tmp_path / "mark").exists()
+
+    return run
+
+
+IMPORTED = "runtime_version: wanted 0.0, found 9.9"  # as far as it gets with TensorRT
+
+
+def test_no_code_of_the_installation_runs_in_the_worker(installation):
+    said, marked = installation("import near, ctypes, warnings")
+    assert said.startswith(IMPORTED)
+    assert not marked
+
+
+@pytest.mark.parametrize("text", ["import far", "import near, far, near", "from far import __name__"])
+def test_what_tensorrt_needs_from_another_folder_is_found_as_ever(installation, text):
+    said, marked = installation(text)
+    assert said.startswith(IMPORTED)
+    assert marked
+
+
+def test_what_is_nowhere_is_an_error_that_names_it(installation):
+    said, _ = installation("import nowhere_at_all")
+    assert "tensorrt_rtx cannot be imported" in said
+    assert "No module named 'nowhere_at_all'" in said
+
+
+@pytest.mark.parametrize("text", ["import winreg", "import tensorrt_rtx.inner"])
+def test_a_part_that_is_missing_is_for_the_import_to_bear(installation, text):
+    said, _ = installation(f"try:\n    {text}\nexcept ImportError:\n    pass")
+    assert said.startswith(IMPORTED)
+
+
+def test_the_parts_of_a_package_in_another_folder_are_found_too(installation, tmp_path):
+    (tmp_path / "beside" / "shared").mkdir()  # a namespace package: one folder of several
+    (tmp_path / "further" / "shared").mkdir()
+    (tmp_path / "further" / "shared" / "part.py").touch()
+    said, marked = installation("import shared.part")
+    assert said.startswith(IMPORTED)
+    assert marked
+
+
+def test_the_worker_imports_little(installation):
+    """Each module is compiled from its source, and some weigh more than all that is needed."""
+    said, _ = installation("import sys\nraise ImportError(' '.join(sys.modules))")
+    heavy = {"site", "typing", "traceback", "logging", "platform", "threading", "pathlib", "subprocess"}
+    loaded = set(said.split())
+    assert loaded > {"json", "hashlib", "ctypes"}
+    assert not loaded & heavy

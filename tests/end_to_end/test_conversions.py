@@ -361,6 +361,106 @@ def test_a_reference_of_ones_own_is_compared_with(half: Tree) -> None:
     assert "AccuracyError: models/other.onnx: output `y`: cosine error" in run.lines("FAILED")[0]
 
 
+# Exports.
+
+EXPORT = """
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+import numpy as np
+from helper import SEED
+
+def export(target, width, weights=None):
+    random = np.random.default_rng(SEED)
+    scale = float(open(weights).read()) if weights else 1.0
+    w = numpy_helper.from_array((scale * random.standard_normal((4, width))).astype(np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])], [w])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, target)
+    return {"weights": "random, seed 0"}
+"""
+
+
+@pytest.fixture
+def exported(tree: Tree) -> Tree:
+    tree.path("models/net.py").write_text(EXPORT)
+    tree.path("models/scale.txt").write_text("1.0")
+    tree.path("models/helper.py").write_text("SEED = 0\n")
+    tree.write(
+        """
+        scale = {"weights": "models/scale.txt"}
+        helper = ["models/helper.py"]
+        net = env.OnnxExport("net", "models/net.py:export", {"width": 8}, scale, helper)
+        env.Engine("net", net)
+        env.Engine("net", net, precision="fp16")
+        """
+    )
+    run = tree.scons()
+    assert (run.status, run.built) == (0, ["net", "net"]), run.out
+    return tree
+
+
+def test_an_export_is_a_target_and_its_facts_reach_the_receipts(exported: Tree) -> None:
+    receipts = exported.path(".trt/receipts").glob("net__*/*.json")
+    for path in receipts:
+        made_by = json.loads(path.read_text())["made_by"]
+        assert made_by[0]["facts"] == {"weights": "random, seed 0"}
+        assert made_by[0]["kind"] == "export"
+    assert len(exported.scons().reused) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("script", "script changed: "),
+        ("file", "file weights changed: "),
+        ("option", "width changed: 8 → 16"),
+        ("import", "file import helper.py changed: "),
+    ],
+)
+def test_what_an_export_is_made_of_is_followed(exported: Tree, change: str, reason: str) -> None:
+    if change == "script":
+        exported.path("models/net.py").write_text(EXPORT.replace("default_rng(SEED)", "default_rng(7)"))
+    elif change == "import":
+        exported.path("models/helper.py").write_text("SEED = 1\n")
+    elif change == "file":
+        exported.path("models/scale.txt").write_text("2.0")
+    else:
+        text = exported.path("SConstruct").read_text()
+        exported.path("SConstruct").write_text(text.replace('"width": 8', '"width": 16'))
+    run = exported.scons()
+    assert reason in run.lines("CONVERTED")[0]
+    assert run.built == ["net", "net"]
+
+
+def test_a_restored_export_needs_none_of_what_made_it(exported: Tree, tmp_path: Path) -> None:
+    clone = exported.copy(tmp_path / "clone", "SConstruct", "models", "engines", ".trt")
+    run = clone.scons("engines", TRT_ONNX_PYTHON="/nowhere/python")
+    assert (run.status, run.reused) == (0, ["net", "net"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_package", "net.py, line 1: ModuleNotFoundError: No module named"),
+        ("def other(): pass", "net.py has no function `export`"),
+        ("def export(target, width, weights): pass", "`export` wrote no ONNX"),
+        (
+            "def export(target, width, weights):\n    raise ValueError('no such key: a.b')",
+            "line 2: ValueError",
+        ),
+    ],
+)
+def test_an_export_that_fails_is_told_in_one_line(exported: Tree, text: str, message: str) -> None:
+    exported.path("models/net.py").write_text(text)
+    run = exported.scons()
+    assert run.status == 2
+    assert message in run.lines("FAILED")[0]
+    assert "models/net.py" in run.lines("FAILED")[0]
+
+
 # Before any compile.
 
 

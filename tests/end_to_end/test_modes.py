@@ -129,3 +129,31 @@ def test_the_engine_returned_is_a_pair_of_nodes(two: Tree, jobs: str) -> None:
     )
     assert two.scons(jobs, "listed").status == 0
     assert len(two.path("listed").read_text().splitlines()) == 2
+
+
+def test_memory_does_not_grow_with_engines_that_fail(tree: Tree) -> None:
+    """SCons keeps every failure to its end; what was sent to the compiler must not stay with it."""
+    import onnx
+
+    model = onnx.load(make_model(tree.path("models/a.onnx")))
+    model.graph.node[1].op_type = "NoSuchOperator"
+    onnx.save(model, tree.path("models/a.onnx"))
+    peaks = []
+    for count in (2, 26):
+        tree.write(
+            f"""
+            import atexit
+
+            def peak():  # of this program alone: ru_maxrss remembers who started it
+                status = open("/proc/self/status").read()
+                print("PEAK", status.partition("VmHWM:")[2].split()[0])
+
+            atexit.register(peak)
+            for i in range({count}):
+                env.Engine(f"m{{i}}", "models/a.onnx")
+            """
+        )
+        run = tree.scons("-k", "-j2", "engines")
+        assert len(run.failed) == count
+        peaks.append(int(run.lines("PEAK")[0].split()[1]))
+    assert peaks[1] - peaks[0] < 24 * 128  # KiB; each of 24 more jobs is 256 KiB

@@ -158,3 +158,14 @@ def test_the_example_in_this_repo_uses_the_in_tree_door(tmp_path) -> None:
     tree.write('env = Environment(tools=["trt_engines"])\nenv.Engine("a", "models/a.onnx")\n', header="")
     run = tree.scons("engines", PYTHONPATH="")
     assert (run.status, run.built) == (0, ["a"])
+
+
+def test_an_engine_of_many_megabytes_is_streamed_to_disk(tree: Tree) -> None:
+    """Below 64 MiB the engine is written from memory; the rest of the tests are there."""
+    model = make_model(tree.path("models/a.onnx"), shape=(1, 8, 8, 8), width=256, depth=32)
+    assert model.stat().st_size > 64 << 20
+    tree.write('env.Engine("a", "models/a.onnx")')
+    run = tree.scons()
+    assert run.built == ["a"], run.out
+    assert sound(tree.engine("a"))
+    assert tree.engine("a").stat().st_size > 64 << 20

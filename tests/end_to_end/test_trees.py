@@ -1,5 +1,11 @@
 """Wherever the tree lies and however scons is called, engines are the same."""
 
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
 from conftest import HEADER, Tree, make_model, sha256
 
 
@@ -64,12 +70,6 @@ def test_the_state_folder_may_lie_elsewhere(two: Tree, tmp_path) -> None:
 
 
 def test_the_state_folder_may_lie_on_another_filesystem(two: Tree) -> None:
-    import os
-    import shutil
-    import tempfile
-
-    import pytest
-
     if os.stat("/dev/shm").st_dev == os.stat(two.root).st_dev:
         pytest.skip("/dev/shm is not another filesystem here")
     state = tempfile.mkdtemp(dir="/dev/shm")
@@ -103,6 +103,19 @@ def test_dynamic_shapes_twice_give_the_same_bytes_whatever_the_environment(tree:
     noise = {"LANG": "de_DE.UTF-8", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "7", "JUNK": "x" * 5000}
     assert clone.scons("-j3", "engines", **noise).built == ["a"]
     assert sha256(tree.engine("a")) == sha256(clone.engine("a"))
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_where_randomisation_cannot_be_switched_off_the_engine_is_built_and_its_receipt_says_so(
+    tree: Tree,
+) -> None:
+    make_model(tree.path("models/a.onnx"))
+    tree.write('env.Engine("a", "models/a.onnx")')
+    refuse = ["strace", "-f", "-o", os.devnull, "-e", "inject=personality:error=EPERM"]
+    subprocess.run([*refuse, *tree.command("engines")], cwd=tree.root, env=tree.env(), check=True)
+    receipt = tree.receipt("a")
+    assert receipt["reproducible"] is False
+    assert "personality: Operation not permitted" in receipt["not_reproducible_because"]
 
 
 def test_two_environments_share_one_alias_and_one_summary(two: Tree) -> None:

@@ -2,10 +2,11 @@
 
 import os
 import threading
+import time
 
 import pytest
 
-from scons_tensorrt.integrity.atomic import sync_file, sync_folder, write_atomic
+from scons_tensorrt.integrity.atomic import STALE_SECONDS, sync_file, sync_folder, write_atomic
 
 both = pytest.mark.parametrize("durable", [True, False])
 
@@ -121,3 +122,12 @@ def test_flushing_a_file_as_a_folder_is_an_error(tmp_path):
     (tmp_path / "f").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
         sync_folder(tmp_path / "f")
+
+
+@both
+def test_what_a_killed_writer_left_goes_after_a_day_and_a_living_ones_stays(tmp_path, durable):
+    for name, age in ((".f.1.a.tmp", STALE_SECONDS + 9), (".g.2.b.tmp", 60)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    write_atomic(tmp_path / "f", b"new", durable)
+    assert names(tmp_path) == [".g.2.b.tmp", "f"]

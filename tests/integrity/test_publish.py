@@ -5,6 +5,7 @@ then judges what is on disk. Each test runs with the state folder on the engine'
 and on another one.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.errors import PublishError
+from scons_tensorrt.identity.reading import open_file
+from scons_tensorrt.integrity import memo, publish
 from scons_tensorrt.integrity.publish import Publication
 from scons_tensorrt.integrity.receipt import Receipt, make_key
 from scons_tensorrt.integrity.sidecar import sidecar_of
@@ -339,6 +342,32 @@ def test_a_missing_sidecar_is_not_taken_for_unfinished_publishing(site):
     assert not site.pending(NEW)
 
 
+@pytest.mark.parametrize("suffix", [".engine", ".sha256"])
+def test_what_cannot_be_read_is_not_taken_for_finished(site, monkeypatch, suffix):
+    """A failing disk: taken for finished, the engine would be compiled again."""
+    site.compile(NEW, upto="commit")
+    broken = site.partial(suffix)
+
+    def refuse(path, follow=True):
+        if os.fspath(path) == os.fspath(broken):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return open_file(path, follow)
+
+    monkeypatch.setattr(publish, "open_file", refuse)
+    monkeypatch.setattr(memo, "open_file", refuse)
+    with pytest.raises(PublishError, match=r"Input/output error; make room or"):
+        site.pending(NEW)
+
+
+@pytest.mark.parametrize("suffix", [".engine", ".sha256"])
+def test_a_link_among_the_temporaries_is_none_of_ours(site, tmp_path, suffix):
+    site.compile(NEW, upto="commit")
+    path = site.partial(suffix)
+    os.replace(path, tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert not site.pending(NEW)
+
+
 def test_finishing_never_moves_other_bytes_over_the_right_ones(site):
     site.compile(NEW, upto="commit")
     site.engine.write_bytes(NEW)
@@ -409,6 +438,14 @@ def test_sweeping_after_a_reuse_keeps_another_keys_finished_compile(site):
     site.compile(OLD, upto="commit")
     site.publication(NEW).sweep()
     assert site.pending(OLD)
+
+
+def test_the_journal_of_an_engine_that_was_moved_and_replaced_since_goes(site, monkeypatch):
+    publication = site.compile(OLD, upto="commit")
+    crash_at(monkeypatch, 2, publication)
+    site.compile(NEW)
+    assert site.holds(NEW)
+    assert site.leftovers() == []
 
 
 def test_two_trees_that_share_a_state_folder_do_not_share_a_way(there, tmp_path_factory):

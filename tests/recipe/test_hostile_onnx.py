@@ -309,16 +309,18 @@ def test_a_large_model_is_read_as_a_small_one(tmp_path, monkeypatch):
 
 # A summary that the memo remembers.
 
-GOOD = [[["x", [1, -1], 1]], {"w.bin": 8}, [[1, 20]], False]
+GOOD = [[["x", [1, -1], 1, True]], {"w.bin": 8}, [[1, 20]], False]
 BAD = [
     None,
     [],
     GOOD[:3],
     [5, *GOOD[1:]],
-    [[["x", "abc", 1]], *GOOD[1:]],  # a text is a sequence, too
-    [[["x", [1.5], 1]], *GOOD[1:]],
-    [[[5, None, 1]], *GOOD[1:]],
-    [[["x", None, float("inf")]], *GOOD[1:]],
+    [[["x", "abc", 1, True]], *GOOD[1:]],  # a text is a sequence, too
+    [[["x", [1.5], 1, True]], *GOOD[1:]],
+    [[[5, None, 1, True]], *GOOD[1:]],
+    [[["x", None, float("inf"), True]], *GOOD[1:]],
+    [[["x", None, 1, 1]], *GOOD[1:]],
+    [[["x", None, 1]], *GOOD[1:]],
     [GOOD[0], {"w.bin": "8"}, *GOOD[2:]],
     [GOOD[0], {"/etc/passwd": 0}, *GOOD[2:]],
     [GOOD[0], {"../w.bin": 0}, *GOOD[2:]],

@@ -133,7 +133,9 @@ def test_an_input_of_any_element_type_is_one(read, kind):
 
 def test_an_input_that_is_a_sequence_has_no_shape(read):
     sequence = helper.make_tensor_sequence_value_info("x", FLOAT, None)
-    assert read(model(graph(inputs=[sequence]))).inputs == (OnnxInput("x", None),)
+    (found,) = read(model(graph(inputs=[sequence]))).inputs
+    assert found == OnnxInput("x", None, tensor=False)
+    assert not found.dynamic  # there is no shape to ask for
 
 
 def test_a_name_that_is_not_ascii_is_read(read):

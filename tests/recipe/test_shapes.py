@@ -47,7 +47,6 @@ BAD = [
     ({"x": ("1", "3")}, "input `x`"),  # sizes as text
     ({"x": ("", "", "")}, "input `x`"),  # three empty texts are not three scalars
     ({"x": b"ab"}, "input `x`"),  # bytes are not sizes
-    ({"x": (-1, 3)}, "input `x`"),  # -1 is not a size
     ({"x": (1.0, 3)}, "input `x`"),  # a fraction
     ({"x": (True, 3)}, "input `x`"),  # a bool is an int to Python
     ({"x": (1 << 31,)}, "input `x`"),  # over what TensorRT's sizes hold
@@ -102,6 +101,9 @@ FITS = [
     ({"x": (1, 3)}, [OnnxInput("x", (1, 3))]),  # and may have its own
     ({"x": (2, 2)}, [OnnxInput("x", None)]),  # any rank where none is known
     ({"x": ()}, [OnnxInput("x", ())]),  # a scalar
+    ({"s": (-1, 0)}, [OnnxInput("s", (2,), 7)]),  # the values of a shape tensor
+    ({"s": (5,)}, [OnnxInput("s", (), 6)]),  # of one number
+    ({"n": (7,)}, [OnnxInput("n", (-1,), 7)]),  # whole numbers, but how many is a size
     (None, []),  # a model without inputs
     ([{"x": LOW}, {"x": HIGH}], [IMAGE]),  # two profiles
     ({"x": (0, 3, 1, 1)}, [IMAGE]),  # an empty batch
@@ -125,6 +127,9 @@ MISFITS = [
     ({"x": (LOW, HIGH, USUAL)}, [IMAGE], "axis 0: not min 1 <= opt 4 <= max 1"),  # opt above max
     ({"x": (1, 4, 9, 9)}, [IMAGE], "axis 1: the model fixes it to 3"),  # a fixed axis
     ({"x": (2,)}, [OnnxInput("x", (1,))], "axis 0: the model fixes it to 1"),  # a static input
+    ({"x": (-1, 3)}, [OnnxInput("x", (-1, 3))], "axis 0: -1 is no size"),  # as an ONNX writes it
+    ({"s": (1, 2)}, [OnnxInput("s", (3,), 7)], "write 3 values in each"),  # a shape tensor
+    ({"s": ((2,), (1,), (3,))}, [OnnxInput("s", (1,), 7)], "element 0: not min 2 <= opt 1 <= max 3"),
     ([{"x": LOW}, {"y": LOW}], [IMAGE], "is dynamic"),  # one profile of two leaves it out
 ]
 

@@ -41,6 +41,7 @@ def make_job(
         "library_path": environment.get("LD_LIBRARY_PATH"),
         "environment": _gpu_choice(environment) if is_tensorrt(wanted) else {},
         "timing_cache": _timing_cache(wanted, state),
+        "input_bytes": sum(path.stat().st_size for path in (wanted.onnx, *wanted.external.values())),
         "folder": str(model.parent),
         "onnx": model.name,
         "output": str(partial),

@@ -48,11 +48,12 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Outcome:
-    """built: False when it was reused; compile_s: seconds of the compile, None unless built."""
+    """built: False when it was reused; sha256: of the engine; compile_s: seconds of the compile,
+    None unless built."""
 
     built: bool
     verdict: Verdict
-    receipt: Receipt
+    sha256: str
     compile_s: float | None = None
 
 
@@ -70,29 +71,33 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
     with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
         verdict = judge(wanted, shop.state, shop.memo)
         publication = Publication(shop.state, wanted.engine, wanted.key)
-        if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
+        reused = verdict.sha256
+        if verdict.receipt and publication.pending(verdict.receipt):
             publication.finish()
-        if verdict.receipt and verdict.reusable:
-            with contextlib.suppress(OSError):
+            reused = verdict.receipt.sha256
+        if reused:
+            with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
-            return Outcome(False, verdict, _with_accuracy(verdict.receipt, wanted, shop.state))
+            _tell(wanted, reused, shop.state)
+            return Outcome(False, verdict, reused)
         uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
             if uuid:
                 timeout = shop.lock_timeout_s
                 stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
             receipt, seconds = _compile(wanted, shop, publication)
-        return Outcome(True, verdict, receipt, seconds)
+        return Outcome(True, verdict, receipt.sha256, seconds)
 
 
-def _with_accuracy(receipt: Receipt, wanted: Wanted, state: StateFolder) -> Receipt:
-    """The receipt of an engine that is reused, with the figures as they were measured last."""
-    if wanted.accuracy is None or receipt.details.get("accuracy") == wanted.accuracy:
-        return receipt
-    receipt = replace(receipt, details={**receipt.details, "accuracy": dict(wanted.accuracy)})
-    with contextlib.suppress(OSError, RecursionError):  # the old figures stand
-        state.receipts.put(receipt)
-    return receipt
+def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
+    """Let the receipt of an engine that is reused tell what is told of it now."""
+    if not wanted.told:
+        return
+    with contextlib.suppress(OSError, EngineError):  # what was told before stands
+        for receipt in state.receipts.get(wanted.filename, wanted.key):
+            told = {**receipt.details, **wanted.told}
+            if receipt.sha256 == sha256 and told != receipt.details:
+                state.receipts.put(replace(receipt, details=told))
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
@@ -186,6 +191,5 @@ def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log
         "reproducible": made.not_reproducible_because is None,
         "not_reproducible_because": made.not_reproducible_because,
     }
-    if wanted.accuracy is not None:
-        details["accuracy"] = dict(wanted.accuracy)
+    details.update(wanted.told)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

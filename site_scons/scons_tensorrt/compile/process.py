@@ -42,17 +42,19 @@ class Program:
     interpreter; the last of them has `main(job)`.
 
     done: fields of its last event and their types; options: of the interpreter; argument: the
-    stage that boot.py begins with.
+    stage that boot.py begins with; later: modules that are sent, too, for `main` to import when it
+    needs them, because they import packages that may be missing.
     """
 
     modules: tuple[str, ...]
     done: Mapping[str, type]
     options: tuple[str, ...]
     argument: str
+    later: tuple[str, ...] = ()
 
 
-# -I: nothing of the user's reaches sys.path; no .pyc is read or written, because whether there
-# is one moves the heap.
+# -I, -S: nothing of the user's reaches sys.path, nor do .pth files run their code in the heap; no
+# .pyc is read or written, because whether there is one moves the heap.
 COMPILER = Program(
     modules=(
         "scons_tensorrt.identity.cuda",
@@ -62,7 +64,7 @@ COMPILER = Program(
         ),
     ),
     done={"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
-    options=("-I", "-B", "-X", "pycache_prefix=/dev/null/none"),
+    options=("-I", "-S", "-B", "-X", "pycache_prefix=/dev/null/none"),
     argument="1",
 )
 
@@ -221,7 +223,9 @@ class _Worker:
             self._unsent = memoryview(b"")
 
     def end(self) -> None:
-        """No worker outlives its call."""
+        """No worker outlives its call, nor does what it was sent: an error that is kept keeps its
+        frames."""
+        self._unsent = memoryview(b"")
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -250,12 +254,15 @@ def _frame(program: Program, job: Mapping[str, Any]) -> bytes:
     parts = [name.split(".") for name in program.modules]
     packages = {".".join(words[:depth]) for words in parts for depth in range(1, len(words))}
     modules = [[name, ""] for name in sorted(packages)]
-    for name in program.modules:
-        path = SITE.joinpath(*name.split(".")).with_suffix(".py")
-        modules.append([name, path.read_text(encoding="utf-8")])
-    data = json.dumps({**job, "modules": modules}).encode("utf-8")
+    modules += [[name, _text(name)] for name in program.modules]
+    more = {"later": {name: _text(name) for name in program.later}} if program.later else {}
+    data = json.dumps({**job, "modules": modules, **more}).encode("utf-8")
     data = data.ljust(-(-len(data) // JOB_STEP) * JOB_STEP)
     return b"%016d" % len(data) + data
+
+
+def _text(module: str) -> str:
+    return SITE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
 
 
 def _complete(event: Mapping[str, Any], fields: Mapping[str, type]) -> bool:

@@ -17,7 +17,7 @@ from ..compile.job import fresh_log
 from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
 from ..compile.wanted import Verdict
-from ..errors import EngineBuildError, PublishError, RecipeError
+from ..errors import AccuracyError, EngineBuildError, PublishError, RecipeError
 from ..integrity.atomic import sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
@@ -26,18 +26,17 @@ from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
 CONVERTER = Program(
-    options=("-B",),
-    argument="2",
     modules=(
         "scons_tensorrt.compile.worker.failure",
         "scons_tensorrt.compile.worker.link",
-        f"{ROOM}.samples",
-        f"{ROOM}.precision",
-        f"{ROOM}.quantize",
-        f"{ROOM}.accuracy",
         f"{ROOM}.main",
     ),
     done={"facts": dict},
+    options=("-B",),
+    argument="2",
+    later=tuple(
+        f"{ROOM}.{name}" for name in "walks tensors samples precision quantize accuracy export".split()
+    ),
 )
 
 
@@ -92,16 +91,19 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
         "kind": wanted.kind,
         "options": dict(wanted.options),
         "target": str(made),
-        "temporary": str(folder),
+        "temporary": str(folder / "temporary"),
         "onnx": {role: str(_placed(each, folder / role)) for role, each in wanted.onnx.items()},
         "samples": wanted.samples and _sample_spec(wanted.samples),
+        "script": wanted.script and str(wanted.script),
+        "files": {name: str(path) for name, path in wanted.files.items()},
     }
+    (folder / "temporary").mkdir()
     started = time.time()
     before = {path: _stamp(path) for path in _inputs(wanted)}
     try:
         facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, dict(os.environ))
-    except RecipeError as error:
-        raise RecipeError(f"{wanted.source}: {error}") from None
+    except (RecipeError, AccuracyError) as error:
+        raise type(error)(f"{wanted.source}: {error}") from None
     except EngineBuildError as error:
         raise EngineBuildError(f"{wanted.source}: {error}; log: {state.relative(log)}") from None
     for path, stamp in before.items():
@@ -123,6 +125,8 @@ def _inputs(wanted: StepWanted) -> Iterator[Path]:
         yield each.path
         yield from each.external.values()
     yield from wanted.samples.files if wanted.samples else ()
+    yield from [wanted.script] if wanted.script else ()
+    yield from wanted.files.values()
 
 
 def _sample_spec(samples: SampleFiles) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ..compile.wanted import Verdict
-from ..errors import EngineError
 from ..integrity.memo import DigestMemo
 from ..integrity.receipt import make_key
 from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
 
 # Of each kind of step: bump one when the same ingredients would now give other bytes.
-VERSIONS: Mapping[str, str] = {"precision": "1", "quantize": "1", "accuracy": "1"}
+VERSIONS: Mapping[str, str] = {"precision": "1", "quantize": "1", "accuracy": "1", "export": "1"}
 DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
 
 
@@ -50,7 +49,8 @@ class SampleFiles:
 
 @dataclass(frozen=True)
 class StepWanted:
-    """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"."""
+    """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
+    files: of an export, the files by the argument that gets their path."""
 
     target: Path
     kind: str
@@ -58,10 +58,9 @@ class StepWanted:
     onnx: Mapping[str, Onnx]
     samples: SampleFiles | None
     ingredients: Mapping[str, str]
-
-    @property
-    def source(self) -> str:
-        return next(iter(self.onnx.values())).label
+    source: str
+    script: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -117,16 +116,14 @@ def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verd
         return Verdict("changed", "; ".join(changes))
     there = _digest(wanted.target, memo)
     if there is None:
-        return Verdict("missing", f"{name} is missing", receipts[0])
+        return Verdict("missing", f"{name} is missing")
     receipt = next((r for r in receipts if r.sha256 == there), None)
     if receipt is None:
-        return Verdict("tampered", f"the bytes of {name} are not those that were made", receipts[0])
+        return Verdict("tampered", f"the bytes of {name} are not those that were made")
     stated = receipt.details.get("data_sha256")
     if stated is not None and _digest(wanted.data, memo) != stated:
-        return Verdict(
-            "tampered", f"the bytes of {wanted.data.name} are not those that were made", receipt
-        )
-    return Verdict("current", "", receipt)
+        return Verdict("tampered", f"the bytes of {wanted.data.name} are not those that were made")
+    return Verdict("current", "", there, receipt)
 
 
 def _digest(path: Path, memo: DigestMemo) -> str | None:
@@ -134,14 +131,3 @@ def _digest(path: Path, memo: DigestMemo) -> str | None:
         return memo.sha256(path, follow=False)
     except OSError:
         return None
-
-
-def read_facts(path: Path) -> Mapping[str, Any]:
-    """The figures in an accuracy file. Raises EngineError."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path.name}: {error}; remove it and run again") from None
-    if not isinstance(found, dict):
-        raise EngineError(f"{path.name}: not an accuracy file; remove it and run again")
-    return found

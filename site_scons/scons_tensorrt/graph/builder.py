@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import SCons.Builder
 import SCons.Errors
@@ -29,6 +30,7 @@ from .signed import sign
 if TYPE_CHECKING:
     from .derived import Derived
 
+_T = TypeVar("_T")
 INTEGRITY = "the recorded bytes of engine and sidecar"
 
 
@@ -67,16 +69,15 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     try:
         current = declared.verdict().current
     except EngineError as error:
-        declared.problem = error
+        declared.problem = error.with_traceback(None)
         if declared.source_missing():
             session.report.failed(declared, error)
         return True
-    if settings.writes():
-        if current:
-            if isinstance(declared, Declared):
-                session.tidy(declared)
-        else:
-            _make_folder(declared, session)
+    if current:
+        if isinstance(declared, Declared):
+            session.tidy(declared)
+    elif settings.writes():
+        _make_folder(declared, session)
     return not current
 
 
@@ -106,18 +107,30 @@ def build(target: Any, source: Any, env: Any) -> None:
     declared = _declared(target[0])
     session = session_of(env)
     began = time.monotonic()
+    declared.consider()
+    _stop_for_the_doomed(target, session)
+    session.report.without_effect(declared)
+    outcome = _or_fail(
+        target, declared, lambda: make(declared.wanted(), session.workshop(declared.python)), env
+    )
+    session.report.finished(declared, outcome, time.monotonic() - began)
+
+
+def _or_fail(target: Any, declared: Declared | Derived, do: Callable[[], _T], env: Any) -> _T:
+    """What `do` makes; its failure is told, and becomes SCons's. Raises BuildError.
+
+    SCons keeps each BuildError to its end, and an error keeps the frames it came through, and
+    all that they hold, by way of its context.
+    """
     try:
-        declared.consider()
-        _stop_for_the_doomed(target, session)
-        session.report.without_effect(declared)
-        outcome = make(declared.wanted(), session.workshop(declared.python))
+        return do()
     except EngineError as error:
-        _fail(target, declared, error, env)
+        problem = error
     except OSError as error:
         where = error.filename or declared.label
-        _fail(target, declared, PublishError(f"{where}: {error.strerror}"), env)
-    else:
-        session.report.finished(declared, outcome, time.monotonic() - began)
+        problem = PublishError(f"{where}: {error.strerror}")
+    problem.__context__ = None
+    return _fail(target, declared, problem.with_traceback(None), env)
 
 
 def _stop_for_the_doomed(target: Any, session: Session) -> None:
@@ -151,19 +164,14 @@ def convert(target: Any, source: Any, env: Any) -> None:
     derived = _derived(target[0])
     session = session_of(env)
     began = time.monotonic()
-    try:
-        derived.consider()
-        _stop_for_the_doomed(derived.owner.pair, session)
-        verdict, receipt, made = make_step(derived.wanted(), session.converting(env))
-    except EngineError as error:
-        _fail(target, derived, error, env)
-    except OSError as error:
-        where = error.filename or derived.label
-        _fail(target, derived, PublishError(f"{where}: {error.strerror}"), env)
-    else:
-        derived.made = receipt.sha256
-        if made:
-            session.report.converted(derived, verdict, receipt, time.monotonic() - began)
+    derived.consider()
+    _stop_for_the_doomed(derived.owner.pair if derived.owner else target, session)
+    verdict, receipt, made = _or_fail(
+        target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env
+    )
+    derived.made(receipt)
+    if made:
+        session.report.converted(derived, verdict, receipt, time.monotonic() - began)
 
 
 def describe_convert(target: Any, source: Any, env: Any) -> str:
@@ -191,7 +199,7 @@ def make_step_builder() -> Any:
     )
 
 
-def _fail(target: Any, declared: Declared | Derived, error: EngineError, env: Any) -> None:
+def _fail(target: Any, declared: Declared | Derived, error: EngineError, env: Any) -> NoReturn:
     session_of(env).report.failed(declared, error)
     raise SCons.Errors.BuildError(
         node=target, errstr=f"{type(error).__name__}, told above", status=2, exitstatus=2

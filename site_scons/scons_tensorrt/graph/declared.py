@@ -19,6 +19,7 @@ from ..identity.hardware import Hardware
 from ..recipe.backends import refusals
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import input_name, value_fields
+from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
 
@@ -83,14 +84,12 @@ class Declared:
     @property
     def sha256(self) -> str | None:
         """Of the engine's bytes, as far as they were judged or made."""
-        if self.made:
-            return self.made
-        receipt = self._verdict.receipt if self._verdict and self._verdict.current else None
-        return receipt.sha256 if receipt else None
+        return self.made or (self._verdict.sha256 if self._verdict else None)
 
     def state(self) -> int:
         """SCons's state of the pair: of the node that it went further with."""
-        return max(int(node.get_state()) for node in self.pair)
+        engine, sidecar = self.pair
+        return max(int(engine.get_state()), int(sidecar.get_state()))
 
     def consider(self) -> None:
         """This run asks for the engine: its hardware is named before anything else is said."""
@@ -118,12 +117,14 @@ class Declared:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
-        self.check()
+        summary = self.check()
         onnx = real_path(self.onnx)
         digest = self._session.digest
-        summary = self._session.summary_of(onnx, self.source)
-        recipe = replace(self.recipe, plugins=tuple(real_path(node) for node in self.plugins))
-        recipe = recipe.on(self.hardware.signature.product)
+        if summary is None or self.onnx is not self.original:
+            summary = self._session.summary_of(onnx, self.source)
+        recipe = self.recipe.on(self.hardware.signature.product)
+        if self.plugins:
+            recipe = replace(recipe, plugins=tuple(real_path(node) for node in self.plugins))
         ingredients = dict(self.fields)
         ingredients[input_name("onnx")] = digest(onnx, self.source)
         external = {}
@@ -139,21 +140,26 @@ class Declared:
             external[location] = path
         for path in recipe.plugins:
             ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
-        accuracy = self._accuracy()
         return Wanted(
-            self.path, recipe, self.hardware, ingredients, onnx, self.source, external, accuracy
+            self.path, recipe, self.hardware, ingredients, onnx, self.source, external, self._told()
         )
 
-    def _accuracy(self) -> Mapping[str, Any] | None:
-        """The figures for the receipt. The engine itself would have to run on a GPU."""
+    def _told(self) -> dict[str, Any]:
+        """For the receipt. The engine itself would have to run on a GPU."""
+        told: dict[str, Any] = {}
+        made = [n.attributes.trt_engine for n in self._made_of() if hasattr(n.attributes, "trt_engine")]
+        if made:
+            told["made_by"] = [derived.told() for derived in made]
         if self.recipe.accuracy is None:
-            return None
+            return told
         figures: Any = "the ONNX is compiled as it is: nothing to compare"
         if self.gate:
-            from ..convert.step import read_facts
+            figures = self.gate.told()["facts"]
+        return {**told, "accuracy": {"onnx": figures, "engine": "not run: no GPU was asked"}}
 
-            figures = read_facts(self.gate.path) if self.gate.path.exists() else None
-        return {"onnx": figures, "engine": "not run: no GPU was asked"}
+    def _made_of(self) -> list[Any]:
+        """The ONNX that is compiled, and the one it was made of."""
+        return [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
 
     @cached_property
     def strongly_typed(self) -> bool:
@@ -162,19 +168,20 @@ class Declared:
             self.hardware is not None and strongly_typed(self.hardware.signature)
         )
 
-    def check(self) -> None:
-        """Raise RecipeError with all that is wrong with the recipe for this model and hardware."""
+    def check(self) -> OnnxSummary | None:
+        """The summary of what the user named, None while it is not there. Raises RecipeError with all
+        that is wrong with the recipe for this model and hardware."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
-        original = real_path(self.original)
-        label = label_of(self._session, self.original)
-        if original.exists():
-            summary = self._session.summary_of(original, label)
+        path, summary = real_path(self.original), None
+        if path.exists():
+            summary = self._session.summary_of(path, label_of(self._session, self.original))
             found += problems(recipe.profiles, summary.inputs)
             found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
         if found:
-            raise RecipeError(f"{label}: {'; '.join(found)}")
+            raise RecipeError(f"{label_of(self._session, self.original)}: {'; '.join(found)}")
+        return summary
 
     def faulty(self) -> bool:
         """Whether `check` already tells that the engine cannot be made; a source that a builder
@@ -217,8 +224,8 @@ class Declared:
             "name": self.name,
             "engine": self.label,
             "source": self.source,
-            "onnx": os.path.relpath(self.onnx.get_abspath(), self._session.top),
-            "plugins": [os.path.relpath(n.get_abspath(), self._session.top) for n in self.plugins],
+            "onnx": self._session.from_top(self.onnx.get_abspath()),
+            "plugins": [self._session.from_top(n.get_abspath()) for n in self.plugins],
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,

@@ -14,9 +14,11 @@ from ..compile.wanted import Verdict
 from ..convert.step import Onnx, SampleFiles, StepWanted, file_fields, judge_step, step_fields
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
+from ..recipe.key import input_name
 from .declared import Declared, data_node, label_of, real_path
 
 if TYPE_CHECKING:
+    from ..integrity.receipt import Receipt
     from .session import Session
 
 
@@ -37,32 +39,36 @@ class SampleNodes:
 
 
 class Derived:
-    """One file to be made for the engine `owner`. onnx: nodes by role, the first is the source."""
+    """One file to be made, for the engine `owner` if it is for one. onnx: nodes by role, the first is
+    the source; script, files: nodes of an export."""
 
     def __init__(
         self,
         session: Session,
-        owner: Declared,
+        owner: Declared | None,
         path: Path,
         kind: str,
         options: Mapping[str, Any],
         onnx: Mapping[str, Any],
-        samples: SampleNodes | None,
+        samples: SampleNodes | None = None,
+        script: Any = None,
+        files: Mapping[str, Any] | None = None,
     ) -> None:
         self._session = session
         self.owner = owner
-        self.name = owner.name
+        self.name = owner.name if owner else path.name.partition(".")[0]
         self.path = path
         self.label = session.state.relative(path)
         self.kind = kind
         self.options = options
         self.onnx = onnx
         self.samples = samples
+        self.script = script
+        self.files = files or {}
         self.target: Any = None
-        self.hardware = owner.hardware
         self.problem: EngineError | None = None
         self.reported = False
-        self.made: str | None = None
+        self._receipt: Receipt | None = None  # of what this run made
         self._verdict: Verdict | None = None
         self._looked = False
         chosen = samples.samples.key_fields() if samples else {}
@@ -71,11 +77,23 @@ class Derived:
 
     def same_as(self, other: Derived) -> bool:
         """Whether two engines want the very same file."""
-        return (self.fields, self.onnx, self._place) == (other.fields, other.onnx, other._place)
+        return self._made_of == other._made_of
 
     @property
-    def _place(self) -> str | None:
-        return self.samples.place if self.samples else None
+    def _made_of(self) -> tuple[Any, ...]:
+        place = self.samples.place if self.samples else None
+        return self.fields, self.onnx, place, self.script, self.files
+
+    def nodes(self) -> list[Any]:
+        """Every source."""
+        samples = self.samples.nodes if self.samples else ()
+        script = [self.script] if self.script else []
+        return [*self.onnx.values(), *script, *self.files.values(), *samples]
+
+    @property
+    def source(self) -> str:
+        """What it is made of, as people know it."""
+        return label_of(self._session, self.nodes()[0])
 
     @property
     def judged(self) -> Verdict | None:
@@ -85,16 +103,22 @@ class Derived:
     def sha256(self) -> str | None:
         """Of the file's bytes, as far as they were judged or made."""
         receipt = self._verdict.receipt if self._verdict and self._verdict.current else None
-        return self.made or (receipt.sha256 if receipt else None)
+        receipt = receipt or self._receipt
+        return receipt.sha256 if receipt else None
+
+    def made(self, receipt: Receipt) -> None:
+        """This run made it, or another process did meanwhile."""
+        self._receipt = receipt
 
     def consider(self) -> None:
         """The hardware of its engine is named before anything is said of it."""
-        self._session.considered(self.owner)
+        if self.owner:
+            self._session.considered(self.owner)
 
     def looked_at(self, node: Any) -> None:
         """A second look is another build of an interactive session."""
         if self._looked:
-            self._verdict, self.made, self.reported = None, None, False
+            self._verdict, self._receipt, self.reported = None, None, False
         self._looked = True
 
     def verdict(self) -> Verdict:
@@ -105,13 +129,25 @@ class Derived:
 
     def wanted(self) -> StepWanted:
         """The file as its sources are now. Raises EngineError, naming the source at fault."""
-        self.owner.check()
+        if self.owner:
+            self.owner.check()
+        session = self._session
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
         samples = self.samples.files() if self.samples else None
         if samples and not samples.files:
             raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
-        ingredients = {**self.fields, **file_fields(onnx, samples, self._session.digest)}
-        return StepWanted(self.path, self.kind, self.options, onnx, samples, ingredients)
+        ingredients = {**self.fields, **file_fields(onnx, samples, session.digest)}
+        script = real_path(self.script) if self.script else None
+        files = {name: real_path(node) for name, node in self.files.items()}
+        if script:
+            ingredients[input_name("script")] = session.digest(script, self.source)
+        for name, path in files.items():
+            label = f"{name} of {self.source}"
+            ingredients[input_name("file", name)] = session.digest(path, label)
+        return StepWanted(
+            *(self.path, self.kind, self.options, onnx, samples, ingredients, self.source),
+            *(script, files),
+        )
 
     def _onnx(self, node: Any) -> Onnx:
         path, label = real_path(node), label_of(self._session, node)
@@ -121,8 +157,13 @@ class Derived:
 
     def source_missing(self) -> bool:
         """Whether SCons itself will refuse this file before its action is asked."""
-        nodes = [*self.onnx.values(), *(self.samples.nodes if self.samples else ())]
-        return any(not node.has_builder() and not real_path(node).exists() for node in nodes)
+        return any(not node.has_builder() and not real_path(node).exists() for node in self.nodes())
+
+    def told(self) -> dict[str, Any]:
+        """For the receipts of engines: how it was made, from its own receipt."""
+        receipt = self._verdict.receipt if self._verdict and self._verdict.current else self._receipt
+        details = receipt.details if receipt else {}
+        return {"file": self.label, "kind": self.kind, "facts": details.get("facts")}
 
     def awaits(self) -> str | None:
         """The input that this run would build first."""

@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,11 @@ from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
-from ..integrity.atomic import write_atomic
+from ..integrity.atomic import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
+from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
 from .declared import Declared, real_path
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from .derived import Derived
 
 _ATTRIBUTE = "scons_tensorrt_session"
-_ONNX_FACT = "onnx 2"  # another number when read_onnx learns more
+_ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
 
 
 def session_of(env: Any) -> Session:
@@ -62,11 +64,12 @@ class Session:
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
         self.engines: list[Declared] = []
-        self.places: dict[Path, Declared] = {}
+        self.places: dict[tuple[str, str], Declared] = {}
         self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
         self._values: dict[str, Any] = {}
+        self._recipes: dict[str, Recipe] = {}
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
@@ -80,6 +83,8 @@ class Session:
         self._host = Host()
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
+        self._doom_asking = threading.Lock()
+        self._doomed: list[Declared] | None = None
         self._gpu_uuid: str | None = None
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
@@ -110,10 +115,12 @@ class Session:
 
     # What engines ask for.
 
-    def value(self, env: Any, text: str) -> Any:
+    def value(self, env: Any, text: str, decider: Any = None) -> Any:
         """The Value node of a text, which thousands of engines may share."""
         if text not in self._values:
-            self._values[text] = env.Value(text)
+            self._values[text] = node = env.Value(text)
+            if decider:
+                node.Decider(decider)
         return self._values[text]
 
     def hardware(self, chosen: settings.Settings) -> Hardware:
@@ -159,6 +166,26 @@ class Session:
             self._folders[folder] = found
         return self._folders[folder]
 
+    def recipe(self, name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:
+        """The recipe of an engine's options, which thousands of engines may share. Raises
+        RecipeError."""
+        plain = not plugins and "calibration" not in options and "accuracy" not in options
+        key = repr(options) if plain else ""
+        known = self._recipes.get(key) if plain else None
+        if known is None:
+            known = parse(name, options, [Path(node.name) for node in plugins])
+            if plain:
+                self._recipes[key] = known
+        elif known.model != name:
+            check_name(name)
+            known = replace(known, model=name)
+        return known
+
+    def from_top(self, path: str) -> str:
+        """A path relative to the top, wherever it lies."""
+        near = self.state.relative(path)
+        return os.path.relpath(path, self.top) if os.path.isabs(near) else near
+
     def interpreter(self, python: str) -> Interpreter:
         """The interpreter of TRT_PYTHON. Raises HardwareError."""
         if python not in self._interpreters:
@@ -199,6 +226,7 @@ class Session:
     def again(self) -> None:
         """An interactive session builds once more."""
         self._stop.reset()
+        self._doomed = None
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
@@ -242,9 +270,13 @@ class Session:
 
     def doomed(self) -> list[Declared]:
         """Engines that this run shall build and cannot, as their recipes and models already tell:
-        without -k nothing is compiled before that is said."""
-        if settings.option("keep_going"):
-            return []
+        without -k nothing is compiled before that is said. Looked for once a run."""
+        with self._doom_asking:
+            if self._doomed is None:
+                self._doomed = [] if settings.option("keep_going") else self._look_for_the_doomed()
+            return self._doomed
+
+    def _look_for_the_doomed(self) -> list[Declared]:
         targets = SCons.Script.BUILD_TARGETS
         everything = ALIAS in map(str, targets)
         asked = (e for e in self.engines if everything or any(node in targets for node in e.pair))
@@ -283,13 +315,14 @@ class Session:
     def tidy(self, engine: Declared) -> None:
         """Remove what a killed compile of an engine that is current left behind."""
         if self._leftovers is None:
-            places = {e.path.parent for e in self.engines} | {self.state.root / "partial"}
             names: list[str] = []
-            for place in places:
+            for place in {folder for folder, _ in self.places} | {str(self.state.root / "partial")}:
                 with contextlib.suppress(OSError):
                     names += os.listdir(place)
             self._leftovers = [n for n in names if not n.endswith((SUFFIX, SIDECAR_SUFFIX))]
-        if self._leftovers and any(self.state.slot(engine.path) in n for n in self._leftovers):
+        if not self._leftovers or not settings.writes():
+            return
+        if any(self.state.slot(engine.path) in n for n in self._leftovers):
             from ..compile.make import tidy
 
             tidy(engine.wanted(), self.state, self.memo)
@@ -305,13 +338,10 @@ class Session:
             return
         self._say_blocked()
         considered = [e for e in self.engines if e.considered]
-        for engine in considered:
-            state = engine.state()
-            if engine.reported:
-                continue
-            if state == SCons.Node.up_to_date:
-                self.report.reused(engine, engine.judged_s)
-            elif state == SCons.Node.failed and engine.problem:
+        rest = [(e, e.state()) for e in considered if not e.reported]
+        self.report.all_reused([e for e, state in rest if state == SCons.Node.up_to_date])
+        for engine, state in rest:
+            if state == SCons.Node.failed and engine.problem:
                 self.report.failed(engine, engine.problem)
         if considered or ALIAS in map(str, SCons.Script.BUILD_TARGETS):
             self.report.summary()
@@ -354,6 +384,7 @@ class Session:
             self._devices.save()
             if self.engines:
                 self._save_declared()
+            remove_stale(self.state.root)
         except OSError as error:
             say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
 
@@ -361,7 +392,7 @@ class Session:
         # The tree as seen from the state folder: one that lies in its tree may move with it.
         top = os.path.relpath(self.top, self.state.root) if self.state.inside else str(self.top)
         data = {"schema": 1, "top": top, "engines": [engine.to_json() for engine in self.engines]}
-        text = (json.dumps(data, sort_keys=True) + "\n").encode("utf-8")
+        text = (json.dumps(data) + "\n").encode("utf-8")
         try:
             if self.state.declared.read_bytes() == text:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import SCons.Node.FS
 
 from ..convert.step import DATA_SUFFIX
 from ..errors import RecipeError
-from ..recipe.conversion import Samples, Step
+from ..identity.filename import check_model_name
+from ..recipe.conversion import READER, Samples, Step
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared
 from .derived import Derived, SampleNodes
@@ -26,6 +28,30 @@ def declare_step(env: Any, session: Session, owner: Declared, step: Step, sample
     path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.onnx"
     onnx = {"onnx": owner.onnx}
     return _declare(env, Derived(session, owner, path, step.kind, step.options, onnx, samples), session)
+
+
+def declare_export(
+    env: Any, session: Session, name: str, script: Any, options: Any, files: Any, imports: Any
+) -> Any:
+    """The node of the ONNX that a user's function writes. Raises RecipeError or UserError."""
+    found = READER.fullmatch(script) if isinstance(script, str) else None
+    if not found:
+        raise RecipeError(f"{script!r}: write 'script.py:function'")
+    check_model_name(name)
+    files = {key: file_node(env, value, f"file {key}") for key, value in (files or {}).items()}
+    for each in as_list(imports):
+        node = file_node(env, each, "import")
+        files[f"import {node.name}"] = node
+    try:
+        given = json.loads(json.dumps(options or {}, sort_keys=True))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"options={options!r}: {error}; files go into files=") from None
+    if "function" in given or "target" in given or not isinstance(given, dict):
+        raise RecipeError(f"options={options!r}: write a map of arguments, without target or function")
+    path = session.state.onnx / f"{name}.onnx"
+    given = {"function": found[2], **given}
+    node = file_node(env, found[1], "script")
+    return _declare(env, Derived(session, None, path, "export", given, {}, None, node, files), session)
 
 
 def declare_gate(
@@ -45,28 +71,27 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
     other = session.derived.get(derived.path)
     if other is not None and not other.same_as(derived):
         raise SCons.Errors.UserError(
-            f"Engine {derived.name!r}: {derived.label} is wanted twice and not alike (of "
-            f"{other.owner.source} and {derived.owner.source}); give one engine another name"
+            f"{derived.name!r}: {derived.label} is wanted twice and not alike (of "
+            f"{other.source} and {derived.source}); give one another name"
         )
     if other is not None:
         return other.target
     session.derived[derived.path] = derived
-    sources = list(derived.onnx.values())
+    sources = derived.nodes()
     node = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)[0]
     derived.target = node
     declare_on([node], derived)
     sign(node, EngineFile)
-    files = list(derived.samples.nodes) if derived.samples else []
-    for each in (*sources, *files):
+    for each in sources:
         sign(each)
     values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
     guard = session.value(env, INTEGRITY)
     guard.Decider(tampered)
-    node.add_dependency([*values, *files, guard])
+    node.add_dependency([*values, guard])
     node.set_precious(True)
     node.set_nocache(True)
     if option("clean"):
-        if named_for_cleaning(env, [node, *derived.owner.places()]):
+        if named_for_cleaning(env, [node]):
             env.Clean(node, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))
         else:
             env.NoClean(node)

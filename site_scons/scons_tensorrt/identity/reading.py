@@ -11,6 +11,14 @@ import io
 import os
 import stat
 
+# Nothing there, or nothing that this package puts there: whatever else keeps from reading is told.
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG)
+
+
+def is_none(error: OSError) -> bool:
+    """Whether reading failed because no file of ours is there, rather than one that can't be read."""
+    return error.errno in _NONE
+
 
 def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
     """A regular file, to be read. follow: where a symbolic link stands, the file it leads to.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
+
+STALE_SECONDS = 24 * 3600.0
 
 
 def sync_folder(folder: Path) -> None:
@@ -60,3 +64,13 @@ def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o66
         raise
     if durable:
         sync_folder(path.parent)
+    remove_stale(path.parent)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove temporaries of `write_atomic` whose writer was killed: by age, because a writer's
+    process may be another machine's."""
+    with contextlib.suppress(OSError):
+        for temporary in folder.glob(".*.tmp"):
+            if time.time() - temporary.stat().st_mtime > STALE_SECONDS:
+                temporary.unlink()

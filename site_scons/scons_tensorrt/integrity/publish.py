@@ -26,8 +26,8 @@ import re
 import shutil
 from pathlib import Path
 
-from ..errors import PublishError
-from ..identity.reading import open_file
+from ..errors import PublishError, ReceiptError
+from ..identity.reading import is_none, open_file
 from .atomic import new_file, sync_file, sync_folder, unlink_link
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
@@ -88,15 +88,21 @@ class Publication:
             raise self._error(error) from None
 
     def pending(self, receipt: Receipt) -> bool:
-        """Whether this receipt's engine was compiled and its publishing was not finished."""
-        for engine, sidecar in self._places:
-            if _text(sidecar) != receipt.sha256:
-                continue
-            for path in (engine, self._engine):
-                if _is(path, receipt):
-                    self._places = ((engine, sidecar),)
-                    self._in_place = path == self._engine
-                    return True
+        """Whether this receipt's engine was compiled and its publishing was not finished.
+
+        Raises PublishError where that cannot be read: taken for no, it would be compiled again.
+        """
+        try:
+            for engine, sidecar in self._places:
+                if _text(sidecar) != receipt.sha256:
+                    continue
+                for path in (engine, self._engine):
+                    if _is(path, receipt):
+                        self._places = ((engine, sidecar),)
+                        self._in_place = path == self._engine
+                        return True
+        except OSError as error:
+            raise self._error(error) from None
         return False
 
     def finish(self) -> None:
@@ -114,6 +120,8 @@ class Publication:
             sync_folder(folder)
         except OSError as error:
             raise self._error(error) from None
+        with contextlib.suppress(OSError, ReceiptError):
+            self._sweep(in_place=True)
         self._tidy()
 
     def abandon(self) -> None:
@@ -131,23 +139,28 @@ class Publication:
 
     def sweep(self) -> None:
         """Remove this engine's temporaries that are of no more use: those that no receipt vouches
-        for, and, of an engine that is in its place, its own. Raises OSError."""
+        for, and, of an engine that is in its place, its own. Raises OSError and ReceiptError."""
         unlink_link(self._state.partial(self._engine))
-        self._sweep()
+        self._sweep(in_place=True)
         for place in self._places:
             for path in place:
                 path.unlink(missing_ok=True)
         shutil.rmtree(self._state.partial(self._engine) / "model", ignore_errors=True)
         self._tidy()
 
-    def _sweep(self) -> None:
+    def _sweep(self, in_place: bool = False) -> None:
+        """in_place: this engine is, so that a journal whose own engine was there is of no use."""
         dot = re.escape(f".{self._slot}.")
         inside = (self._state.partial(self._engine), re.compile(_OURS))
         beside = (self._engine.parent, re.compile(rf"{dot}{_OURS}\.partial"))
         for folder, ours in (inside, beside):
             for path in folder.glob("*.*"):
-                key = ours.fullmatch(path.name)
-                if key and not self._state.receipts.knows(self._engine.name, key[1]):
+                name = ours.fullmatch(path.name)
+                if not name:
+                    continue
+                alone = not path.with_name(path.name.replace(".sha256", ".engine")).exists()
+                replaced = in_place and name[1] != self._key and alone
+                if replaced or not self._state.receipts.knows(self._engine.name, name[1]):
                     path.unlink(missing_ok=True)
 
     def _renames(self) -> bool:
@@ -175,12 +188,16 @@ def _text(path: Path) -> str | None:
     try:
         with open_file(path, follow=False) as source:
             return source.read(65).decode("ascii", "replace")
-    except OSError:
-        return None
+    except OSError as error:
+        if is_none(error):
+            return None
+        raise
 
 
 def _is(path: Path, receipt: Receipt) -> bool:
     try:
         return path.lstat().st_size == receipt.size and sha256_file(path, False) == receipt.sha256
-    except OSError:
-        return False
+    except OSError as error:
+        if is_none(error):
+            return False
+        raise

@@ -22,17 +22,20 @@ from typing import Any
 
 from ..errors import ReceiptError
 from ..identity.filename import SUFFIX
-from ..identity.reading import read_small
+from ..identity.reading import is_none, read_small
 from .atomic import write_atomic
+from .memo import DigestMemo
 
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_FACT = "receipt 1"  # another number when a receipt is read otherwise
+_COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
 
 
 def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     """The key of an engine: hex sha256 of its filename and all its ingredients."""
-    text = json.dumps([filename, sorted(ingredients.items())], separators=(",", ":"))
+    text = _COMPACT([filename, sorted(ingredients.items())])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -87,14 +90,32 @@ class Receipt:
 
 class ReceiptBook:
     """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.<sha256,
-    16 characters of it>.json`."""
+    16 characters of it>.json`. What reads raises ReceiptError for what is there and cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def path(self, receipt: Receipt) -> Path:
-        name = f"{receipt.key}.{receipt.sha256[:16]}.json"
-        return Path(self._of(receipt.filename), name)
+        return Path(self._path(receipt.filename, receipt.key, receipt.sha256))
+
+    def vouches(self, filename: str, key: str, sha256: str, size: int, memo: DigestMemo) -> bool:
+        """Whether a receipt says that this key gave an engine of this sha256 and size.
+
+        Asked of every engine in every run: what a receipt says, the memo tells while the
+        receipt is unchanged.
+        """
+        path = self._path(filename, key, sha256)
+
+        def told() -> list[Any] | None:
+            receipt = _read(path)
+            if receipt is None or (receipt.filename, receipt.key) != (filename, key):
+                return None
+            return [receipt.sha256, receipt.size]
+
+        try:
+            return bool(memo.fact(path, _FACT, told) == [sha256, size])
+        except OSError:
+            return False
 
     def get(self, filename: str, key: str) -> list[Receipt]:
         """The readable receipts of this key, the newest first: more than one where the same
@@ -113,14 +134,20 @@ class ReceiptBook:
         """Write a receipt durably: the commit point of a compile. Raises OSError."""
         write_atomic(self.path(receipt), receipt.dump())
 
+    def _path(self, filename: str, key: str, sha256: str) -> str:
+        return f"{self._of(filename)}/{key}.{sha256[:16]}.json"
+
     def _of(self, filename: str) -> str:
         return f"{self._folder}/{filename.removesuffix(SUFFIX)}"
 
     def _names(self, filename: str) -> list[str]:
+        folder = self._of(filename)
         try:
-            return [name for name in os.listdir(self._of(filename)) if name.endswith(".json")]
-        except OSError:
+            return [name for name in os.listdir(folder) if name.endswith(".json")]
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise _unreadable(folder, error) from None
 
     def _read(self, filename: str, prefix: str) -> Iterator[Receipt]:
         folder = self._of(filename)
@@ -143,5 +170,14 @@ def _age(path: str) -> int:
 def _read(path: str) -> Receipt | None:
     try:
         return Receipt.load(read_small(path, LARGEST))
-    except (OSError, ReceiptError):
+    except OSError as error:
+        if is_none(error):
+            return None
+        raise _unreadable(path, error) from None
+    except ReceiptError:
         return None
+
+
+def _unreadable(path: str, error: OSError) -> ReceiptError:
+    """Not the same as none: taken for none, a finished compile would be swept and made again."""
+    return ReceiptError(f"{path}: {error.strerror}; make it readable, or remove it")

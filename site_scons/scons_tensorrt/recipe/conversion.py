@@ -22,7 +22,7 @@ WAYS = ("qdq", "calibrator")
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 CONVERTED = ("fp16", "bf16", "int8", "fp8")  # of which an ONNX may have to be made first
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
-_READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
+READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Calibration:
     by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
     samples: Samples
-    method: str = "entropy"
+    method: str = "percentile"
     percentile: float = 99.99
     per_channel: bool = True
     ops: tuple[str, ...] = ()
@@ -154,10 +154,10 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
     if calibration and not quantizes:
         found.append(f"calibration has no effect with precision={precision!r}; write 'int8'")
     if calibration and calibration.by == "calibrator":
-        if strong:
-            found.append("calibration by='calibrator': a strongly typed runtime has none; by='qdq'")
-        elif precision == "fp8":
-            found.append("calibration by='calibrator': TensorRT has none for fp8; by='qdq'")
+        why = "a strongly typed runtime has none" if strong else "this version cannot drive one yet"
+        found.append(f"calibration by='calibrator': {why}; write by='qdq', which every runtime takes")
+    if precision == "fp8" and calibration and calibration.method == "entropy":
+        found.append("calibration method='entropy' is for int8's even steps; 'percentile' or 'minmax'")
     if summary is None or not quantizes:
         return found
     if calibration and summary.quantized:
@@ -179,7 +179,8 @@ def parse_calibration(value: Any) -> Calibration | None:
         return None
     options = _options("calibration", value, "data", "method percentile per_channel ops by")
     by = _one_of("calibration by", options.pop("by", "qdq"), WAYS)
-    method = _one_of("calibration method", options.pop("method", "entropy"), METHODS)
+    usual = "entropy" if by == "calibrator" else "percentile"
+    method = _one_of("calibration method", options.pop("method", usual), METHODS)
     percentile = options.pop("percentile", 99.99)
     if not _is_number(percentile) or not 50 < percentile <= 100:
         raise RecipeError(f"calibration percentile={percentile!r}: write a number above 50, up to 100")
@@ -222,7 +223,7 @@ def _options(what: str, value: Any, first: str, more: str) -> dict[str, Any]:
 
 def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     where, function = options.pop("data"), options.pop("function", None)
-    reader = _READER.fullmatch(where) if isinstance(where, str) else None
+    reader = READER.fullmatch(where) if isinstance(where, str) else None
     if reader:
         where, function = reader[1], reader[2]
     counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}

@@ -55,15 +55,17 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class OnnxInput:
     """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
-    dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said."""
+    dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
+    for a sequence or an optional, which have no shape to give."""
 
     name: str
     shape: tuple[int, ...] | None
     dtype: int = 0
+    tensor: bool = True
 
     @property
     def dynamic(self) -> bool:
-        return self.shape is None or _DYNAMIC in self.shape
+        return self.tensor and (self.shape is None or _DYNAMIC in self.shape)
 
     def __str__(self) -> str:
         return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
@@ -82,7 +84,7 @@ class OnnxSummary:
     quantized: bool = False
 
     def to_json(self) -> list[Any]:
-        inputs = [[i.name, i.shape, i.dtype] for i in self.inputs]
+        inputs = [[i.name, i.shape, i.dtype, i.tensor] for i in self.inputs]
         return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
 
     @classmethod
@@ -90,13 +92,18 @@ class OnnxSummary:
         """Raises ValueError for what `to_json` did not write."""
         try:
             inputs = tuple(
-                OnnxInput(_a(str, n), None if s is None else tuple(_a(int, d) for d in s), _a(int, t))
-                for n, s, t in data[0]
+                OnnxInput(
+                    _a(str, n),
+                    None if s is None else tuple(_a(int, d) for d in s),
+                    _a(int, t),
+                    _a(bool, plain),
+                )
+                for n, s, t, plain in data[0]
             )
             external = {_inside_folder(name): _a(int, least) for name, least in data[1].items()}
             elements = {_a(int, t): _a(int, n) for t, n in data[2]}
             return cls(inputs, external, elements, _a(bool, data[3]))
-        except (TypeError, LookupError, AttributeError, RecipeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, RecipeError) as error:
             raise ValueError(f"not a summary: {error}") from None
 
 
@@ -285,11 +292,12 @@ class _Walk:
         return bytes(self._data[start:end]).decode("utf-8")
 
     def _input(self, start: int, end: int) -> OnnxInput:
-        name, shape, dtype = "", None, 0
+        name, shape, dtype, tensor = "", None, 0, True
         for field, _, at, after in self._fields(start, end):
             if field == 1 and at >= 0:
                 name = self._text(at, after)
             elif field == 2 and at >= 0:
+                tensor = bool(self._sub(at, after, 1)) or after == at
                 for span in self._inside(at, after, "type", "tensor_type"):
                     numbers = [
                         value for f, value, begin, _ in self._fields(*span) if f == 1 and begin < 0
@@ -297,7 +305,7 @@ class _Walk:
                     dtype = numbers[-1] if numbers else dtype
                 for span in self._inside(at, after, "type", "tensor_type", "shape"):
                     shape = tuple(self._dimension(*dim) for dim in self._sub(*span, 1))
-        return OnnxInput(name, shape, dtype)
+        return OnnxInput(name, shape, dtype, tensor)
 
     def _inside(self, start: int, end: int, *kinds: str) -> Iterator[tuple[int, int]]:
         """The spans of the last kind, going down through one message of each kind before it."""

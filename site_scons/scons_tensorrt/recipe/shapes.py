@@ -48,7 +48,7 @@ def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
             return low, usual, high
     raise RecipeError(
         f"shape of input `{name}` is {value!r}: write (min, opt, max) or one shape, each a "
-        "tuple of sizes from 0 up"
+        "tuple of whole numbers"
     )
 
 
@@ -57,7 +57,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_size(size: Any) -> bool:
-    return type(size) is int and 0 <= size <= _LARGEST
+    return type(size) is int and abs(size) <= _LARGEST  # a shape tensor's values may be negative
 
 
 def text(bounds: tuple[Shape, Shape, Shape]) -> str:
@@ -101,6 +101,8 @@ def _against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> list[str]
         return [f"shape of {wanted} is {text(bounds)}: write {rank} sizes, like {_template(wanted)}"]
     found = []
     for axis, (low, usual, high) in enumerate(zip(*bounds)):
+        if min(low, usual, high) < 0:
+            found.append(f"shape of {wanted}, axis {axis}: {min(low, usual, high)} is no size")
         if not low <= usual <= high:
             found.append(f"shape of {wanted}, axis {axis}: not min {low} <= opt {usual} <= max {high}")
         fixed = wanted.shape[axis] if wanted.shape is not None else -1

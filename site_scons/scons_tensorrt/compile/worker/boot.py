@@ -6,6 +6,9 @@ executes the same command again as stage 2, which reads the job and the modules 
 worker from standard input and runs them. Nothing is read from this package's folder, so
 neither its path nor its .pyc files reach the heap whose layout shows in an engine.
 
+Both start without `site` and without .pyc files: every module that is imported is compiled
+from its source, so the worker imports few, and late what it seldom needs.
+
 The job arrives as 16 decimal digits (the length of what follows), then JSON padded with
 spaces to a multiple of 256 KiB, so that the lengths of paths do not move the heap.
 """

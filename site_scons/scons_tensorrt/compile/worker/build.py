@@ -16,6 +16,8 @@ SETTINGS = {
 }
 # Flags with which TensorRT for RTX compiles only where there is a GPU, and what serves instead.
 NEED_A_GPU = {"REFIT": "REFIT_INDIVIDUAL", "REFIT_IDENTICAL": "REFIT_INDIVIDUAL", "STRIP_PLAN": None}
+# TensorRT streams an engine through a buffer of 64 MiB: a smaller one is smaller in memory whole.
+STREAM_FROM = 64 << 20  # bytes of the ONNX and its data, about the engine's
 BY_FLAG = ("fp16", "bf16", "int8", "fp8")
 
 
@@ -134,11 +136,12 @@ def _add_profile(builder, network, config, wanted):
         raise Refused("RecipeError", "TensorRT refused the optimization profile; the log says why")
 
 
-def build(trt, builder, network, config, logger, output):
-    """Compile to the file `output`; (sha256, size). Refused with the builder's reason."""
-    engine = EngineFile(output)
+def build(trt, builder, network, config, logger, job):
+    """Compile to the job's output; (sha256, size). Refused with the builder's reason."""
+    engine = EngineFile(job["output"])
+    streams = job.get("input_bytes", STREAM_FROM) >= STREAM_FROM
     try:
-        if hasattr(builder, "build_serialized_network_to_stream"):
+        if streams and hasattr(builder, "build_serialized_network_to_stream"):
             stream = make_stream(trt, engine)
             made = builder.build_serialized_network_to_stream(network, config, stream)
         else:

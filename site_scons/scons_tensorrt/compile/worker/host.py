@@ -2,7 +2,7 @@
 itself: an engine timed on another board is never sold as the wanted one's."""
 
 import ctypes
-import platform
+import os
 
 from scons_tensorrt.compile.worker import link
 from scons_tensorrt.compile.worker.failure import Refused
@@ -21,7 +21,8 @@ GPU_FIELDS = (
 
 def check_machine(hardware):
     """Refuse another operating system or machine, which no product can compile for."""
-    found = {"os": platform.system().lower(), "machine": platform.machine()}
+    here = os.uname()
+    found = {"os": here.sysname.lower(), "machine": here.machine}
     _compare(hardware, found, ("os", "machine"))
 
 

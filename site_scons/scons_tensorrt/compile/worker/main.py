@@ -3,10 +3,8 @@
 import ctypes
 import importlib
 import os
-import platform
 import resource
 import sys
-import traceback
 
 from scons_tensorrt.compile.worker import link, timing
 from scons_tensorrt.compile.worker.build import build, configure
@@ -31,6 +29,8 @@ def main(job):
         link.send("error", error_class=refused.error_class, message=str(refused))
         os._exit(1)
     except BaseException as error:
+        import traceback  # costly without its .pyc, and most compiles end well
+
         traceback.print_exc()
         message = "%s: %s" % (type(error).__name__, error)
         link.send("error", error_class="EngineBuildError", message=message)
@@ -40,7 +40,7 @@ def main(job):
         sha256=sha256,
         size=size,
         version=version,
-        python=platform.python_version(),
+        python=sys.version.split()[0],
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         not_reproducible_because=_why_not_reproducible(job),
     )
@@ -79,7 +79,7 @@ def make(trt, job):
     config = configure(trt, builder, network, job)
     if job["timing_cache"]:
         timing.use(config, job["timing_cache"])
-    made = build(trt, builder, network, config, logger, job["output"])
+    made = build(trt, builder, network, config, logger, job)
     if job["timing_cache"]:
         timing.keep(config, job["timing_cache"])
     del parser  # it owns weights that the network refers to
@@ -100,8 +100,8 @@ def load_plugins(trt, logger, job):
 
 
 def _load(job):
-    if job["package_folder"] not in sys.path:
-        sys.path.append(job["package_folder"])
+    sys.path.append(job["package_folder"])
+    sys.meta_path.append(LateSite)
     try:
         return importlib.import_module(job["product"])
     except (ImportError, OSError) as error:
@@ -109,3 +109,19 @@ def _load(job):
         raise Refused(
             "HardwareError", "%s cannot be imported by %s: %s" % (job["product"], sys.executable, error)
         ) from None
+
+
+class LateSite:
+    """The finder asked last. What is neither in the standard library nor beside TensorRT may stand
+    in a folder, or behind a finder, that only `site` knows: started not before something is."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            return None
+        import importlib.util
+        import site
+
+        sys.meta_path.remove(cls)
+        site.main()
+        return importlib.util.find_spec(name)

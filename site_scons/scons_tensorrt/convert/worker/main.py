@@ -1,5 +1,7 @@
 """One conversion, from the job to the `done` event; whatever goes wrong is an `error` event."""
 
+import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -14,6 +16,7 @@ def main(job):
     """Run a job: see `convert/step.py` for its fields. Ends the process."""
     link.claim_stdout()
     link.die_with_parent()
+    sys.meta_path.insert(0, _Sent(job["later"]))
     sys.path[:] = [path for path in sys.path if path]  # `-c` puts the current folder first
     try:
         facts = KINDS[job["kind"]](job)
@@ -42,10 +45,26 @@ def _missing(error):
     return "%s; %s" % (error, NEEDED % sys.executable)
 
 
+class _Sent:
+    """Imports the modules that came with the job."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in self.texts else None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        name = module.__name__
+        exec(compile(self.texts[name], "<%s>" % name, "exec"), module.__dict__)
+
+
 def _module(name):
-    """A module of this room; what is missing of what it imports shall be said by its own kind of
-    job alone, so all of them import late."""
-    return sys.modules["scons_tensorrt.convert.worker." + name]
+    """A module of this room: what it needs and is missing, is said by its own kind of job alone."""
+    return importlib.import_module("scons_tensorrt.convert.worker." + name)
 
 
 def _precision(job):
@@ -64,4 +83,16 @@ def _accuracy(job):
     )
 
 
-KINDS = {"precision": _precision, "quantize": _quantize, "accuracy": _accuracy}
+def _export(job):
+    options = dict(job["options"])
+    function = options.pop("function")
+    options.update((k, path) for k, path in job["files"].items() if not k.startswith("import "))
+    return _module("export").export(job["script"], function, job["target"], options)
+
+
+KINDS = {
+    "precision": _precision,
+    "quantize": _quantize,
+    "accuracy": _accuracy,
+    "export": _export,
+}

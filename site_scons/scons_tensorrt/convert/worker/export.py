@@ -1,0 +1,50 @@
+"""An ONNX by a Python function of the user's: `function(target, **options)`."""
+
+import importlib.util
+import json
+import os
+import sys
+import traceback
+
+from scons_tensorrt.compile.worker.failure import Refused
+
+
+def export(script, function, target, options):
+    """Call the function, which writes an ONNX to `target`, with one file of external data at most,
+    `target`.data beside it; the facts that it returns, a JSON object, or none.
+
+    Refused with EngineBuildError, naming script, line and exception.
+    """
+    folder, name = os.path.split(script)
+    sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, function):
+            raise Refused("RecipeError", "%s has no function `%s`" % (name, function))
+        facts = getattr(module, function)(target, **options)
+    except Refused:
+        raise
+    except BaseException as error:
+        raise _told(error, script, name) from None
+    if not os.path.isfile(target):
+        raise Refused("EngineBuildError", "%s: `%s` wrote no ONNX to its target" % (name, function))
+    facts = {} if facts is None else facts
+    try:
+        return {} if not isinstance(facts, dict) else json.loads(json.dumps(facts))
+    except (TypeError, ValueError) as error:
+        what = "%s: `%s` shall return what JSON can hold: %s" % (name, function, error)
+        raise Refused("EngineBuildError", what) from None
+
+
+def _told(error, script, name):
+    """One line of an exception in a user's function; the whole of it is in the log."""
+    traceback.print_exc()
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == script]
+    where = ", line %d" % lines[-1] if lines else ""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, ImportError):
+        text += "; install it for %s, or name another interpreter by TRT_ONNX_PYTHON" % sys.executable
+    return Refused("EngineBuildError", "%s%s: %s: %s" % (name, where, type(error).__name__, text))

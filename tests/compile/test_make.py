@@ -1,0 +1,35 @@
+"""Check, compile and publish, where the steps disagree."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from scons_tensorrt.compile import make as module
+from scons_tensorrt.compile.make import Workshop, make
+from scons_tensorrt.compile.wanted import Verdict
+from scons_tensorrt.integrity.publish import Publication
+from scons_tensorrt.integrity.receipt import Receipt
+from scons_tensorrt.integrity.state import StateFolder
+
+RECEIPT = Receipt("a.engine", "0" * 64, "1" * 64, 7, {}, {})
+
+
+@pytest.mark.parametrize("pending", [True, False])
+def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
+    tmp_path, monkeypatch, pending: bool
+) -> None:
+    """Its bytes went between two looks: said to be reused, the old engine would have stood."""
+    signature = SimpleNamespace(told={}, product="tensorrt_rtx")
+    wanted = SimpleNamespace(
+        told={},
+        engine=tmp_path / "engines" / "a.engine",
+        key=RECEIPT.key,
+        hardware=SimpleNamespace(told={}, signature=signature),
+        accuracy=None,
+    )
+    shop = Workshop(StateFolder(tmp_path / ".trt", tmp_path), None, None)
+    monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", receipt=RECEIPT))
+    monkeypatch.setattr(module, "_compile", lambda *_: (RECEIPT, 1.0))
+    monkeypatch.setattr(Publication, "pending", lambda *_: pending)
+    monkeypatch.setattr(Publication, "finish", lambda _: None)
+    assert make(wanted, shop).built is not pending
