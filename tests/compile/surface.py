@@ -48,12 +48,20 @@ class Surface:
         for name, members in self._api.items():
             if isinstance(members, list) and name not in ("init_libnvinfer_plugins",):
                 setattr(self, name, enum.Enum(name, members))
-        for name in ("IProgressMonitor", "IStreamWriter"):
+        for name in (
+            "IProgressMonitor",
+            "IStreamWriter",
+            "IInt8EntropyCalibrator2",
+            "IInt8MinMaxCalibrator",
+        ):
             if name in self._api:
                 setattr(self, name, type(name, (), {}))
         severities = "INTERNAL_ERROR ERROR WARNING INFO VERBOSE"
         self.ILogger = type("ILogger", (), {"Severity": enum.IntEnum("Severity", severities)})
         self.notes = []
+        self.kind, self.shape = "FLOAT", (-1, 8)
+        self.calibrate = lambda calibrator, profiles: None  # what a build does with a calibrator
+        self.fails = False
 
     def members(self, name):
         if name not in self._api:
@@ -72,28 +80,41 @@ class Surface:
 
 
 class Bench:
-    """What one builder makes: a network of a dynamic input `x` and one layer."""
+    """What one builder makes: a network of an input `x`, of the surface's `shape`, and one layer."""
 
-    def __init__(self, surface, kind="FLOAT"):
+    def __init__(self, surface, kind=None):
         self._surface = surface
-        self._kind = surface.DataType[kind]
+        self._kind = surface.DataType[kind or surface.kind]
 
     def does(self):
         return {
             "create_network": lambda flags=0: self.network(),
             "create_builder_config": self.config,
             "create_optimization_profile": self.profile,
-            "build_serialized_network": lambda network, config: b"ftrt" + bytes(96),
+            "build_serialized_network": self._plan,
             "build_serialized_network_to_stream": self._stream,
         }
 
+    def _plan(self, network, config):
+        self._calibrate(config)
+        return None if self._surface.fails else b"ftrt" + bytes(96)
+
+    def _calibrate(self, config):
+        if getattr(config, "int8_calibrator", None) is not None:
+            assert self._surface.BuilderFlag.INT8 in dict(self._surface.notes)["flags"]
+            self._surface.calibrate(config.int8_calibrator, dict(self._surface.notes)["profiles"])
+
     def _stream(self, network, config, writer):
+        self._calibrate(config)
+        if self._surface.fails:
+            return False
         writer.write(b"ftrt" + bytes(60))
         writer.write(bytes(36))
         return True
 
     def tensor(self):
-        has = {"dtype": self._kind, "shape": (-1, 8), "is_shape_tensor": False, "name": "x"}
+        shape = self._surface.shape
+        has = {"dtype": self._kind, "shape": shape, "is_shape_tensor": False, "name": "x"}
         return Strict(self._surface, "ITensor", **has)
 
     def network(self):
@@ -110,7 +131,7 @@ class Bench:
 
     def config(self):
         flags, pools, sms = {self._surface.BuilderFlag.TF32}, {}, {}
-        caches = []
+        caches, profiles = [], []
 
         def set_cache(cache, ignore_mismatch):
             assert ignore_mismatch is False
@@ -126,12 +147,13 @@ class Bench:
             "set_compute_capability": lambda sm, index: sms.__setitem__(index, sm) or True,
             "get_compute_capability": sms.__getitem__,
             "add_optimization_profile": lambda profile: 0,
+            "set_calibration_profile": lambda profile: profiles.append(profile) or True,
             "create_timing_cache": self.cache,
             "set_timing_cache": set_cache,
             "get_timing_cache": lambda: caches[-1],
         }
-        made = Strict(self._surface, "IBuilderConfig", does)
-        self._surface.notes.append(("flags", flags))
+        made = Strict(self._surface, "IBuilderConfig", does, int8_calibrator=None)
+        self._surface.notes += [("flags", flags), ("profiles", profiles)]
         return made
 
     def profile(self):
