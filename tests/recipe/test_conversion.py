@@ -170,6 +170,11 @@ BAD = [
         {"calibration": {"data": "c.npz", "by": "calibrator", "method": "percentile"}},
         "a calibrator has entropy and minmax",
     ),
+    (
+        {"calibration": {"data": "c.npz", "by": "calibrator", "percentile": 99.9}},
+        "calibration percentile=: a calibrator has none; leave it out, or by='qdq'",
+    ),
+    ({"calibration": {"data": "c.npz", "by": "calibrator", "ops": ["Conv"]}}, "calibration ops=: "),
     ({"accuracy": {"rtol": 0.1}}, "accuracy: no inputs="),
     ({"accuracy": {"inputs": "i.npz", "rtol": -1}}, "rtol=-1"),
     ({"accuracy": {"inputs": "i.npz", "atol": float("nan")}}, "atol=nan"),

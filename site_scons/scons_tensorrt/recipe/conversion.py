@@ -183,6 +183,9 @@ def parse_calibration(value: Any) -> Calibration | None:
     by = _one_of("calibration by", options.pop("by", "qdq"), WAYS)
     usual = "entropy" if by == "calibrator" else "percentile"
     method = _one_of("calibration method", options.pop("method", usual), METHODS)
+    for name in ("percentile", "per_channel", "ops"):
+        if by == "calibrator" and name in options:
+            raise RecipeError(f"calibration {name}=: a calibrator has none; leave it out, or by='qdq'")
     percentile = options.pop("percentile", 99.99)
     if not _is_number(percentile) or not 50 < percentile <= 100:
         raise RecipeError(f"calibration percentile={percentile!r}: write a number above 50, up to 100")
