@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from surface import VERSIONS, Surface
+from surface import CALIBRATION_TABLE as TABLE
+from surface import VERSIONS, Calibrates, Surface
 from test_surfaces import job
 
 from scons_tensorrt.compile.calibration import read_cache
@@ -23,7 +24,6 @@ WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
 SOURCE = Path(__file__).parents[1] / "identity" / "libcuda.c"
 COUNT, SHAPE = 3, [2, 8]
 DATA = [bytes([number + 1]) * 64 for number in range(COUNT)]
-TABLE = b"TRT-100300-EntropyCalibration2\nx: 3c010a14\n"
 
 
 @pytest.fixture(scope="session")
@@ -53,32 +53,6 @@ def samples(path, inputs=(("x", "float32", SHAPE),), data=tuple(DATA), count=Non
     return path
 
 
-class TensorRT:
-    """What a build does with a calibrator. seen: the bytes of each batch; told: (method, result)."""
-
-    def __init__(self, names=("x",), table=TABLE, sizes=(64,), stops_after=None):
-        self.names, self.table, self.sizes, self.stops_after = list(names), table, sizes, stops_after
-        self.seen, self.batch_size, self.known = [], None, None
-        self.kinds, self.shapes = [], []
-
-    def __call__(self, calibrator, profiles):
-        self.kinds.append(type(calibrator).__mro__[1].__name__)
-        self.shapes = [profile.get_shape("x") for profile in profiles]
-        self.batch_size = calibrator.get_batch_size()
-        self.known = calibrator.read_calibration_cache()
-        if self.known is not None:
-            return
-        while self.stops_after is None or len(self.seen) < self.stops_after:
-            pointers = calibrator.get_batch(self.names)
-            if pointers is None:
-                break
-            assert all(type(pointer) is int for pointer in pointers)
-            self.seen.append([ctypes.string_at(p, n) for p, n in zip(pointers, self.sizes)])
-        lent = bytearray(self.table)
-        calibrator.write_calibration_cache(memoryview(lent))
-        lent[:] = bytes(len(lent))  # the memory is TensorRT's
-
-
 def wanted(folder, method="entropy", known=None, **more):
     calibration = {
         "method": method,
@@ -93,7 +67,7 @@ def wanted(folder, method="entropy", known=None, **more):
 def run(version, folder, tensorrt=None, **more):
     """A whole compile; the TensorRT that played."""
     surface = Surface(version)
-    surface.calibrate = tensorrt or TensorRT()
+    surface.calibrate = tensorrt or Calibrates()
     main.make(surface, wanted(folder, **more))
     return surface.calibrate
 
@@ -155,7 +129,7 @@ def test_a_known_cache_reads_no_sample(version, tmp_path, told):
 
 def test_a_static_network_needs_no_calibration_profile(tmp_path):
     surface = Surface(WEAK[0])
-    surface.shape, surface.calibrate = (2, 8), TensorRT()
+    surface.shape, surface.calibrate = (2, 8), Calibrates()
     main.make(surface, {**wanted(tmp_path), "architectures": []})
     assert surface.calibrate.shapes == []
 
@@ -164,7 +138,7 @@ def test_several_inputs_come_in_the_order_that_tensorrt_asks(tmp_path):
     inputs = [("x", "float32", SHAPE), ("mask", "int64", [2, 1])]
     data = [b"".join(DATA[n : n + 1]) + bytes([n]) * 16 for n in range(COUNT)]
     path = samples(tmp_path / "s", inputs, data)
-    played = run(WEAK[0], tmp_path, TensorRT(["mask", "x"], sizes=(16, 64)), samples=path)
+    played = run(WEAK[0], tmp_path, Calibrates(["mask", "x"], sizes=(16, 64)), samples=path)
     assert played.seen == [[bytes([n]) * 16, DATA[n]] for n in range(COUNT)]
 
 
@@ -194,7 +168,7 @@ def test_a_cache_that_cannot_be_kept_is_told_and_no_fault_of_the_engines(tmp_pat
 
 def test_a_build_that_fails_later_has_its_calibration_still(tmp_path):
     surface = Surface(WEAK[0])
-    surface.calibrate, surface.fails = TensorRT(), True
+    surface.calibrate, surface.fails = Calibrates(), True
     with pytest.raises(Refused, match="the builder refused it: it gave no reason"):
         main.make(surface, wanted(tmp_path))
     assert read_cache(cache(tmp_path), "x") == TABLE
@@ -224,12 +198,12 @@ def test_a_driver_that_lacks_a_function(tmp_path, monkeypatch):
 
 
 def test_an_input_of_which_there_are_no_samples(tmp_path):
-    said = refusal(WEAK[0], tmp_path, TensorRT(["x", "y"]))
+    said = refusal(WEAK[0], tmp_path, Calibrates(["x", "y"]))
     assert said == "RecipeError: TensorRT wants samples of `y` too, and has none"
 
 
 def test_an_engine_that_was_calibrated_with_some_of_the_samples_is_none(tmp_path):
-    said = refusal(WEAK[0], tmp_path, TensorRT(stops_after=2))
+    said = refusal(WEAK[0], tmp_path, Calibrates(stops_after=2))
     assert said == "EngineBuildError: calibration: TensorRT took 2 of 3 samples"
     assert not cache(tmp_path).exists()
 
@@ -242,7 +216,7 @@ def test_an_engine_that_was_not_calibrated_at_all_is_none(tmp_path):
 
 
 def test_an_empty_cache_is_not_kept(tmp_path):
-    assert "TensorRT wrote an empty one" in refusal(WEAK[0], tmp_path, TensorRT(table=b""))
+    assert "TensorRT wrote an empty one" in refusal(WEAK[0], tmp_path, Calibrates(table=b""))
     assert not cache(tmp_path).exists()
 
 
