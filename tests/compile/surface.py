@@ -49,13 +49,10 @@ class Surface:
         self.__version__ = self.version
         for name, members in self._api.items():
             if isinstance(members, list) and name not in ("init_libnvinfer_plugins",):
-                setattr(self, name, enum.Enum(name, members))
-        for name in (
-            "IProgressMonitor",
-            "IStreamWriter",
-            "IInt8EntropyCalibrator2",
-            "IInt8MinMaxCalibrator",
-        ):
+                numbers = name == "NetworkDefinitionCreationFlag"  # bits are made of them
+                setattr(self, name, (enum.IntEnum if numbers else enum.Enum)(name, members))
+        called_back = "IProgressMonitor IStreamWriter IInt8EntropyCalibrator2 IInt8MinMaxCalibrator"
+        for name in called_back.split():
             if name in self._api:
                 setattr(self, name, type(name, (), {}))
         severities = "INTERNAL_ERROR ERROR WARNING INFO VERBOSE"
@@ -75,7 +72,7 @@ class Surface:
         return True
 
     def Builder(self, logger):
-        return Strict(self, "Builder", Bench(self).does())
+        return Strict(self, "Builder", Bench(self).does(), num_DLA_cores=2)
 
     def OnnxParser(self, network, logger):
         return Strict(self, "OnnxParser", {"parse_from_file": lambda model: True}, num_errors=0)
@@ -90,7 +87,9 @@ class Bench:
 
     def does(self):
         return {
-            "create_network": lambda flags=0: self.network(),
+            "create_network": lambda flags=0: (
+                self._surface.notes.append(("network", flags)) or self.network()
+            ),
             "create_builder_config": self.config,
             "create_optimization_profile": self.profile,
             "build_serialized_network": self._plan,
@@ -154,8 +153,12 @@ class Bench:
             "set_timing_cache": set_cache,
             "get_timing_cache": lambda: caches[-1],
         }
-        made = Strict(self._surface, "IBuilderConfig", does, int8_calibrator=None)
-        self._surface.notes += [("flags", flags), ("profiles", profiles)]
+        members = self._surface.members("IBuilderConfig")
+        has = {name: None for name, kind in members.items() if kind == "property"}
+        made = Strict(self._surface, "IBuilderConfig", does, **has)
+        self._surface.notes.append(("config", made))
+        self._surface.notes.append(("flags", flags))
+        self._surface.notes.append(("profiles", profiles))
         return made
 
     def profile(self):

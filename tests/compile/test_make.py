@@ -19,15 +19,16 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
     tmp_path, monkeypatch, pending: bool
 ) -> None:
     """Its bytes went between two looks: said to be reused, the old engine would have stood."""
-    signature = SimpleNamespace(product="tensorrt_rtx")
+    signature = SimpleNamespace(told={}, product="tensorrt_rtx")
     wanted = SimpleNamespace(
+        told={},
         engine=tmp_path / "engines" / "a.engine",
         key=RECEIPT.key,
-        hardware=SimpleNamespace(signature=signature),
+        hardware=SimpleNamespace(told={}, signature=signature),
         accuracy=None,
     )
     shop = Workshop(StateFolder(tmp_path / ".trt", tmp_path), None, None)
-    monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", RECEIPT))
+    monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", receipt=RECEIPT))
     monkeypatch.setattr(module, "_compile", lambda *_: (RECEIPT, 1.0))
     monkeypatch.setattr(Publication, "pending", lambda *_: pending)
     monkeypatch.setattr(Publication, "finish", lambda _: None)

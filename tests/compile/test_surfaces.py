@@ -151,3 +151,71 @@ def test_a_damaged_timing_cache_is_set_aside_and_told(version, tmp_path, told):
     assert (tmp_path / "x.cache.damaged").read_bytes() == b"garbage"
     assert path.read_bytes() == b""
     assert told == [f"timing cache {path} does not fit or is damaged; kept as {path}.damaged"]
+
+
+# The builder's own options.
+
+SETTINGS = {
+    "optimization_level": 5,
+    "max_aux_streams": 0,
+    "avg_timing_iterations": 8,
+    "profiling_verbosity": "detailed",
+    "hardware_compatibility": "ampere_plus",
+}
+
+
+def made_with(version, tmp_path, **recipe):
+    surface = Surface(version)
+    wanted = job(tmp_path)
+    wanted["recipe"].update(recipe)
+    main.make(surface, wanted)
+    return surface, dict(surface.notes)
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_settings_reach_the_configuration(version, tmp_path):
+    surface, notes = made_with(version, tmp_path, settings=SETTINGS)
+    config = notes["config"]
+    assert (config.builder_optimization_level, config.max_aux_streams) == (5, 0)
+    assert config.avg_timing_iterations == 8
+    assert config.profiling_verbosity is surface.ProfilingVerbosity.DETAILED
+    assert config.hardware_compatibility_level is surface.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+@pytest.mark.parametrize(
+    "settings",
+    [{"tiling_optimization_level": "fast"}, {"hardware_compatibility": "same_compute_capability"}],
+    ids=["tiling", "same compute capability"],
+)
+def test_a_setting_that_10_3_lacks_is_named_with_its_version(version, settings, tmp_path):
+    if version == "tensorrt-10.3.0":
+        with pytest.raises(Refused, match=r"tensorrt 10\.3\.0 has none"):
+            made_with(version, tmp_path, settings=settings)
+    else:
+        made_with(version, tmp_path, settings=settings)
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_a_dla_core_is_used_and_one_too_many_refused(version, tmp_path):
+    surface, notes = made_with(version, tmp_path, settings={"dla_core": 1})
+    assert notes["config"].DLA_core == 1
+    assert notes["config"].default_device_type is surface.DeviceType.DLA
+    with pytest.raises(Refused, match="dla_core=2: this hardware has 2"):
+        made_with(version, tmp_path, settings={"dla_core": 2})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_memory_pools_are_limited_in_bytes(version, tmp_path):
+    pools = {"tactic_dram": 1 << 30, "tactic_shared_memory": 1 << 20}
+    surface, notes = made_with(version, tmp_path, memory_pools=pools)
+    config = notes["config"]
+    assert config.get_memory_pool_limit(surface.MemoryPoolType.TACTIC_DRAM) == 1 << 30
+    assert config.get_memory_pool_limit(surface.MemoryPoolType.TACTIC_SHARED_MEMORY) == 1 << 20
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_strongly_typed_network_is_asked_for_where_there_is_another(version, tmp_path):
+    surface, notes = made_with(version, tmp_path, strongly_typed=True)
+    bit = 1 << int(surface.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if version in WEAK else 0
+    assert notes["network"] == bit

@@ -367,9 +367,10 @@ EXPORT = """
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 import numpy as np
+from helper import SEED
 
 def export(target, width, weights=None):
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(SEED)
     scale = float(open(weights).read()) if weights else 1.0
     w = numpy_helper.from_array((scale * random.standard_normal((4, width))).astype(np.float32), "w")
     graph = helper.make_graph(
@@ -386,10 +387,12 @@ def export(target, width, weights=None):
 def exported(tree: Tree) -> Tree:
     tree.path("models/net.py").write_text(EXPORT)
     tree.path("models/scale.txt").write_text("1.0")
+    tree.path("models/helper.py").write_text("SEED = 0\n")
     tree.write(
         """
         scale = {"weights": "models/scale.txt"}
-        net = env.OnnxExport("net", "models/net.py:export", {"width": 8}, scale)
+        helper = ["models/helper.py"]
+        net = env.OnnxExport("net", "models/net.py:export", {"width": 8}, scale, helper)
         env.Engine("net", net)
         env.Engine("net", net, precision="fp16")
         """
@@ -414,11 +417,14 @@ def test_an_export_is_a_target_and_its_facts_reach_the_receipts(exported: Tree) 
         ("script", "script changed: "),
         ("file", "file weights changed: "),
         ("option", "width changed: 8 → 16"),
+        ("import", "file import helper.py changed: "),
     ],
 )
 def test_what_an_export_is_made_of_is_followed(exported: Tree, change: str, reason: str) -> None:
     if change == "script":
-        exported.path("models/net.py").write_text(EXPORT.replace("default_rng(0)", "default_rng(1)"))
+        exported.path("models/net.py").write_text(EXPORT.replace("default_rng(SEED)", "default_rng(7)"))
+    elif change == "import":
+        exported.path("models/helper.py").write_text("SEED = 1\n")
     elif change == "file":
         exported.path("models/scale.txt").write_text("2.0")
     else:

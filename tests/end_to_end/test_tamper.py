@@ -57,6 +57,28 @@ def test_that_pair_alone_is_rebuilt(built: Tree, tamper, reason: str) -> None:
     assert built.scons("-q", "engines").status == 0
 
 
+def lose_receipt(tree: Tree) -> None:
+    for path in tree.path(".trt/receipts").rglob("a__*/*.json"):
+        path.unlink()
+
+
+def damage_receipt(tree: Tree) -> None:
+    for path in tree.path(".trt/receipts").rglob("a__*/*.json"):
+        path.write_bytes(path.read_bytes().replace(b"fp32", b"fp16"))
+
+
+@pytest.mark.parametrize("harm", [lose_receipt, damage_receipt])
+@pytest.mark.parametrize("verify", ["stat", "full"])
+def test_a_receipt_that_the_memo_knows_is_still_asked(built: Tree, harm, verify: str) -> None:
+    for _ in range(2):
+        assert built.scons().reused == ["a", "b"]
+    assert ".trt/receipts/" in built.path(".trt/digests.json").read_text()
+    harm(built)
+    run = built.scons("engines", f"VERIFY={verify}")
+    assert (run.built, run.reused) == (["a"], ["b"])
+    assert run.reason("a") == "no receipt says what it was made from"
+
+
 def test_tampering_is_an_event_with_its_reason(built: Tree) -> None:
     flip_last_bit(built.engine("a"))
     built.scons()

@@ -2,12 +2,15 @@
 
 import json
 import os
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.errors import ReceiptError
+from scons_tensorrt.integrity import receipt as module
+from scons_tensorrt.integrity.memo import FINE_TICK_NS, DigestMemo
 from scons_tensorrt.integrity.receipt import Receipt, ReceiptBook, make_key
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
@@ -239,6 +242,77 @@ def test_a_book_that_cannot_be_written_is_an_os_error(tmp_path):
     (tmp_path / "receipts").write_bytes(b"")
     with pytest.raises(OSError):
         ReceiptBook(tmp_path / "receipts").put(receipt())
+
+
+class Shelf:
+    """A book with one receipt, out of the racy window, that a saved memo knows."""
+
+    def __init__(self, top):
+        self.top = top
+        self.book = ReceiptBook(top / "receipts")
+        self.book.put(receipt())
+        self.path = self.book.path(receipt())
+        time.sleep(1.3 * FINE_TICK_NS / 1e9)
+        memo = self.memo()
+        assert self.vouches(memo)
+        memo.save()
+
+    def memo(self, full=False):
+        return DigestMemo(self.top / "digests.json", self.top, full)
+
+    def vouches(self, memo=None, key=None, sha256=SHA, size=7):
+        return self.book.vouches(NAME, key or receipt().key, sha256, size, memo or self.memo())
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path)
+
+
+def test_a_receipt_that_was_left_alone_is_not_read_again(shelf, monkeypatch):
+    monkeypatch.setattr(module, "_read", None)
+    assert shelf.vouches()
+    assert shelf.vouches(shelf.memo(full=True))
+
+
+def test_a_receipt_vouches_for_its_own_key_and_bytes_alone(shelf):
+    other = SHA[:16] + "f" * 48  # the same file
+    assert not shelf.vouches(sha256=other)
+    assert not shelf.vouches(size=8)
+    assert not shelf.vouches(key="0" * 64)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    "data",
+    [
+        damaged(sha256=SHA[:16] + "f" * 48),
+        damaged(size=8),
+        damaged(key="0" * 64),
+        damaged(ingredients={}),
+        receipt(filename="b" + NAME[1:]).dump(),
+        receipt({"option precision": "fp32"}).dump(),
+        b"",
+        None,
+    ],
+)
+def test_a_receipt_that_was_changed_since_vouches_for_nothing(shelf, data, full):
+    before = shelf.path.stat()
+    if data is None:
+        shelf.path.unlink()
+    else:
+        shelf.path.write_bytes(data)
+        os.utime(shelf.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not shelf.vouches(shelf.memo(full))
+
+
+@pytest.mark.parametrize("fact", [None, True, 7, "x", [], [SHA], {"sha256": SHA}])
+def test_a_damaged_memo_vouches_for_nothing(shelf, fact):
+    saved = json.loads((shelf.top / "digests.json").read_text())
+    for entry in saved["files"].values():
+        entry["facts"] = dict.fromkeys(entry["facts"], fact)
+    (shelf.top / "digests.json").write_text(json.dumps(saved))
+    assert not shelf.vouches()
 
 
 def test_a_receipt_that_is_there_and_cannot_be_read_is_not_none(book):

@@ -48,11 +48,12 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Outcome:
-    """built: False when it was reused; compile_s: seconds of the compile, None unless built."""
+    """built: False when it was reused; sha256: of the engine; compile_s: seconds of the compile,
+    None unless built."""
 
     built: bool
     verdict: Verdict
-    receipt: Receipt
+    sha256: str
     compile_s: float | None = None
 
 
@@ -70,31 +71,33 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
     with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
         verdict = judge(wanted, shop.state, shop.memo)
         publication = Publication(shop.state, wanted.engine, wanted.key)
-        there = verdict.current
-        if verdict.receipt and verdict.code == "unfinished" and publication.pending(verdict.receipt):
+        reused = verdict.sha256
+        if verdict.receipt and publication.pending(verdict.receipt):
             publication.finish()
-            there = True
-        if verdict.receipt and there:
+            reused = verdict.receipt.sha256
+        if reused:
             with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
-            return Outcome(False, verdict, _as_told(verdict.receipt, wanted, shop.state))
+            _tell(wanted, reused, shop.state)
+            return Outcome(False, verdict, reused)
         uuid = shop.gpu() if is_tensorrt(wanted) else None
         with contextlib.ExitStack() as stack:
             if uuid:
                 timeout = shop.lock_timeout_s
                 stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
             receipt, seconds = _compile(wanted, shop, publication)
-        return Outcome(True, verdict, receipt, seconds)
+        return Outcome(True, verdict, receipt.sha256, seconds)
 
 
-def _as_told(receipt: Receipt, wanted: Wanted, state: StateFolder) -> Receipt:
-    """The receipt of an engine that is reused, with what is told of it now."""
-    if all(receipt.details.get(name) == value for name, value in wanted.told.items()):
-        return receipt
-    receipt = replace(receipt, details={**receipt.details, **wanted.told})
-    with contextlib.suppress(OSError):  # what was told before stands
-        state.receipts.put(receipt)
-    return receipt
+def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
+    """Let the receipt of an engine that is reused tell what is told of it now."""
+    if not wanted.told:
+        return
+    with contextlib.suppress(OSError, EngineError):  # what was told before stands
+        for receipt in state.receipts.get(wanted.filename, wanted.key):
+            told = {**receipt.details, **wanted.told}
+            if receipt.sha256 == sha256 and told != receipt.details:
+                state.receipts.put(replace(receipt, details=told))
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:

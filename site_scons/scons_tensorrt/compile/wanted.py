@@ -61,11 +61,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Verdict:
-    """receipt: of the wanted key, if there is one; code: "current", "unfinished" (compiled,
-    publishing was cut off), or the reason code of a rebuild; reason: in words."""
+    """code: "current", "unfinished" (compiled, publishing was cut off), or the reason code of a
+    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one."""
 
     code: str
     reason: str
+    sha256: str | None = None
     receipt: Receipt | None = None
 
     @property
@@ -79,19 +80,35 @@ class Verdict:
 
 def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     """Whether the engine at its place is the wanted one, and if not, why."""
+    whole = _whole(wanted, state, memo)
+    if whole:
+        return Verdict("current", "", whole)
     receipts = state.receipts.get(wanted.filename, wanted.key)
     if not receipts:
         return _unknown(wanted, state)
     receipt = _of_these_bytes(wanted, receipts, memo) or receipts[0]
     fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt)
     if fault is None:
-        return Verdict("current", "", receipt)
+        return Verdict("current", "", receipt.sha256)
     from ..integrity.publish import Publication  # only what is at fault may be unfinished
 
     for each in receipts:
         if Publication(state, wanted.engine, wanted.key).pending(each):
-            return Verdict("unfinished", "its publishing was cut off", each)
-    return Verdict(*fault, receipt)
+            return Verdict("unfinished", "its publishing was cut off", receipt=each)
+    return Verdict(*fault)
+
+
+def _whole(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> str | None:
+    """The sha256 on which sidecar, receipt and engine agree, at a stat each; else None, and what
+    is wrong takes a closer look."""
+    try:
+        stated = read_sidecar(wanted.engine)
+        size = os.stat(wanted.engine).st_size
+        if not state.receipts.vouches(wanted.filename, wanted.key, stated, size, memo):
+            return None
+        return stated if memo.sha256(wanted.engine) == stated else None
+    except (SidecarError, OSError):
+        return None
 
 
 def _of_these_bytes(wanted: Wanted, receipts: list[Receipt], memo: DigestMemo) -> Receipt | None:

@@ -122,16 +122,14 @@ def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verd
         return Verdict("changed", "; ".join(changes))
     there = _digest(wanted.target, memo)
     if there is None:
-        return Verdict("missing", f"{name} is missing", receipts[0])
+        return Verdict("missing", f"{name} is missing")
     receipt = next((r for r in receipts if r.sha256 == there), None)
     if receipt is None:
-        return Verdict("tampered", f"the bytes of {name} are not those that were made", receipts[0])
+        return Verdict("tampered", f"the bytes of {name} are not those that were made")
     stated = receipt.details.get("data_sha256")
     if stated is not None and _digest(wanted.data, memo) != stated:
-        return Verdict(
-            "tampered", f"the bytes of {wanted.data.name} are not those that were made", receipt
-        )
-    return Verdict("current", "", receipt)
+        return Verdict("tampered", f"the bytes of {wanted.data.name} are not those that were made")
+    return Verdict("current", "", there, receipt)
 
 
 def _digest(path: Path, memo: DigestMemo) -> str | None:

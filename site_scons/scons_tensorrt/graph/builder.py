@@ -72,12 +72,11 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         if declared.source_missing():
             session.report.failed(declared, error)
         return True
-    if settings.writes():
-        if current:
-            if isinstance(declared, Declared):
-                session.tidy(declared)
-        else:
-            _make_folder(declared, session)
+    if current:
+        if isinstance(declared, Declared):
+            session.tidy(declared)
+    elif settings.writes():
+        _make_folder(declared, session)
     return not current
 
 

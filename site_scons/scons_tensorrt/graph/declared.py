@@ -18,6 +18,7 @@ from ..identity.hardware import Hardware
 from ..recipe.backends import refusals
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import input_name, value_fields
+from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
 
@@ -83,14 +84,12 @@ class Declared:
     @property
     def sha256(self) -> str | None:
         """Of the engine's bytes, as far as they were judged or made."""
-        if self.made:
-            return self.made
-        receipt = self._verdict.receipt if self._verdict and self._verdict.current else None
-        return receipt.sha256 if receipt else None
+        return self.made or (self._verdict.sha256 if self._verdict else None)
 
     def state(self) -> int:
         """SCons's state of the pair: of the node that it went further with."""
-        return max(int(node.get_state()) for node in self.pair)
+        engine, sidecar = self.pair
+        return max(int(engine.get_state()), int(sidecar.get_state()))
 
     def consider(self) -> None:
         """This run asks for the engine: its hardware is named before anything else is said."""
@@ -118,12 +117,14 @@ class Declared:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
-        self.check()
+        summary = self.check()
         onnx = real_path(self.onnx)
         digest = self._session.digest
-        summary = self._session.summary_of(onnx, self.source)
-        recipe = replace(self.recipe, plugins=tuple(real_path(node) for node in self.plugins))
-        recipe = recipe.on(self.hardware.signature.product)
+        if summary is None or self.onnx is not self.original:
+            summary = self._session.summary_of(onnx, self.source)
+        recipe = self.recipe.on(self.hardware.signature.product)
+        if self.plugins:
+            recipe = replace(recipe, plugins=tuple(real_path(node) for node in self.plugins))
         ingredients = dict(self.fields)
         ingredients[input_name("onnx")] = digest(onnx, self.source)
         external = {}
@@ -173,19 +174,20 @@ class Declared:
             self.hardware is not None and strongly_typed(self.hardware.signature)
         )
 
-    def check(self) -> None:
-        """Raise RecipeError with all that is wrong with the recipe for this model and hardware."""
+    def check(self) -> OnnxSummary | None:
+        """The summary of what the user named, None while it is not there. Raises RecipeError with all
+        that is wrong with the recipe for this model and hardware."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
-        original = real_path(self.original)
-        label = label_of(self._session, self.original)
-        if original.exists():
-            summary = self._session.summary_of(original, label)
+        path, summary = real_path(self.original), None
+        if path.exists():
+            summary = self._session.summary_of(path, label_of(self._session, self.original))
             found += problems(recipe.profiles, summary.inputs)
             found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
         if found:
-            raise RecipeError(f"{label}: {'; '.join(found)}")
+            raise RecipeError(f"{label_of(self._session, self.original)}: {'; '.join(found)}")
+        return summary
 
     def faulty(self) -> bool:
         """Whether `check` already tells that the engine cannot be made; a source that a builder
@@ -228,9 +230,9 @@ class Declared:
             "name": self.name,
             "engine": self.label,
             "source": self.source,
-            "onnx": os.path.relpath(self.onnx.get_abspath(), self._session.top),
-            "plugins": [os.path.relpath(n.get_abspath(), self._session.top) for n in self.plugins],
-            "samples": self.samples and os.path.relpath(self.samples.path, self._session.top),
+            "onnx": self._session.from_top(self.onnx.get_abspath()),
+            "plugins": [self._session.from_top(n.get_abspath()) for n in self.plugins],
+            "samples": self.samples and self._session.from_top(str(self.samples.path)),
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,

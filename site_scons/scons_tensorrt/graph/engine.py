@@ -13,7 +13,7 @@ from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware
 from ..recipe.conversion import CONVERTED, next_step
-from ..recipe.options import Recipe, name_options, parse
+from ..recipe.options import Recipe, name_options
 from . import settings
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared, data_node
@@ -40,7 +40,7 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     try:
         options = name_options(positional, options)
         plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
-        recipe = parse(name, options, [Path(node.name) for node in plugins])
+        recipe = session.recipe(name, options, plugins)
         onnx = _one_source(env, source)
     except RecipeError as error:
         raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
@@ -48,22 +48,23 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
         _check_folder(session, chosen.engine_dir)
         session.checked.add(chosen.engine_dir)
     hardware, problem = _hardware(session, chosen)
-    path = _path(chosen, recipe, hardware)
-    fault = _fault_of_place(session, path)
+    folder, filename = _place(chosen, recipe, hardware)
+    fault = _fault_of_place(session, folder, filename)
     if fault:
         hardware, problem = None, fault
-        path = _path(chosen, recipe, None)
-    declared = Declared(session, str(name), recipe, hardware, problem, path)
+        folder, filename = _place(chosen, recipe, None)
+    path = os.path.join(folder, filename)
+    declared = Declared(session, str(name), recipe, hardware, problem, Path(path))
     declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
     declared.original = onnx
-    _refuse_second(session, declared)
+    _refuse_second(session, declared, folder, filename)
     if hardware is not None:
         try:
             _convert(env, session, declared)
         except RecipeError as error:
             raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
     onnx = declared.onnx
-    pair = env.TRT_Engine(env.fs.File(str(path)), onnx)
+    pair = env.TRT_Engine(env.fs.File(path), onnx)
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
@@ -80,20 +81,23 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     return pair
 
 
-def OnnxExport(env: Any, name: Any, script: Any, options: Any = None, files: Any = None) -> Any:
+def OnnxExport(
+    env: Any, name: Any, script: Any, options: Any = None, files: Any = None, imports: Any = None
+) -> Any:
     """Declare an ONNX that a Python function writes; returns its node, a source for `env.Engine`.
 
     script: `script.py:function`; it is called as `function(target, **options, **files)` in
     TRT_ONNX_PYTHON, and what it returns, a JSON object, is told in the receipts. options: what
-    JSON can hold; files: paths or nodes by argument, which become dependencies. What else the
-    script reads or imports is not known to the graph. Raises UserError.
+    JSON can hold; files: paths or nodes by argument, which become dependencies; imports: what the
+    script imports of your own, dependencies too. What else it reads is not known to the graph.
+    Raises UserError.
     """
     from . import steps
 
     session = session_of(env)
     session.settle(env)
     try:
-        return steps.declare_export(env, session, name, script, options, files)
+        return steps.declare_export(env, session, name, script, options, files, imports)
     except EngineError as error:
         raise SCons.Errors.UserError(f"OnnxExport {name!r}: {error}") from None
 
@@ -130,12 +134,12 @@ def _one_source(env: Any, source: Any) -> Any:
     return file_node(env, sources[0], "source")
 
 
-def _fault_of_place(session: Session, path: Path) -> EngineError | None:
+def _fault_of_place(session: Session, folder: str, filename: str) -> EngineError | None:
     """Why SCons cannot even have a node at an engine's place."""
-    folders = session.folders_in(str(path.parent))
-    for name in (path.name, path.name + SIDECAR_SUFFIX):
+    folders = session.folders_in(folder)
+    for name in (filename, filename + SIDECAR_SUFFIX):
         if name in folders:
-            where = session.state.relative(path.with_name(name))
+            where = session.state.relative(os.path.join(folder, name))
             return PublishError(f"{where} is a folder where the engine shall be; remove it")
     return None
 
@@ -161,18 +165,19 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
         return None, error
 
 
-def _path(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> Path:
-    folder = Path(chosen.engine_dir)
+def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> tuple[str, str]:
+    """The folder and filename of an engine."""
     if hardware is None:
-        return folder / f"{recipe.model}__unknown_{recipe.precision}{SUFFIX}"
+        return chosen.engine_dir, f"{recipe.model}__unknown_{recipe.precision}{SUFFIX}"
+    folder = chosen.engine_dir
     if hardware.name:
-        folder = folder / hardware.name
+        folder = os.path.join(folder, hardware.name)
     name = hardware.signature.filename(recipe.model, recipe.precision, recipe.ampere_plus)
-    return folder / name.build()
+    return folder, name.build()
 
 
-def _refuse_second(session: Session, declared: Declared) -> None:
-    other = session.places.setdefault(declared.path, declared)
+def _refuse_second(session: Session, declared: Declared, folder: str, filename: str) -> None:
+    other = session.places.setdefault((folder, filename), declared)
     if other is not declared:
         raise SCons.Errors.UserError(
             f"Engine {declared.name!r} is declared twice for the same hardware and precision (of "
@@ -183,8 +188,7 @@ def _refuse_second(session: Session, declared: Declared) -> None:
 def _depend(env: Any, session: Session, pair: Any, declared: Declared) -> None:
     """Values are compared by position, so they are sorted; one each, so that a reason names it."""
     values = [session.value(env, f"{name}={text}") for name, text in sorted(declared.fields.items())]
-    guard = session.value(env, INTEGRITY)
-    guard.Decider(tampered)
+    guard = session.value(env, INTEGRITY, tampered)
     for node in pair:
         node.add_dependency([*values, *declared.plugins, guard])
 

@@ -52,17 +52,25 @@ class Report:
                 self.console.line(f"engines: {option} of {engine.name} has no effect: {why}")
 
     def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
-        engine.made = outcome.receipt.sha256
+        engine.made = outcome.sha256
         if outcome.built:
             self._say_built(engine, outcome.verdict, seconds, outcome.compile_s)
         else:
             self.reused(engine, seconds)
 
     def reused(self, engine: Declared, seconds: float) -> None:
+        self.console.line(self._reused(engine, seconds))
+
+    def all_reused(self, engines: list[Declared]) -> None:
+        """Those that SCons left alone, in one write."""
+        if engines:
+            self.console.line("\n".join(self._reused(each, each.judged_s) for each in engines))
+
+    def _reused(self, engine: Declared, seconds: float) -> str:
         self._count(engine, "reused")
-        words = "WOULD REUSE" if self._dry else "REUSED"
-        self.console.line(f"{words} {engine.label} ({seconds:.2f} s)")
         self._event("engine.cache.hit", engine, "reused", "current")
+        words = "WOULD REUSE" if self._dry else "REUSED"
+        return f"{words} {engine.label} ({seconds:.2f} s)"
 
     def would_build(self, engine: Declared, reason: str) -> None:
         self._count(engine, "would build")

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from ..integrity.atomic import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary, read_onnx
+from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
 from .declared import Declared, real_path
@@ -61,11 +63,12 @@ class Session:
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
         self.engines: list[Declared] = []
-        self.places: dict[Path, Declared] = {}
+        self.places: dict[tuple[str, str], Declared] = {}
         self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
         self._values: dict[str, Any] = {}
+        self._recipes: dict[str, Recipe] = {}
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
@@ -112,10 +115,12 @@ class Session:
 
     # What engines ask for.
 
-    def value(self, env: Any, text: str) -> Any:
+    def value(self, env: Any, text: str, decider: Any = None) -> Any:
         """The Value node of a text, which thousands of engines may share."""
         if text not in self._values:
-            self._values[text] = env.Value(text)
+            self._values[text] = node = env.Value(text)
+            if decider:
+                node.Decider(decider)
         return self._values[text]
 
     def hardware(self, chosen: settings.Settings) -> Hardware:
@@ -160,6 +165,26 @@ class Session:
                 found = frozenset()
             self._folders[folder] = found
         return self._folders[folder]
+
+    def recipe(self, name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:
+        """The recipe of an engine's options, which thousands of engines may share. Raises
+        RecipeError."""
+        plain = not plugins and "calibration" not in options and "accuracy" not in options
+        key = repr(options) if plain else ""
+        known = self._recipes.get(key) if plain else None
+        if known is None:
+            known = parse(name, options, [Path(node.name) for node in plugins])
+            if plain:
+                self._recipes[key] = known
+        elif known.model != name:
+            check_name(name)
+            known = replace(known, model=name)
+        return known
+
+    def from_top(self, path: str) -> str:
+        """A path relative to the top, wherever it lies."""
+        near = self.state.relative(path)
+        return os.path.relpath(path, self.top) if os.path.isabs(near) else near
 
     def interpreter(self, python: str) -> Interpreter:
         """The interpreter of TRT_PYTHON. Raises HardwareError."""
@@ -277,13 +302,14 @@ class Session:
     def tidy(self, engine: Declared) -> None:
         """Remove what a killed compile of an engine that is current left behind."""
         if self._leftovers is None:
-            places = {e.path.parent for e in self.engines} | {self.state.root / "partial"}
             names: list[str] = []
-            for place in places:
+            for place in {folder for folder, _ in self.places} | {str(self.state.root / "partial")}:
                 with contextlib.suppress(OSError):
                     names += os.listdir(place)
             self._leftovers = [n for n in names if not n.endswith((SUFFIX, SIDECAR_SUFFIX))]
-        if self._leftovers and any(self.state.slot(engine.path) in n for n in self._leftovers):
+        if not self._leftovers or not settings.writes():
+            return
+        if any(self.state.slot(engine.path) in n for n in self._leftovers):
             from ..compile.make import tidy
 
             tidy(engine.wanted(), self.state, self.memo)
@@ -299,13 +325,10 @@ class Session:
             return
         self._say_blocked()
         considered = [e for e in self.engines if e.considered]
-        for engine in considered:
-            state = engine.state()
-            if engine.reported:
-                continue
-            if state == SCons.Node.up_to_date:
-                self.report.reused(engine, engine.judged_s)
-            elif state == SCons.Node.failed and engine.problem:
+        rest = [(e, e.state()) for e in considered if not e.reported]
+        self.report.all_reused([e for e, state in rest if state == SCons.Node.up_to_date])
+        for engine, state in rest:
+            if state == SCons.Node.failed and engine.problem:
                 self.report.failed(engine, engine.problem)
         if considered or ALIAS in map(str, SCons.Script.BUILD_TARGETS):
             self.report.summary()
@@ -354,7 +377,7 @@ class Session:
 
     def _save_declared(self) -> None:
         data = {"schema": 1, "engines": [engine.to_json() for engine in self.engines]}
-        text = (json.dumps(data, sort_keys=True) + "\n").encode("utf-8")
+        text = (json.dumps(data) + "\n").encode("utf-8")
         try:
             if self.state.declared.read_bytes() == text:
                 return

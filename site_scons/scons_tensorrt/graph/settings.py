@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,21 @@ def read(env: Any, top: Path) -> Settings:
     def chosen(argument: str) -> str:
         return str(SCons.Script.ARGUMENTS.get(argument) or _value(env, f"TRT_{argument}"))
 
-    return Settings(
+    return _settings(
         chosen("HARDWARE"),
         chosen("BACKEND"),
         str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
-        _program(_value(env, "TRT_PYTHON"), top),
-        below(chosen("ENGINE_DIR"), top),
+        _value(env, "TRT_PYTHON"),
+        chosen("ENGINE_DIR"),
+        top,
     )
+
+
+@lru_cache  # for thousands of engines they are the same
+def _settings(
+    hardware: str, backend: str, jetpack: str, python: str, engine_dir: str, top: Path
+) -> Settings:
+    return Settings(hardware, backend, jetpack, _program(python, top), below(engine_dir, top))
 
 
 def _value(env: Any, name: str) -> str:
@@ -85,6 +94,7 @@ def _value(env: Any, name: str) -> str:
     return str(env.subst(f"${name}"))
 
 
+@lru_cache
 def below(path: str, top: Path) -> str:
     """A path as SCons reads it: absolute, or below the top with or without a leading `#`."""
     return os.path.abspath(os.path.join(top, path[1:].lstrip("/") if path[:1] == "#" else path))

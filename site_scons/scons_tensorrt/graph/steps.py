@@ -30,13 +30,18 @@ def declare_step(env: Any, session: Session, owner: Declared, step: Step, sample
     return _declare(env, Derived(session, owner, path, step.kind, step.options, onnx, samples), session)
 
 
-def declare_export(env: Any, session: Session, name: str, script: Any, options: Any, files: Any) -> Any:
+def declare_export(
+    env: Any, session: Session, name: str, script: Any, options: Any, files: Any, imports: Any
+) -> Any:
     """The node of the ONNX that a user's function writes. Raises RecipeError or UserError."""
     found = READER.fullmatch(script) if isinstance(script, str) else None
     if not found:
         raise RecipeError(f"{script!r}: write 'script.py:function'")
     check_model_name(name)
     files = {key: file_node(env, value, f"file {key}") for key, value in (files or {}).items()}
+    for each in as_list(imports):
+        node = file_node(env, each, "import")
+        files[f"import {node.name}"] = node
     try:
         given = json.loads(json.dumps(options or {}, sort_keys=True))
     except (TypeError, ValueError) as error:

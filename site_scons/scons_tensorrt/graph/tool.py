@@ -15,6 +15,8 @@ from .engine import Engine, OnnxExport
 from .nodes import ALIAS
 from .session import session_of
 
+YOUNG_OBJECTS = 10_000  # a megabyte or so, before the garbage collector walks them
+
 
 def generate(env: Any) -> None:
     """Give `env` the method Engine, its builder and its variables; raises UserError."""
@@ -29,11 +31,18 @@ def generate(env: Any) -> None:
     if not session.helped:
         session.helped = True
         SCons.Script.Help(settings.HELP)
-        # What is imported by now lives as long as the run: the garbage collector need not walk
-        # it again and again, which is a tenth of a null build's time.
-        gc.freeze()
+        _collect_seldom()
         _own_record()
     env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
+
+
+def _collect_seldom() -> None:
+    """The garbage collector is a tenth of a null build's time, and finds next to nothing: what is
+    imported by now, and the graph that is read next, live as long as the run."""
+    gc.freeze()
+    young, *older = gc.get_threshold()
+    if 0 < young < YOUNG_OBJECTS:
+        gc.set_threshold(YOUNG_OBJECTS, *older)
 
 
 def _own_record() -> None:

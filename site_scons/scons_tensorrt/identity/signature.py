@@ -63,16 +63,16 @@ class HardwareSignature:
     cuda: str | None = None
     recorded: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    @property
+    @cached_property
     def sm(self) -> int:
         """Compute capability without its dot: 87 for "8.7", 120 for "12.0"."""
         return int(self.compute_capability.rstrip("+").replace(".", ""))
 
-    @property
+    @cached_property
     def plus(self) -> bool:
         return self.compute_capability.endswith("+")
 
-    @property
+    @cached_property
     def platform(self) -> str:
         """`jp6.2` on Jetson, `cu13.0` elsewhere. Raises HardwareError when neither is known."""
         version = self.jetpack or self.cuda
@@ -80,7 +80,7 @@ class HardwareSignature:
             raise HardwareError("neither JetPack nor CUDA is known; name JETPACK= or give `cuda`")
         return ("jp" if self.jetpack else "cu") + _major_minor(version)
 
-    @property
+    @cached_property
     def runtime(self) -> str:
         """`trt10.3` or `rtx1.7`."""
         return PRODUCTS[self.product] + _major_minor(self.runtime_version)

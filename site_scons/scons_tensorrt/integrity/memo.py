@@ -54,7 +54,9 @@ class DigestMemo:
 
     def sha256(self, path: str | os.PathLike[str]) -> str:
         """Hex sha256 of a file, from the memo where its stat is unchanged. Raises OSError."""
-        name = self._name(path)
+        return self._sha256(path, self._name(path))
+
+    def _sha256(self, path: str | os.PathLike[str], name: str) -> str:
         stamp = _stamp(os.stat(path))
         entry = self._entries.get(name)
         if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
@@ -78,8 +80,9 @@ class DigestMemo:
 
         The fact must be JSON.
         """
-        self.sha256(path)
-        entry = self._entries.get(self._name(path))
+        file = self._name(path)
+        self._sha256(path, file)
+        entry = self._entries.get(file)
         if entry and name in entry["facts"]:
             return entry["facts"][name]
         if compute is None:
@@ -129,7 +132,7 @@ class DigestMemo:
 
     def _name(self, path: str | os.PathLike[str]) -> str:
         name = os.fspath(path)
-        if not name.startswith("/") or "/." in name:
+        if not name.startswith("/") or "/./" in name or "/../" in name:
             name = os.path.abspath(name)
         return name[len(self._top) :] if name.startswith(self._top) else name
 

@@ -22,13 +22,16 @@ from typing import Any
 from ..errors import ReceiptError
 from ..identity.filename import SUFFIX
 from .atomic import write_atomic
+from .memo import DigestMemo
 
 SCHEMA = 1
+_FACT = "receipt 1"  # another number when a receipt is read otherwise
+_COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
 
 
 def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     """The key of an engine: hex sha256 of its filename and all its ingredients."""
-    text = json.dumps([filename, sorted(ingredients.items())], separators=(",", ":"))
+    text = _COMPACT([filename, sorted(ingredients.items())])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -87,8 +90,26 @@ class ReceiptBook:
         self._folder = folder
 
     def path(self, receipt: Receipt) -> Path:
-        name = f"{receipt.key}.{receipt.sha256[:16]}.json"
-        return Path(self._of(receipt.filename), name)
+        return Path(self._path(receipt.filename, receipt.key, receipt.sha256))
+
+    def vouches(self, filename: str, key: str, sha256: str, size: int, memo: DigestMemo) -> bool:
+        """Whether a receipt says that this key gave an engine of this sha256 and size.
+
+        Asked of every engine in every run: what a receipt says, the memo tells while the
+        receipt is unchanged.
+        """
+        path = self._path(filename, key, sha256)
+
+        def told() -> list[Any] | None:
+            receipt = _read(path)
+            if receipt is None or (receipt.filename, receipt.key) != (filename, key):
+                return None
+            return [receipt.sha256, receipt.size]
+
+        try:
+            return bool(memo.fact(path, _FACT, told) == [sha256, size])
+        except OSError:
+            return False
 
     def get(self, filename: str, key: str) -> list[Receipt]:
         """The readable receipts of this key, the newest first: more than one where the same
@@ -106,6 +127,9 @@ class ReceiptBook:
     def put(self, receipt: Receipt) -> None:
         """Write a receipt durably: the commit point of a compile. Raises OSError."""
         write_atomic(self.path(receipt), receipt.dump())
+
+    def _path(self, filename: str, key: str, sha256: str) -> str:
+        return f"{self._of(filename)}/{key}.{sha256[:16]}.json"
 
     def _of(self, filename: str) -> str:
         return f"{self._folder}/{filename.removesuffix(SUFFIX)}"

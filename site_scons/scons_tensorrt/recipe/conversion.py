@@ -154,10 +154,8 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
     if calibration and not quantizes:
         found.append(f"calibration has no effect with precision={precision!r}; write 'int8'")
     if calibration and calibration.by == "calibrator":
-        if strong:
-            found.append("calibration by='calibrator': a strongly typed runtime has none; by='qdq'")
-        elif precision == "fp8":
-            found.append("calibration by='calibrator': TensorRT has none for fp8; by='qdq'")
+        why = "a strongly typed runtime has none" if strong else "this version cannot drive one yet"
+        found.append(f"calibration by='calibrator': {why}; write by='qdq', which every runtime takes")
     if precision == "fp8" and calibration and calibration.method == "entropy":
         found.append("calibration method='entropy' is for int8's even steps; 'percentile' or 'minmax'")
     if summary is None or not quantizes:

@@ -206,6 +206,14 @@ def name_options(positional: Sequence[Any], options: Mapping[str, Any]) -> dict[
     return {**named, **options}
 
 
+def check_name(model: Any) -> None:
+    """Raise RecipeError unless `model` can name an engine."""
+    try:
+        check_model_name(model)
+    except EngineFilenameError as error:
+        raise RecipeError(str(error)) from None
+
+
 def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) -> Recipe:
     """The recipe of `env.Engine(model, source, **options)`.
 
@@ -213,10 +221,7 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
     """
     check_known(options)
     chosen = {**DEFAULTS, **options}
-    try:
-        check_model_name(model)
-    except EngineFilenameError as error:
-        raise RecipeError(str(error)) from None
+    check_name(model)
     names = [path.name for path in plugins]
     if len(set(names)) != len(names):
         raise RecipeError(f"plugins={names}: two libraries of one name; rename one")

@@ -90,7 +90,7 @@ def _samples(job):
 def _export(job):
     options = dict(job["options"])
     function = options.pop("function")
-    options.update(job["files"])
+    options.update((k, path) for k, path in job["files"].items() if not k.startswith("import "))
     return _module("export").export(job["script"], function, job["target"], options)
 
 
