@@ -280,7 +280,8 @@ def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> lis
     wanted, source = dict(found["ingredients"]), str(found.get("source"))
     onnx = state.top / str(found.get("onnx", source))
     wanted.update({k: v for k, v in receipt.ingredients.items() if k.startswith("input ")})
-    for name, path in _input_files(receipt, onnx):
+    samples = state.top / str(found.get("samples"))
+    for name, path in _input_files(receipt, onnx, samples):
         wanted[name] = sha256_file(path) if path.is_file() else "missing"
     return differences(receipt.ingredients, wanted, source)
 
@@ -336,13 +337,19 @@ def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> Wanted:
     places = [n.removeprefix(data) for n in receipt.ingredients if n.startswith(data)]
     external = {place: onnx.parent / place for place in places}
     kind = Hardware(hardware.get("name"), signature, "its receipt")
-    return Wanted(engine, recipe, kind, receipt.ingredients, onnx, str(found["source"]), external)
+    samples = state.top / str(found["samples"]) if found.get("samples") else None
+    return Wanted(
+        *(engine, recipe, kind, receipt.ingredients, onnx, str(found["source"]), external),
+        samples=samples,
+    )
 
 
-def _input_files(receipt: Receipt, onnx: Path) -> Iterator[tuple[str, Path]]:
-    """The ONNX and its external data; where plugins lie is not recorded."""
+def _input_files(receipt: Receipt, onnx: Path, samples: Path) -> Iterator[tuple[str, Path]]:
+    """The ONNX, its external data and a calibrator's samples; plugins are not looked at."""
     for name in receipt.ingredients:
         if name == input_name("onnx"):
             yield name, onnx
         elif name.startswith(input_name("data") + " "):
             yield name, onnx.parent / name.removeprefix(input_name("data") + " ")
+        elif name.startswith(input_name("samples") + " "):
+            yield name, samples

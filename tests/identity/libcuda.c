@@ -1,6 +1,7 @@
 /* Plays libcuda for the tests of the probe. Environment: CUDA_VISIBLE_DEVICES as CUDA has it (one
    number, or empty); PLAY_GPUS: how many (1); PLAY_INIT: what cuInit returns (0), or "crash", or
-   "hang"; PLAY_LOG: a file that gets a line for each cuInit. -DOLD: a driver before CUDA 11.4. */
+   "hang"; PLAY_LOG: a file that gets a line for each cuInit; PLAY_MEMORY: bytes of memory that can be
+   had (no limit), which the host's plays. -DOLD: a driver before CUDA 11.4. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,10 @@ int cuDeviceGetName(char *name, int length, int device) {
     return 0;
 }
 int cuGetErrorString(int status, const char **text) {
-    *text = status == 100 ? "no CUDA-capable device is detected" : "unknown error";
+    *text = status == 100   ? "no CUDA-capable device is detected"
+            : status == 2   ? "out of memory"
+            : status == 201 ? "invalid device context"
+                            : "unknown error";
     return status == 12345;
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
@@ -44,6 +48,39 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     }
     return 1;
 }
+
+static __thread int current;
+static int retained, allocations;
+static size_t allocated;
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = &retained;
+    retained++;
+    return device == number("CUDA_VISIBLE_DEVICES", 0) ? 0 : 101;
+}
+int cuCtxSetCurrent(void *context) { current = context == &retained; return current ? 0 : 201; }
+int cuCtxSynchronize(void) { return current ? 0 : 201; }
+int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes) {
+    if (!current) return 201;
+    if (getenv("PLAY_MEMORY") && allocated + bytes > (size_t)number("PLAY_MEMORY", 0)) return 2;
+    allocated += bytes;
+    allocations++;
+    *pointer = (unsigned long long)malloc(bytes);
+    return 0;
+}
+int cuMemcpyHtoD_v2(unsigned long long pointer, const void *from, size_t bytes) {
+    if (!current) return 201;
+    memcpy((void *)pointer, from, bytes);
+    return 0;
+}
+int cuMemFree_v2(unsigned long long pointer) {
+    if (!current) return 201;
+    free((void *)pointer);
+    allocations--;
+    return 0;
+}
+int play_allocations(void) { return allocations; }
+
 #ifdef OLD
 int cuDeviceTotalMem(size_t *bytes, int device) { *bytes = 1; return 0; }
 #else

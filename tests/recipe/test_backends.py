@@ -25,6 +25,7 @@ def signature(product="tensorrt_rtx", version="1.7.1.116", **more):
 RTX = signature()
 SERVER = signature("tensorrt", "10.13.3.9", integrated=False)
 ORIN = signature("tensorrt", "10.3.0.30", integrated=True)
+NATIVE = {"data": "c.npz", "by": "calibrator"}
 
 EVERY = {  # an option, another value of it, and the field of the key that names it
     "precision": ("tf32", "precision"),
@@ -98,6 +99,11 @@ REFUSED = [
     (ORIN, {"dla_core": 0}, "a DLA computes fp16 and int8, not fp32"),
     (SERVER, {"dla_core": 0, "precision": "fp16"}, "only a Jetson has a DLA"),
     (ORIN, {"memory_pools": {"dla_managed_sram": "1M"}}, "write dla_core= too"),
+    (
+        ORIN,
+        {"dla_core": 0, "precision": "int8", "calibration": {**NATIVE, "method": "minmax"}},
+        "a DLA takes calibration method='entropy' only",
+    ),
 ]
 
 
@@ -112,6 +118,7 @@ TAKEN = [
     (SERVER, {"flags": ["STRIP_PLAN", "REFIT_INDIVIDUAL"]}),
     (SERVER, {"hardware_compatibility": "same_compute_capability"}),
     (ORIN, {"dla_core": 1, "precision": "int8", "memory_pools": {"dla_managed_sram": "1M"}}),
+    (ORIN, {"dla_core": 0, "precision": "int8", "calibration": NATIVE}),
 ]
 
 
@@ -148,6 +155,20 @@ def test_a_recipe_of_a_receipt_is_the_one_that_was_written():
     again = Recipe.from_json("a", recipe.to_json(), ())
     assert again.to_json() == recipe.to_json()
     assert again.key_fields() == recipe.key_fields()
+
+
+def test_a_calibrator_is_in_the_key_and_in_the_receipt_by_its_method():
+    recipe = parse("a", {"precision": "int8", "calibration": NATIVE})
+    assert value_fields(recipe, ORIN)["option calibrator"] == "entropy"
+    again = Recipe.from_json("a", recipe.to_json(), ())
+    assert again.calibrator == "entropy"
+    assert again.key_fields() == recipe.key_fields()
+
+
+def test_a_calibration_by_qdq_nodes_reaches_the_key_by_the_onnx_alone():
+    recipe = parse("a", {"precision": "int8", "calibration": "c.npz"})
+    assert recipe.calibrator is None
+    assert value_fields(recipe, ORIN) == value_fields(parse("a", {"precision": "int8"}), ORIN)
 
 
 def test_an_engine_for_ampere_and_later_says_so_in_its_name():

@@ -118,7 +118,6 @@ FAULTS = [
     ("fp16", Conversion(keep_nodes=("n",)), False, FP32, "write strongly_typed=True too"),
     ("fp32", Conversion(keep_io=False), True, FP32, "keep_io=False has no effect"),
     ("int8", NATIVE, True, FP32, "a strongly typed runtime has none; write by='qdq'"),
-    ("int8", NATIVE, False, FP32, "this version cannot drive one yet; write by='qdq'"),
 ]
 
 
@@ -169,6 +168,11 @@ BAD = [
         {"calibration": {"data": "c.npz", "by": "calibrator", "method": "percentile"}},
         "a calibrator has entropy and minmax",
     ),
+    (
+        {"calibration": {"data": "c.npz", "by": "calibrator", "percentile": 99.9}},
+        "calibration percentile=: a calibrator has none; leave it out, or by='qdq'",
+    ),
+    ({"calibration": {"data": "c.npz", "by": "calibrator", "ops": ["Conv"]}}, "calibration ops=: "),
     ({"accuracy": {"rtol": 0.1}}, "accuracy: no inputs="),
     ({"accuracy": {"inputs": "i.npz", "rtol": -1}}, "rtol=-1"),
     ({"accuracy": {"inputs": "i.npz", "atol": float("nan")}}, "atol=nan"),

@@ -17,6 +17,7 @@ from ..identity.runtime import Runtime
 from ..integrity.atomic import new_file, unlink_link
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name
+from .calibration import cache_of, read_cache
 from .wanted import Wanted
 
 
@@ -30,7 +31,8 @@ def make_job(
 ) -> dict[str, Any]:
     """The worker's spec: JSON, every path absolute.
 
-    model: the linked model, see `linked_model`; partial: where the engine is written to.
+    model: the linked model, see `linked_model`; partial: where the engine is written to. Raises
+    CalibrationCacheError.
     """
     signature = wanted.hardware.signature
     return {
@@ -41,6 +43,7 @@ def make_job(
         "library_path": environment.get("LD_LIBRARY_PATH"),
         "environment": _gpu_choice(environment) if is_tensorrt(wanted) else {},
         "timing_cache": _timing_cache(wanted, state),
+        "calibration": _calibration(wanted, state, model),
         "input_bytes": sum(path.stat().st_size for path in (wanted.onnx, *wanted.external.values())),
         "folder": str(model.parent),
         "onnx": model.name,
@@ -66,6 +69,20 @@ def _timing_cache(wanted: Wanted, state: StateFolder) -> str | None:
     return str(state.root / "timing" / f"{name}.cache")
 
 
+def _calibration(wanted: Wanted, state: StateFolder, model: Path) -> dict[str, Any] | None:
+    """known: the bytes of the cache, vouched for, as hex; None where the worker shall calibrate."""
+    if wanted.samples is None:
+        return None
+    cache = cache_of(wanted, state)
+    known = read_cache(cache, state.relative(cache))
+    return {
+        "method": wanted.recipe.calibrator,
+        "samples": str(_samples_beside(model)),
+        "cache": str(cache),
+        "known": None if known is None else known.hex(),
+    }
+
+
 def is_tensorrt(wanted: Wanted) -> bool:
     """Whether the product that times kernels on a GPU makes it; the other compiles on a CPU."""
     return wanted.hardware.signature.product == "tensorrt"
@@ -87,10 +104,14 @@ def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Map
             unlink_link(folder)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            name = "model.onnx"
-            while name in {PurePosixPath(location).parts[0] for location in wanted.external}:
-                name = f"_{name}"
-            held = {input_name("onnx"): _link(stack, folder / name, wanted.onnx)}
+            taken = {PurePosixPath(location).parts[0] for location in wanted.external}
+            model = folder / "model.onnx"
+            while taken & {model.name, _samples_beside(model).name}:
+                model = folder / f"_{model.name}"
+            held = {input_name("onnx"): _link(stack, model, wanted.onnx)}
+            if wanted.samples:
+                name = input_name("samples", wanted.samples.name)
+                held[name] = _link(stack, _samples_beside(model), wanted.samples)
             for location, path in wanted.external.items():
                 link = folder / location
                 if not os.path.lexists(link):  # else two spellings of one location
@@ -98,7 +119,11 @@ def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Map
         except OSError as error:
             where = state.relative(error.filename or state.root)
             raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
-        yield folder / name, held
+        yield model, held
+
+
+def _samples_beside(model: Path) -> Path:
+    return model.with_name(f"{model.name}.samples")
 
 
 def fresh_log(log: Path) -> None:

@@ -115,6 +115,7 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     log = shop.state.log(wanted.engine)
     partial = publication.open()
     started = time.time()
+    heard: dict[str, Any] = {}
     try:
         fresh_log(log)
         with linked_model(wanted, shop.state) as (model, held):
@@ -127,7 +128,7 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
                 job,
                 log,
                 shop.stopping,
-                lambda event: _hear(wanted, shop, event),
+                lambda event: _hear(wanted, shop, event, heard),
                 wanted.recipe.timeout_s,
             )
             check_inputs(wanted, shop.memo, held, before)
@@ -142,15 +143,18 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
     except BaseException:
         publication.abandon()
         raise
-    receipt = _receipt(wanted, shop, made, started, log)
+    receipt = _receipt(wanted, shop, made, started, log, heard)
     publication.commit(receipt, shop.state.receipts)
     publication.finish()
     return receipt, made.duration_s
 
 
-def _hear(wanted: Wanted, shop: Workshop, event: Mapping[str, Any]) -> None:
+def _hear(wanted: Wanted, shop: Workshop, event: Mapping[str, Any], heard: dict[str, Any]) -> None:
+    """heard: gets what the receipt shall tell."""
     if event.get("event") == "note":
         shop.say(f"engines: {event.get('text')}")
+    elif event.get("event") == "calibration":
+        heard["calibration"] = {name: event.get(name) for name in ("cache", "sha256", "samples")}
     else:
         shop.progress(wanted, event)
 
@@ -165,7 +169,14 @@ def _elsewhere(wanted: Wanted, error: EngineError, state: StateFolder) -> Signat
     )
 
 
-def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log: Path) -> Receipt:
+def _receipt(
+    wanted: Wanted,
+    shop: Workshop,
+    made: Compiled,
+    started: float,
+    log: Path,
+    heard: Mapping[str, Any],
+) -> Receipt:
     signature = wanted.hardware.signature
     inputs = [
         {
@@ -192,4 +203,5 @@ def _receipt(wanted: Wanted, shop: Workshop, made: Compiled, started: float, log
         "not_reproducible_because": made.not_reproducible_because,
     }
     details.update(wanted.told)
+    details.update(heard)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

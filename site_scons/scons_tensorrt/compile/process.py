@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,12 @@ COMPILER = Program(
     argument="1",
 )
 
+# Sent only to a worker that calibrates: each module is compiled from its text at every start.
+CALIBRATING = replace(
+    COMPILER,
+    modules=(*COMPILER.modules[:-1], f"{ROOM}.device", f"{ROOM}.calibrate", COMPILER.modules[-1]),
+)
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -96,7 +102,8 @@ def run_worker(
     Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
     """
     environment = {**ENVIRONMENT, **job.get("environment", {})}
-    last, seconds = run_program(COMPILER, python, job, log, stopping, environment, progress, timeout_s)
+    program = CALIBRATING if job.get("calibration") else COMPILER
+    last, seconds = run_program(program, python, job, log, stopping, environment, progress, timeout_s)
     return _compiled(last, seconds)
 
 

@@ -29,7 +29,8 @@ from ..recipe.options import Recipe
 class Wanted:
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
     onnx, external: the files themselves; source: what people call the ONNX; told: more for the
-    receipt, which decides nothing: how far it is from its original, how the ONNX was made."""
+    receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
+    of a calibrator, see convert/worker/batches.py."""
 
     engine: Path
     recipe: Recipe
@@ -39,6 +40,7 @@ class Wanted:
     source: str
     external: Mapping[str, Path]
     told: Mapping[str, Any] = field(default_factory=dict)
+    samples: Path | None = None
 
     @property
     def filename(self) -> str:
@@ -53,6 +55,8 @@ class Wanted:
         files = {"input onnx": self.onnx}
         files.update({f"input data {name}": path for name, path in self.external.items()})
         files.update({f"input plugin {path.name}": path for path in self.recipe.plugins})
+        if self.samples:
+            files[f"input samples {self.samples.name}"] = self.samples
         return files
 
 

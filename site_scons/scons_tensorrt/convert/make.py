@@ -35,7 +35,8 @@ CONVERTER = Program(
     options=("-B",),
     argument="2",
     later=tuple(
-        f"{ROOM}.{name}" for name in "walks tensors samples precision quantize accuracy export".split()
+        f"{ROOM}.{name}"
+        for name in "walks tensors samples batches precision quantize accuracy export".split()
     ),
 )
 

@@ -22,7 +22,13 @@ from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
 
 # Of each kind of step: bump one when the same ingredients would now give other bytes.
-VERSIONS: Mapping[str, str] = {"precision": "1", "quantize": "1", "accuracy": "1", "export": "1"}
+VERSIONS: Mapping[str, str] = {
+    "precision": "1",
+    "quantize": "1",
+    "accuracy": "1",
+    "export": "1",
+    "samples": "1",
+}
 DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
 
 

@@ -54,6 +54,7 @@ class Declared:
         self.original: Any = None  # what the user named
         self.onnx: Any = None  # what is compiled: the same, or what is made of it
         self.gate: Derived | None = None
+        self.samples: Derived | None = None  # for a calibrator
         self.plugins: list[Any] = []
         self.considered = self.reported = self.kept = False
         self.made: str | None = None  # sha256 of what this run made or adopted
@@ -140,8 +141,13 @@ class Declared:
             external[location] = path
         for path in recipe.plugins:
             ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
+        samples = None
+        if self.samples:
+            samples = real_path(self.samples.target)
+            ingredients[input_name("samples", samples.name)] = digest(samples, self.samples.label)
         return Wanted(
-            self.path, recipe, self.hardware, ingredients, onnx, self.source, external, self._told()
+            *(self.path, recipe, self.hardware, ingredients, onnx, self.source, external),
+            *(self._told(), samples),
         )
 
     def _told(self) -> dict[str, Any]:
@@ -158,8 +164,9 @@ class Declared:
         return {**told, "accuracy": {"onnx": figures, "engine": "not run: no GPU was asked"}}
 
     def _made_of(self) -> list[Any]:
-        """The ONNX that is compiled, and the one it was made of."""
-        return [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
+        """The ONNX that is compiled, the one it was made of, and a calibrator's samples."""
+        nodes = [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
+        return [*nodes, self.samples.target] if self.samples else nodes
 
     @cached_property
     def strongly_typed(self) -> bool:
@@ -226,6 +233,7 @@ class Declared:
             "source": self.source,
             "onnx": self._session.from_top(self.onnx.get_abspath()),
             "plugins": [self._session.from_top(n.get_abspath()) for n in self.plugins],
+            "samples": self.samples and self._session.from_top(str(self.samples.path)),
             "hardware": self.hardware and self.hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,

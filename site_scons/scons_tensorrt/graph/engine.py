@@ -71,9 +71,9 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     data = data_nodes(onnx, session.known_data(onnx.get_abspath()))
     for node in (onnx, *plugins, *data):
         sign(node)
-    if declared.gate:
-        for node in pair:
-            node.add_dependency([declared.gate.target])
+    more = [each.target for each in (declared.gate, declared.samples) if each]
+    for node in pair:
+        node.add_dependency(more)
     _depend(env, session, pair, declared)
     _protect(env, pair, declared)
     session.engines.append(declared)
@@ -117,6 +117,9 @@ def _convert(env: Any, session: Session, declared: Declared) -> None:
         if step.kind == "quantize" and calibration:
             samples = steps.sample_nodes(env, session, calibration.samples, "calibration")
         declared.onnx = steps.declare_step(env, session, declared, step, samples)
+    elif calibration and recipe.calibrator and not declared.strongly_typed:
+        samples = steps.sample_nodes(env, session, calibration.samples, "calibration")
+        declared.samples = steps.declare_samples(env, session, declared, samples)
     gate = recipe.accuracy
     if gate is not None and (step is not None or gate.reference is not None):
         reference = file_node(env, gate.reference, "reference") if gate.reference else original

@@ -54,6 +54,13 @@ def declare_export(
     return _declare(env, Derived(session, None, path, "export", given, {}, None, node, files), session)
 
 
+def declare_samples(env: Any, session: Session, owner: Declared, samples: SampleNodes) -> Derived:
+    """The node of the samples as a calibrator takes them, for the owner's ONNX."""
+    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.samples"
+    derived = Derived(session, owner, path, "samples", {}, {"onnx": owner.onnx}, samples)
+    return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
+
+
 def declare_gate(
     env: Any, session: Session, owner: Declared, reference: Any, converted: Any, samples: Any
 ) -> Derived:

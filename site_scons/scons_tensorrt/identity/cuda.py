@@ -44,7 +44,8 @@ class CudaError(Exception):
     """The driver could not be asked; the text says what it answered."""
 
 
-def _load():
+def load():
+    """The driver's library. Raises CudaError."""
     cause = None
     for name in NAMES:
         try:
@@ -54,7 +55,8 @@ def _load():
     raise CudaError("libcuda cannot be loaded (%s)" % cause)
 
 
-def _call(cuda, name, *arguments):
+def call(cuda, name, *arguments):
+    """Call a function of the driver. Raises CudaError for what it answers but success."""
     try:
         function = getattr(cuda, name)
     except AttributeError:
@@ -80,12 +82,12 @@ def devices():
     compute_capability ("8.7"); uuid (hex); driver_cuda ("12.6", the newest CUDA that the driver
     runs). Raises CudaError.
     """
-    cuda = _load()
-    _call(cuda, "cuInit", 0)
+    cuda = load()
+    call(cuda, "cuInit", 0)
     version = ctypes.c_int()
-    _call(cuda, "cuDriverGetVersion", ctypes.byref(version))
+    call(cuda, "cuDriverGetVersion", ctypes.byref(version))
     count = ctypes.c_int()
-    _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    call(cuda, "cuDeviceGetCount", ctypes.byref(count))
     if count.value == 0:
         raise CudaError("the driver sees no GPU; is CUDA_VISIBLE_DEVICES empty?")
     driver = "%d.%d" % (version.value // 1000, version.value % 1000 // 10)
@@ -94,15 +96,15 @@ def devices():
 
 def _device(cuda, index):
     device = ctypes.c_int()
-    _call(cuda, "cuDeviceGet", ctypes.byref(device), index)
+    call(cuda, "cuDeviceGet", ctypes.byref(device), index)
     name = ctypes.create_string_buffer(256)
-    _call(cuda, "cuDeviceGetName", name, len(name), device)
+    call(cuda, "cuDeviceGetName", name, len(name), device)
     total = ctypes.c_size_t()
-    _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(total), device)
+    call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(total), device)
     found = {}
     for field, number in ATTRIBUTES.items():
         value = ctypes.c_int()
-        _call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
+        call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
         found[field] = value.value
     major, minor = found.pop("compute_capability_major"), found.pop("compute_capability_minor")
     found["compute_capability"] = "%d.%d" % (major, minor)
@@ -117,7 +119,7 @@ def _uuid(cuda, device):
     """_v2 tells MIG instances apart and is missing from drivers before CUDA 11.4."""
     uuid = (ctypes.c_ubyte * 16)()
     name = "cuDeviceGetUuid_v2" if hasattr(cuda, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
-    _call(cuda, name, uuid, device)
+    call(cuda, name, uuid, device)
     return bytes(uuid).hex()
 
 

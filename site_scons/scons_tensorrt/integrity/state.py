@@ -7,6 +7,7 @@ digests.json   the digest memo
 events.jsonl   what happened, one JSON object a line
 declared.json  what the last run declared; declared/ where several trees share the folder
 onnx/          ONNX files made for engines, and the figures of accuracy gates
+calibration/   what TensorRT 10's calibrators found, each with a sidecar
 interpreters/  what foreign interpreters answered
 """
 
@@ -57,6 +58,10 @@ class StateFolder:
     def onnx(self) -> Path:
         """Where intermediate ONNX files are; in a state folder outside, each tree has its own."""
         return self.root / "onnx" if self.inside else self.root / "onnx" / hash_of(self.top)
+
+    @property
+    def calibration(self) -> Path:
+        return self.root / "calibration"
 
     def slot(self, engine: Path) -> str:
         """A short name for one engine's place.

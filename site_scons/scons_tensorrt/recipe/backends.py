@@ -71,6 +71,8 @@ def refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]:
     if "dla_core" in settings:
         if recipe.precision not in ("fp16", "int8"):
             found.append(f"dla_core: a DLA computes fp16 and int8, not {recipe.precision}")
+        if recipe.calibrator == "minmax":
+            found.append("dla_core: a DLA takes calibration method='entropy' only")
         if signature.integrated is False:
             found.append("dla_core: only a Jetson has a DLA; leave it out for this GPU")
     if "hardware_compatibility" in settings and signature.integrated:

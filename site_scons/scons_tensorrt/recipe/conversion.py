@@ -153,8 +153,8 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
         found += [f"{name} has no effect with precision={precision!r} here; {serves}" for name in given]
     if calibration and not quantizes:
         found.append(f"calibration has no effect with precision={precision!r}; write 'int8'")
-    if calibration and calibration.by == "calibrator":
-        why = "a strongly typed runtime has none" if strong else "this version cannot drive one yet"
+    if calibration and calibration.by == "calibrator" and strong:
+        why = "a strongly typed runtime has none"
         found.append(f"calibration by='calibrator': {why}; write by='qdq', which every runtime takes")
     if precision == "fp8" and calibration and calibration.method == "entropy":
         found.append("calibration method='entropy' is for int8's even steps; 'percentile' or 'minmax'")
@@ -181,6 +181,9 @@ def parse_calibration(value: Any) -> Calibration | None:
     by = _one_of("calibration by", options.pop("by", "qdq"), WAYS)
     usual = "entropy" if by == "calibrator" else "percentile"
     method = _one_of("calibration method", options.pop("method", usual), METHODS)
+    for name in ("percentile", "per_channel", "ops"):
+        if by == "calibrator" and name in options:
+            raise RecipeError(f"calibration {name}=: a calibrator has none; leave it out, or by='qdq'")
     percentile = options.pop("percentile", 99.99)
     if not _is_number(percentile) or not 50 < percentile <= 100:
         raise RecipeError(f"calibration percentile={percentile!r}: write a number above 50, up to 100")

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import EngineFilenameError, RecipeError
 from ..identity.filename import PRECISIONS, check_model_name
 from .backends import without_effect
-from .conversion import Conversion, Gate, flag, parse_conversion, parse_gate
+from .conversion import Calibration, Conversion, Gate, Samples, flag, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
 
 DEFAULTS: Mapping[str, Any] = {
@@ -99,6 +99,12 @@ class Recipe:
         """Whether the engine is for every architecture from Ampere on, as its filename then says."""
         return self.settings.get("hardware_compatibility") == "ampere_plus"
 
+    @property
+    def calibrator(self) -> str | None:
+        """The method of TensorRT 10's own calibrator, where that gives int8 its ranges."""
+        calibration = self.conversion.calibration
+        return calibration.method if calibration and calibration.by == "calibrator" else None
+
     def key_fields(self) -> dict[str, str]:
         """The options that are not at their default, as text; plugins count by their bytes."""
         fields = {"precision": self.precision}
@@ -106,6 +112,8 @@ class Recipe:
         fields.update({f"memory_pools {n}": str(size) for n, size in self.memory_pools.items()})
         if self.strongly_typed:
             fields["strongly_typed"] = "True"
+        if self.calibrator:
+            fields["calibrator"] = self.calibrator
         if self.workspace_mb != DEFAULTS["workspace_mb"]:
             fields["workspace_mb"] = str(self.workspace_mb)
         if self.flags:
@@ -124,6 +132,7 @@ class Recipe:
             "memory_pools": dict(self.memory_pools),
             "settings": dict(self.settings),
             "strongly_typed": self.strongly_typed,
+            "calibrator": self.calibrator,
         }
         return {
             "precision": self.precision,
@@ -141,6 +150,8 @@ class Recipe:
         profiles: list[Profile] = [
             {name: _bounds(bounds) for name, bounds in profile.items()} for profile in data["profiles"]
         ]
+        method = data.get("calibrator")
+        native = Calibration(Samples(None), method, by="calibrator") if method else None
         return cls(
             model,
             data["precision"],
@@ -151,6 +162,7 @@ class Recipe:
             memory_pools=dict(data.get("memory_pools", {})),
             settings=dict(data.get("settings", {})),
             strongly_typed=bool(data.get("strongly_typed", False)),
+            conversion=Conversion(calibration=native),
         )
 
     def on(self, product: str) -> Recipe:

@@ -12,6 +12,7 @@ import re
 import sys
 
 KEEP = """Builder BuilderFlag ComputeCapability DataType IBuilderConfig IHostMemory ILayer ILogger
+IInt8EntropyCalibrator2 IInt8MinMaxCalibrator
 INetworkDefinition IOptimizationProfile IProgressMonitor IStreamWriter ITensor ITimingCache LayerType
 MemoryPoolType NetworkDefinitionCreationFlag OnnxParser ParserError init_libnvinfer_plugins DeviceType
 HardwareCompatibilityLevel ProfilingVerbosity TilingOptimizationLevel""".split()

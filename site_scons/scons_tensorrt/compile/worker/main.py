@@ -1,5 +1,6 @@
 """One compile, from the job to the `done` event; whatever goes wrong is an `error` event."""
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -75,15 +76,25 @@ def make(trt, job):
         raise Refused("SignatureError", "%s cannot build here: %s" % (trt.__name__, reason)) from None
     strong = job["recipe"].get("strongly_typed", False)
     network, parser = parse(trt, builder, logger, job["onnx"], strong)
-    check_precision(trt, network, job["recipe"]["precision"], strong)
+    calibrated = bool(job.get("calibration"))
+    check_precision(trt, network, job["recipe"]["precision"], strong, calibrated)
     config = configure(trt, builder, network, job)
     if job["timing_cache"]:
         timing.use(config, job["timing_cache"])
-    made = build(trt, builder, network, config, logger, job)
+    with _calibrating(trt, builder, network, config, job):
+        made = build(trt, builder, network, config, logger, job)
     if job["timing_cache"]:
         timing.keep(config, job["timing_cache"])
     del parser  # it owns weights that the network refers to
     return made
+
+
+def _calibrating(trt, builder, network, config, job):
+    if not job.get("calibration"):
+        return contextlib.nullcontext()
+    from scons_tensorrt.compile.worker import calibrate  # sent with a job that calibrates
+
+    return calibrate.attached(trt, builder, network, config, job["calibration"])
 
 
 def load_plugins(trt, logger, job):

@@ -47,17 +47,20 @@ def strongly_typed(trt, asked=False):
     return bool(asked) or not hasattr(trt.BuilderFlag, "FP16")
 
 
-def check_precision(trt, network, precision, strong=False):
+def check_precision(trt, network, precision, strong=False, calibrated=False):
     """Refuse a network whose types are not what the filename would promise.
 
     On a strongly typed runtime an fp16 engine needs an fp16 ONNX; on a weakly typed one the
-    builder flag makes it, but int8 and fp8 need Q/DQ nodes on both.
+    builder flag makes it, but int8 and fp8 need Q/DQ nodes on both; calibrated: unless TensorRT's
+    calibrator gives the ranges, of which it takes none where there are Q/DQ nodes.
     """
     if precision == "mixed":
         return
     types = _types(network)
     wanted = MUST.get(precision)
-    by_flag = precision in ("fp16", "bf16") and not strongly_typed(trt, strong)
+    if calibrated and "INT8" in types:
+        raise Refused("RecipeError", "it has Q/DQ nodes already; leave out calibration")
+    by_flag = calibrated or (precision in ("fp16", "bf16") and not strongly_typed(trt, strong))
     if wanted and wanted not in types and not by_flag:
         raise Refused(
             "RecipeError",

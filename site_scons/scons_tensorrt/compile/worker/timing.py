@@ -17,7 +17,7 @@ def use(config, path):
     """Give the configuration the cache at `path`, or an empty one. What is wrong with the cache
     is told, and never the engine's fault."""
     try:
-        with _locked(path):
+        with locked(path):
             data = _read(path)
             cache = _create(config, data) if data else None
             if cache is not None and config.set_timing_cache(cache, False):
@@ -36,7 +36,7 @@ def keep(config, path):
         return
     temporary = "%s.%d.tmp" % (path, os.getpid())
     try:
-        with _locked(path):
+        with locked(path):
             data = _read(path)
             other = _create(config, data) if data else None
             if data and (other is None or not cache.combine(other, False)):
@@ -53,7 +53,8 @@ def keep(config, path):
 
 
 @contextlib.contextmanager
-def _locked(path):
+def locked(path):
+    """Alone with the file at `path`, among those who ask."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

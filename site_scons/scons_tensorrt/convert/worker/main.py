@@ -83,6 +83,10 @@ def _accuracy(job):
     )
 
 
+def _samples(job):
+    return _module("batches").write(job["onnx"]["onnx"], job["target"], job["samples"])
+
+
 def _export(job):
     options = dict(job["options"])
     function = options.pop("function")
@@ -95,4 +99,5 @@ KINDS = {
     "quantize": _quantize,
     "accuracy": _accuracy,
     "export": _export,
+    "samples": _samples,
 }
