@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,10 +32,14 @@ class Console:
 
     def line(self, text: str, failure: bool = False) -> None:
         """Print one line whole; under `-s` only failures, to standard error."""
+        self.lines([text], failure)
+
+    def lines(self, texts: Iterable[str], failure: bool = False) -> None:
+        """The same for several, in one write."""
         if self._silent or (self._quiet and not failure):
             return
         with self._lock:
-            say(text, sys.stderr if self._quiet else sys.stdout)
+            say(*texts, stream=sys.stderr if self._quiet else sys.stdout)
 
     def event(self, name: str, **fields: Any) -> None:
         """Keep an event for `flush`."""
@@ -64,13 +69,14 @@ class Console:
             out.write("".join(lines).encode("utf-8"))
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line whole, whatever the terminal's encoding; a reader that has gone (`| head`) is
+def say(*texts: str, stream: TextIO | None = None) -> None:
+    """Print lines whole, whatever the terminal's encoding; a reader that has gone (`| head`) is
     no reason to fail."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     try:
-        stream.write(one_line(text).encode(encoding, "replace").decode(encoding) + "\n")
+        lines = "".join([one_line(text) + "\n" for text in texts])
+        stream.write(lines.encode(encoding, "replace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -64,7 +64,7 @@ class Report:
     def all_reused(self, engines: list[Declared]) -> None:
         """Those that SCons left alone, in one write."""
         if engines:
-            self.console.line("\n".join(self._reused(each, each.judged_s) for each in engines))
+            self.console.lines([self._reused(each, each.judged_s) for each in engines])
 
     def _reused(self, engine: Declared, seconds: float) -> str:
         self._count(engine, "reused")
