@@ -1,6 +1,5 @@
 """What must be made of an ONNX before its compile, and what cannot be."""
 
-import dataclasses
 
 import pytest
 
@@ -73,7 +72,7 @@ def test_rtx_and_tensorrt_from_11_on_compile_the_onnxs_own_types(product, versio
         (QDQ, "int8", True),
         (FP32, "int8", False),
         (FP32, "fp32", True),  # nothing is to be made of it
-        (OnnxSummary((dataclasses.replace(X, dtype=FLOAT16),), {}), "fp16", True),  # no weights
+        (OnnxSummary((X._replace(dtype=FLOAT16),), {}), "fp16", True),  # no weights
         (OnnxSummary((X,), {}), "fp16", False),
         (OnnxSummary((X,), {}, {7: 5}), "fp16", False),  # whole numbers alone say nothing
     ],

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
         for receipt in state.receipts.get(wanted.filename, wanted.key):
             told = {**receipt.details, **wanted.told}
             if receipt.sha256 == sha256 and told != receipt.details:
-                state.receipts.put(replace(receipt, details=told))
+                state.receipts.put(receipt._replace(details=told))
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import SidecarError
 from ..identity.hardware import Hardware
@@ -25,7 +25,7 @@ from ..recipe.key import differences
 from ..recipe.options import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Wanted:
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
     onnx, external: the files themselves; source: what people call the ONNX; told: more for the
@@ -60,8 +60,7 @@ class Wanted:
         return files
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """code: "current", "unfinished" (compiled, publishing was cut off), or the reason code of a
     rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..compile.wanted import Verdict
 from ..integrity.memo import DigestMemo
@@ -32,17 +32,15 @@ VERSIONS: Mapping[str, str] = {
 DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
 
 
-@dataclass(frozen=True)
-class Onnx:
+class Onnx(NamedTuple):
     """An ONNX of a step. label: what people call it; external: its data files by location."""
 
     path: Path
     label: str
-    external: Mapping[str, Path] = field(default_factory=dict)
+    external: Mapping[str, Path] = {}
 
 
-@dataclass(frozen=True)
-class SampleFiles:
+class SampleFiles(NamedTuple):
     """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
     that it is made of; label: what people call it."""
 
@@ -53,7 +51,7 @@ class SampleFiles:
     key_fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StepWanted:
     """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
     files: of an export, the files by the argument that gets their path."""

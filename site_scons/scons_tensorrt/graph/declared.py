@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +124,7 @@ class Declared:
             summary = self._session.summary_of(onnx, self.source)
         recipe = self.recipe.on(self.hardware.signature.product)
         if self.plugins:
-            recipe = replace(recipe, plugins=tuple(real_path(node) for node in self.plugins))
+            recipe = recipe._replace(plugins=tuple(real_path(node) for node in self.plugins))
         ingredients = dict(self.fields)
         ingredients[input_name("onnx")] = digest(onnx, self.source)
         external = {}

@@ -4,9 +4,8 @@ of an accuracy gate. Each is a target of its own, judged as engines are."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import SCons.Node
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-@dataclass(frozen=True)
-class SampleNodes:
+class SampleNodes(NamedTuple):
     """A set of samples as nodes. place: what the user named; nodes: every file of it."""
 
     kind: str

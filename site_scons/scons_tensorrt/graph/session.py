@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +177,7 @@ class Session:
                 self._recipes[key] = known
         elif known.model != name:
             check_name(name)
-            known = replace(known, model=name)
+            known = known._replace(model=name)
         return known
 
     def from_top(self, path: str) -> str:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import SCons.Errors
 import SCons.Script
@@ -46,8 +45,7 @@ line to print before each engine's action).
 """
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of one environment; equal settings share one hardware."""
 
     hardware: str

@@ -13,9 +13,9 @@ import os
 import platform
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from .filename import PRODUCTS
@@ -34,8 +34,7 @@ LARGEST = 1 << 20  # bytes of a hardware file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(NamedTuple):
     """name: the folder under `engines/`, None for the default host; why, title: for people."""
 
     name: str | None
@@ -82,7 +81,7 @@ def resolve(
         )
     if jetpack:
         signature = _with_jetpack(signature, jetpack, hardware.name)
-    return replace(hardware, signature=signature)
+    return hardware._replace(signature=signature)
 
 
 def probe(

@@ -13,9 +13,8 @@ import platform
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from .jetpack import jetpack, l4t_release
@@ -31,8 +30,7 @@ _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
 _NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """root: where its files are; `/` is the machine itself, and only it has a driver to ask."""
 
     root: Path = Path("/")

@@ -13,9 +13,8 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from . import installed as query
@@ -26,8 +25,7 @@ QUERY_SECONDS = 60
 OLDEST_PYTHON = (3, 10)  # JetPack 6's
 
 
-@dataclass(frozen=True)
-class Runtime:
+class Runtime(NamedTuple):
     """An installed TensorRT. version: as its distribution says; cuda: major.minor or None."""
 
     product: str

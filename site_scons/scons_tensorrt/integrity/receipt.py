@@ -16,9 +16,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ReceiptError
 from ..identity.filename import SUFFIX
@@ -39,8 +38,7 @@ def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What an engine of `filename` was made from, and what came out.
 
     sha256, size (bytes): of the engine; details: all that is told but decides nothing

@@ -24,7 +24,7 @@ from .receipt import ReceiptBook
 DEFAULT = ".trt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StateFolder:
     """Paths in the state folder `root` of the tree `top`."""
 

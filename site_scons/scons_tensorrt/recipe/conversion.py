@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 from ..identity.signature import HardwareSignature
@@ -25,8 +24,7 @@ _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """A set of samples. where: what a user wrote, a path or node: a `.npz`, a folder of `.npy`,
     a reader's `.py`; function: of the reader; most: how many to use, None for all; at_least:
     how many there must be; files: what else a reader reads."""
@@ -42,8 +40,7 @@ class Samples:
         return {"function": self.function, "most": self.most, "at_least": self.at_least}
 
 
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(NamedTuple):
     """How activations get their ranges. ops: types to quantize, empty for the quantizer's choice;
     by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
@@ -55,8 +52,7 @@ class Calibration:
     by: str = "qdq"
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(NamedTuple):
     """How far outputs may be from those of the `reference`, a path or node, None for the source.
 
     elemwise: |error| <= atol + rtol * |reference| for every element; max, mean, median: the
@@ -73,8 +69,7 @@ class Gate:
         return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(NamedTuple):
     """keep_ops, keep_nodes: what stays float32; keep_io: inputs and outputs keep their types."""
 
     keep_ops: tuple[str, ...] = ()
@@ -83,12 +78,11 @@ class Conversion:
     calibration: Calibration | None = None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A conversion to make. kind: "precision", "quantize"; options: JSON, all of the key."""
 
     kind: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
 
 
 def strongly_typed(signature: HardwareSignature) -> bool:

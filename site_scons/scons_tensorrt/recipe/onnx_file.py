@@ -11,13 +11,11 @@ that was not found here.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RecipeError
 from ..identity.reading import open_file
@@ -52,8 +50,7 @@ _DYNAMIC = -1
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class OnnxInput:
+class OnnxInput(NamedTuple):
     """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
     dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
     for a sequence or an optional, which have no shape to give."""
@@ -71,8 +68,7 @@ class OnnxInput:
         return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
 
 
-@dataclass(frozen=True)
-class OnnxSummary:
+class OnnxSummary(NamedTuple):
     """inputs: without the initializers that old models list among them; external: the
     locations of external data, relative to the model's folder, sorted, each with the bytes that
     the file must have at least; elements: of weights and constants, by DataType number;
@@ -80,7 +76,7 @@ class OnnxSummary:
 
     inputs: tuple[OnnxInput, ...]
     external: Mapping[str, int]
-    elements: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    elements: Mapping[int, int] = {}
     quantized: bool = False
 
     def to_json(self) -> list[Any]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import EngineFilenameError, RecipeError
 from ..identity.filename import PRECISIONS, check_model_name
@@ -70,8 +69,7 @@ PRECISION_FLAGS = frozenset("TF32 FP16 BF16 INT8 FP8 INT4 FP4".split())
 BUILDABLE = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "mixed")
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How one engine is made.
 
     workspace_mb: MiB of builder workspace; flags: BuilderFlag names, sorted; plugins:
@@ -88,10 +86,10 @@ class Recipe:
     flags: tuple[str, ...] = ()
     plugins: tuple[Path, ...] = ()
     timeout_s: float | None = None
-    memory_pools: Mapping[str, int] = field(default_factory=dict)
-    settings: Mapping[str, int | str] = field(default_factory=dict)
+    memory_pools: Mapping[str, int] = {}
+    settings: Mapping[str, int | str] = {}
     strongly_typed: bool = False
-    conversion: Conversion = field(default_factory=Conversion)
+    conversion: Conversion = Conversion()
     accuracy: Gate | None = None
 
     @property
@@ -170,8 +168,7 @@ class Recipe:
         idle = without_effect(self, product)
         if not idle:
             return self
-        return replace(
-            self,
+        return self._replace(
             flags=tuple(name for name in self.flags if f"flag {name}" not in idle),
             settings={name: value for name, value in self.settings.items() if name not in idle},
         )
