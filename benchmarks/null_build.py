@@ -24,6 +24,6 @@ with tempfile.TemporaryDirectory() as name:
     a, b = side_by_side(
         lambda: run([*scons, "engines"], clone), lambda: run([*scons, "."], empty), rounds
     )
-    report("null build of four engines / empty SConstruct", a, b, "wall", 1.15)
-    report("null build of four engines / empty SConstruct", a, b, "cpu")
+    report("null build of nine engines and ten steps / empty SConstruct", a, b, "wall", 1.15)
+    report("null build of nine engines and ten steps / empty SConstruct", a, b, "cpu")
     shutil.rmtree(clone)

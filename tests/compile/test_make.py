@@ -19,12 +19,12 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
     tmp_path, monkeypatch, pending: bool
 ) -> None:
     """Its bytes went between two looks: said to be reused, the old engine would have stood."""
-    signature = SimpleNamespace(told={}, product="tensorrt_rtx")
+    signature = SimpleNamespace(told=dict, product="tensorrt_rtx")
     wanted = SimpleNamespace(
-        told={},
+        told=dict,
         engine=tmp_path / "engines" / "a.engine",
         key=RECEIPT.key,
-        hardware=SimpleNamespace(told={}, signature=signature),
+        hardware=SimpleNamespace(told=dict, signature=signature),
         accuracy=None,
     )
     shop = Workshop(StateFolder(tmp_path / ".trt", tmp_path), None, None)

@@ -1,6 +1,5 @@
 """What must be made of an ONNX before its compile, and what cannot be."""
 
-
 import pytest
 
 from scons_tensorrt.errors import RecipeError

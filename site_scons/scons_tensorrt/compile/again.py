@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import EngineError
@@ -26,7 +25,7 @@ def compile_again(
     """
     with tempfile.TemporaryDirectory(prefix="scons-tensorrt-") as name:
         state = StateFolder(Path(name) / "state", Path(name))
-        there = replace(wanted, engine=Path(name) / wanted.filename)
+        there = wanted._replace(engine=Path(name) / wanted.filename)
         runtime = interpreter.runtime(wanted.hardware.signature.product)
         fresh_log(log)
         try:

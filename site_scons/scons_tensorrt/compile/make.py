@@ -91,11 +91,10 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
 
 def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
     """Let the receipt of an engine that is reused tell what is told of it now."""
-    if not wanted.told:
-        return
     with contextlib.suppress(OSError, EngineError):  # what was told before stands
-        for receipt in state.receipts.get(wanted.filename, wanted.key):
-            told = {**receipt.details, **wanted.told}
+        now = wanted.told()
+        for receipt in state.receipts.get(wanted.filename, wanted.key) if now else ():
+            told = {**receipt.details, **now}
             if receipt.sha256 == sha256 and told != receipt.details:
                 state.receipts.put(receipt._replace(details=told))
 
@@ -202,6 +201,6 @@ def _receipt(
         "reproducible": made.not_reproducible_because is None,
         "not_reproducible_because": made.not_reproducible_because,
     }
-    details.update(wanted.told)
+    details.update(wanted.told())
     details.update(heard)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +23,7 @@ from ..recipe.key import differences
 from ..recipe.options import Recipe
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Wanted:
+class Wanted(NamedTuple):
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
     onnx, external: the files themselves; source: what people call the ONNX; told: more for the
     receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
@@ -39,14 +36,14 @@ class Wanted:
     onnx: Path
     source: str
     external: Mapping[str, Path]
-    told: Mapping[str, Any] = field(default_factory=dict)
+    told: Callable[[], Mapping[str, Any]] = dict
     samples: Path | None = None
 
     @property
     def filename(self) -> str:
         return self.engine.name
 
-    @cached_property
+    @property
     def key(self) -> str:
         return make_key(self.filename, self.ingredients)
 
@@ -104,7 +101,8 @@ def _whole(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> str | None:
     try:
         stated = read_sidecar(wanted.engine)
         size = os.stat(wanted.engine).st_size
-        if not state.receipts.vouches(wanted.filename, wanted.key, stated, size, memo):
+        vouched = state.receipts.vouches(wanted.filename, wanted.key, stated, memo)
+        if vouched is None or vouched[0] != size:
             return None
         return stated if memo.sha256(wanted.engine) == stated else None
     except (SidecarError, OSError):

@@ -65,8 +65,10 @@ def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, b
     lock = state.lock(wanted.target)
     with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
         verdict = judge_step(wanted, state, shop.memo)
-        if verdict.current and verdict.receipt:
-            return verdict, verdict.receipt, False
+        if verdict.current and verdict.sha256:
+            receipt = state.receipts.of_bytes(wanted.target.name, wanted.key, verdict.sha256)
+            if receipt:
+                return verdict, receipt, False
         folder = state.partial(wanted.target) / "step"
         try:
             unlink_link(folder.parent)

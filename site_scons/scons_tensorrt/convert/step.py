@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,8 +49,7 @@ class SampleFiles(NamedTuple):
     key_fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class StepWanted:
+class StepWanted(NamedTuple):
     """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
     files: of an export, the files by the argument that gets their path."""
 
@@ -64,9 +61,9 @@ class StepWanted:
     ingredients: Mapping[str, str]
     source: str
     script: Path | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path] = {}
 
-    @cached_property
+    @property
     def key(self) -> str:
         return make_key(self.target.name, self.ingredients)
 
@@ -108,17 +105,18 @@ def file_fields(
 
 def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     """Whether the file at its place is the wanted one, and if not, why."""
-    name = wanted.target.name
-    receipts = state.receipts.get(name, wanted.key)
+    name, key, there = wanted.target.name, wanted.key, _digest(wanted.target, memo)
+    vouched = state.receipts.vouches(name, key, there, memo) if there else None
+    if vouched and vouched[1] in (None, _digest(wanted.data, memo)):
+        return Verdict("current", "", there)
+    receipts = state.receipts.get(name, key)
     if not receipts:
         known = list(state.receipts.all_of(name))
-        there = _digest(wanted.target, memo)
         made_this = next((r for r in known if r.sha256 == there), None) or (known[0] if known else None)
         if made_this is None or there is None:
             return Verdict("new", "there was none yet")
         changes = differences(made_this.ingredients, wanted.ingredients, wanted.source)
         return Verdict("changed", "; ".join(changes))
-    there = _digest(wanted.target, memo)
     if there is None:
         return Verdict("missing", f"{name} is missing")
     receipt = next((r for r in receipts if r.sha256 == there), None)
@@ -127,7 +125,7 @@ def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verd
     stated = receipt.details.get("data_sha256")
     if stated is not None and _digest(wanted.data, memo) != stated:
         return Verdict("tampered", f"the bytes of {wanted.data.name} are not those that were made")
-    return Verdict("current", "", there, receipt)
+    return Verdict("current", "", there)
 
 
 def _digest(path: Path, memo: DigestMemo) -> str | None:

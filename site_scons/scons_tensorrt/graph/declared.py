@@ -146,7 +146,7 @@ class Declared:
             ingredients[input_name("samples", samples.name)] = digest(samples, self.samples.label)
         return Wanted(
             *(self.path, recipe, self.hardware, ingredients, onnx, self.source, external),
-            *(self._told(), samples),
+            *(self._told, samples),
         )
 
     def _told(self) -> dict[str, Any]:

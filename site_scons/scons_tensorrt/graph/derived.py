@@ -66,7 +66,8 @@ class Derived:
         self.target: Any = None
         self.problem: EngineError | None = None
         self.reported = False
-        self._receipt: Receipt | None = None  # of what this run made
+        self._receipt: Receipt | None = None  # of what this run made, or what was asked for
+        self._key = ""  # by which it was judged
         self._verdict: Verdict | None = None
         self._looked = False
         chosen = samples.samples.key_fields() if samples else {}
@@ -100,9 +101,9 @@ class Derived:
     @property
     def sha256(self) -> str | None:
         """Of the file's bytes, as far as they were judged or made."""
-        receipt = self._verdict.receipt if self._verdict and self._verdict.current else None
-        receipt = receipt or self._receipt
-        return receipt.sha256 if receipt else None
+        if self._receipt is None and self._verdict and self._verdict.current:
+            return self._verdict.sha256
+        return self._receipt.sha256 if self._receipt else None
 
     def made(self, receipt: Receipt) -> None:
         """This run made it, or another process did meanwhile."""
@@ -122,7 +123,9 @@ class Derived:
     def verdict(self) -> Verdict:
         """The judgement before anything is made. Raises EngineError."""
         if self._verdict is None:
-            self._verdict = judge_step(self.wanted(), self._session.state, self._session.memo)
+            wanted = self.wanted()
+            self._key = wanted.key
+            self._verdict = judge_step(wanted, self._session.state, self._session.memo)
         return self._verdict
 
     def wanted(self) -> StepWanted:
@@ -159,8 +162,10 @@ class Derived:
 
     def told(self) -> dict[str, Any]:
         """For the receipts of engines: how it was made, from its own receipt."""
-        receipt = self._verdict.receipt if self._verdict and self._verdict.current else self._receipt
-        details = receipt.details if receipt else {}
+        if self._receipt is None and self._verdict and self._verdict.current and self.sha256:
+            receipts = self._session.state.receipts
+            self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
+        details = self._receipt.details if self._receipt else {}
         return {"file": self.label, "kind": self.kind, "facts": details.get("facts")}
 
     def awaits(self) -> str | None:

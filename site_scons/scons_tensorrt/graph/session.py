@@ -86,6 +86,7 @@ class Session:
         self._doomed: list[Declared] | None = None
         self._gpu_uuid: str | None = None
         self._interpreters: dict[str, Interpreter] = {}
+        self._summaries: dict[str, tuple[Any, OnnxSummary]] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
 
@@ -230,10 +231,14 @@ class Session:
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
         data = self.memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json())
-        try:
-            return OnnxSummary.from_json(data)
-        except ValueError:  # a damaged memo
-            return read_onnx(onnx)
+        known = self._summaries.get(onnx)
+        if known is None or known[0] is not data:
+            try:
+                known = data, OnnxSummary.from_json(data)
+            except ValueError:  # a damaged memo
+                known = data, read_onnx(onnx)
+            self._summaries[onnx] = known
+        return known[1]
 
     def summary_if_there(self, node: Any) -> OnnxSummary | None:
         """What is known of a source's ONNX while the graph is read; None where it is still to be

@@ -28,7 +28,7 @@ from .memo import DigestMemo
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FACT = "receipt 1"  # another number when a receipt is read otherwise
+_FACT = "receipt 2"  # another number when a receipt is read otherwise
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
 
 
@@ -96,8 +96,11 @@ class ReceiptBook:
     def path(self, receipt: Receipt) -> Path:
         return Path(self._path(receipt.filename, receipt.key, receipt.sha256))
 
-    def vouches(self, filename: str, key: str, sha256: str, size: int, memo: DigestMemo) -> bool:
-        """Whether a receipt says that this key gave an engine of this sha256 and size.
+    def vouches(
+        self, filename: str, key: str, sha256: str, memo: DigestMemo
+    ) -> tuple[int, str | None] | None:
+        """The size of the file of this sha256 that a receipt says this key gave, and the sha256 of
+        the data beside it; None when no receipt says so.
 
         Asked of every engine in every run: what a receipt says, the memo tells while the
         receipt is unchanged.
@@ -108,12 +111,20 @@ class ReceiptBook:
             receipt = _read(path)
             if receipt is None or (receipt.filename, receipt.key) != (filename, key):
                 return None
-            return [receipt.sha256, receipt.size]
+            return [receipt.sha256, receipt.size, receipt.details.get("data_sha256")]
 
         try:
-            return bool(memo.fact(path, _FACT, told) == [sha256, size])
+            known = memo.fact(path, _FACT, told)
         except OSError:
-            return False
+            return None
+        if not isinstance(known, list) or len(known) != 3 or known[0] != sha256:
+            return None
+        return known[1], known[2]
+
+    def of_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
+        """The receipt which says that this key gave these bytes."""
+        receipt = _read(self._path(filename, key, sha256))
+        return receipt if receipt and receipt.key == key else None
 
     def get(self, filename: str, key: str) -> list[Receipt]:
         """The readable receipts of this key, the newest first: more than one where the same
