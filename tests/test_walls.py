@@ -76,7 +76,7 @@ def inside(module):
 
 
 def test_the_walk_sees_relative_and_absolute_and_late_imports():
-    assert f"{ME}.identity.filename" in imports(f"{ME}.cli")
+    assert f"{ME}.identity.filename" in imports(f"{ME}.cli.name")
     assert "filelock" in imports(f"{ME}.compile.locks")
     assert f"{WORKER}.failure" in imports(f"{WORKER}.build")
     assert "SCons.Script" in imports(f"{ME}.graph.settings")

@@ -1,0 +1,45 @@
+"""`python -m scons_tensorrt COMMAND`: one module a command, each with `add`.
+
+Needs the standard library alone, so that it runs on a device. Exit status: 0; 1 when an
+engine is not what it should be or the question cannot be answered; 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .. import __version__
+from ..errors import EngineError
+from . import explain, name, probe, reproduce, verify
+from .common import say
+
+COMMANDS = (probe, name, verify, explain, reproduce)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except EngineError as error:
+        say(f"{type(error).__name__}: {error}", sys.stderr)
+    except BrokenPipeError:  # the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}", sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scons_tensorrt",
+        description="TensorRT engines as build artifacts. Exit status: 0; 1 when an engine is not "
+        "what it should be or the question cannot be answered; 2 for a wrong call.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

@@ -1,0 +1,39 @@
+"""`name parse`: the fields of an engine's filename."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..identity.filename import EngineFilename
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+
+def add(commands: Commands) -> None:
+    name = commands.add_parser("name", help="engine filenames")
+    parse = name.add_subparsers(required=True, metavar="parse").add_parser("parse")
+    parse.add_argument("file")
+    parse.add_argument("--json", action="store_true")
+    parse.set_defaults(run=_name_parse)
+
+
+def _name_parse(arguments: argparse.Namespace) -> int:
+    name = EngineFilename.parse(os.path.basename(arguments.file))
+    fields: dict[str, Any] = {
+        "model": name.model,
+        "sm": name.sm,
+        "plus": name.plus,
+        "platform": name.platform,
+        "runtime": name.runtime,
+        "precision": name.precision,
+    }
+    if arguments.json:
+        print(json.dumps(fields))
+    else:
+        for field, value in fields.items():
+            print(f"{field:12}{str(value).lower() if isinstance(value, bool) else value}")
+    return 0

@@ -1,0 +1,73 @@
+"""`probe`: what hardware engines would be made for here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import HardwareError
+from ..identity.hardware import Hardware, resolve
+from ..identity.host import Host
+from ..identity.runtime import Interpreter
+from ..identity.signature import HardwareSignature
+from .common import say
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+
+def add(commands: Commands) -> None:
+    probe = commands.add_parser("probe", help="what hardware engines would be made for here")
+    probe.add_argument("--hardware", metavar="NAME", help="as after HARDWARE=")
+    probe.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    probe.add_argument("--root", metavar="DIR", help="a root file system: its JetPack and TensorRT")
+    probe.add_argument("--jetpack", metavar="X.Y", help="as after JETPACK=")
+    probe.add_argument("--backend", metavar="NAME", help="as after BACKEND=")
+    probe.add_argument("--json", action="store_true", help="write what HARDWARE= reads")
+    probe.set_defaults(run=_probe)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
+    named = arguments.hardware or os.environ.get("TRT_HARDWARE")
+    backend = arguments.backend or os.environ.get("TRT_BACKEND")
+    if arguments.root:
+        hardware = _of_root(arguments, named, interpreter)
+    else:
+        hardware = resolve(named, Path.cwd(), interpreter.runtime, backend, arguments.jetpack)
+    if arguments.json:
+        print(json.dumps(hardware.signature.to_json(), indent=2, sort_keys=True))
+        return 0
+    for label, value in _hardware_rows(hardware):
+        say(f"{label:20}{value}")
+    return 0
+
+
+def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Interpreter) -> Hardware:
+    """A board by its hardware file, with JetPack and TensorRT of the image it will run."""
+    if not named:
+        raise HardwareError("--root tells JetPack and TensorRT, not the GPU: name --hardware too")
+    host = Host(Path(arguments.root).absolute())
+    packaged, jetpack = host.tensorrt(), host.jetpack(arguments.jetpack)
+    if not packaged or not jetpack:
+        what = "TensorRT package" if jetpack else "L4T release"
+        raise HardwareError(f"{arguments.root}: no {what} in it (/etc, /var/lib/dpkg/status)")
+    board = resolve(named, Path.cwd(), interpreter.runtime).signature.to_json()
+    if board["product"] != "tensorrt":
+        raise HardwareError(f"--root tells of TensorRT, and {named} is for {board['product']}")
+    data = {**board, "runtime_version": packaged[0], "jetpack": jetpack}
+    signature = HardwareSignature.from_json(data, arguments.root)
+    return Hardware(named, signature, f"{named} with the image in {arguments.root}")
+
+
+def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
+    signature = hardware.signature
+    yield "hardware", f"{hardware.name or hardware.title}: {signature.describe()}"
+    yield "why", hardware.why
+    yield from signature.key_fields().items()
+    yield from sorted(signature.recorded.items())
+    yield "in filenames", signature.filename("model", "fp32").build()

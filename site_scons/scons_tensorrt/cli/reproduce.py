@@ -1,0 +1,89 @@
+"""`reproduce`: compile engines again; are the bytes the same?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..compile.wanted import Wanted
+from ..errors import EngineError
+from ..identity.hardware import Hardware
+from ..identity.runtime import Interpreter
+from ..identity.signature import HardwareSignature
+from ..integrity.memo import sha256_file
+from ..integrity.receipt import Receipt
+from ..integrity.state import StateFolder
+from ..recipe.key import input_name
+from ..recipe.options import Recipe
+from .common import add_state_dir, declared_as, engines, say, state_folder
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+
+def add(commands: Commands) -> None:
+    reproduce = commands.add_parser("reproduce", help="compile again: are the bytes the same")
+    reproduce.add_argument("path", nargs="+", help="an engine, or a folder of engines")
+    add_state_dir(reproduce)
+    reproduce.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    reproduce.set_defaults(run=_reproduce)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    worst = 0
+    for path in engines(arguments.path):
+        try:
+            fault = _differs(Path(path), arguments)
+        except EngineError as error:
+            fault = f"{type(error).__name__}: {error}"
+        say(f"DIFFERENT {path}: {fault}" if fault else f"EQUAL {path}")
+        worst |= fault is not None
+    return worst
+
+
+def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
+    """How an engine's bytes differ from those that its recipe gives now. Raises EngineError."""
+    from ..compile.again import compile_again
+
+    digest = sha256_file(engine, follow=False)
+    state = state_folder(engine, arguments.state_dir)
+    receipt = next((r for r in state.receipts.all_of(engine.name) if r.sha256 == digest), None)
+    if receipt is None:
+        return "no receipt knows these bytes; build it again"
+    wanted = _wanted_of(engine, receipt, state)
+    for name, path in wanted.inputs().items():
+        if not path.is_file() or sha256_file(path) != receipt.ingredients.get(name):
+            return f"{path} is not what it was made from; build it again"
+    interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
+    made = compile_again(wanted, interpreter, state.log(engine).with_suffix(".again.log"))
+    if made.sha256 == digest:
+        return None
+    why = made.not_reproducible_because or receipt.details.get("not_reproducible_because")
+    moved = f"sha256 {digest[:12]}, and now {made.sha256[:12]}"
+    return f"{moved} ({why})" if why else moved
+
+
+def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> Wanted:
+    """The engine as its receipt says it was wanted, its files where the last run had them."""
+    found = declared_as(engine, state)
+    if found is None:
+        raise EngineError("the last run did not declare it, so where its inputs are is not known")
+    try:
+        hardware = receipt.details["hardware"]
+        signature = HardwareSignature.from_json(hardware["signature"], engine.name)
+        plugins = [(state.top / path).resolve() for path in found.get("plugins", ())]
+        recipe = Recipe.from_json(str(found["name"]), receipt.details["recipe"], plugins)
+        onnx = Path(os.path.normpath(state.top / found["onnx"]))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise EngineError(f"its receipt is of another version ({error!r}); build it again") from None
+    data = input_name("data") + " "
+    places = [n.removeprefix(data) for n in receipt.ingredients if n.startswith(data)]
+    external = {place: onnx.parent / place for place in places}
+    kind = Hardware(hardware.get("name"), signature, "its receipt")
+    samples = state.top / str(found["samples"]) if found.get("samples") else None
+    return Wanted(
+        *(engine, recipe, kind, receipt.ingredients, onnx, str(found["source"]), external),
+        samples=samples,
+    )
