@@ -382,7 +382,7 @@ def test_eight_scons_at_once_compile_each_engine_once(two: Tree) -> None:
     two.environment["TRT_PYTHON"] = str(python)
     runs = []
     threads = [
-        threading.Thread(target=lambda: runs.append(two.scons("-j2", "engines"))) for _ in range(8)
+        threading.Thread(target=lambda: runs.append(two.scons("-j4", "engines"))) for _ in range(8)
     ]
     for thread in threads:
         thread.start()

@@ -4,11 +4,14 @@ A history that shows the fault runs always for the cheap ones; FAULTS=all shows 
 machine find each by itself.
 """
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from calls import ALL, needs_strace
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 from machine import Machine, World
 from mutants import MUTANTS, mutant
@@ -61,23 +64,63 @@ def test_a_history_shows_a_mutant_and_passes_without_it(tmp_path, name: str) -> 
     print(f"{name}: {str(caught.value).splitlines()[0]}")
 
 
+EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "25"))
+
+
+def searching(site: Path) -> tuple[type[Machine], list[tuple[int, int, str]]]:
+    """A machine with a mutant, and the list to which it adds what it finds: in the how-manyth
+    example, after how many steps of all examples, and what."""
+    found: list[tuple[int, int, str]] = []
+
+    class Mutant(Machine):
+        examples = steps = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            Mutant.examples += 1
+
+        def changed(self) -> World:
+            Mutant.steps += 1
+            return super().changed()
+
+        def run(self) -> World:
+            Mutant.steps += 1
+            return super().run()
+
+        def teardown(self) -> None:
+            problem = sys.exc_info()[1]
+            try:
+                super().teardown()
+            except AssertionError as error:
+                problem = problem or error
+                raise
+            finally:
+                if isinstance(problem, AssertionError):
+                    found.append((Mutant.examples, Mutant.steps, str(problem).splitlines()[0]))
+
+    Mutant.site = site
+    return Mutant, found
+
+
 @needs_strace
 @pytest.mark.skipif(not ALL, reason="FAULTS=all lets the machine search")
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_machine_finds_a_mutant_by_itself(tmp_path, name: str) -> None:
-    class Mutant(Machine):
-        site = mutant(tmp_path, MUTANTS[name])
-
-    found = settings(
-        max_examples=200,
-        stateful_step_count=30,
+def test_the_machine_finds_a_mutant_by_itself(tmp_path, name: str, capsys) -> None:
+    machine, found = searching(mutant(tmp_path, MUTANTS[name]))
+    search = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=20,
         derandomize=True,
         database=None,
         deadline=None,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
+        print_blob=False,
     )
-    with pytest.raises(AssertionError) as caught:
-        run_state_machine_as_test(Mutant, settings=found)
-    print(f"{name}: {str(caught.value).splitlines()[0]}")
+    # What it found may not come again: a kill at a moment is never the same twice.
+    with pytest.raises((AssertionError, Flaky)):
+        run_state_machine_as_test(machine, settings=search)
+    example, steps, what = found[0]
+    with capsys.disabled():
+        print(f"\n{name}: found in example {example}, after {steps} steps: {what}", flush=True)

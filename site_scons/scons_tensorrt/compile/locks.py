@@ -22,6 +22,8 @@ from ..identity.reading import read_small
 from ..integrity.atomic import new_file
 
 POLL_SECONDS = 0.1
+# What flock answers where it is not there: NFS without its lock service, FUSE, old kernels.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 LONGEST_HOLDER = 4096  # bytes that say who holds a lock
 
 
@@ -44,8 +46,8 @@ def engine_lock(
             raise PublishError(f"{path} is a symbolic link; remove it")
         lock = _file_lock(path)
         _wait(path, lock, what, waiting, stopping, timeout_s)
-    except OSError as error:
-        raise PublishError(f"{path}: {error.strerror}; make the folder writable") from None
+    except (OSError, NotImplementedError) as error:  # the second: filelock's, for ENOSYS
+        raise PublishError(f"{path}: {_why_no_lock(error)}") from None
     try:
         with contextlib.suppress(OSError), new_file(path.with_suffix(".holder")) as out:
             out.write(_signature(what))
@@ -94,6 +96,16 @@ def gpu_lock_path(uuid: str) -> Path:
     except OSError:
         shared = 0
     return (folder if shared else Path("/tmp")) / f"scons-tensorrt-gpu-{uuid}.lock"
+
+
+def _why_no_lock(error: OSError | NotImplementedError) -> str:
+    number = error.errno if isinstance(error, OSError) else errno.ENOSYS
+    if number in NO_LOCKS:
+        return (
+            "this file system has no locks, so that two builds would not exclude each other; name a "
+            "folder on another one by TRT_STATE_DIR"
+        )
+    return f"{os.strerror(number or errno.EIO)}; make the folder writable"
 
 
 class _SharedLock:
