@@ -109,9 +109,9 @@ def test_a_wait_that_may_last_so_long_says_for_whom_it_was_and_what_to_do(held: 
     run = held.scons(TRT_LOCK_TIMEOUT="0.2")
     assert (run.status, run.failed) == (2, ["a"])
     assert re.fullmatch(
-        rf"LockTimeout: waited 0\.2 s \(TRT_LOCK_TIMEOUT\) for process {first.process.pid}, which "
-        r"compiles engines/a__\S+\.engine since [\d: -]+, to release \S+\.lock: run again when it is done, or "
-        r"with a longer TRT_LOCK_TIMEOUT",
+        rf"LockTimeout: waited 0\.2 s \(TRT_LOCK_TIMEOUT\) for process {first.process.pid}, "
+        r"which compiles engines/a__\S+\.engine since [\d: -]+, to release \S+\.lock: run again "
+        r"when it is done, or with a longer TRT_LOCK_TIMEOUT",
         run.reason("a"),
     )
     held.path("go").touch()
