@@ -26,7 +26,12 @@ class RecipeError(EngineError):
 
 
 class EngineBuildError(EngineError):
-    """The compile failed: the parser's or builder's reason, or how the worker ended."""
+    """The compile failed: the parser's or builder's reason, or how the worker ended.
+
+    lasting: the same inputs would be refused by this runtime on any host.
+    """
+
+    lasting = False
 
 
 class CalibrationCacheError(EngineError):

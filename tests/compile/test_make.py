@@ -24,6 +24,7 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
         told=dict,
         engine=tmp_path / "engines" / "a.engine",
         key=RECEIPT.key,
+        filename="a.engine",
         hardware=SimpleNamespace(told=dict, signature=signature),
         accuracy=None,
     )
@@ -31,5 +32,6 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
     monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", receipt=RECEIPT))
     monkeypatch.setattr(module, "_compile", lambda *_: (RECEIPT, 1.0))
     monkeypatch.setattr(Publication, "pending", lambda *_: pending)
+    monkeypatch.setattr(Publication, "commit", lambda *_: None)
     monkeypatch.setattr(Publication, "finish", lambda _: None)
-    assert make(wanted, shop).built is not pending
+    assert make(wanted, shop).how == ("reused" if pending else "built")

@@ -34,5 +34,5 @@ def compile_again(
                 made = run_worker(job["python"], job, log, stopping)
         except EngineError as error:
             raise type(error)(f"{error}; log: {log}") from None
-        check_plan(there, there.engine, made)
+        check_plan(there, there.engine, made.size)
         return made

@@ -10,12 +10,12 @@ from pathlib import Path
 from ..errors import EngineBuildError, SignatureError
 from ..integrity.memo import DigestMemo
 from ..integrity.plan import read_header, why_not_whole
-from .process import Compiled
 from .wanted import Wanted
 
 
-def check_plan(wanted: Wanted, partial: Path, made: Compiled) -> None:
-    """What TensorRT leaves unsaid: a short write, other architectures than were asked for.
+def check_plan(wanted: Wanted, partial: Path, wrote: int) -> None:
+    """What TensorRT leaves unsaid: a short write, other architectures than were asked for. wrote:
+    the bytes that the plan has by whoever wrote it.
 
     Raises EngineBuildError or SignatureError.
     """
@@ -26,8 +26,8 @@ def check_plan(wanted: Wanted, partial: Path, made: Compiled) -> None:
         header = read_header(partial)
     except OSError as error:
         raise EngineBuildError(f"the compiler left no engine ({error.strerror})") from None
-    if fault is None and size != made.size:
-        fault = f"it has {size} bytes, and the compiler wrote {made.size}"
+    if fault is None and size != wrote:
+        fault = f"it has {size} bytes, and {wrote} were written"
     if fault is None and header.product not in (None, signature.product):
         fault = f"it is a plan of {header.product}"
     if fault is not None:

@@ -1,4 +1,4 @@
-"""Check, compile and publish one engine, under its lock."""
+"""Check, compile (or be supplied with) and publish one engine, under its lock."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import EngineBuildError, EngineError, HardwareError, SignatureError
+from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
 from ..identity.runtime import Interpreter
+from ..integrity.atomic import new_file
 from ..integrity.memo import DigestMemo
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
@@ -22,6 +23,7 @@ from .checks import check_inputs, check_plan, stamps_of
 from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .locks import engine_lock, gpu_lock
 from .process import Compiled, run_worker
+from .supply import Supplied, Supplier, Taker
 from .wanted import Verdict, Wanted, judge
 
 
@@ -31,7 +33,8 @@ class Workshop:
 
     gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
     ask; gpu_turn: of the run's own threads; lock_timeout_s: seconds; stopping: whether the run
-    was asked to end; say: a line for people; progress: events of a running compile.
+    was asked to end; say: a line for people; progress: events of a running compile; suppliers:
+    asked in this order before this host compiles; takers: told what it compiled.
     """
 
     state: StateFolder
@@ -44,21 +47,24 @@ class Workshop:
     say: Callable[[str], None] = lambda text: None
     progress: Callable[[Wanted, Mapping[str, Any]], None] = lambda wanted, event: None
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    suppliers: Sequence[Supplier] = ()
+    takers: Sequence[Taker] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """built: False when it was reused; sha256: of the engine; compile_s: seconds of the compile,
-    None unless built."""
+    """how: "reused", "built", "fetched" or "dispatched"; sha256: of the engine; seconds: of the
+    compile, or of bringing it here; size: bytes. Both None when it was reused."""
 
-    built: bool
+    how: str
     verdict: Verdict
     sha256: str
-    compile_s: float | None = None
+    seconds: float | None = None
+    size: int | None = None
 
 
 def make(wanted: Wanted, shop: Workshop) -> Outcome:
-    """Have the wanted engine at its place: reused, its publishing finished, or compiled.
+    """Have the wanted engine at its place: reused, its publishing finished, supplied, or compiled.
 
     Raises EngineError; the old pair then stands as it was.
     """
@@ -79,14 +85,58 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
             with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
             _tell(wanted, reused, shop.state)
-            return Outcome(False, verdict, reused)
-        uuid = shop.gpu() if is_tensorrt(wanted) else None
-        with contextlib.ExitStack() as stack:
-            if uuid:
-                timeout = shop.lock_timeout_s
-                stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
-            receipt, seconds = _compile(wanted, shop, publication)
-        return Outcome(True, verdict, receipt.sha256, seconds)
+            return Outcome("reused", verdict, reused)
+        partial = publication.open()
+        try:
+            how, receipt, seconds = _obtain(wanted, shop, partial, waiting)
+        except BaseException:
+            publication.abandon()
+            raise
+        publication.commit(receipt, shop.state.receipts)
+        publication.finish()
+    if how == "built":
+        for taker in shop.takers:
+            taker.made(wanted, receipt)
+    return Outcome(how, verdict, receipt.sha256, seconds, receipt.size)
+
+
+def _obtain(
+    wanted: Wanted, shop: Workshop, partial: Path, waiting: Callable[[str], None]
+) -> tuple[str, Receipt, float]:
+    """The wanted engine in `partial`: how it came, its receipt and the seconds it took."""
+    for supplier in shop.suppliers:
+        supplied = _supplied(supplier, wanted, shop, partial)
+        if supplied:
+            made = wanted.filename, wanted.key, supplied.sha256, supplied.size
+            details = {**supplied.details, **wanted.told()}
+            receipt = Receipt(*made, wanted.ingredients, details)
+            return supplied.how, receipt, supplied.seconds
+    uuid = shop.gpu() if is_tensorrt(wanted) else None
+    with contextlib.ExitStack() as stack:
+        if uuid:
+            what, timeout = shop.state.relative(wanted.engine), shop.lock_timeout_s
+            stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
+        receipt, seconds = _compile(wanted, shop, partial)
+    return "built", receipt, seconds
+
+
+def _supplied(supplier: Supplier, wanted: Wanted, shop: Workshop, partial: Path) -> Supplied | None:
+    """What the supplier brings, checked as a compile is; else `partial` is empty again."""
+    supplied = supplier.supply(wanted, partial, shop)
+    if supplied:
+        check_inputs(wanted, shop.memo, {})
+        try:
+            check_plan(wanted, partial, supplied.size)
+            return supplied
+        except EngineError as error:
+            what = shop.state.relative(wanted.engine)
+            shop.say(f"engines: {what} was {supplied.how}, and is not taken: {error}")
+    try:
+        new_file(partial).close()
+    except OSError as error:
+        where = shop.state.relative(partial)
+        raise PublishError(f"{where}: {error.strerror}; make the folder writable") from None
+    return None
 
 
 def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
@@ -110,9 +160,8 @@ def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
             Publication(state, wanted.engine, wanted.key).sweep()
 
 
-def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[Receipt, float]:
+def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, float]:
     log = shop.state.log(wanted.engine)
-    partial = publication.open()
     started = time.time()
     heard: dict[str, Any] = {}
     try:
@@ -131,21 +180,17 @@ def _compile(wanted: Wanted, shop: Workshop, publication: Publication) -> tuple[
                 wanted.recipe.timeout_s,
             )
             check_inputs(wanted, shop.memo, held, before)
-        check_plan(wanted, partial, made)
-    except EngineError as error:
-        publication.abandon()
-        if isinstance(error, EngineBuildError):
-            raise EngineBuildError(f"{error}; log: {shop.state.relative(log)}") from None
-        if isinstance(error, (SignatureError, HardwareError)) and is_tensorrt(wanted):
+        check_plan(wanted, partial, made.size)
+    except EngineBuildError as error:
+        if error.lasting:
+            for taker in shop.takers:
+                taker.refused(wanted, error)
+        raise EngineBuildError(f"{error}; log: {shop.state.relative(log)}") from None
+    except (SignatureError, HardwareError) as error:
+        if is_tensorrt(wanted):
             raise _elsewhere(wanted, error, shop.state) from None
         raise
-    except BaseException:
-        publication.abandon()
-        raise
-    receipt = _receipt(wanted, shop, made, started, log, heard)
-    publication.commit(receipt, shop.state.receipts)
-    publication.finish()
-    return receipt, made.duration_s
+    return _receipt(wanted, shop, made, started, log, heard), made.duration_s
 
 
 def _hear(wanted: Wanted, shop: Workshop, event: Mapping[str, Any], heard: dict[str, Any]) -> None:

@@ -133,7 +133,10 @@ def run_program(
     if last.get("event") == "done":
         return last, time.monotonic() - began
     if last.get("event") == "error":
-        raise by_name(last["error_class"])(last["message"])
+        error = by_name(last["error_class"])(last["message"])
+        if isinstance(error, EngineBuildError):
+            error.lasting = last.get("lasting") is True
+        raise error
     raise EngineBuildError(worker.how_it_ended())
 
 

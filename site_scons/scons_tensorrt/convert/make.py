@@ -7,15 +7,16 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from .. import __version__
 from ..compile.job import fresh_log
 from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
+from ..compile.supply import Supplied
 from ..compile.wanted import Verdict
 from ..errors import AccuracyError, EngineBuildError, PublishError, RecipeError
 from ..integrity.atomic import sync_file, sync_folder, unlink_link
@@ -41,6 +42,17 @@ CONVERTER = Program(
 )
 
 
+class StepSupplier(Protocol):
+    """As `compile.supply` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
+    itself; data beside it is told by `data_sha256` in the details."""
+
+    def supply_step(self, wanted: StepWanted, made: Path, shop: Converting) -> Supplied | None:
+        """Write the file to `made`, which is not there yet, and its data beside it."""
+
+    def made_step(self, wanted: StepWanted, receipt: Receipt) -> None:
+        """Told what was made here."""
+
+
 @dataclass(frozen=True)
 class Converting:
     """What every step of a run shares. python: the interpreter that has onnx and onnxruntime."""
@@ -51,11 +63,19 @@ class Converting:
     lock_timeout_s: float | None
     stopping: Callable[[], bool]
     say: Callable[[str], None]
+    suppliers: Sequence[StepSupplier] = ()
 
 
-def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, bool]:
-    """Have the wanted file at its place: the judgement before, its receipt, and whether it was
-    made now. Raises EngineError; an old file then stands as it was."""
+class Step(NamedTuple):
+    """how: "reused", "made" or "fetched"."""
+
+    how: str
+    verdict: Verdict
+    receipt: Receipt
+
+
+def make_step(wanted: StepWanted, shop: Converting) -> Step:
+    """Have the wanted file at its place. Raises EngineError; an old file then stands as it was."""
     state = shop.state
     what = state.relative(wanted.target)
 
@@ -68,13 +88,15 @@ def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, b
         if verdict.current and verdict.sha256:
             receipt = state.receipts.of_bytes(wanted.target.name, wanted.key, verdict.sha256)
             if receipt:
-                return verdict, receipt, False
+                return Step("reused", verdict, receipt)
         folder = state.partial(wanted.target) / "step"
         try:
             unlink_link(folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            return verdict, _make(wanted, shop, folder), True
+            receipt = _fetch(wanted, shop, folder)
+            how = "fetched" if receipt else "made"
+            receipt = receipt or _make(wanted, shop, folder)
         except OSError as error:
             where = state.relative(error.filename or state.root)
             raise PublishError(
@@ -84,6 +106,21 @@ def make_step(wanted: StepWanted, shop: Converting) -> tuple[Verdict, Receipt, b
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
+    if how == "made":
+        for supplier in shop.suppliers:
+            supplier.made_step(wanted, receipt)
+    return Step(how, verdict, receipt)
+
+
+def _fetch(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt | None:
+    made = folder / wanted.target.name
+    for supplier in shop.suppliers:
+        supplied = supplier.supply_step(wanted, made, shop)
+        if supplied:
+            return _publish(wanted, shop, made, supplied.sha256, supplied.size, dict(supplied.details))
+        for path in (made, _data_of(made)):
+            path.unlink(missing_ok=True)
+    return None
 
 
 def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
@@ -112,7 +149,19 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     for path, stamp in before.items():
         if _stamp(path) != stamp:
             raise EngineBuildError(f"{path.name} changed while it was converted; run again")
-    return _publish(wanted, shop, made, facts["facts"], started, seconds)
+    if not made.is_file():
+        raise EngineBuildError(f"{wanted.source}: the converter left no {made.name}")
+    details: dict[str, Any] = {
+        "kind": wanted.kind,
+        "facts": dict(facts["facts"]),
+        "inputs": {name: text for name, text in wanted.ingredients.items() if name.startswith("input ")},
+        "builder": {"scons_tensorrt": __version__},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "duration_s": round(seconds, 3),
+    }
+    if _data_of(made).exists():
+        details["data_sha256"] = sha256_file(_data_of(made))
+    return _publish(wanted, shop, made, sha256_file(made), made.stat().st_size, details)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -154,38 +203,23 @@ def _placed(onnx: Onnx, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
+def _data_of(made: Path) -> Path:
+    return made.with_name(made.name + DATA_SUFFIX)
+
+
 def _publish(
     wanted: StepWanted,
     shop: Converting,
     made: Path,
-    facts: Mapping[str, Any],
-    started: float,
-    seconds: float,
+    sha256: str,
+    size: int,
+    details: Mapping[str, Any],
 ) -> Receipt:
     """Data first, then the ONNX that refers to it; a cut between the two is judged as tampered
     with, and made again."""
-    data = made.with_name(made.name + DATA_SUFFIX)
-    if not made.is_file():
-        raise EngineBuildError(f"{wanted.source}: the converter left no {made.name}")
+    data = _data_of(made)
     there = [path for path in (data, made) if path.exists()]
-    details: dict[str, Any] = {
-        "kind": wanted.kind,
-        "facts": dict(facts),
-        "inputs": {name: text for name, text in wanted.ingredients.items() if name.startswith("input ")},
-        "builder": {"scons_tensorrt": __version__},
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "duration_s": round(seconds, 3),
-    }
-    if data in there:
-        details["data_sha256"] = sha256_file(data)
-    receipt = Receipt(
-        wanted.target.name,
-        wanted.key,
-        sha256_file(made),
-        made.stat().st_size,
-        wanted.ingredients,
-        details,
-    )
+    receipt = Receipt(wanted.target.name, wanted.key, sha256, size, wanted.ingredients, details)
     folder = wanted.target.parent
     folder.mkdir(parents=True, exist_ok=True)
     for path in there:

@@ -166,12 +166,10 @@ def convert(target: Any, source: Any, env: Any) -> None:
     began = time.monotonic()
     derived.consider()
     _stop_for_the_doomed(derived.owner.pair if derived.owner else target, session)
-    verdict, receipt, made = _or_fail(
-        target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env
-    )
-    derived.made(receipt)
-    if made:
-        session.report.converted(derived, verdict, receipt, time.monotonic() - began)
+    step = _or_fail(target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env)
+    derived.made(step.receipt)
+    if step.how != "reused":
+        session.report.converted(derived, step, time.monotonic() - began)
 
 
 def describe_convert(target: Any, source: Any, env: Any) -> str:

@@ -16,9 +16,11 @@ from .declared import Declared
 
 if TYPE_CHECKING:
     from ..compile.make import Outcome
-    from ..integrity.receipt import Receipt
+    from ..convert.make import Step
     from .derived import Derived
 
+_ALWAYS = ("reused", "built", "failed")  # in the last line, always
+_ELSEWHERE = ("fetched", "dispatched")  # in the last line where there were any
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
@@ -31,7 +33,7 @@ class Report:
         self._began = time.time()
         self._lock = threading.Lock()
         self._idle: set[str] = set()
-        self._counts = {"reused": 0, "built": 0, "failed": 0, "would build": 0}
+        self._counts = dict.fromkeys((*_ALWAYS, *_ELSEWHERE, "would build"), 0)
 
     def hardware(self, hardware: Hardware) -> None:
         """The first line: for what, with what, and why."""
@@ -53,10 +55,12 @@ class Report:
 
     def finished(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
         engine.made = outcome.sha256
-        if outcome.built:
-            self._say_built(engine, outcome.verdict, seconds, outcome.compile_s)
-        else:
+        if outcome.how == "reused":
             self.reused(engine, seconds)
+        elif outcome.how == "built":
+            self._say_built(engine, outcome.verdict, seconds, outcome.seconds)
+        else:
+            self._say_supplied(engine, outcome, seconds)
 
     def reused(self, engine: Declared, seconds: float) -> None:
         self.console.line(self._reused(engine, seconds))
@@ -83,6 +87,15 @@ class Report:
         self.console.line(f"BUILT {engine.label} ({seconds:.2f} s) because {verdict.reason}")
         self._miss(engine, verdict, "built", compile_s)
 
+    def _say_supplied(self, engine: Declared, outcome: Outcome, seconds: float) -> None:
+        how, why = outcome.how, outcome.verdict.reason
+        self._count(engine, how)
+        what = f"{how.upper()} {engine.label} ({_bytes(outcome.size or 0)}, {seconds:.2f} s)"
+        self.console.line(f"{what} because {why}")
+        took = outcome.seconds and round(outcome.seconds, 3)
+        more: dict[str, Any] = {"reason_text": why, "size": outcome.size, "seconds": took}
+        self._event(f"engine.cache.{how}", engine, how, outcome.verdict.code, **more)
+
     def _miss(self, engine: Declared, verdict: Verdict, outcome: str, compile_s: float | None) -> None:
         text = verdict.reason
         if verdict.code.startswith(_MISMATCH):
@@ -93,13 +106,17 @@ class Report:
         words = "WOULD CHECK" if derived.kind == "accuracy" else "WOULD CONVERT"
         self.console.line(f"{words} {derived.label} because {reason}")
 
-    def converted(self, derived: Derived, verdict: Verdict, receipt: Receipt, seconds: float) -> None:
-        """An ONNX was made, or its accuracy measured."""
-        words = "CHECKED" if derived.kind == "accuracy" else "CONVERTED"
-        facts = receipt.details.get("facts")
-        figures = f": {_worst(facts)}" if derived.kind == "accuracy" and isinstance(facts, dict) else ""
-        self.console.line(f"{words} {derived.label} ({seconds:.2f} s) because {verdict.reason}{figures}")
-        self._event("engine.convert.done", derived, "made", verdict.code, reason_text=verdict.reason)
+    def converted(self, derived: Derived, step: Step, seconds: float) -> None:
+        """An ONNX was made, or its accuracy measured, here or elsewhere."""
+        gate, facts = derived.kind == "accuracy", step.receipt.details.get("facts")
+        why = step.verdict.reason
+        words = "CHECKED" if gate else "CONVERTED"
+        size = ""
+        if step.how == "fetched":
+            words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
+        figures = f": {_worst(facts)}" if gate and isinstance(facts, dict) else ""
+        self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
+        self._event("engine.convert.done", derived, step.how, step.verdict.code, reason_text=why)
 
     def failed(self, engine: Declared | Derived, error: EngineError) -> None:
         if engine.reported:
@@ -144,11 +161,16 @@ class Report:
     def summary(self) -> None:
         """The last line."""
         counts, seconds = self._counts, time.time() - self._began
-        text = ", ".join(f"{counts[word]} {word}" for word in ("reused", "built", "failed"))
+        told = (*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2])
+        text = ", ".join(f"{counts[word]} {word}" for word in told)
         dry = f" (dry run: {counts['would build']} would be built)" if self._dry else ""
         self.console.line(f"engines: {text} in {seconds:.1f} s{dry}")
-        numbers = {word: counts[word] for word in ("reused", "built", "failed")}
+        numbers = {word: counts[word] for word in told}
         self.console.event("engine.compile.summary", **numbers, seconds=round(seconds, 3))
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
 def _worst(facts: Mapping[str, Any]) -> str:

@@ -40,7 +40,8 @@ from .stop import StopSignal
 
 if TYPE_CHECKING:
     from ..compile.make import Workshop
-    from ..convert.make import Converting
+    from ..compile.supply import Supplier, Taker
+    from ..convert.make import Converting, StepSupplier
     from .derived import Derived
 
 _ATTRIBUTE = "scons_tensorrt_session"
@@ -58,7 +59,8 @@ def session_of(env: Any) -> Session:
 
 
 class Session:
-    """engines: what was declared, in order."""
+    """engines: what was declared, in order; suppliers, takers, step_suppliers: see compile/supply.py
+    and convert/make.py."""
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
@@ -67,6 +69,9 @@ class Session:
         self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
+        self.suppliers: list[Supplier] = []
+        self.takers: list[Taker] = []
+        self.step_suppliers: list[StepSupplier] = []
         self._values: dict[str, Any] = {}
         self._recipes: dict[str, Recipe] = {}
         self._alias: Any = None
@@ -205,6 +210,8 @@ class Session:
             self._lock_timeout_s,
             self._stop,
             self.report.console.line,
+            suppliers=self.suppliers,
+            takers=self.takers,
         )
 
     def converting(self, env: Any) -> Converting:
@@ -213,7 +220,8 @@ class Session:
 
         python = settings.onnx_python(env, self.top)
         say = self.report.console.line
-        return Converting(self.state, self.memo, python, self._lock_timeout_s, self._stop, say)
+        shared = self.state, self.memo, python, self._lock_timeout_s, self._stop, say
+        return Converting(*shared, self.step_suppliers)
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

@@ -2,8 +2,10 @@
 
 
 class Refused(Exception):
-    """error_class: a class of `scons_tensorrt.errors`; the text is what the user reads."""
+    """error_class: a class of `scons_tensorrt.errors`; the text is what the user reads; lasting: no
+    host would make it of the same inputs."""
 
-    def __init__(self, error_class, message):
+    def __init__(self, error_class, message, lasting=False):
         super().__init__(message)
         self.error_class = error_class
+        self.lasting = lasting

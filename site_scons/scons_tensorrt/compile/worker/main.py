@@ -27,7 +27,8 @@ def main(job):
     try:
         sha256, size, version = _compile(job)
     except Refused as refused:
-        link.send("error", error_class=refused.error_class, message=str(refused))
+        what = {"error_class": refused.error_class, "message": str(refused), "lasting": refused.lasting}
+        link.send("error", **what)
         os._exit(1)
     except BaseException as error:
         import traceback  # costly without its .pyc, and most compiles end well

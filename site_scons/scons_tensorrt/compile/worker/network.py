@@ -20,7 +20,9 @@ def parse(trt, builder, logger, onnx, strong=False):
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        raise Refused("EngineBuildError", _parser_message(errors, logger))
+        # What is unsupported is so on any host; what else stopped it may have been memory.
+        lasting = bool(errors) and all("UNSUPPORTED" in str(error.code()) for error in errors)
+        raise Refused("EngineBuildError", _parser_message(errors, logger), lasting)
     if network.num_outputs == 0:
         raise Refused("EngineBuildError", "the parser made an empty network of it; is it an ONNX?")
     return network, parser

@@ -1,0 +1,124 @@
+"""An engine that somebody else brings is checked and published as one that was compiled here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from scons_tensorrt.compile.make import Workshop, make
+from scons_tensorrt.compile.supply import Supplied
+from scons_tensorrt.compile.wanted import Wanted
+from scons_tensorrt.errors import EngineBuildError
+from scons_tensorrt.identity.hardware import resolve
+from scons_tensorrt.identity.runtime import Interpreter
+from scons_tensorrt.integrity.memo import DigestMemo
+from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.recipe.key import input_name, value_fields
+from scons_tensorrt.recipe.options import parse
+
+sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
+from conftest import fake_compiler, hardware
+
+PLAN = b"ftrt" + b"\0" * 60 + b"an engine"
+
+
+class Bringer:
+    """A supplier of these bytes; None: it has none."""
+
+    def __init__(self, data: bytes | None, before=lambda: None) -> None:
+        self.data, self.before, self.asked = data, before, 0
+
+    def supply(self, wanted, partial, shop):
+        self.asked += 1
+        self.before()
+        if self.data is None:
+            partial.write_bytes(b"what a transfer that was cut off left")
+            return None
+        partial.write_bytes(self.data)
+        digest = hashlib.sha256(self.data).hexdigest()
+        return Supplied("fetched", digest, len(self.data), {"fetched": {"from": "test"}}, 0.5)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def made(self, wanted, receipt) -> None:
+        self.heard.append(f"made {receipt.sha256[:8]}")
+
+    def refused(self, wanted, error) -> None:
+        self.heard.append(f"refused: {error}")
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Wanted:
+    onnx = tmp_path / "a.onnx"
+    onnx.write_bytes(b"onnx")
+    found = resolve(str(hardware(tmp_path / "orin.json")), tmp_path, lambda product: None)
+    recipe = parse("a", {}, [])
+    ingredients = {
+        **value_fields(recipe, found.signature),
+        input_name("onnx"): hashlib.sha256(b"onnx").hexdigest(),
+    }
+    name = found.signature.filename("a", "fp32").build()
+    return Wanted(tmp_path / "engines" / name, recipe, found, ingredients, onnx, "a.onnx", {})
+
+
+def shop(tmp_path: Path, *suppliers, act: str = "done(write())", **more) -> Workshop:
+    state = StateFolder(tmp_path / ".trt", tmp_path)
+    python = fake_compiler(tmp_path / "fake", act)
+    memo = DigestMemo(state.digests, tmp_path, False)
+    interpreter = Interpreter(str(python), tmp_path / "interpreter.json")
+    return Workshop(state, memo, interpreter, suppliers=suppliers, **more)
+
+
+def test_what_a_supplier_brings_is_published_with_its_receipt(tmp_path, wanted) -> None:
+    taker = Listener()
+    outcome = make(wanted, shop(tmp_path, Bringer(PLAN), takers=[taker]))
+    assert (outcome.how, outcome.size, outcome.seconds) == ("fetched", len(PLAN), 0.5)
+    assert wanted.engine.read_bytes() == PLAN
+    (receipt,) = (tmp_path / ".trt" / "receipts").glob("*/*.json")
+    assert json.loads(receipt.read_text())["fetched"] == {"from": "test"}
+    assert taker.heard == []  # it is nobody's news
+    assert make(wanted, shop(tmp_path, Bringer(None))).how == "reused"
+
+
+def test_suppliers_are_asked_in_order_and_a_miss_leaves_nothing_for_the_compile(tmp_path, wanted):
+    taker, missing, bringing = Listener(), Bringer(None), Bringer(PLAN)
+    assert make(wanted, shop(tmp_path, missing, bringing)).how == "fetched"
+    assert (missing.asked, bringing.asked) == (1, 1)
+    wanted.engine.unlink()
+    outcome = make(wanted, shop(tmp_path, Bringer(None), takers=[taker]))
+    assert outcome.how == "built"
+    assert taker.heard == [f"made {outcome.sha256[:8]}"]
+    assert wanted.engine.read_bytes().startswith(b"ftrt")
+
+
+def test_a_supplied_plan_that_cannot_be_the_wanted_one_is_not_taken(tmp_path, wanted) -> None:
+    said: list[str] = []
+    rtx = b"vtrt" + b"\0" * 12 + (64).to_bytes(8, "little") + b"\0" * 40
+    outcome = make(wanted, shop(tmp_path, Bringer(rtx), say=said.append))
+    assert outcome.how == "built"
+    assert "is not taken: the compiler left no whole engine: it is a plan of tensorrt_rtx" in said[0]
+
+
+def test_an_input_that_changes_while_the_engine_comes_is_told(tmp_path, wanted) -> None:
+    changing = Bringer(PLAN, lambda: wanted.onnx.write_bytes(b"another"))
+    with pytest.raises(EngineBuildError, match="changed while"):
+        make(wanted, shop(tmp_path, changing))
+    assert not wanted.engine.exists()
+    assert not list((tmp_path / ".trt").rglob("partial/*/*"))
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_takers_hear_of_a_refusal_that_every_host_would_repeat(tmp_path, wanted, lasting) -> None:
+    event = {"event": "error", "error_class": "EngineBuildError", "message": "no such op"}
+    event["lasting"] = lasting
+    act, taker = f"print(json.dumps({event!r}), flush=True)", Listener()
+    with pytest.raises(EngineBuildError, match="no such op; log:"):
+        make(wanted, shop(tmp_path, act=act, takers=[taker]))
+    assert taker.heard == ["refused: no such op"] * lasting
