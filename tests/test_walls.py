@@ -20,19 +20,20 @@ NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 # Each room, and the rooms it may import besides itself and the package's own version.
 BELOW = {
     "errors": set(),
+    "progress": set(),
     "identity": {"errors"},
     "integrity": {"errors", "identity"},
     "recipe": {"errors", "identity", "integrity"},
-    "compile": {"errors", "identity", "integrity", "recipe"},
-    "convert": {"errors", "identity", "integrity", "recipe", "compile"},
-    "graph": {"errors", "identity", "integrity", "recipe", "compile", "convert"},
+    "compile": {"errors", "progress", "identity", "integrity", "recipe"},
+    "convert": {"errors", "progress", "identity", "integrity", "recipe", "compile"},
+    "graph": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert"},
     "cli": {"errors", "identity", "integrity", "recipe", "compile"},
     "__main__": {"cli"},
     "tools": {"graph"},
     "__init__": {"integrity"},  # load_verified, when it is asked for
 }
 # What else than the standard library a room may import.
-OUTSIDE = {"graph": {"SCons"}, "compile": {"filelock"}}
+OUTSIDE = {"graph": {"SCons", "rich"}, "compile": {"filelock"}}
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}
 

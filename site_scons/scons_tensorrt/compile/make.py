@@ -19,9 +19,11 @@ from ..integrity.memo import DigestMemo
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
+from ..progress import Begin, Running, unwatched
 from .checks import check_inputs, check_plan, stamps_of
 from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .locks import engine_lock, gpu_lock
+from .phases import READING, Phases
 from .process import Compiled, run_worker
 from .supply import Supplied, Supplier, Taker
 from .wanted import Verdict, Wanted, judge
@@ -33,8 +35,8 @@ class Workshop:
 
     gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
     ask; gpu_turn: of the run's own threads; lock_timeout_s: seconds; stopping: whether the run
-    was asked to end; say: a line for people; progress: events of a running compile; suppliers:
-    asked in this order before this host compiles; takers: told what it compiled.
+    was asked to end; say: a line for people; begin: shows what takes its time; suppliers: asked in
+    this order before this host compiles; takers: told what it compiled.
     """
 
     state: StateFolder
@@ -45,7 +47,7 @@ class Workshop:
     lock_timeout_s: float | None = None
     stopping: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda text: None
-    progress: Callable[[Wanted, Mapping[str, Any]], None] = lambda wanted, event: None
+    begin: Begin = unwatched
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     suppliers: Sequence[Supplier] = ()
     takers: Sequence[Taker] = ()
@@ -164,6 +166,9 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
     log = shop.state.log(wanted.engine)
     started = time.time()
     heard: dict[str, Any] = {}
+    running = shop.begin("COMPILING", shop.state.relative(wanted.engine), _short(wanted), "")
+    running.update(words=READING)
+    phases = Phases()
     try:
         fresh_log(log)
         with linked_model(wanted, shop.state) as (model, held):
@@ -176,7 +181,7 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
                 job,
                 log,
                 shop.stopping,
-                lambda event: _hear(wanted, shop, event, heard),
+                lambda event: _hear(shop, event, heard, phases, running),
                 wanted.recipe.timeout_s,
             )
             check_inputs(wanted, shop.memo, held, before)
@@ -190,17 +195,30 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
         if is_tensorrt(wanted):
             raise _elsewhere(wanted, error, shop.state) from None
         raise
+    finally:
+        running.end()
     return _receipt(wanted, shop, made, started, log, heard), made.duration_s
 
 
-def _hear(wanted: Wanted, shop: Workshop, event: Mapping[str, Any], heard: dict[str, Any]) -> None:
+def _short(wanted: Wanted) -> str:
+    return f"{wanted.recipe.model} {wanted.recipe.precision}"
+
+
+def _hear(
+    shop: Workshop,
+    event: Mapping[str, Any],
+    heard: dict[str, Any],
+    phases: Phases,
+    running: Running,
+) -> None:
     """heard: gets what the receipt shall tell."""
     if event.get("event") == "note":
         shop.say(f"engines: {event.get('text')}")
     elif event.get("event") == "calibration":
         heard["calibration"] = {name: event.get(name) for name in ("cache", "sha256", "samples")}
     else:
-        shop.progress(wanted, event)
+        doing = phases.hear(event)
+        running.update(doing.done, doing.total, doing.words)
 
 
 def _elsewhere(wanted: Wanted, error: EngineError, state: StateFolder) -> SignatureError:

@@ -23,6 +23,7 @@ from ..integrity.atomic import sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
+from ..progress import Begin, unwatched
 from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
@@ -64,6 +65,7 @@ class Converting:
     stopping: Callable[[], bool]
     say: Callable[[str], None]
     suppliers: Sequence[StepSupplier] = ()
+    begin: Begin = unwatched
 
 
 class Step(NamedTuple):
@@ -140,12 +142,17 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     (folder / "temporary").mkdir()
     started = time.time()
     before = {path: _stamp(path) for path in _inputs(wanted)}
+    verb = "CHECKING" if wanted.kind == "accuracy" else "CONVERTING"
+    short = " ".join(wanted.target.name.split(".")[:2])
+    running = shop.begin(verb, state.relative(wanted.target), short, "")
     try:
         facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, dict(os.environ))
     except (RecipeError, AccuracyError) as error:
         raise type(error)(f"{wanted.source}: {error}") from None
     except EngineBuildError as error:
         raise EngineBuildError(f"{wanted.source}: {error}; log: {state.relative(log)}") from None
+    finally:
+        running.end()
     for path, stamp in before.items():
         if _stamp(path) != stamp:
             raise EngineBuildError(f"{path.name} changed while it was converted; run again")

@@ -30,6 +30,11 @@ class Console:
         self._pending: list[str] = []
         self._second, self._stamp = 0, ""
 
+    @property
+    def speaks(self) -> bool:
+        """Whether anything but failures is printed."""
+        return not (self._silent or self._quiet)
+
     def line(self, text: str, failure: bool = False) -> None:
         """Print one line whole; under `-s` only failures, to standard error."""
         self.lines([text], failure)

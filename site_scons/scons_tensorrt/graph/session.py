@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..compile.supply import Supplier, Taker
     from ..convert.make import Converting, StepSupplier
     from .derived import Derived
+    from .progress import Progress
 
 _ATTRIBUTE = "scons_tensorrt_session"
 _ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
@@ -210,9 +212,17 @@ class Session:
             self._lock_timeout_s,
             self._stop,
             self.report.console.line,
+            begin=self.progress.begin,
             suppliers=self.suppliers,
             takers=self.takers,
         )
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Shows what takes its time."""
+        from .progress import Progress
+
+        return Progress(self.report.console)
 
     def converting(self, env: Any) -> Converting:
         """What makes the ONNX files of engines."""
@@ -221,7 +231,7 @@ class Session:
         python = settings.onnx_python(env, self.top)
         say = self.report.console.line
         shared = self.state, self.memo, python, self._lock_timeout_s, self._stop, say
-        return Converting(*shared, self.step_suppliers)
+        return Converting(*shared, self.step_suppliers, self.progress.begin)
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:
@@ -343,6 +353,8 @@ class Session:
 
     def close(self) -> None:
         """The last lines, and what the next run will want to know."""
+        if "progress" in self.__dict__:
+            self.progress.close()
         if settings.option("clean"):
             self._say_kept()
             return
