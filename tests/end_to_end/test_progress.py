@@ -94,7 +94,7 @@ def slow(tree: Tree, tmp_path: Path) -> Tree:
     hardware(tree.path("hardware/orin.json"))
     tree.write('for n in ["a", "b", "c"]: env.Engine(n, f"models/{n}.onnx")')
     tree.environment = {"TRT_HARDWARE": "orin"}
-    pace(tree, 12, 0.3)
+    pace(tree, 16, 0.3)
     return tree
 
 
@@ -112,9 +112,11 @@ def test_a_bar_for_each_running_compile(slow: Tree) -> None:
     terminal = Terminal(slow, "-j3", "engines")
     terminal.until(lambda display: bars(display) == 3)
     foot = terminal.foot(3)
-    assert [re.match(r"COMPILING ([abc]) fp32 ", line)[1] for line in foot] in (
-        [*order] for order in ("abc", "acb", "bac", "bca", "cab", "cba")
-    )
+    assert sorted(line[: len("COMPILING a fp32 ")] for line in foot) == [
+        "COMPILING a fp32 ",
+        "COMPILING b fp32 ",
+        "COMPILING c fp32 ",
+    ]
     terminal.until(lambda display: "Timing tactics" in display)
     assert re.search(r"Timing tactics \d+/40 .* \d:\d\d$", "\n".join(terminal.foot(3)), re.MULTILINE)
     lines = terminal.end()
