@@ -187,7 +187,7 @@ def test_a_name_never_promises_a_precision_that_is_not_there(two: Tree) -> None:
     [
         (["HARDWARE=nonsense"], "HARDWARE=nonsense: no hardware/nonsense.json and no built-in; known: "),
         (["HARDWARE=./x.json"], "HARDWARE=./x.json: no file "),
-        (["HARDWARE=orin,thor"], "one kind of hardware a run"),
+        (["HARDWARE=orin,thor"], "HARDWARE=orin: no hardware/orin.json and no built-in"),
         (["BACKEND=openvino"], "BACKEND=openvino: unknown; write one of tensorrt, tensorrt_rtx"),
         (["BACKEND=tensorrt"], "BACKEND=tensorrt: rtx_portable is for tensorrt_rtx"),
         (["JETPACK=6.2"], "JETPACK=6.2: this host is not a Jetson"),

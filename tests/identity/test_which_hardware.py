@@ -124,7 +124,7 @@ def test_a_built_in_for_one_architecture_asks_for_that_one(top):
 UNKNOWN = [
     ("xavier", "no hardware/xavier.json and no built-in"),  # nowhere
     ("boards/xavier.json", "no file"),  # a path to nothing
-    ("orin_nx,agx_orin", "one kind of hardware a run"),  # two
+    ("orin_nx,agx_orin", "one kind of hardware here"),  # two
     ("rtx_sm90", "no built-in"),  # not an architecture of RTX
     ("hardware", "no hardware/hardware.json"),  # a folder
 ]

@@ -108,7 +108,7 @@ def build(target: Any, source: Any, env: Any) -> None:
     session = session_of(env)
     began = time.monotonic()
     declared.consider()
-    _stop_for_the_doomed(target, session)
+    _stop_for_the_doomed(target, [declared], session)
     session.report.without_effect(declared)
     outcome = _or_fail(
         target, declared, lambda: make(declared.wanted(), session.workshop(declared.python)), env
@@ -133,15 +133,15 @@ def _or_fail(target: Any, declared: Declared | Derived, do: Callable[[], _T], en
     return _fail(target, declared, problem.with_traceback(None), env)
 
 
-def _stop_for_the_doomed(target: Any, session: Session) -> None:
-    """Say what is wrong with any engine of this run before hours are spent on the others. Raises
-    BuildError."""
+def _stop_for_the_doomed(target: Any, owners: list[Declared], session: Session) -> None:
+    """Say what is wrong with any engine of this run before hours are spent on others than `owners`.
+    Raises BuildError."""
     doomed = session.doomed()
     for engine in doomed:
         if engine.problem:
             engine.consider()
             session.report.failed(engine, engine.problem)
-    if doomed and not any(node in target for engine in doomed for node in engine.pair):
+    if doomed and not (owners and all(owner in doomed for owner in owners)):
         raise SCons.Errors.BuildError(
             node=target,
             errstr=f"not started, because of {doomed[0].name}, told above",
@@ -165,7 +165,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
     session = session_of(env)
     began = time.monotonic()
     derived.consider()
-    _stop_for_the_doomed(derived.owner.pair if derived.owner else target, session)
+    _stop_for_the_doomed(target, derived.owners, session)
     step = _or_fail(target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env)
     derived.made(step.receipt)
     if step.how != "reused":

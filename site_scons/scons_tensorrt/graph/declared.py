@@ -14,6 +14,7 @@ import SCons.Node
 
 from ..compile.wanted import Verdict, Wanted, judge
 from ..errors import EngineError, RecipeError
+from ..identity.filename import SIDECAR_SUFFIX
 from ..identity.hardware import Hardware
 from ..recipe.backends import refusals
 from ..recipe.conversion import faults, strongly_typed
@@ -48,6 +49,7 @@ class Declared:
         self.path = path
         self.label = session.state.relative(path)
         self.python = ""
+        self.asked_for = ""  # the hardware, as the user named it
         self.target: Any = None
         self.pair: Any = ()
         self.original: Any = None  # what the user named
@@ -65,6 +67,13 @@ class Declared:
     def source(self) -> str:
         """The ONNX that is compiled, as people know it."""
         return label_of(self._session, self.onnx)
+
+    @property
+    def board(self) -> str:
+        """Its hardware, as people know it."""
+        if self.hardware is None:
+            return self.asked_for or "this host"
+        return self.hardware.name or self.hardware.title
 
     @cached_property
     def fields(self) -> Mapping[str, str]:
@@ -200,6 +209,10 @@ class Declared:
             self.problem = error
             return True
         return False
+
+    def paths(self) -> tuple[str, str]:
+        """Where the pair is."""
+        return str(self.path), f"{self.path}{SIDECAR_SUFFIX}"
 
     def places(self) -> list[Any]:
         """The pair's nodes, as far as they are declared."""

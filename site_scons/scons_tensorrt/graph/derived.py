@@ -37,8 +37,9 @@ class SampleNodes(NamedTuple):
 
 
 class Derived:
-    """One file to be made, for the engine `owner` if it is for one. onnx: nodes by role, the first is
-    the source; script, files: nodes of an export."""
+    """One file to be made, for the engine `owner` if it is for one; owners: all that share it, as an
+    engine for several kinds of hardware does. onnx: nodes by role, the first is the source; script,
+    files: nodes of an export."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Derived:
         files: Mapping[str, Any] | None = None,
     ) -> None:
         self._session = session
-        self.owner = owner
+        self.owners = [owner] if owner else []
         self.name = owner.name if owner else path.name.partition(".")[0]
         self.path = path
         self.label = session.state.relative(path)
@@ -110,9 +111,10 @@ class Derived:
         self._receipt = receipt
 
     def consider(self) -> None:
-        """The hardware of its engine is named before anything is said of it."""
-        if self.owner:
-            self._session.considered(self.owner)
+        """The hardware of its engines is named before anything is said of it."""
+        asked = self.owners if len(self.owners) < 2 else self._session.asked_of(self.owners)
+        for owner in asked or self.owners:
+            self._session.considered(owner)
 
     def looked_at(self, node: Any) -> None:
         """A second look is another build of an interactive session."""
@@ -130,8 +132,7 @@ class Derived:
 
     def wanted(self) -> StepWanted:
         """The file as its sources are now. Raises EngineError, naming the source at fault."""
-        if self.owner:
-            self.owner.check()
+        self._check_owners()
         session = self._session
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
         samples = self.samples.files() if self.samples else None
@@ -149,6 +150,19 @@ class Derived:
             *(self.path, self.kind, self.options, onnx, samples, ingredients, self.source),
             *(script, files),
         )
+
+    def _check_owners(self) -> None:
+        """Raise RecipeError where it would be made for nothing; what one engine's hardware cannot do
+        does not hinder those of another."""
+        problem: EngineError | None = None
+        for owner in self.owners:
+            try:
+                owner.check()
+                return
+            except EngineError as error:
+                problem = problem or error
+        if problem:
+            raise problem
 
     def _onnx(self, node: Any) -> Onnx:
         path, label = real_path(node), label_of(self._session, node)

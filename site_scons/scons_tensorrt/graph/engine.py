@@ -8,6 +8,7 @@ from typing import Any
 
 import SCons.Errors
 import SCons.Node.FS
+import SCons.Util
 
 from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
@@ -22,10 +23,19 @@ from .session import Session, session_of
 from .signed import EngineFile, sign
 
 
-def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **options: Any) -> Any:
-    """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar].
+def Engine(
+    env: Any,
+    name: Any = None,
+    source: Any = None,
+    *positional: Any,
+    hardware: Any = None,
+    **options: Any,
+) -> Any:
+    """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar], and so on
+    for each kind of hardware.
 
-    precision: fp32 (TF32 off), tf32, fp16, bf16, int8, fp8 or mixed; on a strongly typed runtime
+    hardware: a name or a list of names as after HARDWARE=, which wins over it. precision: fp32
+    (TF32 off), tf32, fp16, bf16, int8, fp8 or mixed; on a strongly typed runtime
     fp16, bf16 and int8 are made of the ONNX first, as targets of their own. shapes: {input: (min,
     opt, max)} or {input: shape} for dynamic inputs, sizes in elements; a list of such maps for
     several profiles. workspace_mb: MiB. calibration, accuracy: sets of samples. Every option with
@@ -36,14 +46,22 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     """
     session = session_of(env)
     session.settle(env)
-    chosen = settings.read(env, session.top)
     try:
+        kinds = settings.read(env, session.top, hardware)
         options = name_options(positional, options)
         plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
         recipe = session.recipe(name, options, plugins)
         onnx = _one_source(env, source)
+        pairs = [_declare(env, session, chosen, recipe, onnx, plugins) for chosen in kinds]
     except RecipeError as error:
         raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+    return pairs[0] if len(pairs) == 1 else SCons.Util.NodeList(n for pair in pairs for n in pair)
+
+
+def _declare(
+    env: Any, session: Session, chosen: settings.Settings, recipe: Recipe, onnx: Any, plugins: list[Any]
+) -> Any:
+    """The pair of one kind of hardware. Raises RecipeError and UserError."""
     if chosen.engine_dir not in session.checked:
         _check_folder(session, chosen.engine_dir)
         session.checked.add(chosen.engine_dir)
@@ -54,22 +72,25 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
         hardware, problem = None, fault
         folder, filename = _place(chosen, recipe, None)
     path = os.path.join(folder, filename)
-    declared = Declared(session, str(name), recipe, hardware, problem, Path(path))
+    declared = Declared(session, recipe.model, recipe, hardware, problem, Path(path))
     declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
-    declared.original = onnx
+    declared.original, declared.asked_for = onnx, chosen.hardware
     _refuse_second(session, declared, folder, filename)
     if hardware is not None:
-        try:
-            _convert(env, session, declared)
-        except RecipeError as error:
-            raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+        _convert(env, session, declared)
+    _connect(env, session, declared)
+    return declared.pair
+
+
+def _connect(env: Any, session: Session, declared: Declared) -> None:
+    """The nodes of the pair, and all that they depend on."""
     onnx = declared.onnx
-    pair = env.TRT_Engine(env.fs.File(path), onnx)
+    pair = env.TRT_Engine(env.fs.File(str(declared.path)), onnx)
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
     data = data_nodes(onnx, session.known_data(onnx.get_abspath()))
-    for node in (onnx, *plugins, *data):
+    for node in (onnx, *declared.plugins, *data):
         sign(node)
     more = [each.target for each in (declared.gate, declared.samples) if each]
     for node in pair:
@@ -78,7 +99,6 @@ def Engine(env: Any, name: Any = None, source: Any = None, *positional: Any, **o
     _protect(env, pair, declared)
     session.engines.append(declared)
     session.join_alias(env, pair[1])
-    return pair
 
 
 def OnnxExport(
@@ -168,7 +188,7 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
 def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> tuple[str, str]:
     """The folder and filename of an engine."""
     if hardware is None:
-        return chosen.engine_dir, f"{recipe.model}__unknown_{recipe.precision}{SUFFIX}"
+        return chosen.folder, f"{recipe.model}__unknown_{recipe.precision}{SUFFIX}"
     folder = chosen.engine_dir
     if hardware.name:
         folder = os.path.join(folder, hardware.name)

@@ -46,12 +46,24 @@ def as_list(value: Any) -> list[Any]:
 
 def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
     """Whether the command line names one of `nodes`, or all engines."""
-    # Which of the two a name is below depends on --directory, -u and -D; an engine has one place.
-    folders = (SCons.Script.GetLaunchDir(), env.fs.Top.get_abspath())
+    targets = SCons.Script.COMMAND_LINE_TARGETS
     places = {node.get_abspath() for node in nodes}
-    for target in SCons.Script.COMMAND_LINE_TARGETS:
+    return ALIAS in targets or bool(places & _places(targets, env.fs.Top.get_abspath()))
+
+
+def target_places(top: str) -> set[str]:
+    """Where the targets of this run may be, absolute; of an alias, nowhere that anything is."""
+    return _places(SCons.Script.BUILD_TARGETS, top)
+
+
+def _places(targets: Sequence[Any], top: str) -> set[str]:
+    # Which of the two a name is below depends on --directory, -u and -D; an engine has one place.
+    folders = (SCons.Script.GetLaunchDir(), top)
+    places = set()
+    for target in targets:
+        if not isinstance(target, str):
+            places.update([target.get_abspath()] if isinstance(target, SCons.Node.FS.Base) else [])
+            continue
         name = target.lstrip("#").lstrip("/") if target.startswith("#") else target
-        named = {os.path.normpath(os.path.join(folder, name)) for folder in folders}
-        if target == ALIAS or places & named:
-            return True
-    return False
+        places.update(os.path.normpath(os.path.join(folder, name)) for folder in folders)
+    return places

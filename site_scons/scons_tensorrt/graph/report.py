@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ALWAYS = ("reused", "built", "failed")  # in the last line, always
 _ELSEWHERE = ("fetched", "dispatched")  # in the last line where there were any
+_COUNTED = (*_ALWAYS, *_ELSEWHERE, "would build")
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
@@ -33,7 +34,8 @@ class Report:
         self._began = time.time()
         self._lock = threading.Lock()
         self._idle: set[str] = set()
-        self._counts = dict.fromkeys((*_ALWAYS, *_ELSEWHERE, "would build"), 0)
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._boards: dict[str, dict[str, int]] = {}
 
     def hardware(self, hardware: Hardware) -> None:
         """The first line: for what, with what, and why."""
@@ -157,16 +159,29 @@ class Report:
         engine.reported = True
         with self._lock:
             self._counts[word] += 1
+            self._boards.setdefault(engine.board, dict.fromkeys(_COUNTED, 0))[word] += 1
 
     def summary(self) -> None:
-        """The last line."""
+        """The last line, and before it one for each of several kinds of hardware."""
         counts, seconds = self._counts, time.time() - self._began
-        told = (*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2])
-        text = ", ".join(f"{counts[word]} {word}" for word in told)
-        dry = f" (dry run: {counts['would build']} would be built)" if self._dry else ""
-        self.console.line(f"engines: {text} in {seconds:.1f} s{dry}")
-        numbers = {word: counts[word] for word in told}
-        self.console.event("engine.compile.summary", **numbers, seconds=round(seconds, 3))
+        boards = self._boards if len(self._boards) > 1 else {}
+        for board, of_it in boards.items():
+            self.console.line(f"engines: {board}: {_text(of_it)}{self._would(of_it)}")
+        self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{self._would(counts)}")
+        more = {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
+        self.console.event("engine.compile.summary", **_told(counts), **more, seconds=round(seconds, 3))
+
+    def _would(self, counts: Mapping[str, int]) -> str:
+        return f" (dry run: {counts['would build']} would be built)" if self._dry else ""
+
+
+def _text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {word}" for word, number in _told(counts).items())
+
+
+def _told(counts: Mapping[str, int]) -> dict[str, int]:
+    words = (*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2])
+    return {word: counts[word] for word in words}
 
 
 def _bytes(size: int) -> str:

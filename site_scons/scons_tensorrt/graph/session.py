@@ -35,7 +35,7 @@ from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
 from .declared import Declared, real_path
-from .nodes import ALIAS
+from .nodes import ALIAS, target_places
 from .report import Report
 from .stop import StopSignal
 
@@ -299,10 +299,14 @@ class Session:
             return self._doomed
 
     def _look_for_the_doomed(self) -> list[Declared]:
-        targets = SCons.Script.BUILD_TARGETS
-        everything = ALIAS in map(str, targets)
-        asked = (e for e in self.engines if everything or any(node in targets for node in e.pair))
-        return [engine for engine in asked if engine.faulty()]
+        return [engine for engine in self.asked_of(self.engines) if engine.faulty()]
+
+    def asked_of(self, engines: list[Declared]) -> list[Declared]:
+        """Those of several that this run is asked for: by themselves, their folder or the alias."""
+        if ALIAS in map(str, SCons.Script.BUILD_TARGETS):
+            return engines
+        places = target_places(str(self.top))
+        return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
 
     def known_data(self, onnx: str) -> list[str]:
         """The external data that a model was last known to have; asks the memo alone."""

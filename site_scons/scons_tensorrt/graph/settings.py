@@ -6,6 +6,7 @@ A construction variable that the SConstruct leaves unset comes from the process 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import SCons.Errors
 import SCons.Script
 
+from ..errors import RecipeError
 from ..integrity.state import DEFAULT as STATE_DIR
 
 VARIABLES = {
@@ -32,7 +34,8 @@ TensorRT engines (scons-tensorrt):
   scons engines         build every engine, or reuse it; `scons -c engines` removes them
   HARDWARE=NAME         hardware/NAME.json, a path of such a file, or a built-in:
                         rtx_portable (where nothing speaks for NVIDIA hardware),
-                        rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121
+                        rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121;
+                        several, as in HARDWARE=orin_nx,rtx_sm89, in one run
   BACKEND=NAME          tensorrt or tensorrt_rtx; default: what the hardware says
   VERIFY=stat|full      stat (default) believes an unchanged stat; full hashes every file
   ENGINE_DIR=DIR        where engines go; default: engines
@@ -46,13 +49,24 @@ line to print before each engine's action).
 
 
 class Settings(NamedTuple):
-    """The settings of one environment; equal settings share one hardware."""
+    """The settings of one environment for one kind of hardware; equal settings share it.
+
+    alone: whether that is the only kind that was asked for.
+    """
 
     hardware: str
     backend: str
     jetpack: str
     python: str
     engine_dir: str
+    alone: bool = True
+
+    @property
+    def folder(self) -> str:
+        """Where an engine is said to be whose hardware is not known: each kind has its own."""
+        stem = os.path.basename(self.hardware).removesuffix(".json")
+        name = "" if self.alone else re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip(".")
+        return os.path.join(self.engine_dir, name) if name else self.engine_dir
 
 
 def set_defaults(env: Any) -> None:
@@ -61,14 +75,20 @@ def set_defaults(env: Any) -> None:
         env.SetDefault(**{name: os.environ.get(name) or default})
 
 
-def read(env: Any, top: Path) -> Settings:
-    """The settings for engines of `env`; paths are below `top` unless they are absolute."""
+def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
+    """The settings for engines of `env`, for each kind of hardware; paths are below `top` unless they
+    are absolute.
+
+    hardware: what the call names, one or a list: the command line alone wins over it. Raises
+    RecipeError.
+    """
 
     def chosen(argument: str) -> str:
         return str(SCons.Script.ARGUMENTS.get(argument) or _value(env, f"TRT_{argument}"))
 
+    named = str(SCons.Script.ARGUMENTS.get("HARDWARE") or _named(env, hardware))
     return _settings(
-        chosen("HARDWARE"),
+        named or _value(env, "TRT_HARDWARE"),
         chosen("BACKEND"),
         str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
         _value(env, "TRT_PYTHON"),
@@ -80,8 +100,23 @@ def read(env: Any, top: Path) -> Settings:
 @lru_cache  # for thousands of engines they are the same
 def _settings(
     hardware: str, backend: str, jetpack: str, python: str, engine_dir: str, top: Path
-) -> Settings:
-    return Settings(hardware, backend, jetpack, _program(python, top), below(engine_dir, top))
+) -> tuple[Settings, ...]:
+    names = list(dict.fromkeys(name.strip() for name in hardware.split(",")))
+    if len(names) > 1 and "" in names:
+        raise RecipeError(f"HARDWARE={hardware}: there is no name at one of its commas; leave that out")
+    rest = backend, jetpack, _program(python, top), below(engine_dir, top), len(names) == 1
+    return tuple(Settings(name, *rest) for name in names)
+
+
+def _named(env: Any, hardware: Any) -> str:
+    """What `hardware=` of a call names, as it stands after HARDWARE=."""
+    names = hardware if isinstance(hardware, (list, tuple)) else [hardware or ""]
+    texts = [str(env.subst(name)) for name in names if isinstance(name, str)]
+    if len(texts) < len(names) or (hardware is not None and not (texts and all(texts))):
+        raise RecipeError(
+            f"hardware={hardware!r}: write a name or a list of names, such as ['orin_nx', 'rtx_sm89']"
+        )
+    return ",".join(texts)
 
 
 def _value(env: Any, name: str) -> str:

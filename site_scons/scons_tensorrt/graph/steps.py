@@ -13,7 +13,7 @@ import SCons.Node.FS
 from ..convert.step import DATA_SUFFIX
 from ..errors import RecipeError
 from ..identity.filename import check_model_name
-from ..recipe.conversion import READER, Samples, Step
+from ..recipe.conversion import CONVERTED, READER, Samples, Step
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared
 from .derived import Derived, SampleNodes
@@ -67,7 +67,10 @@ def declare_gate(
     """The node of the figures that say how far `converted` is from `reference`."""
     gate = owner.recipe.accuracy
     assert gate is not None
-    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.accuracy.json"
+    name = f"{owner.name}.{owner.recipe.precision}"
+    if converted is owner.original and owner.recipe.precision in CONVERTED:
+        name += ".unconverted"  # another kind of hardware may compile a converted one
+    path = session.state.onnx / f"{name}.accuracy.json"
     onnx = {"reference": reference, "converted": converted}
     derived = Derived(session, owner, path, "accuracy", gate.key_fields(), onnx, samples)
     return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
@@ -82,6 +85,7 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
             f"{other.source} and {derived.source}); give one another name"
         )
     if other is not None:
+        other.owners += derived.owners
         return other.target
     session.derived[derived.path] = derived
     sources = derived.nodes()

@@ -160,7 +160,7 @@ def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
 
 def _named(named: str, top: Path, runtime: Callable[[str], Runtime], host: Host) -> Hardware:
     if "," in named:
-        raise HardwareError(f"HARDWARE={named}: one kind of hardware a run; name one")
+        raise HardwareError(f"HARDWARE={named}: one kind of hardware here; name one")
     is_path = "/" in named or named.endswith(".json")
     path = (top / named) if is_path else (top / "hardware" / f"{named}.json")
     if os.path.isfile(path):  # unlike Path's, no error for a name that is too long
