@@ -183,7 +183,7 @@ def describe_convert(target: Any, source: Any, env: Any) -> str:
         verdict = None if awaited else derived.verdict()
         if verdict is None or not verdict.current:
             why = verdict.reason if verdict else f"{awaited} would be built first"
-            session.report.would_convert(derived, why)
+            session.report.would_convert(derived, why, session.earlier_s(derived.path))
     except EngineError as error:
         session.report.failed(derived, error)
     return ""
@@ -212,12 +212,11 @@ def describe(target: Any, source: Any, env: Any) -> str:
     session = session_of(env)
     awaited = declared.awaits()
     try:
-        if awaited:
-            session.report.would_build(declared, f"{awaited} would be built first")
-        elif declared.verdict().reusable:
+        if not awaited and declared.verdict().reusable:
             session.report.reused(declared, declared.judged_s)
         else:
-            session.report.would_build(declared, declared.verdict().reason)
+            why = f"{awaited} would be built first" if awaited else declared.verdict().reason
+            session.report.would_build(declared, why, session.earlier_s(declared.path))
     except EngineError as error:
         session.report.failed(declared, error)
     return ""

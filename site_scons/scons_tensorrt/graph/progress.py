@@ -58,7 +58,7 @@ class Shown(NamedTuple):
     def counted(self) -> str:
         if self.unit != "B":
             return f"{self.done}/{self.total}"
-        return f"{_mib(self.done or 0)} of {_mib(self.total or 0)} MiB"
+        return f"{_mb(self.done or 0)} of {_mb(self.total or 0)} MB"
 
 
 class Progress:
@@ -184,5 +184,5 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f}"
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f}"

@@ -35,6 +35,7 @@ class Report:
         self._lock = threading.Lock()
         self._idle: set[str] = set()
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self._earlier: list[float | None] = []  # of what would be built or made
         self._boards: dict[str, dict[str, int]] = {}
 
     def hardware(self, hardware: Hardware) -> None:
@@ -78,8 +79,10 @@ class Report:
         words = "WOULD REUSE" if self._dry else "REUSED"
         return f"{words} {engine.label} ({seconds:.2f} s)"
 
-    def would_build(self, engine: Declared, reason: str) -> None:
+    def would_build(self, engine: Declared, reason: str, earlier_s: float | None) -> None:
+        """earlier_s: how long it took another time, None where no receipt tells."""
         self._count(engine, "would build")
+        self._earlier.append(earlier_s)
         self.console.line(f"WOULD BUILD {engine.label} because {reason}")
 
     def _say_built(
@@ -104,7 +107,8 @@ class Report:
             self._event("engine.sidecar.mismatch", engine, outcome, verdict.code, reason_text=text)
         self._event("engine.cache.miss", engine, outcome, verdict.code, compile_s, reason_text=text)
 
-    def would_convert(self, derived: Derived, reason: str) -> None:
+    def would_convert(self, derived: Derived, reason: str, earlier_s: float | None) -> None:
+        self._earlier.append(earlier_s)
         words = "WOULD CHECK" if derived.kind == "accuracy" else "WOULD CONVERT"
         self.console.line(f"{words} {derived.label} because {reason}")
 
@@ -167,12 +171,24 @@ class Report:
         boards = self._boards if len(self._boards) > 1 else {}
         for board, of_it in boards.items():
             self.console.line(f"engines: {board}: {_text(of_it)}{self._would(of_it)}")
-        self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{self._would(counts)}")
+        self.console.line(
+            f"engines: {_text(counts)} in {seconds:.1f} s{self._would(counts, self._estimate())}"
+        )
         more = {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
         self.console.event("engine.compile.summary", **_told(counts), **more, seconds=round(seconds, 3))
 
-    def _would(self, counts: Mapping[str, int]) -> str:
-        return f" (dry run: {counts['would build']} would be built)" if self._dry else ""
+    def _would(self, counts: Mapping[str, int], more: str = "") -> str:
+        return f" (dry run: {counts['would build']} would be built{more})" if self._dry else ""
+
+    def _estimate(self) -> str:
+        """About how long what would be built takes, one after the other."""
+        steps = len(self._earlier) - self._counts["would build"]
+        text = f", {steps} converted or checked" if steps else ""
+        known = [seconds for seconds in self._earlier if seconds is not None]
+        if known:
+            of = f"{len(known)} of {len(self._earlier)} known"
+            return f"{text}; {sum(known):.0f} s by earlier receipts, {of}"
+        return f"{text}; no earlier receipt says how long that takes" if self._earlier else text
 
 
 def _text(counts: Mapping[str, int]) -> str:

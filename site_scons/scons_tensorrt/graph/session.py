@@ -338,6 +338,12 @@ class Session:
                 "reused; run chmod o-w on that"
             )
 
+    def earlier_s(self, path: Path) -> float | None:
+        """How long it took to make a file of this name the last time, as its receipt says."""
+        with contextlib.suppress(EngineError):
+            return self.state.receipts.last_duration_s(path.name)
+        return None
+
     def tidy(self, engine: Declared) -> None:
         """Remove what a killed compile of an engine that is current left behind."""
         if self._leftovers is None:

@@ -135,6 +135,14 @@ class ReceiptBook:
         """Every readable receipt of engines of this filename, the newest first."""
         return self._read(filename, "")
 
+    def last_duration_s(self, filename: str) -> float | None:
+        """The seconds that the newest receipt of this filename tells; None where none does."""
+        for receipt in self.all_of(filename):
+            told = receipt.details.get("duration_s")
+            if isinstance(told, (int, float)) and not isinstance(told, bool) and 0 <= told < 1e9:
+                return float(told)
+        return None
+
     def knows(self, filename: str, key: str) -> bool:
         """Whether there is a receipt of this key, readable or not."""
         return any(name.startswith(f"{key}.") for name in self._names(filename))
