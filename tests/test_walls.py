@@ -26,14 +26,15 @@ BELOW = {
     "recipe": {"errors", "identity", "integrity"},
     "compile": {"errors", "progress", "identity", "integrity", "recipe"},
     "convert": {"errors", "progress", "identity", "integrity", "recipe", "compile"},
-    "graph": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert"},
-    "cli": {"errors", "identity", "integrity", "recipe", "compile"},
+    "handoff": {"errors", "identity", "integrity", "recipe", "compile"},
+    "graph": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert", "handoff"},
+    "cli": {"errors", "identity", "integrity", "recipe", "compile", "handoff"},
     "__main__": {"cli"},
     "tools": {"graph"},
     "__init__": {"integrity"},  # load_verified, when it is asked for
 }
 # What else than the standard library a room may import.
-OUTSIDE = {"graph": {"SCons", "rich"}, "compile": {"filelock"}}
+OUTSIDE = {"graph": {"SCons", "rich"}, "compile": {"filelock"}, "handoff": {"cryptography"}}
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}
 

@@ -50,6 +50,14 @@ class PublishError(EngineError):
     """The engine's bytes could not be written or moved to their place."""
 
 
+class HandoffError(EngineError):
+    """What was built cannot be handed on: a manifest, an installation, what shall be pruned."""
+
+
+class SigningError(EngineError):
+    """A manifest cannot be signed, or its signature cannot be checked: the key, or `cryptography`."""
+
+
 class LockTimeout(EngineError):
     """Another process held an engine's or a GPU's lock for longer than TRT_LOCK_TIMEOUT."""
 

@@ -1,7 +1,8 @@
 """`python -m scons_tensorrt COMMAND`: one module a command, each with `add`.
 
 Needs the standard library alone, so that it runs on a device. Exit status: 0; 1 when an
-engine is not what it should be or the question cannot be answered; 2 for a wrong call.
+engine is not what it should be or the question cannot be answered; 2 for a wrong call; `verify` of a
+manifest has a status for each refusal.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import sys
 
 from .. import __version__
 from ..errors import EngineError
-from . import explain, name, probe, reproduce, verify
+from . import explain, keygen, name, probe, reproduce, verify
 from .common import say
 
-COMMANDS = (probe, name, verify, explain, reproduce)
+COMMANDS = (probe, name, verify, explain, reproduce, keygen)
 
 
 def main(argv: list[str] | None = None) -> int:

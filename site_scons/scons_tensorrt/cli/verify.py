@@ -1,13 +1,18 @@
-"""`verify`: are engines what their sidecars say? On a device, with nothing but Python."""
+"""`verify`: are engines what their sidecars say, and, with a manifest, what a build handed on? On a
+device, with nothing but Python."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EngineError
 from ..identity.filename import EngineFilename
+from ..identity.hardware import resolve
+from ..identity.runtime import Interpreter
+from ..identity.signature import HardwareSignature
 from ..integrity.verified import fault_of
 from .common import engines, say
 
@@ -16,12 +21,40 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    verify = commands.add_parser("verify", help="are these engines what their sidecars say")
-    verify.add_argument("path", nargs="+", help="an engine, or a folder of engines")
-    verify.set_defaults(run=_verify)
+    verify = commands.add_parser(
+        "verify",
+        help="are these engines what their sidecars say",
+        description="Are these engines what their sidecars say? With --manifest or --hardware also: are "
+        "they for this host, and what the build handed on? Then the exit status is that of the "
+        "earliest check that refused: 10 filename, 11 host, 12 sidecar, 13 sidecar hash, 14 manifest, "
+        "15 manifest hash, 16 signature, 17 unlisted, 18 missing, 19 key.",
+    )
+    verify.add_argument("path", nargs="*", help="an engine, or a folder of engines")
+    verify.add_argument(
+        "--manifest", metavar="FILE", help="what the build handed on; default PATH: its folder"
+    )
+    verify.add_argument(
+        "--trusted-key",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="who may sign: a public key, PEM",
+    )
+    verify.add_argument(
+        "--hardware", metavar="NAME", help="the host, as after HARDWARE=; default: probed"
+    )
+    verify.add_argument("--jetpack", metavar="X.Y", help="as after JETPACK=")
+    verify.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    verify.set_defaults(run=_verify, wrong=verify.error)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.trusted_key and not arguments.manifest:
+        arguments.wrong("--trusted-key: a signature is of a manifest; give --manifest too")
+    if not arguments.path and not arguments.manifest:
+        arguments.wrong("give engines, a folder of engines, or --manifest")
+    if arguments.manifest or arguments.hardware:
+        return _against_manifest(arguments)
     worst = 0
     for path in engines(arguments.path):
         fault = _fault(path)
@@ -36,3 +69,28 @@ def _fault(path: str) -> str | None:
         return fault_of(path)
     except EngineError as error:
         return f"{type(error).__name__}: {error}"
+
+
+def _against_manifest(arguments: argparse.Namespace) -> int:
+    from ..handoff.device import Asked, verify
+
+    asked = Asked(arguments.path, arguments.manifest, _host(arguments), arguments.trusted_key)
+    statuses = []
+    for each in verify(asked):
+        statuses.append(int(each.status))
+        if each.status:
+            say(f"REFUSED {each.path}: {each.check}: {each.why}")
+        else:
+            say(f"OK {each.path}{f': {each.why}' if each.why else ''}")
+    return min((status for status in statuses if status), default=0)
+
+
+def _host(arguments: argparse.Namespace) -> HardwareSignature | EngineError:
+    """The hardware named, or this host's; what is wrong with it refuses every engine."""
+    try:
+        runtime = Interpreter(arguments.python).runtime
+        signature = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack).signature
+        signature.filename("x", "fp32")  # all that a filename is compared by is known
+        return signature
+    except EngineError as error:
+        return error

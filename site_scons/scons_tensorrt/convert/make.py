@@ -27,6 +27,7 @@ from ..progress import Begin, unwatched
 from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
+SIGNING_KEY = "TRT_SIGNING_KEY"
 CONVERTER = Program(
     modules=(
         "scons_tensorrt.compile.worker.failure",
@@ -146,7 +147,7 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     short = " ".join(wanted.target.name.split(".")[:2])
     running = shop.begin(verb, state.relative(wanted.target), short, "")
     try:
-        facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, dict(os.environ))
+        facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, _environment())
     except (RecipeError, AccuracyError) as error:
         raise type(error)(f"{wanted.source}: {error}") from None
     except EngineBuildError as error:
@@ -169,6 +170,11 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     if _data_of(made).exists():
         details["data_sha256"] = sha256_file(_data_of(made))
     return _publish(wanted, shop, made, sha256_file(made), made.stat().st_size, details)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the key that signs manifests: functions of others run there."""
+    return {name: text for name, text in os.environ.items() if name != SIGNING_KEY}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -28,7 +28,9 @@ VARIABLES = {
     "TRT_ONNX_PYTHON": "",
     "TRT_LOCK_TIMEOUT": "",
     "TRT_ENGINECOMSTR": "",
+    "TRT_BUILDER_ID": "",
 }
+SIGNING_KEY = "TRT_SIGNING_KEY"  # a secret: it goes from the environment into no construction variable
 HELP = """
 TensorRT engines (scons-tensorrt):
   scons engines         build every engine, or reuse it; `scons -c engines` removes them
@@ -40,11 +42,16 @@ TensorRT engines (scons-tensorrt):
   VERIFY=stat|full      stat (default) believes an unchanged stat; full hashes every file
   ENGINE_DIR=DIR        where engines go; default: engines
   JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
+  scons engines-prune   list what no declared engine and no hardware in hardware/ wants; PRUNE=yes
+                        deletes it, KEEP=N but the last N of each, OLDER=DAYS only what is older
+  scons install         what env.InstallEngines names, below install_root= or DESTDIR= and PREFIX=
+  SIGNING_KEY=FILE      an Ed25519 private key, PEM: manifests are signed
 The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
 TRT_VERIFY, TRT_ENGINE_DIR; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
 has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
 TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_ENGINECOMSTR (a
-line to print before each engine's action).
+line to print before each engine's action), TRT_SIGNING_KEY (a file, or the PEM itself),
+TRT_BUILDER_ID (a URI that says in signed statements who builds).
 """
 
 
@@ -166,6 +173,19 @@ def lock_timeout_s(env: Any) -> float | None:
     if not seconds >= 0:
         raise SCons.Errors.UserError(f"TRT_LOCK_TIMEOUT={text}: write seconds, such as 600")
     return None if seconds == float("inf") else seconds
+
+
+def signing_key(env: Any, top: Path) -> str:
+    """What signs manifests: a PEM file's path, or, from the environment, the PEM itself; "" where none
+    is named."""
+    named = SCons.Script.ARGUMENTS.get("SIGNING_KEY") or _value(env, SIGNING_KEY)
+    key = str(named or os.environ.get(SIGNING_KEY, ""))
+    return key if not key or "\n" in key or key.startswith("-----") else below(key, top)
+
+
+def builder_id(env: Any) -> str:
+    """Who builds, as a URI; "" for nobody in particular."""
+    return _value(env, "TRT_BUILDER_ID")
 
 
 def option(name: str) -> Any:

@@ -10,6 +10,7 @@ import SCons.dblite
 import SCons.Script
 
 from . import settings
+from .after import EngineManifest, InstallEngines, declare_prune
 from .builder import make_builder, make_step_builder
 from .engine import Engine, OnnxExport
 from .nodes import ALIAS
@@ -27,12 +28,15 @@ def generate(env: Any) -> None:
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
     env.AddMethod(Engine, "Engine")
     env.AddMethod(OnnxExport, "OnnxExport")
+    env.AddMethod(EngineManifest, "EngineManifest")
+    env.AddMethod(InstallEngines, "InstallEngines")
     session = session_of(env)
     if not session.helped:
         session.helped = True
         SCons.Script.Help(settings.HELP)
         _collect_seldom()
         _own_record()
+        declare_prune(env)
     env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
 
 

@@ -42,9 +42,9 @@ def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
         raise
 
 
-def read_small(path: str | os.PathLike[str], most: int) -> bytes:
-    """A file's bytes. Raises OSError, also for more than `most` bytes."""
-    with open_file(path) as source:
+def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> bytes:
+    """A file's bytes. follow: as `open_file`. Raises OSError, also for more than `most` bytes."""
+    with open_file(path, follow) as source:
         if os.fstat(source.fileno()).st_size <= most:
             data = source.readall()
             if len(data) <= most:

@@ -129,6 +129,12 @@ class DigestMemo:
             entry["facts"][name] = value
             self._changed.add(file)
 
+    def forget_missing(self) -> None:
+        """Forget the files that are gone."""
+        for name in [n for n in self._entries if not os.path.lexists(os.path.join(self._top, n))]:
+            del self._entries[name]
+            self._changed.add(name)
+
     def save(self) -> None:
         """Write the memo if it changed, joined with what other processes saved meanwhile.
 

@@ -1,0 +1,95 @@
+"""What comes after the engines: `env.EngineManifest`, `env.InstallEngines` and `scons engines-prune`.
+
+Each is imported when it is used: a run that hands nothing on pays for none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import SCons.Action
+import SCons.Errors
+
+from ..errors import EngineError
+from .session import session_of
+
+if TYPE_CHECKING:
+    from .session import Session
+
+PRUNE = "engines-prune"
+
+
+def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
+    """Declare the manifest of `engines` at `target`; returns the nodes of the manifest, its sidecar,
+    SHA256SUMS, and, where there is a signing key, the signed statement.
+
+    engines: what `env.Engine` returned, or nodes of it; of several kinds of hardware, each has its
+    manifest in a folder of its name beside `target`. Raises UserError.
+    """
+    from .manifest import declare
+
+    try:
+        return declare(env, _settled(env), target, engines)
+    except EngineError as error:
+        raise SCons.Errors.UserError(f"EngineManifest {target!s}: {error}") from None
+
+
+def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: Any = None) -> Any:
+    """Declare that `scons install` brings `engines`, and the manifest of them, into `folder`; returns
+    the installed nodes.
+
+    folder: relative to the prefix, or absolute; where both lie, install_root=, PREFIX=, prefix= and
+    DESTDIR= say. engines: as for `env.EngineManifest`, of several kinds of hardware in folders of their
+    names; manifest: what it returned. Raises UserError.
+    """
+    from .install import declare
+
+    try:
+        return declare(env, _settled(env), folder, engines, manifest)
+    except EngineError as error:
+        raise SCons.Errors.UserError(f"InstallEngines {folder!s}: {error}") from None
+
+
+def _settled(env: Any) -> Session:
+    session = session_of(env)
+    session.settle(env)
+    return session
+
+
+def declare_prune(env: Any) -> None:
+    """The alias `engines-prune`."""
+    alias = env.Alias(PRUNE, [], SCons.Action.Action(_prune, strfunction=_would_prune))
+    env.AlwaysBuild(alias)
+
+
+def _prune(target: Any, source: Any, env: Any) -> None:
+    from .prune import prune
+
+    prune(env, session_of(env))
+
+
+def _would_prune(target: Any, source: Any, env: Any) -> str:
+    from . import settings
+
+    if settings.option("no_exec"):
+        _prune(target, source, env)
+    return ""
+
+
+def make_folder(session: Session, path: Path) -> str | None:
+    """SCons makes a target's folder before its action is asked, and says no next step if it cannot:
+    so it is made here. Why it could not be; None when it is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return None
+    except OSError as error:
+        return f"{session.state.relative(path.parent)}/ cannot be made: {error.strerror}"
+
+
+def arguments() -> Mapping[str, str]:
+    """Of the command line."""
+    import SCons.Script
+
+    return {name: str(value) for name, value in SCons.Script.ARGUMENTS.items()}

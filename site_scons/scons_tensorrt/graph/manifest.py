@@ -1,0 +1,308 @@
+"""`env.EngineManifest`: the manifest of engines as targets.
+
+Its sources are the sidecars, which are small; what engines are is known of them by then. A manifest is
+a function of its engines, so it needs no receipt: it is right when its bytes are those that would
+be written now, and that is asked, as of an engine, by a Value whose Decider judges the target.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import SCons.Builder
+import SCons.Errors
+import SCons.Node
+import SCons.Node.FS
+import SCons.Util
+from SCons.Action import FunctionAction
+
+from ..errors import EngineError, HandoffError
+from ..handoff.manifest import LARGEST, VERSION, Entry, Manifest, digest, files_of
+from ..identity.reading import read_small
+from ..identity.signature import DEVICE_CLASS, HARD
+from ..integrity.atomic import write_atomic
+from . import settings
+from .after import make_folder
+from .declared import Declared
+from .session import Session, session_of
+
+if TYPE_CHECKING:
+    from ..handoff.signing import Signer
+
+GUARD = "what the manifest says of its engines"
+
+
+class Listed:
+    """One manifest. engines: in the order of their names; key: of the signature, "" for none."""
+
+    def __init__(
+        self, session: Session, path: Path, engines: list[Declared], builder: str, key: str
+    ) -> None:
+        self._session = session
+        self.path = path
+        self.label = session.state.relative(path)
+        self.engines = engines
+        self.problem: EngineError | None = None
+        self._builder, self._key = builder, key
+        self._signer: Signer | None = None
+        self._contents: dict[str, bytes] | None = None
+        self._looked: set[Any] = set()
+
+    @property
+    def sidecar(self) -> Path:
+        return self._beside(0)
+
+    @property
+    def sums(self) -> Path:
+        return self._beside(1)
+
+    @property
+    def envelope(self) -> Path:
+        return self._beside(2)
+
+    def _beside(self, which: int) -> Path:
+        return self.path.with_name(files_of(self.path.name)[which])
+
+    @property
+    def signed(self) -> bool:
+        return bool(self._key)
+
+    def looked_at(self, node: Any) -> None:
+        """A second look is another build of an interactive session."""
+        if node in self._looked:
+            self._looked, self._contents, self.problem = set(), None, None
+        self._looked.add(node)
+
+    def ready(self) -> bool:
+        """Whether every engine is what is wanted."""
+        return all(engine.current for engine in self.engines)
+
+    def contents(self) -> dict[str, bytes]:
+        """The bytes of each file by its name. Raises EngineError."""
+        if self._contents is None:
+            manifest = self.manifest()
+            data = manifest.dump()
+            files = {
+                self.path.name: data,
+                self.sidecar.name: digest(data).encode("ascii"),
+                self.sums.name: manifest.sums(),
+            }
+            if self._key:
+                files[self.envelope.name] = self._sign(manifest, data)
+            self._contents = files
+        return self._contents
+
+    def manifest(self) -> Manifest:
+        """Of the engines as this run judged or made them. Raises EngineError."""
+        hardware = self.engines[0].hardware
+        entries = {engine.path.name: _entry(engine) for engine in self.engines}
+        return Manifest(hardware.name if hardware else None, entries)
+
+    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+        from ..handoff.signing import load_signer
+        from ..handoff.statement import BUILDER, statement
+
+        self._signer = self._signer or load_signer(self._key)
+        payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
+        return self._signer.envelope(payload)
+
+    def right(self, name: str) -> bool:
+        """Whether the file of this name is there as it shall be. Raises EngineError."""
+        return read(self.path.with_name(name)) == self.contents()[name]
+
+    def reason(self) -> str:
+        """Why it is written, in words."""
+        if not self.ready():
+            return "its engines would be built first"
+        there = read(self.path)
+        if there is None:
+            return "there was none yet"
+        try:
+            before, now = Manifest.load(there).engines, self.manifest().engines
+        except EngineError:
+            return "its bytes are not a manifest's"
+        changed = [
+            *(f"{name} added" for name in now if name not in before),
+            *(f"{name} removed" for name in before if name not in now),
+            *(f"{name} changed" for name in now if name in before and now[name] != before[name]),
+        ]
+        return "; ".join(changed) or "its files are not as they were written"
+
+    def foreign_envelope(self) -> str | None:
+        """What to say of a signed statement that lies beside it and is not of this manifest."""
+        from ..handoff.statement import LARGEST as LARGEST_ENVELOPES
+        from ..handoff.statement import covers, read_envelopes
+
+        try:
+            data = read_small(self.envelope, LARGEST_ENVELOPES, follow=False)
+            manifest, found = self.contents()[self.path.name], read_envelopes(data)
+            engines = self.manifest().engines
+        except FileNotFoundError:
+            return None
+        except (OSError, EngineError) as error:
+            return f"{self._session.state.relative(self.envelope)}: {error}"
+        if any(covers(each, manifest, engines) for each in found):
+            return None
+        where = self._session.state.relative(self.envelope)
+        return f"{where} signs another manifest; sign again with SIGNING_KEY=, or remove it"
+
+
+def _entry(engine: Declared) -> Entry:
+    wanted, sha256 = engine.wanted(), engine.sha256
+    if sha256 is None or engine.hardware is None:
+        raise HandoffError(f"{engine.label} is not built")
+    given = engine.hardware.signature.to_json()
+    signature = {name: given[name] for name in HARD + DEVICE_CLASS if name in given}
+    size = os.lstat(engine.path).st_size
+    return Entry(wanted.filename, sha256, size, wanted.key, wanted.ingredients, signature)
+
+
+def read(path: Path) -> bytes | None:
+    """The bytes of a small file; None where there is none of ours."""
+    try:
+        return read_small(path, 4 * LARGEST, follow=False)
+    except OSError:
+        return None
+
+
+def engines_of(engines: Any) -> dict[str | None, list[Declared]]:
+    """The engines that nodes are of, by their names, for each kind of hardware. Raises
+    HandoffError."""
+    found: dict[str | None, dict[str, Declared]] = {}
+    for node in SCons.Util.flatten(engines):
+        declared = getattr(getattr(node, "attributes", None), "trt_engine", None)
+        if not isinstance(declared, Declared):
+            raise HandoffError(f"{node!s}: no engine; give what env.Engine returned")
+        other = found.setdefault(_kind(declared), {}).setdefault(declared.path.name, declared)
+        if other is not declared:
+            raise HandoffError(f"{other.label} and {declared.label} have one name; hand on one of them")
+    if not found:
+        raise HandoffError("no engines; give what env.Engine returned")
+    return {kind: [group[name] for name in sorted(group)] for kind, group in found.items()}
+
+
+def _kind(engine: Declared) -> str | None:
+    """The name of an engine's hardware, also of one that is not known; None: the default host."""
+    if engine.hardware is not None:
+        return engine.hardware.name
+    return os.path.basename(engine.asked_for).removesuffix(".json") or None
+
+
+def place_of(folder: Path, kind: str | None, kinds: int) -> Path:
+    """Where things of one kind of hardware go: of several, each named one has its own folder."""
+    return folder / kind if kind and kinds > 1 else folder
+
+
+def declare(env: Any, session: Session, target: Any, engines: Any) -> Any:
+    """The nodes of a manifest, one after the other of those of several kinds of hardware. Raises
+    EngineError or UserError."""
+    groups = engines_of(engines)
+    if not target:
+        raise HandoffError("no target; name a file, such as dist/manifest.json")
+    path = Path(env.File(SCons.Util.flatten(target)[0]).get_abspath())
+    builder, key = settings.builder_id(env), settings.signing_key(env, session.top)
+    if "TRT_Manifest" not in env["BUILDERS"]:
+        env["BUILDERS"]["TRT_Manifest"] = make_builder()
+    made = SCons.Util.NodeList()
+    for kind, found in groups.items():
+        where = place_of(path.parent, kind, len(groups)) / path.name
+        made += _declare(env, session, Listed(session, where, found, builder, key))
+    return made
+
+
+def _declare(env: Any, session: Session, listed: Listed) -> Any:
+    places = [listed.path, listed.sidecar, listed.sums, *([listed.envelope] if listed.signed else [])]
+    nodes = [env.fs.File(str(place)) for place in places]
+    for each in nodes:
+        if getattr(each.attributes, "trt_manifest", None):
+            raise HandoffError(
+                f"{session.state.relative(each.get_abspath())} is another manifest's, too"
+            )
+    made = env.TRT_Manifest(nodes, [engine.pair[1] for engine in listed.engines])
+    guard = session.value(env, GUARD, stale)
+    for each in made:
+        each.attributes.trt_manifest = listed
+        each.add_dependency([guard])
+        each.set_precious(True)
+        each.set_nocache(True)
+    return made
+
+
+def stale(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
+    """Whether a file of a manifest is not as it shall be; asked again after a build, when it is."""
+    if target.get_state() > SCons.Node.executing:
+        return False
+    listed: Listed = target.attributes.trt_manifest
+    if target.get_state() < SCons.Node.executing:
+        listed.looked_at(target)
+    if not listed.ready():
+        return True
+    try:
+        if listed.right(target.name):
+            return False
+    except (EngineError, OSError):
+        return True  # the action says it
+    if settings.writes():
+        make_folder(session_of(target.get_build_env()), listed.path)
+    return True
+
+
+class ManifestAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
+    """Signed by the version of how a manifest is written, never by Python bytecode."""
+
+    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
+        return f"scons-tensorrt manifest, version {VERSION}".encode()
+
+
+def write(target: Any, source: Any, env: Any) -> None:
+    """The action. Raises BuildError with one line."""
+    listed: Listed = target[0].attributes.trt_manifest
+    session = session_of(env)
+    try:
+        why = listed.reason()
+        wrong = [name for name in listed.contents() if not listed.right(name)]
+        for name in reversed(wrong):  # the manifest itself last: it speaks for the others
+            write_atomic(listed.path.with_name(name), listed.contents()[name])
+        if wrong:
+            count = len(listed.engines)
+            session.report.console.line(f"WROTE {listed.label} ({count} engines) because {why}")
+        foreign = None if listed.signed else listed.foreign_envelope()
+        if foreign:
+            session.report.console.line(f"engines: {foreign}")
+    except (EngineError, OSError) as error:
+        fail(session, target, listed.label, error)
+
+
+def fail(session: Session, target: Any, label: str, error: EngineError | OSError) -> NoReturn:
+    """Say a failure in one line, and stop. Raises BuildError."""
+    if isinstance(error, OSError):
+        error = HandoffError(
+            f"{error.filename or label}: {error.strerror}; make room or make it writable"
+        )
+    name = type(error).__name__
+    session.report.console.line(f"FAILED {label}: {name}: {error}", failure=True)
+    raise SCons.Errors.BuildError(
+        node=target, errstr=f"{name}, told above", status=2, exitstatus=2
+    ) from None
+
+
+def describe(target: Any, source: Any, env: Any) -> str:
+    """What SCons prints before the action: nothing; under -n, what would happen."""
+    listed: Listed = target[0].attributes.trt_manifest
+    if settings.option("no_exec"):
+        session = session_of(env)
+        try:
+            wrong = not listed.ready() or not all(map(listed.right, listed.contents()))
+            if wrong:
+                session.report.console.line(f"WOULD WRITE {listed.label} because {listed.reason()}")
+        except (EngineError, OSError) as error:
+            name = type(error).__name__
+            session.report.console.line(f"WOULD FAIL {listed.label}: {name}: {error}", failure=True)
+    return ""
+
+
+def make_builder() -> Any:
+    """The builder behind `env.EngineManifest`."""
+    return SCons.Builder.Builder(action=ManifestAction(write, {"strfunction": describe}))

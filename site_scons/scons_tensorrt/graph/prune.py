@@ -1,0 +1,212 @@
+"""`scons engines-prune`: which engines and files of this tree nobody wants any more.
+
+What is wanted is asked of what this run declares, on every hardware that has a file in `hardware/`,
+on the built-ins, on the default host and on the one that was named. Hardware whose runtime is not
+known here keeps its folder as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import SCons.Errors
+import SCons.Script
+
+from ..errors import EngineError, HandoffError, SidecarError
+from ..handoff.prune import DAY_S, Folder, Item, choose, find, parsed, remove
+from ..identity.hardware import BUILT_IN, Hardware
+from ..identity.reading import read_small
+from ..integrity.sidecar import read_sidecar
+from . import settings
+from .after import PRUNE
+from .declared import Declared
+from .session import Session
+
+LARGEST = 64 << 20  # bytes of another tree's declaration
+
+
+def prune(env: Any, session: Session) -> None:
+    """List what may go; with PRUNE=yes remove it. Raises UserError or BuildError."""
+    keep, older_s, really = _asked()
+    engines = list(session.engines)
+    if not engines:
+        raise SCons.Errors.UserError(
+            f"{PRUNE}: no engine is declared, so that nothing tells what is wanted"
+        )
+    folders = list(_folders(session, engines))
+    models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | _of_other_trees(session)
+    steps = frozenset(session.derived)
+    exports = frozenset(d.name for d in session.derived.values() if not d.owners)
+    items, left = find(session.state, folders, models, steps, exports)
+    say = session.report.console.line
+    for line in left:
+        say(f"engines: {line}")
+    wanted = {engine.path for engine in engines}
+    going = [item for item in choose(items, keep, older_s) if item.path not in wanted]
+    dry = not (really and settings.writes())
+    done = [item for item in going if _let_go(session, item, dry, folders)]
+    _summary(session, done, len(items) - len(going), dry)
+    if not dry:
+        session.memo.forget_missing()
+    if len(done) < len(going):
+        raise SCons.Errors.BuildError(
+            errstr="not all could be removed, see above", status=2, exitstatus=2
+        )
+
+
+def _asked() -> tuple[int, float, bool]:
+    """KEEP, OLDER in seconds, PRUNE. Raises UserError."""
+
+    def number(name: str, example: str) -> float:
+        text = str(SCons.Script.ARGUMENTS.get(name) or 0)
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1
+        if not 0 <= value < 1e6:
+            raise SCons.Errors.UserError(f"{name}={text}: write {example}")
+        return value
+
+    said = str(SCons.Script.ARGUMENTS.get("PRUNE", "no"))
+    if said not in ("yes", "no", ""):
+        raise SCons.Errors.UserError(f"PRUNE={said}: write PRUNE=yes, or leave it out")
+    return (
+        int(number("KEEP", "how many to keep of each, such as 2")),
+        number("OLDER", "days, such as 30") * DAY_S,
+        said == "yes",
+    )
+
+
+def _folders(session: Session, engines: list[Declared]) -> Iterator[Folder]:
+    """Every folder of engines with the names that are wanted in it."""
+    bases: dict[Path, list[Declared]] = {}
+    for engine in engines:
+        named = engine.hardware is not None and engine.hardware.name
+        bases.setdefault(engine.path.parent.parent if named else engine.path.parent, []).append(engine)
+    hardware = _hardware_names(session)
+    for base, declared in sorted(bases.items()):
+        yield _folder(session, base, None, declared)
+        inner = sorted(name for name in _subfolders(base))
+        for name in inner:
+            if name in hardware:
+                yield _folder(session, base, name, declared)
+            else:
+                yield Folder(
+                    base / name, _declared_in(base / name, engines), f"no hardware is called {name}"
+                )
+
+
+def _subfolders(base: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _hardware_names(session: Session) -> set[str]:
+    files = {path.stem for path in (session.top / "hardware").glob("*.json")}
+    named = {e.hardware.name for e in session.engines if e.hardware and e.hardware.name}
+    return files | named | {*BUILT_IN}
+
+
+def _folder(session: Session, base: Path, name: str | None, declared: list[Declared]) -> Folder:
+    """The folder of one hardware; without a name, of the default host."""
+    path = base / name if name else base
+    mine = _declared_in(path, session.engines)
+    names, host = set(mine), None
+    for engine in declared:
+        try:
+            hardware = _hardware(session, name, engine)
+            found = hardware.signature.filename(
+                engine.recipe.model, engine.recipe.precision, engine.recipe.ampere_plus
+            )
+        except EngineError as error:
+            who = name or "this host"
+            where = f"{session.state.relative(path)}/ is kept as it is"
+            return Folder(path, None, f"{where}: what {who} wants is not known: {error}")
+        names.add(found.build())
+        host = None if name else found
+    return Folder(path, frozenset(names), f"{name or 'this host'} wants no engine of this name", host)
+
+
+def _declared_in(folder: Path, engines: list[Declared]) -> frozenset[str]:
+    return frozenset(engine.path.name for engine in engines if engine.path.parent == folder)
+
+
+def _hardware(session: Session, name: str | None, engine: Declared) -> Hardware:
+    """Raises HardwareError."""
+    if engine.hardware is not None and engine.hardware.name == name:
+        return engine.hardware
+    return session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
+
+
+def _of_other_trees(session: Session) -> frozenset[tuple[str, str]]:
+    """What other trees declare that share the state folder: theirs is not ours to remove."""
+    if session.state.inside:
+        return frozenset()
+    found = set()
+    for file in session.state.declared.parent.glob("*.json"):
+        if file == session.state.declared:
+            continue
+        try:
+            for item in json.loads(read_small(file, LARGEST))["engines"]:
+                name = parsed(str(item["engine"]).rpartition("/")[2])
+                if name:
+                    found.add((name.model, name.precision))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise SCons.Errors.UserError(
+                f"{PRUNE}: {file}: not readable ({error}), so that nothing tells what its tree wants; "
+                "mend or remove it"
+            ) from None
+    return frozenset(found)
+
+
+def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder]) -> bool:
+    """Tell of one item, and remove it unless this is a list. Whether it went, or would."""
+    label, size = session.state.relative(item.path), _megabytes(item.size)
+    say = session.report.console.line
+    if dry:
+        say(f"WOULD PRUNE {label} ({size}): {item.why}")
+        return True
+    try:
+        remove(item, session.state, lambda name: _stated(name, folders))
+    except (EngineError, OSError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        problem = HandoffError(f"it is not removed: {cause}")
+        say(f"FAILED {label}: {type(problem).__name__}: {problem}", failure=True)
+        return False
+    say(f"PRUNED {label} ({size}): {item.why}")
+    fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
+    session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
+    return True
+
+
+def _stated(name: str, folders: list[Folder]) -> set[str] | None:
+    """What sidecars of engines of a filename state; None where it stands and is wanted nowhere."""
+    found, known = set(), False
+    for folder in folders:
+        path = folder.path / name
+        known |= folder.names is None or name in folder.names or os.path.lexists(path)
+        with contextlib.suppress(SidecarError):
+            found.add(read_sidecar(path))
+    return found if known or found else None
+
+
+def _summary(session: Session, done: list[Item], kept: int, dry: bool) -> None:
+    size = _megabytes(sum(item.size for item in done))
+    more = f", {kept} kept by KEEP= or OLDER=" if kept else ""
+    if not dry:
+        text = f"engines: {len(done)} pruned, {size}{more}"
+    else:
+        hint = "; PRUNE=yes removes them" if done else ""
+        text = f"engines: {len(done)} to prune, {size}{more}{hint}"
+    session.report.console.line(text)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

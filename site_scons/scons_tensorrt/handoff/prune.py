@@ -1,0 +1,258 @@
+"""Housekeeping: what nobody wants any more, found first, removed one by one.
+
+An engine may go when no declared engine has its name on any hardware that is known, and a receipt
+here says that it is this tree's own: what others put there is not ours to remove. With it go the
+receipts that speak of it alone, what a cut-off publishing left, log and lock.
+
+Removed under the engine's lock, in the order that leaves no lie wherever it is cut off: sidecar (an
+engine without one is trusted by nobody), engine, flush the folder, and only then the receipts, by
+which a later run still finds the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..compile.locks import engine_lock
+from ..errors import EngineError, SidecarError
+from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..integrity.atomic import sync_folder, unlink_link
+from ..integrity.sidecar import read_sidecar, sidecar_of
+from ..integrity.state import StateFolder
+
+DAY_S = 86400.0
+
+
+class Folder(NamedTuple):
+    """A folder of engines. names: the filenames wanted in it, None where that cannot be told; why: of
+    what is wanted by nobody; host: one of the default host's names, whose folder other hosts'
+    engines may share, None elsewhere."""
+
+    path: Path
+    names: frozenset[str] | None
+    why: str
+    host: EngineFilename | None = None
+
+
+class Item(NamedTuple):
+    """What may go. path: an engine, a file of the state folder, or, where nothing is left but what was
+    said of it, the receipts of a name; group: of which KEEP keeps the last; age_s: seconds since it
+    was last written."""
+
+    path: Path
+    why: str
+    group: tuple[str, ...]
+    size: int
+    age_s: float
+
+
+def find(
+    state: StateFolder,
+    folders: Iterable[Folder],
+    models: frozenset[tuple[str, str]],
+    steps: frozenset[Path],
+    exports: frozenset[str],
+) -> tuple[list[Item], list[str]]:
+    """What may go, and, for people, what was left alone because nobody can tell.
+
+    models: the (name, precision) that are declared; steps: the files for engines that this run
+    declares; exports: the names of exported ONNX.
+    """
+    items: list[Item] = []
+    left: list[str] = []
+    wanted: set[str] = set()
+    there: set[str] = set()
+    for folder in folders:
+        names = _engines_in(folder.path)
+        there |= names
+        wanted |= folder.names or set()
+        if folder.names is None:
+            left += [folder.why] if names else []
+            continue
+        for name in sorted(names - folder.names):
+            kept = _not_ours(state, folder, name, models)
+            if kept:
+                left.append(f"{state.relative(folder.path / name)} is kept: {kept}")
+            else:
+                items.append(_engine(folder, name))
+    items += _steps(state, models, steps, exports)
+    items += _names(state, wanted | there, models)
+    return items, left
+
+
+def _engines_in(folder: Path) -> set[str]:
+    try:
+        names = {n.removesuffix(SIDECAR_SUFFIX) for n in os.listdir(folder)}
+    except OSError:
+        return set()
+    return {n for n in names if parsed(n)}
+
+
+def parsed(name: str) -> EngineFilename | None:
+    try:
+        return EngineFilename.parse(name)
+    except EngineError:
+        return None
+
+
+def _not_ours(
+    state: StateFolder, folder: Folder, name: str, models: frozenset[tuple[str, str]]
+) -> str | None:
+    """Why an engine that is not wanted here is kept all the same."""
+    found = EngineFilename.parse(name)
+    if folder.host and (found.model, found.precision) in models:
+        mine = (found.sm, found.runtime[:3]) == (folder.host.sm, folder.host.runtime[:3])
+        if not mine:
+            return "another host may want it; prune there, or remove it by hand"
+    if not _has_receipts(state, name):
+        return "no receipt says that it was made here; remove it by hand"
+    return None
+
+
+def _has_receipts(state: StateFolder, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return any(n.endswith(".json") for n in os.listdir(_receipts(state, name)))
+    return False
+
+
+def _receipts(state: StateFolder, name: str) -> Path:
+    return state.root / "receipts" / name.removesuffix(SUFFIX)
+
+
+def _engine(folder: Folder, name: str) -> Item:
+    path, fields = folder.path / name, EngineFilename.parse(name)
+    group = (str(folder.path), fields.model, fields.precision)
+    return _item(path, folder.why, group, (path, sidecar_of(path)))
+
+
+def _item(path: Path, why: str, group: tuple[str, ...], files: Iterable[Path]) -> Item:
+    size, last = 0, 0.0
+    for file in files:
+        with contextlib.suppress(OSError):
+            found = file.lstat()
+            size, last = size + found.st_size, max(last, found.st_mtime)
+    return Item(path, why, group, size, max(0.0, time.time() - last))
+
+
+def _steps(
+    state: StateFolder,
+    models: frozenset[tuple[str, str]],
+    steps: frozenset[Path],
+    exports: frozenset[str],
+) -> Iterator[Item]:
+    """Files that were made for engines, of a model and precision that nobody declares. Those of a
+    declared one are kept even if this run's hardware needs none."""
+    for path in sorted(_files_in(state.onnx)):
+        name, _, rest = path.name.partition(".")
+        precision = rest.partition(".")[0]
+        declared = (name, precision) in models or (name in exports and precision == "onnx")
+        if path in steps or declared or path.name.startswith("."):
+            continue
+        yield _item(path, "no declared engine is made of it", ("onnx", name, precision), (path,))
+    for path in sorted(_files_in(state.calibration)):
+        name = path.name.partition(".")[0]
+        if not path.name.startswith(".") and name not in {model for model, _ in models}:
+            yield _item(path, "no declared engine is calibrated by it", ("calibration", name), (path,))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str]]) -> Iterator[Item]:
+    """Receipts of engines that are nowhere, and that nobody declares."""
+    try:
+        names = sorted(os.listdir(state.root / "receipts"))
+    except OSError:
+        return
+    for name in names:
+        fields = parsed(name + SUFFIX)
+        if fields is None or name + SUFFIX in known or (fields.model, fields.precision) in models:
+            continue
+        folder = state.root / "receipts" / name
+        group = ("receipts", fields.model, fields.precision)
+        yield _item(folder, "its engine is gone, and nobody declares it", group, _files_in(folder))
+
+
+def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:
+    """Of what may go, all but the last `keep` of each group, and only what is older."""
+    groups: dict[tuple[str, ...], list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    chosen = []
+    for group in groups.values():
+        group.sort(key=lambda item: (item.age_s, item.path))
+        chosen += [item for item in group[keep:] if item.age_s >= older_s]
+    return sorted(chosen, key=lambda item: item.path)
+
+
+def remove(item: Item, state: StateFolder, elsewhere: Callable[[str], set[str] | None]) -> None:
+    """Remove one item. elsewhere: of a filename, the sha256 that sidecars in other places state, None
+    where it is wanted and stands nowhere else. Raises EngineError, also where its lock is held, and
+    OSError."""
+    name = item.path.name
+    if item.path.parent == state.root / "receipts":
+        _remove_name(name + SUFFIX, state)
+        return
+    with _locked(state.lock(item.path), name):
+        mine = None
+        if parsed(name):
+            with contextlib.suppress(SidecarError):
+                mine = read_sidecar(item.path)
+            sidecar_of(item.path).unlink(missing_ok=True)
+        item.path.unlink(missing_ok=True)
+        sync_folder(item.path.parent)
+        others = elsewhere(name) if parsed(name) else None
+        if others is None:
+            _remove_receipts(_receipts(state, name), None)
+        elif mine and mine not in others:
+            _remove_receipts(_receipts(state, name), mine)
+        _remove_traces(state, state.partial(item.path), state.lock(item.path), state.log(item.path))
+
+
+def _remove_name(name: str, state: StateFolder) -> None:
+    """All that is said of an engine that is nowhere, wherever it was."""
+    stem = f"{name}."
+    locks = [path for path in _files_in(state.root / "locks") if path.name.startswith(stem)]
+    slots = {path.name.removeprefix(stem).partition(".")[0] for path in locks}
+    with contextlib.ExitStack() as held:
+        for slot in sorted(slots):
+            held.enter_context(_locked(state.root / "locks" / f"{stem}{slot}.lock", name))
+        _remove_receipts(_receipts(state, name), None)
+        for slot in slots:
+            lock = state.root / "locks" / f"{stem}{slot}.lock"
+            log = state.root / "logs" / f"{stem}{slot}.log"
+            _remove_traces(state, state.root / "partial" / slot, lock, log)
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, name: str) -> Iterator[None]:
+    """Whoever holds the lock is at work on it: it is left alone."""
+    with engine_lock(lock, name, lambda holder: None, lambda: True):
+        yield
+
+
+def _remove_receipts(folder: Path, sha256: str | None) -> None:
+    """Those of the engine with this sha256; None: all."""
+    for path in _files_in(folder):
+        if path.name.endswith(f"{sha256[:16]}.json" if sha256 else ".json"):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _remove_traces(state: StateFolder, partial: Path, lock: Path, log: Path) -> None:
+    """The lock last, while it is held."""
+    unlink_link(partial)
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in (log, lock.with_suffix(".holder"), lock):
+        path.unlink(missing_ok=True)
