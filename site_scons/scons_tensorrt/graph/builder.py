@@ -106,7 +106,7 @@ def build(target: Any, source: Any, env: Any) -> None:
 
     declared = _declared(target[0])
     session = session_of(env)
-    began = time.monotonic()
+    began, declared.began = time.monotonic(), time.time()
     declared.consider()
     _stop_for_the_doomed(target, [declared], session)
     session.report.without_effect(declared)
@@ -163,7 +163,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
 
     derived = _derived(target[0])
     session = session_of(env)
-    began = time.monotonic()
+    began, derived.began = time.monotonic(), time.time()
     derived.consider()
     _stop_for_the_doomed(target, derived.owners, session)
     step = _or_fail(target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env)

@@ -26,9 +26,9 @@ class Console:
         self._quiet = quiet
         self._silent = silent
         self._lock = threading.Lock()
-        self._run = os.urandom(6).hex()
+        self.run = os.urandom(6).hex()
         self._pending: list[str] = []
-        self._second, self._stamp = 0, ""
+        self._last = (0, "")
 
     @property
     def speaks(self) -> bool:
@@ -48,14 +48,17 @@ class Console:
 
     def event(self, name: str, **fields: Any) -> None:
         """Keep an event for `flush`."""
-        now = time.time()
-        if int(now) != self._second:
-            self._second = int(now)
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        stamp = f"{self._stamp}.{int(now * 1000) % 1000:03}Z"
-        line = json.dumps({"event": name, "time": stamp, "run": self._run, **fields})
+        line = json.dumps({"event": name, "time": self.stamp(time.time()), "run": self.run, **fields})
         with self._lock:
             self._pending.append(line + "\n")
+
+    def stamp(self, when: float) -> str:
+        """A time, in seconds since the epoch, as events tell it: UTC to the millisecond."""
+        second, text = self._last
+        if int(when) != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
+            self._last = int(when), text
+        return f"{text}.{int(when * 1000) % 1000:03}Z"
 
     def flush(self, events: Path) -> None:
         """Append the events in one write, so that those of two runs do not mix. Raises OSError."""

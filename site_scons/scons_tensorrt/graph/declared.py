@@ -59,6 +59,7 @@ class Declared:
         self.plugins: list[Any] = []
         self.considered = self.reported = self.kept = False
         self.made: str | None = None  # sha256 of what this run made or adopted
+        self.began: float | None = None  # when its action was asked, seconds since the epoch
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
         self._looked: set[Any] = set()
@@ -110,7 +111,7 @@ class Declared:
         look is another build."""
         if node in self._looked:
             self._looked, self._verdict = set(), None
-            self.reported, self.made = False, None
+            self.reported, self.made, self.began = False, None, None
             self._session.again()
         self._looked.add(node)
 
@@ -244,6 +245,7 @@ class Declared:
             "engine": self.label,
             "source": self.source,
             "onnx": self._session.from_top(self.onnx.get_abspath()),
+            "original": self._session.from_top(self.original.get_abspath()),
             "plugins": [self._session.from_top(n.get_abspath()) for n in self.plugins],
             "samples": self.samples and self._session.from_top(str(self.samples.path)),
             "hardware": self.hardware and self.hardware.name,

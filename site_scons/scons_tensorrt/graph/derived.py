@@ -67,6 +67,7 @@ class Derived:
         self.target: Any = None
         self.problem: EngineError | None = None
         self.reported = False
+        self.began: float | None = None  # as of an engine
         self._receipt: Receipt | None = None  # of what this run made, or what was asked for
         self._key = ""  # by which it was judged
         self._verdict: Verdict | None = None
@@ -119,7 +120,7 @@ class Derived:
     def looked_at(self, node: Any) -> None:
         """A second look is another build of an interactive session."""
         if self._looked:
-            self._verdict, self._receipt, self.reported = None, None, False
+            self._verdict, self._receipt, self.reported, self.began = None, None, False, None
         self._looked = True
 
     def verdict(self) -> Verdict:

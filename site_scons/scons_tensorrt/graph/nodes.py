@@ -14,6 +14,7 @@ import SCons.Util
 from ..errors import RecipeError
 
 ALIAS = "engines"
+REPORT = "engines-report"
 
 
 def file_node(env: Any, value: Any, what: str) -> Any:

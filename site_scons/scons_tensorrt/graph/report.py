@@ -105,7 +105,10 @@ class Report:
         text = verdict.reason
         if verdict.code.startswith(_MISMATCH):
             self._event("engine.sidecar.mismatch", engine, outcome, verdict.code, reason_text=text)
-        self._event("engine.cache.miss", engine, outcome, verdict.code, compile_s, reason_text=text)
+        made = {"sha256": engine.made} if engine.made else {}
+        self._event(
+            "engine.cache.miss", engine, outcome, verdict.code, compile_s, reason_text=text, **made
+        )
 
     def would_convert(self, derived: Derived, reason: str, earlier_s: float | None) -> None:
         self._earlier.append(earlier_s)
@@ -149,7 +152,7 @@ class Report:
         compile_s: float | None = None,
         **more: Any,
     ) -> None:
-        fields = {
+        fields: dict[str, Any] = {
             "model_name": engine.name,
             "engine": engine.label,
             "outcome": outcome,
@@ -157,6 +160,9 @@ class Report:
             "compile_duration_s": compile_s and round(compile_s, 3),
             "error_class": None,
         }
+        if engine.began is not None:
+            fields["started"] = self.console.stamp(engine.began)
+            fields["duration_s"] = round(time.time() - engine.began, 3)
         self.console.event(event, **{**fields, **more})
 
     def _count(self, engine: Declared, word: str) -> None:
@@ -174,7 +180,10 @@ class Report:
         self.console.line(
             f"engines: {_text(counts)} in {seconds:.1f} s{self._would(counts, self._estimate())}"
         )
-        more = {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
+        more: dict[str, Any] = (
+            {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
+        )
+        more["started"] = self.console.stamp(self._began)
         self.console.event("engine.compile.summary", **_told(counts), **more, seconds=round(seconds, 3))
 
     def _would(self, counts: Mapping[str, int], more: str = "") -> str:

@@ -35,7 +35,7 @@ from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
 from .declared import Declared, real_path
-from .nodes import ALIAS, target_places
+from .nodes import ALIAS, REPORT, target_places
 from .report import Report
 from .stop import StopSignal
 
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "scons_tensorrt_session"
 _ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
+
+
+def everything_asked() -> bool:
+    """Whether this run shall have every engine."""
+    return not {ALIAS, REPORT}.isdisjoint(map(str, SCons.Script.BUILD_TARGETS))
 
 
 def session_of(env: Any) -> Session:
@@ -82,6 +87,7 @@ class Session:
         self._settled: tuple[str, bool, float | None] | None = None
         self._lock_timeout_s: float | None = None
         self._use(env)
+        self._place = settings.report_dir(env, self.top, self.state.root)
         self._stop = StopSignal()
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
         console = Console(bool(settings.option("silent")), silent)
@@ -108,6 +114,7 @@ class Session:
         if self._settled is None:
             self._settled, self._lock_timeout_s = asked, asked[2]
             self._use(env)
+            self._place = settings.report_dir(env, self.top, self.state.root)
         if asked != self._settled:
             raise SCons.Errors.UserError(
                 "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY or TRT_LOCK_TIMEOUT: "
@@ -303,7 +310,7 @@ class Session:
 
     def asked_of(self, engines: list[Declared]) -> list[Declared]:
         """Those of several that this run is asked for: by themselves, their folder or the alias."""
-        if ALIAS in map(str, SCons.Script.BUILD_TARGETS):
+        if everything_asked():
             return engines
         places = target_places(str(self.top))
         return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
@@ -377,9 +384,25 @@ class Session:
         for engine, state in rest:
             if state == SCons.Node.failed and engine.problem:
                 self.report.failed(engine, engine.problem)
-        if considered or ALIAS in map(str, SCons.Script.BUILD_TARGETS):
+        if considered or everything_asked():
             self.report.summary()
         self._save()
+        if REPORT in map(str, SCons.Script.BUILD_TARGETS) and settings.writes():
+            self._write_report()
+
+    def _write_report(self) -> None:
+        from ..handoff.report import PAGE, write_report
+
+        console = self.report.console
+        where = self.state.relative(self._place)
+        try:
+            report = write_report(self.state, self.memo, self._place, console.run)
+            console.line(f"engines: report of {len(report['engines'])} engines in {where}/{PAGE}")
+        except OSError as error:
+            cause = f"{error.strerror}; name another REPORT="
+            console.line(f"engines: report {where}/ cannot be written: {cause}", failure=True)
+        except EngineError as error:
+            console.line(f"engines: no report: {error}", failure=True)
 
     def _say_blocked(self) -> None:
         """Engines whose action was never asked, because an input's own builder failed."""

@@ -24,6 +24,7 @@ VARIABLES = {
     "TRT_VERIFY": "stat",
     "TRT_ENGINE_DIR": "engines",
     "TRT_STATE_DIR": STATE_DIR,
+    "TRT_REPORT": "",
     "TRT_PYTHON": "",
     "TRT_ONNX_PYTHON": "",
     "TRT_LOCK_TIMEOUT": "",
@@ -34,6 +35,7 @@ SIGNING_KEY = "TRT_SIGNING_KEY"  # a secret: it goes from the environment into n
 HELP = """
 TensorRT engines (scons-tensorrt):
   scons engines         build every engine, or reuse it; `scons -c engines` removes them
+  scons engines-report  the same, and a page of what was done: .trt/report/index.html
   HARDWARE=NAME         hardware/NAME.json, a path of such a file, or a built-in:
                         rtx_portable (where nothing speaks for NVIDIA hardware),
                         rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121;
@@ -41,14 +43,15 @@ TensorRT engines (scons-tensorrt):
   BACKEND=NAME          tensorrt or tensorrt_rtx; default: what the hardware says
   VERIFY=stat|full      stat (default) believes an unchanged stat; full hashes every file
   ENGINE_DIR=DIR        where engines go; default: engines
+  REPORT=DIR            where engines-report writes; default: .trt/report
   JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
   scons engines-prune   list what no declared engine and no hardware in hardware/ wants; PRUNE=yes
                         deletes it, KEEP=N but the last N of each, OLDER=DAYS only what is older
   scons install         what env.InstallEngines names, below install_root= or DESTDIR= and PREFIX=
   SIGNING_KEY=FILE      an Ed25519 private key, PEM: manifests are signed
 The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
-TRT_VERIFY, TRT_ENGINE_DIR; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
-has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
+TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the
+interpreter that has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
 TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_ENGINECOMSTR (a
 line to print before each engine's action), TRT_SIGNING_KEY (a file, or the PEM itself),
 TRT_BUILDER_ID (a URI that says in signed statements who builds).
@@ -148,6 +151,12 @@ def _program(program: str, top: Path) -> str:
 def state_dir(env: Any, top: Path) -> str:
     """The state folder, absolute."""
     return below(_value(env, "TRT_STATE_DIR"), top)
+
+
+def report_dir(env: Any, top: Path, state: Path) -> Path:
+    """Where `engines-report` writes, absolute."""
+    chosen = str(SCons.Script.ARGUMENTS.get("REPORT") or _value(env, "TRT_REPORT"))
+    return Path(below(chosen, top)) if chosen else state / "report"
 
 
 def onnx_python(env: Any, top: Path) -> str:

@@ -13,7 +13,7 @@ from . import settings
 from .after import EngineManifest, InstallEngines, declare_prune
 from .builder import make_builder, make_step_builder
 from .engine import Engine, OnnxExport
-from .nodes import ALIAS
+from .nodes import ALIAS, REPORT
 from .session import session_of
 
 YOUNG_OBJECTS = 10_000  # a megabyte or so, before the garbage collector walks them
@@ -37,7 +37,8 @@ def generate(env: Any) -> None:
         _collect_seldom()
         _own_record()
         declare_prune(env)
-    env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
+    engines = env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
+    env.Alias(REPORT, engines)
 
 
 def _collect_seldom() -> None:

@@ -1,0 +1,134 @@
+"""When each conversion, accuracy gate and compile of the run took place: a row an engine, or, for
+many, as many lanes as ran at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import words
+from .html import Html, el
+
+MOST_ROWS = 40
+_KINDS = {
+    "convert": "converting",
+    "check": "checking accuracy",
+    "compile": "compiling",
+    "failed": "failed",
+}
+_TALL, _THIN = 20, 12
+
+
+def timeline(report: Mapping[str, Any]) -> Html | None:
+    """The chart; None where nothing took time."""
+    spans = report["run"]["spans"]
+    if not spans:
+        return None
+    whole = max([report["run"]["seconds"], *(s["started_s"] + s["duration_s"] for s in spans)])
+    rows = _rows(spans, report["engines"])
+    note = "A row for each engine: what was made for it, from the start of the run."
+    if len(rows) > MOST_ROWS:
+        rows = [("", lane) for lane in _lanes(spans)]
+        note = f"{words.plural(len(spans), 'step')}; as many rows as ran at once."
+    ticks = _ticks(whole)
+    drawn = [_row(label, row, whole, ticks) for label, row in rows]
+    axis = el("li", el("span"), _axis(whole, ticks), aria_hidden="true")
+    kinds = {_kind(span) for span in spans}
+    return el(
+        "figure",
+        el("figcaption", note, class_="note"),
+        _legend([kind for kind in _KINDS if kind in kinds]),
+        el("ol", drawn, axis, class_="timeline"),
+        class_="plain",
+    )
+
+
+def _kind(span: Mapping[str, Any]) -> str:
+    return "failed" if span["outcome"] == "failed" else str(span["kind"])
+
+
+def _legend(kinds: list[str]) -> Html:
+    def key(kind: str) -> Html:
+        mark = el("rect", width=12, height=12, rx=2, class_=f"s-{kind}")
+        return el("li", el("svg", mark, aria_hidden="true"), _KINDS[kind])
+
+    return el("ul", [key(kind) for kind in kinds], class_="legend")
+
+
+def _rows(spans: list[dict[str, Any]], engines: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """Spans by the engine they were for; what several engines share stands with the first."""
+    owners: dict[str, str] = {}
+    for engine in engines:
+        place = f", {engine['hardware']['name']}" if engine["hardware"]["name"] else ""
+        label = f"{engine['name']} {engine['precision']}{place}"
+        owners.setdefault(engine["engine"], label)
+        if ".trt/onnx/" in engine["onnx"] or "/onnx/" in engine["onnx"]:
+            owners.setdefault(engine["onnx"], label)
+            owners.setdefault(engine["onnx"].removesuffix(".onnx") + ".accuracy.json", label)
+    rows: dict[str, list[Any]] = {}
+    for span in spans:
+        rows.setdefault(owners.get(span["of"], span["of"]), []).append(span)
+    return list(rows.items())
+
+
+def _lanes(spans: list[dict[str, Any]]) -> list[list[Any]]:
+    """The fewest rows in which no span lies over another."""
+    lanes: list[list[Any]] = []
+    for span in spans:
+        free = (each for each in lanes if _end(each[-1]) <= span["started_s"] + 0.002)
+        lane = next(free, None)
+        if lane is None:
+            lanes.append([span])
+        else:
+            lane.append(span)
+    return lanes
+
+
+def _end(span: Mapping[str, Any]) -> float:
+    return float(span["started_s"] + span["duration_s"])
+
+
+def _ticks(whole: float) -> list[float]:
+    """Round numbers of seconds, some five of them."""
+    step = 0.001
+    for factor in (2, 2.5, 2) * 12:
+        if whole / step <= 6:
+            break
+        step *= factor
+    return [step * n for n in range(int(whole / step) + 1)]
+
+
+def _at(seconds: float, whole: float) -> str:
+    return f"{100 * seconds / (whole or 1):.3f}%"
+
+
+def _row(label: str, spans: list[Any], whole: float, ticks: list[float]) -> Html:
+    lines = [
+        el("line", x1=_at(t, whole), x2=_at(t, whole), y1=0, y2=_TALL + 2, class_="grid") for t in ticks
+    ]
+    bars = [_bar(span, whole) for span in spans]
+    told = "; ".join(map(_words, spans[:20]))
+    drawing = el("svg", lines, bars, height=_TALL + 2, role="img", aria_label=told)
+    return el("li", el("span", label, class_="label"), drawing)
+
+
+def _bar(span: Mapping[str, Any], whole: float) -> Html:
+    wide = 100 * span["duration_s"] / (whole or 1)
+    place = {"x": _at(span["started_s"], whole), "y": 3, "width": f"{max(wide, 0.25):.3f}%"}
+    title = el("title", f"{span['of']}: {_words(span)}")
+    return el("rect", title, **place, height=_TALL - 4, rx=2, class_=f"s-{_kind(span)}")
+
+
+def _words(span: Mapping[str, Any]) -> str:
+    lasted = f"{words.duration(span['duration_s'])} from {words.duration(span['started_s'])}"
+    waited = span["duration_s"] - (span["compile_s"] or span["duration_s"])
+    more = f", {words.duration(waited)} of it waiting" if waited > 0.5 else ""
+    return f"{_KINDS[_kind(span)]} {lasted}{more}"
+
+
+def _axis(whole: float, ticks: list[float]) -> Html:
+    texts = []
+    for tick in ticks:
+        anchor = "end" if tick > 0.95 * whole else "start" if tick == 0 else "middle"
+        texts.append(el("text", f"{tick:g} s", x=_at(tick, whole), y=_THIN, text_anchor=anchor))
+    return el("svg", texts, height=_THIN + 6)

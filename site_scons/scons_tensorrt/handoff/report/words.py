@@ -1,0 +1,84 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+NONE = "–"
+
+
+def size(count: float | None) -> str:
+    """Bytes: 20358780 → 19.4 MiB."""
+    if count is None:
+        return NONE
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds: 2.933 → 2.93 s, 75 → 1 min 15 s."""
+    if seconds is None:
+        return NONE
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def count(value: float | None) -> str:
+    """Whole numbers: 4194304 → 4.19 M."""
+    if value is None:
+        return NONE
+    for least, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= max(least, 1e4):
+            return f"{value / least:.3g} {unit}"
+    return f"{value:g}"
+
+
+def change(now: float | None, before: float | None) -> str:
+    """How much more or less: +3.2 %, −1.0 %, same."""
+    if now is None or not before:
+        return NONE
+    percent = (now / before - 1) * 100
+    if abs(percent) < 0.05:
+        return "same"
+    return f"{'+' if percent > 0 else '−'}{abs(percent):.1f} %"
+
+
+def moment(stamp: str, exact: bool = False) -> str:
+    """2026-11-25T03:52:43Z → 25 Nov 2026, 03:52 UTC; exact: with its seconds."""
+    if len(stamp) < 16 or not stamp[5:7].isdecimal() or not 1 <= int(stamp[5:7]) <= 12:
+        return stamp or NONE
+    month = _MONTHS[int(stamp[5:7]) - 1]
+    clock = stamp[11:19] if exact else stamp[11:16]
+    return f"{stamp[8:10].lstrip('0')} {month} {stamp[:4]}, {clock} UTC"
+
+
+def shape(sizes: Any) -> str:
+    """A shape: 1×3×224×224, `?` for a dimension known only at run time."""
+    if not isinstance(sizes, list):
+        return "rank unknown"
+    return "×".join("?" if each is None else str(each) for each in sizes) or "scalar"
+
+
+def profile(ranges: Any) -> str:
+    """(min, opt, max) of an input, or the one shape it has."""
+    if not isinstance(ranges, list) or len(ranges) != 3:
+        return NONE
+    low, usual, high = map(shape, ranges)
+    return usual if low == high else f"{low} … {usual} … {high}"
+
+
+def figure(value: float | None) -> str:
+    """An error or a bound, to three digits."""
+    return NONE if value is None else f"{value:.3g}"
+
+
+def plural(number: int, one: str) -> str:
+    """1 engine, 2 engines."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
