@@ -7,6 +7,7 @@ digests.json   the digest memo
 events.jsonl   what happened, one JSON object a line
 declared.json  what the last run declared; declared/ where several trees share the folder
 onnx/          ONNX files made for engines, and the figures of accuracy gates
+report/        the page of a build, and the same as JSON
 calibration/   what TensorRT 10's calibrators found, each with a sidecar
 interpreters/  what foreign interpreters answered
 """
