@@ -10,6 +10,8 @@ from typing import Any
 
 from ...errors import one_line
 from . import words
+from .history import WORDS
+from .tables import ALWAYS
 
 MOST_ROWS = 200  # of a step summary, which may have 1 MiB
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -79,15 +81,15 @@ def github(report: Mapping[str, Any]) -> Iterator[str]:
     for engine in unfit(report):
         yield _command("error", engine, f"Engine {engine['name']}", what_is_wrong(engine))
     for engine in report["engines"]:
-        if engine["integrity"] and engine["outcome"] == "built":
-            text = f"{engine['engine']} was made again: {engine['reason']}"
+        if engine["integrity"] and engine["outcome"] in ("built", "fetched", "dispatched"):
+            text = f"{engine['engine']} was replaced: {engine['reason']}"
             yield _command("warning", engine, f"Engine {engine['name']} had been altered", text)
     yield f"::notice title=Engines::{_data(_counts(report))}"
 
 
 def _counts(report: Mapping[str, Any]) -> str:
     run = report["run"]
-    counts = ", ".join(f"{run[word]} {word}" for word in ("reused", "built", "failed"))
+    counts = ", ".join(f"{run[word]} {word}" for word in WORDS if run[word] or word in ALWAYS)
     return f"{counts} in {words.duration(run['seconds'])}"
 
 

@@ -14,6 +14,7 @@ from ...integrity.receipt import Receipt
 from ...integrity.sidecar import read_sidecar
 from ...integrity.state import StateFolder
 from ...recipe.key import differences
+from .history import WORDS
 from .tolerant import listing, mapping, number, plain, seconds, text
 
 MOST_BUILDS = 20
@@ -121,7 +122,7 @@ def _options(ingredients: Mapping[str, str]) -> dict[str, str]:
 
 
 def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
-    """outcome: reused, built, failed, or none where the run did not come to it."""
+    """outcome: one of WORDS, or none where the run did not come to it."""
     if event is None:
         return {
             "outcome": "none",
@@ -135,7 +136,7 @@ def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
     outcome, code = text(event.get("outcome")), text(event.get("reason"))
     reason = text(event.get("reason_text")) or ("nothing changed" if outcome == "reused" else "")
     return {
-        "outcome": outcome if outcome in ("reused", "built", "failed") else "none",
+        "outcome": outcome if outcome in WORDS else "none",
         "reason": reason,
         "code": code,
         "error_class": text(event.get("error_class")) or None,

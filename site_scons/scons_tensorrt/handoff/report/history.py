@@ -21,7 +21,7 @@ from .tolerant import number, seconds, text
 
 LARGEST = 64 << 20  # bytes of one file of events
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z")
-_WORDS = ("reused", "built", "failed")
+WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # what becomes of an engine
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Run:
     started: float = 0.0
     ended: float = 0.0
     seconds: float = 0.0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_WORDS, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORDS, 0))
     whole: bool = False
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -102,7 +102,7 @@ def _add(run: Run, event: dict[str, Any]) -> None:
     run.ended = when(event.get("time")) or run.ended
     run.seconds = seconds(event.get("seconds")) or 0.0
     run.started = when(event.get("started")) or run.ended - run.seconds
-    for word in _WORDS:
+    for word in WORDS:
         run.counts[word] = int(number(event.get(word)) or 0)
 
 

@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import details, tables, timeline, words
+from . import builds, details, tables, timeline, words
+from .history import WORDS
 from .html import Html, el, join
 from .script import SCRIPT
 from .style import STYLE
@@ -89,7 +90,7 @@ def _verdict(report: Mapping[str, Any]) -> Html:
     if not engines:
         return _banner("careful", "!", "No engine is declared", "There is nothing to release.")
     if tampered:
-        text = f"All {of} usable; {len(tampered)} had been altered and was made again"
+        text = f"All {of} usable; {len(tampered)} had been altered and replaced"
         return _banner("careful", "!", text, "Find out who altered it: see below.")
     return _banner("good", "✓", f"All {of} usable", "Each file is what its checksum and receipt say.")
 
@@ -104,9 +105,7 @@ def _tiles(report: Mapping[str, Any]) -> Html:
     sizes = [each["size"] for each in engines if each["size"] is not None]
     compiled = [each["compile_s"] for each in engines if each["compile_s"] is not None]
     tiles = [
-        (str(run["built"]), "built"),
-        (str(run["reused"]), "reused"),
-        (str(run["failed"]), "failed"),
+        *((str(run[w]), w) for w in WORDS if run[w] or w in tables.ALWAYS),
         (words.size(sum(sizes)), "on disk"),
         (words.duration(sum(compiled)) if compiled else words.NONE, "compiling, all together"),
         (words.duration(run["seconds"]), "from start to end"),
@@ -126,7 +125,7 @@ def _sections(report: Mapping[str, Any]) -> Iterator[Html]:
     if report["engines"]:
         yield _section("engines", "Engines", tables.engines(report))
     if report["runs"]:
-        yield _section("history", "Builds so far", tables.runs(report))
+        yield _section("history", "Builds so far", builds.runs(report))
     if report["networks"]:
         yield _section("networks", "Networks", details.networks(report))
     if report["engines"]:
@@ -139,9 +138,8 @@ def _section(name: str, title: str, *content: Any) -> Html:
 
 
 def _attention(report: Mapping[str, Any]) -> Iterator[Html]:
-    worst_first = {"failed": 0, "none": 1, "built": 2, "reused": 3}
     numbered = enumerate(report["engines"])
-    for index, each in sorted(numbered, key=lambda pair: worst_first[pair[1]["outcome"]]):
+    for index, each in sorted(numbered, key=lambda pair: pair[1]["outcome"] != "failed"):
         link = el("a", each["engine"], href=f"#e{index}")
         if each["outcome"] == "failed":
             why = f"{each['error_class'] or 'Failed'}: {each['reason']}"
@@ -150,7 +148,7 @@ def _attention(report: Mapping[str, Any]) -> Iterator[Html]:
             fix = "run scons engines: it makes this pair alone again"
             yield el("li", el("b", "Not usable: "), link, el("div", f"{each['fault']}; {fix}"))
         elif each["integrity"]:
-            again = " and was made again" if each["outcome"] == "built" else ""
+            again = " and replaced" if each["outcome"] not in ("none", "failed") else ""
             yield el("li", el("b", f"Altered{again}: "), link, el("div", each["reason"]), class_="w")
     for step in (each for each in report["steps_failed"] if "fails" not in each):  # else told
         why = f"{step['error_class']}: {step['reason']}"

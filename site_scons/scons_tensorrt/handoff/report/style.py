@@ -64,7 +64,8 @@ white-space:nowrap;background:var(--none-bg)}
 svg{display:block;width:100%;overflow:visible}
 svg text{fill:var(--soft);font-size:12px}
 .bar{fill:var(--bar)}.bar2{fill:var(--bar2)}.back{fill:var(--grid)}.grid{stroke:var(--grid)}
-.f-built{fill:var(--built)}.f-reused{fill:var(--reused)}.f-failed{fill:var(--failed)}
+.f-built{fill:var(--built)}.f-reused{fill:var(--reused)}.f-fetched{fill:var(--bar2)}.f-dispatched{fill:var(--bar)}
+.f-failed{fill:var(--failed)}
 .s-convert{fill:var(--convert)}.s-check{fill:var(--check)}.s-compile{fill:var(--compile)}
 .s-failed{fill:var(--failed)}
 .cellbar{margin-top:4px;min-width:70px}

@@ -1,4 +1,4 @@
-"""The tables: every engine in a line, and every run."""
+"""What tables are made of, and the one of engines: a line each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 from . import words
 from .html import Html, breakable, el
 
-WORDS = {
+ALWAYS = ("reused", "built", "failed")  # counts that are told where they are none, too
+OUTCOMES = {
     "built": ("b-built", "built"),
     "reused": ("b-reused", "reused"),
+    "fetched": ("b-reused", "fetched"),
+    "dispatched": ("b-built", "dispatched"),
     "failed": ("b-failed", "failed"),
     "none": ("", "not asked for"),
 }
@@ -35,7 +38,7 @@ def badge(engine: Mapping[str, Any]) -> Html:
     """The outcome in a word, or what is worse."""
     if engine["on_disk"] != "intact" and engine["outcome"] != "failed":
         return el("span", engine["on_disk"], class_="badge b-failed")
-    kind, word = WORDS[engine["outcome"]]
+    kind, word = OUTCOMES[engine["outcome"]]
     return el("span", word, class_=f"badge {kind}")
 
 
@@ -121,7 +124,7 @@ def _engine(
         "Compile", words.duration(seconds), _since(seconds, before.get("duration_s")),
         bar(seconds, longest, "bar2"), value="" if seconds is None else seconds, class_="num",
     )  # fmt: skip
-    why = engine["reason"] if engine["outcome"] in ("built", "failed") else None
+    why = engine["reason"] if engine["outcome"] not in ("reused", "none") else None
     return el(
         "tr",
         title,
@@ -153,54 +156,3 @@ def _accuracy(engine: Mapping[str, Any]) -> Html:
         "Accuracy", words.figure(worst["error"]), text, bar(worst["used"], 1.0, "bar2"),
         value=worst["used"], class_="num",
     )  # fmt: skip
-
-
-def runs(report: Mapping[str, Any]) -> Html:
-    """The runs, the newest first."""
-    found = report["runs"][::-1]
-    longest = max((run["seconds"] for run in found), default=0)
-    most = max((run["built"] + run["reused"] + run["failed"] for run in found), default=0)
-    heads = [("Build", ""), ("Outcome", ""), ("Built", "num"), ("Reused", "num"), ("Failed", "num")]
-    rows = [_run(run, longest, most, run["run"] == report["run"]["run"]) for run in found]
-    note = f"The last {words.plural(len(found), 'run')} that asked for engines, the newest first."
-    return el(
-        "div",
-        el("p", note, class_="note"),
-        table([*heads, ("Seconds", "num")], rows, "cards sortable", "Builds so far"),
-    )
-
-
-def _run(run: Mapping[str, Any], longest: float, most: int, shown: bool) -> Html:
-    this = el("span", "this build", class_="sub") if shown else None
-    cut = None if run["whole"] else el("span", "did not come to its end", class_="sub")
-    title = el(
-        "th",
-        words.moment(run["started"], True),
-        this,
-        cut,
-        scope="row",
-        role="rowheader",
-        data_v=run["started"],
-    )
-    counts = [
-        cell(w.capitalize(), run[w], value=run[w], class_="num") for w in ("built", "reused", "failed")
-    ]
-    total = run["built"] + run["reused"] + run["failed"]
-    lasted = cell(
-        "Seconds", words.duration(run["seconds"]), bar(run["seconds"], longest, "bar2"),
-        value=run["seconds"], class_="num",
-    )  # fmt: skip
-    return el("tr", title, cell("Outcome", _stack(run, most), value=total), counts, lasted, role="row")
-
-
-def _stack(run: Mapping[str, Any], most: int) -> Html:
-    """Built, reused and failed as one bar."""
-    parts, at = [], 0.0
-    for word in ("built", "reused", "failed"):
-        wide = 100 * run[word] / most if most else 0
-        if wide:
-            kind = {"x": f"{at:.2f}%", "width": f"{wide:.2f}%", "class_": f"f-{word}"}
-            parts.append(el("rect", y=6, height=10, **kind))
-        at += wide
-    told = ", ".join(f"{run[word]} {word}" for word in ("built", "reused", "failed"))
-    return el("svg", parts, height=22, role="img", aria_label=told, class_="cellbar")
