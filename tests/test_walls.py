@@ -28,7 +28,7 @@ BELOW = {
     "convert": {"errors", "progress", "identity", "integrity", "recipe", "compile"},
     "handoff": {"errors", "identity", "integrity", "recipe", "compile"},
     "graph": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert", "handoff"},
-    "cli": {"errors", "identity", "integrity", "recipe", "compile", "handoff"},
+    "cli": {"errors", "identity", "integrity", "recipe", "compile", "convert", "handoff"},
     "__main__": {"cli"},
     "tools": {"graph"},
     "__init__": {"integrity"},  # load_verified, when it is asked for

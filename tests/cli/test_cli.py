@@ -304,16 +304,29 @@ def keep(top, data=b"engine", ingredients=None, **details):
     return receipt
 
 
+ONNX = b"\x08\x08\x3a\x03\x12\x01g"  # the least that is one: ir_version, a graph with a name
+FP16 = {"precision": "fp16", "profiles": [], "workspace_mb": 4096, "flags": [], "plugins": []}
+
+
 def declare(top, ingredients, engine=f"engines/{NAME}", source="models/a.onnx"):
-    declared = {
-        "schema": 1,
-        "engines": [{"engine": engine, "ingredients": ingredients, "source": source}],
-    }
+    files = {"source": source, "onnx": source, "plugins": [], "samples": None}
+    item = {"engine": engine, "name": "a", "hardware": None, **files}
+    item.update(ingredients=ingredients, recipe=FP16, signature=0)
+    declared = {"schema": 1, "folders": ["engines"], "engines": [item], "signatures": [ORIN]}
     (top / ".trt" / "declared.json").write_text(json.dumps(declared))
 
 
 def explained(lines):
-    return {line[2:22].strip(): line[22:] for line in lines[1:]}
+    """The rows by their labels, those without one by their heading."""
+    rows, heading = {}, ""
+    for line in lines[1:]:
+        if not line.startswith("  "):
+            heading = line
+        elif heading == "now wanted":
+            rows.setdefault(heading, line[2:])
+        else:
+            rows[line[2:22].strip()] = line[22:]
+    return rows
 
 
 def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
@@ -325,6 +338,15 @@ def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
         worker={"python": "3.11.7", "tensorrt": "10.3.0.30"},
         reproducible=True,
         inputs=[{"role": "onnx", "name": "models/a.onnx", "sha256": "0" * 64}],
+        builder={"scons_tensorrt": "0.1.0"},
+        peak_memory_bytes=3 << 20,
+        log="logs/a.log",
+        made_by=[{"kind": "export", "file": ".trt/onnx/a.onnx", "facts": {"torch": "2.13", "n": 2}}],
+        accuracy={
+            "onnx": {"metric": "cosine", "outputs": {"y": {"error": 0.25, "bound": 1e-06, "sample": 3}}},
+            "engine": "not run",
+        },
+        hardware={"name": "orin", "signature": {"recorded": {"driver": "540.4.0"}}},
     )
     status, lines, _ = run("explain", engine)
     assert (status, lines[0]) == (0, f"{engine}: a for sm87, fp16")
@@ -333,7 +355,14 @@ def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
         "size": "6 bytes",
         "key": receipt.key,
         "made": "2026-01-02T03:04:05Z in 4.2 s",
-        "by": "python 3.11.7, tensorrt 10.3.0.30",
+        "by": "scons_tensorrt 0.1.0, python 3.11.7, tensorrt 10.3.0.30",
+        "peak memory": "3 MiB",
+        "log": "logs/a.log in the state folder",
+        "export": ".trt/onnx/a.onnx: n 2, torch 2.13",
+        "output y": "cosine: error 0.25, bound 1e-06",
+        "engine": "not run",
+        "name": "orin",
+        "driver": "540.4.0",
         "reproducible": "yes",
         "input onnx": f"models/a.onnx {'0' * 64}",
         "precision": "fp16",
@@ -424,13 +453,13 @@ def declared(tmp_path):
     class Declared:
         onnx = tmp_path / "models" / "a.onnx"
         engine = pair(tmp_path / "engines")
-        ingredients = {"input onnx": sha(b"onnx"), "option precision": "fp16"}  # noqa: RUF012
+        ingredients = {"input onnx": sha(ONNX), "option precision": "fp16"}  # noqa: RUF012
 
         def declare(self, **changes):
             declare(tmp_path, {**self.ingredients, **changes})
 
     Declared.onnx.parent.mkdir()
-    Declared.onnx.write_bytes(b"onnx")
+    Declared.onnx.write_bytes(ONNX)
     keep(tmp_path, ingredients=Declared.ingredients)
     return Declared()
 
@@ -448,9 +477,27 @@ def test_explain_says_what_is_now_wanted_otherwise(run, declared):
 
 def test_explain_sees_a_model_that_changed(run, declared):
     declared.declare()
-    declared.onnx.write_bytes(b"edited")
+    declared.onnx.write_bytes(ONNX + b"\x12\x01p")
     wanted = explained(run("explain", declared.engine)[1])["now wanted"]
-    assert wanted == f"models/a.onnx changed: {sha(b'onnx')[:12]} → {sha(b'edited')[:12]}"
+    now = sha(ONNX + b"\x12\x01p")
+    assert wanted == f"models/a.onnx changed: {sha(ONNX)[:12]} → {now[:12]}"
+
+
+def test_explain_says_what_is_wrong_with_a_model_now(run, declared):
+    declared.declare()
+    declared.onnx.write_bytes(b"junk")
+    status, lines, _ = run("explain", declared.engine)
+    assert status == 0
+    assert explained(lines)["now wanted"].startswith("RecipeError: models/a.onnx: not ")
+
+
+def test_explain_as_json_has_the_receipt_and_what_is_wanted_now(run, declared):
+    declared.declare(**{"option precision": "fp32"})
+    status, lines, _ = run("explain", "--json", declared.engine)
+    told = json.loads("\n".join(lines))
+    assert (status, told["known"], told["receipt"]["ingredients"]) == (0, True, declared.ingredients)
+    change = "precision changed: fp16 → fp32"
+    assert told["now"] == {"code": "changed", "reason": change, "changes": [change]}
 
 
 def test_explain_says_nothing_of_what_is_wanted_where_nothing_is_declared(run, declared):
@@ -474,6 +521,9 @@ ODD_DETAILS = [
     {"inputs": ["models/a.onnx"]},  # of another shape
     {"inputs": None},  # nothing
     {"duration_s": None},
+    {"made_by": [5, {"facts": [1]}]},
+    {"accuracy": {"onnx": {"outputs": {"y": 5}}}},
+    {"hardware": 5, "calibration": 5, "builder": [1]},
 ]
 
 
@@ -482,3 +532,110 @@ def test_explain_answers_for_a_receipt_with_odd_details(run, tmp_path, details):
     engine = pair(tmp_path / "engines")
     keep(tmp_path, **details)
     assert run("explain", engine)[0] == 0
+
+
+# status
+
+
+def rows(lines):
+    return [line.split(None, 2) for line in lines[:-1]]
+
+
+def test_status_of_a_current_engine_ends_with_0(run, declared, tmp_path):
+    declared.declare()
+    status, lines, _ = run("status", tmp_path)
+    assert (status, lines) == (0, [f"current    engines/{NAME}", "1 engine: 1 current"])
+
+
+def test_status_says_why_an_engine_is_stale(run, declared, tmp_path):
+    declared.declare(**{"option precision": "fp32"})
+    status, lines, _ = run("status", tmp_path)
+    assert (status, rows(lines)) == (1, [["stale", f"engines/{NAME}", "precision changed: fp16 → fp32"]])
+
+
+DAMAGES = [
+    (flip, "tampered"),
+    (cut, "tampered"),
+    (of_another, "tampered"),
+    (garbage, "tampered"),
+    (lose, "missing"),
+    (lose_both, "missing"),
+]
+
+
+@pytest.mark.parametrize(("damage", "state"), DAMAGES, ids=[f.__name__ for f, _ in DAMAGES])
+def test_status_of_a_damaged_pair(run, declared, tmp_path, damage, state):
+    declared.declare()
+    damage(declared.engine)
+    status, lines, _ = run("status", tmp_path)
+    assert (status, [row[0] for row in rows(lines)]) == (1, [state])
+
+
+def test_status_tells_what_is_not_declared_apart(run, declared, tmp_path):
+    declared.declare()
+    folder = tmp_path / "engines"
+    pair(folder / "agx", name="a__sm87_jp6.0_trt10.3_fp16.engine")  # another board's: not at fault
+    assert run("status", tmp_path)[0] == 0
+    pair(folder, name="gone__sm87_jp6.2_trt10.3_fp16.engine")
+    flip(pair(folder, name="bad__sm87_jp6.2_trt10.3_fp16.engine"))
+    status, lines, _ = run("status", tmp_path)
+    assert status == 1
+    assert [row[0] for row in rows(lines)] == ["current", "foreign", "tampered", "orphaned"]
+    assert lines[-1] == "4 engines: 1 current, 1 foreign, 1 tampered, 1 orphaned"
+
+
+def test_status_of_a_model_that_cannot_be_read(run, declared, tmp_path):
+    declared.declare()
+    declared.onnx.unlink()
+    status, lines, _ = run("status", tmp_path)
+    assert (status, rows(lines)[0][0]) == (1, "failing")
+    assert "models/a.onnx" in lines[0]
+
+
+def test_status_as_json(run, declared, tmp_path):
+    declared.declare()
+    status, lines, _ = run("status", "--json", tmp_path)
+    assert status == 0
+    assert json.loads("\n".join(lines))["trees"] == [
+        {
+            "top": str(tmp_path),
+            "engines": [
+                {
+                    "engine": f"engines/{NAME}",
+                    "name": "a",
+                    "hardware": None,
+                    "state": "current",
+                    "code": "current",
+                    "reason": "",
+                }
+            ],
+        }
+    ]
+
+
+def test_status_where_no_run_was_asks_for_one(run, tmp_path):
+    (tmp_path / ".trt").mkdir()
+    status, lines, errors = run("status", tmp_path)
+    assert (status, lines) == (1, [])
+    assert errors[0].endswith("run `scons engines`")
+
+
+def test_status_writes_nothing(run, declared, tmp_path):
+    declared.declare()
+    before = sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    run("status", tmp_path)
+    assert sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"recipe": 5}, {"signature": 7}, {"onnx": 5}, {"plugins": None}], ids=str
+)
+def test_a_declaration_of_another_version_is_one_line(run, declared, tmp_path, change):
+    declared.declare()
+    file = tmp_path / ".trt" / "declared.json"
+    data = json.loads(file.read_text())
+    data["engines"][0].update(change)
+    file.write_text(json.dumps(data))
+    status, lines, _ = run("status", tmp_path)
+    assert (status, rows(lines)[0][0]) == (1, "failing")
+    assert "run scons once more" in lines[0]

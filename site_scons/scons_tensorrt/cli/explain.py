@@ -1,29 +1,35 @@
-"""`explain`: what an engine was made from, and how that differs from what is wanted now."""
+"""`explain`: what an engine was made from, by whom and how, and how that differs from what is wanted
+now."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..convert.recall import Recalled, recall
 from ..errors import EngineError
 from ..identity.filename import SIDECAR_SUFFIX, EngineFilename
 from ..integrity.memo import sha256_file
 from ..integrity.receipt import Receipt
-from ..integrity.state import StateFolder
-from ..recipe.key import differences, input_name
-from .common import add_state_dir, declared_as, say, state_folder
+from ..recipe.key import differences
+from .common import add_state_dir, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
+
+FIGURES = ("error", "bound", "max_abs", "mean_abs", "cosine")  # of an output, that are told
+Rows = Iterator[tuple[str, str]]
 
 
 def add(commands: Commands) -> None:
     explain = commands.add_parser("explain", help="what an engine was made from")
     explain.add_argument("path", help="an engine")
     add_state_dir(explain)
+    explain.add_argument("--json", action="store_true", help="the receipt, and what is wanted now")
     explain.set_defaults(run=_explain)
 
 
@@ -36,62 +42,159 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise EngineError(f"{engine}: no receipt in {state.root} says what it was made from")
     digest = sha256_file(engine, follow=False) if os.path.lexists(engine) else None
     receipt = next((r for r in known if r.sha256 == digest), None)
+    found = recall(engine, state)
+    now = _now(found, receipt or known[0]) if found else None
+    if arguments.json:
+        told = {
+            "schema": 1,
+            "engine": str(engine),
+            "sha256": digest,
+            "known": receipt is not None,
+            "receipt": json.loads((receipt or known[0]).dump()),
+            "now": now,
+        }
+        print(json.dumps(told, indent=1))
+        return 0 if receipt else 1
     say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
         what = "missing" if digest is None else f"of bytes that no receipt knows ({digest[:12]})"
         say(f"  the file is {what}; the newest receipt tells of one that is gone:")
-        receipt = known[0]
-    for label, value in _receipt_rows(receipt):
-        say(f"  {label:20}{value}")
-    changes = _against_declared(engine, receipt, state)
-    for change in changes or ():
-        say(f"  now wanted          {change}")
-    if changes == []:
-        plugins = any(name.startswith(input_name("plugin")) for name in receipt.ingredients)
-        say(f"  now wanted          as it was made{' (plugins were not looked at)' * plugins}")
-    return 0 if receipt.sha256 == digest else 1
+    for title, rows in _story(receipt or known[0]):
+        _print(title, rows)
+    if now:
+        _print("now wanted", _now_rows(now))
+    return 0 if receipt else 1
 
 
-def _receipt_rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
-    details = receipt.details
+def _print(title: str, rows: Rows) -> None:
+    """A heading, and its rows below; without rows, nothing."""
+    for index, (label, value) in enumerate(rows):
+        if not index:
+            say(title)
+        say(f"  {label:20}{value}" if label else f"  {value}")
+
+
+def _story(receipt: Receipt) -> Iterator[tuple[str, Rows]]:
+    ingredients = receipt.ingredients
+    yield "what it is", _identity(receipt)
+    yield "how it was made", _making(receipt.details)
+    yield "from", _inputs(receipt)
+    yield "how its ONNX was made", _steps(receipt.details.get("made_by"))
+    yield "accuracy", _accuracy(receipt.details.get("accuracy"))
+    yield "options", _fields(ingredients, "option ")
+    yield "hardware", _fields(ingredients, "hardware ")
+    yield "hardware, recorded", _recorded(receipt.details)
+
+
+def _identity(receipt: Receipt) -> Rows:
     yield "sha256", receipt.sha256
-    yield "size", f"{receipt.size} bytes"
+    mb = f" ({receipt.size / 1e6:.1f} MB)" if receipt.size >= 100_000 else ""
+    yield "size", f"{receipt.size} bytes{mb}"
     yield "key", receipt.key
+    if "recipe version" in receipt.ingredients:
+        yield "recipe version", receipt.ingredients["recipe version"]
+
+
+def _making(details: Mapping[str, Any]) -> Rows:
     yield "made", f"{details.get('started', '?')} in {details.get('duration_s', '?')} s"
-    worker = details.get("worker")
-    if isinstance(worker, dict):
-        yield "by", ", ".join(f"{name} {version}" for name, version in sorted(worker.items()))
+    makers = [_map(details.get(who)) for who in ("builder", "worker")]
+    by = [f"{name} {version}" for made in makers for name, version in sorted(made.items())]
+    if by:
+        yield "by", ", ".join(by)
+    peak = details.get("peak_memory_bytes")
+    if isinstance(peak, int):
+        yield "peak memory", f"{peak / (1 << 20):.0f} MiB"
     why = details.get("not_reproducible_because")
     yield "reproducible", "yes" if details.get("reproducible") else f"no: {why}"
-    inputs = details.get("inputs")
+    calibration = _map(details.get("calibration"))
+    if calibration:
+        yield "calibration", _flat(calibration)
+    if isinstance(details.get("log"), str):
+        yield "log", f"{details['log']} in the state folder"
+
+
+def _inputs(receipt: Receipt) -> Rows:
+    inputs = receipt.details.get("inputs")
     for item in inputs if isinstance(inputs, list) else ():
         if isinstance(item, dict):
             yield f"input {item.get('role')}", f"{item.get('name')} {item.get('sha256')}"
-    for name, text in receipt.ingredients.items():
-        if not name.startswith("input "):
-            yield name.removeprefix("option ").removeprefix("hardware "), text
 
 
-def _against_declared(engine: Path, receipt: Receipt, state: StateFolder) -> list[str] | None:
-    """How the last run's declaration differs from a receipt; None where nothing declares it."""
-    found = declared_as(engine, state)
-    if found is None:
-        return None
-    wanted, source = dict(found["ingredients"]), str(found.get("source"))
-    onnx = state.top / str(found.get("onnx", source))
-    wanted.update({k: v for k, v in receipt.ingredients.items() if k.startswith("input ")})
-    samples = state.top / str(found.get("samples"))
-    for name, path in _input_files(receipt, onnx, samples):
-        wanted[name] = sha256_file(path) if path.is_file() else "missing"
-    return differences(receipt.ingredients, wanted, source)
+def _steps(steps: Any) -> Rows:
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict):
+            facts = _flat(_map(step.get("facts")))
+            yield str(step.get("kind")), f"{step.get('file')}" + (f": {facts}" if facts else "")
 
 
-def _input_files(receipt: Receipt, onnx: Path, samples: Path) -> Iterator[tuple[str, Path]]:
-    """The ONNX, its external data and a calibrator's samples; plugins are not looked at."""
-    for name in receipt.ingredients:
-        if name == input_name("onnx"):
-            yield name, onnx
-        elif name.startswith(input_name("data") + " "):
-            yield name, onnx.parent / name.removeprefix(input_name("data") + " ")
-        elif name.startswith(input_name("samples") + " "):
-            yield name, samples
+def _accuracy(told: Any) -> Rows:
+    onnx = _map(told).get("onnx")
+    for name, output in _map(_map(onnx).get("outputs")).items():
+        figures = _map(output)
+        kept = {k: figures[k] for k in FIGURES if k in figures}
+        yield f"output {name}", f"{_map(onnx).get('metric')}: {_flat(kept)}"
+    if isinstance(onnx, str):
+        yield "ONNX", onnx
+    if "engine" in _map(told):
+        yield "engine", str(_map(told)["engine"])
+
+
+def _fields(ingredients: Mapping[str, str], group: str) -> Rows:
+    for name, text in ingredients.items():
+        if name.startswith(group):
+            yield name.removeprefix(group), text
+
+
+def _recorded(details: Mapping[str, Any]) -> Rows:
+    hardware = _map(details.get("hardware"))
+    if hardware.get("name"):
+        yield "name", str(hardware["name"])
+    for name, value in sorted(_map(_map(hardware.get("signature")).get("recorded")).items()):
+        yield name, str(value)
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    """A map, empty for what is none: receipts of another version may hold anything."""
+    return value if isinstance(value, dict) else {}
+
+
+def _flat(value: Any) -> str:
+    """In one line: `samples 8, quantized (Conv 83)`; what is nothing is left out."""
+    if isinstance(value, dict):
+        parts = []
+        for name, each in value.items():
+            text = _flat(each)
+            if text:
+                parts.append(f"{name} ({text})" if isinstance(each, dict) else f"{name} {text}")
+        return ", ".join(parts)
+    if isinstance(value, list):
+        return " ".join(map(_flat, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
+
+
+def _now(found: Recalled, receipt: Receipt) -> dict[str, Any]:
+    """What would become of it now, and how what is wanted differs from what the receipt says."""
+    now: dict[str, Any] = {"code": None, "reason": None, "changes": None}
+    try:
+        wanted = found.wanted()
+        now["changes"] = differences(receipt.ingredients, wanted.ingredients, found.source)
+    except EngineError as error:
+        now.update(code=type(error).__name__, reason=str(error))
+    try:
+        verdict = found.verdict()
+        now.update(code=verdict.code, reason=verdict.reason)
+    except EngineError as error:
+        now.update(code=type(error).__name__, reason=str(error))
+    return now
+
+
+def _now_rows(now: Mapping[str, Any]) -> Rows:
+    changes = now["changes"]
+    for change in changes or ():
+        yield "", change
+    if changes == []:
+        yield "", "as it was made"
+    if now["code"] != "current" and now["reason"] not in ("; ".join(changes or ()), ""):
+        yield "", f"{now['code']}: {now['reason']}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compile.wanted import Wanted
+from ..convert.recall import recall
 from ..errors import EngineError
 from ..identity.hardware import Hardware
 from ..identity.runtime import Interpreter
@@ -15,9 +16,8 @@ from ..identity.signature import HardwareSignature
 from ..integrity.memo import sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
-from ..recipe.key import input_name
 from ..recipe.options import Recipe
-from .common import add_state_dir, declared_as, engines, say, state_folder
+from .common import add_state_dir, engines, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -67,23 +67,15 @@ def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
 
 def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> Wanted:
     """The engine as its receipt says it was wanted, its files where the last run had them."""
-    found = declared_as(engine, state)
+    found = recall(engine, state)
     if found is None:
         raise EngineError("the last run did not declare it, so where its inputs are is not known")
+    now = found.wanted()
     try:
         hardware = receipt.details["hardware"]
         signature = HardwareSignature.from_json(hardware["signature"], engine.name)
-        plugins = [(state.top / path).resolve() for path in found.get("plugins", ())]
-        recipe = Recipe.from_json(str(found["name"]), receipt.details["recipe"], plugins)
-        onnx = Path(os.path.normpath(state.top / found["onnx"]))
+        recipe = Recipe.from_json(found.name, receipt.details["recipe"], now.recipe.plugins)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise EngineError(f"its receipt is of another version ({error!r}); build it again") from None
-    data = input_name("data") + " "
-    places = [n.removeprefix(data) for n in receipt.ingredients if n.startswith(data)]
-    external = {place: onnx.parent / place for place in places}
     kind = Hardware(hardware.get("name"), signature, "its receipt")
-    samples = state.top / str(found["samples"]) if found.get("samples") else None
-    return Wanted(
-        *(engine, recipe, kind, receipt.ingredients, onnx, str(found["source"]), external),
-        samples=samples,
-    )
+    return now._replace(recipe=recipe, hardware=kind, ingredients=receipt.ingredients)

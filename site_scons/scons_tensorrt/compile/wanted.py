@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import SidecarError
+from ..errors import RecipeError, SidecarError
 from ..identity.hardware import Hardware
 from ..integrity.memo import DigestMemo
 from ..integrity.receipt import Receipt, make_key
 from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
-from ..recipe.key import differences
+from ..recipe.key import differences, input_name
 from ..recipe.options import Recipe
 
 
@@ -55,6 +55,49 @@ class Wanted(NamedTuple):
         if self.samples:
             files[f"input samples {self.samples.name}"] = self.samples
         return files
+
+
+class Made(NamedTuple):
+    """From which files: onnx; external: each with the bytes it must have at least; samples: of a
+    calibrator, and what people call them."""
+
+    onnx: Path
+    source: str
+    external: Mapping[str, tuple[Path, int]]
+    samples: tuple[Path, str] | None = None
+
+
+def want(
+    engine: Path,
+    recipe: Recipe,
+    hardware: Hardware,
+    fields: Mapping[str, str],
+    made: Made,
+    digest: Callable[[Path, str], str],
+    told: Callable[[], Mapping[str, Any]] = dict,
+) -> Wanted:
+    """The engine as its files are now. fields: the ingredients that are not files; digest: of a
+    file with the name that people know. Raises RecipeError, and EngineError as `digest` does."""
+    ingredients = dict(fields)
+    ingredients[input_name("onnx")] = digest(made.onnx, made.source)
+    for location, (path, least) in made.external.items():
+        label = f"external data {location!r} of {made.source}"
+        ingredients[input_name("data", location)] = digest(path, label)
+        if path.stat().st_size < least:
+            raise RecipeError(
+                f"{label} has {path.stat().st_size} bytes and the model needs {least}: it is "
+                "truncated, or a pointer file of git-lfs; fetch it again"
+            )
+    for path in recipe.plugins:
+        ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
+    if made.samples:
+        samples, label = made.samples
+        ingredients[input_name("samples", samples.name)] = digest(samples, label)
+    external = {location: path for location, (path, _) in made.external.items()}
+    return Wanted(
+        *(engine, recipe, hardware, ingredients, made.onnx, made.source, external, told),
+        made.samples and made.samples[0],
+    )
 
 
 class Verdict(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..compile.wanted import Verdict
+from ..errors import RecipeError
 from ..integrity.memo import DigestMemo
 from ..integrity.receipt import make_key
 from ..integrity.state import StateFolder
@@ -101,6 +102,30 @@ def file_fields(
             "samples", {"files": "\n".join(lines)}
         )
     return fields
+
+
+def want_step(
+    target: Path,
+    kind: str,
+    options: Mapping[str, Any],
+    fields: Mapping[str, str],
+    onnx: Mapping[str, Onnx],
+    samples: SampleFiles | None,
+    source: str,
+    script: Path | None,
+    files: Mapping[str, Path],
+    digest: Callable[[Path, str], str],
+) -> StepWanted:
+    """The file as its sources are now. fields: as `step_fields` told them; digest: of a file with
+    the name that people know. Raises RecipeError, and EngineError as `digest` does."""
+    if samples and not samples.files:
+        raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
+    ingredients = {**fields, **file_fields(onnx, samples, digest)}
+    if script:
+        ingredients[input_name("script")] = digest(script, source)
+    for name, path in files.items():
+        ingredients[input_name("file", name)] = digest(path, f"{name} of {source}")
+    return StepWanted(target, kind, options, onnx, samples, ingredients, source, script, files)
 
 
 def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verdict:

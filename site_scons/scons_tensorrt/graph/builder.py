@@ -236,7 +236,7 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     """
     session = session_of(env)
     try:
-        summary = session.summary(str(real_path(node)))
+        summary = session.inputs.summary(str(real_path(node)))
     except (RecipeError, OSError):
         return []
     files = data_nodes(node, summary.external)

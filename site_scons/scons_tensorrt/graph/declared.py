@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import SCons.Node
 
-from ..compile.wanted import Verdict, Wanted, judge
+from ..compile.wanted import Made, Verdict, Wanted, judge, want
 from ..errors import EngineError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..identity.hardware import Hardware
+from ..identity.signature import HardwareSignature
 from ..recipe.backends import refusals
 from ..recipe.conversion import faults, strongly_typed
-from ..recipe.key import input_name, value_fields
+from ..recipe.key import value_fields
 from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
@@ -63,6 +64,7 @@ class Declared:
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
         self._looked: set[Any] = set()
+        self._files: Made | None = None  # where they were found
 
     @cached_property
     def source(self) -> str:
@@ -128,35 +130,21 @@ class Declared:
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         summary = self.check()
-        onnx = real_path(self.onnx)
-        digest = self._session.digest
+        onnx, inputs = real_path(self.onnx), self._session.inputs
         if summary is None or self.onnx is not self.original:
-            summary = self._session.summary_of(onnx, self.source)
+            summary = inputs.summary_of(onnx, self.source)
         recipe = self.recipe.on(self.hardware.signature.product)
         if self.plugins:
             recipe = recipe._replace(plugins=tuple(real_path(node) for node in self.plugins))
-        ingredients = dict(self.fields)
-        ingredients[input_name("onnx")] = digest(onnx, self.source)
-        external = {}
-        for location, least in summary.external.items():
-            path = real_path(data_node(self.onnx, location))
-            label = f"external data {location!r} of {self.source}"
-            ingredients[input_name("data", location)] = digest(path, label)
-            if path.stat().st_size < least:
-                raise RecipeError(
-                    f"{label} has {path.stat().st_size} bytes and the model needs {least}: it is "
-                    "truncated, or a pointer file of git-lfs; fetch it again"
-                )
-            external[location] = path
-        for path in recipe.plugins:
-            ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
-        samples = None
-        if self.samples:
-            samples = real_path(self.samples.target)
-            ingredients[input_name("samples", samples.name)] = digest(samples, self.samples.label)
-        return Wanted(
-            *(self.path, recipe, self.hardware, ingredients, onnx, self.source, external),
-            *(self._told, samples),
+        external = {
+            location: (real_path(data_node(self.onnx, location)), least)
+            for location, least in summary.external.items()
+        }
+        samples = (real_path(self.samples.target), self.samples.label) if self.samples else None
+        self._files = Made(onnx, self.source, external, samples)
+        return want(
+            *(self.path, recipe, self.hardware, self.fields, self._files),
+            *(inputs.digest, self._told),
         )
 
     def _told(self) -> dict[str, Any]:
@@ -192,7 +180,7 @@ class Declared:
         recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
         path, summary = real_path(self.original), None
         if path.exists():
-            summary = self._session.summary_of(path, label_of(self._session, self.original))
+            summary = self._session.inputs.summary_of(path, label_of(self._session, self.original))
             found += problems(recipe.profiles, summary.inputs)
             found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
         if found:
@@ -238,20 +226,40 @@ class Declared:
                 return self._session.state.relative(node.get_abspath())
         return None
 
-    def to_json(self) -> dict[str, Any]:
-        """For `.trt/declared.json`."""
-        return {
+    def to_json(self, signatures: list[HardwareSignature]) -> dict[str, Any]:
+        """For `.trt/declared.json`. signatures: of the run, told once each; gets this one's."""
+        hardware, from_top = self.hardware, self._session.from_top
+        if hardware and hardware.signature not in signatures:
+            signatures.append(hardware.signature)
+        onnx = str(self._files.onnx) if self._files else self.onnx.get_abspath()
+        told = {
             "name": self.name,
             "engine": self.label,
             "source": self.source,
-            "onnx": self._session.from_top(self.onnx.get_abspath()),
-            "original": self._session.from_top(self.original.get_abspath()),
-            "plugins": [self._session.from_top(n.get_abspath()) for n in self.plugins],
-            "samples": self.samples and self._session.from_top(str(self.samples.path)),
-            "hardware": self.hardware and self.hardware.name,
+            "onnx": from_top(onnx),
+            "original": from_top(self.original.get_abspath()),
+            "plugins": [from_top(n.get_abspath()) for n in self.plugins],
+            "samples": self.samples and from_top(str(self.samples.path)),
+            "hardware": hardware and hardware.name,
             "recipe": self.recipe.to_json(),
             "ingredients": self.fields,
         }
+        apart = self._apart()
+        more = {
+            "data": {location: from_top(str(path)) for location, path in apart.items()},
+            "gate": self.gate and self.gate.label,
+            "signature": signatures.index(hardware.signature) if hardware else None,
+            "problem": None if hardware else str(self.problem or "no hardware"),
+        }
+        return {**told, **{name: value for name, value in more.items() if value not in (None, {})}}
+
+    def _apart(self) -> dict[str, Path]:
+        """External data that is not where the ONNX says, beside it: in a Repository or VariantDir."""
+        if self._files is None:
+            return {}
+        folder = self._files.onnx.parent
+        external = self._files.external.items()
+        return {name: path for name, (path, _) in external if path != folder / name}
 
 
 def label_of(session: Session, node: Any) -> str:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import SCons.Node
 
 from ..compile.wanted import Verdict
-from ..convert.step import Onnx, SampleFiles, StepWanted, file_fields, judge_step, step_fields
-from ..errors import EngineError, RecipeError
+from ..convert.step import Onnx, SampleFiles, StepWanted, judge_step, step_fields, want_step
+from ..errors import EngineError
 from ..recipe.conversion import Samples
-from ..recipe.key import input_name
 from .declared import Declared, data_node, label_of, real_path
 
 if TYPE_CHECKING:
@@ -134,23 +133,42 @@ class Derived:
     def wanted(self) -> StepWanted:
         """The file as its sources are now. Raises EngineError, naming the source at fault."""
         self._check_owners()
-        session = self._session
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
         samples = self.samples.files() if self.samples else None
-        if samples and not samples.files:
-            raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
-        ingredients = {**self.fields, **file_fields(onnx, samples, session.digest)}
         script = real_path(self.script) if self.script else None
         files = {name: real_path(node) for name, node in self.files.items()}
-        if script:
-            ingredients[input_name("script")] = session.digest(script, self.source)
-        for name, path in files.items():
-            label = f"{name} of {self.source}"
-            ingredients[input_name("file", name)] = session.digest(path, label)
-        return StepWanted(
-            *(self.path, self.kind, self.options, onnx, samples, ingredients, self.source),
-            *(script, files),
+        return want_step(
+            *(self.path, self.kind, self.options, self.fields, onnx, samples, self.source),
+            *(script, files, self._session.inputs.digest),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """For `.trt/declared.json`."""
+
+        def place(path: str | Path) -> str:
+            return self._session.from_top(str(path))
+
+        samples = self.samples
+        return {
+            "step": self.label,
+            "kind": self.kind,
+            "source": self.source,
+            "options": dict(self.options),
+            "ingredients": self.fields,
+            "onnx": {
+                role: {"path": place(real_path(node)), "label": label_of(self._session, node)}
+                for role, node in self.onnx.items()
+            },
+            "samples": samples
+            and {
+                "kind": samples.kind,
+                "place": place(samples.place),
+                "label": samples.label,
+                "files": [place(real_path(node)) for node in samples.nodes],
+            },
+            "script": self.script and place(real_path(self.script)),
+            "files": {name: place(real_path(node)) for name, node in self.files.items()},
+        }
 
     def _check_owners(self) -> None:
         """Raise RecipeError where it would be made for nothing; what one engine's hardware cannot do
@@ -167,7 +185,7 @@ class Derived:
 
     def _onnx(self, node: Any) -> Onnx:
         path, label = real_path(node), label_of(self._session, node)
-        summary = self._session.summary_of(path, label)
+        summary = self._session.inputs.summary_of(path, label)
         external = {location: real_path(data_node(node, location)) for location in summary.external}
         return Onnx(path, label, external)
 

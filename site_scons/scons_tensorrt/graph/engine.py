@@ -89,7 +89,7 @@ def _connect(env: Any, session: Session, declared: Declared) -> None:
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
-    data = data_nodes(onnx, session.known_data(onnx.get_abspath()))
+    data = data_nodes(onnx, session.inputs.known_data(onnx.get_abspath()))
     for node in (onnx, *declared.plugins, *data):
         sign(node)
     more = [each.target for each in (declared.gate, declared.samples) if each]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -21,7 +20,8 @@ import SCons.Node
 import SCons.Node.FS
 import SCons.Script
 
-from ..errors import EngineBuildError, EngineError, PublishError, RecipeError
+from ..compile.inputs import Inputs
+from ..errors import EngineBuildError, EngineError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
@@ -30,7 +30,7 @@ from ..identity.runtime import Interpreter
 from ..integrity.atomic import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
-from ..recipe.onnx_file import OnnxSummary, read_onnx
+from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from .progress import Progress
 
 _ATTRIBUTE = "scons_tensorrt_session"
-_ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
 
 
 def everything_asked() -> bool:
@@ -99,7 +98,6 @@ class Session:
         self._doomed: list[Declared] | None = None
         self._gpu_uuid: str | None = None
         self._interpreters: dict[str, Interpreter] = {}
-        self._summaries: dict[str, tuple[Any, OnnxSummary]] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
 
@@ -125,6 +123,7 @@ class Session:
         self.state = StateFolder(Path(settings.state_dir(env, self.top)), self.top)
         near = self.top if self.state.inside else Path("/")  # several trees share it: by whole paths
         self.memo = DigestMemo(self.state.digests, near, settings.verify_full(env))
+        self.inputs = Inputs(self.memo)
         self._devices = Remembered(self.state.root / "host.json")
 
     # What engines ask for.
@@ -253,49 +252,15 @@ class Session:
         self._stop.reset()
         self._doomed = None
 
-    def summary(self, onnx: str) -> OnnxSummary:
-        """The ONNX's inputs and external data. Raises RecipeError or OSError."""
-        data = self.memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json())
-        known = self._summaries.get(onnx)
-        if known is None or known[0] is not data:
-            try:
-                known = data, OnnxSummary.from_json(data)
-            except ValueError:  # a damaged memo
-                known = data, read_onnx(onnx)
-            self._summaries[onnx] = known
-        return known[1]
-
     def summary_if_there(self, node: Any) -> OnnxSummary | None:
         """What is known of a source's ONNX while the graph is read; None where it is still to be
         made, or cannot be read: what builds it says why."""
         if node.has_builder():
             return None
         try:
-            return self.summary(str(real_path(node)))
+            return self.inputs.summary(str(real_path(node)))
         except (EngineError, OSError):
             return None
-
-    def summary_of(self, path: Path, label: str) -> OnnxSummary:
-        """The summary of an ONNX that people call `label`. Raises RecipeError."""
-        try:
-            return self.summary(str(path))
-        except RecipeError as error:
-            raise RecipeError(f"{label}: {error}") from None
-        except OSError as error:
-            raise RecipeError(f"{label}: {error.strerror}; check the path") from None
-
-    def digest(self, path: Path, label: str) -> str:
-        """The sha256 of an input. Raises RecipeError or PublishError with its label."""
-        try:
-            return self.memo.sha256(path)
-        except IsADirectoryError:
-            raise RecipeError(f"{label} is a folder; name the file") from None
-        except FileNotFoundError:
-            raise RecipeError(f"{label} is missing: {path}; put it there") from None
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise RecipeError(f"{label} is not a regular file: {path}; put the file there") from None
-            raise PublishError(f"{label}: {error.strerror}: {path}") from None
 
     def doomed(self) -> list[Declared]:
         """Engines that this run shall build and cannot, as their recipes and models already tell:
@@ -314,13 +279,6 @@ class Session:
             return engines
         places = target_places(str(self.top))
         return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
-
-    def known_data(self, onnx: str) -> list[str]:
-        """The external data that a model was last known to have; asks the memo alone."""
-        try:
-            return list(OnnxSummary.from_json(self.memo.last_fact(onnx, _ONNX_FACT)).external)
-        except ValueError:
-            return []
 
     # What becomes of engines.
 
@@ -448,7 +406,15 @@ class Session:
     def _save_declared(self) -> None:
         # The tree as seen from the state folder: one that lies in its tree may move with it.
         top = os.path.relpath(self.top, self.state.root) if self.state.inside else str(self.top)
-        data = {"schema": 1, "top": top, "engines": [engine.to_json() for engine in self.engines]}
+        signatures: list[Any] = []
+        data = {
+            "schema": 1,
+            "top": top,
+            "folders": sorted(map(self.from_top, self.checked)),
+            "engines": [engine.to_json(signatures) for engine in self.engines],
+            "steps": [derived.to_json() for derived in self.derived.values()],
+            "signatures": [signature.to_json() for signature in signatures],
+        }
         text = (json.dumps(data) + "\n").encode("utf-8")
         try:
             if self.state.declared.read_bytes() == text:

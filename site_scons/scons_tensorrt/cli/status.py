@@ -1,0 +1,168 @@
+"""`status`: every engine of a tree, and whether it is what is wanted now.
+
+Wanted is what the last run declared, of the files as they are now; the judgement is the one that
+`scons` comes to. It reads, and writes nothing. What stands in the engines' folders and is not
+declared is told too: engines of hardware that the last run was not for, and orphans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..convert.recall import Declaration, Recalled, declarations
+from ..errors import EngineError, SidecarError
+from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..integrity.sidecar import read_sidecar
+from ..integrity.state import DEFAULT
+from .common import say
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+FINE = ("current", "foreign")
+_STATES = {
+    "current": "current",
+    "unfinished": "unfinished",
+    "new": "missing",
+    "engine_missing": "missing",
+    "engine_truncated": "tampered",
+    "engine_tampered": "tampered",
+    "engine_unreadable": "tampered",
+    "sidecar_missing": "tampered",
+    "sidecar_malformed": "tampered",
+    "sidecar_mismatch": "tampered",
+}
+
+
+class Row(NamedTuple):
+    """state: current, stale, missing, tampered, unfinished, failing, foreign or orphaned; code: the
+    reason code; hardware: the name of a declared engine's, None for the default host."""
+
+    engine: str
+    name: str | None
+    hardware: str | None
+    state: str
+    code: str
+    reason: str
+
+
+def add(commands: Commands) -> None:
+    status = commands.add_parser("status", help="all engines of a tree, and whether they are current")
+    status.add_argument("path", nargs="?", default=".", metavar="DIR", help="in the tree; default: .")
+    status.add_argument(
+        "--state-dir", metavar="DIR", help=f"default: $TRT_STATE_DIR, or the nearest {DEFAULT} above"
+    )
+    status.add_argument("--full", action="store_true", help="hash every file, believe no stat")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(run=_status)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    found = _trees(arguments)
+    trees = [(tree, [*_declared(tree), *_others(tree)]) for tree in found]
+    if arguments.json:
+        told = [
+            {"top": str(tree.state.top), "engines": [row._asdict() for row in rows]}
+            for tree, rows in trees
+        ]
+        print(json.dumps({"schema": 1, "trees": told}, indent=1))
+    else:
+        for tree, rows in trees:
+            if len(trees) > 1:
+                say(f"{tree.state.top}:")
+            _print(rows)
+    return int(any(row.state not in FINE for _, rows in trees for row in rows))
+
+
+def _trees(arguments: argparse.Namespace) -> list[Declaration]:
+    """The tree that DIR is in; where it is in none, all that have the state folder."""
+    place = Path(os.path.abspath(arguments.path))
+    named = arguments.state_dir or os.environ.get("TRT_STATE_DIR")
+    root = Path(os.path.abspath(named)) if named else _nearest(place)
+    trees = list(declarations(root, arguments.full))
+    if not trees:
+        raise EngineError(f"{root}: no run declared an engine here; run `scons engines`")
+    return [tree for tree in trees if place.is_relative_to(tree.state.top)] or trees
+
+
+def _nearest(place: Path) -> Path:
+    for top in (place, *place.parents):
+        if (top / DEFAULT).is_dir():
+            return top / DEFAULT
+    raise EngineError(f"{place}: no {DEFAULT}/ in it or above; name one with --state-dir")
+
+
+def _declared(tree: Declaration) -> Iterator[Row]:
+    for engine in tree.engines:
+        try:
+            verdict = engine.verdict()
+            code, reason = verdict.code, verdict.reason
+        except EngineError as error:
+            yield Row(*_head(engine), "failing", type(error).__name__, str(error))
+            continue
+        state = _STATES.get(code, "stale" if os.path.lexists(engine.path) else "missing")
+        yield Row(*_head(engine), state, code, reason)
+
+
+def _head(engine: Recalled) -> tuple[str, str, str | None]:
+    return engine.label, engine.name, engine.hardware
+
+
+def _others(tree: Declaration) -> Iterator[Row]:
+    """Engines, and sidecars of none, that stand among the declared and are not declared."""
+    known = {engine.path for engine in tree.engines}
+    models = {engine.path.name.partition("__")[0] for engine in tree.engines}
+    found: set[Path] = set()
+    for folder in tree.folders:
+        for pattern in (f"*{SUFFIX}", f"*{SUFFIX}{SIDECAR_SUFFIX}"):
+            for path in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
+                found.add(Path(str(path).removesuffix(SIDECAR_SUFFIX)))
+    for path in sorted(found - known):
+        label = tree.state.relative(path)
+        fault = _fault(tree, path)
+        model = path.name.partition("__")[0]
+        if fault:
+            yield Row(label, None, None, "tampered", fault[0], f"{fault[1]}; and nothing declares it")
+        elif model in models and _parses(path.name):
+            why = "of hardware, a runtime or a precision that the last run was not for"
+            yield Row(label, model, None, "foreign", "foreign", why)
+        else:
+            yield Row(label, None, None, "orphaned", "orphaned", "nothing declares it")
+
+
+def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
+    """What is wrong with the pair of an engine of which nothing says what it should be."""
+    try:
+        digest = tree.memo.sha256(engine, follow=False)
+        if read_sidecar(engine) != digest:
+            return "sidecar_mismatch", "its bytes are not those its sidecar states"
+    except FileNotFoundError:
+        return "engine_missing", "there is a sidecar and no engine"
+    except OSError as error:
+        return "engine_unreadable", f"the engine is not readable ({error.strerror})"
+    except SidecarError as error:
+        return "sidecar_missing", str(error).partition(": ")[2]
+    return None
+
+
+def _parses(name: str) -> bool:
+    try:
+        EngineFilename.parse(name)
+    except EngineError:
+        return False
+    return True
+
+
+def _print(rows: list[Row]) -> None:
+    width = max((len(row.engine) for row in rows), default=0)
+    for row in rows:
+        say(f"{row.state:11}{row.engine:{width}}  {row.reason}".rstrip())
+    counts = Counter(row.state for row in rows)
+    text = ", ".join(f"{number} {state}" for state, number in counts.items())
+    say(f"{len(rows)} engine{'s' * (len(rows) != 1)}: {text}" if rows else "0 engines")

@@ -1,0 +1,64 @@
+"""What is known of the files that engines are made from, asked of the digest memo first.
+
+Whoever asks says what people call the file, and what is wrong with it is said by that name.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from ..errors import PublishError, RecipeError
+from ..integrity.memo import DigestMemo
+from ..recipe.onnx_file import OnnxSummary, read_onnx
+
+_ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
+
+
+class Inputs:
+    """The input files of a run."""
+
+    def __init__(self, memo: DigestMemo) -> None:
+        self._memo = memo
+        self._summaries: dict[str, tuple[object, OnnxSummary]] = {}
+
+    def summary(self, onnx: str) -> OnnxSummary:
+        """The ONNX's inputs and external data. Raises RecipeError or OSError."""
+        data = self._memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json())
+        known = self._summaries.get(onnx)
+        if known is None or known[0] is not data:
+            try:
+                known = data, OnnxSummary.from_json(data)
+            except ValueError:  # a damaged memo
+                known = data, read_onnx(onnx)
+            self._summaries[onnx] = known
+        return known[1]
+
+    def summary_of(self, path: Path, label: str) -> OnnxSummary:
+        """The summary of an ONNX that people call `label`. Raises RecipeError."""
+        try:
+            return self.summary(str(path))
+        except RecipeError as error:
+            raise RecipeError(f"{label}: {error}") from None
+        except OSError as error:
+            raise RecipeError(f"{label}: {error.strerror}; check the path") from None
+
+    def known_data(self, onnx: str) -> list[str]:
+        """The external data that a model was last known to have; asks the memo alone."""
+        try:
+            return list(OnnxSummary.from_json(self._memo.last_fact(onnx, _ONNX_FACT)).external)
+        except ValueError:
+            return []
+
+    def digest(self, path: Path, label: str) -> str:
+        """The sha256 of an input. Raises RecipeError or PublishError with its label."""
+        try:
+            return self._memo.sha256(path)
+        except IsADirectoryError:
+            raise RecipeError(f"{label} is a folder; name the file") from None
+        except FileNotFoundError:
+            raise RecipeError(f"{label} is missing: {path}; put it there") from None
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise RecipeError(f"{label} is not a regular file: {path}; put the file there") from None
+            raise PublishError(f"{label}: {error.strerror}: {path}") from None

@@ -1,0 +1,177 @@
+"""`python -m scons_tensorrt status` comes without SCons to the judgement that `scons -n` comes to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Tree, flip_last_bit, make_model
+
+
+def status(tree: Tree, *more: str, cwd: Path | None = None) -> tuple[int, dict[str, dict]]:
+    """Its exit status, and the rows by the engine's name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scons_tensorrt", "status", "--json", *more],
+        cwd=cwd or tree.root,
+        env=tree.env(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    trees = json.loads(done.stdout)["trees"]
+    return done.returncode, {row["name"]: row for each in trees for row in each["engines"]}
+
+
+@pytest.fixture
+def mixed(tree: Tree) -> Tree:
+    """Engines of every kind of input: plain, with external data, and made of an fp16 ONNX with an
+    accuracy gate whose samples are a folder."""
+    import numpy as np
+
+    make_model(tree.path("models/plain.onnx"), seed=1)
+    make_model(tree.path("models/data.onnx"), seed=2, external="data.bin")
+    make_model(tree.path("models/half.onnx"), seed=3)
+    tree.path("samples").mkdir()
+    np.save(tree.path("samples/0.npy"), np.zeros((1, 8, 16, 16), np.float32))
+    tree.write(
+        """
+        env.Engine("plain", "models/plain.onnx", workspace_mb=128)
+        env.Engine("data", "models/data.onnx")
+        env.Engine("half", "models/half.onnx", precision="fp16", accuracy="samples")
+        """
+    )
+    run = tree.scons("-j2", "engines")
+    assert run.built == ["data", "half", "plain"], run.out
+    return tree
+
+
+def new_model(tree: Tree) -> None:
+    make_model(tree.path("models/plain.onnx"), seed=7)
+
+
+def new_data(tree: Tree) -> None:
+    flip_last_bit(tree.path("models/data.bin"))
+
+
+def new_original(tree: Tree) -> None:
+    make_model(tree.path("models/half.onnx"), seed=7)
+
+
+def one_more_sample(tree: Tree) -> None:
+    subprocess.run(["cp", str(tree.path("samples/0.npy")), str(tree.path("samples/1.npy"))], check=True)
+
+
+def tampered(tree: Tree) -> None:
+    flip_last_bit(tree.engine("plain"))
+
+
+def no_sidecar(tree: Tree) -> None:
+    tree.sidecar("data").unlink()
+
+
+def no_engine(tree: Tree) -> None:
+    tree.engine("half").unlink()
+
+
+def no_intermediate(tree: Tree) -> None:
+    tree.path(".trt/onnx/half.fp16.onnx").unlink()
+
+
+def no_receipts(tree: Tree) -> None:
+    for path in tree.path(".trt/receipts").glob("plain__*/*"):
+        path.unlink()
+
+
+def junk(tree: Tree) -> None:
+    tree.path("models/plain.onnx").write_bytes(b"junk")
+
+
+DAMAGES: list[tuple[Callable[[Tree], None], str, str]] = [
+    (new_model, "plain", "stale"),
+    (new_data, "data", "stale"),
+    (new_original, "half", "stale"),
+    (one_more_sample, "half", "stale"),
+    (no_intermediate, "half", "stale"),
+    (tampered, "plain", "tampered"),
+    (no_sidecar, "data", "tampered"),
+    (no_engine, "half", "missing"),
+    (no_receipts, "plain", "stale"),
+    (junk, "plain", "failing"),
+]
+
+
+def test_status_says_what_a_dry_run_says(mixed: Tree) -> None:
+    assert status(mixed) == (0, {n: row(mixed, n) for n in ("plain", "data", "half")})
+    kept = mixed.root.with_name("kept")
+    subprocess.run(["cp", "-a", str(mixed.root), str(kept)], check=True)
+    for damage, name, state in DAMAGES:
+        damage(mixed)
+        code, rows = status(mixed)
+        assert code == 1, damage.__name__
+        assert {n: r["state"] for n, r in rows.items() if r["state"] != "current"} == {name: state}
+        run = mixed.scons("-n", "-k", "engines")
+        said = run.names("WOULD BUILD") + run.names("WOULD FAIL")
+        assert said == [name], damage.__name__
+        why, told = run.reason(name), rows[name]["reason"]
+        first = told.partition(" would be made first: ")
+        if first[1]:
+            assert why == f"{first[0]} would be built first"
+            assert any(f"{first[0]} because {first[2]}" in line for line in run.out.splitlines())
+        else:
+            assert why.removeprefix("RecipeError: ") == told
+        subprocess.run(["rm", "-rf", str(mixed.root)], check=True)
+        subprocess.run(["cp", "-a", str(kept), str(mixed.root)], check=True)
+
+
+def row(tree: Tree, name: str) -> dict:
+    told = {"engine": str(tree.engine(name).relative_to(tree.root)), "name": name, "hardware": None}
+    return {**told, "state": "current", "code": "current", "reason": ""}
+
+
+def test_status_knows_an_option_that_the_last_run_declared_otherwise(built: Tree) -> None:
+    built.write(
+        """
+        env.Engine("a", "models/a.onnx", workspace_mb=64)
+        env.Engine("b", "models/b.onnx")
+        """
+    )
+    built.scons("-k", "engines/b__sm80plus_cu13.0_rtx1.7_fp32.engine")
+    code, rows = status(built)
+    assert (code, rows["a"]["state"], rows["b"]["state"]) == (1, "stale", "current")
+    assert rows["a"]["reason"] == "workspace_mb changed: 4096 → 64"
+
+
+def test_two_trees_that_share_a_state_folder_have_a_status_each(two: Tree, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    two.environment["TRT_STATE_DIR"] = str(state)
+    other = two.copy(tmp_path / "other", "SConstruct", "models")
+    other.write('env.Engine("c", "models/a.onnx")')
+    assert two.scons().built == ["a", "b"]
+    assert other.scons("-n").status == 0
+    assert other.scons().built == ["c"]
+    assert sorted(status(two)[1]) == ["a", "b"]
+    assert sorted(status(other)[1]) == ["c"]
+    other.engine("c").unlink()
+    code, rows = status(two, cwd=tmp_path)  # in neither: of both
+    assert (code, sorted(rows), rows["c"]["state"]) == (1, ["a", "b", "c"], "missing")
+
+
+def test_a_variant_folder_and_a_plugin_are_found_again(tree: Tree) -> None:
+    make_model(tree.path("src/a.onnx"), external="a.bin")
+    tree.write(
+        """
+        VariantDir("build", "src", duplicate=0)
+        env.Engine("a", "build/a.onnx")
+        """
+    )
+    assert tree.scons().built == ["a"]
+    assert status(tree)[0] == 0
+    flip_last_bit(tree.path("src/a.bin"))
+    code, rows = status(tree)
+    assert (code, rows["a"]["state"]) == (1, "stale")
+    assert "external data a.bin changed" in rows["a"]["reason"]
