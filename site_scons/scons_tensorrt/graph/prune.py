@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import SCons.Errors
 import SCons.Script
@@ -30,6 +30,14 @@ from .session import Session
 LARGEST = 64 << 20  # bytes of another tree's declaration
 
 
+class Others(NamedTuple):
+    """What other trees declare that share the state folder: theirs is not ours to remove. models:
+    (name, precision); places: where their engines are."""
+
+    models: frozenset[tuple[str, str]] = frozenset()
+    places: frozenset[Path] = frozenset()
+
+
 def prune(env: Any, session: Session) -> None:
     """List what may go; with PRUNE=yes remove it. Raises UserError or BuildError."""
     keep, older_s, really = _asked()
@@ -39,17 +47,18 @@ def prune(env: Any, session: Session) -> None:
             f"{PRUNE}: no engine is declared, so that nothing tells what is wanted"
         )
     folders = list(_folders(session, engines))
-    models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | _of_other_trees(session)
+    others = _of_other_trees(session)
+    models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | others.models
     steps = frozenset(session.derived)
     exports = frozenset(d.name for d in session.derived.values() if not d.owners)
     items, left = find(session.state, folders, models, steps, exports)
     say = session.report.console.line
     for line in left:
         say(f"engines: {line}")
-    wanted = {engine.path for engine in engines}
+    wanted = {engine.path for engine in engines} | others.places
     going = [item for item in choose(items, keep, older_s) if item.path not in wanted]
     dry = not (really and settings.writes())
-    done = [item for item in going if _let_go(session, item, dry, folders)]
+    done = [item for item in going if _let_go(session, item, dry, folders, others)]
     _summary(session, done, len(items) - len(going), dry)
     if not dry:
         session.memo.forget_missing()
@@ -145,28 +154,30 @@ def _hardware(session: Session, name: str | None, engine: Declared) -> Hardware:
     return session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
 
 
-def _of_other_trees(session: Session) -> frozenset[tuple[str, str]]:
-    """What other trees declare that share the state folder: theirs is not ours to remove."""
+def _of_other_trees(session: Session) -> Others:
+    """Raises UserError for a declaration that cannot be read."""
     if session.state.inside:
-        return frozenset()
-    found = set()
+        return Others()
+    models, places = set(), set()
     for file in session.state.declared.parent.glob("*.json"):
         if file == session.state.declared:
             continue
         try:
-            for item in json.loads(read_small(file, LARGEST))["engines"]:
-                name = parsed(str(item["engine"]).rpartition("/")[2])
-                if name:
-                    found.add((name.model, name.precision))
+            data = json.loads(read_small(file, LARGEST))
+            for item in data["engines"]:
+                place = Path(data["top"], item["engine"])
+                places.add(place)
+                name = parsed(place.name)
+                models.update([(name.model, name.precision)] if name else [])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SCons.Errors.UserError(
                 f"{PRUNE}: {file}: not readable ({error}), so that nothing tells what its tree wants; "
                 "mend or remove it"
             ) from None
-    return frozenset(found)
+    return Others(frozenset(models), frozenset(places))
 
 
-def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder]) -> bool:
+def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
     """Tell of one item, and remove it unless this is a list. Whether it went, or would."""
     label, size = session.state.relative(item.path), _megabytes(item.size)
     say = session.report.console.line
@@ -174,7 +185,9 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder]) -> b
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
         return True
     try:
-        remove(item, session.state, lambda name: _stated(name, folders))
+        name = parsed(item.path.name)
+        shared = name is not None and (name.model, name.precision) in others.models
+        remove(item, session.state, lambda name: _stated(name, folders), not shared)
     except (EngineError, OSError) as error:
         cause = error.strerror if isinstance(error, OSError) else error
         problem = HandoffError(f"it is not removed: {cause}")

@@ -195,10 +195,12 @@ def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:
     return sorted(chosen, key=lambda item: item.path)
 
 
-def remove(item: Item, state: StateFolder, elsewhere: Callable[[str], set[str] | None]) -> None:
+def remove(
+    item: Item, state: StateFolder, elsewhere: Callable[[str], set[str] | None], receipts: bool = True
+) -> None:
     """Remove one item. elsewhere: of a filename, the sha256 that sidecars in other places state, None
-    where it is wanted and stands nowhere else. Raises EngineError, also where its lock is held, and
-    OSError."""
+    where it is wanted and stands nowhere else; receipts: whether those may go that speak of it alone.
+    Raises EngineError, also where its lock is held, and OSError."""
     name = item.path.name
     if item.path.parent == state.root / "receipts":
         _remove_name(name + SUFFIX, state)
@@ -212,9 +214,9 @@ def remove(item: Item, state: StateFolder, elsewhere: Callable[[str], set[str] |
         item.path.unlink(missing_ok=True)
         sync_folder(item.path.parent)
         others = elsewhere(name) if parsed(name) else None
-        if others is None:
+        if receipts and others is None:
             _remove_receipts(_receipts(state, name), None)
-        elif mine and mine not in others:
+        elif receipts and mine and mine not in (others or ()):
             _remove_receipts(_receipts(state, name), mine)
         _remove_traces(state, state.partial(item.path), state.lock(item.path), state.log(item.path))
 

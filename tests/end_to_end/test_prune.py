@@ -1,0 +1,226 @@
+"""`scons engines-prune`: what nobody wants is listed, removed when that is asked for; nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Tree, fake_compiler, hardware, make_model
+
+ALL = """
+env.Engine("a", "models/a.onnx")
+env.Engine("b", "models/b.onnx")
+"""
+ONE = 'env.Engine("a", "models/a.onnx")'
+
+
+@pytest.fixture
+def boards(two: Tree) -> Tree:
+    """Two engines on each of two boards, built by a stand-in; then b is declared no more."""
+    hardware(two.path("hardware/orin_nx.json"))
+    hardware(two.path("hardware/agx_orin.json"), sm_count=16, memory_gib=64)
+    two.environment["TRT_PYTHON"] = str(fake_compiler(two.path("fake")))
+    two.environment["TRT_HARDWARE"] = "orin_nx"
+    assert two.scons("engines", "HARDWARE=orin_nx,agx_orin").status == 0
+    two.write(ONE)
+    return two
+
+
+def traces(tree: Tree, word: str) -> list[str]:
+    """Files of the tree, and rows of the memo, whose name holds `word`."""
+    files = [str(p.relative_to(tree.root)) for p in tree.root.rglob("*") if word in p.name]
+    memo = json.loads(tree.path(".trt/digests.json").read_text())["files"]
+    return sorted(files) + sorted(f"memo: {name}" for name in memo if word in name)
+
+
+def listed(run) -> list[str]:
+    return sorted(line.split()[2] for line in run.lines("WOULD PRUNE"))
+
+
+B = [
+    "engines/agx_orin/b__sm87_jp6.2_trt10.3_fp32.engine",
+    "engines/orin_nx/b__sm87_jp6.2_trt10.3_fp32.engine",
+]
+
+
+def test_it_lists_first_and_removes_all_traces_when_asked(boards: Tree) -> None:
+    before = boards.snapshot("engines", ".trt/receipts")
+    run = boards.scons("engines-prune")
+    assert (run.status, listed(run)) == (0, B)
+    assert "engines: 2 to prune, " in run.out
+    assert "PRUNE=yes removes them" in run.out
+    assert boards.snapshot("engines", ".trt/receipts") == before
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert (run.status, run.names("PRUNED")) == (0, ["b", "b"])
+    assert traces(boards, "b__") == []
+    assert boards.scons("engines", "HARDWARE=orin_nx,agx_orin").reused == ["a", "a"]
+    assert boards.scons("engines-prune").lines("WOULD PRUNE") == []
+
+
+def test_dry_run_only_lists(boards: Tree) -> None:
+    before = boards.snapshot(".")
+    run = boards.scons("-n", "engines-prune", "PRUNE=yes")
+    assert (run.status, listed(run)) == (0, B)
+    assert boards.snapshot(".") == before
+
+
+def test_a_board_that_has_no_hardware_file_any_more_wants_nothing(boards: Tree) -> None:
+    boards.write(ALL)
+    boards.path("hardware/agx_orin.json").unlink()
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert run.names("PRUNED") == ["a", "b"]
+    assert "no hardware is called agx_orin" in run.out
+    assert sorted(p.name for p in boards.path("engines").iterdir()) == ["agx_orin", "orin_nx"]
+    assert not list(boards.path("engines/agx_orin").iterdir())
+    # The same filenames: receipts of the other board's stay.
+    assert boards.scons("engines").reused == ["a", "b"]
+
+
+def test_an_older_tensorrts_engines_go_and_the_current_ones_stay(boards: Tree) -> None:
+    boards.write(ALL)
+    boards.path("fake/python").unlink()
+    new = fake_compiler(boards.path("fake"), version="10.7.0.23")
+    hardware(boards.path("hardware/orin_nx.json"), runtime_version="10.7.0.23")
+    assert boards.scons("engines", TRT_PYTHON=str(new)).built == ["a", "b"]
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert run.names("PRUNED") == ["a", "b"]
+    assert all("trt10.3" in line and "/orin_nx/" in line for line in run.lines("PRUNED"))
+    assert boards.scons("engines").reused == ["a", "b"]
+    assert boards.scons("engines", "HARDWARE=agx_orin").reused == ["a", "b"]
+
+
+def test_a_wanted_engine_stays_even_if_it_is_not_right(boards: Tree) -> None:
+    for engine in boards.path("engines").rglob("a__*.engine"):
+        engine.write_bytes(b"tampered")
+    make_model(boards.path("models/a.onnx"), seed=9)
+    assert not any("a__" in line for line in boards.scons("engines-prune").lines("WOULD PRUNE"))
+
+
+def test_hardware_whose_runtime_is_not_known_here_keeps_its_folder(boards: Tree) -> None:
+    fields = json.loads(boards.path("hardware/agx_orin.json").read_text())
+    del fields["runtime_version"]
+    boards.path("hardware/agx_orin.json").write_text(json.dumps(fields))
+    run = boards.scons("engines-prune", TRT_PYTHON="/no/such/python")
+    assert "engines/agx_orin/ is kept as it is: what agx_orin wants is not known" in run.out
+    assert listed(run) == B[1:]
+
+
+def test_what_no_receipt_knows_is_told_and_kept(boards: Tree) -> None:
+    stray = boards.path("engines/orin_nx/stray__sm87_jp6.2_trt10.3_fp32.engine")
+    stray.write_bytes(b"x")
+    boards.path("engines/orin_nx/notes.txt").write_bytes(b"x")
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert "no receipt says that it was made here" in run.out
+    assert stray.exists()
+    assert boards.path("engines/orin_nx/notes.txt").exists()
+
+
+def test_keep_and_older_hold_back(boards: Tree) -> None:
+    run = boards.scons("engines-prune", "KEEP=1")
+    assert (run.lines("WOULD PRUNE"), "2 kept by KEEP= or OLDER=" in run.out) == ([], True)
+    assert boards.scons("engines-prune", "OLDER=1").lines("WOULD PRUNE") == []
+    old = time.time() - 40 * 86400
+    for path in boards.path("engines/orin_nx").glob("b__*"):
+        os.utime(path, (old, old))
+    assert listed(boards.scons("engines-prune", "OLDER=30")) == B[1:]
+    assert boards.scons("engines-prune", "OLDER=30", "KEEP=1").lines("WOULD PRUNE") == []
+
+
+@pytest.mark.parametrize("argument", ["KEEP=x", "OLDER=-1", "OLDER=nan", "PRUNE=maybe"])
+def test_a_wrong_argument_is_one_line(boards: Tree, argument: str) -> None:
+    run = boards.scons("engines-prune", argument)
+    assert run.status == 2
+    assert f"{argument}: write" in run.out
+    assert not run.lines("PRUNED")
+
+
+def test_without_a_declared_engine_nothing_tells_what_is_wanted(boards: Tree) -> None:
+    boards.write("")
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert run.status == 2
+    assert "no engine is declared" in run.out
+    assert len(list(boards.path("engines").rglob("*.engine"))) == 4
+
+
+def test_receipts_of_engines_that_are_gone_go_when_nobody_declares_them(boards: Tree) -> None:
+    boards.write(ALL)
+    assert boards.scons("-c", "engines", "HARDWARE=orin_nx,agx_orin").status == 0
+    assert boards.scons("engines-prune").lines("WOULD PRUNE") == []  # they may come back
+    boards.write(ONE)
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert len(run.lines("PRUNED")) == 1
+    assert "its engine is gone, and nobody declares it" in run.out
+    assert traces(boards, "b__") == []
+    assert traces(boards, "a__")
+
+
+def test_what_another_process_is_at_work_on_is_left(boards: Tree) -> None:
+    import fcntl
+
+    (lock,) = (
+        p for p in boards.path(".trt/locks").glob("b__*.lock") if p.exists() and _is_of(boards, p)
+    )
+    with open(lock) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run = boards.scons("engines-prune", "PRUNE=yes")
+    assert run.status == 2
+    assert len(run.lines("FAILED")) == 1
+    assert "it is not removed: " in run.lines("FAILED")[0]
+    assert [str(p.relative_to(boards.root)) for p in boards.path("engines").rglob("b__*.engine")] == B[
+        1:
+    ]
+    assert boards.scons("engines-prune", "PRUNE=yes").status == 0
+
+
+def _is_of(tree: Tree, lock: Path) -> bool:
+    from scons_tensorrt.integrity.state import StateFolder
+
+    return lock == StateFolder(tree.path(".trt"), tree.root).lock(tree.path(B[1]))
+
+
+def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(boards: Tree) -> None:
+    boards.write('env.Engine("a", "models/a.onnx", precision="fp16")')
+    folder = boards.path(".trt/onnx")
+    folder.mkdir(exist_ok=True)
+    for name in ("a.fp16.onnx", "a.fp16.onnx.data", "a.int8.onnx", "b.fp16.onnx", "old.onnx"):
+        (folder / name).write_bytes(b"x")
+    boards.path(".trt/calibration").mkdir()
+    boards.path(".trt/calibration/b.0123.cache").write_bytes(b"x")
+    boards.scons("engines-prune", "PRUNE=yes")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.fp16.onnx", "a.fp16.onnx.data"]
+    assert not list(boards.path(".trt/calibration").iterdir())
+
+
+def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -> None:
+    """engines/ of a clone may hold a probed board's, which only the board can make again."""
+    from scons_tensorrt.integrity.receipt import Receipt, make_key
+    from scons_tensorrt.integrity.state import StateFolder
+
+    assert two.scons().status == 0
+    book = StateFolder(two.path(".trt"), two.root).receipts
+    for name in ("a__sm87_jp6.2_trt10.3_fp32.engine", "a__sm80plus_cu12.0_rtx1.6_fp32.engine"):
+        two.path(f"engines/{name}").write_bytes(b"x")
+        book.put(Receipt(name, make_key(name, {}), "0" * 64, 1, {}, {}))
+    run = two.scons("engines-prune", "PRUNE=yes")
+    assert "engines/a__sm87_jp6.2_trt10.3_fp32.engine is kept: another host may want it" in run.out
+    assert [line.split()[1] for line in run.lines("PRUNED")] == [
+        "engines/a__sm80plus_cu12.0_rtx1.6_fp32.engine"
+    ]
+    assert two.scons().reused == ["a", "b"]
+
+
+def test_another_trees_engines_in_a_shared_state_folder_are_its_own(
+    boards: Tree, tmp_path: Path
+) -> None:
+    state = tmp_path / "shared"
+    boards.environment["TRT_STATE_DIR"] = str(state)
+    boards.write(ALL)
+    other = boards.copy(tmp_path / "other", "SConstruct", "models", "hardware")
+    for tree in (boards, other):
+        assert tree.scons("engines").status == 0
+    boards.write(ONE)
+    assert boards.scons("engines-prune", "PRUNE=yes").names("PRUNED") == ["b", "b"]
+    assert other.scons("engines").reused == ["a", "b"]

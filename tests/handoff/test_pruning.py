@@ -1,0 +1,124 @@
+"""Removing is cut off at each of its steps: what is left tells no lie, and the next run ends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from handing import A, plan, sha
+
+from scons_tensorrt.handoff import prune
+from scons_tensorrt.handoff.prune import Folder, Item, choose, find, remove
+from scons_tensorrt.integrity.receipt import Receipt, make_key
+from scons_tensorrt.integrity.state import StateFolder
+
+pytest_plugins = ["handing"]
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing after it runs."""
+
+
+def make(top: Path) -> tuple[StateFolder, Path]:
+    """A tree with one engine that nobody wants, and everything that stands beside one."""
+    state, engine = StateFolder(top / ".trt", top), top / "engines" / A
+    engine.parent.mkdir(parents=True)
+    engine.write_bytes(plan(b"x"))
+    Path(f"{engine}.sha256").write_text(sha(plan(b"x")))
+    ingredients = {"option precision": "fp16"}
+    receipt = Receipt(A, make_key(A, ingredients), sha(plan(b"x")), 65, ingredients, {})
+    state.receipts.put(receipt)
+    for path in (state.lock(engine), state.log(engine), state.partial(engine) / "x.engine"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return state, engine
+
+
+def left(top: Path) -> list[Path]:
+    return sorted(path for path in top.rglob("*") if path.is_file())
+
+
+def run(state: StateFolder, engine: Path) -> None:
+    folder = Folder(engine.parent, frozenset(), "nobody wants it")
+    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset())
+    for item in items:
+        remove(item, state, lambda name: None)
+
+
+class Steps:
+    """Counts what removes anything, and dies at the `at`th."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
+        self.count, self._at = 0, at
+        for owner, name in (
+            (Path, "unlink"),
+            (Path, "rmdir"),
+            (prune, "sync_folder"),
+            (prune.shutil, "rmtree"),
+        ):
+            patch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, real):
+        def call(*arguments, **more):
+            self.count += 1
+            if self.count == self._at:
+                raise Killed
+            return real(*arguments, **more)
+
+        return call
+
+
+def killed_at(at: int, top: Path, patch: pytest.MonkeyPatch) -> bool:
+    """Whether a run that was to die at its `at`th step did; what it left is looked at."""
+    state, engine = make(top)
+    died = False
+    with patch.context() as inner:
+        Steps(inner, at)
+        try:
+            run(state, engine)
+        except Killed:
+            died = True
+    sidecar = Path(f"{engine}.sha256")
+    if sidecar.exists():
+        assert sha(engine.read_bytes()) == sidecar.read_text()
+    if engine.exists():  # else nothing would find it again
+        assert list(state.receipts.all_of(A))
+    run(state, engine)
+    assert not engine.exists()
+    assert not sidecar.exists()
+    assert not list(state.receipts.all_of(A))
+    if not died:
+        assert left(top) == []
+    return died
+
+
+def test_wherever_it_is_cut_off_nothing_lies_and_the_next_run_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 1
+    while killed_at(at, tmp_path / str(at), monkeypatch):
+        at += 1
+    assert at > 6
+
+
+def item(name: str, group: str, age_s: float) -> Item:
+    return Item(Path(name), "", (group,), 1, age_s)
+
+
+def test_the_last_of_each_group_are_kept() -> None:
+    items = [item("old", "a", 30), item("new", "a", 10), item("mid", "a", 20), item("other", "b", 99)]
+    assert [i.path.name for i in choose(items, 0, 0)] == ["mid", "new", "old", "other"]
+    assert [i.path.name for i in choose(items, 1, 0)] == ["mid", "old"]
+    assert [i.path.name for i in choose(items, 2, 0)] == ["old"]
+    assert [i.path.name for i in choose(items, 0, 25)] == ["old", "other"]
+
+
+def test_a_link_that_stands_for_an_engine_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    state, engine = make(tmp_path / "tree")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    engine.unlink()
+    engine.symlink_to(victim)
+    run(state, engine)
+    assert not engine.is_symlink()
+    assert victim.read_bytes() == b"mine"
