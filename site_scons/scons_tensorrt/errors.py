@@ -62,6 +62,10 @@ class LockTimeout(EngineError):
     """Another process held an engine's or a GPU's lock for longer than TRT_LOCK_TIMEOUT."""
 
 
+class StoreError(EngineError):
+    """The shared store, or a key of it, cannot be used. It never fails a build."""
+
+
 class Interrupted(EngineError):
     """The build was asked to stop (Ctrl-C, SIGTERM) while a compile ran."""
 

@@ -1,0 +1,125 @@
+"""Entries: what a key gave, signed. The only thing of a store that is believed.
+
+An entry is JSON of two texts: a body and the signature of exactly that body. The body binds key,
+name, sha256 and size together, so that the entry of one engine proves nothing of another; the key
+is computed again from the name and the ingredients that the body states. Bytes are believed because
+their sha256 stands in such a body.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..integrity.receipt import make_key
+from .keys import Signer, Trust
+
+SCHEMA = 1
+LARGEST = 4 << 20  # bytes of an entry
+ENGINE, STEP, REFUSAL = "engine", "step", "refusal"
+FOLDERS = {ENGINE: "ac", STEP: "ac", REFUSAL: "no"}
+_PURPOSE = b"scons-tensorrt store entry 1\n"  # a signature of it is good for nothing else
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Refused(Exception):
+    """An entry that is not believed; the text says why. unknown: it is signed by a key that is not
+    trusted, or not at all, so that whoever trusts that key may believe it."""
+
+    def __init__(self, why: str, unknown: bool = False) -> None:
+        super().__init__(why)
+        self.unknown = unknown
+
+
+class Entry(NamedTuple):
+    """kind: ENGINE, STEP (a file made of an ONNX) or REFUSAL; name: the file's; sha256, size: of the
+    file, "" and 0 of a refusal; data: sha256 and size of the file beside it; details: as in
+    `integrity.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: the name of
+    the key that signed it."""
+
+    kind: str
+    key: str
+    name: str
+    ingredients: Mapping[str, str]
+    sha256: str = ""
+    size: int = 0
+    data: tuple[str, int] | None = None
+    details: Mapping[str, Any] = {}
+    made: int = 0
+    expires: int | None = None
+    error: str = ""
+    by: str = ""
+
+    @property
+    def path(self) -> str:
+        return entry_path(self.kind, self.key)
+
+    def blobs(self) -> list[tuple[str, int]]:
+        """Sha256 and size (bytes) of all bytes it speaks for."""
+        return [(self.sha256, self.size)] * bool(self.sha256) + ([self.data] if self.data else [])
+
+
+def entry_path(kind: str, key: str) -> str:
+    return f"{FOLDERS[kind]}/{key}"
+
+
+def blob_path(sha256: str) -> str:
+    return f"cas/{sha256}"
+
+
+def seal(entry: Entry, signer: Signer) -> bytes:
+    """The bytes of an entry, signed."""
+    fields = entry._replace(by=signer.name, details=dict(entry.details))._asdict()
+    fields["ingredients"] = dict(entry.ingredients)
+    body = json.dumps({"schema": SCHEMA, **fields}, sort_keys=True)
+    signature = signer.sign(_PURPOSE + body.encode("utf-8")).hex()
+    return (json.dumps({"body": body, "signature": signature}) + "\n").encode("utf-8")
+
+
+def unseal(data: bytes, trust: Trust, kind: str, key: str) -> Entry:
+    """The entry of this kind and key. Raises Refused, or for a refusal that has expired, too."""
+    entry = unseal_any(data, trust)
+    if (entry.kind, entry.key) != (kind, key):
+        raise Refused(f"it is the entry of another key, {entry.kind} {entry.key[:12]}…")
+    if entry.expires is not None and entry.expires < time.time():
+        raise Refused("it has expired", unknown=True)
+    return entry
+
+
+def unseal_any(data: bytes, trust: Trust) -> Entry:
+    """The entry in `data`, of whatever key. Raises Refused."""
+    try:
+        sealed = json.loads(data)
+        body, signature = sealed["body"], bytes.fromhex(sealed["signature"])
+        signed = _PURPOSE + body.encode("utf-8")
+        by = json.loads(body)["by"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Refused("it is damaged, or not signed") from None
+    if not isinstance(by, str) or by not in trust.keys:
+        raise Refused(f"it is signed by a key that is not trusted, {by!r}", unknown=True)
+    if not trust.holds(by, signature, signed):
+        raise Refused(f"its signature is not one of {by}")
+    return _parsed(body)
+
+
+def _parsed(body: str) -> Entry:
+    """Whoever signed is trusted, and may still be another version. Raises Refused."""
+    try:
+        fields = json.loads(body)
+        if fields.pop("schema") != SCHEMA:
+            raise Refused("its schema is another version's")
+        data = fields.pop("data")
+        entry = Entry(data=tuple(data) if data else None, **fields)
+        for digest, size in entry.blobs():
+            if not (_DIGEST.fullmatch(digest) and type(size) is int and size >= 0):
+                raise Refused("no sha256 or size")
+        if not entry.sha256 and entry.kind != REFUSAL:
+            raise Refused("no sha256")
+        if make_key(entry.name, entry.ingredients) != entry.key:
+            raise Refused("its key is not that of its ingredients")
+        return entry
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"it is damaged ({type(error).__name__})") from None

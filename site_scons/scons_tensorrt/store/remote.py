@@ -1,0 +1,300 @@
+"""The bytes of a store, wherever it is: a folder, or a bucket of S3, GCS or Azure.
+
+obstore speaks to all of them. What it leaves open is done here: a folder's files are flushed to
+disk (it does not), a transfer that breaks off is taken up where it stopped, bytes are hashed while
+they move, and every wait has an end. An upload whose bytes turn out wrong is never seen: until the
+last part is sent, nothing is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from ..errors import StoreError
+from ..identity.reading import open_file
+from ..integrity.atomic import sync_file, sync_folder
+
+SCHEMES = ("file", "s3", "gs", "az")
+PIECE = 4 << 20  # bytes of a transfer's step
+PART = 16 << 20  # bytes of an upload's part; four are in memory
+TRIES = 4  # of a transfer that breaks off
+PATIENCE_S = 15.0  # for a server that says nothing
+Progress = Callable[[int], None]  # told the bytes so far
+
+
+class Damaged(Exception):
+    """What is there is not what its name says; the text says how."""
+
+
+class Item(NamedTuple):
+    """size: bytes; changed: seconds since the epoch."""
+
+    path: str
+    size: int
+    changed: float
+
+
+class Remote:
+    """One store. Every method raises StoreError where it cannot be used."""
+
+    def __init__(self, url: str, writes: bool = False, patience_s: float = PATIENCE_S) -> None:
+        """patience_s: seconds for a server to connect, or to say its next byte."""
+        self.url = url.rstrip("/")
+        self._patience_s = patience_s
+        parts = urlsplit(url)
+        self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        self._writes = writes
+        self._creates: bool | None = None  # whether a conditional write is one; asked once
+        self._o, self._store = self._open()
+
+    def _open(self) -> tuple[Any, Any]:
+        try:
+            import obstore
+            import obstore.store
+        except ImportError:
+            raise StoreError(
+                "obstore is not installed: run `pip install 'scons-tensorrt[store]'`"
+            ) from None
+        wait = timedelta(seconds=self._patience_s)
+        more: dict[str, Any] = {"mkdir": True} if self._writes else {}
+        if self._root is None:
+            more = {
+                # Over the whole of a body, which may be gigabytes; read_timeout is of each piece.
+                "client_options": {
+                    "timeout": timedelta(days=1),
+                    "connect_timeout": min(wait, timedelta(seconds=5)),
+                    "read_timeout": wait,
+                    "allow_http": True,  # the endpoint's URL says which it is
+                },
+                "retry_config": {
+                    "max_retries": 2,
+                    "retry_timeout": wait,
+                    "backoff": {
+                        "init_backoff": timedelta(milliseconds=100),
+                        "max_backoff": timedelta(seconds=2),
+                    },
+                },
+            }
+        try:
+            return obstore, obstore.store.from_url(self.url, **more)
+        except Exception as error:
+            raise StoreError(_words(error)) from None
+
+    # Small objects: entries.
+
+    def read(self, path: str, most: int = 4 << 20) -> tuple[bytes, float] | None:
+        """A small object's bytes and when it was written (seconds since the epoch); None where there
+        is none. More than `most` bytes are cut off."""
+        with self._errors():
+            try:
+                found = self._o.get(self._store, path, options={"range": (0, most)})
+                return bytes(found.bytes()), found.meta["last_modified"].timestamp()
+            except Exception as error:
+                # An empty object has no such range.
+                if _missing(error) or "range" in str(error).lower():
+                    return (b"", 0.0) if not _missing(error) else None
+                raise
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small object unless there is one; whether it was written."""
+        with self._errors():
+            if self._creates is None:
+                self._creates = self._probe()
+            if self._creates:
+                written = self._put_new(path, data)
+            else:  # the last of two that look at once wins: either is whole, and refers to whole bytes
+                written = self._size(path) is None
+                if written:
+                    self._o.put(self._store, path, data)
+            if written:
+                self._flush(path)
+            return written
+
+    def _probe(self) -> bool:
+        """Whether this server keeps the promise of `create`: some take the condition and ignore it."""
+        path = f"probe/{os.urandom(8).hex()}"
+        try:
+            self._put_new(path, b"1")
+            return not self._put_new(path, b"2")
+        except Exception as error:
+            if type(error).__name__ in ("NotSupportedError", "NotImplementedError"):
+                return False
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                self._o.delete(self._store, path)
+
+    def _put_new(self, path: str, data: bytes) -> bool:
+        try:
+            self._o.put(self._store, path, data, mode="create")
+            return True
+        except Exception as error:
+            if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
+                return False
+            raise
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a small object, whatever was there."""
+        with self._errors():
+            self._o.put(self._store, path, data, use_multipart=False)
+            self._flush(path)
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if there is one."""
+        with self._errors():
+            try:
+                self._o.delete(self._store, path)
+            except Exception as error:
+                if not _missing(error):
+                    raise
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        with self._errors():
+            return self._size(path)
+
+    def _size(self, path: str) -> int | None:
+        try:
+            return int(self._o.head(self._store, path)["size"])
+        except Exception as error:
+            if _missing(error):
+                return None
+            raise
+
+    def all_of(self, prefix: str) -> Iterator[Item]:
+        """Every object below a prefix."""
+        with self._errors():
+            for batch in self._o.list(self._store, prefix):
+                for each in batch:
+                    yield Item(each["path"], each["size"], each["last_modified"].timestamp())
+
+    # Large objects: streamed, hashed.
+
+    def download(
+        self, path: str, sha256: str, size: int, to: BinaryIO, progress: Progress = lambda done: None
+    ) -> bool:
+        """Write an object to `to`; False where there is none. Raises Damaged when it has not this
+        sha256 or not `size` bytes, of which no more are ever read; OSError as `to` does."""
+        digest, done, tries = hashlib.sha256(), 0, 0
+        while done < size:
+            try:
+                for piece in self._pieces(path, done, size):
+                    tries = 0
+                    digest.update(piece)
+                    to.write(piece)
+                    done += len(piece)
+                    progress(done)
+                if done != size:
+                    raise Damaged(f"it ends after {done} of {size} bytes")
+            except _Broken as broken:
+                if _missing(broken.cause):
+                    return False
+                tries += 1
+                if tries >= TRIES:
+                    raise StoreError(_words(broken.cause)) from None
+                time.sleep(0.1 * 4**tries)
+        if digest.hexdigest() != sha256:
+            raise Damaged(f"its sha256 is {digest.hexdigest()[:12]}…")
+        return True
+
+    def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
+        if self._root is not None:  # one reader less than by way of obstore, which reads 8 KiB a time
+            yield from _file_pieces(self._root / path, start, end)
+            return
+        try:
+            found = self._o.get(self._store, path, options={"range": (start, end)})
+            for piece in found.stream(min_chunk_size=PIECE):
+                yield piece
+        except Exception as error:
+            raise _Broken(error) from None
+
+    def upload(
+        self, path: str, source: Path, sha256: str, size: int, progress: Progress = lambda done: None
+    ) -> None:
+        """Write an object from a file. Raises Damaged where the file has no more these bytes, and then
+        nothing was written; OSError where it cannot be read."""
+        with open_file(source, follow=False) as data:
+            if os.fstat(data.fileno()).st_size != size:
+                raise Damaged(f"{source.name} was replaced meanwhile")
+            pieces = _checked(data, source.name, sha256, progress)
+            with self._errors():
+                if size <= PART:  # one request; an iterator always makes three
+                    self._o.put(self._store, path, b"".join(pieces), use_multipart=False)
+                else:
+                    self._o.put(self._store, path, pieces, chunk_size=PART, max_concurrency=4)
+                self._flush(path)
+
+    def _flush(self, path: str) -> None:
+        """obstore leaves a folder's files to the kernel: a power cut would leave names of nothing."""
+        if self._root is not None:
+            sync_file(self._root / path)
+            sync_folder((self._root / path).parent)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (Damaged, StoreError):
+            raise
+        except Exception as error:
+            raise StoreError(_words(error)) from None
+
+
+class _Broken(Exception):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _file_pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
+    try:
+        with open_file(path) as source:
+            source.seek(start)
+            while start < end:
+                piece = source.read(min(PIECE, end - start))
+                if not piece:
+                    return
+                start += len(piece)
+                yield piece
+    except OSError as error:
+        raise _Broken(error) from None
+
+
+def _checked(data: Any, name: str, sha256: str, progress: Progress) -> Iterator[bytes]:
+    """A file's bytes. Raises Damaged after the last where they are not what they should be: an
+    upload that ends so leaves nothing."""
+    digest, done = hashlib.sha256(), 0
+    while True:
+        piece = data.read(PIECE)
+        if not piece:
+            break
+        digest.update(piece)
+        done += len(piece)
+        progress(done)
+        yield piece
+    if digest.hexdigest() != sha256:
+        raise Damaged(f"{name} was replaced meanwhile")
+
+
+def _missing(error: Exception) -> bool:
+    """Whether an object is not there; a bucket that is not is another matter."""
+    absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
+    return absent and "NoSuchBucket" not in str(error)
+
+
+def _words(error: Exception) -> str:
+    """obstore's errors end in pages of debugging."""
+    text = str(error).split("\n\nDebug source")[0]
+    for tag in ("Code", "Message"):
+        if f"<{tag}>" in text and tag == "Message":
+            said = text.split(f"<{tag}>")[1].split("<")[0]
+            text = f"{text.split(': <?xml')[0]}: {said}"
+    return " ".join(text.split())[:300] or type(error).__name__

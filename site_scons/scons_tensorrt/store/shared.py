@@ -1,0 +1,234 @@
+"""A run's use of a store: asked before anything is made here, told what was made.
+
+Nothing that a store does, or fails to do, fails a build. What it says is believed only as far as a
+trusted key signed it (entry.py) and the bytes have the sha256 that was signed (remote.py); anything
+else is a miss, and told. The first failure to reach it ends its use in this run.
+
+An entry is written once: TensorRT does not repeat its bytes, so a second host that made the same
+keeps its own engine, and the store keeps the first. Only an entry that nobody could use (damaged,
+signed by a stranger, or with bytes that are gone) is replaced. Bytes go first, the entry last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..compile.supply import Supplied
+from ..errors import EngineBuildError, StoreError
+from ..integrity.atomic import new_file
+from . import entry as entries
+from .entry import ENGINE, REFUSAL, STEP, Entry, Refused, blob_path, entry_path, seal, unseal
+from .keys import Signer, Trust
+from .remote import Damaged, Remote
+
+if TYPE_CHECKING:
+    from ..compile.make import Workshop
+    from ..compile.wanted import Wanted
+    from ..convert.make import Converting
+    from ..convert.step import StepWanted
+    from ..integrity.receipt import Receipt
+
+REFUSAL_S = 7 * 86400  # for which a refusal is believed
+REFRESH_S = 7 * 86400  # after which an entry that a writer uses is dated anew, so that gc keeps it
+_Progress = Callable[[str, int, int], None]  # name, bytes so far, bytes of all
+
+
+class Shared:
+    """signer: who writes; None only reads. say: a line for people; refusals: whether entries of what
+    cannot be compiled are believed; progress: told while bytes come."""
+
+    def __init__(
+        self,
+        remote: Remote,
+        trust: Trust,
+        signer: Signer | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        refusals: bool = True,
+        progress: _Progress = lambda name, done, size: None,
+    ) -> None:
+        self.remote = remote
+        self.trust = trust
+        self.signer = signer
+        self._say = say
+        self._refusals = refusals
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._off = False
+        self._told: set[str] = set()
+        self.pushed: list[int] = []  # sizes of what this run gave, in bytes
+
+    # What is asked of it.
+
+    def supply(self, wanted: Wanted, partial: Path, shop: Workshop) -> Supplied | None:
+        """See `compile.supply.Supplier`. Raises EngineBuildError for what a trusted host found to be
+        impossible."""
+        with self._guarded():
+            found = self.lookup(ENGINE, wanted.key, wanted.filename)
+            if found:
+                return self._bring(found, partial)
+        with self._guarded():
+            refused = self._refusals and self.lookup(REFUSAL, wanted.key, wanted.filename)
+            if refused:
+                when = time.strftime("%Y-%m-%d", time.gmtime(refused.made))
+                raise EngineBuildError(
+                    f"{refused.error} (so the store since {when}, until "
+                    f"{time.strftime('%Y-%m-%d', time.gmtime(refused.expires or 0))}; STORE_REFUSALS=ignore "
+                    "compiles all the same)"
+                )
+        return None
+
+    def supply_step(self, wanted: StepWanted, made: Path, shop: Converting) -> Supplied | None:
+        """See `convert.make.StepSupplier`."""
+        with self._guarded():
+            found = self.lookup(STEP, wanted.key, wanted.target.name)
+            return self._bring(found, made, wanted.data.name) if found else None
+        return None
+
+    def lookup(self, kind: str, key: str, name: str) -> Entry | None:
+        """The entry of a key that may be believed; whatever else is there is told. Raises
+        StoreError."""
+        if self._off:
+            return None
+        path = entry_path(kind, key)
+        found = self.remote.read(path, entries.LARGEST)
+        if found is None:
+            return None
+        try:
+            entry = unseal(found[0], self.trust, kind, key)
+            if entry.name != name:
+                raise Refused(f"it is the entry of {entry.name}")
+        except Refused as refused:
+            self._tell_refused(name, path, refused)
+            return None
+        if self.signer and time.time() - found[1] > REFRESH_S and kind != REFUSAL:
+            self.remote.replace(path, found[0])
+        return entry
+
+    def _tell_refused(self, name: str, path: str, refused: Refused) -> None:
+        if not refused.unknown:
+            self._say(f"engines: the store's entry of {name} is not believed: {refused} ({path})")
+        elif "expired" not in str(refused):
+            hint = "name its public key in STORE_TRUST=" if self.trust.keys else "there is no STORE_TRUST="
+            self._once(f"engines: entries of {self.remote.url} are not believed: {refused}; {hint}")
+
+    def _bring(self, entry: Entry, to: Path, data_name: str = "") -> Supplied | None:
+        """The bytes that an entry speaks for, in files; None where they are not to be had."""
+        began = time.monotonic()
+        places = [to, to.with_name(data_name)] if entry.data else [to]
+        for (sha256, size), place in zip(entry.blobs(), places, strict=False):
+            if not self.fetch(sha256, size, place, entry.name):
+                return None
+        where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
+        details = {**entry.details, "fetched": where}
+        return Supplied("fetched", entry.sha256, entry.size, details, time.monotonic() - began)
+
+    def fetch(self, sha256: str, size: int, to: Path, name: str) -> bool:
+        """Write the bytes of a sha256 to a file; False where there are none, or others: then that is
+        told. name: for people. Raises StoreError, OSError."""
+        path = blob_path(sha256)
+        try:
+            with new_file(to) as out:
+                if self.remote.download(
+                    path, sha256, size, out, lambda done: self._progress(name, done, size)
+                ):
+                    return True
+            self._say(f"engines: the store knows {name} and has its bytes no more ({path})")
+        except Damaged as damaged:
+            removed = ""
+            if self.signer:
+                with contextlib.suppress(StoreError):
+                    self.remote.remove(path)
+                    removed = "; removed"
+            self._say(f"engines: the store's bytes of {name} are not taken: {damaged} ({path}){removed}")
+        return False
+
+    # What it is told.
+
+    def publish(self, entry: Entry, files: Mapping[str, Path]) -> bool:
+        """Give the store an entry and its bytes, files by sha256; whether it had none that could be
+        used. Raises StoreError."""
+        if self._off or self.signer is None:
+            return False
+        if self._usable(entry):
+            return False
+        try:
+            for sha256, size in entry.blobs():
+                self.remote.upload(blob_path(sha256), files[sha256], sha256, size)
+        except (Damaged, OSError):  # another build of this host replaced the file meanwhile
+            return False
+        data = seal(entry, self.signer)
+        if not self.remote.create(entry.path, data):
+            if self._usable(entry):
+                return False
+            self.remote.replace(entry.path, data)
+        with self._lock:
+            self.pushed.append(sum(size for _, size in entry.blobs()))
+        return True
+
+    def _usable(self, entry: Entry) -> bool:
+        """Whether there is an entry of this key that others can use."""
+        found = self.remote.read(entry.path, entries.LARGEST)
+        if found is None:
+            return False
+        try:
+            there = unseal(found[0], self.trust, entry.kind, entry.key)
+        except Refused:
+            return False
+        return all(self.remote.size(blob_path(sha256)) == size for sha256, size in there.blobs())
+
+    def refuse(self, wanted: Wanted, error: EngineBuildError) -> None:
+        """Say for a week that these inputs cannot be compiled. Raises StoreError."""
+        if self._off or self.signer is None:
+            return
+        now = int(time.time())
+        what = REFUSAL, wanted.key, wanted.filename, wanted.ingredients
+        entry = Entry(*what, made=now, expires=now + REFUSAL_S, error=str(error))
+        self.remote.replace(entry.path, seal(entry, self.signer))
+
+    def forgive(self, wanted: Wanted) -> None:
+        """It was compiled after all. Raises StoreError."""
+        if self.signer and not self._refusals:
+            self.remote.remove(entry_path(REFUSAL, wanted.key))
+
+    # When it fails.
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Any:
+        """What cannot reach the store ends its use, and is told once."""
+        if self._off:
+            yield
+            return
+        try:
+            yield
+        except StoreError as error:
+            self.give_up(error)
+
+    def give_up(self, error: StoreError) -> None:
+        """Use the store no more in this run."""
+        with self._lock:
+            if self._off:
+                return
+            self._off = True
+        self._say(f"engines: the store {self.remote.url} is not used any more in this run: {error}")
+
+    @property
+    def off(self) -> bool:
+        return self._off
+
+    def _once(self, text: str) -> None:
+        with self._lock:
+            told = text in self._told
+            self._told.add(text)
+        if not told:
+            self._say(text)
+
+
+def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> Entry:
+    """The entry of what a receipt tells."""
+    what = receipt.key, receipt.filename, receipt.ingredients, receipt.sha256, receipt.size
+    return Entry(kind, *what, data, receipt.details, int(time.time()))
