@@ -26,15 +26,24 @@ BELOW = {
     "recipe": {"errors", "identity", "integrity"},
     "compile": {"errors", "progress", "identity", "integrity", "recipe"},
     "convert": {"errors", "progress", "identity", "integrity", "recipe", "compile"},
+    "store": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert"},
     "handoff": {"errors", "identity", "integrity", "recipe", "compile"},
-    "graph": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert", "handoff"},
-    "cli": {"errors", "identity", "integrity", "recipe", "compile", "convert", "handoff"},
+    "graph": {
+        *("errors", "progress", "identity", "integrity", "recipe", "compile", "convert"),
+        *("store", "handoff"),
+    },
+    "cli": {"errors", "identity", "integrity", "recipe", "compile", "convert", "store", "handoff"},
     "__main__": {"cli"},
     "tools": {"graph"},
     "__init__": {"integrity"},  # load_verified, when it is asked for
 }
 # What else than the standard library a room may import.
-OUTSIDE = {"graph": {"SCons", "rich"}, "compile": {"filelock"}, "handoff": {"cryptography"}}
+OUTSIDE = {
+    "graph": {"SCons", "rich"},
+    "compile": {"filelock"},
+    "store": {"obstore", "cryptography"},
+    "handoff": {"cryptography"},
+}
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}
 
@@ -148,7 +157,9 @@ def test_no_tool_is_called_like_a_module_it_would_hide():
 
 # The same, tried: a Python that has nothing but its standard library.
 
-WATCHED = ("SCons", "onnx", "numpy", "filelock", "tensorrt", "tensorrt_rtx")
+WATCHED = (
+    *("SCons", "onnx", "numpy", "filelock", "tensorrt", "tensorrt_rtx", "obstore", "cryptography"),
+)
 
 
 def bare(*arguments, **more):

@@ -51,6 +51,10 @@ class StepSupplier(Protocol):
     def supply_step(self, wanted: StepWanted, made: Path, shop: Converting) -> Supplied | None:
         """Write the file to `made`, which is not there yet, and its data beside it."""
 
+
+class StepTaker(Protocol):
+    """As `compile.supply.Taker`."""
+
     def made_step(self, wanted: StepWanted, receipt: Receipt) -> None:
         """Told what was made here."""
 
@@ -67,6 +71,7 @@ class Converting:
     say: Callable[[str], None]
     suppliers: Sequence[StepSupplier] = ()
     begin: Begin = unwatched
+    takers: Sequence[StepTaker] = ()
 
 
 class Step(NamedTuple):
@@ -110,8 +115,8 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
     if how == "made":
-        for supplier in shop.suppliers:
-            supplier.made_step(wanted, receipt)
+        for taker in shop.takers:
+            taker.made_step(wanted, receipt)
     return Step(how, verdict, receipt)
 
 

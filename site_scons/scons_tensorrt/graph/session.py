@@ -35,14 +35,14 @@ from ..recipe.options import Recipe, check_name, parse
 from . import settings
 from .console import Console, say
 from .declared import Declared, real_path
+from .elsewhere import Elsewhere
 from .nodes import ALIAS, REPORT, target_places
 from .report import Report
 from .stop import StopSignal
 
 if TYPE_CHECKING:
     from ..compile.make import Workshop
-    from ..compile.supply import Supplier, Taker
-    from ..convert.make import Converting, StepSupplier
+    from ..convert.make import Converting
     from .derived import Derived
     from .progress import Progress
 
@@ -65,8 +65,7 @@ def session_of(env: Any) -> Session:
 
 
 class Session:
-    """engines: what was declared, in order; suppliers, takers, step_suppliers: see compile/supply.py
-    and convert/make.py."""
+    """engines: what was declared, in order; elsewhere: where else they can come from."""
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
@@ -75,15 +74,12 @@ class Session:
         self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
-        self.suppliers: list[Supplier] = []
-        self.takers: list[Taker] = []
-        self.step_suppliers: list[StepSupplier] = []
         self._values: dict[str, Any] = {}
         self._recipes: dict[str, Recipe] = {}
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
-        self._settled: tuple[str, bool, float | None] | None = None
+        self._settled: tuple[str, bool, float | None, settings.StoreSettings] | None = None
         self._lock_timeout_s: float | None = None
         self._use(env)
         self._place = settings.report_dir(env, self.top, self.state.root)
@@ -91,6 +87,7 @@ class Session:
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
         console = Console(bool(settings.option("silent")), silent)
         self.report = Report(console, bool(settings.option("no_exec")))
+        self.elsewhere = Elsewhere(console)
         self._host = Host()
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
@@ -102,21 +99,22 @@ class Session:
         self._told: set[Hardware | None] = set()
 
     def settle(self, env: Any) -> None:
-        """Take the state folder, VERIFY and lock timeout of the first engine's environment; one run
-        has one of each. Raises UserError."""
+        """Take the state folder, VERIFY, lock timeout and store of the first engine's environment;
+        one run has one of each. Raises UserError."""
         asked = (
             settings.state_dir(env, self.top),
             settings.verify_full(env),
             settings.lock_timeout_s(env),
+            settings.store(env, self.top),
         )
         if self._settled is None:
-            self._settled, self._lock_timeout_s = asked, asked[2]
+            self._settled, self._lock_timeout_s, self.elsewhere.store = asked, asked[2], asked[3]
             self._use(env)
             self._place = settings.report_dir(env, self.top, self.state.root)
         if asked != self._settled:
             raise SCons.Errors.UserError(
-                "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY or TRT_LOCK_TIMEOUT: "
-                f"{self._settled} and {asked}; set them alike"
+                "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT or "
+                f"TRT_STORE: {self._settled[:3]} and {asked[:3]}; set them alike"
             )
 
     def _use(self, env: Any) -> None:
@@ -209,6 +207,7 @@ class Session:
     def workshop(self, python: str) -> Workshop:
         from ..compile.make import Workshop  # as late as the first compile
 
+        elsewhere = self.elsewhere.open()
         return Workshop(
             self.state,
             self.memo,
@@ -219,8 +218,8 @@ class Session:
             self._stop,
             self.report.console.line,
             begin=self.progress.begin,
-            suppliers=self.suppliers,
-            takers=self.takers,
+            suppliers=elsewhere.suppliers,
+            takers=elsewhere.takers,
         )
 
     @cached_property
@@ -237,7 +236,9 @@ class Session:
         python = settings.onnx_python(env, self.top)
         say = self.report.console.line
         shared = self.state, self.memo, python, self._lock_timeout_s, self._stop, say
-        return Converting(*shared, self.step_suppliers, self.progress.begin)
+        elsewhere = self.elsewhere.open()
+        more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
+        return Converting(*shared, *more)
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:
@@ -343,6 +344,7 @@ class Session:
             if state == SCons.Node.failed and engine.problem:
                 self.report.failed(engine, engine.problem)
         if considered or everything_asked():
+            self.elsewhere.close(self._stop)
             self.report.summary()
         self._save()
         if REPORT in map(str, SCons.Script.BUILD_TARGETS) and settings.writes():

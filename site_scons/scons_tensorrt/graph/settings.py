@@ -28,6 +28,12 @@ VARIABLES = {
     "TRT_PYTHON": "",
     "TRT_ONNX_PYTHON": "",
     "TRT_LOCK_TIMEOUT": "",
+    "TRT_STORE": "",
+    "TRT_STORE_MODE": "read",
+    "TRT_STORE_TRUST": "",
+    "TRT_STORE_REFUSALS": "use",
+    "TRT_STORE_WAIT": "600",
+    "TRT_STORE_PATIENCE": "10",
     "TRT_ENGINECOMSTR": "",
     "TRT_BUILDER_ID": "",
 }
@@ -45,16 +51,22 @@ TensorRT engines (scons-tensorrt):
   ENGINE_DIR=DIR        where engines go; default: engines
   REPORT=DIR            where engines-report writes; default: .trt/report
   JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
+  STORE=URL             what the team made once: file:///…, s3://…, gs://… or az://…; default: none
+  STORE_MODE=read|write write (CI) also gives it what is made here, signed with STORE_KEY=FILE
+  STORE_TRUST=FILES     public keys whose engines are taken: files, or folders of *.pub
+  STORE_REFUSALS=ignore compile what the store says cannot be
   scons engines-prune   list what no declared engine and no hardware in hardware/ wants; PRUNE=yes
                         deletes it, KEEP=N but the last N of each, OLDER=DAYS only what is older
   scons install         what env.InstallEngines names, below install_root= or DESTDIR= and PREFIX=
   SIGNING_KEY=FILE      an Ed25519 private key, PEM: manifests are signed
 The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
-TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the
-interpreter that has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
-TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_ENGINECOMSTR (a
-line to print before each engine's action), TRT_SIGNING_KEY (a file, or the PEM itself),
-TRT_BUILDER_ID (a URI that says in signed statements who builds).
+TRT_VERIFY, TRT_ENGINE_DIR, TRT_STORE, TRT_STORE_MODE, TRT_STORE_KEY, TRT_STORE_TRUST,
+TRT_STORE_REFUSALS, TRT_REPORT; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
+has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
+TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_STORE_WAIT (seconds
+for giving to the store at the end; default: 600), TRT_STORE_PATIENCE (seconds for its next byte;
+default: 10), TRT_ENGINECOMSTR (a line to print before each engine's action), TRT_SIGNING_KEY (a
+file, or the PEM itself), TRT_BUILDER_ID (a URI that says in signed statements who builds).
 """
 
 
@@ -174,14 +186,72 @@ def verify_full(env: Any) -> bool:
 
 def lock_timeout_s(env: Any) -> float | None:
     """Seconds to wait for a lock, None for ever. Raises UserError."""
-    text = _value(env, "TRT_LOCK_TIMEOUT")
+    seconds = _seconds("TRT_LOCK_TIMEOUT", _value(env, "TRT_LOCK_TIMEOUT") or "inf")
+    return None if seconds == float("inf") else seconds
+
+
+def _seconds(name: str, text: str) -> float:
     try:
-        seconds = float(text or "inf")
+        seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        raise SCons.Errors.UserError(f"TRT_LOCK_TIMEOUT={text}: write seconds, such as 600")
-    return None if seconds == float("inf") else seconds
+        raise SCons.Errors.UserError(f"{name}={text}: write seconds, such as 600")
+    return seconds
+
+
+class StoreSettings(NamedTuple):
+    """url: "" for no store; key: a path, or the PEM itself; trust: paths; wait_s: seconds for giving
+    at the end of a run; patience_s: seconds for the server's next byte."""
+
+    url: str = ""
+    writes: bool = False
+    key: str = ""
+    trust: tuple[str, ...] = ()
+    refusals: bool = True
+    wait_s: float = 600.0
+    patience_s: float = 10.0
+
+
+def store(env: Any, top: Path) -> StoreSettings:
+    """The team's store. Raises UserError."""
+
+    def chosen(argument: str) -> str:
+        return str(SCons.Script.ARGUMENTS.get(argument) or _value(env, f"TRT_{argument}"))
+
+    url = chosen("STORE")
+    if not url:
+        return StoreSettings()
+    # A secret that the environment holds gets into no construction variable, which env.Dump() prints.
+    key = chosen("STORE_KEY") or os.environ.get("TRT_STORE_KEY", "")
+    return _store(url, key, *map(chosen, _STORE), top)
+
+
+_STORE = ("STORE_MODE", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT", "STORE_PATIENCE")
+_SCHEMES = ("file:///", "s3://", "gs://", "az://")
+
+
+@lru_cache
+def _store(
+    url: str, key: str, mode: str, trust: str, refusals: str, wait: str, patience: str, top: Path
+) -> StoreSettings:
+    if not url.startswith(_SCHEMES):
+        raise SCons.Errors.UserError(f"STORE={url}: write file:///FOLDER, s3://…, gs://… or az://…")
+    for name, text, known in (
+        ("STORE_MODE", mode, ("read", "write")),
+        ("STORE_REFUSALS", refusals, ("use", "ignore")),
+    ):
+        if text not in known:
+            raise SCons.Errors.UserError(f"{name}={text}: write {name}={known[0]} or {name}={known[1]}")
+    if mode == "write" and not key:
+        raise SCons.Errors.UserError(
+            "STORE_MODE=write needs STORE_KEY=FILE; `python -m scons_tensorrt keygen FILE` makes one"
+        )
+    if key and not key.startswith("-----BEGIN"):
+        key = below(key, top)
+    places = tuple(below(place, top) for place in trust.split(os.pathsep) if place)
+    seconds = _seconds("STORE_WAIT", wait), _seconds("STORE_PATIENCE", patience)
+    return StoreSettings(url, mode == "write", key, places, refusals == "use", *seconds)
 
 
 def signing_key(env: Any, top: Path) -> str:

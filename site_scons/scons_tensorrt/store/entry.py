@@ -26,12 +26,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(Exception):
-    """An entry that is not believed; the text says why. unknown: it is signed by a key that is not
-    trusted, or not at all, so that whoever trusts that key may believe it."""
+    """An entry that is not believed; the text says why. stranger: signed by a key that is not
+    trusted, which may well be another's; expired: it was believed once."""
 
-    def __init__(self, why: str, unknown: bool = False) -> None:
+    def __init__(self, why: str, stranger: bool = False, expired: bool = False) -> None:
         super().__init__(why)
-        self.unknown = unknown
+        self.stranger, self.expired = stranger, expired
 
 
 class Entry(NamedTuple):
@@ -80,12 +80,12 @@ def seal(entry: Entry, signer: Signer) -> bytes:
 
 
 def unseal(data: bytes, trust: Trust, kind: str, key: str) -> Entry:
-    """The entry of this kind and key. Raises Refused, or for a refusal that has expired, too."""
+    """The entry of this kind and key. Raises Refused."""
     entry = unseal_any(data, trust)
     if (entry.kind, entry.key) != (kind, key):
         raise Refused(f"it is the entry of another key, {entry.kind} {entry.key[:12]}…")
     if entry.expires is not None and entry.expires < time.time():
-        raise Refused("it has expired", unknown=True)
+        raise Refused("it has expired", expired=True)
     return entry
 
 
@@ -99,7 +99,7 @@ def unseal_any(data: bytes, trust: Trust) -> Entry:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused("it is damaged, or not signed") from None
     if not isinstance(by, str) or by not in trust.keys:
-        raise Refused(f"it is signed by a key that is not trusted, {by!r}", unknown=True)
+        raise Refused(f"it is signed by a key that is not trusted, {by!r}", stranger=True)
     if not trust.holds(by, signature, signed):
         raise Refused(f"its signature is not one of {by}")
     return _parsed(body)

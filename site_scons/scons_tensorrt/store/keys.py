@@ -1,7 +1,8 @@
-"""Who may be believed: Ed25519 keys in PEM files, one that signs and those that are trusted.
+"""Who may be believed: Ed25519 keys in PEM files (`keygen` writes them), one that signs and those that
+are trusted.
 
-A key's name is the first 16 hex characters of the sha256 of its public half, so that an entry can
-say which key to try, and a person which one signed.
+A key's name is the first 16 hex characters of its keyid, the sha256 of its public half as
+SubjectPublicKeyInfo in DER, so that an entry can say which key to try, and a person which one signed.
 """
 
 from __future__ import annotations
@@ -30,16 +31,20 @@ class Signer:
 
     @classmethod
     def load(cls, text: str) -> Signer:
-        """The signer of a PEM, or of the file of one at this path. Raises StoreError."""
-        where = "STORE_KEY" if text.startswith("-----BEGIN") else text
-        data = text.encode() if text.startswith("-----BEGIN") else _read(Path(text))
+        """The signer of a PEM, or of the file of one at this path. Raises StoreError, which never
+        holds the key."""
+        inline = text.lstrip().startswith("-----BEGIN")
+        if not inline and not os.path.exists(text):  # it may be a key after all
+            raise StoreError("STORE_KEY is neither a file that is there nor a key in PEM")
+        where = "STORE_KEY" if inline else text
+        data = text.strip().encode() + b"\n" if inline else _read(Path(text))
         private = _parse(data, where, "load_pem_private_key", password=None)
         if not hasattr(private, "sign") or not _is_ed25519(private):
             raise StoreError(f"{where}: no Ed25519 private key")
         return cls(private)
 
     def sign(self, data: bytes) -> bytes:
-        return self._key.sign(data)
+        return bytes(self._key.sign(data))
 
 
 class Trust:
@@ -77,27 +82,11 @@ class Trust:
             return False
 
 
-def generate(private: Path) -> tuple[Path, str]:
-    """Write a new key to `private` (only its owner may read it) and its public half beside it; the
-    public file and the key's name. Raises StoreError where one is there, OSError."""
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate()
-    public = private.with_name(private.name + PUBLIC)
-    if private.exists() or public.exists():
-        raise StoreError(f"{private} or {public} is there; name another")
-    secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    shown = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    private.parent.mkdir(parents=True, exist_ok=True)
-    for path, data, mode in ((private, secret, 0o600), (public, shown, 0o644)):
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
-            out.write(data)
-    return public, name_of(key.public_key())
-
-
 def name_of(public: Ed25519PublicKey) -> str:
-    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+    from cryptography.hazmat.primitives import serialization as form
+
+    der = public.public_bytes(form.Encoding.DER, form.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()[:16]
 
 
 def _is_ed25519(key: Any) -> bool:
@@ -113,8 +102,9 @@ def _parse(data: bytes, where: str, loader: str, **more: Any) -> Any:
         ) from None
     try:
         return getattr(serialization, loader)(data, **more)
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{where}: no PEM of a key ({error})") from None
+    except Exception:  # its text may quote what it read
+        half = "private" if "private" in loader else "public"
+        raise StoreError(f"{where}: no {half} key in PEM, unencrypted") from None
 
 
 def _read(path: Path) -> bytes:

@@ -88,7 +88,7 @@ class Pusher:
             return len(self._jobs) + self._busy
 
     def drain(self, seconds: float, stopping: Callable[[], bool] = lambda: False) -> int:
-        """Wait until all is given, or for so many seconds; how many were not."""
+        """Wait until all is given, or for so many seconds; how much is not."""
         end = time.monotonic() + seconds
         with self._changed:
             while self._jobs or self._busy:
@@ -96,6 +96,4 @@ class Pusher:
                 if left <= 0 or stopping() or self._shared.off:
                     break
                 self._changed.wait(min(left, 0.1))
-            left_over = len(self._jobs) + self._busy
-            self._jobs.clear()
-            return left_over
+            return len(self._jobs) + self._busy

@@ -25,8 +25,8 @@ from ..integrity.atomic import sync_file, sync_folder
 SCHEMES = ("file", "s3", "gs", "az")
 PIECE = 4 << 20  # bytes of a transfer's step
 PART = 16 << 20  # bytes of an upload's part; four are in memory
-TRIES = 4  # of a transfer that breaks off
-PATIENCE_S = 15.0  # for a server that says nothing
+TRIES = 3  # of a transfer that breaks off
+PATIENCE_S = 10.0  # for a server that says nothing
 Progress = Callable[[int], None]  # told the bytes so far
 
 
@@ -64,7 +64,9 @@ class Remote:
                 "obstore is not installed: run `pip install 'scons-tensorrt[store]'`"
             ) from None
         wait = timedelta(seconds=self._patience_s)
-        more: dict[str, Any] = {"mkdir": True} if self._writes else {}
+        more: dict[str, Any] = {"mkdir": self._writes}
+        if self._root is not None and not self._writes and not self._root.is_dir():
+            raise StoreError(f"there is no folder {self._root}")
         if self._root is None:
             more = {
                 # Over the whole of a body, which may be gigabytes; read_timeout is of each piece.
@@ -76,7 +78,7 @@ class Remote:
                 },
                 "retry_config": {
                     "max_retries": 2,
-                    "retry_timeout": wait,
+                    "retry_timeout": 3 * wait,
                     "backoff": {
                         "init_backoff": timedelta(milliseconds=100),
                         "max_backoff": timedelta(seconds=2),
@@ -98,9 +100,10 @@ class Remote:
                 found = self._o.get(self._store, path, options={"range": (0, most)})
                 return bytes(found.bytes()), found.meta["last_modified"].timestamp()
             except Exception as error:
-                # An empty object has no such range.
-                if _missing(error) or "range" in str(error).lower():
-                    return (b"", 0.0) if not _missing(error) else None
+                if _missing(error):
+                    return None
+                if _too_short(error):
+                    return b"", time.time()
                 raise
 
     def create(self, path: str, data: bytes) -> bool:
@@ -197,10 +200,12 @@ class Remote:
             except _Broken as broken:
                 if _missing(broken.cause):
                     return False
+                if _too_short(broken.cause):
+                    raise Damaged(f"it ends within {done} of {size} bytes") from None
                 tries += 1
                 if tries >= TRIES:
                     raise StoreError(_words(broken.cause)) from None
-                time.sleep(0.1 * 4**tries)
+                time.sleep(0.1 * 3**tries)
         if digest.hexdigest() != sha256:
             raise Damaged(f"its sha256 is {digest.hexdigest()[:12]}…")
         return True
@@ -211,8 +216,7 @@ class Remote:
             return
         try:
             found = self._o.get(self._store, path, options={"range": (start, end)})
-            for piece in found.stream(min_chunk_size=PIECE):
-                yield piece
+            yield from found.stream(min_chunk_size=PIECE)
         except Exception as error:
             raise _Broken(error) from None
 
@@ -288,6 +292,11 @@ def _missing(error: Exception) -> bool:
     """Whether an object is not there; a bucket that is not is another matter."""
     absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
     return absent and "NoSuchBucket" not in str(error)
+
+
+def _too_short(error: Exception) -> bool:
+    """Whether an object has not one byte of the range that was asked for."""
+    return any(words in str(error) for words in ("416 Range Not Satisfiable", "range was invalid"))
 
 
 def _words(error: Exception) -> str:

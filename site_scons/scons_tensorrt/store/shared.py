@@ -14,13 +14,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+from ..compile.process import STOPPED
 from ..compile.supply import Supplied
-from ..errors import EngineBuildError, StoreError
+from ..errors import EngineBuildError, Interrupted, StoreError
 from ..integrity.atomic import new_file
+from ..progress import Begin, Running
 from . import entry as entries
 from .entry import ENGINE, REFUSAL, STEP, Entry, Refused, blob_path, entry_path, seal, unseal
 from .keys import Signer, Trust
@@ -35,12 +37,12 @@ if TYPE_CHECKING:
 
 REFUSAL_S = 7 * 86400  # for which a refusal is believed
 REFRESH_S = 7 * 86400  # after which an entry that a writer uses is dated anew, so that gc keeps it
-_Progress = Callable[[str, int, int], None]  # name, bytes so far, bytes of all
+_T = TypeVar("_T")
 
 
 class Shared:
     """signer: who writes; None only reads. say: a line for people; refusals: whether entries of what
-    cannot be compiled are believed; progress: told while bytes come."""
+    cannot be compiled are believed."""
 
     def __init__(
         self,
@@ -49,14 +51,12 @@ class Shared:
         signer: Signer | None = None,
         say: Callable[[str], None] = lambda text: None,
         refusals: bool = True,
-        progress: _Progress = lambda name, done, size: None,
     ) -> None:
         self.remote = remote
         self.trust = trust
         self.signer = signer
         self._say = say
         self._refusals = refusals
-        self._progress = progress
         self._lock = threading.Lock()
         self._off = False
         self._told: set[str] = set()
@@ -67,27 +67,41 @@ class Shared:
     def supply(self, wanted: Wanted, partial: Path, shop: Workshop) -> Supplied | None:
         """See `compile.supply.Supplier`. Raises EngineBuildError for what a trusted host found to be
         impossible."""
-        with self._guarded():
+        label, short = shop.state.relative(wanted.engine), wanted.recipe.model
+
+        def bring() -> Supplied | None:
             found = self.lookup(ENGINE, wanted.key, wanted.filename)
             if found:
-                return self._bring(found, partial)
-        with self._guarded():
-            refused = self._refusals and self.lookup(REFUSAL, wanted.key, wanted.filename)
-            if refused:
-                when = time.strftime("%Y-%m-%d", time.gmtime(refused.made))
-                raise EngineBuildError(
-                    f"{refused.error} (so the store since {when}, until "
-                    f"{time.strftime('%Y-%m-%d', time.gmtime(refused.expires or 0))}; STORE_REFUSALS=ignore "
-                    "compiles all the same)"
-                )
-        return None
+                with _shown(shop.begin, label, short) as running:
+                    return self._bring(found, [partial], running)
+            if self._refusals:
+                self._repeat(self.lookup(REFUSAL, wanted.key, wanted.filename))
+            return None
+
+        return self._tried(bring, shop.stopping)
 
     def supply_step(self, wanted: StepWanted, made: Path, shop: Converting) -> Supplied | None:
         """See `convert.make.StepSupplier`."""
-        with self._guarded():
+        label = shop.state.relative(wanted.target)
+
+        def bring() -> Supplied | None:
             found = self.lookup(STEP, wanted.key, wanted.target.name)
-            return self._bring(found, made, wanted.data.name) if found else None
-        return None
+            if not found:
+                return None
+            with _shown(shop.begin, label, wanted.target.name) as running:
+                return self._bring(found, [made, made.with_name(wanted.data.name)], running)
+
+        return self._tried(bring, shop.stopping)
+
+    def _repeat(self, refused: Entry | None) -> None:
+        if refused:
+            since, until = (
+                time.strftime("%Y-%m-%d", time.gmtime(at)) for at in (refused.made, refused.expires)
+            )
+            raise EngineBuildError(
+                f"{refused.error} (so says the store since {since} and until {until}; "
+                "STORE_REFUSALS=ignore compiles all the same)"
+            )
 
     def lookup(self, kind: str, key: str, name: str) -> Entry | None:
         """The entry of a key that may be believed; whatever else is there is told. Raises
@@ -110,32 +124,38 @@ class Shared:
         return entry
 
     def _tell_refused(self, name: str, path: str, refused: Refused) -> None:
-        if not refused.unknown:
-            self._say(f"engines: the store's entry of {name} is not believed: {refused} ({path})")
-        elif "expired" not in str(refused):
-            hint = "name its public key in STORE_TRUST=" if self.trust.keys else "there is no STORE_TRUST="
-            self._once(f"engines: entries of {self.remote.url} are not believed: {refused}; {hint}")
+        if refused.stranger:
+            hint = "name that in STORE_TRUST=" if self.trust.keys else "there is no STORE_TRUST="
+            self._once(f"engines: entries of {self.remote.url} are not taken: {refused}; {hint}")
+        elif not refused.expired:
+            self._say(f"engines: the store's entry of {name} is not taken: {refused} ({path})")
 
-    def _bring(self, entry: Entry, to: Path, data_name: str = "") -> Supplied | None:
+    def _bring(self, entry: Entry, places: list[Path], running: Running) -> Supplied | None:
         """The bytes that an entry speaks for, in files; None where they are not to be had."""
-        began = time.monotonic()
-        places = [to, to.with_name(data_name)] if entry.data else [to]
-        for (sha256, size), place in zip(entry.blobs(), places, strict=False):
-            if not self.fetch(sha256, size, place, entry.name):
+        began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
+        for (sha256, size), place in zip(entry.blobs(), places):
+            shown = _Shifted(running, before, whole)
+            if not self.fetch(sha256, size, place, entry.name, shown):
                 return None
+            before += size
         where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
         details = {**entry.details, "fetched": where}
         return Supplied("fetched", entry.sha256, entry.size, details, time.monotonic() - began)
 
-    def fetch(self, sha256: str, size: int, to: Path, name: str) -> bool:
+    def fetch(
+        self,
+        sha256: str,
+        size: int,
+        to: Path,
+        name: str,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> bool:
         """Write the bytes of a sha256 to a file; False where there are none, or others: then that is
         told. name: for people. Raises StoreError, OSError."""
         path = blob_path(sha256)
         try:
             with new_file(to) as out:
-                if self.remote.download(
-                    path, sha256, size, out, lambda done: self._progress(name, done, size)
-                ):
+                if self.remote.download(path, sha256, size, out, progress):
                     return True
             self._say(f"engines: the store knows {name} and has its bytes no more ({path})")
         except Damaged as damaged:
@@ -197,16 +217,31 @@ class Shared:
 
     # When it fails.
 
-    @contextlib.contextmanager
-    def _guarded(self) -> Any:
-        """What cannot reach the store ends its use, and is told once."""
+    def _tried(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
+        """What `do` gives, in a thread of its own: SCons's have small stacks, and a transfer must not
+        hold up Ctrl-C. A store that cannot be reached is used no more. Raises EngineError, OSError."""
         if self._off:
-            yield
-            return
-        try:
-            yield
-        except StoreError as error:
-            self.give_up(error)
+            return None
+        result: list[_T | None] = []
+        raised: list[Exception] = []
+
+        def run() -> None:
+            try:
+                result.append(do())
+            except Exception as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name="store", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)
+            if stopping():
+                raise Interrupted(STOPPED)
+        if raised and isinstance(raised[0], StoreError):
+            self.give_up(raised[0])
+        elif raised:
+            raise raised[0]
+        return result[0] if result else None
 
     def give_up(self, error: StoreError) -> None:
         """Use the store no more in this run."""
@@ -226,6 +261,25 @@ class Shared:
             self._told.add(text)
         if not told:
             self._say(text)
+
+
+class _Shifted:
+    """One of several files of a transfer that is shown as one."""
+
+    def __init__(self, running: Running, before: int, whole: int) -> None:
+        self._running, self._before, self._whole = running, before, whole
+
+    def __call__(self, done: int) -> None:
+        self._running.update(self._before + done, self._whole)
+
+
+@contextlib.contextmanager
+def _shown(begin: Begin, label: str, short: str) -> Iterator[Running]:
+    running = begin("FETCHING", label, short, "B")
+    try:
+        yield running
+    finally:
+        running.end()
 
 
 def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> Entry:
