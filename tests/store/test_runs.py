@@ -14,8 +14,21 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Tree, fake_compiler, hardware, make_model, sha256, sound
-from parts import READER, WRITER, Careless, key, s3, signer, wire
+from parts import (
+    READER,
+    WRITER,
+    Careless,
+    Tree,
+    fake_compiler,
+    hardware,
+    key,
+    make_model,
+    s3,
+    sha256,
+    signer,
+    sound,
+    wire,
+)
 
 ENGINES = """
 env.Engine("a", "models/a.onnx")
