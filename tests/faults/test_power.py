@@ -18,6 +18,7 @@ from mutants import mutant
 
 IMAGE_BYTES = 24 << 20
 NO_FLUSH = ("integrity/publish.py", "            sync_file(engine)\n", "")
+ATTEMPTS = 12  # a call's number moves on a busy machine; see test_calls.py
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))  # each how-manyth call
 
 pytestmark = [
@@ -106,7 +107,7 @@ def problems_of(disk: Disk, calls: list[Call]) -> tuple[int, list[str]]:
     tried, problems = 0, []
     for call in calls:
         for journal in (False, True):
-            for _ in range(4):
+            for _ in range(ATTEMPTS):
                 try:
                     problem = disk.lose_power(call, journal)
                     break

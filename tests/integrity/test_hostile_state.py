@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scons_tensorrt.errors import ReceiptError
 from scons_tensorrt.identity.remember import Remembered
-from scons_tensorrt.integrity.atomic import new_file, sync_file, write_atomic
+from scons_tensorrt.identity.writing import new_file, sync_file, write_atomic
 from scons_tensorrt.integrity.memo import DigestMemo
 from scons_tensorrt.integrity.publish import Publication
 from scons_tensorrt.integrity.receipt import Receipt, ReceiptBook, make_key

@@ -11,11 +11,13 @@ import hashlib
 from pathlib import Path
 
 from ..errors import CalibrationCacheError, SidecarError
+from ..identity.reading import read_small
 from ..integrity.receipt import make_key
 from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
 from .wanted import Wanted
 
+LARGEST = 64 << 20  # bytes; a cache has some twenty for each tensor
 # Of an engine's ingredients those that a calibration is made of.
 _OF = ("input ", "hardware ", "recipe version", "option calibrator")
 
@@ -33,7 +35,7 @@ def read_cache(cache: Path, label: str) -> bytes | None:
     label: what people call it. Raises CalibrationCacheError.
     """
     try:
-        data = cache.read_bytes()
+        data = read_small(cache, LARGEST)
         stated = read_sidecar(cache)
     except FileNotFoundError:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import PublishError
 from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Runtime
-from ..integrity.atomic import new_file, unlink_link
+from ..identity.writing import new_file, unlink_link
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name
 from .calibration import cache_of, read_cache

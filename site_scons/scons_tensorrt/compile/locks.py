@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import Interrupted, LockTimeout, PublishError
 from ..identity.reading import read_small
-from ..integrity.atomic import new_file
+from ..identity.writing import new_file
 
 POLL_SECONDS = 0.1
 # What flock answers where it is not there: NFS without its lock service, FUSE, old kernels.

@@ -19,7 +19,7 @@ from ..compile.process import Program, run_program
 from ..compile.supply import Supplied
 from ..compile.wanted import Verdict
 from ..errors import AccuracyError, EngineBuildError, PublishError, RecipeError
-from ..integrity.atomic import sync_file, sync_folder, unlink_link
+from ..identity.writing import sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder

@@ -130,7 +130,7 @@ def want_step(
 
 def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     """Whether the file at its place is the wanted one, and if not, why."""
-    name, key, there = wanted.target.name, wanted.key, _digest(wanted.target, memo)
+    name, key, there = wanted.target.name, wanted.key, _of_ours(wanted.target, state, memo)
     vouched = state.receipts.vouches(name, key, there, memo) if there else None
     if vouched and vouched[1] in (None, _digest(wanted.data, memo)):
         return Verdict("current", "", there)
@@ -151,6 +151,19 @@ def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verd
     if stated is not None and _digest(wanted.data, memo) != stated:
         return Verdict("tampered", f"the bytes of {wanted.data.name} are not those that were made")
     return Verdict("current", "", there)
+
+
+def _of_ours(target: Path, state: StateFolder, memo: DigestMemo) -> str | None:
+    """The sha256 of the file at its place, "" for one of a size that none ever had: that need not be
+    read, and may be without end. None where there is none."""
+    try:
+        if memo.stamp(target) is None:
+            size = target.lstat().st_size
+            if all(receipt.size != size for receipt in state.receipts.all_of(target.name)):
+                return ""
+    except OSError:
+        return None
+    return _digest(target, memo)
 
 
 def _digest(path: Path, memo: DigestMemo) -> str | None:

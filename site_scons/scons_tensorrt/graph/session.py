@@ -25,9 +25,10 @@ from ..errors import EngineBuildError, EngineError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
+from ..identity.reading import read_small
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
-from ..integrity.atomic import remove_stale, write_atomic
+from ..identity.writing import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary
@@ -419,7 +420,7 @@ class Session:
         }
         text = (json.dumps(data) + "\n").encode("utf-8")
         try:
-            if self.state.declared.read_bytes() == text:
+            if read_small(self.state.declared, len(text)) == text:
                 return
         except OSError:
             pass

@@ -6,11 +6,11 @@ Nothing is written until `save`: a dry run remembers nothing.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from .reading import read_small
+from .writing import write_atomic
 
 LARGEST = 4 << 20  # bytes of an answer
 
@@ -42,10 +42,5 @@ class Remembered:
         """Write what was put. Raises OSError."""
         if self._path is None or self._unsaved is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)  # whatever stands there is not written through
-        with open(temporary, "x", encoding="utf-8") as out:
-            out.write(self._unsaved)
-        os.replace(temporary, self._path)
+        write_atomic(self._path, self._unsaved.encode("utf-8"), durable=False)
         self._unsaved = None

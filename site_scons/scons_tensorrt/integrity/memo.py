@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..identity.reading import open_file
-from .atomic import write_atomic
+from ..identity.writing import write_atomic
 
 SCHEMA = 1
 FINE_TICK_NS = 100_000_000  # kernels tick at 1 to 10 ms

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ..errors import PublishError, ReceiptError
 from ..identity.reading import is_none, open_file
-from .atomic import new_file, sync_file, sync_folder, unlink_link
+from ..identity.writing import new_file, sync_file, sync_folder, unlink_link
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
 from .sidecar import sidecar_of

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ..errors import ReceiptError
 from ..identity.filename import SUFFIX
 from ..identity.reading import is_none, read_small
-from .atomic import write_atomic
+from ..identity.writing import write_atomic
 from .memo import DigestMemo
 
 SCHEMA = 1

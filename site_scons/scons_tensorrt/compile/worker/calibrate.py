@@ -274,11 +274,18 @@ def keep(path, data):
 
 def _put(path, data):
     temporary = path + ".tmp"  # one name, because the lock is held
-    with open(temporary, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, path)
+    if os.path.lexists(temporary):  # a killed one's, or a link that leads elsewhere
+        os.unlink(temporary)
+    try:
+        with open(temporary, "xb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

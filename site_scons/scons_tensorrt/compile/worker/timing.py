@@ -7,10 +7,14 @@ lock, and replaces it whole.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 
 from scons_tensorrt.compile.worker import link
+
+LARGEST = 256 << 20  # bytes
 
 
 def use(config, path):
@@ -34,31 +38,41 @@ def keep(config, path):
     cache = config.get_timing_cache()
     if cache is None:
         return
-    temporary = "%s.%d.tmp" % (path, os.getpid())
+    temporary = path + ".tmp"  # one name, because the lock is held
     try:
         with locked(path):
             data = _read(path)
             other = _create(config, data) if data else None
             if data and (other is None or not cache.combine(other, False)):
                 _set_aside(path)
-            with open(temporary, "xb") as out:
-                out.write(bytes(cache.serialize()))
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, path)
+            if os.path.lexists(temporary):  # a killed one's, or a link that leads elsewhere
+                os.unlink(temporary)
+            try:
+                with open(temporary, "xb") as out:
+                    out.write(bytes(cache.serialize()))
+                    out.flush()
+                    os.fsync(out.fileno())
+                os.replace(temporary, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
     except OSError as error:
         _tell(path, error)
-        if os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 @contextlib.contextmanager
 def locked(path):
     """Alone with the file at `path`, among those who ask."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".lock", "ab") as lock:
+    # Neither a link's target is made, nor a pipe's reader waited for.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    lock = os.open(path + ".lock", flags, 0o666)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _tell(path, error):
@@ -81,7 +95,13 @@ def _set_aside(path):
 
 def _read(path):
     try:
-        with open(path, "rb") as source:
-            return source.read()
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return b""
+    with open(file, "rb") as source:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if found.st_size > LARGEST:
+            raise OSError(errno.EFBIG, "more than %d bytes" % LARGEST)
+        return source.read()

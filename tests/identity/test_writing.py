@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from scons_tensorrt.integrity.atomic import STALE_SECONDS, sync_file, sync_folder, write_atomic
+from scons_tensorrt.identity.writing import STALE_SECONDS, sync_file, sync_folder, write_atomic
 
 both = pytest.mark.parametrize("durable", [True, False])
 
