@@ -12,6 +12,7 @@ from ..errors import PublishError, RecipeError
 from ..integrity.memo import DigestMemo
 from ..recipe.onnx_file import OnnxSummary, read_onnx
 
+LARGEST_ONNX = (1 << 31) - 1  # bytes: a message of protobuf has no more
 _ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
 
 
@@ -24,7 +25,15 @@ class Inputs:
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
-        data = self._memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json())
+        try:
+            data = self._memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json(), LARGEST_ONNX)
+        except OSError as error:
+            if error.errno == errno.EFBIG:  # it is not even hashed
+                raise RecipeError(
+                    "the file is larger than the 2 GiB that an ONNX can have; keep its tensors in "
+                    "external data"
+                ) from None
+            raise
         known = self._summaries.get(onnx)
         if known is None or known[0] is not data:
             try:

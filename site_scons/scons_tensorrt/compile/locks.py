@@ -105,7 +105,8 @@ def _why_no_lock(error: OSError | NotImplementedError) -> str:
             "this file system has no locks, so that two builds would not exclude each other; name a "
             "folder on another one by TRT_STATE_DIR"
         )
-    return f"{os.strerror(number or errno.EIO)}; make the folder writable"
+    remedy = "remove it" if number == errno.EISDIR else "make the folder writable"
+    return f"{os.strerror(number or errno.EIO)}; {remedy}"
 
 
 class _SharedLock:

@@ -143,11 +143,11 @@ def _whole(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> str | None:
     is wrong takes a closer look."""
     try:
         stated = read_sidecar(wanted.engine)
-        size = os.stat(wanted.engine).st_size
+        size = os.lstat(wanted.engine).st_size
         vouched = state.receipts.vouches(wanted.filename, wanted.key, stated, memo)
         if vouched is None or vouched[0] != size:
             return None
-        return stated if memo.sha256(wanted.engine) == stated else None
+        return stated if memo.sha256(wanted.engine, follow=False) == stated else None
     except (SidecarError, OSError):
         return None
 

@@ -404,7 +404,8 @@ class Session:
                 self._save_declared()
             remove_stale(self.state.root)
         except OSError as error:
-            say(f"engines: {self.state.root}: {error.strerror}; the next run is slower for it")
+            where = error.filename2 or error.filename or self.state.root
+            say(f"engines: {where}: {error.strerror}; the next run is slower for it")
 
     def _save_declared(self) -> None:
         # The tree as seen from the state folder: one that lies in its tree may move with it.

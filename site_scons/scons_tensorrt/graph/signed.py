@@ -14,6 +14,8 @@ from typing import Any
 
 import SCons.Node.FS
 
+from ..compile.inputs import LARGEST_ONNX
+
 
 class SignedFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
     """A model, its external data, a plugin: the digest memo knows it."""
@@ -37,12 +39,20 @@ class SignedFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no type
     def _unknown(self) -> str:
         """The signature of what cannot be hashed; SCons would read a pipe or a device for ever."""
         path = self.rfile().get_abspath()
-        odd = os.path.exists(path) and not os.path.isfile(path)
-        return "not a regular file" if odd else str(super().get_csig())
+        if os.path.exists(path):
+            if not os.path.isfile(path):
+                return "not a regular file"
+            if self._most(path) is not None and os.path.getsize(path) > LARGEST_ONNX:
+                return "no ONNX is so large"
+        return str(super().get_csig())
+
+    def _most(self, path: str) -> int | None:
+        return LARGEST_ONNX if path.endswith(".onnx") else None
 
     def _sha256(self) -> str | None:
+        path = self.rfile().get_abspath()
         try:
-            return str(self.fs.scons_tensorrt_session.memo.sha256(self.rfile().get_abspath()))
+            return str(self.fs.scons_tensorrt_session.memo.sha256(path, most=self._most(path)))
         except OSError:
             return None
 

@@ -87,6 +87,10 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
     if other is not None:
         other.owners += derived.owners
         return other.target
+    if derived.path.name in session.folders_in(str(derived.path.parent)):
+        raise SCons.Errors.UserError(
+            f"{derived.name!r}: {derived.label} is a folder where a file shall be; remove it"
+        )
     session.derived[derived.path] = derived
     sources = derived.nodes()
     node = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)[0]

@@ -14,6 +14,7 @@ bit rot and to a clock set back: `full` hashes everything.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -67,13 +68,17 @@ class DigestMemo:
         self._changed: set[str] = set()
         self._entries: dict[str, dict[str, Any]] = _load(path)
 
-    def sha256(self, path: str | os.PathLike[str], follow: bool = True) -> str:
-        """Hex sha256 of a file, from the memo where its stat is unchanged. follow: as `open_file`.
-        Raises OSError."""
-        return self._sha256(path, self._name(path), follow)
+    def sha256(self, path: str | os.PathLike[str], follow: bool = True, most: int | None = None) -> str:
+        """Hex sha256 of a file, from the memo where its stat is unchanged. follow: as `open_file`;
+        most: bytes; a larger file is not read. Raises OSError."""
+        return self._sha256(path, self._name(path), follow, most)
 
-    def _sha256(self, path: str | os.PathLike[str], name: str, follow: bool = True) -> str:
+    def _sha256(
+        self, path: str | os.PathLike[str], name: str, follow: bool = True, most: int | None = None
+    ) -> str:
         stamp = _stamp(os.stat(path, follow_symlinks=follow))
+        if most is not None and stamp[2] > most:
+            raise OSError(errno.EFBIG, f"{stamp[2]} bytes, more than {most}", path)
         entry = self._entries.get(name)
         if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
             return str(entry["sha256"])
@@ -90,14 +95,18 @@ class DigestMemo:
         return digest
 
     def fact(
-        self, path: str | os.PathLike[str], name: str, compute: Callable[[], Any] | None = None
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        compute: Callable[[], Any] | None = None,
+        most: int | None = None,
     ) -> Any:
         """A fact that follows from the file's bytes: remembered, or computed now, or None.
 
-        The fact must be JSON.
+        The fact must be JSON. most: bytes; a larger file is not read. Raises OSError.
         """
         file = self._name(path)
-        self._sha256(path, file)
+        self._sha256(path, file, most=most)
         entry = self._entries.get(file)
         if entry and name in entry["facts"]:
             return entry["facts"][name]

@@ -114,7 +114,7 @@ class ReceiptBook:
             return [receipt.sha256, receipt.size, receipt.details.get("data_sha256")]
 
         try:
-            known = memo.fact(path, _FACT, told)
+            known = memo.fact(path, _FACT, told, LARGEST)
         except OSError:
             return None
         if not isinstance(known, list) or len(known) != 3 or known[0] != sha256:
