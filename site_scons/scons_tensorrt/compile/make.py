@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
 from ..identity.runtime import Interpreter
-from ..integrity.atomic import new_file
+from ..identity.writing import new_file
 from ..integrity.memo import DigestMemo
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
