@@ -8,7 +8,7 @@ from typing import Any
 from . import words
 from .history import WORDS
 from .html import Html, el
-from .tables import ALWAYS, bar, cell, table
+from .tables import ALWAYS, bar, cell, legend, table
 
 
 def runs(report: Mapping[str, Any]) -> Html:
@@ -25,6 +25,7 @@ def runs(report: Mapping[str, Any]) -> Html:
     return el(
         "div",
         el("p", note, class_="note"),
+        legend({f"f-{word}": word for word in counted}),
         table(heads, rows, "cards sortable", "Builds so far"),
     )
 

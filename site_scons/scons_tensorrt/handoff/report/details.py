@@ -199,8 +199,14 @@ def _count(value: Any) -> float:
     return number(value) or 0
 
 
+def _counts(found: Any) -> dict[str, float]:
+    """Counts by name, the greatest first."""
+    counts = [(name, _count(number)) for name, number in mapping(found).items()]
+    return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
+
+
 def _network_row(name: str, each: Mapping[str, Any], used: list[str]) -> Html:
-    weights = {kind: _count(n) for kind, n in mapping(each.get("weights")).items()}
+    weights = _counts(each.get("weights"))
     total, size, nodes = (
         sum(weights.values()),
         _count(each.get("weights_bytes")),
@@ -227,7 +233,7 @@ def _network_row(name: str, each: Mapping[str, Any], used: list[str]) -> Html:
 
 
 def _network(name: str, each: Mapping[str, Any]) -> Html:
-    ops = {kind: _count(n) for kind, n in mapping(each.get("ops")).items()}
+    ops = _counts(each.get("ops"))
     chips = [el("li", f"{kind} {n:,.0f}") for kind, n in list(ops.items())[:MOST_OPS]]
     more = el("li", f"and {len(ops) - MOST_OPS} more") if len(ops) > MOST_OPS else None
     facts = [
@@ -242,7 +248,7 @@ def _network(name: str, each: Mapping[str, Any]) -> Html:
         ("Operators", el("ul", chips, more, class_="chips")),
     ]
     title = _title(name, each)
-    sub = el("span", words.plural(len(ops), "kind of node").replace("nodes", "node"), class_="sub")
+    sub = el("span", f"{words.plural(len(ops), 'kind')} of node", class_="sub")
     return el(
         "details",
         el("summary", title, sub),

@@ -130,6 +130,6 @@ def _network(
             return None
         if digest not in found:
             found[digest] = {"file": onnx, **read_census(path).to_json()}
-    except (OSError, EngineError):
+    except (OSError, ValueError, EngineError):
         return None
     return digest

@@ -13,7 +13,7 @@ STYLE = """
 --grid:#29313c}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--bg);color:var(--text);
+body{margin:0;overflow-wrap:anywhere;background:var(--bg);color:var(--text);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 main,header,footer{max-width:1240px;margin:0 auto;padding:0 20px}
 header{padding-top:28px}
@@ -46,7 +46,8 @@ tbody tr:last-child>*{border-bottom:0}
 thead th{font-size:13px;color:var(--soft);border-bottom:2px solid var(--line);white-space:nowrap;
 vertical-align:bottom}
 tbody th{font-weight:600;width:26%}
-.num{text-align:right}
+td[data-label=Outcome]{min-width:150px}
+.num{text-align:right;white-space:nowrap}
 .sub{display:block;color:var(--soft);font-size:13px;font-weight:400;overflow-wrap:anywhere}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:2px 0;
 cursor:pointer;
@@ -104,7 +105,7 @@ footer{padding-bottom:32px;color:var(--soft);font-size:13.5px}
 .plain{margin:0}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 [hidden]{display:none!important}
-@media (max-width:760px){
+@media screen and (max-width:900px){
 main,header,footer{padding-left:12px;padding-right:12px}
 section{padding:14px}
 .tiles{grid-template-columns:1fr 1fr}
@@ -129,8 +130,18 @@ table.cards td .sub{font-size:13px}
 body{font-size:10.5px}
 main,header,footer{max-width:none;padding:0}
 section{border:0;padding:8px 0;margin:0 0 8px}
-h2{break-after:avoid}
-tr,details,.timeline li,.tiles li,.attention li{break-inside:avoid}
+h2,.note,.tools,summary{break-after:avoid}
+.sub,.note,.legend,.badge,.timeline .label,.tiles span,thead th,table.cards td .sub{font-size:9px}
+.inside{padding-bottom:6px}
+dl{gap:1px 10px}
+summary{padding:4px 2px}
+h3{font-size:10.5px;margin:8px 0 2px}
+.verdict{margin:8px 0;padding:8px 12px;font-size:13px}
+.verdict small{font-size:10.5px}
+h1{font-size:20px}
+h2{font-size:14px}
+.chips li{font-size:9px}
+tr,dl>*,.timeline li,.tiles li,.attention li{break-inside:avoid}
 thead{display:table-header-group}
 th,td{padding:4px 6px}
 .tools,.skip{display:none!important}

@@ -21,7 +21,7 @@ OUTCOMES = {
 
 def cell(label: str, *content: Any, value: Any = None, **attributes: Any) -> Html:
     """A cell; label: its column, which a phone shows beside it; value: what it is sorted by."""
-    return el("td", *content, data_label=label, data_v=value, role="cell", **attributes)
+    return el("td", el("div", *content), data_label=label, data_v=value, role="cell", **attributes)
 
 
 def bar(part: float | None, whole: float | None, kind: str = "bar") -> Html | None:
@@ -32,6 +32,16 @@ def bar(part: float | None, whole: float | None, kind: str = "bar") -> Html | No
     back = el("rect", width="100%", height=6, rx=3, class_="back")
     front = el("rect", width=f"{percent:.2f}%", height=6, rx=3, class_=kind)
     return el("svg", back, front, height=6, class_="cellbar", aria_hidden="true")
+
+
+def legend(colours: Mapping[str, str]) -> Html:
+    """What colours mean: class → words."""
+
+    def key(kind: str, word: str) -> Html:
+        mark = el("rect", width=12, height=12, rx=2, class_=kind)
+        return el("li", el("svg", mark, aria_hidden="true"), word)
+
+    return el("ul", [key(*each) for each in colours.items()], class_="legend")
 
 
 def badge(engine: Mapping[str, Any]) -> Html:
@@ -130,7 +140,7 @@ def _engine(
         title,
         cell("Precision", engine["precision"]),
         several and cell("For", _place(engine)),
-        cell("Outcome", el("div", badge(engine), why and el("span", why, class_="sub"))),
+        cell("Outcome", badge(engine), why and el("span", why, class_="sub")),
         size,
         time,
         _accuracy(engine),

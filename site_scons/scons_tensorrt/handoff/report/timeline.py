@@ -8,6 +8,7 @@ from typing import Any
 
 from . import words
 from .html import Html, el
+from .tables import legend
 
 MOST_ROWS = 40
 _KINDS = {
@@ -37,7 +38,7 @@ def timeline(report: Mapping[str, Any]) -> Html | None:
     return el(
         "figure",
         el("figcaption", note, class_="note"),
-        _legend([kind for kind in _KINDS if kind in kinds]),
+        legend({f"s-{kind}": word for kind, word in _KINDS.items() if kind in kinds}),
         el("ol", drawn, axis, class_="timeline"),
         class_="plain",
     )
@@ -45,14 +46,6 @@ def timeline(report: Mapping[str, Any]) -> Html | None:
 
 def _kind(span: Mapping[str, Any]) -> str:
     return "failed" if span["outcome"] == "failed" else str(span["kind"])
-
-
-def _legend(kinds: list[str]) -> Html:
-    def key(kind: str) -> Html:
-        mark = el("rect", width=12, height=12, rx=2, class_=f"s-{kind}")
-        return el("li", el("svg", mark, aria_hidden="true"), _KINDS[kind])
-
-    return el("ul", [key(kind) for kind in kinds], class_="legend")
 
 
 def _rows(spans: list[dict[str, Any]], engines: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:

@@ -1,0 +1,239 @@
+"""The page in a real Chromium: it sorts, asks no network, fits a phone, prints; all names are text."""
+
+import re
+
+import pytest
+from chromium import PROGRAM, Chromium
+from states import Past
+
+from scons_tensorrt.handoff.report import write_report
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
+
+EVIL = "<img src=http://127.0.0.1:9/x onerror=alert(1)><script>alert(2)</script>\"'&\u202egnp.\x00\ud800"
+FIGURES = {"metric": "elemwise", "samples": 4, "outputs": {"y": {"error": 0.01, "bound": 0.02}}}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    found = Chromium(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Three engines built and one failed, of names of usual and of greatest length."""
+    past = Past(tmp_path_factory.mktemp("page") / "tree")
+    past.engine("small", b"s" * 1_000, 0, 9, accuracy={"onnx": FIGURES, "engine": "not run"})
+    past.engine("large", b"l" * 200_000, 1, 20)
+    past.engine("m" * 64, b"m" * 30_000, 9, 2.5)
+    error = {"error_class": "EngineBuildError", "reason_text": "node `conv_1`: unsupported " + "x" * 300}
+    past.engine("broken", None, 20, 0.5, said={**error, "outcome": "failed", "reason": "error"})
+    past.save()
+    folder = past.top / "report"
+    write_report(past.state, past.memo(), folder)
+    return folder / "index.html"
+
+
+def column(browser, name):
+    """The cells of a column of engines, from top to bottom."""
+    cells = f"[...document.querySelectorAll('#engines tbody tr')].map(row => {name})"
+    return browser.ask(cells)
+
+
+NAMES = "row.querySelector('th a').textContent"
+
+
+def click(browser, title):
+    browser.ask(
+        "[...document.querySelectorAll('#engines thead th button')]"
+        f".find(each => each.textContent === {title!r}).click()"
+    )
+
+
+def overflow(browser):
+    return browser.ask("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def quiet(browser, page):
+    """Nothing but the page itself was asked for, and nothing was complained of."""
+    return browser.requests == [page.as_uri()] and browser.complaints == []
+
+
+def test_a_column_is_sorted_up_then_down(browser, page):
+    browser.open(page)
+    assert column(browser, NAMES) == ["small", "large", "m" * 64, "broken"]
+    click(browser, "Size")
+    assert column(browser, NAMES) == ["small", "m" * 64, "large", "broken"]  # what has none is last
+    click(browser, "Size")
+    assert column(browser, NAMES) == ["large", "m" * 64, "small", "broken"]
+    head = "document.querySelector('#engines th[aria-sort]')"
+    assert browser.ask(f"[{head}.textContent, {head}.ariaSort]") == ["Size", "descending"]
+    click(browser, "Engine")
+    assert column(browser, NAMES) == ["broken", "large", "m" * 64, "small"]
+    assert quiet(browser, page)
+
+
+def test_a_filter_shows_what_has_its_words(browser, page):
+    browser.open(page)
+    browser.ask(
+        "document.getElementById('filter').value = 'FAILED broken';"
+        "document.getElementById('filter').dispatchEvent(new Event('input'))"
+    )
+    assert column(browser, "row.hidden") == [True, True, True, False]
+    assert browser.ask("document.getElementById('filtered').textContent") == "1 of 4 shown"
+
+
+def test_a_link_opens_what_it_leads_to(browser, page):
+    browser.open(page)
+    assert browser.ask("document.querySelectorAll('details[open]').length") == 0
+    browser.ask("document.querySelector('#engines tbody a').click()")
+    browser.ask("0")  # the browser has followed it
+    assert browser.ask("document.getElementById('e0').open")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 901, 1280, 1920])
+def test_no_width_makes_the_page_wider_than_its_window(browser, page, width):
+    browser.open(page, width=width)
+    browser.ask("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    assert overflow(browser) == 0
+    assert quiet(browser, page)
+
+
+def test_on_a_phone_a_cell_names_its_column(browser, page):
+    browser.open(page, width=390)
+    cell = "document.querySelector('#engines td[data-label=Size]')"
+    assert browser.ask(f"getComputedStyle({cell}, '::before').content") == '"Size"'
+    click(browser, "Size")
+    assert column(browser, NAMES)[0] == "small"
+
+
+LUMINANCE = """
+(() => {
+  const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const of = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const color = of(getComputedStyle(node).backgroundColor);
+      if (color.length === 3 || color[3] > 0) { return color; }
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  document.querySelectorAll('details').forEach(each => { each.open = true });
+  document.querySelectorAll('body *').forEach(node => {
+    const words = [...node.childNodes].some(c => c.nodeType === 3 && c.textContent.trim());
+    if (!words || ['SCRIPT', 'STYLE', 'title', 'text'].includes(node.tagName)) { return; }
+    const pair = [light(of(getComputedStyle(node).color)), light(behind(node))];
+    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    if (ratio < 4.5) { poor.push([node.tagName, node.className, node.textContent.slice(0, 40), ratio]); }
+  });
+  return poor;
+})()
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_keeps_its_contrast_in_light_and_dark(browser, page, dark):
+    browser.open(page, dark=dark)
+    background = browser.ask("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(18, 22, 28)") is dark
+    assert browser.ask(LUMINANCE) == []
+
+
+def test_every_table_has_a_caption_and_scopes_and_every_drawing_words(browser, page):
+    browser.open(page)
+    assert browser.ask("document.querySelectorAll('table').length") >= 2
+    lacking = (
+        "document.querySelectorAll('th:not([scope]), table:not(:has(caption)), "
+        "section:not([aria-labelledby]), input:not([id]), "
+        "svg:not([aria-hidden]):not([aria-label]):not([aria-hidden] svg)').length"
+    )
+    assert browser.ask(lacking) == 0
+    assert browser.ask("[document.documentElement.lang, document.title]") == ["en", "Engines of tree"]
+    names = browser.ask("[...document.querySelectorAll('[id]')].map(each => each.id)")
+    assert len(names) == len(set(names))
+
+
+def test_without_javascript_the_page_is_whole(browser, page):
+    browser.open(page, scripts=False)
+    assert column(browser, NAMES) == ["small", "large", "m" * 64, "broken"]
+    assert browser.ask("document.querySelectorAll('th button').length") == 0
+    assert browser.ask("getComputedStyle(document.querySelector('.tools')).display") == "none"
+    browser.do("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_it_prints(browser, page):
+    browser.open(page, dark=True)
+    pdf = browser.printed()
+    assert pdf.startswith(b"%PDF-")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 6
+    assert browser.ask("document.querySelectorAll('details:not([open])').length") == 0
+
+
+def test_names_of_strangers_are_text(browser, tmp_path):
+    past = Past(tmp_path / "tree")
+    evil = {
+        "name": EVIL,
+        "source": EVIL,
+        "original": EVIL,
+        "onnx": "m.onnx",
+        "hardware": EVIL,
+        "ingredients": {"hardware gpu_name": EVIL, f"option {EVIL}": EVIL},
+        "recipe": {"precision": EVIL, "profiles": [{EVIL: [[EVIL], [1], [2]]}]},
+    }
+    said = {"reason_text": EVIL, "error_class": EVIL, "outcome": "failed", "model_name": EVIL}
+    past.engine("a", None, declared=evil, said={**said, "reason": "engine_tampered"})
+    facts = {EVIL: EVIL, "converter": {EVIL: EVIL}}
+    told = {
+        "accuracy": {"onnx": {"metric": EVIL, "outputs": {EVIL: {"error": 1e999}}}, "engine": EVIL},
+        "inputs": [{"role": "onnx", "name": EVIL, "sha256": "0" * 64}],
+        "made_by": [{"kind": EVIL, "file": EVIL, "facts": facts}],
+        "worker": {EVIL: EVIL},
+        "log": EVIL,
+    }
+    past.engine("b", b"engine", **told)
+    past.event("engine.convert.done", 3, engine=EVIL, outcome="failed", reason_text=EVIL, run="run1")
+    past.save()
+    page = tmp_path / "out/index.html"
+    write_report(past.state, past.memo(), page.parent)
+    browser.open(page)
+    browser.ask("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    assert quiet(browser, page)
+    assert browser.ask("document.querySelectorAll('img, body script').length") == 1  # its own
+    assert browser.ask("document.body.textContent.includes('<script>alert(2)</script>')")
+    assert "\u202e" not in page.read_text(encoding="utf-8")
+    assert overflow(browser) == 0
+
+
+def test_what_gets_into_the_page_all_the_same_cannot_run(browser, page, tmp_path):
+    """The second wall: the policy, should the first one have a hole."""
+    broken = tmp_path / "index.html"
+    hole = (
+        "<script>document.title = 1</script><img src=http://127.0.0.1:9/x onerror='document.title = 1'>"
+    )
+    broken.write_text(
+        page.read_text().replace("<main>", f"<main>{hole}<style>h1{{color:#123456}}</style>")
+    )
+    browser.open(broken)
+    assert browser.ask("document.title") == "Engines of tree"
+    assert browser.ask("getComputedStyle(document.querySelector('h1')).color") != "rgb(18, 52, 86)"
+    assert [each for each in browser.requests if each.startswith("http")] == []
+
+
+def test_a_thousand_engines(browser, tmp_path):
+    past = Past(tmp_path / "tree")
+    for n in range(1000):
+        past.engine(f"net_{n:04}", b"%04d" % n * (n + 1), n / 20, 0.04 + n % 7 / 5)
+    past.save(70.0)
+    page = tmp_path / "out/index.html"
+    write_report(past.state, past.memo(), page.parent)
+    assert page.stat().st_size < 5_000_000
+    browser.open(page, width=390)
+    assert overflow(browser) == 0
+    click(browser, "Size")
+    click(browser, "Size")
+    assert column(browser, NAMES)[0] == "net_0999"
+    assert browser.ask("document.querySelectorAll('.timeline li').length") < 60
