@@ -96,3 +96,13 @@ def test_nothing_is_written_through_a_link_at_the_destination(tmp_path: Path) ->
     install_bytes(tmp_path / "target", b"ours")
     assert victim.read_text() == "mine"
     assert not (tmp_path / "target").is_symlink()
+
+
+def test_what_a_killed_installation_left_is_not_packed(engine: Path, tmp_path: Path) -> None:
+    target = tmp_path / "image" / A
+    target.parent.mkdir()
+    for name in (f".{A}.99999999.tmp", f".{A}.sha256.99999999.tmp", f".{A}.{os.getppid()}.tmp"):
+        (target.parent / name).write_bytes(b"half")
+    install_engine(engine, target, sha(engine.read_bytes()))
+    alive = f".{A}.{os.getppid()}.tmp"
+    assert sorted(path.name for path in target.parent.iterdir()) == [alive, A, A + ".sha256"]

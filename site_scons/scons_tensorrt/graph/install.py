@@ -23,7 +23,8 @@ from ..integrity.sidecar import read_sidecar
 from . import settings
 from .after import arguments, make_folder
 from .declared import Declared
-from .manifest import Listed, engines_of, fail, place_of, read
+from .listed import Listed, read
+from .manifest import engines_of, fail, place_of
 from .session import Session, session_of
 from .signed import EngineFile, sign
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from collections.abc import Mapping
@@ -113,4 +114,9 @@ def _copy(source: Path, temporary: Path) -> str:
 
 
 def _temporary(target: Path) -> Path:
+    """A name for a copy on its way. Those of killed installations go: an image would be packed with
+    them."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        if not os.path.exists(f"/proc/{left.name.split('.')[-2]}"):
+            left.unlink(missing_ok=True)
     return target.with_name(f".{target.name}.{os.getpid()}.tmp")
