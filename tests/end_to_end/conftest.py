@@ -153,6 +153,14 @@ class Tree:
         """A second clone: the files `names`, with new stats and no memo's trust in them."""
         root.mkdir(parents=True)
         subprocess.run(["cp", "-r", *(str(self.path(n)) for n in names), str(root)], check=True)
+        return self._at(root)
+
+    def twin(self, root: Path) -> Tree:
+        """All of it once more, times too: a test that begins with built engines needs no compile."""
+        subprocess.run(["cp", "-a", str(self.root), str(root)], check=True)
+        return self._at(root)
+
+    def _at(self, root: Path) -> Tree:
         other = Tree.__new__(Tree)
         other.root, other.environment = root, dict(self.environment)
         return other
@@ -178,6 +186,10 @@ def tree(tmp_path: Path) -> Tree:
 @pytest.fixture
 def two(tree: Tree) -> Tree:
     """A tree with two engines, `a` and `b`, of static shape."""
+    return _two(tree)
+
+
+def _two(tree: Tree) -> Tree:
     make_model(tree.path("models/a.onnx"), seed=1)
     make_model(tree.path("models/b.onnx"), seed=2)
     tree.write(
@@ -189,13 +201,20 @@ def two(tree: Tree) -> Tree:
     return tree
 
 
-@pytest.fixture
-def built(two: Tree) -> Tree:
-    """The two engines, built."""
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """The two engines, built; for tests to begin with a twin of it."""
+    two = _two(Tree(tmp_path_factory.mktemp("compiled") / "tree"))
     run = two.scons()
     assert run.status == 0, run.out
     assert run.built == ["a", "b"]
     return two
+
+
+@pytest.fixture
+def built(tmp_path: Path, compiled_once: Tree) -> Tree:
+    """The two engines, built."""
+    return compiled_once.twin(tmp_path / "tree")
 
 
 def make_model(

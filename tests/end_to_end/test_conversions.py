@@ -10,14 +10,20 @@ from conftest import Tree, flip_last_bit, make_model, sha256, sound
 from onnx import TensorProto, numpy_helper
 
 
-@pytest.fixture
-def half(tree: Tree) -> Tree:
-    """One engine of another precision than its ONNX, built."""
+@pytest.fixture(scope="module")
+def half_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = Tree(tmp_path_factory.mktemp("half") / "tree")
     make_model(tree.path("models/a.onnx"), seed=1)
     tree.write('env.Engine("a", "models/a.onnx", precision="fp16")')
     run = tree.scons()
     assert (run.status, run.built) == (0, ["a"]), run.out
     return tree
+
+
+@pytest.fixture
+def half(tmp_path: Path, half_once: Tree) -> Tree:
+    """One engine of another precision than its ONNX, built."""
+    return half_once.twin(tmp_path / "tree")
 
 
 def made(tree: Tree, name: str = "a.fp16.onnx") -> Path:
@@ -196,14 +202,20 @@ def test_a_kept_op_is_the_reason_of_another_engine(half: Tree) -> None:
 # Quantization.
 
 
-@pytest.fixture
-def quantized(tree: Tree) -> Tree:
+@pytest.fixture(scope="module")
+def quantized_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = Tree(tmp_path_factory.mktemp("quantized") / "tree")
     make_model(tree.path("models/a.onnx"), seed=1)
     samples(tree.path("models/a.npz"))
     tree.write('env.Engine("a", "models/a.onnx", precision="int8", calibration="models/a.npz")')
     run = tree.scons()
     assert (run.status, run.built) == (0, ["a"]), run.out
     return tree
+
+
+@pytest.fixture
+def quantized(tmp_path: Path, quantized_once: Tree) -> Tree:
+    return quantized_once.twin(tmp_path / "tree")
 
 
 def test_an_int8_engine_is_made_of_an_onnx_with_qdq_nodes(quantized: Tree) -> None:

@@ -69,7 +69,7 @@ def test_two_scons_write_their_records_without_each_other(built: Tree) -> None:
 def test_a_variant_dirs_copy_linked_anew_does_not_fail_a_running_compile(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"), external="a.bin")
     tree.write('env.VariantDir("build", "models")\nenv.Engine("a", "build/a.onnx")')
-    act = "time.sleep(1.5); done(write())"
+    act = "while not os.path.exists(FOLDER + '/go'): time.sleep(0.01)\ndone(write())"
     python = fake_compiler(tree.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
     assert tree.scons().built == ["a"]
     flip_last_bit(tree.path("models/a.bin"))
@@ -78,6 +78,7 @@ def test_a_variant_dirs_copy_linked_anew_does_not_fail_a_running_compile(tree: T
         time.sleep(0.01)
     for _ in range(3):
         assert tree.scons("-q", "engines", TRT_PYTHON=str(python)).status == 1
+    tree.path("fake/go").touch()
     said = process.communicate()[0].decode()
     assert process.returncode == 0, said
 
