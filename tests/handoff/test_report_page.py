@@ -223,6 +223,35 @@ def test_what_gets_into_the_page_all_the_same_cannot_run(browser, page, tmp_path
     assert [each for each in browser.requests if each.startswith("http")] == []
 
 
+def test_engines_of_several_boards_say_which(browser, tmp_path):
+    past = Past(tmp_path / "tree")
+    past.engine("a", b"a", declared={"hardware": "orin_nx"})
+    past.engine("b", b"b", declared={"hardware": "orin_nano"})
+    past.save()
+    page = tmp_path / "out/index.html"
+    write_report(past.state, past.memo(), page.parent)
+    for width in (320, 901, 1280):
+        browser.open(page, width=width)
+        assert overflow(browser) == 0
+    cells = column(browser, "row.querySelector('[data-label=For]').textContent")
+    assert cells == ["orin_nx", "orin_nano"]
+    assert "orin_nano (Orin, sm87, 16 GiB, aarch64, TensorRT 10.3.0.30)" in browser.ask(
+        "document.querySelector('header').textContent"
+    )
+
+
+def test_many_failures_leave_the_page_readable(browser, tmp_path):
+    past = Past(tmp_path / "tree")
+    for n in range(50):
+        past.engine(f"n{n}", None, said={"outcome": "failed", "reason_text": "no"})
+    past.save()
+    page = tmp_path / "out/index.html"
+    write_report(past.state, past.memo(), page.parent)
+    browser.open(page)
+    assert browser.ask("document.querySelectorAll('.attention li').length") == 30
+    assert "And 20 more: see the table" in browser.ask("document.body.textContent")
+
+
 def test_a_thousand_engines(browser, tmp_path):
     past = Past(tmp_path / "tree")
     for n in range(1000):

@@ -13,6 +13,9 @@ from .html import Html, el, join
 from .script import SCRIPT
 from .style import STYLE
 
+MOST_KINDS = 8  # of hardware, in the header
+MOST_TOLD = 30  # of what needs attention; the table of engines has them all
+
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report, as `gather` makes it."""
@@ -64,11 +67,12 @@ def _header(report: Mapping[str, Any], title: str) -> Html:
 
 
 def _hardware(report: Mapping[str, Any]) -> Html | None:
-    """What the engines are for, where that is the same for all."""
+    """What the engines are for."""
     kinds = tables.hardware(report)
-    if len(kinds) != 1:
+    if not kinds:
         return None
-    return el("p", f"For {kinds[0]}", class_="soft")
+    more = f", and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
+    return el("p", f"For {'; '.join(kinds[:MOST_KINDS])}{more}", class_="soft")
 
 
 def _cut_short(run: Mapping[str, Any]) -> str | None:
@@ -118,7 +122,10 @@ def _tiles(report: Mapping[str, Any]) -> Html:
 def _sections(report: Mapping[str, Any]) -> Iterator[Html]:
     told = list(_attention(report))
     if told:
-        yield _section("attention", "What needs attention", el("ul", told, class_="attention"))
+        left = len(told) - MOST_TOLD
+        more = el("p", f"And {left} more: see the table of engines.") if left > 0 else None
+        listed = el("ul", told[:MOST_TOLD], class_="attention")
+        yield _section("attention", "What needs attention", listed, more)
     chart = timeline.timeline(report)
     if chart:
         yield _section("timeline", "Timeline of the build", chart)
@@ -144,7 +151,10 @@ def _attention(report: Mapping[str, Any]) -> Iterator[Html]:
         if each["outcome"] == "failed":
             why = f"{each['error_class'] or 'Failed'}: {each['reason']}"
             yield el("li", el("b", "Failed: "), link, el("div", why))
-        if each["on_disk"] != "intact" and each["outcome"] != "failed":
+        elif each["on_disk"] == "missing":
+            why = "the run did not come to it" if each["outcome"] == "none" else each["fault"]
+            yield el("li", el("b", "Missing: "), link, el("div", f"{why}; run scons engines"))
+        elif each["on_disk"] != "intact":
             fix = "run scons engines: it makes this pair alone again"
             yield el("li", el("b", "Not usable: "), link, el("div", f"{each['fault']}; {fix}"))
         elif each["integrity"]:

@@ -47,6 +47,7 @@ thead th{font-size:13px;color:var(--soft);border-bottom:2px solid var(--line);wh
 vertical-align:bottom}
 tbody th{font-weight:600;width:26%}
 td[data-label=Outcome]{min-width:150px}
+td[data-label=For]{min-width:120px}
 .num{text-align:right;white-space:nowrap}
 .sub{display:block;color:var(--soft);font-size:13px;font-weight:400;overflow-wrap:anywhere}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:2px 0;
