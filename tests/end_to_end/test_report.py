@@ -149,7 +149,7 @@ def test_the_command_finds_what_was_altered_since(built):
     assert done.returncode == 1
     assert (of(built, "a")["on_disk"], of(built, "b")["on_disk"]) == ("intact", "damaged")
     page = built.path(PAGE).read_text()
-    assert "1 not usable of 2 engines" in page
+    assert "1 missing or damaged of 2 engines" in page
     assert "its bytes are not those its sidecar states" in page
 
 

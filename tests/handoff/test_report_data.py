@@ -340,3 +340,26 @@ def test_what_is_no_onnx_has_no_census(tmp_path, data):
     (tmp_path / "m.onnx").write_bytes(data)
     with pytest.raises(RecipeError):
         read_census(tmp_path / "m.onnx")
+
+
+# What stands on top.
+
+
+def banner(past, out):
+    write_report(past.state, past.memo(), out)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    return page.partition('role="status">')[2].partition("</small>")[0]
+
+
+def test_the_first_sentence_is_true(past, tmp_path):
+    engine = past.engine("a", b"engine")
+    past.save()
+    assert "All 1 engine intact" in banner(past, tmp_path / "1")
+    [receipt] = past.state.root.glob("receipts/*/*.json")
+    receipt.unlink()
+    assert "of 1 no receipt says what they were made from" in banner(past, tmp_path / "2")
+    engine.unlink()
+    assert "1 missing or damaged of 1 engine" in banner(past, tmp_path / "3")
+    past.declared.clear()
+    past.save()
+    assert "No engine is declared" in banner(past, tmp_path / "4")

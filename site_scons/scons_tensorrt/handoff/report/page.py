@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import builds, details, tables, timeline, words
+from . import builds, details, networks, tables, timeline, words
 from .history import WORDS
 from .html import Html, el, join
 from .script import SCRIPT
@@ -87,16 +87,22 @@ def _verdict(report: Mapping[str, Any]) -> Html:
     tampered = [each for each in engines if each["integrity"]]
     of = words.plural(len(engines), "engine")
     if failed or unfit:
-        parts = [f"{len(failed)} failed"] * bool(failed) + [f"{len(unfit)} not usable"] * bool(unfit)
+        parts = [f"{len(failed)} failed"] * bool(failed) + [f"{len(unfit)} missing or damaged"] * bool(
+            unfit
+        )
         text = f"{' and '.join(parts)} of {of}"
         more = "Do not release this set; what to do stands below."
         return _banner("bad", "✗", text, more)
     if not engines:
         return _banner("careful", "!", "No engine is declared", "There is nothing to release.")
     if tampered:
-        text = f"All {of} usable; {len(tampered)} had been altered and replaced"
+        text = f"All {of} intact; {len(tampered)} had been altered and replaced"
         return _banner("careful", "!", text, "Find out who altered it: see below.")
-    return _banner("good", "✓", f"All {of} usable", "Each file is what its checksum and receipt say.")
+    unknown = sum(each["receipt"] is None for each in engines)
+    if unknown:
+        text = f"All {of} intact, of {unknown} no receipt says what they were made from"
+        return _banner("careful", "!", text, "Run scons engines: it makes those again.")
+    return _banner("good", "✓", f"All {of} intact", "Each file is what its checksum and receipt say.")
 
 
 def _banner(kind: str, sign: str, text: str, more: str) -> Html:
@@ -134,7 +140,7 @@ def _sections(report: Mapping[str, Any]) -> Iterator[Html]:
     if report["runs"]:
         yield _section("history", "Builds so far", builds.runs(report))
     if report["networks"]:
-        yield _section("networks", "Networks", details.networks(report))
+        yield _section("networks", "Networks", networks.networks(report))
     if report["engines"]:
         yield _section("details", "Each engine in full", details.engines(report))
 
@@ -156,7 +162,7 @@ def _attention(report: Mapping[str, Any]) -> Iterator[Html]:
             yield el("li", el("b", "Missing: "), link, el("div", f"{why}; run scons engines"))
         elif each["on_disk"] != "intact":
             fix = "run scons engines: it makes this pair alone again"
-            yield el("li", el("b", "Not usable: "), link, el("div", f"{each['fault']}; {fix}"))
+            yield el("li", el("b", "Damaged: "), link, el("div", f"{each['fault']}; {fix}"))
         elif each["integrity"]:
             again = " and replaced" if each["outcome"] not in ("none", "failed") else ""
             yield el("li", el("b", f"Altered{again}: "), link, el("div", each["reason"]), class_="w")
