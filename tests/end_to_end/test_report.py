@@ -4,26 +4,9 @@ import json
 import subprocess
 import sys
 
-import pytest
-from conftest import Tree, make_model, sha256
+from conftest import make_model, sha256
 
 PAGE = ".trt/report/index.html"
-
-
-@pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    """Two engines, built once for all tests here."""
-    tree = Tree(tmp_path_factory.mktemp("once") / "tree")
-    make_model(tree.path("models/a.onnx"), seed=1)
-    make_model(tree.path("models/b.onnx"), seed=2)
-    tree.write("""env.Engine("a", "models/a.onnx")\nenv.Engine("b", "models/b.onnx")\n""")
-    assert tree.scons().built == ["a", "b"]
-    return tree
-
-
-@pytest.fixture
-def built(once, tmp_path):
-    return once.copy(tmp_path / "tree", "SConstruct", "models", "engines", ".trt", ".sconsign.dblite")
 
 
 def report(tree, folder=".trt/report"):

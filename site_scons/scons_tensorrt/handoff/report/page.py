@@ -87,10 +87,8 @@ def _verdict(report: Mapping[str, Any]) -> Html:
     tampered = [each for each in engines if each["integrity"]]
     of = words.plural(len(engines), "engine")
     if failed or unfit:
-        parts = [f"{len(failed)} failed"] * bool(failed) + [f"{len(unfit)} missing or damaged"] * bool(
-            unfit
-        )
-        text = f"{' and '.join(parts)} of {of}"
+        counts = {"failed": len(failed), "missing or damaged": len(unfit)}
+        text = f"{' and '.join(f'{n} {what}' for what, n in counts.items() if n)} of {of}"
         more = "Do not release this set; what to do stands below."
         return _banner("bad", "✗", text, more)
     if not engines:
