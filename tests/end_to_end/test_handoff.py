@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -286,8 +287,10 @@ def test_without_cryptography_no_signature_is_promised(made: Tree, tmp_path: Pat
 def test_a_statement_from_elsewhere_is_kept_packed_and_told_when_it_is_of_another_manifest(
     made: Tree, key: Path
 ) -> None:
-    made.scons("dist", f"SIGNING_KEY={key}")
+    made.scons("dist", f"SIGNING_KEY={key}", TRT_BUILDER_ID="https://ci.example/release")
     envelope = made.path("dist/manifest.json.intoto.jsonl")
+    payload = json.loads(base64.b64decode(json.loads(envelope.read_text())["payload"]))
+    assert payload["predicate"]["runDetails"]["builder"]["id"] == "https://ci.example/release"
     signed = envelope.read_bytes()
     made.scons("-c")  # as scons.bbclass does, on a host without the key
     assert envelope.read_bytes() == signed

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from handing import HOST, ORIN_NX, A, B, Handoff, plan, rtx_plan, sha
 
+import scons_tensorrt
 from scons_tensorrt.cli import main
 from scons_tensorrt.handoff.device import Status
 from scons_tensorrt.handoff.manifest import digest
 
 pytest_plugins = ["handing"]
+SITE = Path(scons_tensorrt.__file__).parents[1]
 
 
 @pytest.fixture
@@ -441,6 +444,23 @@ def test_a_fifo_or_a_folder_in_a_place_waits_for_nobody(handoff: Handoff, verify
     handoff.path(A).unlink()
     handoff.path(A).mkdir()
     assert verify()[0] == Status.MISSING
+
+
+def test_nothing_but_the_standard_library_is_even_looked_for(handoff: Handoff, board: Path) -> None:
+    program = f"""
+import sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("SCons", "filelock", "cryptography", "rich", "numpy", "onnx"):
+            sys.exit("tried to import " + name)
+sys.meta_path.insert(0, Watch())
+sys.path.insert(0, {str(SITE)!r})
+from scons_tensorrt.cli import main
+sys.exit(main(["verify", "--manifest", {str(handoff.manifest)!r}, "--hardware", {str(board)!r}]))
+"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.splitlines()) == 3
 
 
 def test_verify_writes_nothing(handoff: Handoff, verify) -> None:

@@ -185,9 +185,8 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
         return True
     try:
-        name = parsed(item.path.name)
-        shared = name is not None and (name.model, name.precision) in others.models
-        remove(item, session.state, lambda name: _stated(name, folders), not shared)
+        receipts = not _shared(item, session, others)
+        remove(item, session.state, lambda name: _stated(name, folders), receipts)
     except (EngineError, OSError) as error:
         cause = error.strerror if isinstance(error, OSError) else error
         problem = HandoffError(f"it is not removed: {cause}")
@@ -197,6 +196,14 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
     fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
     session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
     return True
+
+
+def _shared(item: Item, session: Session, others: Others) -> bool:
+    """Whether another tree may need what receipts say of an item: they are known by its name."""
+    name = parsed(item.path.name)
+    if name is None:
+        return not session.state.inside and item.path.parent.name != "receipts"
+    return (name.model, name.precision) in others.models
 
 
 def _stated(name: str, folders: list[Folder]) -> set[str] | None:

@@ -140,9 +140,10 @@ class DigestMemo:
 
     def forget_missing(self) -> None:
         """Forget the files that are gone."""
-        for name in [n for n in self._entries if not os.path.lexists(os.path.join(self._top, n))]:
-            del self._entries[name]
-            self._changed.add(name)
+        for name in list(self._entries):  # of a moment: other threads add to it
+            if not os.path.lexists(os.path.join(self._top, name)):
+                self._entries.pop(name, None)
+                self._changed.add(name)
 
     def save(self) -> None:
         """Write the memo if it changed, joined with what other processes saved meanwhile.
