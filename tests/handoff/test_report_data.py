@@ -214,10 +214,11 @@ def test_annotations_are_one_line_each_and_escaped(past):
     lines = list(github(mixed(past, "100%\r\n::error::evil, a:b")))
     assert lines[0] == (
         "::error file=models/failed.onnx,title=Engine failed::"
-        "EngineBuildError: 100%25%0D%0A::error::evil, a:b"
+        "engines/failed__sm87_jp6.2_trt10.3_fp16.engine: EngineBuildError: "
+        "100%25%0D%0A::error::evil, a:b"
     )
     assert lines[1].startswith(
-        "::error file=models/altered.onnx,title=Engine altered::its bytes are not"
+        "::error file=models/altered.onnx,title=Engine altered::engines/altered__"
     )
     assert lines[-1] == "::notice title=Engines::0 reused, 2 built, 1 failed in 1 min 0 s"
     assert all(line.startswith("::") and "\n" not in line for line in lines)
@@ -263,6 +264,16 @@ def test_the_command_writes_page_junit_and_annotations(past, tmp_path, capsys, m
     assert ET.parse(xml).getroot().tag == "testsuites"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "report.json"}
     assert "### Engines" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("option", ["--out", "--junit"])
+def test_a_place_that_cannot_be_written_is_one_line(past, tmp_path, capsys, option):
+    mixed(past)
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file/x"
+    assert main(["report", str(past.top), option, str(place)]) == 1
+    said = capsys.readouterr().err
+    assert said == f"EngineError: {place}: Not a directory; name another place\n"
 
 
 def test_the_command_runs_where_nothing_is_installed(past, tmp_path):

@@ -38,9 +38,12 @@ def _report(arguments: argparse.Namespace) -> int:
     state = StateFolder(root, top)
     near = top if state.inside else Path("/")
     place = Path(os.path.abspath(arguments.out)) if arguments.out else root / "report"
-    report = write_report(state, DigestMemo(state.digests, near, arguments.full), place)
-    if arguments.junit:
-        Path(arguments.junit).write_bytes(junit(report))
+    try:
+        report = write_report(state, DigestMemo(state.digests, near, arguments.full), place)
+        if arguments.junit:
+            Path(arguments.junit).write_bytes(junit(report))
+    except OSError as error:
+        raise EngineError(f"{error.filename or place}: {error.strerror}; name another place") from None
     if arguments.github:
         for line in github(report):
             print(line)

@@ -79,7 +79,9 @@ def github(report: Mapping[str, Any]) -> Iterator[str]:
     """Workflow commands of GitHub Actions: an error an unfit engine, a warning for one that had been
     altered, a notice with the counts. GitHub shows the first ten of each."""
     for engine in unfit(report):
-        yield _command("error", engine, f"Engine {engine['name']}", what_is_wrong(engine))
+        yield _command(
+            "error", engine, f"Engine {engine['name']}", f"{engine['engine']}: {what_is_wrong(engine)}"
+        )
     for engine in report["engines"]:
         if engine["integrity"] and engine["outcome"] in ("built", "fetched", "dispatched"):
             text = f"{engine['engine']} was replaced: {engine['reason']}"
