@@ -341,7 +341,14 @@ def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
         builder={"scons_tensorrt": "0.1.0"},
         peak_memory_bytes=3 << 20,
         log="logs/a.log",
-        made_by=[{"kind": "export", "file": ".trt/onnx/a.onnx", "facts": {"torch": "2.13", "n": 2}}],
+        made_by=[
+            {
+                "kind": "export",
+                "file": ".trt/onnx/a.onnx",
+                "source": "a.py",
+                "facts": {"torch": "2.13", "n": 2},
+            }
+        ],
         accuracy={
             "onnx": {"metric": "cosine", "outputs": {"y": {"error": 0.25, "bound": 1e-06, "sample": 3}}},
             "engine": "not run",
@@ -358,7 +365,7 @@ def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
         "by": "scons_tensorrt 0.1.0, python 3.11.7, tensorrt 10.3.0.30",
         "peak memory": "3 MiB",
         "log": "logs/a.log in the state folder",
-        "export": ".trt/onnx/a.onnx: n 2, torch 2.13",
+        "export": ".trt/onnx/a.onnx of a.py: n 2, torch 2.13",
         "output y": "cosine: error 0.25, bound 1e-06",
         "engine": "not run",
         "name": "orin",
@@ -581,6 +588,7 @@ def test_status_tells_what_is_not_declared_apart(run, declared, tmp_path):
     status, lines, _ = run("status", tmp_path)
     assert status == 1
     assert [row[0] for row in rows(lines)] == ["current", "foreign", "tampered", "orphaned"]
+    assert rows(lines)[1][2] == "for sm87, jp6.0, trt10.3, fp16, which the last run did not ask for"
     assert lines[-1] == "4 engines: 1 current, 1 foreign, 1 tampered, 1 orphaned"
 
 

@@ -124,7 +124,8 @@ def _steps(steps: Any) -> Rows:
     for step in steps if isinstance(steps, list) else ():
         if isinstance(step, dict):
             facts = _flat(_map(step.get("facts")))
-            yield str(step.get("kind")), f"{step.get('file')}" + (f": {facts}" if facts else "")
+            made = f"{step.get('file')} of {step.get('source', '?')}"
+            yield str(step.get("kind")), f"{made}: {facts}" if facts else made
 
 
 def _accuracy(told: Any) -> Rows:

@@ -129,8 +129,10 @@ def _others(tree: Declaration) -> Iterator[Row]:
         model = path.name.partition("__")[0]
         if fault:
             yield Row(label, None, None, "tampered", fault[0], f"{fault[1]}; and nothing declares it")
-        elif model in models and _parses(path.name):
-            why = "of hardware, a runtime or a precision that the last run was not for"
+        elif model in models and (fields := _parsed(path.name)):
+            sm = f"sm{fields.sm}{'+' * fields.plus}"
+            what = f"{sm}, {fields.platform}, {fields.runtime}, {fields.precision}"
+            why = f"for {what}, which the last run did not ask for"
             yield Row(label, model, None, "foreign", "foreign", why)
         else:
             yield Row(label, None, None, "orphaned", "orphaned", "nothing declares it")
@@ -151,12 +153,11 @@ def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
     return None
 
 
-def _parses(name: str) -> bool:
+def _parsed(name: str) -> EngineFilename | None:
     try:
-        EngineFilename.parse(name)
+        return EngineFilename.parse(name)
     except EngineError:
-        return False
-    return True
+        return None
 
 
 def _print(rows: list[Row]) -> None:

@@ -199,7 +199,8 @@ class Derived:
             receipts = self._session.state.receipts
             self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
         details = self._receipt.details if self._receipt else {}
-        return {"file": self.label, "kind": self.kind, "facts": details.get("facts")}
+        told = {"file": self.label, "kind": self.kind, "source": self.source}
+        return {**told, "facts": details.get("facts")}
 
     def awaits(self) -> str | None:
         """The input that this run would build first."""
