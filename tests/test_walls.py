@@ -28,11 +28,15 @@ BELOW = {
     "convert": {"errors", "progress", "identity", "integrity", "recipe", "compile"},
     "store": {"errors", "progress", "identity", "integrity", "recipe", "compile", "convert"},
     "handoff": {"errors", "identity", "integrity", "recipe", "compile"},
+    "dispatch": {"errors", "progress", "identity", "integrity", "recipe", "compile", "store"},
     "graph": {
         *("errors", "progress", "identity", "integrity", "recipe", "compile", "convert"),
-        *("store", "handoff"),
+        *("store", "dispatch", "handoff"),
     },
-    "cli": {"errors", "identity", "integrity", "recipe", "compile", "convert", "store", "handoff"},
+    "cli": {
+        *("errors", "identity", "integrity", "recipe", "compile", "convert"),
+        *("store", "dispatch", "handoff"),
+    },
     "__main__": {"cli"},
     "tools": {"graph"},
     "__init__": {"integrity"},  # load_verified, when it is asked for
@@ -43,6 +47,7 @@ OUTSIDE = {
     "compile": {"filelock"},
     "store": {"obstore", "cryptography"},
     "handoff": {"cryptography"},
+    "dispatch": {"distributed", "dask", "cryptography"},
 }
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}

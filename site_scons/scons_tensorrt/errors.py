@@ -66,6 +66,10 @@ class StoreError(EngineError):
     """The shared store, or a key of it, cannot be used. It never fails a build."""
 
 
+class DispatchError(EngineError):
+    """No other machine could compile it: none is connected that can, or none answers."""
+
+
 class Interrupted(EngineError):
     """The build was asked to stop (Ctrl-C, SIGTERM) while a compile ran."""
 

@@ -1,4 +1,4 @@
-"""Where else a run's engines can come from: the team's store, as its settings say."""
+"""Where else a run's engines can come from: the team's store, and other machines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .settings import StoreSettings
 if TYPE_CHECKING:
     from ..compile.supply import Supplier, Taker
     from ..convert.make import StepSupplier, StepTaker
+    from ..dispatch.client import Dispatcher
     from ..store.push import Pusher
     from ..store.shared import Shared
 
@@ -31,6 +32,8 @@ class Elsewhere:
         self.step_suppliers: list[StepSupplier] = []
         self.step_takers: list[StepTaker] = []
         self.shared: Shared | None = None
+        self.dispatch: Callable[[], Dispatcher] | None = None
+        self._dispatcher: Dispatcher | None = None
         self._pusher: Pusher | None = None
         self._opening = threading.Lock()
         self._opened = False
@@ -44,6 +47,9 @@ class Elsewhere:
                     self._open()
                 except StoreError as error:
                     self._console.line(f"engines: the store {self.store.url} is not used: {error}")
+            if self.dispatch and self._dispatcher is None:
+                self._dispatcher = self.dispatch()
+                self.suppliers.append(self._dispatcher)
         return self
 
     def _open(self) -> None:
@@ -67,6 +73,8 @@ class Elsewhere:
 
     def close(self, stopping: Callable[[], bool]) -> None:
         """Give what is still to be given, within bounds, and say so."""
+        if self._dispatcher is not None:
+            self._dispatcher.close()
         if self._pusher is None or self.shared is None:
             return
         left, wait_s = self._pusher.waiting, self.store.wait_s

@@ -33,7 +33,7 @@ from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_file import OnnxSummary
 from ..recipe.options import Recipe, check_name, parse
-from . import settings
+from . import dispatching, settings
 from .console import Console, say
 from .declared import Declared, real_path
 from .elsewhere import Elsewhere
@@ -80,6 +80,7 @@ class Session:
         self._alias: Any = None
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
+        self._host = Host()
         self._settled: tuple[str, bool, float | None, settings.StoreSettings] | None = None
         self._lock_timeout_s: float | None = None
         self._use(env)
@@ -89,7 +90,6 @@ class Session:
         console = Console(bool(settings.option("silent")), silent)
         self.report = Report(console, bool(settings.option("no_exec")))
         self.elsewhere = Elsewhere(console)
-        self._host = Host()
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
         self._doom_asking = threading.Lock()
@@ -108,14 +108,19 @@ class Session:
             settings.lock_timeout_s(env),
             settings.store(env, self.top),
         )
+        scheduler = dispatching.read(env, self.top, asked[3].url)
         if self._settled is None:
             self._settled, self._lock_timeout_s, self.elsewhere.store = asked, asked[2], asked[3]
             self._use(env)
             self._place = settings.report_dir(env, self.top, self.state.root)
-        if asked != self._settled:
+            self._scheduler = scheduler
+            if scheduler.url:
+                more = self.elsewhere, self._host, self._devices
+                self.elsewhere.dispatch = lambda: dispatching.dispatcher(scheduler, *more)
+        if asked != self._settled or scheduler != self._scheduler:
             raise SCons.Errors.UserError(
-                "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT or "
-                f"TRT_STORE: {self._settled[:3]} and {asked[:3]}; set them alike"
+                "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT, "
+                f"TRT_STORE or TRT_DISPATCH: {self._settled[:3]} and {asked[:3]}; set them alike"
             )
 
     def _use(self, env: Any) -> None:

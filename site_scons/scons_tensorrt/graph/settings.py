@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,9 +92,9 @@ class Settings(NamedTuple):
         return os.path.join(self.engine_dir, name) if name else self.engine_dir
 
 
-def set_defaults(env: Any) -> None:
+def set_defaults(env: Any, more: Mapping[str, str]) -> None:
     """Give the construction variables their defaults; a user's earlier value stays."""
-    for name, default in VARIABLES.items():
+    for name, default in (*VARIABLES.items(), *more.items()):
         env.SetDefault(**{name: os.environ.get(name) or default})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import SCons.dblite
 import SCons.Script
 
-from . import settings
+from . import dispatching, settings
 from .after import EngineManifest, InstallEngines, declare_prune
 from .builder import make_builder, make_step_builder
 from .engine import Engine, OnnxExport
@@ -21,7 +21,7 @@ YOUNG_OBJECTS = 10_000  # a megabyte or so, before the garbage collector walks t
 
 def generate(env: Any) -> None:
     """Give `env` the method Engine, its builder and its variables; raises UserError."""
-    settings.set_defaults(env)
+    settings.set_defaults(env, dispatching.VARIABLES)
     if "TRT_Engine" in env["BUILDERS"]:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
@@ -33,7 +33,7 @@ def generate(env: Any) -> None:
     session = session_of(env)
     if not session.helped:
         session.helped = True
-        SCons.Script.Help(settings.HELP)
+        SCons.Script.Help(settings.HELP + dispatching.HELP)
         _collect_seldom()
         _own_record()
         declare_prune(env)

@@ -1,0 +1,101 @@
+"""`worker`, `scheduler`, `certificates`: the machines that compile for others."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import say
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+CERTIFICATES = "TRT_DISPATCH_CERTIFICATES"
+
+
+def add(commands: Commands) -> None:
+    _add_worker(commands)
+    scheduler = commands.add_parser("scheduler", help="bring builds and workers together")
+    scheduler.add_argument("--listen", metavar="tls://HOST:PORT", default="tls://0.0.0.0:8786")
+    _add_certificates(scheduler)
+    scheduler.set_defaults(run=_scheduler)
+    certificates = commands.add_parser("certificates", help="make certificates for mutual TLS")
+    certificates.add_argument(
+        "folder", metavar="DIR", help="gets a folder for the authority and each NAME"
+    )
+    certificates.add_argument("names", metavar="NAME", nargs="*", help="a machine or person")
+    certificates.set_defaults(run=_certificates)
+
+
+def _add_worker(commands: Commands) -> None:
+    worker = commands.add_parser("worker", help="compile for others what this machine is for")
+    worker.add_argument("--scheduler", metavar="tls://HOST:PORT", required=True)
+    worker.add_argument("--store", metavar="URL", default=os.environ.get("TRT_STORE"))
+    worker.add_argument("--key", metavar="FILE", default=os.environ.get("TRT_STORE_KEY"))
+    worker.add_argument("--trust", metavar="FILES", default=os.environ.get("TRT_STORE_TRUST", ""))
+    worker.add_argument("--python", metavar="PATH", default=os.environ.get("TRT_PYTHON"))
+    worker.add_argument("--name", default=platform.node(), help="default: the host's")
+    worker.add_argument("--jobs", type=int, default=1, help="compiles at once, of TensorRT for RTX")
+    worker.add_argument("--folder", metavar="DIR", help="default: ~/.cache/scons-tensorrt/NAME")
+    worker.add_argument("--host", metavar="ADDRESS", help="under which the scheduler reaches it")
+    worker.add_argument("--verbose", action="store_true", help="show what Dask logs, too")
+    _add_certificates(worker)
+    worker.set_defaults(run=_worker)
+
+
+def _add_certificates(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--certificates",
+        metavar="DIR",
+        default=os.environ.get(CERTIFICATES),
+        required=CERTIFICATES not in os.environ,
+        help="a folder with ca.pem, cert.pem and key.pem",
+    )
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from ..dispatch.worker import Options, work
+    from ..errors import DispatchError
+
+    for name in ("store", "key"):
+        if not getattr(arguments, name):
+            raise DispatchError(f"name --{name}: bytes go through the store, signed with the key")
+    home = Path("~/.cache/scons-tensorrt").expanduser() / arguments.name
+    options = Options(
+        arguments.scheduler,
+        Path(arguments.certificates).absolute(),
+        {
+            "url": arguments.store,
+            "key": os.path.abspath(arguments.key),
+            "trust": [os.path.abspath(each) for each in arguments.trust.split(os.pathsep) if each],
+        },
+        Path(arguments.folder or home).absolute(),
+        arguments.python,
+        arguments.name,
+        arguments.jobs,
+        arguments.host,
+        arguments.verbose,
+    )
+    asyncio.run(work(options, say))
+    return 0
+
+
+def _scheduler(arguments: argparse.Namespace) -> int:
+    from ..dispatch.scheduler import schedule
+
+    asyncio.run(schedule(arguments.listen, Path(arguments.certificates), say))
+    return 0
+
+
+def _certificates(arguments: argparse.Namespace) -> int:
+    from ..dispatch.tls import make_certificates
+
+    names = arguments.names or ["scheduler", "worker", "client"]
+    for place in make_certificates(Path(arguments.folder), names):
+        say(f"{place}")
+    say(f"{arguments.folder}/authority/key.pem signs more of them: keep it where no worker is")
+    return 0

@@ -1,0 +1,168 @@
+"""A compile as a file: all that a machine far away must know, its inputs by their sha256.
+
+Its own sha256 is what travels. What it says is checked where it is read: the key against the
+ingredients, these against the recipe and the hardware, the inputs against their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ..compile.wanted import Wanted
+from ..errors import DispatchError, EngineError
+from ..identity.filename import EngineFilename
+from ..identity.hardware import Hardware
+from ..identity.signature import HardwareSignature
+from ..integrity.receipt import make_key
+from ..integrity.state import StateFolder
+from ..recipe.key import input_name, value_fields
+from ..recipe.options import Recipe
+
+SCHEMA = 1
+LARGEST = 4 << 20  # bytes of an action
+_DATA = input_name("data") + " "
+
+
+class Input(NamedTuple):
+    """name: of the ingredient; label: a relative path, as people know it; size: bytes."""
+
+    name: str
+    label: str
+    sha256: str
+    size: int
+
+
+def write_action(wanted: Wanted, state: StateFolder) -> tuple[bytes, list[tuple[Input, Path]]]:
+    """The action of an engine, and the files that it takes. Raises OSError."""
+    inputs = [
+        (Input(name, _label(at, path, state), wanted.ingredients[name], path.stat().st_size), path)
+        for at, (name, path) in enumerate(wanted.inputs().items())
+    ]
+    data = {
+        "schema": SCHEMA,
+        "engine": wanted.filename,
+        "ingredients": dict(wanted.ingredients),
+        "recipe": wanted.recipe.to_json(),
+        "timeout_s": wanted.recipe.timeout_s,
+        "hardware": {
+            "name": wanted.hardware.name,
+            "signature": wanted.hardware.signature.to_json(),
+        },
+        "source": wanted.source,
+        "inputs": [list(each) for each, _ in inputs],
+    }
+    return json.dumps(data, sort_keys=True).encode("utf-8"), inputs
+
+
+def _label(at: int, path: Path, state: StateFolder) -> str:
+    """Of a file outside the tree, its name: two may have the same."""
+    label = state.relative(path)
+    return f"elsewhere/{at}/{path.name}" if os.path.isabs(label) else label
+
+
+def _input(name: Any, label: Any, sha256: Any, size: Any) -> Input:
+    return Input(str(name), str(label), str(sha256), int(size))
+
+
+class Action(NamedTuple):
+    """An action as it was read. digest: of its bytes."""
+
+    digest: str
+    filename: str
+    ingredients: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    timeout_s: float | None
+    hardware: Hardware
+    source: str
+    inputs: tuple[Input, ...]
+
+    @property
+    def key(self) -> str:
+        return make_key(self.filename, self.ingredients)
+
+    @classmethod
+    def read(cls, data: bytes) -> Action:
+        """Raises DispatchError where it is damaged, or another version's."""
+        try:
+            fields = json.loads(data)
+            if fields["schema"] != SCHEMA:
+                raise DispatchError("the action is of another version of scons-tensorrt")
+            said = fields["hardware"]
+            signature = HardwareSignature.from_json(said["signature"], "the action")
+            action = cls(
+                hashlib.sha256(data).hexdigest(),
+                EngineFilename.parse(fields["engine"]).build(),
+                {str(name): str(text) for name, text in fields["ingredients"].items()},
+                dict(fields["recipe"]),
+                None if fields["timeout_s"] is None else float(fields["timeout_s"]),
+                Hardware(said["name"], signature, "an action"),
+                str(fields["source"]),
+                tuple(
+                    Input(str(n), str(label), str(s), int(size))
+                    for n, label, s, size in fields["inputs"]
+                ),
+            )
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, EngineError):
+                raise DispatchError(f"the action is damaged: {error}") from None
+            raise DispatchError(f"the action is damaged ({error!r})") from None
+        return action
+
+    def wanted(self, folder: Path) -> Wanted:
+        """The engine, to be made in a folder that has the inputs. Raises DispatchError where what the
+        action says of its ingredients is not true."""
+        paths = {each.name: _below(folder, each.label) for each in self.inputs}
+        onnx = paths.get(input_name("onnx"))
+        if onnx is None:
+            raise DispatchError("the action has no ONNX")
+        external = {
+            name.removeprefix(_DATA): path for name, path in paths.items() if name.startswith(_DATA)
+        }
+        model = EngineFilename.parse(self.filename).model
+        plugins = [path for name, path in paths.items() if name.startswith(input_name("plugin") + " ")]
+        samples = [path for name, path in paths.items() if name.startswith(input_name("samples") + " ")]
+        try:
+            recipe = Recipe.from_json(model, self.recipe, _in_order(plugins, self.recipe["plugins"]))
+        except (LookupError, TypeError, ValueError) as error:
+            raise DispatchError(
+                f"the action is of another version of scons-tensorrt ({error!r})"
+            ) from None
+        recipe = recipe._replace(timeout_s=self.timeout_s)
+        self._check(recipe)
+        engine = folder / "engine" / self.filename
+        return Wanted(
+            *(engine, recipe, self.hardware, self.ingredients, onnx, self.source, external),
+            samples=samples[0] if samples else None,
+        )
+
+    def _check(self, recipe: Recipe) -> None:
+        stated = {k: v for k, v in self.ingredients.items() if not k.startswith("input ")}
+        if stated != value_fields(recipe, self.hardware.signature):
+            raise DispatchError("the action's ingredients are not those of its recipe and hardware")
+        inputs = {k: v for k, v in self.ingredients.items() if k.startswith("input ")}
+        if inputs != {each.name: each.sha256 for each in self.inputs}:
+            raise DispatchError("the action's inputs are not its ingredients")
+
+
+def places(action: Action, folder: Path) -> Iterator[tuple[Input, Path]]:
+    """Where each input shall be. Raises DispatchError for one that would be elsewhere."""
+    for each in action.inputs:
+        yield each, _below(folder, each.label)
+
+
+def _below(folder: Path, label: str) -> Path:
+    path = PurePosixPath(label)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in label:
+        raise DispatchError(f"the action names {label!r}, which is no path below a folder")
+    return folder / "inputs" / path
+
+
+def _in_order(plugins: list[Path], names: list[str]) -> list[Path]:
+    """The order in which plugins are loaded is the recipe's."""
+    known = {path.name: path for path in plugins}
+    return [known[name] for name in names]

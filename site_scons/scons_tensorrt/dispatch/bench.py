@@ -1,0 +1,154 @@
+"""A machine at work: from an action's digest to an engine in the store.
+
+The compile is the one that a build does, in the same child process with the same checks; only the
+inputs come from the store, and the engine goes there. The store's entry is signed by this machine:
+what it signs, it made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..compile.make import Workshop, make
+from ..errors import DispatchError, EngineBuildError, EngineError
+from ..identity.host import Host
+from ..identity.remember import Remembered
+from ..identity.runtime import Interpreter
+from ..integrity.memo import DigestMemo
+from ..integrity.state import StateFolder
+from ..store.entry import ENGINE, blob_path
+from ..store.keys import Signer, Trust
+from ..store.remote import Remote
+from ..store.shared import Shared, engine_entry
+from .action import LARGEST, Action, places
+from .teller import Teller
+
+VARIABLE = "SCONS_TENSORRT_BENCH"  # JSON, in the environment of the process that compiles
+LOG_BYTES = 256 << 10  # of a log that goes back
+
+
+class Bench:
+    """folder: of this machine's own; python: the interpreter that has TensorRT."""
+
+    def __init__(self, folder: Path, python: str | None, shared: Shared) -> None:
+        self._folder = folder
+        self._shared = shared
+        self._interpreter = Interpreter(python)
+        self._devices = Remembered(folder / "host.json")
+
+    def make(
+        self, digest: str, key: str, teller: Teller, stopping: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """See `task.compile_action`."""
+        jobs = self._folder / "jobs"
+        jobs.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=jobs))
+        said: dict[str, Any] = {"worker": teller.name, "seconds": None, "log": ""}
+        try:
+            said.update(self._make(digest, key, place, teller, stopping, said))
+        except EngineError as error:
+            words = str(error).rpartition("; log: ")[0] or str(error)
+            said.update(outcome="failed", error_class=type(error).__name__, message=words)
+            said["lasting"] = isinstance(error, EngineBuildError) and error.lasting
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            said.update(outcome="failed", error_class="DispatchError", message=what)
+        finally:
+            teller.end()
+            shutil.rmtree(place, ignore_errors=True)
+        return said
+
+    def _make(
+        self,
+        digest: str,
+        key: str,
+        place: Path,
+        teller: Teller,
+        stopping: Callable[[], bool],
+        said: dict[str, Any],
+    ) -> Mapping[str, Any]:
+        action = self._action(digest)
+        if action.key != key:
+            raise DispatchError("the action is of another key")
+        if self._there(action):  # another worker made it, and died before it could say so
+            return {"outcome": "there"}
+        wanted = action.wanted(place)
+        for each, path in places(action, place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._shared.fetch(each.sha256, each.size, path, each.label):
+                raise DispatchError(f"{each.label} is not in the store; run again, which sends it there")
+        state = StateFolder(self._folder / "state", place / "inputs")
+        log = state.log(wanted.engine)
+        teller.started(log)
+        shop = Workshop(
+            state,
+            DigestMemo(state.digests, place),
+            self._interpreter,
+            self._gpu,
+            stopping=stopping,
+            begin=teller.begin,
+        )
+        try:
+            made = make(wanted, shop)
+        except EngineBuildError as error:
+            if error.lasting:
+                self._shared.refuse(wanted, error)
+            raise
+        finally:
+            said["log"] = _tail(log)
+            log.unlink(missing_ok=True)
+        receipt = state.receipts.of_bytes(wanted.filename, wanted.key, made.sha256)
+        assert receipt is not None
+        self._shared.publish(engine_entry(receipt), {receipt.sha256: wanted.engine})
+        if not self._there(action):
+            raise DispatchError("it was compiled, and the store did not take it")
+        return {"outcome": "made", "seconds": made.seconds}
+
+    def _action(self, digest: str) -> Action:
+        found = self._shared.remote.read(blob_path(digest), LARGEST)
+        if found is None or hashlib.sha256(found[0]).hexdigest() != digest:
+            raise DispatchError(f"the store has no action {digest[:12]}…")
+        return Action.read(found[0])
+
+    def _there(self, action: Action) -> bool:
+        entry = self._shared.lookup(ENGINE, action.key, action.filename)
+        return entry is not None and all(
+            self._shared.remote.size(blob_path(sha256)) == size for sha256, size in entry.blobs()
+        )
+
+    def _gpu(self) -> str | None:
+        try:
+            return str(Host().devices(self._devices)[0]["uuid"])
+        except EngineError:  # the compile will say it better
+            return None
+
+
+def open_shared(said: Mapping[str, Any]) -> Shared:
+    """The store of a machine that signs what it makes. said: `url`, `key` (a file), `trust` (files).
+    Raises StoreError."""
+    signer = Signer.load(said["key"])
+    return Shared(Remote(said["url"], True), Trust.load(said["trust"], signer), signer)
+
+
+@lru_cache(maxsize=1)
+def bench() -> Bench:
+    """The bench of this process, as whoever started it says in the environment. Raises EngineError."""
+    said = json.loads(os.environ[VARIABLE])
+    return Bench(Path(said["folder"]), said["python"], open_shared(said["store"]))
+
+
+def _tail(log: Path) -> str:
+    try:
+        with open(log, "rb") as source:
+            source.seek(max(0, os.stat(log).st_size - LOG_BYTES))
+            return source.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,99 @@
+"""What a worker offers to compile for, as the name of a Dask resource.
+
+The scheduler knows resources by name alone, so the name says all: whoever asks reads from it which
+hardware a worker has and which versions it runs, and asks for that very name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..identity.signature import HardwareSignature
+from ..recipe.key import VERSION
+from .here import differences, machine_fields
+
+PREFIX = "scons-tensorrt "
+
+
+class Offer(NamedTuple):
+    """machine: fields of a signature, see `here.machine_fields`; recipe: the version of recipes that its
+    keys are of; distributed: the version of that package."""
+
+    machine: Mapping[str, Any]
+    recipe: str
+    distributed: str
+
+    @classmethod
+    def of(cls, signature: HardwareSignature, distributed: str) -> Offer:
+        return cls(machine_fields(signature), VERSION, distributed)
+
+    @property
+    def resource(self) -> str:
+        return PREFIX + json.dumps([dict(self.machine), *self[1:]], sort_keys=True)
+
+    @classmethod
+    def read(cls, resource: str) -> Offer | None:
+        """The offer in a resource's name; None where it is not one of ours."""
+        try:
+            machine, recipe, distributed = json.loads(resource.removeprefix(PREFIX))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        ours = resource.startswith(PREFIX) and isinstance(machine, dict)
+        return cls(machine, str(recipe), str(distributed)) if ours else None
+
+    def faults(self, wanted: HardwareSignature, distributed: str) -> list[str]:
+        """Why it does not serve; empty where it does."""
+        found = differences(wanted, self.machine)
+        if self.recipe != VERSION:
+            found.append(f"its scons-tensorrt makes recipes of version {self.recipe}, not {VERSION}")
+        if self.distributed != distributed:
+            found.append(f"it runs distributed {self.distributed}, and here is {distributed}")
+        return found
+
+    def describe(self) -> str:
+        known = self.machine
+        parts = [known.get("gpu_name"), known.get("product"), known.get("runtime_version")]
+        return ", ".join(str(part) for part in (*parts, known.get("machine")) if part)
+
+
+class Worker(NamedTuple):
+    """A connected worker. offers: of each product that it has."""
+
+    name: str
+    address: str
+    offers: tuple[Offer, ...]
+
+
+def workers(identity: Mapping[str, Any]) -> list[Worker]:
+    """Those of a scheduler's identity that compile engines."""
+    found = []
+    for address, each in sorted(identity.get("workers", {}).items()):
+        offers = tuple(filter(None, map(Offer.read, each.get("resources") or {})))
+        if offers:
+            found.append(Worker(str(each.get("name")), str(address), offers))
+    return found
+
+
+def choose(known: list[Worker], wanted: HardwareSignature, distributed: str) -> tuple[str, list[Worker]]:
+    """The resource to ask for, and who offers it: of several, what most offer. Empty where none does."""
+    by_resource: dict[str, list[Worker]] = {}
+    for worker in known:
+        for offer in worker.offers:
+            if not offer.faults(wanted, distributed):
+                by_resource.setdefault(offer.resource, []).append(worker)
+    if not by_resource:
+        return "", []
+    best = max(sorted(by_resource), key=lambda name: len(by_resource[name]))
+    return best, by_resource[best]
+
+
+def connected(known: list[Worker], wanted: HardwareSignature, distributed: str) -> str:
+    """Who is connected, and what each lacks, for an error."""
+    words = []
+    for worker in known[:8]:
+        lacks = [offer.faults(wanted, distributed) for offer in worker.offers]
+        words.append(f"{worker.name} ({', '.join(sorted(lacks, key=len)[0])})")
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    return f"connected: {', '.join(words)}{more}" if words else "no worker of ours is connected"

@@ -1,0 +1,100 @@
+"""Asking a scheduler who it is, before anything is sent to it.
+
+Two versions of `distributed` do not understand each other and say nothing: what follows a connection
+of theirs hangs. So versions are compared first, over a connection of one question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import DispatchError
+from .tls import SCHEME
+
+PACKAGES = ("distributed", "dask")
+ANSWER_S = 10.0  # for a scheduler that says nothing
+
+
+def quiet() -> None:
+    """What Dask logs is said by us, in one line; the time it waits for a connection is ours, too."""
+    import logging
+    import warnings
+
+    import dask
+    from distributed.versions import VersionMismatchWarning
+
+    warnings.filterwarnings("ignore", category=VersionMismatchWarning)  # ours is an error
+    dask.config.set({"distributed.comm.timeouts.connect": f"{ANSWER_S:g}s"})
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that must be the same on both sides. Raises DispatchError without them."""
+    try:
+        import dask
+        import distributed
+    except ImportError:
+        raise DispatchError(
+            "distributed is not installed: run `pip install 'scons-tensorrt[dispatch]'`"
+        ) from None
+    return {"distributed": str(distributed.__version__), "dask": str(dask.__version__)}
+
+
+async def check_scheduler(url: str, security: Any) -> None:
+    """Raises DispatchError where nobody answers, or another version."""
+    from distributed.core import rpc
+
+    ours = versions()
+    arguments = security.get_connection_args("client")
+    try:
+        await asyncio.wait_for(_greeted(url, arguments["ssl_context"]), ANSWER_S)
+        async with rpc(url, connection_args=arguments) as scheduler:
+            said = await asyncio.wait_for(scheduler.versions(), ANSWER_S)
+    except (OSError, asyncio.TimeoutError) as error:
+        raise DispatchError(f"{url} does not answer: {cause(error)}") from None
+    theirs = _packages(said)
+    for name in PACKAGES:
+        if theirs.get(name) != ours[name]:
+            raise DispatchError(
+                f"{url} runs {name} {theirs.get(name)}, and here is {ours[name]}: they must be the "
+                f"same; run `pip install {name}=={theirs.get(name)}`"
+            )
+
+
+async def _greeted(url: str, context: Any) -> None:
+    """Dask tries for long what will never be: a port where nobody is, a certificate that is refused,
+    which TLS tells with the first bytes that follow. Raises OSError."""
+    host, _, port = url.removeprefix(SCHEME).rpartition(":")
+    reader, writer = await asyncio.open_connection(
+        host.strip("[]"), int(port), ssl=context, server_hostname=host.strip("[]")
+    )
+    try:
+        if not await reader.read(1):
+            raise ConnectionError("it closes the connection; is the certificate one of its authority?")
+    finally:
+        writer.transport.abort()
+
+
+def _packages(said: Any) -> Mapping[str, Any]:
+    packages = said.get("packages") if isinstance(said, Mapping) else None
+    return packages if isinstance(packages, Mapping) else {}
+
+
+def cause(error: BaseException) -> str:
+    """The innermost reason: Dask wraps it in several of the same words."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {str(error.strerror).partition(' (_ssl')[0]}"
+    while error.__cause__ is not None or error.__context__ is not None:
+        inner = error.__cause__ or error.__context__
+        if inner is None or not str(inner):
+            break
+        error = inner
+    return " ".join(str(error).split())[:200] or f"no answer within {ANSWER_S:g} s"

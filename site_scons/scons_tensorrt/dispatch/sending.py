@@ -1,0 +1,176 @@
+"""One compile on another machine, from here: sent, waited for, followed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DispatchError, EngineBuildError, EngineError, Interrupted, by_name
+from ..integrity.atomic import new_file
+from .link import LOOK_S, Link
+from .offer import choose
+from .probing import versions
+from .task import compile_action
+from .topics import task_of
+
+if TYPE_CHECKING:
+    from ..compile.make import Workshop
+    from ..compile.wanted import Wanted
+    from ..progress import Running
+
+ATTEMPTS = 4  # where workers died before this compile had begun on them
+GONE_S = 20.0  # for a worker that is gone to come back, or another
+LOOKS = 4  # of LOOK_S, between two looks at whether anyone can still do it
+
+
+class Sending:
+    """One compile elsewhere, from here."""
+
+    def __init__(self, wanted: Wanted, shop: Workshop, link: Link, running: Running) -> None:
+        self._wanted, self._shop, self._link, self._running = wanted, shop, link, running
+        self._what = shop.state.relative(wanted.engine)
+        self._name = f"{wanted.hardware.name or 'its own host'} ({wanted.hardware.signature.describe()})"
+        self._starts: list[str] = []  # workers that began
+        self._log = ""
+
+    def check_workers(self) -> None:
+        """Raises DispatchError where nobody can compile it, before anything is sent."""
+        self._link.run(self._find, self._shop.stopping, self._what)
+
+    async def _find(self) -> str:
+        signature = self._wanted.hardware.signature
+        return (await self._link.find(signature, self._name, self._waiting))[0]
+
+    def _waiting(self, words: str) -> None:
+        self._running.update(words=f"waiting for a worker of {self._link.url}")
+
+    def result(self, digest: str) -> Mapping[str, Any]:
+        """What a worker says of the compile. Raises EngineError."""
+        try:
+            said = self._link.run(lambda: self._ask(digest), self._shop.stopping, self._what)
+        except Interrupted:
+            who = f" ({self._starts[-1]})" if self._starts else ""
+            raise Interrupted(
+                f"stopped; the compile goes on there{who}, and the next run fetches it from the store"
+            ) from None
+        log = str(said.get("log") or self._log)
+        where = self._write(log)
+        if said.get("outcome") in ("made", "there"):
+            return said
+        kind = by_name(str(said.get("error_class")))
+        words = f"{said.get('message')} (on {said.get('worker')})"
+        error: EngineError = kind(words + (f"; log: {where}" if kind is EngineBuildError else ""))
+        raise error
+
+    def _write(self, text: str) -> str:
+        log = self._shop.state.log(self._wanted.engine)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(log) as out:
+                out.write(text.encode("utf-8", "replace"))
+        except OSError:
+            pass
+        return self._shop.state.relative(log)
+
+    # On the link's loop.
+
+    async def _ask(self, digest: str) -> Mapping[str, Any]:
+        from distributed import fire_and_forget
+
+        client = await self._link.client()
+        key = self._wanted.key
+        await self._link.listen(key, self._hear)
+        try:
+            for attempt in range(ATTEMPTS):
+                resource = await self._find()
+                self._running.update(words=f"waiting for its turn at {self._link.url}")
+                future = client.submit(
+                    *(compile_action, digest, key),
+                    key=task_of(key, attempt),
+                    resources={resource: 1},
+                    pure=False,
+                )
+                fire_and_forget(future)  # it goes on without us
+                said = await self._outcome(client, future)
+                if said is not None:
+                    return said
+            raise DispatchError(
+                f"workers of {self._link.url} die before they begin with it; see their logs"
+            )
+        finally:
+            self._link.unlisten(key, self._hear)
+
+    async def _outcome(self, client: Any, future: Any) -> Mapping[str, Any] | None:
+        """What came of a task; None where it was given up for the death of workers that had not begun
+        with it. Raises EngineError."""
+        from distributed.scheduler import KilledWorker
+
+        waiting = asyncio.ensure_future(_result(future))
+        gone_since: float | None = None
+        try:
+            while True:
+                done, _ = await asyncio.wait({waiting}, timeout=LOOK_S * LOOKS)
+                if done:
+                    break
+                gone_since = await self._anyone(gone_since)
+            said = waiting.result()
+        except KilledWorker:
+            if len(self._starts) < 2:
+                return None
+            where = self._write(self._log)
+            raise EngineBuildError(
+                f"it ended {len(self._starts)} workers that compiled it "
+                f"({', '.join(self._starts)}); log: {where}"
+            ) from None
+        except EngineError:
+            raise
+        except Exception as error:
+            raise DispatchError(f"the worker failed: {type(error).__name__}: {error}") from None
+        finally:
+            waiting.cancel()
+        if said is None:
+            raise self._link.lose(
+                f"{self._link.url} was lost while it was asked for {self._what}; run again"
+            )
+        if not isinstance(said, Mapping):
+            raise DispatchError("the worker's answer is not one; is it of another version?")
+        return said
+
+    async def _anyone(self, gone_since: float | None) -> float | None:
+        """Since when nobody is connected that could do it. Raises DispatchError when that is long."""
+        known = await self._link.who()
+        if choose(known, self._wanted.hardware.signature, versions()["distributed"])[1]:
+            return None
+        now = time.monotonic()
+        if gone_since is not None and now - gone_since > GONE_S:
+            raise DispatchError(
+                f"the last worker of {self._link.url} that can compile for {self._name} is gone; it is "
+                "compiled when one is back, and a later run fetches it"
+            )
+        return gone_since or now
+
+    def _hear(self, said: Mapping[str, Any]) -> None:
+        if "started" in said:
+            self._starts.append(str(said["started"]))
+            self._log += f"-- {said['started']}\n"
+            self._running.update(words=f"on {said['started']}")
+            return
+        self._log += str(said.get("log") or "")
+        done, total, words = said["doing"]
+        counted = isinstance(done, int) and isinstance(total, int)
+        doing = f"{words or 'compiling'}, on {said['worker']}"
+        self._running.update(done if counted else None, total if counted else None, doing)
+
+
+async def _result(future: Any) -> Any:
+    """The future's result; None where its scheduler is gone."""
+    from distributed.client import FutureCancelledError
+
+    try:
+        return await future.result()
+    except (FutureCancelledError, asyncio.CancelledError):
+        if future.status in ("cancelled", "lost"):
+            return None
+        raise

@@ -1,0 +1,116 @@
+"""What travels: an engine as it is wanted, and no more than is true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from scons_tensorrt.compile.wanted import Wanted
+from scons_tensorrt.dispatch.action import Action, places, write_action
+from scons_tensorrt.errors import DispatchError
+from scons_tensorrt.identity.hardware import Hardware
+from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.recipe.key import input_name, value_fields
+from scons_tensorrt.recipe.options import parse
+
+SIGNATURE = HardwareSignature(
+    *("tensorrt", "10.3.0.30", "linux", "aarch64", "8.7"), sm_count=8, jetpack="6.2"
+)
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Wanted:
+    """An engine of a model with external data, two plugins in an order of their own, a profile."""
+    top = tmp_path / "top"
+    files = {
+        input_name("onnx"): top / "models/a.onnx",
+        input_name("data", "w/1.bin"): top / "models/w/1.bin",
+        input_name("data", "x.bin"): tmp_path / "elsewhere/x.bin",
+        input_name("plugin", "z.so"): top / "z.so",
+        input_name("plugin", "a.so"): tmp_path / "lib/a.so",
+    }
+    for name, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    plugins = [path for name, path in files.items() if "plugin" in name]
+    options = {"shapes": {"x": ((1, 3), (2, 3), (4, 3))}, "flags": ["REFIT"], "timeout_s": 7}
+    recipe = parse("a", {**options, "plugins": plugins}, plugins)
+    ingredients = value_fields(recipe, SIGNATURE)
+    ingredients.update({n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()})
+    external = {
+        "w/1.bin": files[input_name("data", "w/1.bin")],
+        "x.bin": files[input_name("data", "x.bin")],
+    }
+    return Wanted(
+        top / "engines/nx" / SIGNATURE.filename("a", "fp32").build(),
+        recipe,
+        Hardware("nx", SIGNATURE, "HARDWARE=nx"),
+        ingredients,
+        files[input_name("onnx")],
+        "models/a.onnx",
+        external,
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    return StateFolder(tmp_path / "top/.trt", tmp_path / "top")
+
+
+def test_what_comes_out_is_what_was_wanted(wanted: Wanted, state, tmp_path) -> None:
+    data, inputs = write_action(wanted, state)
+    action = Action.read(data)
+    there = action.wanted(tmp_path / "there")
+    assert (there.key, there.filename, action.key) == (wanted.key, wanted.filename, wanted.key)
+    assert there.recipe == wanted.recipe._replace(plugins=there.recipe.plugins)
+    assert [path.name for path in there.recipe.plugins] == ["z.so", "a.so"]
+    assert there.hardware[:2] == wanted.hardware[:2]
+    assert dict(there.inputs()) == dict(
+        zip(there.inputs(), [path for _, path in places(action, tmp_path / "there")])
+    )
+    assert there.inputs().keys() == wanted.inputs().keys()
+    assert [path for _, path in inputs] == list(wanted.inputs().values())
+    assert len({each.label for each in action.inputs}) == 5
+    assert write_action(wanted, state)[0] == data
+
+
+def test_nothing_of_this_host_travels(wanted: Wanted, state, tmp_path) -> None:
+    assert str(tmp_path) not in write_action(wanted, state)[0].decode()
+
+
+LIES = [
+    (lambda a: a["inputs"][0].__setitem__(1, "../../etc/passwd"), "no path below a folder"),
+    (lambda a: a["inputs"][0].__setitem__(1, "/etc/passwd"), "no path below a folder"),
+    (lambda a: a["inputs"][0].__setitem__(1, "a\0b"), "no path below a folder"),
+    (lambda a: a["inputs"][0].__setitem__(1, ""), "no path below a folder"),
+    (lambda a: a["inputs"][0].__setitem__(2, "0" * 64), "inputs are not its ingredients"),
+    (lambda a: a["inputs"].pop(), "another version"),  # a plugin that the recipe names
+    (lambda a: a["inputs"].pop(0), "no ONNX"),
+    (lambda a: a["recipe"].update(flags=[]), "not those of its recipe and hardware"),
+    (lambda a: a["recipe"].update(precision="int8"), "not those of its recipe and hardware"),
+    (lambda a: a["recipe"].pop("profiles"), "another version"),
+    (lambda a: a["hardware"]["signature"].update(sm_count=4), "not those of its recipe and hardware"),
+    (lambda a: a["hardware"].pop("signature"), "damaged"),
+    (lambda a: a.update(engine="../a.engine"), "damaged"),
+    (lambda a: a.update(schema=2), "another version"),
+    (lambda a: a.update(inputs=[[1]]), "damaged"),
+    (lambda a: a.update(ingredients=[]), "damaged"),
+]
+
+
+@pytest.mark.parametrize(("lie", "words"), LIES)
+def test_what_is_not_true_of_an_action_is_refused(wanted: Wanted, state, tmp_path, lie, words) -> None:
+    data = json.loads(write_action(wanted, state)[0])
+    lie(data)
+    with pytest.raises(DispatchError, match=words):
+        Action.read(json.dumps(data).encode()).wanted(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b"[" * 99999])
+def test_garbage_is_no_action(data) -> None:
+    with pytest.raises(DispatchError):
+        Action.read(data)
