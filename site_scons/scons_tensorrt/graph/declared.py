@@ -232,12 +232,14 @@ class Declared:
         if hardware and hardware.signature not in signatures:
             signatures.append(hardware.signature)
         onnx = str(self._files.onnx) if self._files else self.onnx.get_abspath()
+        made = from_top(onnx)
+        alone = self.original is self.onnx
         told = {
             "name": self.name,
             "engine": self.label,
             "source": self.source,
-            "onnx": from_top(onnx),
-            "original": from_top(self.original.get_abspath()),
+            "onnx": made,
+            "original": made if alone else from_top(self.original.get_abspath()),
             "plugins": [from_top(n.get_abspath()) for n in self.plugins],
             "samples": self.samples and from_top(str(self.samples.path)),
             "hardware": hardware and hardware.name,
