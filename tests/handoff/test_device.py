@@ -187,6 +187,14 @@ def test_engines_may_stand_in_another_folder_than_their_manifest(
     assert verify()[0] == Status.MISSING
 
 
+def test_a_folder_that_is_not_there_is_a_manifest_that_is_not_there(
+    tmp_path, board: Path, capsys
+) -> None:
+    asked = ["verify", "--manifest", str(tmp_path / "no/manifest.json"), "--hardware", str(board)]
+    assert main(asked) == Status.MANIFEST
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 def test_one_named_engine_is_verified_without_the_others(handoff: Handoff, verify) -> None:
     handoff.path(B).unlink()
     status, lines = verify(handoff.path(A))

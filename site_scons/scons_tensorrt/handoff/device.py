@@ -197,7 +197,7 @@ def _files(asked: Asked, listed: Listed | None) -> tuple[list[str], list[Finding
     strangers: list[Finding] = []
     for place in _places(asked):
         if not os.path.isdir(place):
-            engines.append(place.removesuffix(SIDECAR_SUFFIX))
+            engines += [place.removesuffix(SIDECAR_SUFFIX)] if asked.paths else []
             continue
         own = _own(listed, place)
         for path, why in _walk(place):
