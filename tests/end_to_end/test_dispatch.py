@@ -262,23 +262,28 @@ def test_what_is_wrong_in_the_settings_is_told_at_once(far: Tree, more, message)
     assert message in run.out
 
 
-def test_a_scheduler_lost_is_told_and_its_worker_comes_back_to_the_next(far: Tree, site: Site) -> None:
+def test_a_scheduler_lost_is_told_and_the_compile_lands_all_the_same(far: Tree, site: Site) -> None:
     far.write('env.Engine("a", "models/a.onnx")')
     site.hold.touch()
+    compiles, entries = site.compiles(), set((site.root / "store/ac").iterdir())
     process = far.start()
     site.wait_held()
     site.scheduler.end(signal.SIGKILL)
     said = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 2
     assert f"DispatchError: {site.url} was lost while it was asked for engines/desk/a__" in said
-    site.release()
     run = far.scons()
     assert f"DispatchError: {site.url} does not answer: Connection refused" in run.reason("a")
     worker = site.services[1]
     before = worker.said.count("works for")
+    site.release()
+    until(lambda: set((site.root / "store/ac").iterdir()) > entries)
     site.scheduler = site.start_scheduler()
+    assert far.scons().names("FETCHED") == ["a"]
+    assert site.compiles() == compiles + 1
     worker.wait_for("works for", before + 1)
-    assert far.scons().names("DISPATCHED") == ["a"]
+    make_model(far.path("models/a.onnx"), seed=time.monotonic_ns() % 10**9)
+    assert far.scons(TRT_DISPATCH_WAIT="60").names("DISPATCHED") == ["a"]
 
 
 def _read(path: Path) -> str:

@@ -70,7 +70,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         Path(arguments.certificates).absolute(),
         {
             "url": arguments.store,
-            "key": os.path.abspath(arguments.key),
+            "key": arguments.key if "-----BEGIN" in arguments.key else os.path.abspath(arguments.key),
             "trust": [os.path.abspath(each) for each in arguments.trust.split(os.pathsep) if each],
         },
         Path(arguments.folder or home).absolute(),

@@ -7,12 +7,14 @@ what it signs, it made.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,23 @@ VARIABLE = "SCONS_TENSORRT_BENCH"  # JSON, in the environment of the process tha
 LOG_BYTES = 256 << 10  # of a log that goes back
 
 
+_busy: set[int] = set()  # threads that compile
+
+
+@contextlib.contextmanager
+def _working() -> Iterator[None]:
+    _busy.add(threading.get_ident())
+    try:
+        yield
+    finally:
+        _busy.discard(threading.get_ident())
+
+
+def busy() -> bool:
+    """Whether this process compiles something."""
+    return bool(_busy)
+
+
 class Bench:
     """folder: of this machine's own; python: the interpreter that has TensorRT."""
 
@@ -48,6 +67,12 @@ class Bench:
         self, digest: str, key: str, teller: Teller, stopping: Callable[[], bool]
     ) -> dict[str, Any]:
         """See `task.compile_action`."""
+        with _working():
+            return self._made(digest, key, teller, stopping)
+
+    def _made(
+        self, digest: str, key: str, teller: Teller, stopping: Callable[[], bool]
+    ) -> dict[str, Any]:
         jobs = self._folder / "jobs"
         jobs.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(dir=jobs))
@@ -132,7 +157,8 @@ class Bench:
 
 
 def open_shared(said: Mapping[str, Any]) -> Shared:
-    """The store of a machine that signs what it makes. said: `url`, `key` (a file), `trust` (files).
+    """The store of a machine that signs what it makes. said: `url`, `key` (a file, or the PEM), `trust`
+    (files).
     Raises StoreError."""
     signer = Signer.load(said["key"])
     return Shared(Remote(said["url"], True), Trust.load(said["trust"], signer), signer)

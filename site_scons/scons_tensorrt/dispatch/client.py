@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DispatchError, EngineBuildError, StoreError
+from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..store.entry import blob_path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..compile.make import Workshop
     from ..compile.supply import Supplied
     from ..compile.wanted import Wanted
+    from ..progress import Running
     from ..store.shared import Shared
 
 
@@ -59,7 +60,7 @@ class Dispatcher:
         try:
             sending = Sending(wanted, shop, self._link, running)
             sending.check_workers()
-            digest = self._give(wanted, shop, shared)
+            digest = self._give(wanted, shop, shared, running)
             shop.say(f"SENT {what}: to {self._link.url}, because {why}")
             result = sending.result(digest)
         finally:
@@ -73,20 +74,28 @@ class Dispatcher:
         details = {**supplied.details, "dispatched": {"worker": str(result.get("worker"))}}
         return supplied._replace(how="dispatched", details=details, seconds=time.monotonic() - began)
 
-    def _give(self, wanted: Wanted, shop: Workshop, shared: Shared) -> str:
+    def _give(self, wanted: Wanted, shop: Workshop, shared: Shared, running: Running) -> str:
         """Have all that the compile takes in the store; the sha256 of its description. Raises
-        DispatchError."""
+        EngineError."""
+
+        def sent(done: int) -> None:
+            running.update(words=f"sending its inputs to the store, {done >> 20} MiB of a file")
+            if shop.stopping():
+                raise Interrupted("stopped while its inputs were sent to the store; run again to go on")
+
         try:
             data, inputs = write_action(wanted, shop.state)
             for each, path in inputs:
                 place = blob_path(each.sha256)
                 if shared.remote.size(place) != each.size:
-                    shared.remote.upload(place, path, each.sha256, each.size)
+                    shared.remote.upload(place, path, each.sha256, each.size, sent)
             digest = hashlib.sha256(data).hexdigest()
             if shared.remote.size(blob_path(digest)) != len(data):
                 shared.remote.replace(blob_path(digest), data)
             return digest
         except StoreError as error:
+            if shop.stopping():  # which ended an upload from within
+                raise Interrupted("stopped; run again to go on") from None
             raise DispatchError(f"the store does not take what is to be compiled: {error}") from None
         except Damaged:
             raise EngineBuildError("an input changed while it was sent; run again") from None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import HardwareError
-from ..identity.hardware import Hardware, probe
+from ..identity.hardware import probe
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Runtime
@@ -49,13 +49,10 @@ def _alike(name: str, wanted: Any, found: Any) -> bool:
 
 
 def here(
-    product: str,
-    runtime: Callable[[str], Runtime],
-    host: Host,
-    devices: Remembered,
-    jetpack: str | None = None,
+    product: str, runtime: Callable[[str], Runtime], host: Host, devices: Remembered
 ) -> HardwareSignature:
-    """What this host is for `product`. Raises HardwareError where it cannot compile with it at all."""
+    """What this host is for `product`, as far as `machine_fields` asks. Raises HardwareError where it
+    cannot compile with it at all."""
     found = runtime(product)
     if product == "tensorrt_rtx":
         return HardwareSignature(
@@ -64,8 +61,8 @@ def here(
     sign = host.sign_of_nvidia()
     if not sign:
         raise HardwareError("there is no NVIDIA GPU here")
-    hardware: Hardware = probe(host, sign, runtime, product, jetpack, devices)
-    return hardware.signature
+    jetpack = "0.0" if host.l4t() else None  # any: it names files, and decides no compile
+    return probe(host, sign, runtime, product, jetpack, devices).signature
 
 
 def why_not_here(
@@ -73,7 +70,7 @@ def why_not_here(
 ) -> str | None:
     """Why this host cannot compile for `wanted`, in words; None where it can."""
     try:
-        found = here(wanted.product, runtime, host, devices, wanted.jetpack)
+        found = here(wanted.product, runtime, host, devices)
     except HardwareError as error:
         return str(error).partition(": run `")[0]
     return "; ".join(differences(wanted, machine_fields(found))) or None

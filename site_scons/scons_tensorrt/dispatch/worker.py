@@ -86,6 +86,8 @@ async def _serve(
 ) -> None:
     from distributed import Nanny
 
+    from .patient import PatientWorker
+
     environment = {
         VARIABLE: json.dumps(
             {"folder": str(options.folder), "python": options.python, "store": options.store}
@@ -101,6 +103,7 @@ async def _serve(
         local_directory=str(options.folder / "dask"),
         host=options.host,
         env=environment,
+        worker_class=PatientWorker,
         config={"distributed.worker.profile.enabled": False},
         dashboard=False,
         dashboard_address="127.0.0.1:0",

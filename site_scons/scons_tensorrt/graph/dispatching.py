@@ -10,7 +10,7 @@ import SCons.Errors
 import SCons.Script
 
 from ..errors import DispatchError
-from .settings import below
+from .settings import below, value_of
 
 if TYPE_CHECKING:
     from ..dispatch.client import Dispatcher
@@ -40,8 +40,7 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
     """The scheduler of an environment's engines. store: the URL of its store. Raises UserError."""
 
     def chosen(argument: str) -> str:
-        value = SCons.Script.ARGUMENTS.get(argument) or env.subst(f"$TRT_{argument}")
-        return str(value)
+        return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
 
     url = chosen("DISPATCH")
     if not url:

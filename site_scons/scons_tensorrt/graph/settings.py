@@ -107,14 +107,14 @@ def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
     """
 
     def chosen(argument: str) -> str:
-        return str(SCons.Script.ARGUMENTS.get(argument) or _value(env, f"TRT_{argument}"))
+        return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
 
     named = str(SCons.Script.ARGUMENTS.get("HARDWARE") or _named(env, hardware))
     return _settings(
-        named or _value(env, "TRT_HARDWARE"),
+        named or value_of(env, "TRT_HARDWARE"),
         chosen("BACKEND"),
         str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
-        _value(env, "TRT_PYTHON"),
+        value_of(env, "TRT_PYTHON"),
         chosen("ENGINE_DIR"),
         top,
     )
@@ -133,16 +133,18 @@ def _settings(
 
 def _named(env: Any, hardware: Any) -> str:
     """What `hardware=` of a call names, as it stands after HARDWARE=."""
-    names = hardware if isinstance(hardware, (list, tuple)) else [hardware or ""]
+    if hardware is None:
+        return ""
+    names = hardware if isinstance(hardware, (list, tuple)) else [hardware]
     texts = [str(env.subst(name)) for name in names if isinstance(name, str)]
-    if len(texts) < len(names) or (hardware is not None and not (texts and all(texts))):
+    if len(texts) < len(names) or not (texts and all(texts)):
         raise RecipeError(
             f"hardware={hardware!r}: write a name or a list of names, such as ['orin_nx', 'rtx_sm89']"
         )
     return ",".join(texts)
 
 
-def _value(env: Any, name: str) -> str:
+def value_of(env: Any, name: str) -> str:
     """A construction variable with what it refers to; most refer to nothing."""
     value = env.get(name, "")
     if isinstance(value, str) and "$" not in value:
@@ -163,23 +165,23 @@ def _program(program: str, top: Path) -> str:
 
 def state_dir(env: Any, top: Path) -> str:
     """The state folder, absolute."""
-    return below(_value(env, "TRT_STATE_DIR"), top)
+    return below(value_of(env, "TRT_STATE_DIR"), top)
 
 
 def report_dir(env: Any, top: Path, state: Path) -> Path:
     """Where `engines-report` writes, absolute."""
-    chosen = str(SCons.Script.ARGUMENTS.get("REPORT") or _value(env, "TRT_REPORT"))
+    chosen = str(SCons.Script.ARGUMENTS.get("REPORT") or value_of(env, "TRT_REPORT"))
     return Path(below(chosen, top)) if chosen else state / "report"
 
 
 def onnx_python(env: Any, top: Path) -> str:
     """The interpreter that converts; SCons's own unless another is named."""
-    return _program(_value(env, "TRT_ONNX_PYTHON"), top) or sys.executable
+    return _program(value_of(env, "TRT_ONNX_PYTHON"), top) or sys.executable
 
 
 def verify_full(env: Any) -> bool:
     """Whether every file is to be hashed. Raises UserError."""
-    verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or _value(env, "TRT_VERIFY"))
+    verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or value_of(env, "TRT_VERIFY"))
     if verify not in ("stat", "full"):
         raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
     return verify == "full"
@@ -187,7 +189,7 @@ def verify_full(env: Any) -> bool:
 
 def lock_timeout_s(env: Any) -> float | None:
     """Seconds to wait for a lock, None for ever. Raises UserError."""
-    seconds = _seconds("TRT_LOCK_TIMEOUT", _value(env, "TRT_LOCK_TIMEOUT") or "inf")
+    seconds = _seconds("TRT_LOCK_TIMEOUT", value_of(env, "TRT_LOCK_TIMEOUT") or "inf")
     return None if seconds == float("inf") else seconds
 
 
@@ -218,7 +220,7 @@ def store(env: Any, top: Path) -> StoreSettings:
     """The team's store. Raises UserError."""
 
     def chosen(argument: str) -> str:
-        return str(SCons.Script.ARGUMENTS.get(argument) or _value(env, f"TRT_{argument}"))
+        return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
 
     url = chosen("STORE")
     if not url:
@@ -258,14 +260,14 @@ def _store(
 def signing_key(env: Any, top: Path) -> str:
     """What signs manifests: a PEM file's path, or, from the environment, the PEM itself; "" where none
     is named."""
-    named = SCons.Script.ARGUMENTS.get("SIGNING_KEY") or _value(env, SIGNING_KEY)
+    named = SCons.Script.ARGUMENTS.get("SIGNING_KEY") or value_of(env, SIGNING_KEY)
     key = str(named or os.environ.get(SIGNING_KEY, ""))
     return key if not key or "\n" in key or key.startswith("-----") else below(key, top)
 
 
 def builder_id(env: Any) -> str:
     """Who builds, as a URI; "" for nobody in particular."""
-    return _value(env, "TRT_BUILDER_ID")
+    return value_of(env, "TRT_BUILDER_ID")
 
 
 def option(name: str) -> Any:
