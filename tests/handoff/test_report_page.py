@@ -93,7 +93,7 @@ def test_a_link_opens_what_it_leads_to(browser, page):
     assert browser.ask("document.getElementById('e0').open")
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 901, 1280, 1920])
+@pytest.mark.parametrize("width", [320, 390, 768, 1001, 1280, 1920])
 def test_no_width_makes_the_page_wider_than_its_window(browser, page, width):
     browser.open(page, width=width)
     browser.ask("document.querySelectorAll('details').forEach(each => { each.open = true })")
@@ -171,6 +171,9 @@ def test_it_prints(browser, page):
     assert pdf.startswith(b"%PDF-")
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 6
     assert browser.ask("document.querySelectorAll('details:not([open])').length") == 0
+    heads = "getComputedStyle(document.querySelector('#engines thead th'), '::before').content"
+    browser.do("Emulation.setEmulatedMedia", media="print")
+    assert browser.ask(heads) == '"Engine"'  # a button is not printed again on the next page
 
 
 def test_names_of_strangers_are_text(browser, tmp_path):
@@ -230,7 +233,7 @@ def test_engines_of_several_boards_say_which(browser, tmp_path):
     past.save()
     page = tmp_path / "out/index.html"
     write_report(past.state, past.memo(), page.parent)
-    for width in (320, 901, 1280):
+    for width in (320, 1001, 1280):
         browser.open(page, width=width)
         assert overflow(browser) == 0
     cells = column(browser, "row.querySelector('[data-label=For]').textContent")

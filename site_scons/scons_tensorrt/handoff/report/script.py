@@ -19,6 +19,7 @@ SCRIPT = """
       var button = document.createElement("button");
       button.type = "button";
       while (head.firstChild) { button.appendChild(head.firstChild); }
+      head.setAttribute("data-title", button.textContent);
       head.appendChild(button);
       button.addEventListener("click", function () {
         var down = head.getAttribute("aria-sort") === "ascending";

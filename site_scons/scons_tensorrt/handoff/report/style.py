@@ -45,7 +45,7 @@ th,td{text-align:left;vertical-align:top;padding:8px 10px;border-bottom:1px soli
 tbody tr:last-child>*{border-bottom:0}
 thead th{font-size:13px;color:var(--soft);border-bottom:2px solid var(--line);white-space:nowrap;
 vertical-align:bottom}
-tbody th{font-weight:600;width:26%}
+tbody th{font-weight:600;width:26%;min-width:170px}
 td[data-label=Outcome]{min-width:150px}
 td[data-label=For]{min-width:120px}
 .num{text-align:right;white-space:nowrap}
@@ -106,7 +106,7 @@ footer{padding-bottom:32px;color:var(--soft);font-size:13.5px}
 .plain{margin:0}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 [hidden]{display:none!important}
-@media screen and (max-width:900px){
+@media screen and (max-width:1000px){
 main,header,footer{padding-left:12px;padding-right:12px}
 section{padding:14px}
 .tiles{grid-template-columns:1fr 1fr}
@@ -121,7 +121,7 @@ table.cards thead{display:none}
 .js table.cards.sortable thead tr{display:flex;flex-wrap:wrap;gap:2px 14px}
 .js table.cards.sortable thead th{border:0;padding:2px 0}
 table.cards tbody tr{border:1px solid var(--line);border-radius:8px;padding:8px 10px;margin:0 0 10px}
-table.cards tbody tr>*{border:0;padding:3px 0;text-align:left}
+table.cards tbody tr>*{min-width:0;border:0;padding:3px 0;text-align:left}
 table.cards td{display:grid;grid-template-columns:112px minmax(0,1fr);gap:8px}
 table.cards td::before{content:attr(data-label);color:var(--soft);font-size:13px}
 table.cards td .sub{font-size:13px}
@@ -146,7 +146,11 @@ tr,dl>*,.timeline li,.tiles li,.attention li{break-inside:avoid}
 thead{display:table-header-group}
 th,td{padding:4px 6px}
 .tools,.skip{display:none!important}
-th button::after{content:""}
+th button{display:none}
+tbody th{min-width:140px}
+td[data-label=Outcome]{min-width:100px}
+td[data-label=For]{min-width:70px}
+th[data-title]::before{content:attr(data-title)}
 .tiles{grid-template-columns:repeat(6,1fr)}
 .tiles b{font-size:16px}
 svg *,.badge,.verdict{-webkit-print-color-adjust:exact;print-color-adjust:exact}

@@ -139,7 +139,7 @@ def _engine(
         "tr",
         title,
         cell("Precision", engine["precision"]),
-        several and cell("For", engine["hardware"]["name"] or engine["hardware"]["title"]),
+        several and cell("For", breakable(engine["hardware"]["name"] or engine["hardware"]["title"])),
         cell("Outcome", badge(engine), why and el("span", why, class_="sub")),
         size,
         time,
