@@ -2,9 +2,11 @@
 
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from conftest import Tree, fake_compiler, flip_last_bit, hardware, make_model
+from conftest import Tree, fake_compiler, flip_last_bit, hardware, make_model, workers_of
 
 CALLS = {
     "a bad model name": (
@@ -296,6 +298,14 @@ CRASHES = {
         "data = plan(job); write(data[:-1]); done(data[:-1])",
         "no whole engine: it has ",
     ),
+    "garbage without end": (
+        "\n    while True: os.write(1, b'x' * 65536)",
+        "wrote garbage where its events belong",
+    ),
+    "garbage before its last word": (
+        'os.write(1, os.urandom(999) + b\'\\n[]\\n{"event": 5}\\n{"event": "done"}\\n\'); sys.exit(1)',
+        "ended with status 1",
+    ),
     "an empty engine": ("done(write(b''))", "no whole engine: it is empty"),
     "garbage on the pipe": ("os.write(1, os.urandom(100000)); sys.exit(1)", "ended with status 1"),
     "another product": ("done(write(b'ftrt' + bytes(96)))", "it is a plan of tensorrt"),
@@ -328,9 +338,64 @@ def test_a_compiler_that_fails_is_told_with_its_log_and_the_others_go_on(
 def test_a_timeout_ends_the_compile(two: Tree) -> None:
     python = fake_compiler(two.path("fake"), "time.sleep(60)", "tensorrt_rtx", "1.7.1.116")
     two.write('env.Engine("a", "models/a.onnx", timeout_s=0.5)')
+    began = time.monotonic()
     run = two.scons(TRT_PYTHON=str(python))
+    assert time.monotonic() - began < 20
     assert (run.status, run.failed) == (2, ["a"])
     assert "took longer than timeout_s" in run.reason("a")
+    assert two.path(run.reason("a").rpartition("log: ")[2]).exists()
+    assert not workers_of(str(two.path("fake"))), "the compiler outlived its timeout"
+
+
+@pytest.mark.skipif(not os.access("/sys/fs/cgroup/memory", os.W_OK), reason="no cgroup to write to")
+def test_the_kernels_out_of_memory_kill_is_told_as_one(two: Tree) -> None:
+    """The kernel itself kills a compiler that wants more than its control group may have."""
+    group = Path(f"/sys/fs/cgroup/memory/scons-tensorrt-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(64 << 20))
+    except OSError as error:
+        pytest.skip(f"no control group may be made here: {error.strerror}")
+    try:
+        act = f"""
+open({str(group / "cgroup.procs")!r}, "w").write(str(os.getpid()))
+held = [b"x" * (1 << 20) for _ in range(200)]
+done(write())
+"""
+        python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+        two.write('env.Engine("a", "models/a.onnx")')
+        run = two.scons(TRT_PYTHON=str(python))
+        assert (run.status, run.failed) == (2, ["a"])
+        assert "was killed (SIGKILL): most often the kernel, out of memory; log: " in run.reason("a")
+    finally:
+        group.rmdir()
+
+
+CONVERTERS = {
+    "killed": ("kill -KILL $$", "was killed (SIGKILL)"),
+    "a segfault": ("kill -SEGV $$", "crashed (SIGSEGV)"),
+    "a silent exit": ("exit 0", "ended with status 0 and no result"),
+    "garbage": ("head -c 100000 /dev/urandom; exit 1", "ended with status 1"),
+    "garbage without end": ("exec tr '\\0' x < /dev/zero", "wrote garbage where its events belong"),
+    "a lie": (
+        'cat >/dev/null & echo \'{"event": "done", "facts": {}}\'; exit 0',
+        "the converter left no a.fp16.onnx",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "message"), CONVERTERS.values(), ids=CONVERTERS)
+def test_a_converter_that_fails_is_told_with_its_log(two: Tree, act: str, message: str) -> None:
+    two.write('env.Engine("a", "models/a.onnx", precision="fp16")')
+    python = two.path("converter")
+    python.write_text(f"#!/bin/sh\n{act}\n")
+    python.chmod(0o755)
+    run = two.scons(TRT_ONNX_PYTHON=str(python))
+    assert (run.status, run.failed) == (2, ["a"])
+    assert message in run.lines("FAILED")[0], run.out
+    if "left no" not in message:
+        assert two.path(run.lines("FAILED")[0].rpartition("log: ")[2]).exists()
+    assert not list(two.path(".trt/partial").glob("*"))
 
 
 def test_a_model_that_changes_while_it_is_compiled_is_not_recorded(two: Tree) -> None:
