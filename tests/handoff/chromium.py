@@ -35,6 +35,10 @@ os.execv(sys.argv[3], sys.argv[3:])
 PATIENCE_S = 60
 
 
+class Ended(Exception):
+    pass
+
+
 class Chromium:
     """requests: addresses the page asked for; complaints: what it logged or threw."""
 
@@ -81,7 +85,10 @@ class Chromium:
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+        try:
+            os.write(self._out, json.dumps(message).encode() + b"\0")
+        except BrokenPipeError:
+            raise Ended("it ended by itself") from None
         while True:
             heard = self._hear()
             if heard.get("id") == self._number:
@@ -92,7 +99,8 @@ class Chromium:
         while b"\0" not in self._buffer:
             assert select.select([self._in], [], [], PATIENCE_S)[0], "Chromium does not answer"
             data = os.read(self._in, 1 << 20)
-            assert data, "Chromium ended"
+            if not data:
+                raise Ended("it ended by itself")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\0")
         message = json.loads(line)
