@@ -129,12 +129,15 @@ class Bench:
             raise
         finally:
             said["log"] = _tail(log)
-            log.unlink(missing_ok=True)
+            lock = state.lock(wanted.engine)  # its place is no other job's
+            for path in (log, lock, lock.with_suffix(".holder")):
+                path.unlink(missing_ok=True)
         receipt = state.receipts.of_bytes(wanted.filename, wanted.key, made.sha256)
         assert receipt is not None
         self._shared.publish(engine_entry(receipt), {receipt.sha256: wanted.engine})
         if not self._there(action):
             raise DispatchError("it was compiled, and the store did not take it")
+        state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry has it
         return {"outcome": "made", "seconds": made.seconds}
 
     def _action(self, digest: str) -> Action:

@@ -160,7 +160,7 @@ class Sending:
         self._log += str(said.get("log") or "")
         done, total, words = said["doing"]
         counted = isinstance(done, int) and isinstance(total, int)
-        doing = f"{words or 'compiling'}, on {said['worker']}"
+        doing = f"{words or 'compiling'}, on {said['by']}"
         self._running.update(done if counted else None, total if counted else None, doing)
 
 

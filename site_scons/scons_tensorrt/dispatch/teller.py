@@ -46,7 +46,7 @@ class Teller:
             doing, text = self._doing, self._more()
             if doing != self._told or text:
                 self._told = doing
-                self._say(doing=list(doing), worker=self.name, log=text)
+                self._say(doing=list(doing), by=self.name, log=text)  # Dask sets `worker` itself
 
     def _more(self) -> str:
         """What the log has that was not told."""
