@@ -18,7 +18,8 @@ from scons_tensorrt.errors import StoreError
 from scons_tensorrt.integrity.receipt import make_key
 from scons_tensorrt.store.entry import ENGINE, Entry, blob_path, entry_path, seal
 from scons_tensorrt.store.keys import Signer, Trust
-from scons_tensorrt.store.remote import Damaged, Remote
+from scons_tensorrt.store.moving import Damaged
+from scons_tensorrt.store.remote import Remote
 from scons_tensorrt.store.shared import Shared
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"

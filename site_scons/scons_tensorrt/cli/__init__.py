@@ -13,10 +13,10 @@ import sys
 
 from .. import __version__
 from ..errors import EngineError
-from . import dispatching, explain, keygen, name, probe, report, reproduce, status, verify
+from . import dispatching, explain, keygen, name, probe, report, reproduce, status, store, verify
 from .common import say
 
-COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dispatching)
+COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
 
 
 def main(argv: list[str] | None = None) -> int:

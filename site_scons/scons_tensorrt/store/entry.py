@@ -105,6 +105,16 @@ def unseal_any(data: bytes, trust: Trust) -> Entry:
     return _parsed(body)
 
 
+def claimed(data: bytes) -> list[str]:
+    """The sha256 of all bytes that an entry names, whoever signed it: what gc must leave alone."""
+    try:
+        body = json.loads(json.loads(data)["body"])
+        named = [body["sha256"], *(body["data"] or ())[:1]]
+        return [text for text in named if isinstance(text, str) and _DIGEST.fullmatch(text)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
 def _parsed(body: str) -> Entry:
     """Whoever signed is trusted, and may still be another version. Raises Refused."""
     try:

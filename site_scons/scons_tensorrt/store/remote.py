@@ -9,10 +9,9 @@ last part is sent, nothing is there.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,17 +20,12 @@ from urllib.parse import unquote, urlsplit
 from ..errors import StoreError
 from ..identity.reading import open_file
 from ..integrity.atomic import sync_file, sync_folder
+from .moving import PIECE, Damaged, Hashing, Progress, checked, copied
 
 SCHEMES = ("file", "s3", "gs", "az")
-PIECE = 4 << 20  # bytes of a transfer's step
 PART = 16 << 20  # bytes of an upload's part; four are in memory
 TRIES = 3  # of a transfer that breaks off
 PATIENCE_S = 10.0  # for a server that says nothing
-Progress = Callable[[int], None]  # told the bytes so far
-
-
-class Damaged(Exception):
-    """What is there is not what its name says; the text says how."""
 
 
 class Item(NamedTuple):
@@ -182,38 +176,45 @@ class Remote:
     # Large objects: streamed, hashed.
 
     def download(
-        self, path: str, sha256: str, size: int, to: BinaryIO, progress: Progress = lambda done: None
+        self,
+        path: str,
+        sha256: str,
+        size: int,
+        to: BinaryIO | None,
+        progress: Progress = lambda done: None,
     ) -> bool:
-        """Write an object to `to`; False where there is none. Raises Damaged when it has not this
-        sha256 or not `size` bytes, of which no more are ever read; OSError as `to` does."""
-        digest, done, tries = hashlib.sha256(), 0, 0
-        while done < size:
-            try:
-                for piece in self._pieces(path, done, size):
-                    tries = 0
-                    digest.update(piece)
-                    to.write(piece)
-                    done += len(piece)
-                    progress(done)
-                if done != size:
-                    raise Damaged(f"it ends after {done} of {size} bytes")
-            except _Broken as broken:
-                if _missing(broken.cause):
-                    return False
-                if _too_short(broken.cause):
-                    raise Damaged(f"it ends within {done} of {size} bytes") from None
-                tries += 1
-                if tries >= TRIES:
-                    raise StoreError(_words(broken.cause)) from None
-                time.sleep(0.1 * 3**tries)
+        """Write an object to `to`, None to look at it only; False where there is none. Raises Damaged
+        when it has not this sha256 or not `size` bytes, of which no more are ever read; OSError as
+        `to` does."""
+        if self._root is not None:
+            return copied(self._root / path, sha256, size, to, progress)
+        done, tries = 0, 0
+        with Hashing(size) as digest:
+            while done < size:
+                try:
+                    for piece in self._pieces(path, done, size):
+                        tries = 0
+                        digest.update(piece)
+                        if to:
+                            to.write(piece)
+                        done += len(piece)
+                        progress(done)
+                    if done != size:
+                        raise Damaged(f"it ends after {done} of {size} bytes")
+                except _Broken as broken:
+                    if _missing(broken.cause):
+                        return False
+                    if _too_short(broken.cause):
+                        raise Damaged(f"it ends within {done} of {size} bytes") from None
+                    tries += 1
+                    if tries >= TRIES:
+                        raise StoreError(_words(broken.cause)) from None
+                    time.sleep(0.1 * 3**tries)
         if digest.hexdigest() != sha256:
             raise Damaged(f"its sha256 is {digest.hexdigest()[:12]}…")
         return True
 
     def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
-        if self._root is not None:  # one reader less than by way of obstore, which reads 8 KiB a time
-            yield from _file_pieces(self._root / path, start, end)
-            return
         try:
             found = self._o.get(self._store, path, options={"range": (start, end)})
             yield from found.stream(min_chunk_size=PIECE)
@@ -228,7 +229,7 @@ class Remote:
         with open_file(source, follow=False) as data:
             if os.fstat(data.fileno()).st_size != size:
                 raise Damaged(f"{source.name} was replaced meanwhile")
-            pieces = _checked(data, source.name, sha256, progress)
+            pieces = checked(data, source.name, sha256, progress)
             with self._errors():
                 if size <= PART:  # one request; an iterator always makes three
                     self._o.put(self._store, path, b"".join(pieces), use_multipart=False)
@@ -256,36 +257,6 @@ class _Broken(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__()
         self.cause = cause
-
-
-def _file_pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
-    try:
-        with open_file(path) as source:
-            source.seek(start)
-            while start < end:
-                piece = source.read(min(PIECE, end - start))
-                if not piece:
-                    return
-                start += len(piece)
-                yield piece
-    except OSError as error:
-        raise _Broken(error) from None
-
-
-def _checked(data: Any, name: str, sha256: str, progress: Progress) -> Iterator[bytes]:
-    """A file's bytes. Raises Damaged after the last where they are not what they should be: an
-    upload that ends so leaves nothing."""
-    digest, done = hashlib.sha256(), 0
-    while True:
-        piece = data.read(PIECE)
-        if not piece:
-            break
-        digest.update(piece)
-        done += len(piece)
-        progress(done)
-        yield piece
-    if digest.hexdigest() != sha256:
-        raise Damaged(f"{name} was replaced meanwhile")
 
 
 def _missing(error: Exception) -> bool:

@@ -26,7 +26,8 @@ from ..progress import Begin, Running
 from . import entry as entries
 from .entry import ENGINE, REFUSAL, STEP, Entry, Refused, blob_path, entry_path, seal, unseal
 from .keys import Signer, Trust
-from .remote import Damaged, Remote
+from .moving import Damaged
+from .remote import Remote
 
 if TYPE_CHECKING:
     from ..compile.make import Workshop
