@@ -17,7 +17,7 @@ from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..store.entry import blob_path
-from ..store.remote import Damaged
+from ..store.moving import Damaged
 from .action import write_action
 from .here import why_not_here
 from .link import Link
