@@ -120,6 +120,10 @@ exec {sys.executable} "$@"
         )
         return tree
 
+    def entries(self) -> set[Path]:
+        """What the store knows; whoever writes first makes the folder."""
+        return set((self.root / "store").glob("ac/*"))
+
     def compiles(self) -> int:
         return len(self.compiled.read_text().splitlines()) if self.compiled.exists() else 0
 

@@ -105,7 +105,7 @@ def test_two_clones_of_a_team_compile_once(far: Tree, site: Site, tmp_path) -> N
     runs = [far.start()]
     site.wait_held()
     runs.append(other.start())
-    time.sleep(0.5)
+    assert any(line.startswith(b"SENT ") for line in iter(runs[1].stdout.readline, b""))
     site.release()
     said = [run.communicate(timeout=60)[0].decode() for run in runs]
     assert all("DISPATCHED engines/desk/a__" in text for text in said), said
@@ -121,10 +121,9 @@ def test_scons_killed_the_compile_goes_on_and_the_next_run_fetches_it(far: Tree,
     site.wait_held()
     process.kill()
     process.communicate()
+    known = site.entries()
     site.release()
-    store = site.root / "store/ac"
-    known = set(store.iterdir())
-    until(lambda: set(store.iterdir()) > known)
+    until(lambda: site.entries() > known)
     run = far.scons(TRT_DISPATCH="")
     assert (run.status, run.names("FETCHED")) == (0, ["a"])
     assert site.compiles() == before + 1
@@ -139,7 +138,7 @@ def test_ctrl_c_ends_the_wait_at_once_and_not_the_compile(far: Tree, site: Site)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     said = process.communicate(timeout=30)[0].decode()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 10  # the compile is held for ever
     assert process.returncode == 2
     assert (
         "FAILED engines/desk/a__sm89_cu13.0_rtx1.7_fp32.engine: Interrupted: stopped; the compile goes"
@@ -225,7 +224,7 @@ def test_a_certificate_of_another_authority_opens_nothing(far: Tree, tmp_path) -
     began = time.monotonic()
     run = far.scons(TRT_DISPATCH_CERTIFICATES=str(tmp_path / "other/client"))
     assert "does not answer: TLS: " in run.reason("a")
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < 20  # Dask alone tries for long
 
 
 def test_another_version_of_distributed_is_refused_on_both_sides(
@@ -269,7 +268,7 @@ def test_what_is_wrong_in_the_settings_is_told_at_once(far: Tree, more, message)
 def test_a_scheduler_lost_is_told_and_the_compile_lands_all_the_same(far: Tree, site: Site) -> None:
     far.write('env.Engine("a", "models/a.onnx")')
     site.hold.touch()
-    compiles, entries = site.compiles(), set((site.root / "store/ac").iterdir())
+    compiles, entries = site.compiles(), site.entries()
     process = far.start()
     site.wait_held()
     site.scheduler.end(signal.SIGKILL)
@@ -281,7 +280,7 @@ def test_a_scheduler_lost_is_told_and_the_compile_lands_all_the_same(far: Tree, 
     worker = site.services[1]
     before = worker.said.count("works for")
     site.release()
-    until(lambda: set((site.root / "store/ac").iterdir()) > entries)
+    until(lambda: site.entries() > entries)
     site.scheduler = site.start_scheduler()
     assert far.scons().names("FETCHED") == ["a"]
     assert site.compiles() == compiles + 1
