@@ -226,7 +226,9 @@ def test_a_wrong_call_is_one_line(two: Tree, call: str, why: str) -> None:
 
 def test_a_signature_changes_no_byte_of_the_manifest_and_is_accepted(made: Tree, key: Path) -> None:
     before = made.snapshot("dist")
-    assert made.scons("dist", f"SIGNING_KEY={key}").status == 0
+    run = made.scons("dist", f"SIGNING_KEY={key}")
+    assert (run.status, len(run.lines("WROTE"))) == (0, 1)
+    assert run.lines("WROTE")[0].endswith("because no statement signed by this key is beside it")
     after = made.snapshot("dist")
     assert {name: after[name] for name in before} == before
     assert made.scons("-q", "dist", f"SIGNING_KEY={key}").status == 0

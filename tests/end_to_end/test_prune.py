@@ -17,16 +17,27 @@ env.Engine("b", "models/b.onnx")
 ONE = 'env.Engine("a", "models/a.onnx")'
 
 
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Two engines on each of two boards, built once by a stand-in."""
+    tree = Tree(tmp_path_factory.mktemp("origin") / "tree")
+    make_model(tree.path("models/a.onnx"), seed=1)
+    make_model(tree.path("models/b.onnx"), seed=2)
+    tree.write(ALL)
+    hardware(tree.path("hardware/orin_nx.json"))
+    hardware(tree.path("hardware/agx_orin.json"), sm_count=16, memory_gib=64)
+    tree.environment["TRT_PYTHON"] = str(fake_compiler(tree.path("fake")))
+    tree.environment["TRT_HARDWARE"] = "orin_nx"
+    assert tree.scons("engines", "HARDWARE=orin_nx,agx_orin").status == 0
+    return tree
+
+
 @pytest.fixture
-def boards(two: Tree) -> Tree:
-    """Two engines on each of two boards, built by a stand-in; then b is declared no more."""
-    hardware(two.path("hardware/orin_nx.json"))
-    hardware(two.path("hardware/agx_orin.json"), sm_count=16, memory_gib=64)
-    two.environment["TRT_PYTHON"] = str(fake_compiler(two.path("fake")))
-    two.environment["TRT_HARDWARE"] = "orin_nx"
-    assert two.scons("engines", "HARDWARE=orin_nx,agx_orin").status == 0
-    two.write(ONE)
-    return two
+def boards(origin: Tree, tmp_path: Path) -> Tree:
+    """A clone of it in which b is declared no more."""
+    tree = origin.copy(tmp_path / "clone", "models", "hardware", "fake", "engines", ".trt")
+    tree.write(ONE)
+    return tree
 
 
 def traces(tree: Tree, word: str) -> list[str]:

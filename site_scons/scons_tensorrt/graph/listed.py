@@ -96,7 +96,7 @@ class Listed:
         return read(self.path.with_name(name)) == self.contents()[name]
 
     def reason(self) -> str:
-        """Why it is written, in words."""
+        """Why it is written, in words. Raises EngineError."""
         if not self.ready():
             return "its engines would be built first"
         there = read(self.path)
@@ -111,6 +111,8 @@ class Listed:
             *(f"{name} removed" for name in before if name not in now),
             *(f"{name} changed" for name in now if name in before and now[name] != before[name]),
         ]
+        if not changed and [n for n in self.contents() if not self.right(n)] == [self.envelope.name]:
+            return "no statement signed by this key is beside it"
         return "; ".join(changed) or "its files are not as they were written"
 
     def foreign_envelope(self) -> str | None:
