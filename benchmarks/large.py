@@ -1,7 +1,10 @@
 """A model of more than 2 GB, its weights in external data, against the raw API: wall time, memory
 of the worker, and memory of SCons itself.
 
-    python benchmarks/large.py [layers]      each layer has 256 MiB of weights; 9 make 2.4 GB
+    python benchmarks/large.py [layers [precision]]
+
+Each layer has 256 MiB of weights in float32; 9 make 2.4 GB. With fp16 the ONNX is converted first, and
+the raw API is given what came out: 17 layers make 2.3 GB of that.
 """
 
 import os
@@ -22,6 +25,7 @@ from compile import RAW
 
 SIZE = 8192
 layers = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+precision = sys.argv[2] if len(sys.argv) > 2 else "fp32"
 
 
 def make(folder: Path) -> Path:
@@ -63,22 +67,43 @@ def peak_of(pid: int) -> int:
     return 0
 
 
+def converters_of(pid: int) -> list[int]:
+    """The children of a process that convert; a compile is started with -I."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        if parent == str(pid) and b"-I" not in command:
+            found.append(int(entry.name))
+    return found
+
+
+def raw(tree: Tree, model: Path):
+    """The raw API's build of a model."""
+    tree.path("raw.py").write_text(RAW)
+    engine = tree.path("raw.engine")
+    made = run([sys.executable, str(tree.path("raw.py")), str(model), str(engine)], tree.root)
+    engine.unlink()
+    return made
+
+
 with tempfile.TemporaryDirectory(dir=os.environ.get("LARGE_DIR")) as name:
     tree = Tree(Path(name) / "tree")
     model = make(tree.path("models"))
     size = tree.path("models/weights.bin").stat().st_size
-    tree.write('env.Engine("large", "models/large.onnx")')
-    tree.path("raw.py").write_text(RAW)
-    raw_engine = tree.path("raw.engine")
-    raw = run([sys.executable, str(tree.path("raw.py")), str(model), str(raw_engine)], tree.root)
-    raw_engine.unlink()
+    tree.write(f'env.Engine("large", "models/large.onnx", precision="{precision}")')
+    bare = raw(tree, model) if precision == "fp32" else None
     began = time.perf_counter()
     scons = subprocess.Popen(tree.command("engines"), cwd=tree.root, env=tree.env())
-    peaks = [0]
+    peaks = {"scons": 0, "converter": 0}
 
     def watch() -> None:
         while scons.poll() is None:
-            peaks[0] = max(peaks[0], peak_of(scons.pid))
+            peaks["scons"] = max(peaks["scons"], peak_of(scons.pid))
+            peaks["converter"] = max([peaks["converter"], *map(peak_of, converters_of(scons.pid))])
             time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
@@ -87,10 +112,19 @@ with tempfile.TemporaryDirectory(dir=os.environ.get("LARGE_DIR")) as name:
     wall = time.perf_counter() - began
     scons.returncode = os.waitstatus_to_exitcode(status)
     watcher.join()
-    print(f"weights {size / 1e9:.2f} GB; status {scons.returncode}")
-    print(f"wall {wall:.1f} s against raw {raw.wall:.1f} s: {wall / raw.wall:.3f} x")
-    print(f"worker peak {tree.receipt('large')['peak_memory_bytes'] / raw.peak:.3f} x raw's")
-    print(f"SCons itself: peak {peaks[0] / 2**20:.0f} MiB (bound 150)")
+    print(f"weights {size / 1e9:.2f} GB; status {scons.returncode}; wall {wall:.1f} s")
+    receipt = tree.receipt("large")
+    compile_s = receipt["duration_s"]
+    if bare is None:
+        made = tree.path(f".trt/onnx/large.{precision}.onnx")
+        print(f"converted: {Path(f'{made}.data').stat().st_size / 1e9:.2f} GB of data beside the ONNX")
+        print(f"converter: peak {peaks['converter'] / 2**20:.0f} MiB")
+        bare = raw(tree, made)
+    print(f"engine {receipt['size'] / 1e9:.2f} GB")
+    print(f"compile {compile_s:.1f} s against raw {bare.wall:.1f} s: {compile_s / bare.wall:.3f} x")
+    print(f"worker peak {receipt['peak_memory_bytes'] / 2**20:.0f} MiB,", end=" ")
+    print(f"{receipt['peak_memory_bytes'] / bare.peak:.3f} x raw's")
+    print(f"SCons itself: peak {peaks['scons'] / 2**20:.0f} MiB (bound 150)")
     null = run(tree.command("engines"), tree.root, tree.env())
     null = run(tree.command("engines"), tree.root, tree.env())
     print(f"null build {null.wall:.2f} s")

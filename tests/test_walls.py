@@ -118,7 +118,7 @@ def test_only_the_graph_imports_scons_and_only_the_compile_filelock(module):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(CONVERTER)])
 def test_the_converter_imports_itself_and_how_a_worker_talks(module):
-    talk = (f"{WORKER}.link", f"{WORKER}.failure", WORKER)
+    talk = (f"{WORKER}.link", f"{WORKER}.failure", f"{WORKER}.records", WORKER)
     assert all(name.startswith(CONVERTER) or name in talk for name in inside(module))
 
 

@@ -52,7 +52,7 @@ class Surface:
                 numbers = name == "NetworkDefinitionCreationFlag"  # bits are made of them
                 setattr(self, name, (enum.IntEnum if numbers else enum.Enum)(name, members))
         called_back = "IProgressMonitor IStreamWriter IInt8EntropyCalibrator2 IInt8MinMaxCalibrator"
-        for name in called_back.split():
+        for name in [*called_back.split(), "IOutputAllocator"]:
             if name in self._api:
                 setattr(self, name, type(name, (), {}))
         severities = "INTERNAL_ERROR ERROR WARNING INFO VERBOSE"
@@ -61,6 +61,7 @@ class Surface:
         self.kind, self.shape = "FLOAT", (-1, 8)
         self.calibrate = lambda calibrator, profiles: None  # what a build does with a calibrator
         self.fails = False
+        self.engine = None  # what a runtime makes of an engine's bytes: Plays, or None
 
     def members(self, name):
         if name not in self._api:
@@ -73,6 +74,15 @@ class Surface:
 
     def Builder(self, logger):
         return Strict(self, "Builder", Bench(self).does(), num_DLA_cores=2)
+
+    def Runtime(self, logger):
+        def load(data):
+            self.notes.append(("loaded", bytes(data)))
+            return self.engine and self.engine.loaded(self)
+
+        made = Strict(self, "Runtime", {"deserialize_cuda_engine": load})
+        self.notes.append(("runtime", made))
+        return made
 
     def OnnxParser(self, network, logger):
         return Strict(self, "OnnxParser", {"parse_from_file": lambda model: True}, num_errors=0)
@@ -208,3 +218,77 @@ class Calibrates:
         lent = bytearray(self.table)
         calibrator.write_calibration_cache(memoryview(lent))
         lent[:] = bytes(len(lent))  # the memory is TensorRT's
+
+
+class Plays:
+    """An engine that is loaded and run: `compute` gets {input: (shape, bytes)} and gives the same of its
+    outputs. inputs, outputs: {name: DataType}; profiles: [{input: (min, max)}]; late: outputs whose
+    shape the data decide; on_host: tensors in the host's memory; taken: what was run, by profile."""
+
+    def __init__(self, compute, inputs, outputs, profiles=(), late=(), on_host=()):
+        self.compute, self.inputs, self.outputs = compute, inputs, outputs
+        self.profiles, self.late, self.on_host = list(profiles), late, on_host
+        self.runs, self.taken, self.form = True, [], "LINEAR"
+
+    def loaded(self, surface):
+        names = [*self.inputs, *self.outputs]
+        mode, place = surface.TensorIOMode, surface.TensorLocation
+        does = {
+            "get_tensor_name": lambda index: names[index],
+            "get_tensor_mode": lambda name: mode.INPUT if name in self.inputs else mode.OUTPUT,
+            "get_tensor_dtype": lambda name: surface.DataType[{**self.inputs, **self.outputs}[name]],
+            "get_tensor_format": lambda name: surface.TensorFormat[self.form],
+            "get_tensor_location": lambda name: place.HOST if name in self.on_host else place.DEVICE,
+            "get_tensor_profile_shape": lambda name, profile_index: [
+                self.profiles[profile_index][name][each] for each in (0, 0, 1)
+            ],
+            "create_execution_context": lambda: self.context(surface),
+        }
+        counts = {"num_io_tensors": len(names), "num_optimization_profiles": len(self.profiles)}
+        return Strict(surface, "ICudaEngine", does, **counts)
+
+    def context(self, surface):
+        shapes, places, allocators, profile = {}, {}, {}, [0]
+
+        def given():
+            return {name: (shapes[name], self._at(places[name], shapes[name], name)) for name in shapes}
+
+        def shape_of(name):
+            shape = self.compute(given())[name][0]
+            return (-1, *shape[1:]) if name in self.late else shape
+
+        def execute(stream_handle):
+            assert stream_handle
+            self.taken.append((profile[0], given()))
+            for name, (shape, data) in self.compute(given()).items():
+                if name in self.late:
+                    places[name] = allocators[name].reallocate_output(name, 0, len(data), 256)
+                    if not places[name]:
+                        return False
+                    allocators[name].notify_shape(name, shape)
+                ctypes.memmove(places[name], data, len(data))
+            return self.runs
+
+        does = {
+            "set_input_shape": lambda name, shape: shapes.update({name: tuple(shape)}) or True,
+            "set_tensor_address": lambda name, memory: places.update({name: memory}) or True,
+            "set_output_allocator": lambda name, output_allocator: (
+                allocators.update({name: output_allocator}) or True
+            ),
+            "infer_shapes": lambda: sorted(set(self.inputs) - set(shapes)),
+            "get_tensor_shape": shape_of,
+            "set_optimization_profile_async": lambda profile_index, stream_handle: (
+                profile.__setitem__(0, profile_index) or True
+            ),
+            "execute_async_v3": execute,
+        }
+        return Strict(surface, "IExecutionContext", does)
+
+    def _at(self, address, shape, name):
+        count = SIZES[{**self.inputs, **self.outputs}[name]]
+        for dimension in shape:
+            count *= dimension
+        return ctypes.string_at(address, count)
+
+
+SIZES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT64": 8, "INT32": 4, "INT8": 1, "UINT8": 1, "BOOL": 1}

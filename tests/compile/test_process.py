@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scons_tensorrt import errors
 from scons_tensorrt.compile import process
-from scons_tensorrt.compile.process import CALIBRATING, COMPILER, JOB_STEP, run_worker
+from scons_tensorrt.compile.process import CALIBRATING, COMPILER, JOB_STEP, RUNNER, run_worker
 from scons_tensorrt.convert.make import CONVERTER
 from scons_tensorrt.errors import (
     EngineBuildError,
@@ -62,21 +62,25 @@ def test_a_frame_is_a_whole_number_of_steps():
     assert (len(process._frame(COMPILER, {"output": "x" * 300_000})) - 16) % JOB_STEP == 0
 
 
-@pytest.mark.parametrize("program", [CALIBRATING, CONVERTER], ids=["compile", "convert"])
-def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program):
+@pytest.mark.parametrize(
+    ("program", "main", "others"),
+    [(CALIBRATING, "main", {"run"}), (CONVERTER, "main", set()), (RUNNER, "run", {"calibrate"})],
+    ids=["compile", "convert", "run"],
+)
+def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program, main, others):
     job = json.loads(process._frame(program, {})[16:])
     sent = [name for name, _ in job["modules"]]
     room = program.modules[-1].rpartition(".")[0]
     folder = process.SITE.joinpath(*room.split("."))
     package = {f"{room}.{p.stem}" for p in folder.glob("*.py") if p.stem not in ("__init__", "boot")}
-    assert package <= {*sent, *job.get("later", ())}
-    assert sent[-1] == f"{room}.main"
+    assert package - {*sent, *job.get("later", ())} == {f"{room}.{n}" for n in others}
+    assert sent[-1] == f"{room}.{main}"
     assert all(name.rpartition(".")[0] in ("", *sent[:at]) for at, name in enumerate(sent))
 
 
 def test_a_worker_that_does_not_calibrate_is_not_sent_how():
     more = set(CALIBRATING.modules) - set(COMPILER.modules)
-    assert sorted(name.rpartition(".")[2] for name in more) == ["calibrate", "device"]
+    assert sorted(name.rpartition(".")[2] for name in more) == [*("calibrate", "device", "records")]
 
 
 # What it says.

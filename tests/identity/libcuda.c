@@ -1,7 +1,8 @@
 /* Plays libcuda for the tests of the probe. Environment: CUDA_VISIBLE_DEVICES as CUDA has it (one
    number, or empty); PLAY_GPUS: how many (1); PLAY_INIT: what cuInit returns (0), or "crash", or
    "hang"; PLAY_LOG: a file that gets a line for each cuInit; PLAY_MEMORY: bytes of memory that can be
-   had (no limit), which the host's plays. -DOLD: a driver before CUDA 11.4. */
+   had (no limit), which the host's plays; PLAY_STREAM: what
+   waiting for a stream returns (0). -DOLD: a driver before CUDA 11.4. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ int cuGetErrorString(int status, const char **text) {
     *text = status == 100   ? "no CUDA-capable device is detected"
             : status == 2   ? "out of memory"
             : status == 201 ? "invalid device context"
+            : status == 700 ? "an illegal memory access was encountered"
                             : "unknown error";
     return status == 12345;
 }
@@ -72,6 +74,18 @@ int cuMemcpyHtoD_v2(unsigned long long pointer, const void *from, size_t bytes) 
     if (!current) return 201;
     memcpy((void *)pointer, from, bytes);
     return 0;
+}
+int cuMemcpyDtoH_v2(void *to, unsigned long long pointer, size_t bytes) {
+    if (!current) return 201;
+    memcpy(to, (const void *)pointer, bytes);
+    return 0;
+}
+int cuStreamCreate(void **stream, unsigned flags) {
+    *stream = &allocated;
+    return current && !flags ? 0 : 201;
+}
+int cuStreamSynchronize(void *stream) {
+    return stream == &allocated ? number("PLAY_STREAM", 0) : 400;
 }
 int cuMemFree_v2(unsigned long long pointer) {
     if (!current) return 201;

@@ -41,7 +41,7 @@ def make_job(
         "runtime_version": signature.runtime_version,
         "package_folder": runtime.folder,
         "library_path": environment.get("LD_LIBRARY_PATH"),
-        "environment": _gpu_choice(environment) if is_tensorrt(wanted) else {},
+        "environment": gpu_choice(environment) if is_tensorrt(wanted) else {},
         "timing_cache": _timing_cache(wanted, state),
         "calibration": _calibration(wanted, state, model),
         "input_bytes": sum(path.stat().st_size for path in (wanted.onnx, *wanted.external.values())),
@@ -55,7 +55,7 @@ def make_job(
     }
 
 
-def _gpu_choice(environment: Mapping[str, str]) -> dict[str, str]:
+def gpu_choice(environment: Mapping[str, str]) -> dict[str, str]:
     """What chooses the GPU must reach the worker, or it compiles on another than was probed."""
     return {name: environment[name] for name in CUDA_VARIABLES if name in environment}
 

@@ -22,9 +22,10 @@ from ..integrity.state import StateFolder
 from ..progress import Begin, Running, unwatched
 from .checks import check_inputs, check_plan, stamps_of
 from .job import fresh_log, is_tensorrt, linked_model, make_job
-from .locks import engine_lock, gpu_lock
+from .locks import engine_lock
 from .phases import READING, Phases
 from .process import Compiled, run_worker
+from .proof import alone_on_gpu, tell_again, told_with_proof
 from .supply import Supplied, Supplier, Taker
 from .wanted import Verdict, Wanted, judge
 
@@ -86,7 +87,7 @@ def make(wanted: Wanted, shop: Workshop) -> Outcome:
         if reused:
             with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
-            _tell(wanted, reused, shop.state)
+            tell_again(wanted, reused, shop, waiting)
             return Outcome("reused", verdict, reused)
         partial = publication.open()
         try:
@@ -110,15 +111,16 @@ def _obtain(
         supplied = _supplied(supplier, wanted, shop, partial)
         if supplied:
             made = wanted.filename, wanted.key, supplied.sha256, supplied.size
-            details = {**supplied.details, **wanted.told()}
+            told = told_with_proof(wanted, shop, supplied.details, partial, supplied.sha256, waiting)
+            details = {**supplied.details, **told}
             receipt = Receipt(*made, wanted.ingredients, details)
             return supplied.how, receipt, supplied.seconds
-    uuid = shop.gpu() if is_tensorrt(wanted) else None
-    with contextlib.ExitStack() as stack:
-        if uuid:
-            what, timeout = shop.state.relative(wanted.engine), shop.lock_timeout_s
-            stack.enter_context(gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout))
+    times = is_tensorrt(wanted)  # kernels on the GPU, when it compiles
+    with alone_on_gpu(wanted, shop, waiting) if times else contextlib.nullcontext():
         receipt, seconds = _compile(wanted, shop, partial)
+        sha256, turn = receipt.sha256, None if times else waiting
+        told = told_with_proof(wanted, shop, {}, partial, sha256, turn)
+    receipt = receipt._replace(details={**receipt.details, **told})
     return "built", receipt, seconds
 
 
@@ -139,16 +141,6 @@ def _supplied(supplier: Supplier, wanted: Wanted, shop: Workshop, partial: Path)
         where = shop.state.relative(partial)
         raise PublishError(f"{where}: {error.strerror}; make the folder writable") from None
     return None
-
-
-def _tell(wanted: Wanted, sha256: str, state: StateFolder) -> None:
-    """Let the receipt of an engine that is reused tell what is told of it now."""
-    with contextlib.suppress(OSError, EngineError):  # what was told before stands
-        now = wanted.told()
-        for receipt in state.receipts.get(wanted.filename, wanted.key) if now else ():
-            told = {**receipt.details, **now}
-            if receipt.sha256 == sha256 and told != receipt.details:
-                state.receipts.put(receipt._replace(details=told))
 
 
 def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
@@ -251,7 +243,7 @@ def _receipt(
     for item in inputs:
         if os.path.isabs(item["name"]):
             item["name"] = os.path.basename(item["name"])
-    details = {
+    details: dict[str, Any] = {
         "hardware": {"name": wanted.hardware.name, "signature": signature.to_json()},
         "recipe": wanted.recipe.to_json(),
         "inputs": inputs,
@@ -264,6 +256,5 @@ def _receipt(
         "reproducible": made.not_reproducible_because is None,
         "not_reproducible_because": made.not_reproducible_because,
     }
-    details.update(wanted.told())
     details.update(heard)
     return Receipt(wanted.filename, wanted.key, made.sha256, made.size, wanted.ingredients, details)

@@ -71,7 +71,19 @@ COMPILER = Program(
 # Sent only to a worker that calibrates: each module is compiled from its text at every start.
 CALIBRATING = replace(
     COMPILER,
-    modules=(*COMPILER.modules[:-1], f"{ROOM}.device", f"{ROOM}.calibrate", COMPILER.modules[-1]),
+    modules=(
+        *COMPILER.modules[:-1],
+        *(f"{ROOM}.{name}" for name in ("records", "device", "calibrate")),
+        COMPILER.modules[-1],
+    ),
+)
+
+# Runs an engine on its GPU, after the compile: nothing of it need be canonical.
+RUNNER = replace(
+    COMPILER,
+    modules=(*COMPILER.modules, *(f"{ROOM}.{name}" for name in ("records", "device", "run"))),
+    done={"not_run_because": str, "gpu": str},
+    argument="2",
 )
 
 

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import RecipeError, SidecarError
 from ..identity.hardware import Hardware
@@ -23,11 +23,25 @@ from ..recipe.key import differences, input_name
 from ..recipe.options import Recipe
 
 
+class Check(Protocol):
+    """How the engine itself is compared with its original, on the GPU that it is for.
+
+    key: of what it is compared by; why_not: known beforehand; run: the figures of the engine at a
+    path, of these bytes, or why it was not run. Raises EngineError, AccuracyError beyond a bound.
+    """
+
+    def key(self) -> str: ...
+
+    def why_not(self) -> str | None: ...
+
+    def run(self, wanted: Wanted, engine: Path, sha256: str) -> dict[str, Any] | str: ...
+
+
 class Wanted(NamedTuple):
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
     onnx, external: the files themselves; source: what people call the ONNX; told: more for the
     receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
-    of a calibrator, see convert/worker/batches.py."""
+    of a calibrator, see convert/worker/batches.py; check: where `accuracy=` is declared."""
 
     engine: Path
     recipe: Recipe
@@ -38,6 +52,7 @@ class Wanted(NamedTuple):
     external: Mapping[str, Path]
     told: Callable[[], Mapping[str, Any]] = dict
     samples: Path | None = None
+    check: Check | None = None
 
     @property
     def filename(self) -> str:

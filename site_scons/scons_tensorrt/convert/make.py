@@ -32,6 +32,7 @@ CONVERTER = Program(
     modules=(
         "scons_tensorrt.compile.worker.failure",
         "scons_tensorrt.compile.worker.link",
+        "scons_tensorrt.compile.worker.records",
         f"{ROOM}.main",
     ),
     done={"facts": dict},
@@ -39,7 +40,7 @@ CONVERTER = Program(
     argument="2",
     later=tuple(
         f"{ROOM}.{name}"
-        for name in "walks tensors samples batches precision quantize accuracy export".split()
+        for name in "walks tensors samples batches precision quantize accuracy engine export".split()
     ),
 )
 
@@ -140,8 +141,8 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
         "options": dict(wanted.options),
         "target": str(made),
         "temporary": str(folder / "temporary"),
-        "onnx": {role: str(_placed(each, folder / role)) for role, each in wanted.onnx.items()},
-        "samples": wanted.samples and _sample_spec(wanted.samples),
+        "onnx": {role: str(placed(each, folder / role)) for role, each in wanted.onnx.items()},
+        "samples": wanted.samples and sample_spec(wanted.samples),
         "script": wanted.script and str(wanted.script),
         "files": {name: str(path) for name, path in wanted.files.items()},
     }
@@ -199,11 +200,12 @@ def _inputs(wanted: StepWanted) -> Iterator[Path]:
     yield from wanted.files.values()
 
 
-def _sample_spec(samples: SampleFiles) -> dict[str, Any]:
+def sample_spec(samples: SampleFiles) -> dict[str, Any]:
+    """A set of samples for a job, see convert/worker/samples.py."""
     return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
 
 
-def _placed(onnx: Onnx, folder: Path) -> Path:
+def placed(onnx: Onnx, folder: Path) -> Path:
     """The ONNX where its external data lies beside it: its own place, else links of both, because
     a VariantDir or Repository may hold one of them only, and onnx follows no symbolic link."""
     apart = [p for name, p in onnx.external.items() if p != onnx.path.parent / PurePosixPath(name)]

@@ -93,6 +93,7 @@ def _connect(env: Any, session: Session, declared: Declared) -> None:
     for node in (onnx, *declared.plugins, *data):
         sign(node)
     more = [each.target for each in (declared.gate, declared.samples) if each]
+    more += declared.compared_by
     for node in pair:
         node.add_dependency(more)
     _depend(env, session, pair, declared)
@@ -141,10 +142,10 @@ def _convert(env: Any, session: Session, declared: Declared) -> None:
         samples = steps.sample_nodes(env, session, calibration.samples, "calibration")
         declared.samples = steps.declare_samples(env, session, declared, samples)
     gate = recipe.accuracy
-    if gate is not None and (step is not None or gate.reference is not None):
+    if gate is not None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original
         samples = steps.sample_nodes(env, session, gate.samples, "accuracy inputs")
-        declared.gate = steps.declare_gate(env, session, declared, reference, declared.onnx, samples)
+        steps.declare_gate(env, session, declared, reference, samples)
 
 
 def _one_source(env: Any, source: Any) -> Any:

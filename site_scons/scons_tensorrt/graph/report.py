@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..compile.wanted import Verdict
+from ..compile.wanted import Verdict, Wanted
 from ..errors import EngineError
 from ..identity.hardware import Hardware
 from ..recipe.backends import without_effect
@@ -126,6 +126,14 @@ class Report:
         figures = f": {_worst(facts)}" if gate and isinstance(facts, dict) else ""
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
         self._event("engine.convert.done", derived, step.how, step.verdict.code, reason_text=why)
+
+    def proved(self, wanted: Wanted, found: Mapping[str, Any] | str, seconds: float) -> None:
+        """An engine was run on the GPU, or could not be."""
+        label = f"{wanted.filename}"
+        if isinstance(found, str):
+            self.console.line(f"engines: {label} was not run against its original: {found}")
+        else:
+            self.console.line(f"CHECKED {label} on {found['gpu']} ({seconds:.2f} s): {_worst(found)}")
 
     def failed(self, engine: Declared | Derived, error: EngineError) -> None:
         if engine.reported:

@@ -95,6 +95,7 @@ class Session:
         self._doom_asking = threading.Lock()
         self._doomed: list[Declared] | None = None
         self._gpu_uuid: str | None = None
+        self._nvidia: tuple[str | None] | None = None
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
@@ -245,6 +246,12 @@ class Session:
         elsewhere = self.elsewhere.open()
         more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
         return Converting(*shared, *more)
+
+    def nvidia(self) -> str | None:
+        """What speaks for NVIDIA hardware here, asked of files alone."""
+        if self._nvidia is None:
+            self._nvidia = (self._host.sign_of_nvidia(),)
+        return self._nvidia[0]
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

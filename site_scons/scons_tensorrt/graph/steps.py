@@ -18,6 +18,7 @@ from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared
 from .derived import Derived, SampleNodes
 from .nodes import as_list, file_node, named_for_cleaning
+from .proof import Proof
 from .session import Session
 from .settings import option
 from .signed import EngineFile, sign
@@ -61,19 +62,23 @@ def declare_samples(env: Any, session: Session, owner: Declared, samples: Sample
     return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
 
 
-def declare_gate(
-    env: Any, session: Session, owner: Declared, reference: Any, converted: Any, samples: Any
-) -> Derived:
-    """The node of the figures that say how far `converted` is from `reference`."""
+def declare_gate(env: Any, session: Session, owner: Declared, reference: Any, samples: Any) -> None:
+    """Let the owner's ONNX be compared with `reference` before the compile, unless it is the same; and
+    its engine after it, where there is the GPU for it."""
     gate = owner.recipe.accuracy
     assert gate is not None
     name = f"{owner.name}.{owner.recipe.precision}"
-    if converted is owner.original and owner.recipe.precision in CONVERTED:
+    if owner.onnx is owner.original and owner.recipe.precision in CONVERTED:
         name += ".unconverted"  # another kind of hardware may compile a converted one
     path = session.state.onnx / f"{name}.accuracy.json"
-    onnx = {"reference": reference, "converted": converted}
+    onnx = {"reference": reference, "converted": owner.onnx}
     derived = Derived(session, owner, path, "accuracy", gate.key_fields(), onnx, samples)
-    return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
+    if reference is not owner.onnx:
+        owner.gate = derived = _declare(env, derived, session).attributes.trt_engine
+    elif owner.hardware and owner.hardware.signature.product == "tensorrt":
+        values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
+        owner.compared_by = [*values, *samples.nodes]
+    owner.proof = Proof(session, derived, owner.python, env)
 
 
 def _declare(env: Any, derived: Derived, session: Session) -> Any:

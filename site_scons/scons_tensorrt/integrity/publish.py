@@ -145,7 +145,8 @@ class Publication:
         for place in self._places:
             for path in place:
                 path.unlink(missing_ok=True)
-        shutil.rmtree(self._state.partial(self._engine) / "model", ignore_errors=True)
+        for name in ("model", "run"):
+            shutil.rmtree(self._state.partial(self._engine) / name, ignore_errors=True)
         self._tidy()
 
     def _sweep(self, in_place: bool = False) -> None:

@@ -15,7 +15,8 @@ KEEP = """Builder BuilderFlag ComputeCapability DataType IBuilderConfig IHostMem
 IInt8EntropyCalibrator2 IInt8MinMaxCalibrator
 INetworkDefinition IOptimizationProfile IProgressMonitor IStreamWriter ITensor ITimingCache LayerType
 MemoryPoolType NetworkDefinitionCreationFlag OnnxParser ParserError init_libnvinfer_plugins DeviceType
-HardwareCompatibilityLevel ProfilingVerbosity TilingOptimizationLevel""".split()
+HardwareCompatibilityLevel ProfilingVerbosity TilingOptimizationLevel Runtime ICudaEngine
+IExecutionContext IOutputAllocator TensorFormat TensorIOMode TensorLocation""".split()
 
 
 def parameters(signature):

@@ -12,21 +12,11 @@ import os
 from scons_tensorrt.compile.worker import link
 from scons_tensorrt.compile.worker.device import Device
 from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.compile.worker.records import TYPES
 from scons_tensorrt.compile.worker.timing import locked
 from scons_tensorrt.identity.cuda import CudaError
 
 CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
-# The network's type for a type of the samples, and the bytes of an element.
-TYPES = {
-    "float32": ("FLOAT", 4),
-    "float16": ("HALF", 2),
-    "bfloat16": ("BF16", 2),
-    "int64": ("INT64", 8),
-    "int32": ("INT32", 4),
-    "int8": ("INT8", 1),
-    "uint8": ("UINT8", 1),
-    "bool": ("BOOL", 1),
-}
 
 
 @contextlib.contextmanager
@@ -212,7 +202,7 @@ class _Samples:
 
 
 def _size(name, dtype, shape):
-    if dtype not in TYPES:
+    if not TYPES.get(dtype, ("",))[0]:
         raise Refused("RecipeError", "input `%s` is %s, which no calibrator takes" % (name, dtype))
     size = TYPES[dtype][1]
     for dimension in shape:

@@ -1,4 +1,4 @@
-"""Memory of the GPU by the driver, as far as a calibrator needs some."""
+"""Memory of the GPU by the driver, as far as a calibrator, or running an engine, needs some."""
 
 import ctypes
 
@@ -34,6 +34,23 @@ class Device:
         source = (ctypes.c_char * len(data)).from_buffer(data)
         size = ctypes.c_size_t(len(data))
         self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(pointer), source, size)
+
+    def fetch(self, pointer, size):
+        """The bytes at an address."""
+        target = (ctypes.c_char * max(size, 1))()
+        if size:
+            self._call("cuMemcpyDtoH_v2", target, ctypes.c_uint64(pointer), ctypes.c_size_t(size))
+        return target.raw[:size]
+
+    def stream(self):
+        """A new stream, as TensorRT takes it."""
+        stream = ctypes.c_void_p()
+        self._call("cuStreamCreate", ctypes.byref(stream), 0)
+        return stream.value
+
+    def wait(self, stream):
+        """Wait for all of a stream's work. Raises CudaError for what went wrong in it."""
+        self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def synchronize(self):
         """Wait for the copies: pageable memory may still be on its way when a copy returns."""

@@ -1,4 +1,5 @@
-"""How far a converted ONNX is from its original: both run in ONNX Runtime on the CPU.
+"""How far a converted ONNX is from its original, both run in ONNX Runtime on the CPU; and how outputs
+are judged, an engine's, too.
 
 The judgement of one output of one sample is one number, its error, against one bound; the worst
 of all samples decides. Elements that are NaN or infinite in both alike are equal; in one alone,
@@ -26,23 +27,40 @@ def compare(reference, converted, target, spec, options):
     gone = sorted(set(names) - {output.name for output in second.get_outputs()})
     if gone:
         raise Refused("AccuracyError", "the converted model has no output `%s`" % gone[0])
-    found = {name: {} for name in names}
-    count = 0
+    figures = Figures(names, options)
     for number, sample in enumerate(samples.read(spec, _inputs(first))):
-        count += 1
         expected = _run(first, names, sample, number)
         given = _run(second, names, sample, number)
-        for name, wanted, got in zip(names, expected, given):
-            figures = measure(name, wanted, got, options)
+        figures.add(number, dict(zip(names, zip(expected, given))))
+    return figures.judged(target)
+
+
+class Figures:
+    """The worst of each output so far. options: rtol, atol, metric."""
+
+    def __init__(self, names, options):
+        self._options = options
+        self._found = {name: {} for name in names}
+        self._count = 0
+
+    def add(self, number, outputs):
+        """One sample more. outputs: {name: (the original's, the other's)}."""
+        self._count += 1
+        for name, (wanted, got) in outputs.items():
+            figures = measure(name, wanted, got, self._options)
             figures["sample"] = number
-            if not found[name] or _excess(figures) > _excess(found[name]):
-                found[name] = figures
-    figures = {"samples": count, "outputs": found, **options}
-    with open(target, "w", encoding="utf-8") as out:
-        json.dump(figures, out, sort_keys=True, indent=1)
-        out.write("\n")
-    _judge(found, options)
-    return figures
+            if not self._found[name] or _excess(figures) > _excess(self._found[name]):
+                self._found[name] = figures
+
+    def judged(self, target):
+        """All figures, which `target` then holds, a JSON file. Refused with AccuracyError where an
+        output is beyond its bound."""
+        figures = {"samples": self._count, "outputs": self._found, **self._options}
+        with open(target, "w", encoding="utf-8") as out:
+            json.dump(figures, out, sort_keys=True, indent=1)
+            out.write("\n")
+        _judge(self._found, self._options)
+        return figures
 
 
 def _judge(found, options):

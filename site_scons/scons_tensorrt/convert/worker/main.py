@@ -94,7 +94,18 @@ def _export(job):
     return _module("export").export(job["script"], function, job["target"], options)
 
 
+def _expect(job):
+    onnx, files = job["onnx"], job["files"]
+    return _module("engine").expect(onnx["reference"], onnx["converted"], job["samples"], files)
+
+
+def _judge(job):
+    return _module("engine").judge(job["files"], job["target"], job["options"])
+
+
 KINDS = {
+    "expect": _expect,
+    "judge": _judge,
     "precision": _precision,
     "quantize": _quantize,
     "accuracy": _accuracy,

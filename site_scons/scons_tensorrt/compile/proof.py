@@ -1,0 +1,87 @@
+"""When an engine is run against its original, and what its receipt tells of it: after a compile or a
+fetch, before it is published; and when a reused one is to be compared by other samples or bounds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError
+from .locks import gpu_lock
+from .wanted import Wanted
+
+if TYPE_CHECKING:
+    from .make import Workshop
+
+
+def alone_on_gpu(
+    wanted: Wanted, shop: Workshop, waiting: Callable[[str], None]
+) -> contextlib.AbstractContextManager[Any]:
+    """The lock of the GPU, where there is one."""
+    uuid = shop.gpu()
+    if not uuid:
+        return contextlib.nullcontext()
+    what, timeout = shop.state.relative(wanted.engine), shop.lock_timeout_s
+    return gpu_lock(uuid, shop.gpu_turn, what, waiting, shop.stopping, timeout)
+
+
+def told_with_proof(
+    wanted: Wanted,
+    shop: Workshop,
+    before: Mapping[str, Any],
+    engine: Path,
+    sha256: str,
+    waiting: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """What is told of an engine of these bytes now. before: what its receipt tells; a comparison by the
+    same samples and bounds stands. waiting: None when the GPU's lock is held. Raises EngineError, for
+    an engine beyond its bound AccuracyError."""
+    told = dict(wanted.told())
+    check = wanted.check
+    if check is None:
+        return told
+    accuracy = before.get("accuracy")
+    proof = accuracy.get("engine") if isinstance(accuracy, dict) else None
+    if not isinstance(proof, dict) or proof.get("by") != check.key():
+        proof = _proof(wanted, shop, engine, sha256, waiting)
+    return {**told, "accuracy": {**told["accuracy"], "engine": proof}}
+
+
+def _proof(
+    wanted: Wanted,
+    shop: Workshop,
+    engine: Path,
+    sha256: str,
+    waiting: Callable[[str], None] | None,
+) -> dict[str, Any] | str:
+    check = wanted.check
+    assert check is not None
+    why = check.why_not()
+    if why is None:
+        with alone_on_gpu(wanted, shop, waiting) if waiting else contextlib.nullcontext():
+            found = check.run(wanted, engine, sha256)
+        if isinstance(found, dict):
+            return {**found, "by": check.key()}
+        why = found
+    return f"not run: {why}"
+
+
+def tell_again(wanted: Wanted, sha256: str, shop: Workshop, waiting: Callable[[str], None]) -> None:
+    """Let the receipt of an engine that is reused tell what is told of it now. Raises EngineError for
+    one that is beyond its bound by now."""
+    receipts = shop.state.receipts
+    try:
+        known = receipts.of_bytes(wanted.filename, wanted.key, sha256) if wanted.told() else None
+    except (OSError, EngineError):
+        return  # what was told before stands
+    if known is None:
+        return
+    told = {
+        **known.details,
+        **told_with_proof(wanted, shop, known.details, wanted.engine, sha256, waiting),
+    }
+    if told != known.details:
+        with contextlib.suppress(OSError, EngineError):
+            receipts.put(known._replace(details=told))

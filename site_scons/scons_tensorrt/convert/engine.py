@@ -1,0 +1,108 @@
+"""An engine against its original, on the GPU that it is for: three processes, one after the other.
+
+The interpreter that has ONNX Runtime runs the original on the samples; the one that has TensorRT runs
+the engine on them, in a process of its own, so that the compile's stays as canonical as it is; and the
+first compares. Where the engine cannot be run, that is told and is no fault.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..compile.job import gpu_choice
+from ..compile.process import RUNNER, run_program
+from ..compile.wanted import Wanted
+from ..errors import AccuracyError, EngineBuildError, PublishError
+from ..identity.runtime import Runtime
+from ..integrity.atomic import unlink_link
+from .make import CONVERTER, Converting, placed, sample_spec
+from .step import StepWanted
+
+
+def run_engine(
+    engine: Path, sha256: str, wanted: Wanted, check: StepWanted, runtime: Runtime, shop: Converting
+) -> dict[str, Any] | str:
+    """The figures of the engine at a path, of these bytes, or why it was not run.
+
+    check: the samples and options, "reference" and "converted" among its ONNX. Raises AccuracyError
+    when an output is beyond its bound or the engine does not run.
+    """
+    folder = shop.state.partial(wanted.engine) / "run"
+    log = shop.state.log(wanted.engine)
+    try:
+        unlink_link(folder.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return _run(engine, sha256, wanted, check, runtime, shop, folder)
+    except (AccuracyError, EngineBuildError) as error:
+        text = f"the engine, run on the GPU: {error}; log: {shop.state.relative(log)}"
+        raise AccuracyError(text) from None
+    except OSError as error:
+        where = shop.state.relative(error.filename or shop.state.root)
+        raise PublishError(
+            f"{where}: {error.strerror}; make room or make the folder writable, then run again"
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(
+    engine: Path,
+    sha256: str,
+    wanted: Wanted,
+    check: StepWanted,
+    runtime: Runtime,
+    shop: Converting,
+    folder: Path,
+) -> dict[str, Any] | str:
+    log = shop.state.log(wanted.engine)
+    files = {name: str(folder / name) for name in ("inputs", "expected", "outputs")}
+    onnx = {role: str(placed(each, folder / role)) for role, each in check.onnx.items()}
+    assert check.samples is not None
+    more = {
+        "onnx": onnx,
+        "files": files,
+        "samples": sample_spec(check.samples),
+        "options": dict(check.options),
+        "target": str(folder / "accuracy.json"),
+    }
+
+    def convert(kind: str) -> Mapping[str, Any]:
+        job = {**more, "kind": kind}
+        last, _ = run_program(CONVERTER, shop.python, job, log, shop.stopping, dict(os.environ))
+        return dict(last["facts"])
+
+    convert("expect")
+    job = {
+        **_job(engine, sha256, wanted, runtime),
+        "inputs": files["inputs"],
+        "outputs": files["outputs"],
+    }
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **gpu_choice(os.environ)}
+    ran, _ = run_program(RUNNER, runtime.python, job, log, shop.stopping, environment)
+    if ran["not_run_because"]:
+        return str(ran["not_run_because"])
+    return {**convert("judge"), "gpu": ran["gpu"]}
+
+
+def _job(engine: Path, sha256: str, wanted: Wanted, runtime: Runtime) -> dict[str, Any]:
+    """What the worker is told, see compile/worker/run.py."""
+    signature, recipe = wanted.hardware.signature, wanted.recipe
+    return {
+        "engine": str(engine),
+        "sha256": sha256,
+        "product": signature.product,
+        "runtime_version": signature.runtime_version,
+        "package_folder": runtime.folder,
+        "library_path": os.environ.get("LD_LIBRARY_PATH"),
+        "architectures": list(signature.architectures or ()),
+        "hardware": signature.to_json(),
+        "plugins": [str(path) for path in recipe.plugins],
+        "flags": list(recipe.flags),
+        "settings": dict(recipe.settings),
+    }
