@@ -27,6 +27,7 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
         filename="a.engine",
         hardware=SimpleNamespace(told=dict, signature=signature),
         accuracy=None,
+        check=None,
     )
     shop = Workshop(StateFolder(tmp_path / ".trt", tmp_path), None, None)
     monkeypatch.setattr(module, "judge", lambda *_: Verdict("unfinished", "", receipt=RECEIPT))
