@@ -1,0 +1,103 @@
+"""docs/recipes.md against the code: every option is on the page and no other, with its default, and what
+has no effect or is refused is said as the code has it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from test_backends import RTX
+
+from scons_tensorrt.recipe.backends import WITHOUT_EFFECT, refusals
+from scons_tensorrt.recipe.conversion import METHODS, METRICS, WAYS, parse_calibration, parse_gate
+from scons_tensorrt.recipe.options import (
+    DEFAULT_NUMBERS,
+    DEFAULTS,
+    FLAGS,
+    NUMBERS,
+    POOLS,
+    WORDS,
+    parse,
+)
+
+PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+HEAD = ["option", "default", "unit", "TensorRT 10", "TensorRT 11", "RTX", "meaning"]
+
+
+def rows():
+    """{option: its row by column}."""
+    lines = PAGE.splitlines()
+    start = lines.index(f"| {' | '.join(HEAD)} |") + 2
+    found = {}
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line[1:-1].split("|")]
+        assert len(cells) == len(HEAD), line
+        for name in re.findall(r"`(\w+)`", cells[0]):
+            found[name] = dict(zip(HEAD, cells))
+    return found
+
+
+ROWS = rows()
+
+
+def test_every_option_is_on_the_page_and_no_other():
+    assert set(ROWS) == set(DEFAULTS)
+
+
+@pytest.mark.parametrize("option", DEFAULTS)
+def test_the_default_is_the_codes(option):
+    said = ROWS[option]["default"].strip("`")
+    actual = DEFAULTS[option]
+    if option in NUMBERS or option in WORDS:
+        actual = WORDS[option][0] if option in WORDS else DEFAULT_NUMBERS.get(option)
+    if actual is None:
+        assert said in ("none", "TensorRT's choice")
+    else:
+        value = ast.literal_eval(said)
+        assert (tuple(value) if isinstance(value, list) else value) == actual
+
+
+@pytest.mark.parametrize("option", DEFAULTS)
+def test_every_option_has_a_meaning_and_says_who_takes_it(option):
+    assert all(ROWS[option][column] for column in HEAD if column != "unit")
+
+
+def test_what_has_no_effect_on_rtx_is_said_so():
+    idle = WITHOUT_EFFECT["tensorrt_rtx"]
+    assert {name for name, row in ROWS.items() if row["RTX"] == "no effect"} == {
+        name for name in idle if not name.startswith("flag ")
+    }
+    said = PAGE[PAGE.index("The same holds for the flags") :].partition(".\n")[0]
+    flags = {name.removeprefix("flag ") for name in idle if name.startswith("flag ")}
+    assert set(re.findall(r"`(\w+)`", said)) == flags
+
+
+@pytest.mark.parametrize("option", [name for name, row in ROWS.items() if row["RTX"] == "refused"])
+def test_what_rtx_refuses_is_refused(option):
+    value = {"hardware_compatibility": "ampere_plus", "dla_core": 0}[option]
+    assert any(said.startswith(option) for said in refusals(parse("a", {option: value}), RTX))
+
+
+@pytest.mark.parametrize("name", [*POOLS, *(word for words in WORDS.values() for word in words[1:])])
+def test_every_word_that_an_option_takes_is_on_the_page(name):
+    assert f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("names", [METHODS, METRICS, WAYS], ids=["methods", "metrics", "ways"])
+def test_every_way_to_calibrate_and_compare_is_on_the_page(names):
+    assert all(re.search(rf'[`"]{name}[`"]', PAGE) for name in names if name != "qdq")
+
+
+def test_flags_on_the_page_are_flags():
+    part = PAGE[PAGE.index("## Flags") : PAGE.index("## Precision")]
+    assert set(re.findall(r"`([A-Z_]+)`", part)) <= FLAGS
+
+
+def test_the_example_of_the_accuracy_section_has_the_codes_defaults():
+    gate = parse_gate({"inputs": "x.npz"})
+    text = f'rtol={gate.rtol}, atol={gate.atol}, metric="{gate.metric}", reference={gate.reference})`'
+    assert text in PAGE
+    made = parse_calibration({"data": "x.npz"})
+    assert f"percentile={made.percentile}, per_channel={made.per_channel}" in PAGE
