@@ -18,7 +18,7 @@ from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
 from ..compile.supply import Supplied
 from ..compile.wanted import Verdict
-from ..errors import AccuracyError, EngineBuildError, PublishError, RecipeError
+from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
 from ..identity.writing import sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
@@ -119,6 +119,18 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
         for taker in shop.takers:
             taker.made_step(wanted, receipt)
     return Step(how, verdict, receipt)
+
+
+def tidy_step(target: Path, state: StateFolder) -> None:
+    """Remove what a killed conversion of a file that is current left, unless one runs now."""
+    with (
+        contextlib.suppress(OSError, EngineError),
+        engine_lock(state.lock(target), "", lambda holder: None, lambda: True),
+    ):
+        folder = state.partial(target)
+        unlink_link(folder)
+        shutil.rmtree(folder / "step", ignore_errors=True)
+        folder.rmdir()
 
 
 def _fetch(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt | None:

@@ -74,8 +74,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
             session.report.failed(declared, error)
         return True
     if current:
-        if isinstance(declared, Declared):
-            session.tidy(declared)
+        session.tidy(declared)
     elif settings.writes():
         _make_folder(declared, session)
     return not current

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import SCons.Errors
 import SCons.Script
 
 from ..errors import EngineError, HandoffError, SidecarError
-from ..handoff.prune import DAY_S, Folder, Item, choose, find, parsed, remove
+from ..handoff.prune import DAY_S, Folder, Item, choose, entries, find, parsed, remove
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
 from ..integrity.sidecar import read_sidecar
@@ -46,12 +45,15 @@ def prune(env: Any, session: Session) -> None:
         raise SCons.Errors.UserError(
             f"{PRUNE}: no engine is declared, so that nothing tells what is wanted"
         )
-    folders = list(_folders(session, engines))
     others = _of_other_trees(session)
     models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | others.models
     steps = frozenset(session.derived)
     exports = frozenset(d.name for d in session.derived.values() if not d.owners)
-    items, left = find(session.state, folders, models, steps, exports)
+    try:
+        folders = list(_folders(session, engines))
+        items, left = find(session.state, folders, models, steps, exports)
+    except HandoffError as error:
+        raise SCons.Errors.BuildError(errstr=str(error), status=2, exitstatus=2) from None
     say = session.report.console.line
     for line in left:
         say(f"engines: {line}")
@@ -111,10 +113,7 @@ def _folders(session: Session, engines: list[Declared]) -> Iterator[Folder]:
 
 
 def _subfolders(base: Path) -> list[str]:
-    try:
-        return [entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
+    return [entry.name for entry in entries(base) if entry.is_dir(follow_symlinks=False)]
 
 
 def _hardware_names(session: Session) -> set[str]:
@@ -211,10 +210,21 @@ def _stated(name: str, folders: list[Folder]) -> set[str] | None:
     found, known = set(), False
     for folder in folders:
         path = folder.path / name
-        known |= folder.names is None or name in folder.names or os.path.lexists(path)
+        known |= folder.names is None or name in folder.names or _stands(path)
         with contextlib.suppress(SidecarError):
             found.add(read_sidecar(path))
     return found if known or found else None
+
+
+def _stands(path: Path) -> bool:
+    """Whether something is there; what cannot be looked at may be."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _summary(session: Session, done: list[Item], kept: int, dry: bool) -> None:

@@ -323,8 +323,8 @@ class Session:
             return self.state.receipts.last_duration_s(path.name)
         return None
 
-    def tidy(self, engine: Declared) -> None:
-        """Remove what a killed compile of an engine that is current left behind."""
+    def tidy(self, engine: Declared | Derived) -> None:
+        """Remove what a killed compile, or conversion, of what is current left behind."""
         if self._leftovers is None:
             names: list[str] = []
             for place in {folder for folder, _ in self.places} | {str(self.state.root / "partial")}:
@@ -333,10 +333,16 @@ class Session:
             self._leftovers = [n for n in names if not n.endswith((SUFFIX, SIDECAR_SUFFIX))]
         if not self._leftovers or not settings.writes():
             return
-        if any(self.state.slot(engine.path) in n for n in self._leftovers):
+        if not any(self.state.slot(engine.path) in n for n in self._leftovers):
+            return
+        if isinstance(engine, Declared):
             from ..compile.make import tidy
 
             tidy(engine.wanted(), self.state, self.memo)
+        else:
+            from ..convert.make import tidy_step
+
+            tidy_step(engine.path, self.state)
 
     # The end.
 

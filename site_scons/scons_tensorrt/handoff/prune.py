@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..compile.locks import engine_lock
-from ..errors import EngineError, SidecarError
+from ..errors import EngineError, HandoffError, SidecarError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..integrity.atomic import sync_folder, unlink_link
 from ..integrity.sidecar import read_sidecar, sidecar_of
@@ -87,11 +87,20 @@ def find(
 
 
 def _engines_in(folder: Path) -> set[str]:
+    return {n for n in (e.name.removesuffix(SIDECAR_SUFFIX) for e in entries(folder)) if parsed(n)}
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where there is none. Raises HandoffError: taken for empty, what
+    stands in it would be gone for good, and what is said of it would go too."""
     try:
-        names = {n.removesuffix(SIDECAR_SUFFIX) for n in os.listdir(folder)}
-    except OSError:
-        return set()
-    return {n for n in names if parsed(n)}
+        return list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise HandoffError(
+            f"{folder}: {error.strerror}; nothing is pruned until it can be read"
+        ) from None
 
 
 def parsed(name: str) -> EngineFilename | None:
@@ -116,9 +125,7 @@ def _not_ours(
 
 
 def _has_receipts(state: StateFolder, name: str) -> bool:
-    with contextlib.suppress(OSError):
-        return any(n.endswith(".json") for n in os.listdir(_receipts(state, name)))
-    return False
+    return any(entry.name.endswith(".json") for entry in entries(_receipts(state, name)))
 
 
 def _receipts(state: StateFolder, name: str) -> Path:
@@ -162,25 +169,24 @@ def _steps(
 
 
 def _files_in(folder: Path) -> list[Path]:
-    try:
-        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
-    except OSError:
-        return []
+    return [Path(entry.path) for entry in entries(folder) if entry.is_file(follow_symlinks=False)]
 
 
 def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str]]) -> Iterator[Item]:
-    """Receipts of engines that are nowhere, and that nobody declares."""
-    try:
-        names = sorted(os.listdir(state.root / "receipts"))
-    except OSError:
-        return
-    for name in names:
-        fields = parsed(name + SUFFIX)
-        if fields is None or name + SUFFIX in known or (fields.model, fields.precision) in models:
+    """Of engines that are nowhere, and that nobody declares: receipts, and what an earlier prune that
+    was cut off after those left."""
+    traces: dict[str, list[Path]] = {
+        entry.name + SUFFIX: _files_in(Path(entry.path)) for entry in entries(state.root / "receipts")
+    }
+    for path in (*_files_in(state.root / "locks"), *_files_in(state.root / "logs")):
+        traces.setdefault(path.name.rpartition(SUFFIX + ".")[0] + SUFFIX, []).append(path)
+    for name, files in sorted(traces.items()):
+        fields = parsed(name)
+        if fields is None or name in known or (fields.model, fields.precision) in models:
             continue
-        folder = state.root / "receipts" / name
         group = ("receipts", fields.model, fields.precision)
-        yield _item(folder, "its engine is gone, and nobody declares it", group, _files_in(folder))
+        why = "its engine is gone, and nobody declares it"
+        yield _item(_receipts(state, name), why, group, files)
 
 
 def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:
@@ -224,8 +230,8 @@ def remove(
 def _remove_name(name: str, state: StateFolder) -> None:
     """All that is said of an engine that is nowhere, wherever it was."""
     stem = f"{name}."
-    locks = [path for path in _files_in(state.root / "locks") if path.name.startswith(stem)]
-    slots = {path.name.removeprefix(stem).partition(".")[0] for path in locks}
+    traces = (*_files_in(state.root / "locks"), *_files_in(state.root / "logs"))
+    slots = {p.name.removeprefix(stem).partition(".")[0] for p in traces if p.name.startswith(stem)}
     with contextlib.ExitStack() as held:
         for slot in sorted(slots):
             held.enter_context(_locked(state.root / "locks" / f"{stem}{slot}.lock", name))
