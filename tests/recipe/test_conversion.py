@@ -20,7 +20,7 @@ from scons_tensorrt.recipe.conversion import (
     parse_gate,
     strongly_typed,
 )
-from scons_tensorrt.recipe.onnx_file import OnnxInput, OnnxSummary
+from scons_tensorrt.recipe.onnx_summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.options import parse
 
 X = OnnxInput("x", (1, 3), FLOAT)

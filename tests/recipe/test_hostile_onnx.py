@@ -16,7 +16,8 @@ from onnx import TensorProto
 
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe import onnx_file as module
-from scons_tensorrt.recipe.onnx_file import OnnxInput, OnnxSummary, read_onnx
+from scons_tensorrt.recipe.onnx_file import read_onnx
+from scons_tensorrt.recipe.onnx_summary import OnnxInput, OnnxSummary
 
 
 def varint(number):

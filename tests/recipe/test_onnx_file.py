@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.onnx_file import OnnxInput, OnnxSummary, read_onnx
+from scons_tensorrt.recipe.onnx_file import read_onnx
+from scons_tensorrt.recipe.onnx_summary import OnnxInput, OnnxSummary
 
 FLOAT = TensorProto.FLOAT
 

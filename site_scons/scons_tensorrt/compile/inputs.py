@@ -10,10 +10,16 @@ from pathlib import Path
 
 from ..errors import PublishError, RecipeError
 from ..integrity.memo import DigestMemo
-from ..recipe.onnx_file import OnnxSummary, read_onnx
+from ..recipe.onnx_summary import OnnxSummary
 
 LARGEST_ONNX = (1 << 31) - 1  # bytes: a message of protobuf has no more
 _ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
+
+
+def _walk(onnx: str) -> OnnxSummary:
+    from ..recipe.onnx_file import read_onnx  # only for a model that is new
+
+    return read_onnx(onnx)
 
 
 class Inputs:
@@ -26,7 +32,7 @@ class Inputs:
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
         try:
-            data = self._memo.fact(onnx, _ONNX_FACT, lambda: read_onnx(onnx).to_json(), LARGEST_ONNX)
+            data = self._memo.fact(onnx, _ONNX_FACT, lambda: _walk(onnx).to_json(), LARGEST_ONNX)
         except OSError as error:
             if error.errno == errno.EFBIG:  # it is not even hashed
                 raise RecipeError(
@@ -39,7 +45,7 @@ class Inputs:
             try:
                 known = data, OnnxSummary.from_json(data)
             except ValueError:  # a damaged memo
-                known = data, read_onnx(onnx)
+                known = data, _walk(onnx)
             self._summaries[onnx] = known
         return known[1]
 

@@ -192,7 +192,7 @@ def make_step_builder() -> Any:
     """The builder behind the ONNX files that engines need."""
     return SCons.Builder.Builder(
         action=StepAction(convert, {"strfunction": describe_convert}),
-        source_scanner=Scanner(function=scan, name="ONNX", skeys=[".onnx"], recursive=False),
+        source_scanner=Scanner(function=scan_source, name="ONNX", skeys=[".onnx"], recursive=False),
     )
 
 
@@ -243,6 +243,11 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     for file in there:
         sign(file)
     return there
+
+
+def scan_source(node: Any, env: Any, path: Any = ()) -> list[Any]:
+    """The same for a step, some of whose sources are samples, scripts and what these read."""
+    return scan(node, env, path) if hasattr(node.attributes, "trt_onnx") else []
 
 
 def make_builder() -> Any:

@@ -20,7 +20,7 @@ from ..identity.signature import HardwareSignature
 from ..recipe.backends import refusals
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import value_fields
-from ..recipe.onnx_file import OnnxSummary
+from ..recipe.onnx_summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
 

@@ -31,7 +31,7 @@ from ..identity.runtime import Interpreter
 from ..identity.writing import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
-from ..recipe.onnx_file import OnnxSummary
+from ..recipe.onnx_summary import OnnxSummary
 from ..recipe.options import Recipe, check_name, parse
 from . import dispatching, settings
 from .console import Console, say
@@ -83,7 +83,8 @@ class Session:
         self._host = Host()
         self._settled: tuple[str, bool, float | None, settings.StoreSettings] | None = None
         self._lock_timeout_s: float | None = None
-        self._use(env)
+        self._used: tuple[str, bool] | None = None
+        self._use(settings.state_dir(env, self.top), settings.verify_full(env))
         self._place = settings.report_dir(env, self.top, self.state.root)
         self._stop = StopSignal()
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
@@ -112,7 +113,7 @@ class Session:
         scheduler = dispatching.read(env, self.top, asked[3].url)
         if self._settled is None:
             self._settled, self._lock_timeout_s, self.elsewhere.store = asked, asked[2], asked[3]
-            self._use(env)
+            self._use(*asked[:2])
             self._place = settings.report_dir(env, self.top, self.state.root)
             self._scheduler = scheduler
             if scheduler.url:
@@ -124,19 +125,26 @@ class Session:
                 f"TRT_STORE or TRT_DISPATCH: {self._settled[:3]} and {asked[:3]}; set them alike"
             )
 
-    def _use(self, env: Any) -> None:
-        self.state = StateFolder(Path(settings.state_dir(env, self.top)), self.top)
+    def _use(self, state_dir: str, full: bool) -> None:
+        if self._used == (state_dir, full):
+            return  # reading the memo is a good part of a null build
+        self._used = state_dir, full
+        self.state = StateFolder(Path(state_dir), self.top)
         near = self.top if self.state.inside else Path("/")  # several trees share it: by whole paths
-        self.memo = DigestMemo(self.state.digests, near, settings.verify_full(env))
+        self.memo = DigestMemo(self.state.digests, near, full)
         self.inputs = Inputs(self.memo)
         self._devices = Remembered(self.state.root / "host.json")
 
     # What engines ask for.
 
     def value(self, env: Any, text: str, decider: Any = None) -> Any:
-        """The Value node of a text, which thousands of engines may share."""
+        """The Value node of a text, which thousands of engines may share.
+
+        Nothing builds it: said so here, SCons needs no task each to find that out.
+        """
         if text not in self._values:
             self._values[text] = node = env.Value(text)
+            node.set_state(SCons.Node.up_to_date)
             if decider:
                 node.Decider(decider)
         return self._values[text]

@@ -54,8 +54,11 @@ class Host(NamedTuple):
         for path in paths:
             if path.exists():
                 return str(path)
-        known = self._read("/etc/ld.so.cache")
-        return "libcuda.so.1 of /etc/ld.so.cache" if known and "libcuda.so.1\0" in known else None
+        try:
+            known = (self.root / "etc/ld.so.cache").read_bytes()
+        except OSError:
+            known = b""
+        return "libcuda.so.1 of /etc/ld.so.cache" if b"libcuda.so.1\0" in known else None
 
     def l4t(self) -> str | None:
         """The L4T release of a Jetson, '36.4.3'; None elsewhere. Raises HardwareError."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 from ..identity.signature import HardwareSignature
-from .onnx_file import OnnxSummary
+from .onnx_summary import OnnxSummary
 
 METHODS = ("entropy", "minmax", "percentile")
 METRICS = ("elemwise", "max", "mean", "median", "cosine")

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 from ..identity.reading import open_file
-from .onnx_file import _SMALL, OnnxInput, _Malformed, _Walk, _Window
+from .onnx_file import _SMALL, _Malformed, _Walk, _Window
+from .onnx_summary import OnnxInput
 
 VERSION = 1  # another number when the census counts otherwise
 # DataType of onnx.proto3: its name, and the bits of an element; 0 where that varies.

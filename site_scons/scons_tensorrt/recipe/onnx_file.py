@@ -1,7 +1,7 @@
-"""What must be known of an ONNX before its compile, by walking the protobuf wire format.
+"""The summary of an ONNX, by walking the protobuf wire format.
 
-Inputs with their shapes, and the external-data files. The walk jumps over tensors' bytes, so
-that a model of gigabytes costs milliseconds and no memory, and it needs no onnx package.
+The walk jumps over tensors' bytes, so that a model of gigabytes costs milliseconds and no memory,
+and it needs no onnx package.
 Field numbers: onnx.proto3 of the ONNX project.
 
 The file may be anybody's. Numbers and tags are cut to their bits as protobuf cuts them, and what
@@ -14,11 +14,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from ..errors import RecipeError
 from ..identity.reading import open_file
+from .onnx_summary import DYNAMIC, OnnxInput, OnnxSummary, inside_folder
 
 # Which fields of a message hold which messages. Whatever is not named is jumped over.
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
@@ -46,67 +46,6 @@ _SMALL = 16 << 20  # a file that is read at once
 _BLOCK = 1 << 16
 _MANY = 1 << 62  # elements, and whatever is more
 _INT32, _INT64 = (1 << 32) - 1, (1 << 64) - 1
-_DYNAMIC = -1
-_T = TypeVar("_T")
-
-
-class OnnxInput(NamedTuple):
-    """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
-    dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
-    for a sequence or an optional, which have no shape to give."""
-
-    name: str
-    shape: tuple[int, ...] | None
-    dtype: int = 0
-    tensor: bool = True
-
-    @property
-    def dynamic(self) -> bool:
-        return self.tensor and (self.shape is None or _DYNAMIC in self.shape)
-
-    def __str__(self) -> str:
-        return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
-
-
-class OnnxSummary(NamedTuple):
-    """inputs: without the initializers that old models list among them; external: the
-    locations of external data, relative to the model's folder, sorted, each with the bytes that
-    the file must have at least; elements: of weights and constants, by DataType number;
-    quantized: whether it has QuantizeLinear or DequantizeLinear nodes."""
-
-    inputs: tuple[OnnxInput, ...]
-    external: Mapping[str, int]
-    elements: Mapping[int, int] = {}
-    quantized: bool = False
-
-    def to_json(self) -> list[Any]:
-        inputs = [[i.name, i.shape, i.dtype, i.tensor] for i in self.inputs]
-        return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
-
-    @classmethod
-    def from_json(cls, data: Any) -> OnnxSummary:
-        """Raises ValueError for what `to_json` did not write."""
-        try:
-            inputs = tuple(
-                OnnxInput(
-                    _a(str, n),
-                    None if s is None else tuple(_a(int, d) for d in s),
-                    _a(int, t),
-                    _a(bool, plain),
-                )
-                for n, s, t, plain in data[0]
-            )
-            external = {_inside_folder(name): _a(int, least) for name, least in data[1].items()}
-            elements = {_a(int, t): _a(int, n) for t, n in data[2]}
-            return cls(inputs, external, elements, _a(bool, data[3]))
-        except (TypeError, ValueError, LookupError, AttributeError, RecipeError) as error:
-            raise ValueError(f"not a summary: {error}") from None
-
-
-def _a(kind: type[_T], value: Any) -> _T:
-    if type(value) is not kind:
-        raise ValueError(f"not a summary: {kind.__name__} expected")
-    return value
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
@@ -139,26 +78,10 @@ def _summarise(data: Any) -> OnnxSummary:
     if not (walk.ir_version and walk.has_graph):
         raise RecipeError("not an ONNX model (it has no ir_version or no graph); export it again")
     for location in walk.external:
-        _inside_folder(location)
+        inside_folder(location)
     inputs = (i for i in walk.inputs if i.name not in walk.initializers)
     external = dict(sorted(walk.external.items()))
     return OnnxSummary(tuple(inputs), external, walk.elements, walk.quantized)
-
-
-def _inside_folder(location: str) -> str:
-    """The location, if it is one of a file below the model's folder. Raises RecipeError."""
-    parts = PurePosixPath(location)
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in location:
-        raise RecipeError(
-            f"its external data {location[:200]!r} lies outside its folder; save the model with the "
-            "data beside it"
-        )
-    if len(location) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts.parts):
-        raise RecipeError(
-            f"its external data {location[:32]!r}… has a name that no file can have; save the model "
-            "with another"
-        )
-    return location
 
 
 class _Malformed(Exception):
@@ -315,12 +238,12 @@ class _Walk:
         return [(at, to) for field, _, at, to in self._fields(start, end) if field == wanted and at >= 0]
 
     def _dimension(self, start: int, end: int) -> int:
-        size = _DYNAMIC
+        size = DYNAMIC
         for field, value, at, _ in self._fields(start, end):
             if field == 1 and at < 0:
-                size = value if value < _MANY else _DYNAMIC
+                size = value if value < _MANY else DYNAMIC
             elif field == 2 and at >= 0:  # a name instead: of a choice the last one counts
-                size = _DYNAMIC
+                size = DYNAMIC
         return size
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -1,0 +1,92 @@
+"""What must be known of an ONNX before its compile: its inputs, and its external-data files.
+
+The memo keeps it for as long as the file is the same, so that only a new model is walked through
+(onnx_file.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+
+from ..errors import RecipeError
+
+DYNAMIC = -1  # a dimension
+_T = TypeVar("_T")
+
+
+class OnnxInput(NamedTuple):
+    """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
+    dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
+    for a sequence or an optional, which have no shape to give."""
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: int = 0
+    tensor: bool = True
+
+    @property
+    def dynamic(self) -> bool:
+        return self.tensor and (self.shape is None or DYNAMIC in self.shape)
+
+    def __str__(self) -> str:
+        return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
+
+
+class OnnxSummary(NamedTuple):
+    """inputs: without the initializers that old models list among them; external: the
+    locations of external data, relative to the model's folder, sorted, each with the bytes that
+    the file must have at least; elements: of weights and constants, by DataType number;
+    quantized: whether it has QuantizeLinear or DequantizeLinear nodes."""
+
+    inputs: tuple[OnnxInput, ...]
+    external: Mapping[str, int]
+    elements: Mapping[int, int] = {}
+    quantized: bool = False
+
+    def to_json(self) -> list[Any]:
+        inputs = [[i.name, i.shape, i.dtype, i.tensor] for i in self.inputs]
+        return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
+
+    @classmethod
+    def from_json(cls, data: Any) -> OnnxSummary:
+        """Raises ValueError for what `to_json` did not write."""
+        try:
+            inputs = tuple(
+                OnnxInput(
+                    _a(str, n),
+                    None if s is None else tuple(_a(int, d) for d in s),
+                    _a(int, t),
+                    _a(bool, plain),
+                )
+                for n, s, t, plain in data[0]
+            )
+            external = {inside_folder(name): _a(int, least) for name, least in data[1].items()}
+            elements = {_a(int, t): _a(int, n) for t, n in data[2]}
+            return cls(inputs, external, elements, _a(bool, data[3]))
+        except (TypeError, ValueError, LookupError, AttributeError, RecipeError) as error:
+            raise ValueError(f"not a summary: {error}") from None
+
+
+def _a(kind: type[_T], value: Any) -> _T:
+    if type(value) is not kind:
+        raise ValueError(f"not a summary: {kind.__name__} expected")
+    return value
+
+
+def inside_folder(location: str) -> str:
+    """The location, if it is one of a file below the model's folder. Raises RecipeError."""
+    parts = PurePosixPath(location)
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in location:
+        raise RecipeError(
+            f"its external data {location[:200]!r} lies outside its folder; save the model with the "
+            "data beside it"
+        )
+    if len(location) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts.parts):
+        raise RecipeError(
+            f"its external data {location[:32]!r}… has a name that no file can have; save the model "
+            "with another"
+        )
+    return location
