@@ -105,13 +105,17 @@ def edit(tree: Tree) -> None:
 
 
 def traced(
-    tree: Tree, fault: str | None = None, call: Call | None = None, log: Path | None = None
+    tree: Tree,
+    fault: str | None = None,
+    call: Call | None = None,
+    log: Path | None = None,
+    arguments: tuple[str, ...] = ("engines",),
 ) -> tuple[Run, list[str]]:
     """A run under strace, with a fault at a call if one is given; the run and strace's lines."""
     log = log or tree.root.with_name(tree.root.name + ".strace")
     inject = ["-e", f"inject={call.name}:{fault}:when={call.when}"] if call else []
     done = subprocess.run(
-        ["strace", "-y", "-o", str(log), *inject, *tree.command("engines")],
+        ["strace", "-y", "-o", str(log), *inject, *tree.command(*arguments)],
         cwd=tree.root,
         env=tree.env(),
         stdout=subprocess.PIPE,
@@ -162,7 +166,7 @@ def compiles(tree: Tree) -> int:
 def pair(tree: Tree) -> tuple[str | None, str | None]:
     """sha256 of what is under the engine's name, and the sidecar's text."""
     engine = tree.engines().get("a")
-    sides = list(tree.path("engines").glob("*.sha256"))
+    sides = list(tree.path("engines").glob("a__*.sha256"))
     return engine and sha256(engine), sides[0].read_text() if sides else None
 
 
@@ -204,7 +208,7 @@ def temporaries(tree: Tree) -> list[Path]:
 class Scenario:
     """A tree as a run finds it. old, new: sha256 of the engine that is there, and that is wanted;
     compiled: it was, so that no fault may compile it again; rereads: but where the pair itself
-    cannot be read, it may."""
+    cannot be read, it may. arguments: of scons."""
 
     name: str
     template: Tree
@@ -212,6 +216,7 @@ class Scenario:
     new: str
     compiled: bool = False
     rereads: bool = False
+    arguments: tuple[str, ...] = ("engines",)
 
     def copy(self, root: Path) -> Tree:
         tree = Tree.__new__(Tree)
@@ -222,18 +227,28 @@ class Scenario:
     def points(self, room: Path) -> list[Point]:
         """Every fault at every call."""
         tree = self.copy(room / f"{self.name}-trace")
-        run, lines = traced(tree)
+        run, lines = traced(tree, arguments=self.arguments)
         assert run.status == 0, run.out
         assert pair(tree) == (self.new, self.new)
-        calls = calls_of(tree.root, lines)
+        calls = [call for call in calls_of(tree.root, lines) if self.concerns(call)]
         shutil.rmtree(tree.root)
         return [Point(call, fault) for call in calls for fault in call.faults()]
+
+    def concerns(self, call: Call) -> bool:
+        """Whether no other scenario has the call."""
+        return True
+
+    def half(self, tree: Tree, run: Run) -> str | None:
+        """What else is wrong right after a fault."""
+
+    def unfinished(self, tree: Tree) -> str | None:
+        """What else is wrong after the runs that follow."""
 
     def attempt(self, point: Point, root: Path) -> str | None:
         """What is wrong after a fault at `point`; None when nothing is. Raises LookupError when the
         fault did not come where it should."""
         tree = self.copy(root)
-        run, lines = traced(tree, point.fault, point.call)
+        run, lines = traced(tree, point.fault, point.call, arguments=self.arguments)
         if not hit(tree.root, point.call, point.fault, lines):
             shutil.rmtree(root)
             raise LookupError(str(point))
@@ -267,6 +282,9 @@ class Scenario:
             return "half a receipt"
         if self.compiled and not done:
             return "the receipt is gone"
+        half = self.half(tree, run)
+        if half:
+            return half
         if temporaries(tree) and point.fault.startswith("error"):
             return f"a temporary, though nothing was killed: {temporaries(tree)}"
         for path in temporaries(tree):
@@ -281,11 +299,11 @@ class Scenario:
             if made != wanted:
                 return f"{turn}: {made} compiles instead of {wanted}: {run.out}"
         left = litter(tree) + temporaries(tree)
-        return f"left behind: {left}" if left else None
+        return f"left behind: {left}" if left else self.unfinished(tree)
 
     def _again(self, tree: Tree) -> tuple[str, int]:
         done = subprocess.run(
-            tree.command("engines"),
+            tree.command(*self.arguments),
             cwd=tree.root,
             env=tree.env(),
             stdout=subprocess.PIPE,
@@ -296,9 +314,136 @@ class Scenario:
         return done.stdout.decode(), done.returncode
 
 
+# Dies with its parent as the real converter does, counts itself, and gives what was made beforehand.
+CONVERTER = """#!{python}
+import hashlib, json, os, shutil, sys
+stdin = sys.stdin.buffer
+job = json.loads(stdin.read(int(stdin.read(16))))
+link = {{}}
+exec(dict(job["modules"])["scons_tensorrt.compile.worker.link"], link)
+link["die_with_parent"]()
+with open(job["target"].split("/.trt/")[0] + "/converted", "a") as calls:
+    calls.write("1\\n")
+source = hashlib.sha256(open(job["onnx"]["onnx"], "rb").read()).hexdigest()
+for suffix in (".data", ""):
+    shutil.copyfile({folder!r} + "/" + source + ".onnx" + suffix, job["target"] + suffix)
+print(json.dumps({{"event": "done", "facts": {{}}}}), flush=True)
+"""
+
+
+def half_of(seed: int, model: Path, folder: Path) -> tuple[str, str]:
+    """Let the fake converter know what it makes of `model`: another ONNX, and its data beside it;
+    their sha256."""
+    made = folder / f"{sha256(model)}.onnx"
+    make_model(made, seed=seed, external="a.fp16.onnx.data", depth=seed % 2)
+    data = made.with_name("a.fp16.onnx.data").rename(f"{made}.data")
+    return sha256(made), sha256(data)
+
+
+@dataclass(frozen=True)
+class Conversion(Scenario):
+    """An engine that is made of an ONNX that is made first; was, will: sha256 of that one and of its
+    data, before and after."""
+
+    was: tuple[str, str] = ("", "")
+    will: tuple[str, str] = ("", "")
+
+    def concerns(self, call: Call) -> bool:
+        return bool(re.search(r"\.fp16\.onnx|/step|/\.trt/onnx", call.text))
+
+    def half(self, tree: Tree, run: Run) -> str | None:
+        now = self._now(tree)
+        if now not in (self.was, (self.was[0], self.will[1]), self.will):
+            return f"half an ONNX: {now}"
+        if run.status == 0 and now != self.will:
+            return "status 0 and not the wanted ONNX"
+        tree.path("there").write_text("1\n" if now == self.will else "")
+        tree.path("before").write_text(self._converted(tree))
+        return None
+
+    def unfinished(self, tree: Tree) -> str | None:
+        if self._now(tree) != self.will:
+            return f"another ONNX than is wanted: {self._now(tree)}"
+        made = len(self._converted(tree)) - len(tree.path("before").read_text())
+        if made > (0 if tree.path("there").read_text() else 2):
+            return f"made again {made // 2} times: {tree.path('there').read_text()!r}"
+        return None
+
+    def _now(self, tree: Tree) -> tuple[str, str]:
+        place = tree.path(".trt/onnx/a.fp16.onnx")
+        return sha256(place), sha256(Path(f"{place}.data"))
+
+    def _converted(self, tree: Tree) -> str:
+        calls = tree.path("converted")
+        return calls.read_text() if calls.exists() else ""
+
+
+def conversion(room: Path, fake: Path) -> Conversion:
+    """An edit of a model whose engine has another precision."""
+    folder = room / "converter"
+    folder.mkdir()
+    script = folder / "python"
+    script.write_text(CONVERTER.format(python=sys.executable, folder=str(folder)))
+    script.chmod(0o755)
+    tree = one(room / "conversion", fake)
+    tree.environment["TRT_ONNX_PYTHON"] = str(script)
+    tree.write('env.Engine("a", "models/a.onnx", precision="fp16")')
+    tree.path("converted").touch()
+    was = half_of(1, tree.path("models/a.onnx"), folder)
+    assert tree.scons().built == ["a"]
+    first = sha256(tree.engine("a"))
+    edit(tree)
+    will = half_of(2, tree.path("models/a.onnx"), folder)
+    tree.path("compiled").unlink()
+    tree.path("converted").unlink()
+    other = Conversion("conversion", tree, first, "", was=was, will=will).copy(room / "converted")
+    assert other.scons().built == ["a"]
+    return Conversion("conversion", tree, first, sha256(other.engine("a")), was=was, will=will)
+
+
+@dataclass(frozen=True)
+class Prune(Scenario):
+    """An engine that is no longer declared is removed, the declared one is not. gone: its name."""
+
+    gone: str = "b"
+
+    def half(self, tree: Tree, run: Run) -> str | None:
+        engine = tree.engines().get(self.gone)
+        sides = list(tree.path("engines").glob(f"{self.gone}__*.sha256"))
+        if sides and not engine:
+            return "a sidecar without its engine"
+        if sides and sides[0].read_text() != sha256(engine):
+            return "a pair that disagrees"
+        if engine and not list(tree.path(".trt/receipts").glob(f"{self.gone}__*/*.json")):
+            return "an engine that no receipt knows any more"
+        if run.status == 0 and engine:
+            return "status 0 and not removed"
+        return None
+
+    def unfinished(self, tree: Tree) -> str | None:
+        left = [p for p in tree.root.rglob(f"{self.gone}__*") if p.is_file()]
+        if left:
+            return f"not removed: {left}"
+        run = tree.scons()
+        return None if run.reused == ["a"] else f"a is not as it was: {run.out}"
+
+
+def prune(room: Path, fake: Path) -> Prune:
+    tree = one(room / "prune", fake)
+    make_model(tree.path("models/b.onnx"), seed=3)
+    tree.write('for n in "ab": env.Engine(n, f"models/{n}.onnx")')
+    assert tree.scons().built == ["a", "b"]
+    tree.write('env.Engine("a", "models/a.onnx")')
+    assert tree.scons().reused == ["a"]
+    tree.path("compiled").unlink()
+    digest = sha256(tree.engine("a"))
+    arguments = ("engines-prune", "PRUNE=yes")
+    return Prune("prune", tree, digest, digest, compiled=True, arguments=arguments)
+
+
 def scenarios(room: Path) -> dict[str, Scenario]:
     """First build; rebuild over an old pair; adoption of a compile whose publishing was cut off
-    before the engine's rename, and before the sidecar's; reuse."""
+    before the engine's rename, and before the sidecar's; reuse; an ONNX that is made first; prune."""
     fake = make_fake(room / "fake")
     empty = one(room / "empty", fake)
     built = one(room / "built", fake)
@@ -328,4 +473,6 @@ def scenarios(room: Path) -> dict[str, Scenario]:
         half = second if name == "adopt-half" else first
         assert pair(cut) == (half, first)
         found[name] = Scenario(name, cut, first, second, compiled=True)
+    found["conversion"] = conversion(room, fake)
+    found["prune"] = prune(room, fake)
     return found
