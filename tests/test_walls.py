@@ -235,3 +235,18 @@ def test_a_room_of_the_standard_library_imports_in_a_bare_python(where):
     names = [name for name in MODULES if room(name) == where]
     done = bare("-c", "\n".join(f"import {name.removesuffix('.__init__')}" for name in names))
     assert done.stderr == ""
+
+
+def test_a_null_build_compiles_no_text_when_it_imports():
+    # A dataclass is written as text and compiled; each annotation of a NamedTuple is, where
+    # `from __future__ import annotations` makes it text.
+    ask = "import sys, scons_tensorrt.graph.tool; print(*(m for m in sys.modules if m[:7] == 'scons_t'))"
+    names = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=SITE
+    ).stdout.split()
+    assert f"{ME}.recipe.options" in names
+    for name in names:
+        path = SITE.joinpath(*name.split("."))
+        source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+        assert "@dataclass" not in source, name
+        assert "(NamedTuple)" not in source or "import annotations\n" not in source, name

@@ -5,8 +5,6 @@ engine's bytes are that receipt's, the sidecar says so. The graph asks it before
 compile asks it again under the engine's lock, and the command line asks it to explain.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -34,7 +32,7 @@ class Check(Protocol):
 
     def why_not(self) -> str | None: ...
 
-    def run(self, wanted: Wanted, engine: Path, sha256: str) -> dict[str, Any] | str: ...
+    def run(self, wanted: "Wanted", engine: Path, sha256: str) -> dict[str, Any] | str: ...
 
 
 class Wanted(NamedTuple):

@@ -5,8 +5,6 @@ its receipt alone: a restored one needs neither onnx nor the converter. The vers
 are told in the receipt and play no part in the key.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import SCons.Builder
 import SCons.Errors
 import SCons.Node
-from SCons.Action import FunctionAction
 from SCons.Scanner import Scanner
 
 from ..errors import EngineError, PublishError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..recipe.key import VERSION
 from . import settings
+from .action import SignedAction
 from .declared import Declared, data_nodes, real_path
 from .session import Session, session_of
 from .signed import sign
@@ -91,14 +91,6 @@ def _make_folder(declared: Declared | Derived, session: Session) -> None:
         session.report.failed(declared, declared.problem)
 
 
-class EngineAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
-    """Signed by the recipe's version, never by Python bytecode: a new Python or a refactor must
-    not compile a fleet again."""
-
-    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
-        return f"scons-tensorrt engine, recipe version {VERSION}".encode()
-
-
 def build(target: Any, source: Any, env: Any) -> None:
     """The action. Raises BuildError with one line."""
     from ..compile.make import make  # a run that reuses everything needs none of it
@@ -149,13 +141,6 @@ def _stop_for_the_doomed(target: Any, owners: list[Declared], session: Session) 
         )
 
 
-class StepAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
-    """Signed as engines are: a Value names the version of each kind of step."""
-
-    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
-        return b"scons-tensorrt conversion"
-
-
 def convert(target: Any, source: Any, env: Any) -> None:
     """The action of a conversion. Raises BuildError with one line."""
     from ..convert.make import make_step
@@ -191,7 +176,7 @@ def describe_convert(target: Any, source: Any, env: Any) -> str:
 def make_step_builder() -> Any:
     """The builder behind the ONNX files that engines need."""
     return SCons.Builder.Builder(
-        action=StepAction(convert, {"strfunction": describe_convert}),
+        action=SignedAction(convert, describe_convert, "scons-tensorrt conversion"),
         source_scanner=Scanner(function=scan_source, name="ONNX", skeys=[".onnx"], recursive=False),
     )
 
@@ -253,7 +238,7 @@ def scan_source(node: Any, env: Any, path: Any = ()) -> list[Any]:
 def make_builder() -> Any:
     """The builder behind `env.Engine`."""
     return SCons.Builder.Builder(
-        action=EngineAction(build, {"strfunction": describe}),
+        action=SignedAction(build, describe, f"scons-tensorrt engine, recipe version {VERSION}"),
         emitter=emit,
         source_scanner=Scanner(function=scan, name="ONNX", skeys=[".onnx"], recursive=False),
         single_source=True,

@@ -277,7 +277,7 @@ def real_path(node: Any) -> Path:
     """Where a node's bytes are: in the tree, in a Repository, or, for a VariantDir's copy that is
     not made yet (under -n), at its source."""
     path = node.rfile().get_abspath()
-    if not os.path.exists(path) and not node.has_builder():
+    if not node.has_builder() and not os.path.exists(path):
         source = node.srcnode().rfile().get_abspath()
         path = source if os.path.exists(source) else path
     return Path(path)

@@ -1,8 +1,6 @@
 """The files that are made of an ONNX before the compile: another precision, Q/DQ nodes, the figures
 of an accuracy gate. Each is a target of its own, judged as engines are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,7 +40,7 @@ class Derived:
 
     def __init__(
         self,
-        session: Session,
+        session: "Session",
         owner: Declared | None,
         path: Path,
         kind: str,
@@ -75,7 +73,7 @@ class Derived:
         more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
         self.fields = step_fields(kind, {**options, **more})
 
-    def same_as(self, other: Derived) -> bool:
+    def same_as(self, other: "Derived") -> bool:
         """Whether two engines want the very same file."""
         return self._made_of == other._made_of
 
@@ -106,7 +104,7 @@ class Derived:
             return self._verdict.sha256
         return self._receipt.sha256 if self._receipt else None
 
-    def made(self, receipt: Receipt) -> None:
+    def made(self, receipt: "Receipt") -> None:
         """This run made it, or another process did meanwhile."""
         self._receipt = receipt
 

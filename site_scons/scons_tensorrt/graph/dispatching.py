@@ -1,7 +1,5 @@
 """What a user can set of compiles on other machines."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,8 +65,8 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
 
 
 def dispatcher(
-    chosen: DispatchSettings, elsewhere: Elsewhere, host: Host, devices: Remembered
-) -> Dispatcher:
+    chosen: DispatchSettings, elsewhere: "Elsewhere", host: "Host", devices: "Remembered"
+) -> "Dispatcher":
     """What sends compiles there; nothing is asked of it yet."""
     from ..dispatch.client import Dispatcher
     from ..dispatch.link import Link

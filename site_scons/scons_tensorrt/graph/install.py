@@ -14,13 +14,13 @@ from typing import Any
 import SCons.Builder
 import SCons.Node
 import SCons.Util
-from SCons.Action import FunctionAction
 
 from ..errors import EngineError, HandoffError, SidecarError
 from ..handoff.install import install_bytes, install_engine, place
 from ..identity.filename import SIDECAR_SUFFIX
 from ..integrity.sidecar import read_sidecar
 from . import settings
+from .action import SignedAction
 from .after import arguments, make_folder
 from .declared import Declared
 from .listed import Listed, read
@@ -175,13 +175,6 @@ def uninstalled(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
     return True
 
 
-class InstallAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
-    """Its bytes are its sources': nothing of how it is made could change them."""
-
-    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
-        return b"scons-tensorrt install"
-
-
 def install(target: Any, source: Any, env: Any) -> None:
     """The action. Raises BuildError with one line."""
     copied: Copied | CopiedManifest = target[0].attributes.trt_copied
@@ -205,4 +198,6 @@ def describe(target: Any, source: Any, env: Any) -> str:
 
 def make_builder() -> Any:
     """The builder behind `env.InstallEngines`."""
-    return SCons.Builder.Builder(action=InstallAction(install, {"strfunction": describe}))
+    # Its bytes are its sources': nothing of how it is made could change them.
+    action = SignedAction(install, describe, "scons-tensorrt install")
+    return SCons.Builder.Builder(action=action)

@@ -16,12 +16,12 @@ import SCons.Errors
 import SCons.Node
 import SCons.Node.FS
 import SCons.Util
-from SCons.Action import FunctionAction
 
 from ..errors import EngineError, HandoffError
 from ..handoff.manifest import VERSION
 from ..integrity.atomic import write_atomic
 from . import settings
+from .action import SignedAction
 from .after import make_folder
 from .declared import Declared
 from .listed import Listed
@@ -115,13 +115,6 @@ def stale(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> 
     return True
 
 
-class ManifestAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
-    """Signed by the version of how a manifest is written, never by Python bytecode."""
-
-    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
-        return f"scons-tensorrt manifest, version {VERSION}".encode()
-
-
 def write(target: Any, source: Any, env: Any) -> None:
     """The action. Raises BuildError with one line."""
     listed: Listed = target[0].attributes.trt_manifest
@@ -171,4 +164,5 @@ def describe(target: Any, source: Any, env: Any) -> str:
 
 def make_builder() -> Any:
     """The builder behind `env.EngineManifest`."""
-    return SCons.Builder.Builder(action=ManifestAction(write, {"strfunction": describe}))
+    text = f"scons-tensorrt manifest, version {VERSION}"
+    return SCons.Builder.Builder(action=SignedAction(write, describe, text))

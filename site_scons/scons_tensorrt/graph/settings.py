@@ -3,8 +3,6 @@
 A construction variable that the SConstruct leaves unset comes from the process environment.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

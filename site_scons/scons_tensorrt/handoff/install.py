@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Mapping
@@ -116,6 +115,8 @@ def _copy(source: Path, temporary: Path) -> str:
 def _temporary(target: Path) -> Path:
     """A name for a copy on its way. Those of killed installations go: an image would be packed with
     them."""
+    import glob  # of no use where nothing is installed
+
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         if not os.path.exists(f"/proc/{left.name.split('.')[-2]}"):
             left.unlink(missing_ok=True)

@@ -7,8 +7,6 @@ to be remembered of a manifest: whether one is right is seen by making it again.
 Names are bare: on a device the engines stand beside their manifest, wherever that is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -73,7 +71,7 @@ class Manifest(NamedTuple):
         return "".join(lines).encode("ascii")
 
     @classmethod
-    def load(cls, data: bytes) -> Manifest:
+    def load(cls, data: bytes) -> "Manifest":
         """The manifest in `data`; unknown fields are passed over. Raises HandoffError."""
         try:
             fields = json.loads(data, object_pairs_hook=_unique)

@@ -11,11 +11,8 @@ r"""An engine's filename is a schema: `build` and `parse` are inverse to each ot
 The first `__` ends the model's name, which is why a model's name may hold none.
 """
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import EngineFilenameError
 
@@ -36,8 +33,16 @@ _PLATFORM = re.compile(rf"(?:jp|cu){_NUMBER}\.{_NUMBER}")
 _RUNTIME = re.compile(rf"(?:trt|rtx){_NUMBER}\.{_NUMBER}")
 
 
-@dataclass(frozen=True)
-class EngineFilename:
+class _Fields(NamedTuple):
+    model: str
+    sm: int
+    plus: bool
+    platform: str
+    runtime: str
+    precision: str
+
+
+class EngineFilename(_Fields):
     """The fields of an engine's filename.
 
     model: `[a-z0-9_]+`, at most 64 characters, no `__`, no leading or trailing `_`.
@@ -49,26 +54,24 @@ class EngineFilename:
     Raises EngineFilenameError, naming the field, when one cannot stand in a filename.
     """
 
-    model: str
-    sm: int
-    plus: bool
-    platform: str
-    runtime: str
-    precision: str
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        check_model_name(self.model)
-        if type(self.sm) is not int or not 0 < self.sm < 10000:
-            raise EngineFilenameError(f"SM {self.sm!r}: not a compute capability such as 87")
+    def __new__(
+        cls, model: str, sm: int, plus: bool, platform: str, runtime: str, precision: str
+    ) -> "EngineFilename":
+        check_model_name(model)
+        if type(sm) is not int or not 0 < sm < 10000:
+            raise EngineFilenameError(f"SM {sm!r}: not a compute capability such as 87")
         for field, value, rule, example in (
-            ("platform", self.platform, _PLATFORM, "jp6.2 or cu13.0"),
-            ("runtime", self.runtime, _RUNTIME, "trt10.3 or rtx1.7"),
+            ("platform", platform, _PLATFORM, "jp6.2 or cu13.0"),
+            ("runtime", runtime, _RUNTIME, "trt10.3 or rtx1.7"),
         ):
             if not rule.fullmatch(value):
                 raise EngineFilenameError(f"{field} {value!r}: not like {example}")
-        if self.precision not in PRECISIONS:
+        if precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
-            raise EngineFilenameError(f"precision {self.precision!r}: not one of {known}")
+            raise EngineFilenameError(f"precision {precision!r}: not one of {known}")
+        return super().__new__(cls, model, sm, plus, platform, runtime, precision)
 
     def build(self) -> str:
         """The filename; `parse` gives these fields back."""
@@ -76,7 +79,7 @@ class EngineFilename:
         return f"{self.model}__sm{self.sm}{plus}_{self.platform}_{self.runtime}_{self.precision}{SUFFIX}"
 
     @classmethod
-    def parse(cls, name: str) -> EngineFilename:
+    def parse(cls, name: str) -> "EngineFilename":
         """The fields of `name`, a bare filename; raises EngineFilenameError with the wrong part."""
         try:
             return cls._parse(name)
@@ -85,7 +88,7 @@ class EngineFilename:
             raise EngineFilenameError(f"{shown} is not an engine's filename: {why}") from None
 
     @classmethod
-    def _parse(cls, name: str) -> EngineFilename:
+    def _parse(cls, name: str) -> "EngineFilename":
         if not name.endswith(SUFFIX):
             raise EngineFilenameError(f"it does not end in {SUFFIX}")
         model, separator, rest = name[: -len(SUFFIX)].partition("__")
@@ -101,7 +104,7 @@ class EngineFilename:
             raise EngineFilenameError(f"SM {fields[0]!r}: not like sm87 or sm80plus")
         return cls(model, int(sm[1]), bool(sm[2]), fields[1], fields[2], fields[3])
 
-    def matches_host(self, host: HardwareSignature) -> str:
+    def matches_host(self, host: "HardwareSignature") -> str:
         """'yes', 'no' or 'maybe': could this engine load on `host`? Precision plays no part.
 
         'maybe' is all a name can say of an RTX engine for several architectures: which they

@@ -6,14 +6,11 @@
 3. `rtx_portable`, where nothing does: TensorRT for RTX compiles on a CPU alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,7 +194,7 @@ def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None
                 data.setdefault("cuda", found["cuda"])
     signature = HardwareSignature.from_json(data, str(path))
     if signature.product == "tensorrt_rtx" and signature.architectures is None:
-        signature = replace(signature, architectures=(signature.sm,))
+        signature = signature._replace(architectures=(signature.sm,))
     return signature
 
 

@@ -5,8 +5,6 @@ long as boot, driver version, visible devices and power mode are the same, so th
 neither calls CUDA nor starts a process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -47,13 +45,13 @@ class Host(NamedTuple):
         machine = f"{platform.machine()}-linux-gnu"
         folders = [*_LIBRARY_FOLDERS, f"usr/lib/{machine}", f"usr/lib/{machine}/tegra"]
         folders.append(f"usr/lib/{machine}/nvidia")
-        paths = [self.root / folder / name for folder in folders for name in LIBRARIES]
+        paths = [f"{self.root / folder}/{name}" for folder in folders for name in LIBRARIES]
         if self.here:
             listed = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-            paths += [Path(folder) / LIBRARIES[0] for folder in listed if folder]
+            paths += [os.path.join(folder, LIBRARIES[0]) for folder in listed if folder]
         for path in paths:
-            if path.exists():
-                return str(path)
+            if os.path.exists(path):
+                return path
         try:
             known = (self.root / "etc/ld.so.cache").read_bytes()
         except OSError:

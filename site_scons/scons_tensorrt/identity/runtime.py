@@ -5,8 +5,6 @@ foreign one is asked once by a child process, and its answer is remembered for a
 the interpreter and the folders of its path are unchanged, so that a warm run starts none.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

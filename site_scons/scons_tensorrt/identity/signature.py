@@ -8,15 +8,12 @@ Sources: NVIDIA's support matrix for what stops a plan from loading; FACTS of th
 for the device class.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from .filename import PRODUCTS, EngineFilename
@@ -38,16 +35,7 @@ _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
 _COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
 
 
-@dataclass(frozen=True)
-class HardwareSignature:
-    """One kind of hardware. A field that is None is not known and plays no part.
-
-    runtime_version: all four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for
-    an RTX engine that also serves later architectures; architectures: the SMs an RTX plan
-    is compiled for; memory_gib: class of `cuda.memory_class`, GiB; l2_bytes: bytes; jetpack and
-    cuda (the one the runtime library was built for): as in the filename.
-    """
-
+class _Fields(NamedTuple):
     product: str
     runtime_version: str
     os: str
@@ -62,7 +50,20 @@ class HardwareSignature:
     integrated: bool | None = None
     jetpack: str | None = None
     cuda: str | None = None
-    recorded: Mapping[str, str] = field(default_factory=dict, hash=False)
+    recorded: Mapping[str, str] = {}
+
+
+class HardwareSignature(_Fields):
+    """One kind of hardware. A field that is None is not known and plays no part.
+
+    runtime_version: all four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for
+    an RTX engine that also serves later architectures; architectures: the SMs an RTX plan
+    is compiled for; memory_gib: class of `cuda.memory_class`, GiB; l2_bytes: bytes; jetpack and
+    cuda (the one the runtime library was built for): as in the filename.
+    """
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])  # what is recorded is a map, and decides nothing
 
     @cached_property
     def sm(self) -> int:
@@ -119,7 +120,7 @@ class HardwareSignature:
         return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @classmethod
-    def from_json(cls, data: Any, where: str) -> HardwareSignature:
+    def from_json(cls, data: Any, where: str) -> "HardwareSignature":
         """A signature from parsed JSON; `where` names the file in a HardwareError."""
         return cls(**_checked(data, where))
 

@@ -9,8 +9,6 @@ another result of the same key, because TensorRT on a GPU does not repeat its by
 places may hold one each.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -66,7 +64,7 @@ class Receipt(NamedTuple):
         return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode("utf-8")
 
     @classmethod
-    def load(cls, data: bytes) -> Receipt:
+    def load(cls, data: bytes) -> "Receipt":
         """The receipt in `data`; unknown fields are kept. Raises ReceiptError."""
         try:
             fields = json.loads(data)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,12 +24,12 @@ from .receipt import ReceiptBook
 DEFAULT = ".trt"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class StateFolder:
     """Paths in the state folder `root` of the tree `top`."""
 
-    root: Path
-    top: Path
+    def __init__(self, root: Path, top: Path) -> None:
+        self.root = root
+        self.top = top
 
     @cached_property
     def receipts(self) -> ReceiptBook:

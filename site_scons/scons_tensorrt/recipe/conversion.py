@@ -4,8 +4,6 @@ A strongly typed runtime (TensorRT 11, TensorRT for RTX) compiles the ONNX's own
 another precision is another ONNX: a step of the graph, with a key and a receipt of its own.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ The memo keeps it for as long as the file is the same, so that only a new model 
 (onnx_file.py).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -51,7 +49,7 @@ class OnnxSummary(NamedTuple):
         return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
 
     @classmethod
-    def from_json(cls, data: Any) -> OnnxSummary:
+    def from_json(cls, data: Any) -> "OnnxSummary":
         """Raises ValueError for what `to_json` did not write."""
         try:
             inputs = tuple(

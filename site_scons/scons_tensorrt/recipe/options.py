@@ -4,8 +4,6 @@ An option at its default is no ingredient of the key, so that a later version ma
 without compiling a fleet again.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -142,7 +140,7 @@ class Recipe(NamedTuple):
         }
 
     @classmethod
-    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> Recipe:
+    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> "Recipe":
         """The recipe of a receipt, as far as it reaches the compile. Raises LookupError, TypeError
         or ValueError where the receipt is not one of this version's."""
         profiles: list[Profile] = [
@@ -163,7 +161,7 @@ class Recipe(NamedTuple):
             conversion=Conversion(calibration=native),
         )
 
-    def on(self, product: str) -> Recipe:
+    def on(self, product: str) -> "Recipe":
         """The recipe without what changes nothing on this product."""
         idle = without_effect(self, product)
         if not idle:
