@@ -1,8 +1,10 @@
-"""A null build of this repo's own engines against an empty SConstruct: wall time.
+"""A null build of this repo's own engines against an empty SConstruct: wall time. Beside it, the
+same graph of plain `env.Command`s, as far as `scons engines` walks it: what SCons itself needs.
 
 python benchmarks/null_build.py [rounds]
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,19 +13,69 @@ from pathlib import Path
 
 from common import REPO, report, run, side_by_side
 
+# As many nodes and dependencies as ours; what is unchanged by its stat is not read again.
+PLAIN = """
+import json
+DefaultEnvironment(tools=[])
+env = Environment(tools=[])
+env.Decider("content-timestamp")
+touch = Action(lambda target, source, env: [open(str(t), "w").close() for t in target] and None, None)
+told = json.load(open("declared.json"))
+def values(each):
+    return [env.Value(f"{name}={text}") for name, text in each["ingredients"].items()]
+def place(path):
+    return path if path.startswith("/") else "#" + path
+for step in told["steps"]:
+    files = [onnx["path"] for onnx in step["onnx"].values()]
+    files += (step["samples"] or {}).get("files", [])
+    env.Depends(env.Command(place(step["step"]), list(map(place, files)), touch), values(step))
+for engine in told["engines"]:
+    pair = [place(engine["engine"]), place(engine["engine"] + ".sha256")]
+    made = env.Command(pair, place(engine["onnx"]), touch)
+    gates = [place(engine["gate"])] if "gate" in engine else []
+    env.Depends(made, values(engine) + gates)
+    env.Alias("engines", made)
+"""
+
+
+def plain_graph(clone: Path, folder: Path) -> None:
+    """The graph that `clone` declared, of plain commands, in `folder`."""
+    told = json.loads((clone / ".trt" / "declared.json").read_text())
+    for step in told["steps"]:
+        onnx, samples = step["onnx"].values(), step["samples"]
+        for each in onnx:
+            if not each["path"].startswith(".trt"):
+                each["path"] = str((clone / each["path"]).resolve())
+        if samples:
+            samples["files"] = [str((clone / name).resolve()) for name in samples["files"]]
+    for engine in told["engines"]:
+        if not engine["onnx"].startswith(".trt"):
+            engine["onnx"] = str((clone / engine["onnx"]).resolve())
+    folder.mkdir()
+    (folder / "declared.json").write_text(json.dumps(told))
+    (folder / "SConstruct").write_text(PLAIN)
+
+
 rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 41
 with tempfile.TemporaryDirectory() as name:
     top = Path(name)
-    clone, empty = top / "clone", top / "empty"
+    clone, empty, plain = top / "clone", top / "empty", top / "plain"
     subprocess.run(["git", "clone", "-q", REPO, clone], check=True)
     empty.mkdir()
     (empty / "SConstruct").write_text("DefaultEnvironment(tools=[])\nenv = Environment(tools=[])\n")
     scons = [sys.executable, "-m", "SCons"]
     for _ in range(3):
         run([*scons, "engines"], clone)
-    a, b = side_by_side(
-        lambda: run([*scons, "engines"], clone), lambda: run([*scons, "."], empty), rounds
-    )
+    plain_graph(clone, plain)
+    for _ in range(3):
+        run([*scons, "engines"], plain)
+
+    def nothing() -> object:
+        return run([*scons, "."], empty)
+
+    a, b = side_by_side(lambda: run([*scons, "engines"], clone), nothing, rounds)
     report("null build of nine engines and ten steps / empty SConstruct", a, b, "wall", 1.15)
     report("null build of nine engines and ten steps / empty SConstruct", a, b, "cpu")
+    a, b = side_by_side(lambda: run([*scons, "engines"], plain), nothing, rounds)
+    report("the same of plain commands, no manifest, no installation / empty", a, b, "wall")
     shutil.rmtree(clone)
