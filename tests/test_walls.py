@@ -240,11 +240,12 @@ def test_a_room_of_the_standard_library_imports_in_a_bare_python(where):
 def test_a_null_build_compiles_no_text_when_it_imports():
     # A dataclass is written as text and compiled; each annotation of a NamedTuple is, where
     # `from __future__ import annotations` makes it text.
-    ask = "import sys, scons_tensorrt.graph.tool; print(*(m for m in sys.modules if m[:7] == 'scons_t'))"
+    used = ", ".join(f"{ME}.graph.{name}" for name in ("tool", "steps", "manifest", "install"))
+    ask = f"import sys, {used}; print(*(m for m in sys.modules if m.startswith('{ME}')))"
     names = subprocess.run(
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=SITE
     ).stdout.split()
-    assert f"{ME}.recipe.options" in names
+    assert {f"{ME}.recipe.options", f"{ME}.convert.step", f"{ME}.handoff.manifest"} <= {*names}
     for name in names:
         path = SITE.joinpath(*name.split("."))
         source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
