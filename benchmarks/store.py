@@ -25,7 +25,7 @@ sys.path[:0] = [str(REPO / "tests" / "store"), str(REPO / "site_scons")]
 import obstore  # noqa: E402
 from parts import S3, WRITER  # noqa: E402
 
-from scons_tensorrt.integrity.atomic import sync_file  # noqa: E402
+from scons_tensorrt.identity.writing import sync_file  # noqa: E402
 from scons_tensorrt.store.entry import blob_path  # noqa: E402
 from scons_tensorrt.store.remote import Remote  # noqa: E402
 

@@ -358,6 +358,16 @@ def test_a_bound_that_changes_measures_again_and_compiles_nothing(half: Tree) ->
     assert half.receipt("a")["accuracy"]["onnx"]["atol"] == 0.6
 
 
+def test_a_bound_that_was_measured_by_itself_reaches_the_receipt_too(half: Tree) -> None:
+    samples(half.path("models/a.npz"), count=2)
+    gated(half, "rtol=0.05, atol=0.5")
+    half.scons()
+    gated(half, "rtol=0.05, atol=0.6")
+    assert len(half.scons(".trt/onnx/a.fp16.accuracy.json").lines("CHECKED")) == 1
+    assert half.scons().reused == ["a"]
+    assert half.receipt("a")["accuracy"]["onnx"]["atol"] == 0.6
+
+
 def test_a_gate_without_a_conversion_says_that_there_is_nothing_to_compare(half: Tree) -> None:
     samples(half.path("models/a.npz"))
     gated(half, "rtol=0, atol=0", precision="fp32")

@@ -157,6 +157,6 @@ def test_a_failed_rebuild_tells_the_miss_and_its_reason_too(built: Tree) -> None
     flip_last_bit(built.engine("a"))
     python = fake_compiler(built.path("fake"), "sys.exit(1)", "tensorrt_rtx", "1.7.1.116")
     built.scons(TRT_PYTHON=str(python))
-    last = [(e["event"], e.get("outcome"), e.get("reason")) for e in built.events()][-4:-1]
+    last = [(e["event"], e.get("outcome"), e.get("reason")) for e in built.events()][-5:-1]
     assert ("engine.sidecar.mismatch", "failed", "engine_tampered") in last
     assert ("engine.compile.error", "failed", "error") in last

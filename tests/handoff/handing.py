@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scons_tensorrt.handoff.manifest import Entry, Manifest, digest, files_of
+from scons_tensorrt.handoff import files_of
+from scons_tensorrt.handoff.manifest import Entry, Manifest, digest
 from scons_tensorrt.handoff.signing import generate, load_signer
 from scons_tensorrt.handoff.statement import statement
 from scons_tensorrt.identity.signature import HardwareSignature

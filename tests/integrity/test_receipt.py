@@ -261,7 +261,11 @@ class Shelf:
         return DigestMemo(self.top / "digests.json", self.top, full)
 
     def vouches(self, memo=None, key=None, sha256=SHA, size=7):
-        return self.book.vouches(NAME, key or receipt().key, sha256, memo or self.memo()) == (size, None)
+        return self.book.vouches(NAME, key or receipt().key, sha256, memo or self.memo()) == (
+            size,
+            None,
+            None,
+        )
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..convert.recall import Declaration, Recalled, declarations
 from ..errors import EngineError, SidecarError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..integrity.sidecar import read_sidecar
 from ..integrity.state import DEFAULT
+from ..record import Record
 from .common import say
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _STATES = {
 }
 
 
-class Row(NamedTuple):
+class Row(Record):
     """state: current, stale, missing, tampered, unfinished, failing, foreign or orphaned; code: the
     reason code; hardware: the name of a declared engine's, None for the default host."""
 

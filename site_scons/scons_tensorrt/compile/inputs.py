@@ -40,13 +40,17 @@ class Inputs:
                     "external data"
                 ) from None
             raise
+        try:
+            return self._read(onnx, data)
+        except ValueError:  # a damaged memo
+            self._summaries[onnx] = data, _walk(onnx)
+            return self._summaries[onnx][1]
+
+    def _read(self, onnx: str, data: object) -> OnnxSummary:
+        """The summary that the memo holds as `data`, which is read once. Raises ValueError."""
         known = self._summaries.get(onnx)
         if known is None or known[0] is not data:
-            try:
-                known = data, OnnxSummary.from_json(data)
-            except ValueError:  # a damaged memo
-                known = data, _walk(onnx)
-            self._summaries[onnx] = known
+            self._summaries[onnx] = known = data, OnnxSummary.from_json(data)
         return known[1]
 
     def summary_of(self, path: Path, label: str) -> OnnxSummary:
@@ -61,7 +65,7 @@ class Inputs:
     def known_data(self, onnx: str) -> list[str]:
         """The external data that a model was last known to have; asks the memo alone."""
         try:
-            return list(OnnxSummary.from_json(self._memo.last_fact(onnx, _ONNX_FACT)).external)
+            return list(self._read(onnx, self._memo.last_fact(onnx, _ONNX_FACT)).external)
         except ValueError:
             return []
 

@@ -46,7 +46,7 @@ def told_with_proof(
     proof = accuracy.get("engine") if isinstance(accuracy, dict) else None
     if not isinstance(proof, dict) or proof.get("by") != check.key():
         proof = _proof(wanted, shop, engine, sha256, waiting)
-    return {**told, "accuracy": {**told["accuracy"], "engine": proof}}
+    return {**told, "accuracy": {**told["accuracy"], "engine": proof, "by": check.key()}}
 
 
 def _proof(

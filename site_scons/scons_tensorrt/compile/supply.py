@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import EngineBuildError
 from ..integrity.receipt import Receipt
+from ..record import Record
 
 if TYPE_CHECKING:
     from .make import Workshop
     from .wanted import Wanted
 
 
-class Supplied(NamedTuple):
+class Supplied(Record):
     """A file made elsewhere, whole in the partial file of whoever asked.
 
     how: "fetched" or "dispatched"; sha256, size (bytes): of what was written, hashed as it came;

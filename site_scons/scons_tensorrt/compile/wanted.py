@@ -5,20 +5,23 @@ engine's bytes are that receipt's, the sidecar says so. The graph asks it before
 compile asks it again under the engine's lock, and the command line asks it to explain.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..errors import RecipeError, SidecarError
 from ..identity.hardware import Hardware
 from ..integrity.memo import DigestMemo
-from ..integrity.receipt import Receipt, make_key
+from ..integrity.receipt import Receipt, compared_by, make_key
 from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
 from ..recipe.options import Recipe
+from ..record import Record
 
 
 class Check(Protocol):
@@ -32,10 +35,10 @@ class Check(Protocol):
 
     def why_not(self) -> str | None: ...
 
-    def run(self, wanted: "Wanted", engine: Path, sha256: str) -> dict[str, Any] | str: ...
+    def run(self, wanted: Wanted, engine: Path, sha256: str) -> dict[str, Any] | str: ...
 
 
-class Wanted(NamedTuple):
+class Wanted(Record):
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
     onnx, external: the files themselves; source: what people call the ONNX; told: more for the
     receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
@@ -70,7 +73,7 @@ class Wanted(NamedTuple):
         return files
 
 
-class Made(NamedTuple):
+class Made(Record):
     """From which files: onnx; external: each with the bytes it must have at least; samples: of a
     calibrator, and what people call them."""
 
@@ -113,14 +116,16 @@ def want(
     )
 
 
-class Verdict(NamedTuple):
+class Verdict(Record):
     """code: "current", "unfinished" (compiled, publishing was cut off), or the reason code of a
-    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one."""
+    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: as
+    its receipt tells."""
 
     code: str
     reason: str
     sha256: str | None = None
     receipt: Receipt | None = None
+    compared: str | None = None
 
     @property
     def current(self) -> bool:
@@ -135,14 +140,14 @@ def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     """Whether the engine at its place is the wanted one, and if not, why."""
     whole = _whole(wanted, state, memo)
     if whole:
-        return Verdict("current", "", whole)
+        return whole
     receipts = state.receipts.get(wanted.filename, wanted.key)
     if not receipts:
         return _unknown(wanted, state)
     receipt = _of_these_bytes(wanted, receipts, memo) or receipts[0]
     fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt)
     if fault is None:
-        return Verdict("current", "", receipt.sha256)
+        return Verdict("current", "", receipt.sha256, compared=compared_by(receipt.details))
     from ..integrity.publish import Publication  # only what is at fault may be unfinished
 
     for each in receipts:
@@ -151,16 +156,18 @@ def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     return Verdict(*fault)
 
 
-def _whole(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> str | None:
-    """The sha256 on which sidecar, receipt and engine agree, at a stat each; else None, and what
-    is wrong takes a closer look."""
+def _whole(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict | None:
+    """That sidecar, receipt and engine agree, at a stat each; else None, and what is wrong takes a
+    closer look."""
     try:
         stated = read_sidecar(wanted.engine)
         size = os.lstat(wanted.engine).st_size
         vouched = state.receipts.vouches(wanted.filename, wanted.key, stated, memo)
-        if vouched is None or vouched[0] != size:
+        if vouched is None or vouched.size != size:
             return None
-        return stated if memo.sha256(wanted.engine, follow=False) == stated else None
+        if memo.sha256(wanted.engine, follow=False) != stated:
+            return None
+        return Verdict("current", "", stated, compared=vouched.compared)
     except (SidecarError, OSError):
         return None
 

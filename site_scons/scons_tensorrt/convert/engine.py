@@ -18,7 +18,7 @@ from ..compile.process import RUNNER, run_program
 from ..compile.wanted import Wanted
 from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..identity.runtime import Runtime
-from ..integrity.atomic import unlink_link
+from ..identity.writing import unlink_link
 from .make import CONVERTER, Converting, placed, sample_spec
 from .step import StepWanted
 

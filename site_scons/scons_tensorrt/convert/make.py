@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .. import __version__
 from ..compile.job import fresh_log
@@ -24,6 +24,7 @@ from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
 from ..progress import Begin, unwatched
+from ..record import Record
 from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
@@ -75,7 +76,7 @@ class Converting:
     takers: Sequence[StepTaker] = ()
 
 
-class Step(NamedTuple):
+class Step(Record):
     """how: "reused", "made" or "fetched"."""
 
     how: str

@@ -5,11 +5,13 @@ its receipt alone: a restored one needs neither onnx nor the converter. The vers
 are told in the receipt and play no part in the key.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..compile.wanted import Verdict
 from ..errors import RecipeError
@@ -17,6 +19,7 @@ from ..integrity.memo import DigestMemo
 from ..integrity.receipt import make_key
 from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
+from ..record import Record
 
 # Of each kind of step: bump one when the same ingredients would now give other bytes.
 VERSIONS: Mapping[str, str] = {
@@ -29,7 +32,7 @@ VERSIONS: Mapping[str, str] = {
 DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
 
 
-class Onnx(NamedTuple):
+class Onnx(Record):
     """An ONNX of a step. label: what people call it; external: its data files by location."""
 
     path: Path
@@ -37,7 +40,7 @@ class Onnx(NamedTuple):
     external: Mapping[str, Path] = {}
 
 
-class SampleFiles(NamedTuple):
+class SampleFiles(Record):
     """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
     that it is made of; label: what people call it."""
 
@@ -48,7 +51,7 @@ class SampleFiles(NamedTuple):
     key_fields: Mapping[str, Any]
 
 
-class StepWanted(NamedTuple):
+class StepWanted(Record):
     """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
     files: of an export, the files by the argument that gets their path."""
 
@@ -130,7 +133,7 @@ def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verd
     """Whether the file at its place is the wanted one, and if not, why."""
     name, key, there = wanted.target.name, wanted.key, _of_ours(wanted.target, state, memo)
     vouched = state.receipts.vouches(name, key, there, memo) if there else None
-    if vouched and vouched[1] in (None, _digest(wanted.data, memo)):
+    if vouched and vouched.data in (None, _digest(wanted.data, memo)):
         return Verdict("current", "", there)
     receipts = state.receipts.get(name, key)
     if not receipts:

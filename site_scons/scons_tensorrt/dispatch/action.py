@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..compile.wanted import Wanted
 from ..errors import DispatchError, EngineError
@@ -22,13 +22,14 @@ from ..integrity.receipt import make_key
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name, value_fields
 from ..recipe.options import Recipe
+from ..record import Record
 
 SCHEMA = 1
 LARGEST = 4 << 20  # bytes of an action
 _DATA = input_name("data") + " "
 
 
-class Input(NamedTuple):
+class Input(Record):
     """name: of the ingredient; label: a relative path, as people know it; size: bytes."""
 
     name: str
@@ -69,7 +70,7 @@ def _input(name: Any, label: Any, sha256: Any, size: Any) -> Input:
     return Input(str(name), str(label), str(sha256), int(size))
 
 
-class Action(NamedTuple):
+class Action(Record):
     """An action as it was read. digest: of its bytes."""
 
     digest: str

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..identity.signature import HardwareSignature
 from ..recipe.key import VERSION
+from ..record import Record
 from .here import differences, machine_fields
 
 PREFIX = "scons-tensorrt "
 
 
-class Offer(NamedTuple):
+class Offer(Record):
     """machine: fields of a signature, see `here.machine_fields`; recipe: the version of recipes that its
     keys are of; distributed: the version of that package."""
 
@@ -58,7 +59,7 @@ class Offer(NamedTuple):
         return ", ".join(str(part) for part in (*parts, known.get("machine")) if part)
 
 
-class Worker(NamedTuple):
+class Worker(Record):
     """A connected worker. offers: of each product that it has."""
 
     name: str

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DispatchError, EngineBuildError, EngineError, Interrupted, by_name
-from ..integrity.atomic import new_file
+from ..identity.writing import new_file
 from .link import LOOK_S, Link
 from .offer import choose
 from .probing import versions

@@ -13,13 +13,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import DispatchError, EngineError, HardwareError
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
 from ..identity.signature import HardwareSignature
+from ..record import Record
 from .bench import VARIABLE, open_shared
 from .here import here
 from .offer import Offer
@@ -31,7 +32,7 @@ AGAIN_S = 2.0  # between two attempts to reach a scheduler
 PRODUCTS = ("tensorrt", "tensorrt_rtx")
 
 
-class Options(NamedTuple):
+class Options(Record):
     """store: what `bench.open_shared` takes; jobs: compiles at once; folder: of this worker alone;
     verbose: Dask logs, too."""
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import SCons.Action
 import SCons.Errors
 
 from ..errors import EngineError
+from .action import SignedAction
 from .session import session_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _settled(env: Any) -> Session:
 
 def declare_prune(env: Any) -> None:
     """The alias `engines-prune`."""
-    alias = env.Alias(PRUNE, [], SCons.Action.Action(_prune, strfunction=_would_prune))
+    alias = env.Alias(PRUNE, [], SignedAction(_prune, _would_prune, "scons-tensorrt prune"))
     env.AlwaysBuild(alias)
 
 

@@ -53,6 +53,7 @@ class Declared:
         self.asked_for = ""  # the hardware, as the user named it
         self.target: Any = None
         self.pair: Any = ()
+        self.depends = 0  # of each node of the pair, as declared here
         self.original: Any = None  # what the user named
         self.onnx: Any = None  # what is compiled: the same, or what is made of it
         self.gate: Derived | None = None
@@ -65,6 +66,7 @@ class Declared:
         self.began: float | None = None  # when its action was asked, seconds since the epoch
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
+        self._checked: OnnxSummary | None = None  # of a model that the recipe is right for
         self._looked: set[Any] = set()
         self._files: Made | None = None  # where they were found
 
@@ -127,6 +129,16 @@ class Declared:
             self.judged_s = time.monotonic() - began
         return self._verdict
 
+    def stands(self) -> bool:
+        """Whether nothing is left to do: it is as wanted, and where it shall be compared with its
+        original, its receipt tells of that by these samples and bounds. Raises EngineError."""
+        verdict = self.verdict()
+        return verdict.current and (self.proof is None or verdict.compared == self.proof.key())
+
+    def forget(self) -> None:
+        """Judge it anew when it is asked for."""
+        self._verdict = None
+
     def wanted(self) -> Wanted:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
         if self.hardware is None:
@@ -180,14 +192,18 @@ class Declared:
         that is wrong with the recipe for this model and hardware."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
-        recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
         path, summary = real_path(self.original), None
         if path.exists():
             summary = self._session.inputs.summary_of(path, label_of(self._session, self.original))
+            if summary is self._checked:
+                return summary  # a step that is made for it asked before
+        recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
+        if summary is not None:
             found += problems(recipe.profiles, summary.inputs)
             found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
         if found:
             raise RecipeError(f"{label_of(self._session, self.original)}: {'; '.join(found)}")
+        self._checked = summary
         return summary
 
     def faulty(self) -> bool:
@@ -209,6 +225,12 @@ class Declared:
     def places(self) -> list[Any]:
         """The pair's nodes, as far as they are declared."""
         return list(self.pair)
+
+    def needs(self) -> list[Any]:
+        """The nodes of files that it is made from, as far as they are known."""
+        made = [each.target for each in (self.gate, self.samples) if each]
+        data = data_of(self._session, self.onnx)
+        return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
 
     def source_missing(self) -> bool:
         """Whether SCons itself will refuse this engine before its action is asked."""
@@ -234,8 +256,9 @@ class Declared:
         hardware, from_top = self.hardware, self._session.from_top
         if hardware and hardware.signature not in signatures:
             signatures.append(hardware.signature)
-        onnx = str(self._files.onnx) if self._files else self.onnx.get_abspath()
-        made = from_top(onnx)
+        made = from_top(self.onnx.get_abspath())
+        if self._files:
+            made = self._session.place(self.onnx)
         alone = self.original is self.onnx
         told = {
             "name": self.name,
@@ -290,6 +313,11 @@ def data_node(onnx: Any, location: str) -> Any:
         return onnx.dir.File(f"./{location}")
     except TypeError as error:
         raise RecipeError(f"external data {location!r} cannot be a file: {error}") from None
+
+
+def data_of(session: Session, onnx: Any) -> list[Any]:
+    """The nodes of an ONNX's external data, as it was when it was last read."""
+    return data_nodes(onnx, session.inputs.known_data(onnx.get_abspath()))
 
 
 def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:

@@ -1,9 +1,11 @@
 """The files that are made of an ONNX before the compile: another precision, Q/DQ nodes, the figures
 of an accuracy gate. Each is a target of its own, judged as engines are."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import SCons.Node
 
@@ -11,14 +13,15 @@ from ..compile.wanted import Verdict
 from ..convert.step import Onnx, SampleFiles, StepWanted, judge_step, step_fields, want_step
 from ..errors import EngineError
 from ..recipe.conversion import Samples
-from .declared import Declared, data_node, label_of, real_path
+from ..record import Record
+from .declared import Declared, data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
     from ..integrity.receipt import Receipt
     from .session import Session
 
 
-class SampleNodes(NamedTuple):
+class SampleNodes(Record):
     """A set of samples as nodes. place: what the user named; nodes: every file of it."""
 
     kind: str
@@ -40,7 +43,7 @@ class Derived:
 
     def __init__(
         self,
-        session: "Session",
+        session: Session,
         owner: Declared | None,
         path: Path,
         kind: str,
@@ -62,6 +65,7 @@ class Derived:
         self.script = script
         self.files = files or {}
         self.target: Any = None
+        self.depends = 0  # of the node, as declared here
         self.problem: EngineError | None = None
         self.reported = False
         self.began: float | None = None  # as of an engine
@@ -73,7 +77,7 @@ class Derived:
         more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
         self.fields = step_fields(kind, {**options, **more})
 
-    def same_as(self, other: "Derived") -> bool:
+    def same_as(self, other: Derived) -> bool:
         """Whether two engines want the very same file."""
         return self._made_of == other._made_of
 
@@ -104,7 +108,7 @@ class Derived:
             return self._verdict.sha256
         return self._receipt.sha256 if self._receipt else None
 
-    def made(self, receipt: "Receipt") -> None:
+    def made(self, receipt: Receipt) -> None:
         """This run made it, or another process did meanwhile."""
         self._receipt = receipt
 
@@ -128,6 +132,19 @@ class Derived:
             self._verdict = judge_step(wanted, self._session.state, self._session.memo)
         return self._verdict
 
+    def forget(self) -> None:
+        """Judge it anew when it is asked for."""
+        self._verdict = None
+
+    @property
+    def key(self) -> str:
+        """By which it was judged, or would be now. Raises EngineError."""
+        return self._key if self._verdict else self.wanted().key
+
+    def stands(self) -> bool:
+        """Whether nothing is left to do for it. Raises EngineError."""
+        return self.verdict().current
+
     def wanted(self) -> StepWanted:
         """The file as its sources are now. Raises EngineError, naming the source at fault."""
         self._check_owners()
@@ -142,11 +159,7 @@ class Derived:
 
     def to_json(self) -> dict[str, Any]:
         """For `.trt/declared.json`."""
-
-        def place(path: str | Path) -> str:
-            return self._session.from_top(str(path))
-
-        samples = self.samples
+        samples, place = self.samples, self._session.place
         return {
             "step": self.label,
             "kind": self.kind,
@@ -154,18 +167,18 @@ class Derived:
             "options": dict(self.options),
             "ingredients": self.fields,
             "onnx": {
-                role: {"path": place(real_path(node)), "label": label_of(self._session, node)}
+                role: {"path": place(node), "label": label_of(self._session, node)}
                 for role, node in self.onnx.items()
             },
             "samples": samples
             and {
                 "kind": samples.kind,
-                "place": place(samples.place),
+                "place": self._session.from_top(samples.place),
                 "label": samples.label,
-                "files": [place(real_path(node)) for node in samples.nodes],
+                "files": [place(node) for node in samples.nodes],
             },
-            "script": self.script and place(real_path(self.script)),
-            "files": {name: place(real_path(node)) for name, node in self.files.items()},
+            "script": self.script and place(self.script),
+            "files": {name: place(node) for name, node in self.files.items()},
         }
 
     def _check_owners(self) -> None:
@@ -186,6 +199,15 @@ class Derived:
         summary = self._session.inputs.summary_of(path, label)
         external = {location: real_path(data_node(node, location)) for location in summary.external}
         return Onnx(path, label, external)
+
+    def places(self) -> list[Any]:
+        """Its one node."""
+        return [self.target]
+
+    def needs(self) -> list[Any]:
+        """The nodes of files that it is made from, as far as they are known."""
+        data = [node for onnx in self.onnx.values() for node in data_of(self._session, onnx)]
+        return self.nodes() + data
 
     def source_missing(self) -> bool:
         """Whether SCons itself will refuse this file before its action is asked."""

@@ -1,13 +1,16 @@
 """What a user can set of compiles on other machines."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import SCons.Errors
 import SCons.Script
 
 from ..errors import DispatchError
+from ..record import Record
 from .settings import below, value_of
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ The same as TRT_DISPATCH, TRT_DISPATCH_CERTIFICATES and TRT_DISPATCH_WAIT.
 """
 
 
-class DispatchSettings(NamedTuple):
+class DispatchSettings(Record):
     """url: "" for none; certificates: a folder; wait_s: seconds."""
 
     url: str = ""
@@ -65,8 +68,8 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
 
 
 def dispatcher(
-    chosen: DispatchSettings, elsewhere: "Elsewhere", host: "Host", devices: "Remembered"
-) -> "Dispatcher":
+    chosen: DispatchSettings, elsewhere: Elsewhere, host: Host, devices: Remembered
+) -> Dispatcher:
     """What sends compiles there; nothing is asked of it yet."""
     from ..dispatch.client import Dispatcher
     from ..dispatch.link import Link

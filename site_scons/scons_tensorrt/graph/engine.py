@@ -15,7 +15,7 @@ from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware
 from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, name_options
-from . import settings
+from . import alias, settings
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import Declared, data_nodes
 from .nodes import as_list, file_node, named_for_cleaning
@@ -98,8 +98,9 @@ def _connect(env: Any, session: Session, declared: Declared) -> None:
         node.add_dependency(more)
     _depend(env, session, pair, declared)
     _protect(env, pair, declared)
+    declared.depends = len(pair[0].depends)
     session.engines.append(declared)
-    session.join_alias(env, pair[1])
+    alias.join(env, session, pair[1])
 
 
 def OnnxExport(

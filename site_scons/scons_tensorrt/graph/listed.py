@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, HandoffError
-from ..handoff.manifest import LARGEST, Entry, Manifest, digest, files_of
+from ..handoff import files_of
 from ..identity.reading import read_small
 from ..identity.signature import DEVICE_CLASS, HARD
 from .declared import Declared
 from .session import Session
 
 if TYPE_CHECKING:
+    from ..handoff.manifest import Entry, Manifest
     from ..handoff.signing import Signer
 
 
@@ -65,6 +66,8 @@ class Listed:
     def contents(self) -> dict[str, bytes]:
         """The bytes of each file by its name. Raises EngineError."""
         if self._contents is None:
+            from ..handoff.manifest import digest
+
             manifest = self.manifest()
             data = manifest.dump()
             files = {
@@ -79,6 +82,8 @@ class Listed:
 
     def manifest(self) -> Manifest:
         """Of the engines as this run judged or made them. Raises EngineError."""
+        from ..handoff.manifest import Manifest
+
         hardware = self.engines[0].hardware
         entries = {engine.path.name: _entry(engine) for engine in self.engines}
         return Manifest(hardware.name if hardware else None, entries)
@@ -97,6 +102,8 @@ class Listed:
 
     def reason(self) -> str:
         """Why it is written, in words. Raises EngineError."""
+        from ..handoff.manifest import Manifest
+
         if not self.ready():
             return "its engines would be built first"
         there = read(self.path)
@@ -135,6 +142,8 @@ class Listed:
 
 
 def _entry(engine: Declared) -> Entry:
+    from ..handoff.manifest import Entry
+
     wanted, sha256 = engine.wanted(), engine.sha256
     if sha256 is None or engine.hardware is None:
         raise HandoffError(f"{engine.label} is not built")
@@ -146,6 +155,8 @@ def _entry(engine: Declared) -> Entry:
 
 def read(path: Path) -> bytes | None:
     """The bytes of a small file; None where there is none of ours."""
+    from ..handoff.manifest import LARGEST
+
     try:
         return read_small(path, 4 * LARGEST, follow=False)
     except OSError:

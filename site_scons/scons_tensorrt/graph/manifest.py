@@ -18,8 +18,8 @@ import SCons.Node.FS
 import SCons.Util
 
 from ..errors import EngineError, HandoffError
-from ..handoff.manifest import VERSION
-from ..integrity.atomic import write_atomic
+from ..handoff import VERSION
+from ..identity.writing import write_atomic
 from . import settings
 from .action import SignedAction
 from .after import make_folder

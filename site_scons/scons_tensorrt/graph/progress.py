@@ -12,10 +12,11 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..errors import one_line
 from ..progress import UNWATCHED, Running
+from ..record import Record
 from .console import Console
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LINE_EVERY_S = 10.0
 QUIET_AFTER_S = 2.0  # a pulse then says for how long nothing was heard
 
 
-class Shown(NamedTuple):
+class Shown(Record):
     """One row. done, total: None for a pulse; seconds: since it began; quiet_s: since it was last
     heard of."""
 

@@ -23,7 +23,7 @@ class Proof:
 
     def key(self) -> str:
         """Other text when other samples, bounds or originals would count. Raises EngineError."""
-        return self._gate.wanted().key
+        return self._gate.key
 
     def why_not(self) -> str | None:
         """Why no engine is run here, as far as that is known without asking anyone."""

@@ -11,7 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import SCons.Errors
 import SCons.Script
@@ -21,6 +21,7 @@ from ..handoff.prune import DAY_S, Folder, Item, choose, entries, find, parsed, 
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
 from ..integrity.sidecar import read_sidecar
+from ..record import Record
 from . import settings
 from .after import PRUNE
 from .declared import Declared
@@ -29,7 +30,7 @@ from .session import Session
 LARGEST = 64 << 20  # bytes of another tree's declaration
 
 
-class Others(NamedTuple):
+class Others(Record):
     """What other trees declare that share the state folder: theirs is not ours to remove. models:
     (name, precision); places: where their engines are."""
 

@@ -77,7 +77,7 @@ class Session:
         self.helped = False
         self._values: dict[str, Any] = {}
         self._recipes: dict[str, Recipe] = {}
-        self._alias: Any = None
+        self._at: dict[Any, str] = {}
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
         self._host = Host()
@@ -171,17 +171,6 @@ class Session:
             raise known
         return known
 
-    def join_alias(self, env: Any, sidecar: Any) -> None:
-        """Let `scons engines` mean this one too.
-
-        All but the first as dependencies, because SCons searches an alias's sources from the
-        start for each one added.
-        """
-        if self._alias is None:
-            self._alias = env.Alias(ALIAS, sidecar)[0]
-        else:
-            self._alias.add_dependency([sidecar])
-
     def folders_in(self, folder: str) -> frozenset[str]:
         """The names of folders in a folder, looked up once: an engine cannot stand where one is."""
         if folder not in self._folders:
@@ -211,6 +200,12 @@ class Session:
         """A path relative to the top, wherever it lies."""
         near = self.state.relative(path)
         return os.path.relpath(path, self.top) if os.path.isabs(near) else near
+
+    def place(self, node: Any) -> str:
+        """Where a node's bytes are, relative to the top; asked when that changes no more."""
+        if node not in self._at:
+            self._at[node] = self.from_top(str(real_path(node)))
+        return self._at[node]
 
     def interpreter(self, python: str) -> Interpreter:
         """The interpreter of TRT_PYTHON. Raises HardwareError."""

@@ -3,19 +3,22 @@
 A construction variable that the SConstruct leaves unset comes from the process environment.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import SCons.Errors
 import SCons.Script
 
 from ..errors import RecipeError
 from ..integrity.state import DEFAULT as STATE_DIR
+from ..record import Record
 
 VARIABLES = {
     "TRT_HARDWARE": "",
@@ -69,7 +72,7 @@ file, or the PEM itself), TRT_BUILDER_ID (a URI that says in signed statements w
 """
 
 
-class Settings(NamedTuple):
+class Settings(Record):
     """The settings of one environment for one kind of hardware; equal settings share it.
 
     alone: whether that is the only kind that was asked for.
@@ -92,8 +95,9 @@ class Settings(NamedTuple):
 
 def set_defaults(env: Any, more: Mapping[str, str]) -> None:
     """Give the construction variables their defaults; a user's earlier value stays."""
-    for name, default in (*VARIABLES.items(), *more.items()):
-        env.SetDefault(**{name: os.environ.get(name) or default})
+    env.SetDefault(
+        **{name: os.environ.get(name) or default for name, default in {**VARIABLES, **more}.items()}
+    )
 
 
 def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
@@ -201,7 +205,7 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
-class StoreSettings(NamedTuple):
+class StoreSettings(Record):
     """url: "" for no store; key: a path, or the PEM itself; trust: paths; wait_s: seconds for giving
     at the end of a run; patience_s: seconds for the server's next byte."""
 

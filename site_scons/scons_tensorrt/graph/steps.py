@@ -110,6 +110,7 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
     guard = session.value(env, INTEGRITY)
     guard.Decider(tampered)
     node.add_dependency([*values, guard])
+    derived.depends = len(node.depends)
     node.set_precious(True)
     node.set_nocache(True)
     if option("clean"):

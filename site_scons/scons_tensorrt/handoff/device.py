@@ -15,7 +15,6 @@ import enum
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import EngineError, HandoffError, SidecarError, SigningError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
@@ -24,8 +23,10 @@ from ..identity.signature import HardwareSignature
 from ..integrity.memo import sha256_of
 from ..integrity.plan import HEADER_BYTES, cut_short, parse_header, why_not_named
 from ..integrity.sidecar import read_sidecar
+from ..record import Record
+from . import files_of
 from .host import why_not_here
-from .manifest import LARGEST, Entry, Manifest, digest, files_of
+from .manifest import LARGEST, Entry, Manifest, digest
 from .statement import LARGEST as LARGEST_ENVELOPES
 from .statement import covers, read_envelopes
 
@@ -46,7 +47,7 @@ class Status(enum.IntEnum):
     KEY = 19
 
 
-class Finding(NamedTuple):
+class Finding(Record):
     """path: of the engine, file or manifest; why: of a refusal; what else is told of a success."""
 
     status: Status
@@ -58,7 +59,7 @@ class Finding(NamedTuple):
         return self.status.name.lower().replace("_", " ")
 
 
-class Listed(NamedTuple):
+class Listed(Record):
     """A manifest as it was read."""
 
     path: Path
@@ -66,7 +67,7 @@ class Listed(NamedTuple):
     manifest: Manifest
 
 
-class Asked(NamedTuple):
+class Asked(Record):
     """host: None where no hardware was asked for, and no manifest; trusted: public key files."""
 
     paths: Sequence[str]

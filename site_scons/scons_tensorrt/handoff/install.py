@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import HandoffError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..identity.reading import open_file
-from ..integrity.atomic import new_file, remove_stale, sync_folder
+from ..identity.writing import new_file, remove_stale, sync_folder
 from ..integrity.memo import BLOCK
 
 DEFAULT_PREFIX = "/usr/local"

@@ -7,25 +7,25 @@ to be remembered of a manifest: whether one is right is seen by making it again.
 Names are bare: on a device the engines stand beside their manifest, wherever that is.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import EngineError, HandoffError
-from ..identity.filename import SIDECAR_SUFFIX, EngineFilename
+from ..identity.filename import EngineFilename
 from ..integrity.receipt import make_key
+from ..record import Record
 
 SCHEMA = 1
-VERSION = "1"  # of how a manifest is written: another number writes every one again
 LARGEST = 64 << 20  # bytes of a manifest
-SUMS = "SHA256SUMS"
-ENVELOPE_SUFFIX = ".intoto.jsonl"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """One engine. name: its filename; size: bytes; key: of the ingredients `recipe`; signature: the
     hard and device-class fields of its hardware."""
 
@@ -50,7 +50,7 @@ class Entry(NamedTuple):
         }
 
 
-class Manifest(NamedTuple):
+class Manifest(Record):
     """hardware: the name of the hardware, None for a default host; engines: by name."""
 
     hardware: str | None
@@ -71,7 +71,7 @@ class Manifest(NamedTuple):
         return "".join(lines).encode("ascii")
 
     @classmethod
-    def load(cls, data: bytes) -> "Manifest":
+    def load(cls, data: bytes) -> Manifest:
         """The manifest in `data`; unknown fields are passed over. Raises HandoffError."""
         try:
             fields = json.loads(data, object_pairs_hook=_unique)
@@ -88,11 +88,6 @@ class Manifest(NamedTuple):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HandoffError(f"damaged ({type(error).__name__})") from None
         return cls(hardware, engines)
-
-
-def files_of(name: str) -> tuple[str, str, str]:
-    """The names beside a manifest called `name`: its sidecar, the sums, its signed statement."""
-    return name + SIDECAR_SUFFIX, SUMS, name + ENVELOPE_SUFFIX
 
 
 def digest(data: bytes) -> str:

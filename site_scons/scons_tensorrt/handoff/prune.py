@@ -17,19 +17,19 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from ..compile.locks import engine_lock
 from ..errors import EngineError, HandoffError, SidecarError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..integrity.atomic import sync_folder, unlink_link
+from ..identity.writing import sync_folder, unlink_link
 from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
+from ..record import Record
 
 DAY_S = 86400.0
 
 
-class Folder(NamedTuple):
+class Folder(Record):
     """A folder of engines. names: the filenames wanted in it, None where that cannot be told; why: of
     what is wanted by nobody; host: one of the default host's names, whose folder other hosts'
     engines may share, None elsewhere."""
@@ -40,7 +40,7 @@ class Folder(NamedTuple):
     host: EngineFilename | None = None
 
 
-class Item(NamedTuple):
+class Item(Record):
     """What may go. path: an engine, a file of the state folder, or, where nothing is left but what was
     said of it, the receipts of a name; group: of which KEEP keeps the last; age_s: seconds since it
     was last written."""

@@ -10,17 +10,18 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import SigningError
 from ..identity.reading import read_small
+from ..record import Record
 from .statement import PAYLOAD_TYPE, Envelope, Signature, pae, write_envelope
 
 LARGEST = 1 << 20  # bytes of a key file
 _BEGIN = "-----BEGIN "
 
 
-class Signer(NamedTuple):
+class Signer(Record):
     """keyid: sha256 of the public key's DER, as cosign-like tools name keys."""
 
     keyid: str
@@ -31,7 +32,7 @@ class Signer(NamedTuple):
         return write_envelope(payload, Signature(self.keyid, self.sign(pae(PAYLOAD_TYPE, payload))))
 
 
-class Trusted(NamedTuple):
+class Trusted(Record):
     """A public key that is trusted. accepts: whether it signed these bytes."""
 
     keyid: str

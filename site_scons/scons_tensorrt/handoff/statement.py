@@ -12,10 +12,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import __version__
 from ..errors import HandoffError
+from ..record import Record
 from .manifest import Entry, Manifest, digest
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -26,14 +27,14 @@ BUILDER = "urn:scons-tensorrt:builder"
 LARGEST = 256 << 20  # bytes of a file of envelopes
 
 
-class Signature(NamedTuple):
+class Signature(Record):
     """keyid: a hint, never a reason to trust."""
 
     keyid: str
     sig: bytes
 
 
-class Envelope(NamedTuple):
+class Envelope(Record):
     payload_type: str
     payload: bytes
     signatures: tuple[Signature, ...]

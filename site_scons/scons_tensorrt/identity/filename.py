@@ -11,10 +11,13 @@ r"""An engine's filename is a schema: `build` and `parse` are inverse to each ot
 The first `__` ends the model's name, which is why a model's name may hold none.
 """
 
+from __future__ import annotations
+
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import EngineFilenameError
+from ..record import Record
 
 if TYPE_CHECKING:
     from .signature import HardwareSignature
@@ -28,12 +31,11 @@ PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,5})"
 _MODEL = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
-_SM = re.compile(r"sm([1-9][0-9]{0,3})(plus)?")
-_PLATFORM = re.compile(rf"(?:jp|cu){_NUMBER}\.{_NUMBER}")
-_RUNTIME = re.compile(rf"(?:trt|rtx){_NUMBER}\.{_NUMBER}")
+_SM = r"sm([1-9][0-9]{0,3})(plus)?"
+_VERSIONED = re.compile(rf"(jp|cu|trt|rtx){_NUMBER}\.{_NUMBER}")
 
 
-class _Fields(NamedTuple):
+class _Fields(Record):
     model: str
     sm: int
     plus: bool
@@ -58,19 +60,19 @@ class EngineFilename(_Fields):
 
     def __new__(
         cls, model: str, sm: int, plus: bool, platform: str, runtime: str, precision: str
-    ) -> "EngineFilename":
+    ) -> EngineFilename:
         check_model_name(model)
         if type(sm) is not int or not 0 < sm < 10000:
             raise EngineFilenameError(f"SM {sm!r}: not a compute capability such as 87")
-        for field, value, rule, example in (
-            ("platform", platform, _PLATFORM, "jp6.2 or cu13.0"),
-            ("runtime", runtime, _RUNTIME, "trt10.3 or rtx1.7"),
+        for field, value, known, example in (
+            ("platform", platform, ("jp", "cu"), "jp6.2 or cu13.0"),
+            ("runtime", runtime, ("trt", "rtx"), "trt10.3 or rtx1.7"),
         ):
-            if not rule.fullmatch(value):
+            found = _VERSIONED.fullmatch(value)
+            if not found or found[1] not in known:
                 raise EngineFilenameError(f"{field} {value!r}: not like {example}")
         if precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise EngineFilenameError(f"precision {precision!r}: not one of {known}")
+            raise EngineFilenameError(f"precision {precision!r}: not one of {', '.join(PRECISIONS)}")
         return super().__new__(cls, model, sm, plus, platform, runtime, precision)
 
     def build(self) -> str:
@@ -79,7 +81,7 @@ class EngineFilename(_Fields):
         return f"{self.model}__sm{self.sm}{plus}_{self.platform}_{self.runtime}_{self.precision}{SUFFIX}"
 
     @classmethod
-    def parse(cls, name: str) -> "EngineFilename":
+    def parse(cls, name: str) -> EngineFilename:
         """The fields of `name`, a bare filename; raises EngineFilenameError with the wrong part."""
         try:
             return cls._parse(name)
@@ -88,7 +90,7 @@ class EngineFilename(_Fields):
             raise EngineFilenameError(f"{shown} is not an engine's filename: {why}") from None
 
     @classmethod
-    def _parse(cls, name: str) -> "EngineFilename":
+    def _parse(cls, name: str) -> EngineFilename:
         if not name.endswith(SUFFIX):
             raise EngineFilenameError(f"it does not end in {SUFFIX}")
         model, separator, rest = name[: -len(SUFFIX)].partition("__")
@@ -99,12 +101,12 @@ class EngineFilename(_Fields):
             raise EngineFilenameError(
                 f"{len(fields)} fields after `__`, not 4 (sm, platform, runtime, precision)"
             )
-        sm = _SM.fullmatch(fields[0])
+        sm = re.fullmatch(_SM, fields[0])
         if not sm:
             raise EngineFilenameError(f"SM {fields[0]!r}: not like sm87 or sm80plus")
         return cls(model, int(sm[1]), bool(sm[2]), fields[1], fields[2], fields[3])
 
-    def matches_host(self, host: "HardwareSignature") -> str:
+    def matches_host(self, host: HardwareSignature) -> str:
         """'yes', 'no' or 'maybe': could this engine load on `host`? Precision plays no part.
 
         'maybe' is all a name can say of an RTX engine for several architectures: which they

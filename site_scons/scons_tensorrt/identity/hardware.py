@@ -6,15 +6,18 @@
 3. `rtx_portable`, where nothing does: TensorRT for RTX compiles on a CPU alone.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import platform
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
+from ..record import Record
 from .filename import PRODUCTS
 from .host import Host
 from .reading import read_small
@@ -31,7 +34,7 @@ LARGEST = 1 << 20  # bytes of a hardware file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-class Hardware(NamedTuple):
+class Hardware(Record):
     """name: the folder under `engines/`, None for the default host; why, title: for people."""
 
     name: str | None

@@ -5,6 +5,8 @@ long as boot, driver version, visible devices and power mode are the same, so th
 neither calls CUDA nor starts a process.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import platform
@@ -12,10 +14,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
-from .jetpack import jetpack, l4t_release
+from ..record import Record
 from .remember import Remembered
 
 SIGNS = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
@@ -28,7 +30,7 @@ _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
 _NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
 
 
-class Host(NamedTuple):
+class Host(Record):
     """root: where its files are; `/` is the machine itself, and only it has a driver to ask."""
 
     root: Path = Path("/")
@@ -62,6 +64,8 @@ class Host(NamedTuple):
         """The L4T release of a Jetson, '36.4.3'; None elsewhere. Raises HardwareError."""
         text = self._read("/etc/nv_tegra_release")
         if text is not None:
+            from .jetpack import l4t_release  # which only a Jetson needs
+
             return l4t_release(text)
         version = self.packages().get("nvidia-l4t-core")
         return version.partition("-")[0] if version else None
@@ -71,6 +75,8 @@ class Host(NamedTuple):
         release = self.l4t()
         if release is None:
             return None
+        from .jetpack import jetpack
+
         return named or jetpack(release)
 
     def packages(self) -> dict[str, str]:

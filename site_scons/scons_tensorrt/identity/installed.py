@@ -22,7 +22,7 @@ def installed(path: list) -> dict:
     found = {}
     for folder in path:
         try:
-            names = os.listdir(folder or ".")
+            names = [name for name in os.listdir(folder or ".") if name.startswith("tensorrt")]
         except OSError:
             continue
         for product in ("tensorrt", "tensorrt_rtx"):

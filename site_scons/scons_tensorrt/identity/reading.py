@@ -12,7 +12,15 @@ import os
 import stat
 
 # Nothing there, or nothing that this package puts there: whatever else keeps from reading is told.
+_ODD = ("//", "/./", "/../")
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """As os.path.abspath, which takes its time, for the thousands of paths that are so already."""
+    name = os.fspath(path)
+    plain = name.startswith("/") and not name.endswith(("/", "/.", "/.."))
+    return name if plain and not any(odd in name for odd in _ODD) else os.path.abspath(name)
 
 
 def is_none(error: OSError) -> bool:

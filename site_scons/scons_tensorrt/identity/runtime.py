@@ -5,6 +5,8 @@ foreign one is asked once by a child process, and its answer is remembered for a
 the interpreter and the folders of its path are unchanged, so that a warm run starts none.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -12,9 +14,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
+from ..record import Record
 from . import installed as query
 from .remember import Remembered
 
@@ -23,7 +26,7 @@ QUERY_SECONDS = 60
 OLDEST_PYTHON = (3, 10)  # JetPack 6's
 
 
-class Runtime(NamedTuple):
+class Runtime(Record):
     """An installed TensorRT. version: as its distribution says; cuda: major.minor or None."""
 
     product: str

@@ -8,14 +8,17 @@ Sources: NVIDIA's support matrix for what stops a plan from loading; FACTS of th
 for the device class.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import reprlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
+from ..record import Record
 from .filename import PRODUCTS, EngineFilename
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
@@ -35,7 +38,7 @@ _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
 _COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
 
 
-class _Fields(NamedTuple):
+class _Fields(Record):
     product: str
     runtime_version: str
     os: str
@@ -120,7 +123,7 @@ class HardwareSignature(_Fields):
         return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @classmethod
-    def from_json(cls, data: Any, where: str) -> "HardwareSignature":
+    def from_json(cls, data: Any, where: str) -> HardwareSignature:
         """A signature from parsed JSON; `where` names the file in a HardwareError."""
         return cls(**_checked(data, where))
 

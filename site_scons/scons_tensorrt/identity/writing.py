@@ -71,6 +71,8 @@ def remove_stale(folder: Path) -> None:
     """Remove temporaries of `write_atomic` whose writer was killed: by age, because a writer's
     process may be another machine's."""
     with contextlib.suppress(OSError):
-        for temporary in folder.glob(".*.tmp"):
-            if time.time() - temporary.stat().st_mtime > STALE_SECONDS:
-                temporary.unlink()
+        for name in os.listdir(folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                temporary = folder / name
+                if time.time() - temporary.stat().st_mtime > STALE_SECONDS:
+                    temporary.unlink()

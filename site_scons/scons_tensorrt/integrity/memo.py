@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..identity.reading import open_file
+from ..identity.reading import absolute, open_file
 from ..identity.writing import write_atomic
 
 SCHEMA = 1
@@ -163,9 +163,7 @@ class DigestMemo:
         self._changed.clear()
 
     def _name(self, path: str | os.PathLike[str]) -> str:
-        name = os.fspath(path)
-        if not name.startswith("/") or "/./" in name or "/../" in name:
-            name = os.path.abspath(name)
+        name = absolute(path)
         return name[len(self._top) :] if name.startswith(self._top) else name
 
 

@@ -9,24 +9,27 @@ another result of the same key, because TensorRT on a GPU does not repeat its by
 places may hold one each.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import ReceiptError
 from ..identity.filename import SUFFIX
 from ..identity.reading import is_none, read_small
 from ..identity.writing import write_atomic
+from ..record import Record
 from .memo import DigestMemo
 
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FACT = "receipt 2"  # another number when a receipt is read otherwise
+_FACT = "receipt 3"  # another number when a receipt is read otherwise
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
 
 
@@ -36,7 +39,7 @@ def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-class Receipt(NamedTuple):
+class Receipt(Record):
     """What an engine of `filename` was made from, and what came out.
 
     sha256, size (bytes): of the engine; details: all that is told but decides nothing
@@ -64,7 +67,7 @@ class Receipt(NamedTuple):
         return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode("utf-8")
 
     @classmethod
-    def load(cls, data: bytes) -> "Receipt":
+    def load(cls, data: bytes) -> Receipt:
         """The receipt in `data`; unknown fields are kept. Raises ReceiptError."""
         try:
             fields = json.loads(data)
@@ -84,6 +87,22 @@ class Receipt(NamedTuple):
         return cls(filename, key, sha256, size, ingredients, fields)
 
 
+class Vouched(Record):
+    """What a receipt says of a file of its bytes. size: bytes; data: sha256 of the data beside it;
+    compared: by which samples and bounds an engine's figures are, see compile/proof.py."""
+
+    size: int
+    data: str | None = None
+    compared: str | None = None
+
+
+def compared_by(details: Mapping[str, Any]) -> str | None:
+    """The key of the comparison that a receipt tells of, if it tells of one."""
+    accuracy = details.get("accuracy")
+    by = accuracy.get("by") if isinstance(accuracy, dict) else None
+    return by if isinstance(by, str) else None
+
+
 class ReceiptBook:
     """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.<sha256,
     16 characters of it>.json`. What reads raises ReceiptError for what is there and cannot be read."""
@@ -94,11 +113,8 @@ class ReceiptBook:
     def path(self, receipt: Receipt) -> Path:
         return Path(self._path(receipt.filename, receipt.key, receipt.sha256))
 
-    def vouches(
-        self, filename: str, key: str, sha256: str, memo: DigestMemo
-    ) -> tuple[int, str | None] | None:
-        """The size of the file of this sha256 that a receipt says this key gave, and the sha256 of
-        the data beside it; None when no receipt says so.
+    def vouches(self, filename: str, key: str, sha256: str, memo: DigestMemo) -> Vouched | None:
+        """What a receipt says of the file of this sha256 that this key gave; None when none does.
 
         Asked of every engine in every run: what a receipt says, the memo tells while the
         receipt is unchanged.
@@ -109,15 +125,16 @@ class ReceiptBook:
             receipt = _read(path)
             if receipt is None or (receipt.filename, receipt.key) != (filename, key):
                 return None
-            return [receipt.sha256, receipt.size, receipt.details.get("data_sha256")]
+            data = receipt.details.get("data_sha256")
+            return [receipt.sha256, receipt.size, data, compared_by(receipt.details)]
 
         try:
             known = memo.fact(path, _FACT, told, LARGEST)
         except OSError:
             return None
-        if not isinstance(known, list) or len(known) != 3 or known[0] != sha256:
+        if not isinstance(known, list) or len(known) != 4 or known[0] != sha256:
             return None
-        return known[1], known[2]
+        return Vouched(*known[1:])
 
     def of_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
         """The receipt which says that this key gave these bytes."""

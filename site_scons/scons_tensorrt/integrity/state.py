@@ -19,6 +19,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 
+from ..identity.reading import absolute
 from .receipt import ReceiptBook
 
 DEFAULT = ".trt"
@@ -86,7 +87,7 @@ class StateFolder:
 
     def relative(self, path: str | os.PathLike[str]) -> str:
         """`path` as people know it: relative to the top where it lies below it."""
-        full = os.path.abspath(path)
+        full = absolute(path)
         return full[len(self._prefix) :] if full.startswith(self._prefix) else full
 
     @cached_property

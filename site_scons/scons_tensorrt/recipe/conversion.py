@@ -4,12 +4,15 @@ A strongly typed runtime (TensorRT 11, TensorRT for RTX) compiles the ONNX's own
 another precision is another ONNX: a step of the graph, with a key and a receipt of its own.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import RecipeError
 from ..identity.signature import HardwareSignature
+from ..record import Record
 from .onnx_summary import OnnxSummary
 
 METHODS = ("entropy", "minmax", "percentile")
@@ -22,7 +25,7 @@ _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
-class Samples(NamedTuple):
+class Samples(Record):
     """A set of samples. where: what a user wrote, a path or node: a `.npz`, a folder of `.npy`,
     a reader's `.py`; function: of the reader; most: how many to use, None for all; at_least:
     how many there must be; files: what else a reader reads."""
@@ -38,7 +41,7 @@ class Samples(NamedTuple):
         return {"function": self.function, "most": self.most, "at_least": self.at_least}
 
 
-class Calibration(NamedTuple):
+class Calibration(Record):
     """How activations get their ranges. ops: types to quantize, empty for the quantizer's choice;
     by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
@@ -50,7 +53,7 @@ class Calibration(NamedTuple):
     by: str = "qdq"
 
 
-class Gate(NamedTuple):
+class Gate(Record):
     """How far outputs may be from those of the `reference`, a path or node, None for the source.
 
     elemwise: |error| <= atol + rtol * |reference| for every element; max, mean, median: the
@@ -67,7 +70,7 @@ class Gate(NamedTuple):
         return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
 
 
-class Conversion(NamedTuple):
+class Conversion(Record):
     """keep_ops, keep_nodes: what stays float32; keep_io: inputs and outputs keep their types."""
 
     keep_ops: tuple[str, ...] = ()
@@ -76,7 +79,7 @@ class Conversion(NamedTuple):
     calibration: Calibration | None = None
 
 
-class Step(NamedTuple):
+class Step(Record):
     """A conversion to make. kind: "precision", "quantize"; options: JSON, all of the key."""
 
     kind: str

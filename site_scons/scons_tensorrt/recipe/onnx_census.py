@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import RecipeError
 from ..identity.reading import open_file
+from ..record import Record
 from .onnx_file import _SMALL, _Malformed, _Walk, _Window
 from .onnx_summary import OnnxInput
 
@@ -33,7 +34,7 @@ _MOST_KINDS = 1000
 _LONGEST = 128
 
 
-class Census(NamedTuple):
+class Census(Record):
     """ops: nodes by operator, subgraphs and local functions too; elements: of weights and constants,
     by DataType number; opset: of the default domain; producer: name and version of the exporter."""
 

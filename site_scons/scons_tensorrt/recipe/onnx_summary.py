@@ -4,18 +4,21 @@ The memo keeps it for as long as the file is the same, so that only a new model 
 (onnx_file.py).
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import RecipeError
+from ..record import Record
 
 DYNAMIC = -1  # a dimension
 _T = TypeVar("_T")
 
 
-class OnnxInput(NamedTuple):
+class OnnxInput(Record):
     """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
     dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
     for a sequence or an optional, which have no shape to give."""
@@ -33,7 +36,7 @@ class OnnxInput(NamedTuple):
         return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
 
 
-class OnnxSummary(NamedTuple):
+class OnnxSummary(Record):
     """inputs: without the initializers that old models list among them; external: the
     locations of external data, relative to the model's folder, sorted, each with the bytes that
     the file must have at least; elements: of weights and constants, by DataType number;
@@ -49,7 +52,7 @@ class OnnxSummary(NamedTuple):
         return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
 
     @classmethod
-    def from_json(cls, data: Any) -> "OnnxSummary":
+    def from_json(cls, data: Any) -> OnnxSummary:
         """Raises ValueError for what `to_json` did not write."""
         try:
             inputs = tuple(

@@ -4,13 +4,16 @@ An option at its default is no ingredient of the key, so that a later version ma
 without compiling a fleet again.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import EngineFilenameError, RecipeError
 from ..identity.filename import PRECISIONS, check_model_name
+from ..record import Record
 from .backends import without_effect
 from .conversion import Calibration, Conversion, Gate, Samples, flag, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
@@ -67,7 +70,7 @@ PRECISION_FLAGS = frozenset("TF32 FP16 BF16 INT8 FP8 INT4 FP4".split())
 BUILDABLE = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "mixed")
 
 
-class Recipe(NamedTuple):
+class Recipe(Record):
     """How one engine is made.
 
     workspace_mb: MiB of builder workspace; flags: BuilderFlag names, sorted; plugins:
@@ -140,7 +143,7 @@ class Recipe(NamedTuple):
         }
 
     @classmethod
-    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> "Recipe":
+    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> Recipe:
         """The recipe of a receipt, as far as it reaches the compile. Raises LookupError, TypeError
         or ValueError where the receipt is not one of this version's."""
         profiles: list[Profile] = [
@@ -161,7 +164,7 @@ class Recipe(NamedTuple):
             conversion=Conversion(calibration=native),
         )
 
-    def on(self, product: str) -> "Recipe":
+    def on(self, product: str) -> Recipe:
         """The recipe without what changes nothing on this product."""
         idle = without_effect(self, product)
         if not idle:

@@ -12,9 +12,10 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..integrity.receipt import make_key
+from ..record import Record
 from .keys import Signer, Trust
 
 SCHEMA = 1
@@ -34,7 +35,7 @@ class Refused(Exception):
         self.stranger, self.expired = stranger, expired
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """kind: ENGINE, STEP (a file made of an ONNX) or REFUSAL; name: the file's; sha256, size: of the
     file, "" and 0 of a refusal; data: sha256 and size of the file beside it; details: as in
     `integrity.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: the name of

@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..errors import StoreError
 from ..identity.reading import open_file
-from ..integrity.atomic import sync_file, sync_folder
+from ..identity.writing import sync_file, sync_folder
+from ..record import Record
 from .moving import PIECE, Damaged, Hashing, Progress, checked, copied
 
 SCHEMES = ("file", "s3", "gs", "az")
@@ -28,7 +29,7 @@ TRIES = 3  # of a transfer that breaks off
 PATIENCE_S = 10.0  # for a server that says nothing
 
 
-class Item(NamedTuple):
+class Item(Record):
     """size: bytes; changed: seconds since the epoch."""
 
     path: str

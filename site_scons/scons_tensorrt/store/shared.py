@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..compile.process import STOPPED
 from ..compile.supply import Supplied
 from ..errors import EngineBuildError, Interrupted, StoreError
-from ..integrity.atomic import new_file
+from ..identity.writing import new_file
 from ..progress import Begin, Running
 from . import entry as entries
 from .entry import ENGINE, REFUSAL, STEP, Entry, Refused, blob_path, entry_path, seal, unseal

@@ -11,8 +11,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
+from ..record import Record
 from .entry import FOLDERS, LARGEST, Entry, Refused, blob_path, claimed, entry_path, unseal_any
 from .keys import Trust
 from .moving import Damaged
@@ -22,7 +22,7 @@ THREADS = 16  # of requests at once
 GRACE_S = 86400.0  # for bytes without an entry
 
 
-class Held(NamedTuple):
+class Held(Record):
     """One entry. fault: why it is not believed; entry: where it is; blobs: paths of the bytes it
     names, believed or not."""
 
@@ -32,7 +32,7 @@ class Held(NamedTuple):
     blobs: list[str]
 
 
-class Gone(NamedTuple):
+class Gone(Record):
     """What gc removed, or would: paths and bytes."""
 
     entries: list[str]

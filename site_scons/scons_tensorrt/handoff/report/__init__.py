@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...integrity.atomic import write_atomic
+from ...identity.writing import write_atomic
 from ...integrity.memo import DigestMemo
 from ...integrity.state import StateFolder
 from .gather import gather

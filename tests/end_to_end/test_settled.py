@@ -1,0 +1,169 @@
+"""What is current is taken out of SCons's walk, and nothing else: whatever the user's own SConstruct
+adds to an engine or its model still happens."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from conftest import Run, Tree, flip_last_bit, make_model
+
+TWO = 'a = env.Engine("a", "models/a.onnx")\nb = env.Engine("b", "models/b.onnx")\n'
+
+
+def asked(tree: Tree, *arguments: str) -> tuple[Run, list[str]]:
+    """A run, and the models of whose engines SCons made a task."""
+    run = tree.scons(*(arguments or ("engines",)), "--taskmastertrace=trace")
+    lines = tree.path("trace").read_text().splitlines()
+    tasks = [line for line in lines if "Evaluating" in line and ".engine" in line]
+    return run, sorted({name for name in "ab" if any(f"{name}__" in line for line in tasks)})
+
+
+def test_what_is_current_needs_no_task(built: Tree) -> None:
+    run, tasks = asked(built)
+    assert (run.status, run.reused, tasks) == (0, ["a", "b"], [])
+
+
+def test_what_is_not_has_one_and_nothing_else_does(built: Tree) -> None:
+    flip_last_bit(built.engine("b"))
+    run, tasks = asked(built)
+    assert (run.reused, run.built, tasks) == (["a"], ["b"], ["b"])
+
+
+def test_named_by_itself_an_engine_has_its_task(built: Tree) -> None:
+    run, tasks = asked(built, str(built.engine("a").relative_to(built.root)))
+    assert (run.reused, tasks) == (["a"], ["a"])
+
+
+def test_a_clone_without_the_record_has_nothing_to_do(built: Tree, tmp_path: Path) -> None:
+    clone = built.copy(tmp_path / "clone", "models", "SConstruct", "engines", ".trt")
+    assert clone.scons("-q", "engines").status == 0
+    assert clone.scons("-q", "engines", "VERIFY=full").status == 0
+    flip_last_bit(clone.engine("a"))
+    assert clone.scons("-q", "engines").status == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "Depends(a, note)",
+        "Requires(a, note)",
+        'Depends("models/a.onnx", note)',
+        'AddPostAction(a, Copy("note", "models/a.onnx"))',
+        'AddPreAction(a, Copy("note", "models/a.onnx"))',
+        'AlwaysBuild(a); AddPostAction(a, Copy("note", "models/a.onnx"))',
+    ],
+)
+def test_what_the_user_adds_happens(built: Tree, more: str) -> None:
+    note = 'note = env.Command("note", [], "echo made > $TARGET")\n' if "note)" in more else ""
+    built.write(TWO + note + more)
+    run, tasks = asked(built)
+    assert (run.status, run.reused, tasks) == (0, ["a", "b"], ["a"]), run.out
+    assert built.path("note").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        'SideEffect("log", a)',
+        'Ignore(a, "models/a.onnx")',
+        "AlwaysBuild(a)",
+        'Requires("models/a.onnx", "models/b.onnx")',
+    ],
+)
+def test_what_the_user_changes_is_left_to_scons(built: Tree, more: str) -> None:
+    built.write(TWO + more)
+    run, tasks = asked(built)
+    assert (run.status, run.reused, tasks) == (0, ["a", "b"], ["a"])
+
+
+def test_a_model_that_a_builder_makes_is_asked_for(built: Tree) -> None:
+    built.path("models/a.onnx").rename(built.path("models/origin.onnx"))
+    built.write(TWO + 'env.Command("models/a.onnx", "models/origin.onnx", Copy("$TARGET", "$SOURCE"))')
+    run, tasks = asked(built)
+    assert (run.status, run.reused, tasks) == (0, ["a", "b"], ["a"])
+    make_model(built.path("models/origin.onnx"), seed=9)
+    assert built.scons().built == ["a"]
+
+
+def test_external_data_that_a_builder_makes_are_asked_for(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"))
+    model = onnx.load(tree.path("models/a.onnx"))
+    onnx.save(
+        model,
+        tree.path("models/a.onnx"),
+        save_as_external_data=True,
+        location="a.bin",
+        size_threshold=0,
+    )
+    tree.write('a = env.Engine("a", "models/a.onnx")')
+    assert tree.scons().built == ["a"]
+    assert asked(tree)[1] == []
+    tree.path("models/a.bin").rename(tree.path("models/origin.bin"))
+    tree.write(
+        'a = env.Engine("a", "models/a.onnx")\n'
+        'env.Command("models/a.bin", "models/origin.bin", Copy("$TARGET", "$SOURCE"))'
+    )
+    run, tasks = asked(tree)
+    assert (run.status, run.reused, tasks) == (0, ["a"], ["a"]), run.out
+    data = bytearray(tree.path("models/origin.bin").read_bytes())
+    data[0] ^= 1
+    tree.path("models/origin.bin").write_bytes(data)
+    assert tree.scons().built == ["a"]
+
+
+@pytest.mark.parametrize("decider", ["content", "timestamp-match", "content-timestamp"])
+def test_what_is_made_of_an_engine_stays_as_it_is(built: Tree, decider: str) -> None:
+    built.write(
+        TWO + f'other = env.Clone(); other.Decider("{decider}")\n'
+        'other.Command("image", [a, "models/b.onnx"], Copy("$TARGET", "$SOURCE"))\n'
+        'other.Command("list", a[1], Copy("$TARGET", "$SOURCE"))\n'
+    )
+    targets = "engines", "image", "list"
+    assert built.scons(*targets).status == 0
+    for more in ((), ("--implicit-cache",)):
+        assert built.scons("-q", *targets, *more).status == 0
+        assert built.scons("-q", "image", "list", *more).status == 0
+    flip_last_bit(built.engine("a"))
+    assert built.scons(*targets).built == ["a"]
+    assert built.path("image").read_bytes() == built.engine("a").read_bytes()
+    assert built.scons("-q", *targets).status == 0
+
+
+def test_what_depends_on_the_alias_follows_the_engines(built: Tree) -> None:
+    built.write(
+        TWO + 'image = env.Command("image", [], "date +%s%N > $TARGET")\n'
+        'Depends(image, env.Alias("engines"))'
+    )
+    built.scons("image")
+    first = built.path("image").read_text()
+    assert built.scons("-q", "image").status == 0
+    make_model(built.path("models/b.onnx"), seed=7)
+    assert built.scons("image").built == ["b"]
+    assert built.path("image").read_text() != first
+    assert built.scons("-q", "image").status == 0
+
+
+def test_the_tree_that_scons_prints_is_whole(built: Tree) -> None:
+    run = built.scons("engines", "--tree=all")
+    assert run.reused == ["a", "b"]
+    assert all(f"models/{name}.onnx" in run.out for name in "ab")
+
+
+def test_a_rule_of_ones_own_in_a_later_script_counts(built: Tree) -> None:
+    # Asked for its children while the graph is read, the alias settles nothing yet.
+    built.write(
+        TWO + 'env.Alias("engines")[0].children()\n'
+        'Depends(a, env.Command("note", [], "echo made > $TARGET"))'
+    )
+    run, tasks = asked(built)
+    assert (run.reused, tasks) == (["a", "b"], ["a"])
+    assert built.path("note").exists()
+
+
+def test_the_hardware_is_named_before_anything_else(built: Tree) -> None:
+    make_model(built.path("models/a.onnx"), seed=5)
+    said = [line for line in built.scons().out.splitlines() if not line.startswith("scons: ")]
+    assert said[0].startswith("engines: for ")
+    assert said[1].startswith("BUILT ")
+    assert json.loads(built.path(".trt/events.jsonl").read_text().splitlines()[-1])["reused"] == 1
