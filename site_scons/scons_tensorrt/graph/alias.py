@@ -51,54 +51,61 @@ def join(env: Any, session: Session, sidecar: Any) -> None:
     All but the first as dependencies, because SCons searches an alias's sources from the start
     for each one added.
     """
-    alias = env.Alias(ALIAS)[0]
-    if type(alias) is SCons.Node.Alias.Alias:
-        env.Alias(ALIAS, sidecar)
+    if session.alias is None:
+        session.alias = alias = env.Alias(ALIAS, sidecar)[0]
         alias.__class__ = EnginesAlias
         alias.attributes.trt_session = session
     else:
-        alias.add_dependency([sidecar])
+        session.alias.add_dependency([sidecar])
 
 
 def settle(session: Session) -> None:
     """Take every pair that is as wanted out of SCons's walk, and what was made for it."""
     if not any(settings.option(name) for name in ("clean", "interactive", "tree_printers")):
+        settling = _Settling(session)
         for engine in session.engines:
-            _settle(session, engine)
+            settling.settle(engine)
 
 
-def _settle(session: Session, wanted: Declared | Derived) -> bool:
-    """Whether it is current and needs no task. What is not is judged again when its turn comes."""
-    nodes = wanted.places()
-    states = {node.get_state() for node in nodes}
-    if states == {_CURRENT}:
+class _Settling:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._plain: dict[Any, bool] = {}
+
+    def settle(self, wanted: Declared | Derived) -> bool:
+        """Whether it is current and needs no task. What is not is judged again when its turn comes."""
+        nodes = wanted.places()
+        states = {node.get_state() for node in nodes}
+        if states == {_CURRENT}:
+            return True
+        if states != {_UNSEEN} or not all(_as_declared(node, wanted.depends) for node in nodes):
+            return False
+        if not all(map(self._settled, wanted.needs())):
+            return False
+        try:
+            stands = wanted.stands()
+        except EngineError:
+            stands = False
+        if not stands or not all(map(self._settled, wanted.needs())):  # its data are known by now
+            wanted.forget()
+            return False
+        wanted.consider()
+        self._session.tidy(wanted)
+        for node in nodes:
+            node.set_state(_CURRENT)
+            info = node.get_ninfo()  # as after its task: a Command may look at times
+            info.timestamp, info.size = node.get_timestamp(), node.get_size()
         return True
-    if states != {_UNSEEN} or not all(_as_declared(node, wanted.depends) for node in nodes):
-        return False
-    if not all(_settled(session, node) for node in wanted.needs()):
-        return False
-    try:
-        stands = wanted.stands()
-    except EngineError:
-        stands = False
-    if not stands or not all(_settled(session, node) for node in wanted.needs()):
-        wanted.forget()
-        return False
-    wanted.consider()
-    session.tidy(wanted)
-    for node in nodes:
-        node.set_state(_CURRENT)
-        info = node.get_ninfo()  # as after its task: a Command may look at times
-        info.timestamp, info.size = node.get_timestamp(), node.get_size()
-    return True
 
-
-def _settled(session: Session, node: Any) -> bool:
-    """Whether an input is there as it is: nobody makes it, or what does so has no need to."""
-    if node.get_state() == _CURRENT:
-        return True
-    made = getattr(node.attributes, "trt_engine", None)
-    return _settle(session, made) if made else not node.has_builder() and _as_declared(node, 0)
+    def _settled(self, node: Any) -> bool:
+        """Whether an input is there as it is: nobody makes it, or what does so has no need to."""
+        if node not in self._plain:
+            made = getattr(node.attributes, "trt_engine", None)
+            if made:
+                return self.settle(made)
+            plain = node.get_state() == _CURRENT or (not node.has_builder() and _as_declared(node, 0))
+            self._plain[node] = plain
+        return self._plain[node]
 
 
 def _as_declared(node: Any, depends: int) -> bool:
@@ -107,13 +114,8 @@ def _as_declared(node: Any, depends: int) -> bool:
     executor = node.executor if node.has_builder() else None
     return not (
         len(node.depends) > depends
-        or (
-            node.prerequisites
-            or node.ignore
-            or node.always_build
-            or node.side_effects
-            or node.side_effect
-        )
+        or (node.prerequisites or node.ignore or node.always_build)
+        or (node.side_effects or node.side_effect)
         or (executor and (executor.pre_actions or executor.post_actions))
         or node.dir.srcdir_list()
         or node.dir.get_all_rdirs() != [node.dir]

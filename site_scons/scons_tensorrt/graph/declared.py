@@ -292,8 +292,10 @@ class Declared:
 
 def label_of(session: Session, node: Any) -> str:
     """A source as people know it: below the top, or by its last two folders and name."""
-    path = session.state.relative(node.get_abspath())
-    return "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
+    if node not in session.labels:
+        path = session.state.relative(node.get_abspath())
+        session.labels[node] = "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
+    return session.labels[node]
 
 
 def real_path(node: Any) -> Path:

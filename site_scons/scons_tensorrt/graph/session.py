@@ -77,7 +77,9 @@ class Session:
         self.helped = False
         self._values: dict[str, Any] = {}
         self._recipes: dict[str, Recipe] = {}
+        self.alias: Any = None
         self._at: dict[Any, str] = {}
+        self.labels: dict[Any, str] = {}
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
         self._host = Host()

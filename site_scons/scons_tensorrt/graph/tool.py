@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Any
 
@@ -15,8 +14,6 @@ from .builder import make_builder, make_step_builder
 from .engine import Engine, OnnxExport
 from .nodes import ALIAS, REPORT
 from .session import session_of
-
-YOUNG_OBJECTS = 10_000  # a megabyte or so, before the garbage collector walks them
 
 
 def generate(env: Any) -> None:
@@ -34,20 +31,10 @@ def generate(env: Any) -> None:
     if not session.helped:
         session.helped = True
         SCons.Script.Help(settings.HELP + dispatching.HELP)
-        _collect_seldom()
         _own_record()
         declare_prune(env)
         env.Alias(REPORT, env.Alias(ALIAS))
     env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
-
-
-def _collect_seldom() -> None:
-    """The garbage collector is a tenth of a null build's time, and finds next to nothing: what is
-    imported by now, and the graph that is read next, live as long as the run."""
-    gc.freeze()
-    young, *older = gc.get_threshold()
-    if 0 < young < YOUNG_OBJECTS:
-        gc.set_threshold(YOUNG_OBJECTS, *older)
 
 
 def _own_record() -> None:

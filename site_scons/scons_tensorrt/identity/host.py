@@ -47,7 +47,7 @@ class Host(Record):
         machine = f"{platform.machine()}-linux-gnu"
         folders = [*_LIBRARY_FOLDERS, f"usr/lib/{machine}", f"usr/lib/{machine}/tegra"]
         folders.append(f"usr/lib/{machine}/nvidia")
-        paths = [f"{self.root / folder}/{name}" for folder in folders for name in LIBRARIES]
+        paths = [os.path.join(self.root, folder, name) for folder in folders for name in LIBRARIES]
         if self.here:
             listed = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
             paths += [os.path.join(folder, LIBRARIES[0]) for folder in listed if folder]

@@ -21,12 +21,12 @@ def installed(path: list) -> dict:
     """
     found = {}
     for folder in path:
-        try:
-            names = [name for name in os.listdir(folder or ".") if name.startswith("tensorrt")]
-        except OSError:
-            continue
         for product in ("tensorrt", "tensorrt_rtx"):
-            if product in found or product not in names:
+            if product in found or not os.path.lexists(os.path.join(folder or ".", product)):
+                continue
+            try:
+                names = [name for name in os.listdir(folder or ".") if name.startswith(product)]
+            except OSError:
                 continue
             dists = [m for m in map(_DIST.fullmatch, names) if m and m[1] == product]
             versions = sorted((m[2] is not None, m[3] or "", m[4]) for m in dists)
