@@ -225,6 +225,25 @@ def test_an_int8_engine_is_made_of_an_onnx_with_qdq_nodes(quantized: Tree) -> No
     assert quantized.scons().reused == ["a"]
 
 
+def test_a_quantized_engine_promises_to_repeat_unless_its_shapes_are_dynamic(
+    quantized: Tree,
+) -> None:
+    assert quantized.receipt("a")["reproducible"] is True
+    make_model(quantized.path("models/a.onnx"), seed=1, shape=("n", 8, "h", "w"))
+    more = 'shapes={"x": ((1, 8, 8, 8), (2, 8, 16, 16), (4, 8, 64, 64))}'
+    quantized.write(
+        f'env.Engine("a", "models/a.onnx", precision="int8", calibration="models/a.npz", {more})\n'
+        f'env.Engine("a", "models/a.onnx", {more})'
+    )
+    assert quantized.scons().status == 0
+    receipts = [json.loads(p.read_text()) for p in quantized.path(".trt/receipts").glob("a__*/*.json")]
+    dynamic = [each for each in receipts if "option shapes x" in each["ingredients"]]
+    told = {each["engine"][-11:]: each["not_reproducible_because"] for each in dynamic}
+    assert told["fp32.engine"] is None
+    assert "numbers tensors anew" in told["int8.engine"]
+    assert {each["reproducible"] for each in dynamic} == {True, False}
+
+
 def test_other_calibration_data_are_the_reason(quantized: Tree) -> None:
     samples(quantized.path("models/a.npz"), seed=1)
     run = quantized.scons()

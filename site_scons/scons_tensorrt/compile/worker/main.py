@@ -16,7 +16,7 @@ from scons_tensorrt.compile.worker.host import (
     check_version,
     full_version,
 )
-from scons_tensorrt.compile.worker.network import check_precision, parse
+from scons_tensorrt.compile.worker.network import check_precision, parse, renumbered
 from scons_tensorrt.compile.worker.observe import make_logger
 
 
@@ -25,7 +25,7 @@ def main(job):
     link.claim_stdout()
     link.die_with_parent()
     try:
-        sha256, size, version = _compile(job)
+        sha256, size, unsteady, version = _compile(job)
     except Refused as refused:
         what = {"error_class": refused.error_class, "message": str(refused), "lasting": refused.lasting}
         link.send("error", **what)
@@ -44,14 +44,16 @@ def main(job):
         version=version,
         python=sys.version.split()[0],
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        not_reproducible_because=_why_not_reproducible(job),
+        not_reproducible_because=_why_not_reproducible(job, unsteady),
     )
     os._exit(0)  # an engine on disk needs no destructors
 
 
-def _why_not_reproducible(job):
+def _why_not_reproducible(job, unsteady):
     if job["product"] == "tensorrt":
         return "TensorRT chooses kernels by timing them on the GPU"
+    if unsteady:
+        return "TensorRT for RTX numbers tensors anew in a quantized network with dynamic shapes"
     return job["not_canonical_because"] or None
 
 
@@ -66,7 +68,8 @@ def _compile(job):
 
 
 def make(trt, job):
-    """Compile with the runtime `trt`, whatever it is; (sha256, size) of the engine."""
+    """Compile with the runtime `trt`, whatever it is; (sha256, size) of the engine, and whether RTX may
+    give others another time."""
     logger = make_logger(trt)
     load_plugins(trt, logger, job)
     os.chdir(job["folder"])
@@ -79,15 +82,16 @@ def make(trt, job):
     network, parser = parse(trt, builder, logger, job["onnx"], strong)
     calibrated = bool(job.get("calibration"))
     check_precision(trt, network, job["recipe"]["precision"], strong, calibrated)
+    unsteady = renumbered(network)
     config = configure(trt, builder, network, job)
     if job["timing_cache"]:
         timing.use(config, job["timing_cache"])
     with _calibrating(trt, builder, network, config, job):
-        made = build(trt, builder, network, config, logger, job)
+        sha256, size = build(trt, builder, network, config, logger, job)
     if job["timing_cache"]:
         timing.keep(config, job["timing_cache"])
     del parser  # it owns weights that the network refers to
-    return made
+    return sha256, size, unsteady
 
 
 def _calibrating(trt, builder, network, config, job):

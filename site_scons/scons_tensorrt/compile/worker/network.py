@@ -82,17 +82,28 @@ def check_precision(trt, network, precision, strong=False, calibrated=False):
 def _types(network):
     """Names of the tensors' types; INT8 only of a quantized network, else it is plain data."""
     found = set()
-    quantized = False
     for i in range(network.num_layers):
         layer = network.get_layer(i)
-        quantized |= layer.type.name in ("QUANTIZE", "DEQUANTIZE", "DYNAMIC_QUANTIZE")
         for j in range(layer.num_outputs):
             tensor = layer.get_output(j)
             if tensor is not None:
                 found.add(tensor.dtype.name)
     for i in range(network.num_inputs):
         found.add(network.get_input(i).dtype.name)
-    return found if quantized else found - {"INT8"}
+    return found if _quantized(network) else found - {"INT8"}
+
+
+def _quantized(network):
+    kinds = {network.get_layer(i).type.name for i in range(network.num_layers)}
+    return not kinds.isdisjoint(("QUANTIZE", "DEQUANTIZE", "DYNAMIC_QUANTIZE"))
+
+
+def renumbered(network):
+    """Whether RTX 1.7 numbers tensors of this network by no order that repeats: so it did, whatever
+    was held still, in each of six networks with Q/DQ nodes and a dynamic input, int8 and fp8, and in
+    none of theirs with static shapes or without Q/DQ nodes."""
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    return any(-1 in tuple(tensor.shape) for tensor in inputs) and _quantized(network)
 
 
 def _precision_of(types):
