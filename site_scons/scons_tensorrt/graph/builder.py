@@ -102,7 +102,7 @@ def build(target: Any, source: Any, env: Any) -> None:
     _stop_for_the_doomed(target, [declared], session)
     session.report.without_effect(declared)
     outcome = _or_fail(
-        target, declared, lambda: make(declared.wanted(), session.workshop(declared.python)), env
+        target, declared, lambda: make(declared.wanted(), session.making.workshop(declared.python)), env
     )
     session.report.finished(declared, outcome, time.monotonic() - began)
 
@@ -127,7 +127,7 @@ def _or_fail(target: Any, declared: Declared | Derived, do: Callable[[], _T], en
 def _stop_for_the_doomed(target: Any, owners: list[Declared], session: Session) -> None:
     """Say what is wrong with any engine of this run before hours are spent on others than `owners`.
     Raises BuildError."""
-    doomed = session.doomed()
+    doomed = session.making.doomed()
     for engine in doomed:
         if engine.problem:
             engine.consider()
@@ -150,7 +150,9 @@ def convert(target: Any, source: Any, env: Any) -> None:
     began, derived.began = time.monotonic(), time.time()
     derived.consider()
     _stop_for_the_doomed(target, derived.owners, session)
-    step = _or_fail(target, derived, lambda: make_step(derived.wanted(), session.converting(env)), env)
+    step = _or_fail(
+        target, derived, lambda: make_step(derived.wanted(), session.making.converting(env)), env
+    )
     derived.made(step.receipt)
     if step.how != "reused":
         session.report.converted(derived, step, time.monotonic() - began)

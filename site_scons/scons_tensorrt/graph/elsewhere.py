@@ -24,9 +24,9 @@ class Elsewhere:
     """suppliers, takers: see compile/supply.py; step_suppliers, step_takers: convert/make.py. The
     store is opened when something is to be made, and not before."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, store: StoreSettings) -> None:
         self._console = console
-        self.store = StoreSettings()
+        self.store = store
         self.suppliers: list[Supplier] = []
         self.takers: list[Taker] = []
         self.step_suppliers: list[StepSupplier] = []

@@ -27,7 +27,7 @@ class Proof:
 
     def why_not(self) -> str | None:
         """Why no engine is run here, as far as that is known without asking anyone."""
-        if self._session.nvidia() is None:
+        if self._session.making.nvidia is None:
             return "nothing here speaks for an NVIDIA GPU"
         return None
 
@@ -41,7 +41,7 @@ class Proof:
             runtime = interpreter.runtime(wanted.hardware.signature.product)
         except HardwareError as error:
             return str(error)
-        shop = session.converting(self._env)
+        shop = session.making.converting(self._env)
         found = run_engine(engine, sha256, wanted, self._gate.wanted(), runtime, shop)
         session.report.proved(wanted, found, time.monotonic() - began)
         return found

@@ -11,7 +11,6 @@ import gc
 import json
 import os
 import threading
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +35,13 @@ from ..recipe.options import Recipe, check_name, parse
 from . import dispatching, settings
 from .console import Console, say
 from .declared import Declared, real_path
-from .elsewhere import Elsewhere
 from .nodes import ALIAS, REPORT, target_places
 from .report import Report
 from .stop import StopSignal
 
 if TYPE_CHECKING:
-    from ..compile.make import Workshop
-    from ..convert.make import Converting
     from .derived import Derived
-    from .progress import Progress
+    from .making import Making
 
 _ATTRIBUTE = "scons_tensorrt_session"
 
@@ -66,7 +62,7 @@ def session_of(env: Any) -> Session:
 
 
 class Session:
-    """engines: what was declared, in order; elsewhere: where else they can come from."""
+    """engines: what was declared, in order."""
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
@@ -84,7 +80,6 @@ class Session:
         self._leftovers: list[str] | None = None
         self._host = Host()
         self._settled: tuple[str, bool, float | None, settings.StoreSettings] | None = None
-        self._lock_timeout_s: float | None = None
         self._used: tuple[str, bool] | None = None
         self._use(settings.state_dir(env, self.top), settings.verify_full(env))
         self._place = settings.report_dir(env, self.top, self.state.root)
@@ -92,13 +87,8 @@ class Session:
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
         console = Console(bool(settings.option("silent")), silent)
         self.report = Report(console, bool(settings.option("no_exec")))
-        self.elsewhere = Elsewhere(console)
-        self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
-        self._gpu_asked = False
-        self._doom_asking = threading.Lock()
-        self._doomed: list[Declared] | None = None
-        self._gpu_uuid: str | None = None
-        self._nvidia: tuple[str | None] | None = None
+        self._making: Making | None = None
+        self._asked_to_make = threading.Lock()
         self._interpreters: dict[str, Interpreter] = {}
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
@@ -114,13 +104,9 @@ class Session:
         )
         scheduler = dispatching.read(env, self.top, asked[3].url)
         if self._settled is None:
-            self._settled, self._lock_timeout_s, self.elsewhere.store = asked, asked[2], asked[3]
+            self._settled, self._scheduler = asked, scheduler
             self._use(*asked[:2])
             self._place = settings.report_dir(env, self.top, self.state.root)
-            self._scheduler = scheduler
-            if scheduler.url:
-                more = self.elsewhere, self._host, self._devices
-                self.elsewhere.dispatch = lambda: dispatching.dispatcher(scheduler, *more)
         if asked != self._settled or scheduler != self._scheduler:
             raise SCons.Errors.UserError(
                 "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT, "
@@ -216,60 +202,24 @@ class Session:
             self._interpreters[python] = Interpreter(python or None, memo)
         return self._interpreters[python]
 
-    def workshop(self, python: str) -> Workshop:
-        from ..compile.make import Workshop  # as late as the first compile
+    @property
+    def making(self) -> Making:
+        """What makes things: a run that reuses everything has none of it."""
+        with self._asked_to_make:
+            if self._making is None:
+                from .making import Making
 
-        elsewhere = self.elsewhere.open()
-        return Workshop(
-            self.state,
-            self.memo,
-            self.interpreter(python),
-            self._gpu,
-            self._gpu_turn,
-            self._lock_timeout_s,
-            self._stop,
-            self.report.console.line,
-            begin=self.progress.begin,
-            suppliers=elsewhere.suppliers,
-            takers=elsewhere.takers,
-        )
-
-    @cached_property
-    def progress(self) -> Progress:
-        """Shows what takes its time."""
-        from .progress import Progress
-
-        return Progress(self.report.console)
-
-    def converting(self, env: Any) -> Converting:
-        """What makes the ONNX files of engines."""
-        from ..convert.make import Converting
-
-        python = settings.onnx_python(env, self.top)
-        say = self.report.console.line
-        shared = self.state, self.memo, python, self._lock_timeout_s, self._stop, say
-        elsewhere = self.elsewhere.open()
-        more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
-        return Converting(*shared, *more)
-
-    def nvidia(self) -> str | None:
-        """What speaks for NVIDIA hardware here, asked of files alone."""
-        if self._nvidia is None:
-            self._nvidia = (self._host.sign_of_nvidia(),)
-        return self._nvidia[0]
-
-    def _gpu(self) -> str | None:
-        with self._gpu_asking:
-            if not self._gpu_asked:
-                self._gpu_asked = True
-                with contextlib.suppress(EngineError):  # the worker will say it better
-                    self._gpu_uuid = str(self._host.devices(self._devices)[0]["uuid"])
-            return self._gpu_uuid
+                assert self._settled is not None  # by whatever is to be made
+                lock_timeout_s, store = self._settled[2:]
+                more = self._stop, lock_timeout_s, store, self._scheduler
+                self._making = Making(self, self._host, self._devices, *more)
+            return self._making
 
     def again(self) -> None:
         """An interactive session builds once more."""
         self._stop.reset()
-        self._doomed = None
+        if self._making:
+            self._making.again()
 
     def summary_if_there(self, node: Any) -> OnnxSummary | None:
         """What is known of a source's ONNX while the graph is read; None where it is still to be
@@ -280,17 +230,6 @@ class Session:
             return self.inputs.summary(str(real_path(node)))
         except (EngineError, OSError):
             return None
-
-    def doomed(self) -> list[Declared]:
-        """Engines that this run shall build and cannot, as their recipes and models already tell:
-        without -k nothing is compiled before that is said. Looked for once a run."""
-        with self._doom_asking:
-            if self._doomed is None:
-                self._doomed = [] if settings.option("keep_going") else self._look_for_the_doomed()
-            return self._doomed
-
-    def _look_for_the_doomed(self) -> list[Declared]:
-        return [engine for engine in self.asked_of(self.engines) if engine.faulty()]
 
     def asked_of(self, engines: list[Declared]) -> list[Declared]:
         """Those of several that this run is asked for: by themselves, their folder or the alias."""
@@ -353,8 +292,8 @@ class Session:
 
     def close(self) -> None:
         """The last lines, and what the next run will want to know."""
-        if "progress" in self.__dict__:
-            self.progress.close()
+        if self._making:
+            self._making.close()
         if settings.option("clean"):
             self._say_kept()
             return
@@ -368,7 +307,8 @@ class Session:
             if state == SCons.Node.failed and engine.problem:
                 self.report.failed(engine, engine.problem)
         if considered or everything_asked():
-            self.elsewhere.close(self._stop)
+            if self._making:
+                self._making.elsewhere.close(self._stop)
             self.report.summary()
         self._save()
         if REPORT in map(str, SCons.Script.BUILD_TARGETS) and settings.writes():

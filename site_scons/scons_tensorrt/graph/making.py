@@ -1,0 +1,113 @@
+"""What a run needs as soon as something is to be made, and not before."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..compile.make import Workshop
+from ..errors import EngineError
+from ..identity.host import Host
+from ..identity.remember import Remembered
+from . import dispatching, settings
+from .elsewhere import Elsewhere
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..convert.make import Converting
+    from .declared import Declared
+    from .session import Session
+    from .stop import StopSignal
+
+
+class Making:
+    """elsewhere: where else things can come from; progress: shows what takes its time. Asked by several
+    threads at once."""
+
+    def __init__(
+        self,
+        session: Session,
+        host: Host,
+        devices: Remembered,
+        stop: StopSignal,
+        lock_timeout_s: float | None,
+        store: settings.StoreSettings,
+        scheduler: dispatching.DispatchSettings,
+    ) -> None:
+        self._session = session
+        self._host, self._devices = host, devices
+        self._stop, self._lock_timeout_s = stop, lock_timeout_s
+        console = session.report.console
+        self._say = console.line
+        self.progress = Progress(console)
+        self.elsewhere = Elsewhere(console, store)
+        if scheduler.url:
+            more = self.elsewhere, host, devices
+            self.elsewhere.dispatch = lambda: dispatching.dispatcher(scheduler, *more)
+        self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
+        self._gpu_asked = False
+        self._gpu_uuid: str | None = None
+        self._doom_asking = threading.Lock()
+        self._doomed: list[Declared] | None = None
+
+    def workshop(self, python: str) -> Workshop:
+        """What makes engines. Raises HardwareError."""
+        session, elsewhere = self._session, self.elsewhere.open()
+        return Workshop(
+            session.state,
+            session.memo,
+            session.interpreter(python),
+            self._gpu,
+            self._gpu_turn,
+            self._lock_timeout_s,
+            self._stop,
+            self._say,
+            begin=self.progress.begin,
+            suppliers=elsewhere.suppliers,
+            takers=elsewhere.takers,
+        )
+
+    def converting(self, env: Any) -> Converting:
+        """What makes the ONNX files of engines."""
+        from ..convert.make import Converting
+
+        session, elsewhere = self._session, self.elsewhere.open()
+        python = settings.onnx_python(env, session.top)
+        shared = session.state, session.memo, python, self._lock_timeout_s, self._stop, self._say
+        more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
+        return Converting(*shared, *more)
+
+    @cached_property
+    def nvidia(self) -> str | None:
+        """What speaks for NVIDIA hardware here, asked of files alone."""
+        return self._host.sign_of_nvidia()
+
+    def _gpu(self) -> str | None:
+        with self._gpu_asking:
+            if not self._gpu_asked:
+                self._gpu_asked = True
+                with contextlib.suppress(EngineError):  # the worker will say it better
+                    self._gpu_uuid = str(self._host.devices(self._devices)[0]["uuid"])
+            return self._gpu_uuid
+
+    def doomed(self) -> list[Declared]:
+        """Engines that this run shall build and cannot, as their recipes and models already tell:
+        without -k nothing is compiled before that is said. Looked for once a run."""
+        with self._doom_asking:
+            if self._doomed is None:
+                self._doomed = [] if settings.option("keep_going") else self._look_for_the_doomed()
+            return self._doomed
+
+    def _look_for_the_doomed(self) -> list[Declared]:
+        session = self._session
+        return [engine for engine in session.asked_of(session.engines) if engine.faulty()]
+
+    def again(self) -> None:
+        """An interactive session builds once more."""
+        self._doomed = None
+
+    def close(self) -> None:
+        """Nothing is shown any more."""
+        self.progress.close()
