@@ -5,20 +5,17 @@ Each is imported when it is used: a run that hands nothing on pays for none of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import SCons.Errors
 
 from ..errors import EngineError
 from .action import SignedAction
+from .nodes import PRUNE
 from .session import session_of
 
 if TYPE_CHECKING:
     from .session import Session
-
-PRUNE = "engines-prune"
 
 
 def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
@@ -76,20 +73,3 @@ def _would_prune(target: Any, source: Any, env: Any) -> str:
     if settings.option("no_exec"):
         _prune(target, source, env)
     return ""
-
-
-def make_folder(session: Session, path: Path) -> str | None:
-    """SCons makes a target's folder before its action is asked, and says no next step if it cannot:
-    so it is made here. Why it could not be; None when it is there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return None
-    except OSError as error:
-        return f"{session.state.relative(path.parent)}/ cannot be made: {error.strerror}"
-
-
-def arguments() -> Mapping[str, str]:
-    """Of the command line."""
-    import SCons.Script
-
-    return {name: str(value) for name, value in SCons.Script.ARGUMENTS.items()}

@@ -76,19 +76,11 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     if current:
         session.tidy(declared)
     elif settings.writes():
-        _make_folder(declared, session)
+        fault = session.make_folder(declared.path)
+        if fault:
+            declared.problem = PublishError(f"{fault}; name another ENGINE_DIR=")
+            session.report.failed(declared, declared.problem)
     return not current
-
-
-def _make_folder(declared: Declared | Derived, session: Session) -> None:
-    """SCons makes the folder before any action is asked; if it cannot, it says no next step."""
-    try:
-        declared.path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        where = session.state.relative(declared.path.parent)
-        cause = f"{where}/ cannot be made: {error.strerror}; name another ENGINE_DIR="
-        declared.problem = PublishError(cause)
-        session.report.failed(declared, declared.problem)
 
 
 def build(target: Any, source: Any, env: Any) -> None:

@@ -21,7 +21,6 @@ from ..identity.filename import SIDECAR_SUFFIX
 from ..integrity.sidecar import read_sidecar
 from . import settings
 from .action import SignedAction
-from .after import arguments, make_folder
 from .declared import Declared
 from .listed import Listed, read
 from .manifest import engines_of, fail, place_of
@@ -101,7 +100,7 @@ def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any
     groups = engines_of(engines)
     manifests = _manifests(manifest)
     written = os.fspath(env.subst(folder)) if isinstance(folder, (str, os.PathLike)) else ""
-    root = Path(settings.below(place(written, arguments()), session.top))
+    root = Path(settings.below(place(written, settings.arguments()), session.top))
     nodes: list[Any] = []
     for kind, found in groups.items():
         where = place_of(root, kind, len(groups))
@@ -171,7 +170,7 @@ def uninstalled(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
     if copied.right(path):
         return False
     if settings.writes():
-        make_folder(session_of(target.get_build_env()), path)
+        session_of(target.get_build_env()).make_folder(path)
     return True
 
 

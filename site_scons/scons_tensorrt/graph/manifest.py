@@ -22,7 +22,6 @@ from ..handoff import VERSION
 from ..identity.writing import write_atomic
 from . import settings
 from .action import SignedAction
-from .after import make_folder
 from .declared import Declared
 from .listed import Listed
 from .session import Session, session_of
@@ -111,7 +110,7 @@ def stale(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> 
     except (EngineError, OSError):
         return True  # the action says it
     if settings.writes():
-        make_folder(session_of(target.get_build_env()), listed.path)
+        session_of(target.get_build_env()).make_folder(listed.path)
     return True
 
 

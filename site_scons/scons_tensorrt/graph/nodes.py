@@ -15,6 +15,7 @@ from ..errors import RecipeError
 
 ALIAS = "engines"
 REPORT = "engines-report"
+PRUNE = "engines-prune"
 
 
 def file_node(env: Any, value: Any, what: str) -> Any:

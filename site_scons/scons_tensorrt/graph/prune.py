@@ -23,8 +23,8 @@ from ..identity.reading import read_small
 from ..integrity.sidecar import read_sidecar
 from ..record import Record
 from . import settings
-from .after import PRUNE
 from .declared import Declared
+from .nodes import PRUNE
 from .session import Session
 
 LARGEST = 64 << 20  # bytes of another tree's declaration

@@ -288,6 +288,15 @@ class Session:
 
             tidy_step(engine.path, self.state)
 
+    def make_folder(self, path: Path) -> str | None:
+        """SCons makes a target's folder before its action is asked, and says no next step if it cannot:
+        so it is made here. Why it could not be; None when it is there."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return None
+        except OSError as error:
+            return f"{self.state.relative(path.parent)}/ cannot be made: {error.strerror}"
+
     # The end.
 
     def close(self) -> None:

@@ -272,6 +272,11 @@ def builder_id(env: Any) -> str:
     return value_of(env, "TRT_BUILDER_ID")
 
 
+def arguments() -> Mapping[str, str]:
+    """Of the command line."""
+    return {name: str(value) for name, value in SCons.Script.ARGUMENTS.items()}
+
+
 def option(name: str) -> Any:
     """A command-line option of SCons, such as no_exec."""
     return SCons.Script.GetOption(name)
