@@ -201,6 +201,35 @@ def test_on_another_gpu_it_is_not_run(board: Board) -> None:
     assert board.runs() == 0
 
 
+def test_what_was_not_run_elsewhere_is_run_where_the_gpu_is(board: Board) -> None:
+    board.scons()
+    driver = board.tree.environment.pop("LD_LIBRARY_PATH")
+    board.declare("atol=0.001")
+    assert board.scons().reused == ["a"]
+    assert board.told()["engine"] == "not run: nothing here speaks for an NVIDIA GPU"
+    assert board.scons("-q", "engines").status == 0
+    board.tree.environment["LD_LIBRARY_PATH"] = driver
+    board.tree.path(".sconsign.dblite").unlink()  # as in a clone
+    board.play("off", "0.5")
+    assert board.scons().failed == ["a"]
+    board.play("off", "0")
+    board.runs()
+    assert board.scons().reused == ["a"]
+    assert board.runs() == 3
+    assert board.scons().reused == ["a"]
+    assert board.runs() == 0
+
+
+def test_samples_that_no_comparison_here_needs_may_be_missing(board: Board, tmp_path: Path) -> None:
+    del board.tree.environment["LD_LIBRARY_PATH"]
+    board.tree.path("models/a.npz").unlink()
+    board.declare(precision="fp32")
+    assert board.tree.scons("engines", "HARDWARE=rtx_portable").built == ["a"]
+    clone = board.tree.copy(tmp_path / "clone", "SConstruct", "models", "engines", ".trt")
+    run = clone.scons("engines", "HARDWARE=rtx_portable")
+    assert (run.status, run.reused) == (0, ["a"]), run.out
+
+
 def test_an_engine_that_does_not_load_fails(board: Board) -> None:
     board.play("loads-not")
     run = board.scons()

@@ -167,3 +167,120 @@ def test_the_hardware_is_named_before_anything_else(built: Tree) -> None:
     assert said[0].startswith("engines: for ")
     assert said[1].startswith("BUILT ")
     assert json.loads(built.path(".trt/events.jsonl").read_text().splitlines()[-1])["reused"] == 1
+
+
+# What the alias itself waits for may make what engines are made from.
+
+FETCH = (
+    'fetch = env.Command("stamp", "models.txt", '
+    '["cp up.onnx models/a.onnx", Copy("$TARGET", "$SOURCE")])\n'
+)
+
+
+@pytest.mark.parametrize("how", ["Requires", "first"])
+def test_what_the_alias_waits_for_comes_first(built: Tree, how: str) -> None:
+    rule = 'env.Requires(env.Alias("engines"), fetch)\n' + TWO
+    if how == "first":
+        rule = 'env.Alias("engines", fetch)\n' + TWO
+    built.write(FETCH + rule + 'env.EngineManifest("dist/manifest.json", [a, b])')
+    make_model(built.path("up.onnx"), seed=8)
+    built.path("models.txt").write_text("1")
+    assert built.scons("engines", "dist/manifest.json").built == ["a"]
+    run, tasks = asked(built, "engines", "dist/manifest.json")
+    assert run.reused == ["a", "b"]
+    assert tasks == ["a", "b"]  # whether the fetch is due, SCons knows
+    make_model(built.path("up.onnx"), seed=9)
+    built.path("models.txt").write_text("2")
+    assert built.scons("engines", "dist/manifest.json").built == ["a"]
+
+
+def test_copies_in_the_alias_are_no_engines(built: Tree) -> None:
+    built.write(
+        TWO + 'm = env.EngineManifest("dist/manifest.json", [a, b])\n'
+        'env.Alias("engines", env.InstallEngines("fw", [a, b], manifest=m))\n'
+        'image = env.Command("image", [], "date +%s%N > $TARGET")\n'
+        'Depends(image, env.Alias("engines"))'
+    )
+    for _ in range(2):
+        assert built.scons("image", "DESTDIR=out").status == 0
+    assert built.scons("-q", "image", "DESTDIR=out").status == 0
+
+
+def test_a_copy_of_an_engine_may_be_what_another_is_made_from(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"))
+    tree.path("export.py").write_text(
+        "import shutil\ndef make(target, e):\n    shutil.copy('models/a.onnx', target)\n"
+    )
+    tree.write(
+        'a = env.Engine("a", "models/a.onnx")\n'
+        f'copy = env.InstallEngines("{tree.path("fw")}", [a])\n'
+        'env.Engine("b", env.OnnxExport("x", "export.py:make", files={"e": copy[0]}))'
+    )
+    run = tree.scons()
+    assert (run.status, run.built) == (0, ["a", "b"]), run.out
+    assert tree.scons().reused == ["a", "b"]
+
+
+def test_what_the_alias_ignores_is_not_counted(built: Tree) -> None:
+    built.write(TWO + 'Ignore(env.Alias("engines"), b[1])')
+    assert built.scons().reused == ["a"]
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_name_that_no_file_can_have_fails_its_engine_alone(built: Tree, where: str) -> None:
+    make_model(built.path("models/b.onnx"), seed=6)
+    odd = 'env.Engine("c", "models/" + "x" * 300 + ".onnx")\n'
+    built.write(odd + TWO if where == "first" else TWO + odd)
+    run = built.scons("-k", "engines")
+    assert (run.status, run.built, run.reused) == (2, ["b"], ["a"]), run.out
+
+
+def test_an_engine_that_is_made_from_itself_is_a_cycle(built: Tree) -> None:
+    built.path("export.py").write_text("def make(target, e): pass\n")
+    engine = built.engine("a").relative_to(built.root)
+    built.write(
+        f'env.Engine("a", env.OnnxExport("a", "export.py:make", files={{"e": "{engine}"}}))\n'
+        'env.Engine("b", "models/b.onnx")'
+    )
+    run = built.scons()
+    assert run.status == 2
+    assert "Found dependency cycle(s)" in run.out
+
+
+def test_an_emitter_of_ones_own_counts(built: Tree) -> None:
+    built.write(
+        """
+        note = env.Command("note", [], "echo made > $TARGET")[0]
+        emit = env["BUILDERS"]["TRT_Engine"].emitter
+        def mine(target, source, env):
+            target, source = emit(target, source, env)
+            Depends(target, note)
+            return target, source
+        env["BUILDERS"]["TRT_Engine"].emitter = mine
+        env.Engine("a", "models/a.onnx")
+        """
+    )
+    run, tasks = asked(built)
+    assert (run.status, tasks) == (0, ["a"]), run.out
+    assert built.path("note").exists()
+
+
+def test_a_source_that_was_added_is_made(built: Tree) -> None:
+    built.write(TWO + 'a[0].add_source(env.Command("note", [], "echo made > $TARGET"))')
+    assert built.scons().status == 0
+    assert built.path("note").exists()
+
+
+def test_a_manifest_tells_no_inputs_that_changed_since(built: Tree) -> None:
+    make_model(built.path("up.onnx"), seed=8)
+    built.write(
+        TWO + 'm = env.EngineManifest("dist/manifest.json", [a, b])\n'
+        'Depends(m, env.Command("x", [], "cp up.onnx models/a.onnx && touch $TARGET"))'
+    )
+    run = built.scons("engines", "dist/manifest.json")
+    line = run.lines("FAILED")[0]
+    assert run.status == 2
+    assert line.startswith("FAILED dist/manifest.json: HandoffError: engines/a__")
+    assert line.endswith(": its inputs changed while this ran; run again")
+    run = built.scons("engines", "dist/manifest.json")
+    assert (run.status, run.built) == (0, ["a"])

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..errors import RecipeError, SidecarError
 from ..identity.hardware import Hardware
 from ..integrity.memo import DigestMemo
-from ..integrity.receipt import Receipt, compared_by, make_key
+from ..integrity.receipt import Compared, Receipt, comparison, make_key
 from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
@@ -125,7 +125,7 @@ class Verdict(Record):
     reason: str
     sha256: str | None = None
     receipt: Receipt | None = None
-    compared: str | None = None
+    compared: Compared | None = None
 
     @property
     def current(self) -> bool:
@@ -147,7 +147,7 @@ def judge(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> Verdict:
     receipt = _of_these_bytes(wanted, receipts, memo) or receipts[0]
     fault = _engine_fault(wanted, receipt, state, memo) or _sidecar_fault(wanted, receipt)
     if fault is None:
-        return Verdict("current", "", receipt.sha256, compared=compared_by(receipt.details))
+        return Verdict("current", "", receipt.sha256, compared=comparison(receipt.details))
     from ..integrity.publish import Publication  # only what is at fault may be unfinished
 
     for each in receipts:

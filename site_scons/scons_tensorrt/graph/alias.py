@@ -1,7 +1,7 @@
 """The alias `engines`, which settles what is current before SCons walks through it.
 
-The judgement of a pair covers all that SCons would look at, signature by signature: sources,
-recipe, hardware, bytes. Where nothing else has a say, SCons needs no task to find the same.
+The judgement of a pair covers what SCons would look at, signature by signature: sources, recipe,
+hardware, bytes. Where nothing else has a say, SCons needs no task to find the same.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import SCons.Script
 
 from ..errors import EngineError
 from . import settings
+from .declared import Declared
 from .nodes import ALIAS
 
 if TYPE_CHECKING:
-    from .declared import Declared
     from .derived import Derived
     from .session import Session
 
@@ -29,20 +29,34 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
 
     def children(self, scan: int = 1) -> Any:
         """As SCons asks for them, first when the graph is read and its walk comes here."""
-        session = self.attributes.trt_session
+        found, session = super().children(scan), self.attributes.trt_session
         if session and not SCons.Script.sconscript_reading:
             self.attributes.trt_session = None
-            settle(session)
-        return super().children(scan)
+            if not self.prerequisites and _may_settle(found):
+                settle(session, found)
+        return found
 
-    def get_contents(self) -> str:
-        """What is known of the engines, where SCons would read each sidecar."""
-        return "".join(_signature(node) for node in self.children())
+    def make_ready(self) -> None:
+        """Its signature, for which SCons reads every sidecar, waits until something that depends on it
+        asks for it."""
+        self.get_ninfo()
+
+    def visited(self) -> None:
+        """Nothing of an alias is recorded."""
 
 
-def _signature(node: Any) -> str:
-    made = getattr(node.attributes, "trt_engine", None)
-    return str((made and made.sha256) or node.get_csig())
+def _may_settle(found: list[Any]) -> bool:
+    """Whether nothing that the user put into the alias is still to be made, which may make what engines
+    are made from. Whole trees are printed, and an interactive session builds again."""
+    others = (node for node in found if not isinstance(_owner(node), Declared))
+    return not (
+        any(settings.option(name) for name in ("clean", "interactive", "tree_printers"))
+        or any(node.has_builder() and node.get_state() < _CURRENT for node in others)
+    )
+
+
+def _owner(node: Any) -> Any:
+    return getattr(node.attributes, "trt_engine", None)
 
 
 def join(env: Any, session: Session, sidecar: Any) -> None:
@@ -59,64 +73,73 @@ def join(env: Any, session: Session, sidecar: Any) -> None:
         session.alias.add_dependency([sidecar])
 
 
-def settle(session: Session) -> None:
+def settle(session: Session, sidecars: list[Any]) -> None:
     """Take every pair that is as wanted out of SCons's walk, and what was made for it."""
-    if not any(settings.option(name) for name in ("clean", "interactive", "tree_printers")):
-        settling = _Settling(session)
-        for engine in session.engines:
-            settling.settle(engine)
+    settling = _Settling(session)
+    for node in sidecars:
+        if isinstance(_owner(node), Declared):
+            settling.settle(_owner(node))
 
 
 class _Settling:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._plain: dict[Any, bool] = {}
+        self._known: dict[Declared | Derived, bool] = {}
 
     def settle(self, wanted: Declared | Derived) -> bool:
         """Whether it is current and needs no task. What is not is judged again when its turn comes."""
-        nodes = wanted.places()
+        if wanted not in self._known:
+            self._known[wanted] = False  # also for what is made from itself
+            try:
+                self._known[wanted] = self._settle(wanted)
+            except (EngineError, OSError):
+                wanted.forget()  # what is wrong is said in its turn
+        return self._known[wanted]
+
+    def _settle(self, wanted: Declared | Derived) -> bool:
+        nodes, sources = wanted.places(), set(wanted.sources())
         states = {node.get_state() for node in nodes}
         if states == {_CURRENT}:
             return True
-        if states != {_UNSEEN} or not all(_as_declared(node, wanted.depends) for node in nodes):
+        if states != {_UNSEEN} or not all(_as_declared(n, wanted.depends, sources) for n in nodes):
             return False
         if not all(map(self._settled, wanted.needs())):
             return False
-        try:
-            stands = wanted.stands()
-        except EngineError:
-            stands = False
-        if not stands or not all(map(self._settled, wanted.needs())):  # its data are known by now
+        if not wanted.stands() or not all(map(self._settled, wanted.needs())):  # its data are known now
             wanted.forget()
             return False
+        for node in nodes:
+            info = node.get_ninfo()  # as after its task: a Command may look at times
+            info.timestamp, info.size = node.get_timestamp(), node.get_size()
         wanted.consider()
         self._session.tidy(wanted)
         for node in nodes:
             node.set_state(_CURRENT)
-            info = node.get_ninfo()  # as after its task: a Command may look at times
-            info.timestamp, info.size = node.get_timestamp(), node.get_size()
         return True
 
     def _settled(self, node: Any) -> bool:
         """Whether an input is there as it is: nobody makes it, or what does so has no need to."""
         if node not in self._plain:
-            made = getattr(node.attributes, "trt_engine", None)
-            if made:
-                return self.settle(made)
+            owner = _owner(node)
+            if hasattr(owner, "stands"):
+                return self.settle(owner)
             plain = node.get_state() == _CURRENT or (not node.has_builder() and _as_declared(node, 0))
             self._plain[node] = plain
         return self._plain[node]
 
 
-def _as_declared(node: Any, depends: int) -> bool:
+def _as_declared(node: Any, depends: int, sources: set[Any] | None = None) -> bool:
     """Whether a file is in the tree itself, and the user's SConstruct gave it nothing more to wait for
     or to do."""
-    executor = node.executor if node.has_builder() else None
+    executor = node.executor if sources else None
     return not (
-        len(node.depends) > depends
-        or (node.prerequisites or node.ignore or node.always_build)
+        len(node.depends) != depends
+        or (sources and set(node.sources) != sources)
+        or (node.prerequisites or node.ignore or node.always_build or node.pseudo)
         or (node.side_effects or node.side_effect)
         or (executor and (executor.pre_actions or executor.post_actions))
+        or (executor and node.builder.target_scanner)
         or node.dir.srcdir_list()
         or node.dir.get_all_rdirs() != [node.dir]
     )

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+NEVER = -1  # as a number of dependencies
+
+
 class Declared:
     """hardware: None when it could not be resolved, and then `problem` says why; target: the
     engine's node; onnx, plugins: the source nodes; reported: a line of it was printed."""
@@ -66,6 +69,7 @@ class Declared:
         self.began: float | None = None  # when its action was asked, seconds since the epoch
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
+        self._key = ""  # by which it was judged
         self._checked: OnnxSummary | None = None  # of a model that the recipe is right for
         self._looked: set[Any] = set()
         self._files: Made | None = None  # where they were found
@@ -125,19 +129,29 @@ class Declared:
         """The judgement before anything is built. Raises EngineError."""
         if self._verdict is None:
             began = time.monotonic()
-            self._verdict = judge(self.wanted(), self._session.state, self._session.memo)
+            wanted = self.wanted()
+            self._key = wanted.key
+            self._verdict = judge(wanted, self._session.state, self._session.memo)
             self.judged_s = time.monotonic() - began
         return self._verdict
 
     def stands(self) -> bool:
         """Whether nothing is left to do: it is as wanted, and where it shall be compared with its
-        original, its receipt tells of that by these samples and bounds. Raises EngineError."""
-        verdict = self.verdict()
-        return verdict.current and (self.proof is None or verdict.compared == self.proof.key())
+        original, its receipt tells of that by these samples and bounds, or that it could not be, as
+        it cannot be here. Raises EngineError."""
+        verdict, proof = self.verdict(), self.proof
+        if proof is None or not verdict.current:
+            return verdict.current
+        told = verdict.compared
+        return told is not None and told.by == proof.key() and (told.ran or bool(proof.why_not()))
 
     def forget(self) -> None:
         """Judge it anew when it is asked for."""
         self._verdict = None
+
+    def moved(self, wanted: Wanted) -> bool:
+        """Whether inputs changed since this run judged it for what is wanted."""
+        return self.made is None and wanted.key != self._key
 
     def wanted(self) -> Wanted:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
@@ -225,6 +239,10 @@ class Declared:
     def places(self) -> list[Any]:
         """The pair's nodes, as far as they are declared."""
         return list(self.pair)
+
+    def sources(self) -> list[Any]:
+        """What its builder was given."""
+        return [self.onnx]
 
     def needs(self) -> list[Any]:
         """The nodes of files that it is made from, as far as they are known."""

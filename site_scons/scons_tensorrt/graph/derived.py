@@ -204,6 +204,10 @@ class Derived:
         """Its one node."""
         return [self.target]
 
+    def sources(self) -> list[Any]:
+        """What its builder was given."""
+        return self.nodes()
+
     def needs(self) -> list[Any]:
         """The nodes of files that it is made from, as far as they are known."""
         data = [node for onnx in self.onnx.values() for node in data_of(self._session, onnx)]

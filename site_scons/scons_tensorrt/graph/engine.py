@@ -17,7 +17,7 @@ from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, name_options
 from . import alias, settings
 from .builder import INTEGRITY, declare_on, tampered
-from .declared import Declared, data_nodes
+from .declared import NEVER, Declared, data_nodes
 from .nodes import as_list, file_node, named_for_cleaning
 from .session import Session, session_of
 from .signed import EngineFile, sign
@@ -86,6 +86,7 @@ def _connect(env: Any, session: Session, declared: Declared) -> None:
     """The nodes of the pair, and all that they depend on."""
     onnx = declared.onnx
     pair = env.TRT_Engine(env.fs.File(str(declared.path)), onnx)
+    plain = not any(node.depends for node in pair)  # an emitter of the user's may have added some
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
@@ -98,7 +99,7 @@ def _connect(env: Any, session: Session, declared: Declared) -> None:
         node.add_dependency(more)
     _depend(env, session, pair, declared)
     _protect(env, pair, declared)
-    declared.depends = len(pair[0].depends)
+    declared.depends = len(pair[0].depends) if plain else NEVER
     session.engines.append(declared)
     alias.join(env, session, pair[1])
 

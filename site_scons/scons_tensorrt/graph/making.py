@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..compile.make import Workshop
@@ -78,11 +77,6 @@ class Making:
         shared = session.state, session.memo, python, self._lock_timeout_s, self._stop, self._say
         more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
         return Converting(*shared, *more)
-
-    @cached_property
-    def nvidia(self) -> str | None:
-        """What speaks for NVIDIA hardware here, asked of files alone."""
-        return self._host.sign_of_nvidia()
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import SCons.Builder
 import SCons.Errors
@@ -25,9 +25,6 @@ from .action import SignedAction
 from .declared import Declared
 from .listed import Listed
 from .session import Session, session_of
-
-if TYPE_CHECKING:
-    pass
 
 GUARD = "what the manifest says of its engines"
 

@@ -27,7 +27,7 @@ class Proof:
 
     def why_not(self) -> str | None:
         """Why no engine is run here, as far as that is known without asking anyone."""
-        if self._session.making.nvidia is None:
+        if self._session.nvidia is None:
             return "nothing here speaks for an NVIDIA GPU"
         return None
 

@@ -23,7 +23,7 @@ from ..compile.inputs import Inputs
 from ..errors import EngineBuildError, EngineError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
-from ..identity.host import Host
+from ..identity.host import AskedOnce
 from ..identity.reading import read_small
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
@@ -78,7 +78,7 @@ class Session:
         self.labels: dict[Any, str] = {}
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
-        self._host = Host()
+        self._host = AskedOnce()
         self._settled: tuple[str, bool, float | None, settings.StoreSettings] | None = None
         self._used: tuple[str, bool] | None = None
         self._use(settings.state_dir(env, self.top), settings.verify_full(env))
@@ -214,6 +214,11 @@ class Session:
                 more = self._stop, lock_timeout_s, store, self._scheduler
                 self._making = Making(self, self._host, self._devices, *more)
             return self._making
+
+    @property
+    def nvidia(self) -> str | None:
+        """What speaks for NVIDIA hardware here, asked of files alone."""
+        return self._host.sign_of_nvidia()
 
     def again(self) -> None:
         """An interactive session builds once more."""

@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..identity.filename import check_model_name
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
 from .builder import INTEGRITY, declare_on, tampered
-from .declared import Declared
+from .declared import NEVER, Declared
 from .derived import Derived, SampleNodes
 from .nodes import as_list, file_node, named_for_cleaning
 from .proof import Proof
@@ -99,7 +99,7 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
     session.derived[derived.path] = derived
     sources = derived.nodes()
     node = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)[0]
-    derived.target = node
+    derived.target, plain = node, not node.depends
     declare_on([node], derived)
     sign(node, EngineFile)
     for each in sources:
@@ -110,7 +110,7 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
     guard = session.value(env, INTEGRITY)
     guard.Decider(tampered)
     node.add_dependency([*values, guard])
-    derived.depends = len(node.depends)
+    derived.depends = len(node.depends) if plain else NEVER
     node.set_precious(True)
     node.set_nocache(True)
     if option("clean"):

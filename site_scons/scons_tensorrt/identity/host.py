@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,17 @@ class Host(Record):
             return (self.root / name[1:]).read_bytes().decode("utf-8", "replace")
         except OSError:
             return None
+
+
+class AskedOnce(Host):
+    """This host in one run, whose files are looked at once."""
+
+    @cached_property
+    def _sign(self) -> str | None:
+        return super().sign_of_nvidia()
+
+    def sign_of_nvidia(self) -> str | None:
+        return self._sign
 
 
 def _ask_driver() -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from .memo import DigestMemo
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FACT = "receipt 3"  # another number when a receipt is read otherwise
+_FACT = "receipt 4"  # another number when a receipt is read otherwise
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
 
 
@@ -87,20 +87,28 @@ class Receipt(Record):
         return cls(filename, key, sha256, size, ingredients, fields)
 
 
+class Compared(Record):
+    """What a receipt tells of an engine's comparison with its original, see compile/proof.py. by: the
+    key of its samples and bounds; ran: whether the engine was run, or only why it was not is told."""
+
+    by: str
+    ran: bool
+
+
 class Vouched(Record):
-    """What a receipt says of a file of its bytes. size: bytes; data: sha256 of the data beside it;
-    compared: by which samples and bounds an engine's figures are, see compile/proof.py."""
+    """What a receipt says of a file of its bytes. size: bytes; data: sha256 of the data beside it."""
 
     size: int
     data: str | None = None
-    compared: str | None = None
+    compared: Compared | None = None
 
 
-def compared_by(details: Mapping[str, Any]) -> str | None:
-    """The key of the comparison that a receipt tells of, if it tells of one."""
+def comparison(details: Mapping[str, Any]) -> Compared | None:
+    """The comparison that a receipt tells of, if it tells of one."""
     accuracy = details.get("accuracy")
-    by = accuracy.get("by") if isinstance(accuracy, dict) else None
-    return by if isinstance(by, str) else None
+    if not isinstance(accuracy, dict) or not isinstance(accuracy.get("by"), str):
+        return None
+    return Compared(accuracy["by"], isinstance(accuracy.get("engine"), dict))
 
 
 class ReceiptBook:
@@ -126,15 +134,18 @@ class ReceiptBook:
             if receipt is None or (receipt.filename, receipt.key) != (filename, key):
                 return None
             data = receipt.details.get("data_sha256")
-            return [receipt.sha256, receipt.size, data, compared_by(receipt.details)]
+            return [receipt.sha256, receipt.size, data, comparison(receipt.details)]
 
         try:
             known = memo.fact(path, _FACT, told, LARGEST)
         except OSError:
             return None
-        if not isinstance(known, list) or len(known) != 4 or known[0] != sha256:
+        try:
+            stated, size, data, compared = known
+            found = Vouched(size, data, Compared(*compared) if compared else None)
+        except (TypeError, ValueError):
             return None
-        return Vouched(*known[1:])
+        return found if stated == sha256 else None
 
     def of_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
         """The receipt which says that this key gave these bytes."""
