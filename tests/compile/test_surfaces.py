@@ -58,8 +58,9 @@ def test_a_whole_compile(version, flags, tmp_path):
     surface = Surface(version)
     profile = {"x": [[1, 8], [2, 8], [4, 8]]}
     sms = [86, 89] if version.startswith("tensorrt_rtx") else []
-    sha256, size = main.make(surface, job(tmp_path, flags=flags, profiles=[profile], architectures=sms))
-    assert size == 100
+    made = main.make(surface, job(tmp_path, flags=flags, profiles=[profile], architectures=sms))
+    sha256, size, unsteady = made
+    assert (size, unsteady) == (100, False)
     assert (tmp_path / "out.engine").read_bytes() == b"ftrt" + bytes(96)
     assert len(sha256) == 64
     kept = {flag.name for flag in dict(surface.notes)["flags"]}
