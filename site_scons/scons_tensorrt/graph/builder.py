@@ -23,7 +23,8 @@ from ..identity.filename import SIDECAR_SUFFIX
 from ..recipe.key import VERSION
 from . import settings
 from .action import SignedAction
-from .declared import Declared, data_nodes, real_path
+from .declared import Declared
+from .nodes import data_nodes, real_path
 from .session import Session, session_of
 from .signed import sign
 

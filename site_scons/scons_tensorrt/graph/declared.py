@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from ..recipe.key import value_fields
 from ..recipe.onnx_summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
+from .nodes import data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
     from .derived import Derived
@@ -69,7 +68,7 @@ class Declared:
         self.began: float | None = None  # when its action was asked, seconds since the epoch
         self.judged_s = 0.0
         self._verdict: Verdict | None = None
-        self._key = ""  # by which it was judged
+        self.known: Wanted | None = None  # as it was last judged or made
         self._checked: OnnxSummary | None = None  # of a model that the recipe is right for
         self._looked: set[Any] = set()
         self._files: Made | None = None  # where they were found
@@ -129,9 +128,7 @@ class Declared:
         """The judgement before anything is built. Raises EngineError."""
         if self._verdict is None:
             began = time.monotonic()
-            wanted = self.wanted()
-            self._key = wanted.key
-            self._verdict = judge(wanted, self._session.state, self._session.memo)
+            self._verdict = judge(self.wanted(), self._session.state, self._session.memo)
             self.judged_s = time.monotonic() - began
         return self._verdict
 
@@ -148,10 +145,6 @@ class Declared:
     def forget(self) -> None:
         """Judge it anew when it is asked for."""
         self._verdict = None
-
-    def moved(self, wanted: Wanted) -> bool:
-        """Whether inputs changed since this run judged it for what is wanted."""
-        return self.made is None and wanted.key != self._key
 
     def wanted(self) -> Wanted:
         """The engine as its sources are now. Raises EngineError, naming the source at fault."""
@@ -174,7 +167,8 @@ class Declared:
             *(self.path, recipe, self.hardware, self.fields, self._files),
             *(inputs.digest, self._told),
         )
-        return wanted._replace(check=self.proof)
+        self.known = wanted._replace(check=self.proof)
+        return self.known
 
     def _told(self) -> dict[str, Any]:
         """For the receipt."""
@@ -306,44 +300,3 @@ class Declared:
         folder = self._files.onnx.parent
         external = self._files.external.items()
         return {name: path for name, (path, _) in external if path != folder / name}
-
-
-def label_of(session: Session, node: Any) -> str:
-    """A source as people know it: below the top, or by its last two folders and name."""
-    if node not in session.labels:
-        path = session.state.relative(node.get_abspath())
-        session.labels[node] = "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
-    return session.labels[node]
-
-
-def real_path(node: Any) -> Path:
-    """Where a node's bytes are: in the tree, in a Repository, or, for a VariantDir's copy that is
-    not made yet (under -n), at its source."""
-    path = node.rfile().get_abspath()
-    if not node.has_builder() and not os.path.exists(path):
-        source = node.srcnode().rfile().get_abspath()
-        path = source if os.path.exists(source) else path
-    return Path(path)
-
-
-def data_node(onnx: Any, location: str) -> Any:
-    """The node of an external-data file; `./` because SCons takes a leading `#` for the top. Raises
-    RecipeError where no file can be."""
-    try:
-        return onnx.dir.File(f"./{location}")
-    except TypeError as error:
-        raise RecipeError(f"external data {location!r} cannot be a file: {error}") from None
-
-
-def data_of(session: Session, onnx: Any) -> list[Any]:
-    """The nodes of an ONNX's external data, as it was when it was last read."""
-    return data_nodes(onnx, session.inputs.known_data(onnx.get_abspath()))
-
-
-def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
-    """The nodes of those that can be files; what is wrong with the others, `data_node` says later."""
-    found = []
-    for location in locations:
-        with contextlib.suppress(RecipeError):
-            found.append(data_node(onnx, location))
-    return found

@@ -14,7 +14,8 @@ from ..convert.step import Onnx, SampleFiles, StepWanted, judge_step, step_field
 from ..errors import EngineError
 from ..recipe.conversion import Samples
 from ..record import Record
-from .declared import Declared, data_node, data_of, label_of, real_path
+from .declared import Declared
+from .nodes import data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
     from ..integrity.receipt import Receipt

@@ -17,8 +17,8 @@ from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, name_options
 from . import alias, settings
 from .builder import INTEGRITY, declare_on, tampered
-from .declared import NEVER, Declared, data_nodes
-from .nodes import as_list, file_node, named_for_cleaning
+from .declared import NEVER, Declared
+from .nodes import as_list, data_nodes, file_node, named_for_cleaning
 from .session import Session, session_of
 from .signed import EngineFile, sign
 

@@ -144,11 +144,9 @@ class Listed:
 def _entry(engine: Declared) -> Entry:
     from ..handoff.manifest import Entry
 
-    wanted, sha256 = engine.wanted(), engine.sha256
-    if sha256 is None or engine.hardware is None:
+    wanted, sha256 = engine.known, engine.sha256  # its inputs may have changed since
+    if wanted is None or sha256 is None or engine.hardware is None:
         raise HandoffError(f"{engine.label} is not built")
-    if engine.moved(wanted):
-        raise HandoffError(f"{engine.label}: its inputs changed while this ran; run again")
     given = engine.hardware.signature.to_json()
     signature = {name: given[name] for name in HARD + DEVICE_CLASS if name in given}
     size = os.lstat(engine.path).st_size

@@ -1,10 +1,12 @@
-"""From what a user wrote to nodes, and back to what a user would call them."""
+"""From what a user wrote to nodes, and back to what a user would call them, and to their bytes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import SCons.Node
 import SCons.Node.FS
@@ -12,6 +14,9 @@ import SCons.Script
 import SCons.Util
 
 from ..errors import RecipeError
+
+if TYPE_CHECKING:
+    from .session import Session
 
 ALIAS = "engines"
 REPORT = "engines-report"
@@ -69,3 +74,44 @@ def _places(targets: Sequence[Any], top: str) -> set[str]:
         name = target.lstrip("#").lstrip("/") if target.startswith("#") else target
         places.update(os.path.normpath(os.path.join(folder, name)) for folder in folders)
     return places
+
+
+def label_of(session: Session, node: Any) -> str:
+    """A source as people know it: below the top, or by its last two folders and name."""
+    if node not in session.labels:
+        path = session.state.relative(node.get_abspath())
+        session.labels[node] = "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
+    return session.labels[node]
+
+
+def real_path(node: Any) -> Path:
+    """Where a node's bytes are: in the tree, in a Repository, or, for a VariantDir's copy that is
+    not made yet (under -n), at its source."""
+    path = node.rfile().get_abspath()
+    if not node.has_builder() and not os.path.exists(path):
+        source = node.srcnode().rfile().get_abspath()
+        path = source if os.path.exists(source) else path
+    return Path(path)
+
+
+def data_node(onnx: Any, location: str) -> Any:
+    """The node of an external-data file; `./` because SCons takes a leading `#` for the top. Raises
+    RecipeError where no file can be."""
+    try:
+        return onnx.dir.File(f"./{location}")
+    except TypeError as error:
+        raise RecipeError(f"external data {location!r} cannot be a file: {error}") from None
+
+
+def data_of(session: Session, onnx: Any) -> list[Any]:
+    """The nodes of an ONNX's external data, as it was when it was last read."""
+    return data_nodes(onnx, session.inputs.known_data(onnx.get_abspath()))
+
+
+def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
+    """The nodes of those that can be files; what is wrong with the others, `data_node` says later."""
+    found = []
+    for location in locations:
+        with contextlib.suppress(RecipeError):
+            found.append(data_node(onnx, location))
+    return found

@@ -34,8 +34,8 @@ from ..recipe.onnx_summary import OnnxSummary
 from ..recipe.options import Recipe, check_name, parse
 from . import dispatching, settings
 from .console import Console, say
-from .declared import Declared, real_path
-from .nodes import ALIAS, REPORT, target_places
+from .declared import Declared
+from .nodes import ALIAS, REPORT, real_path, target_places
 from .report import Report
 from .stop import StopSignal
 
