@@ -81,7 +81,7 @@ def refused(read):
 
 def test_the_pieces_here_are_what_protobuf_makes_of_them(read):
     data = model(part(5, outside("w.bin")), constant(outside("v.bin")))
-    assert read(data).external == {"w.bin": 0, "v.bin": 0}
+    assert read(data).external == {"w.bin": 4, "v.bin": 4}
     assert found_by_protobuf(data) == {"w.bin", "v.bin"}
 
 
@@ -188,7 +188,7 @@ def test_external_data_that_protobuf_finds_is_found_here_or_the_model_is_refused
         walk.run()
     except (module._Malformed, IndexError, UnicodeDecodeError):
         return
-    assert there <= set(walk.external) | {""}
+    assert there <= set(walk.external.ends) | {""}
 
 
 # Files that would take for ever, or all memory.
@@ -310,7 +310,7 @@ def test_a_large_model_is_read_as_a_small_one(tmp_path, monkeypatch):
 
 # A summary that the memo remembers.
 
-GOOD = [[["x", [1, -1], 1, True]], {"w.bin": 8}, [[1, 20]], False]
+GOOD = [[["x", [1, -1], 1, True]], {"w.bin": 8}, [[1, 20]], False, ["w.bin"], False]
 BAD = [
     None,
     [],
@@ -326,8 +326,10 @@ BAD = [
     [GOOD[0], {"/etc/passwd": 0}, *GOOD[2:]],
     [GOOD[0], {"../w.bin": 0}, *GOOD[2:]],
     [GOOD[0], [["w.bin", 8]], *GOOD[2:]],
-    [GOOD[0], GOOD[1], [[1, float("nan")]], False],
-    [GOOD[0], GOOD[1], GOOD[2], "no"],
+    [GOOD[0], GOOD[1], [[1, float("nan")]], *GOOD[3:]],
+    [*GOOD[:3], "no", *GOOD[4:]],
+    [*GOOD[:4], [5], False],
+    [*GOOD[:5], "no"],
 ]
 
 

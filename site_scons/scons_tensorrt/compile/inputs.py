@@ -13,7 +13,7 @@ from ..integrity.memo import DigestMemo
 from ..recipe.onnx_summary import OnnxSummary
 
 LARGEST_ONNX = (1 << 31) - 1  # bytes: a message of protobuf has no more
-_ONNX_FACT = "onnx 3"  # another number when read_onnx learns more
+_ONNX_FACT = "onnx 4"  # another number when read_onnx learns more
 
 
 def _walk(onnx: str) -> OnnxSummary:

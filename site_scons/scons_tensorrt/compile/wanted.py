@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import RecipeError, SidecarError
+from ..errors import SidecarError
 from ..identity.hardware import Hardware
 from ..integrity.memo import DigestMemo
 from ..integrity.receipt import Compared, Receipt, comparison, make_key
 from ..integrity.sidecar import read_sidecar, sidecar_of
 from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
+from ..recipe.onnx_summary import check_data
 from ..recipe.options import Recipe
 from ..record import Record
 
@@ -75,12 +76,13 @@ class Wanted(Record):
 
 class Made(Record):
     """From which files: onnx; external: each with the bytes it must have at least; samples: of a
-    calibrator, and what people call them."""
+    calibrator, and what people call them; exact: locations of data that must have no byte more."""
 
     onnx: Path
     source: str
     external: Mapping[str, tuple[Path, int]]
     samples: tuple[Path, str] | None = None
+    exact: Sequence[str] = ()
 
 
 def want(
@@ -99,11 +101,7 @@ def want(
     for location, (path, least) in made.external.items():
         label = f"external data {location!r} of {made.source}"
         ingredients[input_name("data", location)] = digest(path, label)
-        if path.stat().st_size < least:
-            raise RecipeError(
-                f"{label} has {path.stat().st_size} bytes and the model needs {least}: it is "
-                "truncated, or a pointer file of git-lfs; fetch it again"
-            )
+        check_data(path, label, least, location in made.exact)
     for path in recipe.plugins:
         ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
     if made.samples:

@@ -108,8 +108,8 @@ class RecalledStep:
         onnx = {}
         for role, told in item["onnx"].items():
             path, label = place(told["path"]), str(told["label"])
-            external = {loc: path.parent / loc for loc in inputs.summary_of(path, label).external}
-            onnx[role] = Onnx(path, label, external)
+            summary = inputs.summary_of(path, label)
+            onnx[role] = Onnx(path, label, {loc: path.parent / loc for loc in summary.external}, summary)
         files = {name: place(path) for name, path in item["files"].items()}
         script = place(item["script"]) if item["script"] else None
         return want_step(
@@ -173,7 +173,7 @@ class Recalled:
             recipe,
             Hardware(self.hardware, signature, "the last run declared it"),
             item["ingredients"],
-            Made(onnx, self.source, external, samples),
+            Made(onnx, self.source, external, samples, summary.exact),
             declaration.inputs.digest,
         )
 

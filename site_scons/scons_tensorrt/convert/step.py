@@ -19,6 +19,7 @@ from ..integrity.memo import DigestMemo
 from ..integrity.receipt import make_key
 from ..integrity.state import StateFolder
 from ..recipe.key import differences, input_name
+from ..recipe.onnx_summary import OnnxSummary, check_data
 from ..record import Record
 
 # Of each kind of step: bump one when the same ingredients would now give other bytes.
@@ -33,11 +34,13 @@ DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
 
 
 class Onnx(Record):
-    """An ONNX of a step. label: what people call it; external: its data files by location."""
+    """An ONNX of a step. label: what people call it; external: its data files by location; summary:
+    as it was read, where it was."""
 
     path: Path
     label: str
     external: Mapping[str, Path] = {}
+    summary: OnnxSummary | None = None
 
 
 class SampleFiles(Record):
@@ -96,6 +99,9 @@ def file_fields(
             fields[input_name("data" if role == "onnx" else f"{role} data", location)] = digest(
                 path, label
             )
+            if each.summary:
+                needed = each.summary.external[location]
+                check_data(path, label, needed, location in each.summary.exact)
     if samples:
         base = samples.path if samples.kind == "npy" else samples.path.parent
         lines = [f"{digest(p, samples.label)} {os.path.relpath(p, base)}" for p in samples.files]

@@ -162,7 +162,7 @@ class Declared:
             for location, least in summary.external.items()
         }
         samples = (real_path(self.samples.target), self.samples.label) if self.samples else None
-        self._files = Made(onnx, self.source, external, samples)
+        self._files = Made(onnx, self.source, external, samples, summary.exact)
         wanted = want(
             *(self.path, recipe, self.hardware, self.fields, self._files),
             *(inputs.digest, self._told),

@@ -199,7 +199,7 @@ class Derived:
         path, label = real_path(node), label_of(self._session, node)
         summary = self._session.inputs.summary_of(path, label)
         external = {location: real_path(data_node(node, location)) for location in summary.external}
-        return Onnx(path, label, external)
+        return Onnx(path, label, external, summary)
 
     def places(self) -> list[Any]:
         """Its one node."""

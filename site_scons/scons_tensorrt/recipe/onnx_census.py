@@ -13,23 +13,11 @@ from typing import Any
 from ..errors import RecipeError
 from ..identity.reading import open_file
 from ..record import Record
+from .onnx_data import TYPES
 from .onnx_file import _SMALL, _Malformed, _Walk, _Window
 from .onnx_summary import OnnxInput
 
 VERSION = 1  # another number when the census counts otherwise
-# DataType of onnx.proto3: its name, and the bits of an element; 0 where that varies.
-TYPES: Mapping[int, tuple[str, int]] = {
-    number: (name, int(bits))
-    for number, (name, _, bits) in enumerate(
-        (
-            each.partition(":")
-            for each in "fp32:32 uint8:8 int8:8 uint16:16 int16:16 int32:32 int64:64 string:0 bool:8 "
-            "fp16:16 fp64:64 uint32:32 uint64:64 complex64:64 complex128:128 bf16:16 fp8:8 fp8:8 "
-            "fp8:8 fp8:8 uint4:4 int4:4 fp4:4 e8m0:8".split()
-        ),
-        start=1,
-    )
-}
 _MOST_KINDS = 1000
 _LONGEST = 128
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..identity.reading import open_file
-from .onnx_summary import DYNAMIC, OnnxInput, OnnxSummary, inside_folder
+from .onnx_data import MANY, ExternalData
+from .onnx_summary import DYNAMIC, LFS, OnnxInput, OnnxSummary, inside_folder
 
 # Which fields of a message hold which messages. Whatever is not named is jumped over.
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
@@ -44,7 +45,6 @@ _MOST_FILES = 1 << 16
 _LONGEST_TEXT = 1 << 20
 _SMALL = 16 << 20  # a file that is read at once
 _BLOCK = 1 << 16
-_MANY = 1 << 62  # elements, and whatever is more
 _INT32, _INT64 = (1 << 32) - 1, (1 << 64) - 1
 
 
@@ -60,7 +60,10 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
             size = os.fstat(source.fileno()).st_size
             if size == 0:
                 raise RecipeError("the file is empty; export the model again")
-            return _summarise(source.readall() if size <= _SMALL else _Window(source.fileno(), size))
+            data = source.readall() if size <= _SMALL else _Window(source.fileno(), size)
+            if data[0 : len(LFS)] == LFS:
+                raise RecipeError("it is a git-lfs pointer, not the model; run `git lfs pull`")
+            return _summarise(data)
     except OSError as error:
         raise RecipeError(f"{error.strerror}; check the path") from None
 
@@ -72,16 +75,17 @@ def _summarise(data: Any) -> OnnxSummary:
     except (_Malformed, IndexError, UnicodeDecodeError) as error:
         cause = str(error) if isinstance(error, _Malformed) else "it ends in the middle of a field"
         raise RecipeError(
-            f"not a readable ONNX model ({cause}); it may be truncated, or a pointer file of "
-            "git-lfs: export or fetch it again"
+            f"not a readable ONNX model ({cause}); it may be truncated: export or fetch it again"
         ) from None
     if not (walk.ir_version and walk.has_graph):
         raise RecipeError("not an ONNX model (it has no ir_version or no graph); export it again")
-    for location in walk.external:
+    for location in walk.external.ends:
         inside_folder(location)
+    exact = walk.external.exact()
     inputs = (i for i in walk.inputs if i.name not in walk.initializers)
-    external = dict(sorted(walk.external.items()))
-    return OnnxSummary(tuple(inputs), external, walk.elements, walk.quantized)
+    external = dict(sorted(walk.external.ends.items()))
+    more = walk.quantized, exact, walk.functions
+    return OnnxSummary(tuple(inputs), external, walk.elements, *more)
 
 
 class _Malformed(Exception):
@@ -107,10 +111,6 @@ class _Window:
         return self._data[at - self._start]
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 20 else 0
-
-
 class _Walk:
     """One pass over the messages of a model, in the file's order. What is held is the way down to
     the message that is read, and what is looked for."""
@@ -121,9 +121,10 @@ class _Walk:
         self.has_graph = False
         self._found: dict[int, OnnxInput] = {}
         self.initializers: set[str] = set()
-        self.external: dict[str, int] = {}
+        self.external = ExternalData()
         self.elements: dict[int, int] = {}
         self.quantized = False
+        self.functions = False
         self._left = _MOST_NUMBERS
 
     @property
@@ -153,6 +154,7 @@ class _Walk:
                         self._found[at] = self._input(at, after)
                 else:
                     self.has_graph |= kind == "model" and child == "graph"
+                    self.functions |= child == "function"
                     stack.append((child, self._fields(at, after), set()))
                     break
             else:
@@ -166,32 +168,30 @@ class _Walk:
 
     def _tensor(self, start: int, end: int, is_initializer: bool) -> None:
         entries: dict[str, str] = {}
-        name: str | None = None
+        name: tuple[int, int] = (0, 0)
         is_external, count, dtype = False, 1, 0
         for field, value, at, after in self._fields(start, end):
             if at < 0:
                 is_external |= field == 14 and value & _INT32 == 1
-                count = min(count * value, _MANY) if field == 1 else count
+                count = min(count * value, MANY) if field == 1 else count
                 dtype = value & _INT32 if field == 2 else dtype
             elif field == 13:
                 key, text = self._entry(at, after)
                 if key in entries:
                     raise _Malformed(f"a second {key[:32]!r} of one tensor at byte {at}")
                 entries[key] = text
-            elif field == 8 and is_initializer:
-                name = self._text(at, after)
+            elif field == 8:
+                name = at, after
             elif field == 1:  # packed, as proto3 writes it
-                count = min(count * self._product(at, after), _MANY)
+                count = min(count * self._product(at, after), MANY)
         if is_external and "location" in entries:
-            location = entries["location"]
-            end_of_data = _number(entries.get("offset")) + _number(entries.get("length"))
-            self.external[location] = max(end_of_data, self.external.get(location, 0))
-            if len(self.external) > _MOST_FILES:
+            self.external.add(self._text(*name), dtype, count, entries)
+            if len(self.external.ends) > _MOST_FILES:
                 raise _Malformed(f"more than {_MOST_FILES} files of external data")
         if dtype:
-            self.elements[dtype] = min(self.elements.get(dtype, 0) + count, _MANY)
-        if name is not None:
-            self.initializers.add(name)
+            self.elements[dtype] = min(self.elements.get(dtype, 0) + count, MANY)
+        if is_initializer and name[1]:
+            self.initializers.add(self._text(*name))
 
     def _entry(self, start: int, end: int) -> tuple[str, str]:
         """A key and its value."""
@@ -202,7 +202,7 @@ class _Walk:
         product = 1
         while start < end:
             size, start = self._varint(start, end)
-            product = min(product * size, _MANY)
+            product = min(product * size, MANY)
         return product
 
     def _text(self, start: int, end: int) -> str:
@@ -241,7 +241,7 @@ class _Walk:
         size = DYNAMIC
         for field, value, at, _ in self._fields(start, end):
             if field == 1 and at < 0:
-                size = value if value < _MANY else DYNAMIC
+                size = value if value < MANY else DYNAMIC
             elif field == 2 and at >= 0:  # a name instead: of a choice the last one counts
                 size = DYNAMIC
         return size

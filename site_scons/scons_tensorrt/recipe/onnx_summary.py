@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ..errors import RecipeError
 from ..record import Record
 
 DYNAMIC = -1  # a dimension
+LFS = b"version https://git-lfs.github.com/spec/"
+LARGEST_POINTER = 1024  # bytes, as git-lfs has it
 _T = TypeVar("_T")
 
 
@@ -40,16 +42,20 @@ class OnnxSummary(Record):
     """inputs: without the initializers that old models list among them; external: the
     locations of external data, relative to the model's folder, sorted, each with the bytes that
     the file must have at least; elements: of weights and constants, by DataType number;
-    quantized: whether it has QuantizeLinear or DequantizeLinear nodes."""
+    quantized: whether it has QuantizeLinear or DequantizeLinear nodes; exact: the locations whose file
+    must have no byte more; functions: whether it has local functions."""
 
     inputs: tuple[OnnxInput, ...]
     external: Mapping[str, int]
     elements: Mapping[int, int] = {}
     quantized: bool = False
+    exact: tuple[str, ...] = ()
+    functions: bool = False
 
     def to_json(self) -> list[Any]:
         inputs = [[i.name, i.shape, i.dtype, i.tensor] for i in self.inputs]
-        return [inputs, dict(self.external), sorted(self.elements.items()), self.quantized]
+        more = [self.quantized, list(self.exact), self.functions]
+        return [inputs, dict(self.external), sorted(self.elements.items()), *more]
 
     @classmethod
     def from_json(cls, data: Any) -> OnnxSummary:
@@ -66,7 +72,8 @@ class OnnxSummary(Record):
             )
             external = {inside_folder(name): _a(int, least) for name, least in data[1].items()}
             elements = {_a(int, t): _a(int, n) for t, n in data[2]}
-            return cls(inputs, external, elements, _a(bool, data[3]))
+            exact = tuple(_a(str, name) for name in data[4])
+            return cls(inputs, external, elements, _a(bool, data[3]), exact, _a(bool, data[5]))
         except (TypeError, ValueError, LookupError, AttributeError, RecipeError) as error:
             raise ValueError(f"not a summary: {error}") from None
 
@@ -91,3 +98,30 @@ def inside_folder(location: str) -> str:
             "with another"
         )
     return location
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what git-lfs leaves in place of the real one. Raises OSError."""
+    if path.stat().st_size > LARGEST_POINTER:
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(LFS)) == LFS
+
+
+def check_data(path: Path, label: str, needed: int, exact: bool) -> None:
+    """Raise RecipeError where the external-data file at `path` is not what a model takes.
+
+    label: what people call it; needed, exact: as `ExternalData` tells. Raises OSError.
+    """
+    size = path.stat().st_size
+    if size <= LARGEST_POINTER and is_lfs_pointer(path):
+        raise RecipeError(f"{label} is a git-lfs pointer, not the data; run `git lfs pull`")
+    if size < needed:
+        raise RecipeError(
+            f"{label} has {size} bytes and the model needs {needed}: it is cut short; fetch it again"
+        )
+    if exact and size > needed:
+        raise RecipeError(
+            f"{label} has {size} bytes and the model takes {needed}: its tensor states no `length`, so "
+            "the data must end with the file; fetch it again, or save the model again with onnx.save"
+        )
