@@ -98,3 +98,83 @@ def test_an_onnx_that_is_a_pointer_is_told(tree: Tree) -> None:
         if "models/m.onnx: it is a git-lfs pointer, not the model; run `git lfs pull`" in line
     ]
     assert len(told) == len(PRECISIONS), run.out
+
+
+# Links.
+
+
+def in_a_hub_cache(tree: Tree) -> str:
+    """As huggingface_hub keeps what it fetched."""
+    make_model(tree.path("whole/model.onnx"), external="model.onnx_data")
+    for name in ("blobs", "snapshots/rev"):
+        tree.path(f"hub/{name}").mkdir(parents=True)
+    for path in tree.path("whole").iterdir():
+        name = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.rename(tree.path(f"hub/blobs/{name}"))
+        tree.path(f"hub/snapshots/rev/{path.name}").symlink_to(f"../../blobs/{name}")
+    return "hub/snapshots/rev/model.onnx"
+
+
+def with_data_linked_elsewhere(tree: Tree) -> str:
+    """A large file kept on another disk."""
+    make_model(tree.path("models/model.onnx"), external="model.data")
+    tree.path("disk").mkdir()
+    tree.path("models/model.data").rename(tree.path("disk/model.data"))
+    tree.path("models/model.data").symlink_to(tree.path("disk/model.data"))
+    return "models/model.onnx"
+
+
+def with_several_hard_links(tree: Tree) -> str:
+    make_model(tree.path("models/model.onnx"), external="model.data")
+    subprocess.run(["cp", "-al", tree.path("models"), tree.path("twin")], check=True)
+    return "twin/model.onnx"
+
+
+def in_a_variant_folder(tree: Tree, duplicate: int) -> str:
+    make_model(tree.path("models/model.onnx"), external="model.data")
+    tree.write('VariantDir("build", "models", duplicate=%d)' % duplicate, "variant.py", header="")
+    return "build/model.onnx"
+
+
+LAYOUTS = {
+    "hub cache": in_a_hub_cache,
+    "data linked elsewhere": with_data_linked_elsewhere,
+    "hard links": with_several_hard_links,
+    "VariantDir, duplicate=0": lambda tree: in_a_variant_folder(tree, 0),
+    "VariantDir, duplicate=1": lambda tree: in_a_variant_folder(tree, 1),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_linked_external_data_is_converted_and_compared(tree: Tree, layout: str) -> None:
+    source = LAYOUTS[layout](tree)
+    np.savez(tree.path("s.npz"), x=SAMPLES)
+    variant = "SConscript('variant.py')" if tree.path("variant.py").exists() else ""
+    tree.write(
+        f"""
+        {variant}
+        gate = dict(inputs="s.npz", metric="cosine", atol=0.01)
+        env.Engine("m", {source!r}, precision="fp16", accuracy=gate)
+        env.Engine("m", {source!r}, precision="int8", calibration="s.npz", accuracy=gate)
+        """
+    )
+    run = tree.scons()
+    assert (run.status, run.built, len(run.lines("CHECKED"))) == (0, ["m", "m"], 2), run.out
+    again = tree.scons()
+    assert (again.status, again.reused, again.lines("CONVERTED")) == (0, ["m", "m"], []), again.out
+
+
+@pytest.mark.parametrize("linked", [os.symlink, os.link])
+def test_a_model_of_the_wanted_type_is_copied_with_its_linked_data(tmp_path: Path, linked) -> None:
+    from scons_tensorrt.convert.worker import precision
+
+    options = {"to": "fp16", "keep_ops": [], "keep_nodes": [], "keep_io": False}
+    make_model(tmp_path / "whole.onnx", external="whole.data")
+    precision.convert(str(tmp_path / "whole.onnx"), str(tmp_path / "half.onnx"), options)
+    half = onnx.load(tmp_path / "half.onnx")
+    (tmp_path / "links").mkdir()
+    for name in ("half.onnx", "half.onnx.data"):
+        linked(tmp_path / name, tmp_path / "links" / name)
+    made = tmp_path / "made.onnx"
+    assert precision.convert(str(tmp_path / "links/half.onnx"), str(made), options)["as_it_is"]
+    assert onnx.load(made).graph == half.graph

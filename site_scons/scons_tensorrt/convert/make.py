@@ -219,10 +219,14 @@ def sample_spec(samples: SampleFiles) -> dict[str, Any]:
 
 
 def placed(onnx: Onnx, folder: Path) -> Path:
-    """The ONNX where its external data lies beside it: its own place, else links of both, because
-    a VariantDir or Repository may hold one of them only, and onnx follows no symbolic link."""
-    apart = [p for name, p in onnx.external.items() if p != onnx.path.parent / PurePosixPath(name)]
-    if not apart:
+    """The ONNX where its external data lies beside it: its own place, else hard links of both.
+
+    A VariantDir or Repository may hold one of them only; and ONNX Runtime takes no data that a symbolic
+    link leads out of the folder, as a hub cache's do.
+    """
+    here = onnx.path.parent.resolve()
+    beside = all(p.resolve() == here / PurePosixPath(name) for name, p in onnx.external.items())
+    if not onnx.external or (beside and not onnx.path.is_symlink()):
         return onnx.path
     for name, path in (("model.onnx", onnx.path), *onnx.external.items()):
         place = folder / name

@@ -11,10 +11,11 @@ from collections import Counter
 
 import numpy as np
 import onnx
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.compile.worker.failure import Refused
 from scons_tensorrt.convert.worker import samples as sample_sets
+from scons_tensorrt.convert.worker import tensors
 
 # Operators with weights, and Add where it joins a residual branch to a Conv's output.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -89,14 +90,11 @@ def _load(source):
     """(the model with its external data, whether it had any)."""
     try:
         model = onnx.load(source, load_external_data=False)
-        external = any(external_data_helper.uses_external_data(t) for t in _tensors(model.graph))
-        if external:
-            folder = os.path.dirname(os.path.abspath(source))
-            external_data_helper.load_external_data_for_model(model, folder)
     except OSError as error:
         raise _refused("it cannot be read: %s" % (error.strerror or error)) from None
     except Exception as error:  # protobuf and onnx raise what they like
         raise _refused("it is no ONNX, or is damaged: %s" % _line(error)) from None
+    external = tensors.load_external(model, os.path.dirname(os.path.abspath(source)))
     if any(node.op_type in QUANTIZED for graph in _graphs(model.graph) for node in graph.node):
         raise _refused("it has Q/DQ nodes already; leave out calibration")
     return model, external

@@ -18,6 +18,7 @@ INLINE_BYTES = 1024  # tensors up to this size stay in the graph, for the shape 
 ALIGN = 4096  # of a tensor in the external data, so that it can be mapped
 PIECE_BYTES = 1 << 24  # of external data read, and converted, at a time
 TAG = "scons_tensorrt value "  # what a tensor in an attribute is called while its bytes are out
+FOUR_BITS = (21, 22, 23)  # UINT4, INT4, FLOAT4E2M1, which onnx before 1.18 does not name
 PROTOBUF_BYTES = (1 << 31) - (1 << 20)  # a message may have 2 GiB; some room for the rest
 
 
@@ -106,7 +107,7 @@ class Values:
     def _pieces(self, tensor):
         """The bytes of a tensor with its data, in pieces."""
         if tensor.data_location == TensorProto.EXTERNAL:
-            yield from self._read(*_place(tensor))
+            yield from _read(self.folder, *_place(tensor))
             return
         raw = memoryview(tensor.raw_data)
         if not raw:
@@ -114,20 +115,37 @@ class Values:
         for start in range(0, len(raw), PIECE_BYTES):
             yield raw[start : start + PIECE_BYTES]
 
-    def _read(self, location, offset, size):
-        try:
-            with open(os.path.join(self.folder, location), "rb") as source:
-                source.seek(offset)
-                while size:
-                    piece = source.read(min(size, PIECE_BYTES))
-                    if not piece:
-                        raise Refused("RecipeError", "external data `%s` ends early" % location)
-                    size -= len(piece)
-                    yield piece
-        except OSError as error:
-            raise Refused(
-                "RecipeError", "external data `%s` cannot be read: %s" % (location, error.strerror)
-            ) from None
+
+def load_external(model, folder):
+    """Read the external data of all tensors into the model; returns whether there was any.
+
+    The onnx package refuses data files that are symbolic links or have several hard links; those of
+    a VariantDir, of `cp -al` and of hub caches are.
+    """
+    functions = [t for function in model.functions for t, _ in walks.tensors_in(function.node)]
+    there = [*(tensor for tensor, _ in walks.tensors(model)), *functions]
+    there = [tensor for tensor in there if tensor.data_location == TensorProto.EXTERNAL]
+    for tensor in there:
+        tensor.raw_data = b"".join(_read(folder, *_place(tensor)))
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+    return bool(there)
+
+
+def _read(folder, location, offset, size):
+    try:
+        with open(os.path.join(folder, location), "rb") as source:
+            source.seek(offset)
+            while size:
+                piece = source.read(min(size, PIECE_BYTES))
+                if not piece:
+                    raise Refused("RecipeError", "external data `%s` ends early" % location)
+                size -= len(piece)
+                yield piece
+    except OSError as error:
+        raise Refused(
+            "RecipeError", "external data `%s` cannot be read: %s" % (location, error.strerror)
+        ) from None
 
 
 def _place(tensor):
@@ -136,7 +154,10 @@ def _place(tensor):
     location = entries.get("location", "")
     if not location or os.path.isabs(location) or ".." in location.split("/"):
         raise Refused("RecipeError", "external data `%s` lies outside the model's folder" % location)
-    return location, int(entries.get("offset", 0)), int(entries.get("length", _size(tensor)))
+    size = _size(tensor)
+    if tensor.data_type in FOUR_BITS:
+        size = -(-size // 2)
+    return location, int(entries.get("offset", 0)), int(entries.get("length", size))
 
 
 def _size(tensor):
@@ -206,7 +227,8 @@ def copy_model(source, target, locations):
         if not locations:
             shutil.copyfile(source, target)
             return
-        model = onnx.load(source)
+        model = onnx.load(source, load_external_data=False)
+        load_external(model, os.path.dirname(os.path.abspath(source)))
         name = os.path.basename(target) + ".data"
         onnx.save_model(model, target, save_as_external_data=True, location=name)
     except OSError as error:
