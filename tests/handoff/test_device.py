@@ -499,6 +499,21 @@ def test_keygen_writes_a_pair_that_signs_and_is_trusted(
     assert verify("--trusted-key", f"{key}.pub")[0] == 0
 
 
+def test_keygen_makes_a_missing_folder_for_its_owner_alone(tmp_path) -> None:
+    pytest.importorskip("cryptography")
+    assert main(["keygen", str(tmp_path / "keys" / "release.pem")]) == 0
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
+    assert sorted(p.name for p in (tmp_path / "keys").iterdir()) == ["release.pem", "release.pem.pub"]
+
+
+def test_keygen_below_a_file_is_refused_in_one_line(tmp_path, capsys) -> None:
+    pytest.importorskip("cryptography")
+    (tmp_path / "keys").write_text("")
+    assert main(["keygen", str(tmp_path / "keys" / "release.pem")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'keys'}")
+
+
 @pytest.mark.parametrize("there", ["release.pem", "release.pem.pub"])
 def test_keygen_overwrites_nothing(tmp_path, capsys, there: str) -> None:
     (tmp_path / there).write_text("mine")

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scons_tensorrt",
+        prog="python3 -m scons_tensorrt",
         description="TensorRT engines as build artifacts. Exit status: 0; 1 when an engine is not "
         "what it should be or the question cannot be answered; 2 for a wrong call.",
     )

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     keygen = commands.add_parser("keygen", help="write a key that signs manifests, and its public half")
-    keygen.add_argument("file", help="the private key; its public half goes to FILE.pub")
+    keygen.add_argument(
+        "file",
+        help="the private key; its public half goes to FILE.pub, and a missing folder is made for both",
+    )
     keygen.set_defaults(run=_keygen)
 
 
@@ -29,6 +32,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
                 f"{path}: already there, and a key is never overwritten; name another file"
             )
     private_pem, public_pem, keyid = generate()
+    os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)
     for path, data, mode in ((arguments.file, private_pem, 0o600), (public, public_pem, 0o644)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as out:

@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
         import distributed
     except ImportError:
         raise DispatchError(
-            "distributed is not installed: run `pip install 'scons-tensorrt[dispatch]'`"
+            "distributed is not installed: run `python3 -m pip install distributed obstore cryptography`"
         ) from None
     return {"distributed": str(distributed.__version__), "dask": str(dask.__version__)}
 
@@ -63,7 +63,7 @@ async def check_scheduler(url: str, security: Any) -> None:
         if theirs.get(name) != ours[name]:
             raise DispatchError(
                 f"{url} runs {name} {theirs.get(name)}, and here is {ours[name]}: they must be the "
-                f"same; run `pip install {name}=={theirs.get(name)}`"
+                f"same; run `python3 -m pip install {name}=={theirs.get(name)}`"
             )
 
 

@@ -41,7 +41,7 @@ def security(folder: Path) -> Any:
     if missing:
         raise DispatchError(
             f"{folder}: no {missing[0]}; DISPATCH_CERTIFICATES names a folder of {', '.join(FILES)}, as "
-            "`python -m scons_tensorrt certificates` makes them"
+            "`python3 -m scons_tensorrt certificates` makes them"
         )
     ca, cert, key = (str(folder / name) for name in FILES)
     roles = {
@@ -60,7 +60,7 @@ def make_certificates(folder: Path, names: list[str]) -> list[Path]:
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError:
         raise DispatchError(
-            "cryptography is not installed: run `pip install 'scons-tensorrt[dispatch]'`"
+            "cryptography is not installed: run `python3 -m pip install cryptography`"
         ) from None
     authority = folder / AUTHORITY
     if not (authority / "key.pem").exists():

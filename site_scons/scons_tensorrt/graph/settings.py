@@ -250,7 +250,7 @@ def _store(
             raise SCons.Errors.UserError(f"{name}={text}: write {name}={known[0]} or {name}={known[1]}")
     if mode == "write" and not key:
         raise SCons.Errors.UserError(
-            "STORE_MODE=write needs STORE_KEY=FILE; `python -m scons_tensorrt keygen FILE` makes one"
+            "STORE_MODE=write needs STORE_KEY=FILE; `python3 -m scons_tensorrt keygen FILE` makes one"
         )
     if key and not key.startswith("-----BEGIN"):
         key = below(key, top)

@@ -51,12 +51,12 @@ def load_signer(key: str) -> Signer:
         found = serialization.load_pem_private_key(data, password=None)
     except Exception:  # its text may quote what it read
         raise SigningError(
-            f"{where}: not an unencrypted private key in PEM; write one with `python -m "
+            f"{where}: not an unencrypted private key in PEM; write one with `python3 -m "
             "scons_tensorrt keygen FILE`"
         ) from None
     if not isinstance(found, ed25519.Ed25519PrivateKey):
         raise SigningError(
-            f"{where}: not an Ed25519 key; write one with `python -m scons_tensorrt keygen`"
+            f"{where}: not an Ed25519 key; write one with `python3 -m scons_tensorrt keygen`"
         )
     return Signer(_keyid(found.public_key(), serialization), found.sign)
 

@@ -98,7 +98,7 @@ def _parse(data: bytes, where: str, loader: str, **more: Any) -> Any:
         from cryptography.hazmat.primitives import serialization
     except ImportError:
         raise StoreError(
-            "cryptography is not installed: run `pip install 'scons-tensorrt[store]'`"
+            "cryptography is not installed: run `python3 -m pip install cryptography`"
         ) from None
     try:
         return getattr(serialization, loader)(data, **more)

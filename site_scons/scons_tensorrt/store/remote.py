@@ -56,7 +56,7 @@ class Remote:
             import obstore.store
         except ImportError:
             raise StoreError(
-                "obstore is not installed: run `pip install 'scons-tensorrt[store]'`"
+                "obstore is not installed: run `python3 -m pip install obstore cryptography`"
             ) from None
         wait = timedelta(seconds=self._patience_s)
         more: dict[str, Any] = {"mkdir": self._writes}

@@ -9,7 +9,7 @@ import traceback
 from scons_tensorrt.compile.worker import link
 from scons_tensorrt.compile.worker.failure import Refused
 
-NEEDED = "pip install 'scons-tensorrt[convert]' for %s, or name another interpreter by TRT_ONNX_PYTHON"
+NEEDED = "run `%s -m pip install numpy onnx onnxruntime`, or name another interpreter by TRT_ONNX_PYTHON"
 
 
 def main(job):
