@@ -33,11 +33,17 @@ _ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 class Declaration:
     """What the last run of one tree declared. full: believe no stat. Nothing is written."""
 
-    def __init__(self, state: StateFolder, data: Mapping[str, Any], full: bool = False) -> None:
+    def __init__(
+        self,
+        state: StateFolder,
+        data: Mapping[str, Any],
+        full: bool = False,
+        memo: DigestMemo | None = None,
+    ) -> None:
         self.state = state
         self._data = data
         near = state.top if state.inside else Path("/")
-        self.memo = DigestMemo(state.digests, near, full)
+        self.memo = memo or DigestMemo(state.digests, near, full)
         self.inputs = Inputs(self.memo)
 
     @cached_property
@@ -177,6 +183,16 @@ class Recalled:
             declaration.inputs.digest,
         )
 
+    def wanted_on(self, hardware: Hardware) -> Wanted:
+        """The same engine for other hardware. Raises EngineError."""
+        wanted, signature = self.wanted(), hardware.signature
+        fields = {n: t for n, t in wanted.ingredients.items() if not n.startswith("hardware ")}
+        fields.update({f"hardware {name}": text for name, text in signature.key_fields().items()})
+        recipe = wanted.recipe
+        name = signature.filename(recipe.model, recipe.precision, recipe.ampere_plus).build()
+        engine = wanted.engine.with_name(name)
+        return wanted._replace(engine=engine, hardware=hardware, ingredients=fields)
+
     def verdict(self) -> Verdict:
         """The judgement that the graph would come to. What is wrong with the engine's own bytes comes
         first, then what would be made before it. Raises EngineError."""
@@ -210,6 +226,12 @@ def declarations(root: Path, full: bool = False) -> Iterator[Declaration]:
         state = StateFolder(root, Path(os.path.normpath(root / data.get("top", ".."))))
         if state.declared == file:
             yield Declaration(state, data, full)
+
+
+def last_declaration(state: StateFolder, memo: DigestMemo) -> Declaration | None:
+    """What the last run of the tree declared. memo: of the run that asks."""
+    data = _read(state.declared)
+    return Declaration(state, data, memo=memo) if data else None
 
 
 def recall(engine: Path, state: StateFolder) -> Recalled | None:

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,13 @@ import SCons.Node.FS
 import SCons.Script
 
 from ..compile.inputs import Inputs
-from ..errors import EngineBuildError, EngineError
-from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
+from ..errors import EngineBuildError, EngineError, HardwareError
+from ..identity.filename import PRODUCTS, SIDECAR_SUFFIX, SUFFIX
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import AskedOnce
 from ..identity.reading import read_small
 from ..identity.remember import Remembered
-from ..identity.runtime import Interpreter
+from ..identity.runtime import Interpreter, Runtime
 from ..identity.writing import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
@@ -141,15 +142,7 @@ class Session:
         """The hardware of these settings, resolved once. Raises HardwareError."""
         if chosen not in self._hardware:
             try:
-                found = resolve(
-                    chosen.hardware or None,
-                    self.top,
-                    lambda product: self.interpreter(chosen.python).runtime(product),
-                    chosen.backend or None,
-                    chosen.jetpack or None,
-                    self._host,
-                    self._devices,
-                )
+                found = self._resolve(chosen)
                 found.signature.filename("x", "fp32")  # every field of a filename is known
                 self._hardware[chosen] = found
             except EngineError as error:
@@ -158,6 +151,38 @@ class Session:
         if isinstance(known, EngineError):
             raise known
         return known
+
+    def _resolve(self, chosen: settings.Settings) -> Hardware:
+        """The hardware; where no runtime can be found here, under the one that the receipts of
+        restored engines name. Raises HardwareError."""
+        missing: list[str] = []
+
+        def installed(product: str) -> Runtime:
+            try:
+                return self.interpreter(chosen.python).runtime(product)
+            except HardwareError:
+                missing.append(product)
+                raise
+
+        def under(runtime: Callable[[str], Runtime]) -> Hardware:
+            named, backend, jetpack = chosen.hardware, chosen.backend, chosen.jetpack
+            more = backend or None, jetpack or None, self._host, self._devices
+            return resolve(named or None, self.top, runtime, *more)
+
+        try:
+            return under(installed)
+        except HardwareError:
+            if not missing:
+                raise
+            from .restored import Restored, restored_hardware
+
+            named = chosen.hardware or chosen.jetpack or self.nvidia
+            hosts = () if named else (chosen.backend,) if chosen.backend else tuple(PRODUCTS)
+            restored = Restored(self.state, self.memo, chosen.engine_dir, hosts)
+            found = restored_hardware(restored, missing[0], under)
+            if found is None:
+                raise
+            return found
 
     def folders_in(self, folder: str) -> frozenset[str]:
         """The names of folders in a folder, looked up once: an engine cannot stand where one is."""

@@ -161,6 +161,15 @@ class ReceiptBook:
         """Every readable receipt of engines of this filename, the newest first."""
         return self._read(filename, "")
 
+    def filenames(self) -> list[str]:
+        """The names of engines that may have receipts, sorted."""
+        try:
+            return sorted(name + SUFFIX for name in os.listdir(self._folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unreadable(str(self._folder), error) from None
+
     def last_duration_s(self, filename: str) -> float | None:
         """The seconds that the newest receipt of this filename tells; None where none does."""
         for receipt in self.all_of(filename):
