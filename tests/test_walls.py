@@ -47,7 +47,7 @@ OUTSIDE = {
     "graph": {"SCons", "rich"},
     "compile": {"filelock"},
     "store": {"obstore", "cryptography"},
-    "handoff": {"cryptography"},
+    "handoff": {"cryptography", "jinja2", "markupsafe"},
     "dispatch": {"distributed", "dask", "cryptography"},
 }
 # What the conversions' child process may import.

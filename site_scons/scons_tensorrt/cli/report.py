@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def add(commands: Commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..handoff.report import PAGE, write_report  # as late as it is asked for
+    from ..handoff.report import write_report  # as late as it is asked for
     from ..handoff.report.ci import github, junit, step_summary, unfit
 
     top = Path(os.path.abspath(arguments.tree))
@@ -39,7 +40,8 @@ def _report(arguments: argparse.Namespace) -> int:
     near = top if state.inside else Path("/")
     place = Path(os.path.abspath(arguments.out)) if arguments.out else root / "report"
     try:
-        report = write_report(state, DigestMemo(state.digests, near, arguments.full), place)
+        written = write_report(state, DigestMemo(state.digests, near, arguments.full), place)
+        report = written.data
         if arguments.junit:
             Path(arguments.junit).write_bytes(junit(report))
     except OSError as error:
@@ -49,5 +51,7 @@ def _report(arguments: argparse.Namespace) -> int:
             print(line)
         step_summary(report, os.environ.get("GITHUB_STEP_SUMMARY"))
     else:
-        say(f"engines: report of {len(report['engines'])} engines in {place / PAGE}")
+        say(f"engines: report of {len(report['engines'])} engines in {place / written.file}")
+    if written.note:
+        print(f"engines: {written.note}", file=sys.stderr)
     return 1 if unfit(report) else 0

@@ -354,13 +354,16 @@ class Session:
             self._write_report()
 
     def _write_report(self) -> None:
-        from ..handoff.report import PAGE, write_report
+        from ..handoff.report import write_report
 
         console = self.report.console
         where = self.state.relative(self._place)
         try:
-            report = write_report(self.state, self.memo, self._place, console.run)
-            console.line(f"engines: report of {len(report['engines'])} engines in {where}/{PAGE}")
+            written = write_report(self.state, self.memo, self._place, console.run)
+            count = len(written.data["engines"])
+            console.line(f"engines: report of {count} engines in {where}/{written.file}")
+            if written.note:
+                console.line(f"engines: {written.note}")
         except OSError as error:
             cause = f"{error.strerror}; name another REPORT="
             console.line(f"engines: report {where}/ cannot be written: {cause}", failure=True)

@@ -10,26 +10,38 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...identity.writing import write_atomic
 from ...integrity.memo import DigestMemo
 from ...integrity.state import StateFolder
 from .gather import gather
-from .page import render
 
 PAGE, DATA = "index.html", "report.json"
 
 
-def write_report(
-    state: StateFolder, memo: DigestMemo, place: Path, run: str | None = None
-) -> Mapping[str, Any]:
-    """Write page and data of a run into the folder `place`; returns what report.json holds.
+NO_PAGE = "index.html was not written: it needs jinja2 (pip install jinja2)"
+
+
+class Written(NamedTuple):
+    """data: what report.json holds; file: the page, or report.json where jinja2 is not installed."""
+
+    data: Mapping[str, Any]
+    file: str
+    note: str
+
+
+def write_report(state: StateFolder, memo: DigestMemo, place: Path, run: str | None = None) -> Written:
+    """Write the page and the data of a run into the folder `place`.
 
     run: its id, None for the last. Raises EngineError where nothing was built yet, and OSError.
     """
     report = gather(state, memo, run, place / DATA)
     text = json.dumps(report, sort_keys=True, indent=1, allow_nan=False) + "\n"
     write_atomic(place / DATA, text.encode("utf-8"), durable=False)
+    try:
+        from .page import render
+    except ImportError:
+        return Written(report, DATA, NO_PAGE)
     write_atomic(place / PAGE, render(report).encode("utf-8", "replace"), durable=False)
-    return report
+    return Written(report, PAGE, "")

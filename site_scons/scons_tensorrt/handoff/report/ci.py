@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import one_line
 from . import words
 from .history import WORDS
-from .tables import ALWAYS
+from .view import ALWAYS
 
 MOST_ROWS = 200  # of a step summary, which may have 1 MiB
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import words
-from .html import Html, el
-from .tables import legend
 
 MOST_ROWS = 40
 _KINDS = {
@@ -17,11 +15,10 @@ _KINDS = {
     "compile": "compiling",
     "failed": "failed",
 }
-_TALL, _THIN = 20, 12
 
 
-def timeline(report: Mapping[str, Any]) -> Html | None:
-    """The chart; None where nothing took time."""
+def timeline(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The chart as its template draws it; None where nothing took time."""
     spans = report["run"]["spans"]
     if not spans:
         return None
@@ -31,17 +28,20 @@ def timeline(report: Mapping[str, Any]) -> Html | None:
     if len(rows) > MOST_ROWS:
         rows = [("", lane) for lane in _lanes(spans)]
         note = f"{words.plural(len(spans), 'step')}; as many rows as ran at once."
-    ticks = _ticks(whole)
-    drawn = [_row(label, row, whole, ticks) for label, row in rows]
-    axis = el("li", el("span"), _axis(whole, ticks), aria_hidden="true")
     kinds = {_kind(span) for span in spans}
-    return el(
-        "figure",
-        el("figcaption", note, class_="note"),
-        legend({f"s-{kind}": word for kind, word in _KINDS.items() if kind in kinds}),
-        el("ol", drawn, axis, class_="timeline"),
-        class_="plain",
-    )
+    return {
+        "note": note,
+        "legend": {f"s-{kind}": word for kind, word in _KINDS.items() if kind in kinds},
+        "ticks": [_tick(seconds, whole) for seconds in _ticks(whole)],
+        "rows": [
+            {
+                "label": label,
+                "words": "; ".join(map(_words, row[:20])),
+                "spans": [_bar(span, whole) for span in row],
+            }
+            for label, row in rows
+        ],
+    }
 
 
 def _kind(span: Mapping[str, Any]) -> str:
@@ -95,21 +95,19 @@ def _at(seconds: float, whole: float) -> str:
     return f"{100 * seconds / (whole or 1):.3f}%"
 
 
-def _row(label: str, spans: list[Any], whole: float, ticks: list[float]) -> Html:
-    lines = [
-        el("line", x1=_at(t, whole), x2=_at(t, whole), y1=0, y2=_TALL + 2, class_="grid") for t in ticks
-    ]
-    bars = [_bar(span, whole) for span in spans]
-    told = "; ".join(map(_words, spans[:20]))
-    drawing = el("svg", lines, bars, height=_TALL + 2, role="img", aria_label=told)
-    return el("li", el("span", label, class_="label"), drawing)
+def _tick(seconds: float, whole: float) -> dict[str, str]:
+    anchor = "end" if seconds > 0.95 * whole else "start" if seconds == 0 else "middle"
+    return {"at": _at(seconds, whole), "anchor": anchor, "label": f"{seconds:g} s"}
 
 
-def _bar(span: Mapping[str, Any], whole: float) -> Html:
+def _bar(span: Mapping[str, Any], whole: float) -> dict[str, str]:
     wide = 100 * span["duration_s"] / (whole or 1)
-    place = {"x": _at(span["started_s"], whole), "y": 3, "width": f"{max(wide, 0.25):.3f}%"}
-    title = el("title", f"{span['of']}: {_words(span)}")
-    return el("rect", title, **place, height=_TALL - 4, rx=2, class_=f"s-{_kind(span)}")
+    return {
+        "at": _at(span["started_s"], whole),
+        "width": f"{max(wide, 0.25):.3f}%",
+        "kind": _kind(span),
+        "title": f"{span['of']}: {_words(span)}",
+    }
 
 
 def _words(span: Mapping[str, Any]) -> str:
@@ -117,11 +115,3 @@ def _words(span: Mapping[str, Any]) -> str:
     waited = span["duration_s"] - (span["compile_s"] or span["duration_s"])
     more = f", {words.duration(waited)} of it waiting" if waited > 0.5 else ""
     return f"{_KINDS[_kind(span)]} {lasted}{more}"
-
-
-def _axis(whole: float, ticks: list[float]) -> Html:
-    texts = []
-    for tick in ticks:
-        anchor = "end" if tick > 0.95 * whole else "start" if tick == 0 else "middle"
-        texts.append(el("text", f"{tick:g} s", x=_at(tick, whole), y=_THIN, text_anchor=anchor))
-    return el("svg", texts, height=_THIN + 6)

@@ -1,6 +1,3 @@
-"""The page's script: sorting, filtering, opening what is linked to. Without it the page is whole."""
-
-SCRIPT = """
 (function () {
   "use strict";
   document.documentElement.classList.add("js");
@@ -43,7 +40,7 @@ SCRIPT = """
   var told = document.getElementById("filtered");
   var rows = document.querySelectorAll("#engines tbody tr");
   var narrow = function () {
-    var words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
+    var words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     var shown = 0;
     rows.forEach(function (row) {
       var text = row.textContent.toLowerCase();
@@ -73,4 +70,3 @@ SCRIPT = """
   reveal();
   if (all.length <= 40) { window.addEventListener("beforeprint", function () { opened(true); }); }
 })();
-"""
