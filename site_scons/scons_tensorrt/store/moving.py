@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import StoreError
-from ..identity.reading import open_file
+from ..identity.reading import is_none, open_file
 
 PIECE = 4 << 20  # bytes of a transfer's step
 Progress = Callable[[int], None]  # told the bytes so far
@@ -63,10 +63,12 @@ def copied(path: Path, sha256: str, size: int, to: BinaryIO | None, progress: Pr
     """`Remote.download` from a folder: the kernel copies, and what came is hashed while the disk takes
     it; by way of obstore it would go through this process twice, 8 KiB a time."""
     try:
-        source = open_file(path)
+        source = open_file(path, follow=False)
     except FileNotFoundError:
         return False
     except OSError as error:
+        if is_none(error):
+            raise Damaged("it is no regular file") from None
         raise StoreError(f"{path}: {error.strerror}") from None
     with source:
         if to is None:

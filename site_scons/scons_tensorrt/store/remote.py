@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,14 +20,16 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import StoreError
 from ..identity.reading import open_file
-from ..identity.writing import sync_file, sync_folder
+from ..identity.writing import sync_folder
 from ..record import Record
+from .folder import Folder
 from .moving import PIECE, Damaged, Hashing, Progress, checked, copied
 
 SCHEMES = ("file", "s3", "gs", "az")
 PART = 16 << 20  # bytes of an upload's part; four are in memory
 TRIES = 3  # of a transfer that breaks off
 PATIENCE_S = 10.0  # for a server that says nothing
+_NAME = re.compile(r"[0-9a-f]{64}")  # of every object: a key, or the sha256 of its bytes
 
 
 class Item(Record):
@@ -46,6 +49,7 @@ class Remote:
         self._patience_s = patience_s
         parts = urlsplit(url)
         self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        self._folder = Folder(self._root) if self._root else None
         self._writes = writes
         self._creates: bool | None = None  # whether a conditional write is one; asked once
         self._o, self._store = self._open()
@@ -91,6 +95,8 @@ class Remote:
         """A small object's bytes and when it was written (seconds since the epoch); None where there
         is none. More than `most` bytes are cut off."""
         with self._errors():
+            if self._folder:
+                return self._folder.read(path, most)
             try:
                 found = self._o.get(self._store, path, options={"range": (0, most)})
                 return bytes(found.bytes()), found.meta["last_modified"].timestamp()
@@ -148,6 +154,8 @@ class Remote:
     def remove(self, path: str) -> None:
         """Remove an object, if there is one."""
         with self._errors():
+            if self._folder:
+                return self._folder.remove(path)
             try:
                 self._o.delete(self._store, path)
             except Exception as error:
@@ -160,6 +168,8 @@ class Remote:
             return self._size(path)
 
     def _size(self, path: str) -> int | None:
+        if self._folder:
+            return self._folder.size(path)
         try:
             return int(self._o.head(self._store, path)["size"])
         except Exception as error:
@@ -168,11 +178,17 @@ class Remote:
             raise
 
     def all_of(self, prefix: str) -> Iterator[Item]:
-        """Every object below a prefix."""
+        """Every object right below a prefix that has the name of one of ours; other things may lie
+        there, and are nobody's to remove."""
         with self._errors():
+            if self._folder:
+                for name, size, changed in self._folder.list(prefix, _NAME.fullmatch):
+                    yield Item(f"{prefix}/{name}", size, changed)
+                return
             for batch in self._o.list(self._store, prefix):
                 for each in batch:
-                    yield Item(each["path"], each["size"], each["last_modified"].timestamp())
+                    if _NAME.fullmatch(each["path"].removeprefix(f"{prefix}/")):
+                        yield Item(each["path"], each["size"], each["last_modified"].timestamp())
 
     # Large objects: streamed, hashed.
 
@@ -241,7 +257,8 @@ class Remote:
     def _flush(self, path: str) -> None:
         """obstore leaves a folder's files to the kernel: a power cut would leave names of nothing."""
         if self._root is not None:
-            sync_file(self._root / path)
+            with open_file(self._root / path, follow=False) as written:
+                os.fsync(written.fileno())
             sync_folder((self._root / path).parent)
 
     @contextlib.contextmanager
