@@ -175,6 +175,17 @@ def test_on_a_host_without_a_gpu_the_receipts_say_the_hardware_too(
     assert "SignatureError: it can be compiled only on its own host (Orin, sm87" in run.reason("a")
 
 
+def test_prune_removes_nothing_by_what_receipts_say(
+    built: Tree, tmp_path: Path, bare_python: Path
+) -> None:
+    rewrite(built, keep=True, runtime_version="1.99.0.1")
+    bare = restore(built, tmp_path / "clone", bare_python)
+    before = bare.snapshot()
+    run = bare.scons("engines-prune", "PRUNE=yes")
+    assert bare.snapshot() == before
+    assert "engines/ is kept as it is: what this host wants is not known" in run.out
+
+
 def test_without_receipts_it_fails_as_before(built: Tree, tmp_path: Path, bare_python: Path) -> None:
     bare = restore(built, tmp_path / "clone", bare_python, "engines")
     run = bare.scons()

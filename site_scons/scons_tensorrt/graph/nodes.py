@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 ALIAS = "engines"
 REPORT = "engines-report"
 PRUNE = "engines-prune"
+
+
+def call_after_reading(fs: Any, check: Callable[[], None]) -> None:
+    """Call `check` then: the first thing that SCons does next with its file system is to tell it its
+    max_drift. Without targets, too, and under -c; not under -h."""
+
+    def set_max_drift(drift: int) -> None:
+        del fs.set_max_drift
+        fs.set_max_drift(drift)
+        check()
+
+    fs.set_max_drift = set_max_drift
 
 
 def file_node(env: Any, value: Any, what: str) -> Any:
@@ -61,6 +73,11 @@ def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
 def target_places(top: str) -> set[str]:
     """Where the targets of this run may be, absolute; of an alias, nowhere that anything is."""
     return _places(SCons.Script.BUILD_TARGETS, top)
+
+
+def command_line_places(top: str) -> set[str]:
+    """Where the targets that the command line names may be, absolute."""
+    return _places(SCons.Script.COMMAND_LINE_TARGETS, top)
 
 
 def _places(targets: Sequence[Any], top: str) -> set[str]:

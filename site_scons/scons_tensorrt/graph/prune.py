@@ -16,7 +16,7 @@ from typing import Any
 import SCons.Errors
 import SCons.Script
 
-from ..errors import EngineError, HandoffError, SidecarError
+from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..handoff.prune import DAY_S, Folder, Item, choose, entries, find, parsed, remove
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
@@ -149,9 +149,12 @@ def _declared_in(folder: Path, engines: list[Declared]) -> frozenset[str]:
 
 def _hardware(session: Session, name: str | None, engine: Declared) -> Hardware:
     """Raises HardwareError."""
-    if engine.hardware is not None and engine.hardware.name == name:
-        return engine.hardware
-    return session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
+    found = engine.hardware
+    if found is None or found.name != name:
+        found = session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
+    if found.from_receipts:
+        raise HardwareError("its runtime is not installed here, and receipts may tell of several")
+    return found
 
 
 def _of_other_trees(session: Session) -> Others:

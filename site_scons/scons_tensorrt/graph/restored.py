@@ -59,7 +59,7 @@ def restored_hardware(restored: Restored, product: str, resolve: Resolve) -> Har
 
 def _because(hardware: Hardware, among: str) -> Hardware:
     why = f"{hardware.why}; no runtime here, so {_runtime(hardware)} is taken from the receipts{among}"
-    return hardware._replace(why=why)
+    return hardware._replace(why=why, from_receipts=True)
 
 
 def _runtime(hardware: Hardware) -> str:

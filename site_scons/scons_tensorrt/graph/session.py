@@ -36,7 +36,7 @@ from ..recipe.options import Recipe, check_name, parse
 from . import dispatching, settings
 from .console import Console, say
 from .declared import Declared
-from .nodes import ALIAS, REPORT, real_path, target_places
+from .nodes import ALIAS, REPORT, call_after_reading, real_path, target_places
 from .report import Report
 from .stop import StopSignal
 
@@ -58,6 +58,7 @@ def session_of(env: Any) -> Session:
     if not isinstance(found, Session):
         found = Session(env)
         setattr(env.fs, _ATTRIBUTE, found)
+        call_after_reading(env.fs, found.check)
         atexit.register(found.close)
     return found
 
@@ -72,6 +73,8 @@ class Session:
         self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
+        self.stopped = False  # before anything was built
+        self.arguments_read = settings.arguments_in(env)
         self._values: dict[str, Any] = {}
         self._recipes: dict[str, Recipe] = {}
         self.alias: Any = None
@@ -268,6 +271,15 @@ class Session:
         places = target_places(str(self.top))
         return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
 
+    def check(self) -> None:
+        """Stop the run, before anything is built or removed, at what SCons would ignore silently."""
+        plain = {ALIAS, REPORT}.issuperset(SCons.Script.COMMAND_LINE_TARGETS)
+        known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
+        if not (plain and known) or settings.option("clean"):
+            from .after_reading import check
+
+            check(self)
+
     # What becomes of engines.
 
     def considered(self, engine: Declared) -> None:
@@ -278,6 +290,10 @@ class Session:
         if not self._told:
             gc.freeze()  # the graph is read: it lives as long as the run, too
             self._warn()
+            if os.environ.get("HARDWARE"):
+                from .after_reading import tell_environment
+
+                tell_environment(self)
         self._told.add(hardware)
         self.report.hardware(hardware)
 
@@ -331,6 +347,8 @@ class Session:
 
     def close(self) -> None:
         """The last lines, and what the next run will want to know."""
+        if self.stopped:
+            return
         if self._making:
             self._making.close()
         if settings.option("clean"):

@@ -40,6 +40,13 @@ VARIABLES = {
     "TRT_BUILDER_ID": "",
 }
 SIGNING_KEY = "TRT_SIGNING_KEY"  # a secret: it goes from the environment into no construction variable
+# What is read from the command line, beside what many tools read: PREFIX and the like.
+ARGUMENTS = (
+    *("HARDWARE", "BACKEND", "VERIFY", "ENGINE_DIR", "REPORT", "JETPACK", "SIGNING_KEY"),
+    *("STORE", "STORE_MODE", "STORE_KEY", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT"),
+    *("STORE_PATIENCE", "DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
+    *("PRUNE", "KEEP", "OLDER"),
+)
 HELP = """
 TensorRT engines (scons-tensorrt):
   scons engines         build every engine, or reuse it; `scons -c engines` removes them
@@ -270,6 +277,13 @@ def signing_key(env: Any, top: Path) -> str:
 def builder_id(env: Any) -> str:
     """Who builds, as a URI; "" for nobody in particular."""
     return value_of(env, "TRT_BUILDER_ID")
+
+
+def arguments_in(env: Any) -> set[str]:
+    """Names of the command line that are construction variables too: Variables, or Environment's own
+    arguments, took them from there. Ours have defaults, so of these the value tells."""
+    given = SCons.Script.ARGUMENTS.items()
+    return {n for n, v in given if n in env and (not n.startswith("TRT_") or env.get(n) == v)}
 
 
 def arguments() -> Mapping[str, str]:

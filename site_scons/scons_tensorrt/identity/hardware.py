@@ -35,12 +35,14 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 class Hardware(Record):
-    """name: the folder under `engines/`, None for the default host; why, title: for people."""
+    """name: the folder under `engines/`, None for the default host; why, title: for people;
+    from_receipts: nothing here says it, so that it is enough to reuse by, and not to remove by."""
 
     name: str | None
     signature: HardwareSignature
     why: str
     title: str = "this host"
+    from_receipts: bool = False
 
 
 def resolve(

@@ -1,0 +1,202 @@
+"""A setting that nobody reads is an error, not a run without it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import HEADER, REPO, Tree, hardware
+
+from scons_tensorrt.graph import dispatching, settings
+
+
+def refused(tree: Tree, *arguments: str, **environment: str) -> str:
+    """The one line that such a run ends with; it neither builds nor removes anything."""
+    before = tree.snapshot()
+    run = tree.scons("-Q", *arguments, **environment)
+    assert run.status == 2, run.out
+    assert tree.snapshot() == before
+    lines = run.out.splitlines()
+    assert len(lines) == 1, run.out
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("HARDWAR=agx_orin", "HARDWARE="),
+        ("hardware=agx_orin", "HARDWARE="),
+        ("HARDWRAE=agx_orin", "HARDWARE="),
+        ("SIGNINGKEY=key.pem", "SIGNING_KEY="),
+        ("EngineDir=out", "ENGINE_DIR="),
+        ("STOREMODE=write", "STORE_MODE="),
+        ("VERFY=full", "VERIFY="),
+        ("BACKENDS=tensorrt", "BACKEND="),
+        ("STOR=file:///x", "STORE="),
+        ("PRUEN=yes", "PRUNE="),
+        ("TRT_HARDWAR=agx_orin", "HARDWARE="),
+    ],
+)
+def test_a_near_miss_names_the_setting(built: Tree, written: str, right: str) -> None:
+    name = written.partition("=")[0]
+    assert refused(built, "engines", written) == f"scons: *** {name}= is no setting; write {right}"
+
+
+def test_a_variable_on_the_command_line_is_not_ignored(built: Tree) -> None:
+    line = refused(built, "engines", "TRT_HARDWARE=agx_orin")
+    assert line == "scons: *** TRT_HARDWARE= is not read from the command line; write HARDWARE="
+    line = refused(built, "engines", "TRT_PYTHON=/x")
+    assert line.endswith("set TRT_PYTHON in the environment instead")
+
+
+@pytest.mark.parametrize("more", [(), ("-c",), ("-n",), ("-q",), ("engines-prune",), ("-c", "engines")])
+def test_whatever_the_run_is_for(built: Tree, more: tuple[str, ...]) -> None:
+    assert "write HARDWARE=" in refused(built, "HARDWAR=agx_orin", *more)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("PREFIX=/usr", "prefix=/usr", "MAXLINELENGTH=2097152", "install_root=/image/usr"),
+        ("FOLDER=x", "SCORE=1", "KEY=1", "EXPORT=1", "SOFTWARE=1", "PYTHON=python3", "STATE_DIR=x"),
+        ("CC=gcc", "CXX=g++", "VERBOSE=1", "DEBUG=1", "ARCH=arm64", "LIBDIR=/usr/lib", "DEEP=1"),
+        ("HARDWARE=rtx_portable",),
+    ],
+)
+def test_what_belongs_to_others_passes(built: Tree, arguments: tuple[str, ...]) -> None:
+    run = built.scons("-n", "engines", *arguments)
+    assert run.status == 0, run.out
+
+
+READS = {
+    "get": 'ARGUMENTS.get("hardware")',
+    "subscript": 'ARGUMENTS["hardware"]',
+    "loop": '[v for k, v in ARGLIST if k == "hardware"]',
+    "variables": 'v = Variables(None, ARGUMENTS); v.Add("hardware"); v.Update(env)',
+    "list": 'v = Variables(None, ARGUMENTS); v.AddVariables(("hardware", "which", "x")); v.Update(env)',
+    "all": 'env = Environment(tools=["trt_engines"], toolpath=[path], **ARGUMENTS)',
+    "module": "import choices; choices.read(ARGUMENTS)",
+}
+
+
+@pytest.mark.parametrize("how", READS)
+def test_what_the_sconstruct_reads_is_its_own(built: Tree, how: str) -> None:
+    built.write('def read(arguments): return arguments["hardware"]', "site_scons/choices.py", "")
+    header = HEADER
+    if how == "all":
+        header = 'path = PyPackageDir("scons_tensorrt.tools")\n'
+    built.write(READS[how] + '\nenv.Engine("a", "models/a.onnx")\n', header=header)
+    run = built.scons("-n", "engines", "hardware=x")
+    assert run.status == 0, run.out
+
+
+def test_a_variable_that_the_sconstruct_takes_from_the_command_line_counts(built: Tree) -> None:
+    path = 'path = PyPackageDir("scons_tensorrt.tools")\n'
+    text = """
+    env = Environment(tools=["trt_engines"], toolpath=[path], **ARGUMENTS)
+    env.Engine("a", "models/a.onnx")
+    """
+    built.write(text, header=path)
+    run = built.scons("engines", "TRT_HARDWARE=rtx_portable")
+    assert "HARDWARE=rtx_portable" in run.lines("engines: for rtx_portable")[0]
+
+
+def test_a_sconstruct_from_standard_input_cannot_be_looked_at(built: Tree) -> None:
+    text = built.path("SConstruct").read_text()
+    done = subprocess.run(
+        built.command("-f", "-", "-n", "engines", "hardware=x"),
+        cwd=built.root,
+        env=built.env(),
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_of_the_command_line_is_known() -> None:
+    help_text = settings.HELP + dispatching.HELP
+    for name in settings.ARGUMENTS:
+        assert f"{name}=" in help_text or f"TRT_{name}" in help_text
+    source = "".join(p.read_text() for p in Path(settings.__file__).parent.glob("*.py"))
+    for name in ("STORE_WAIT", "DISPATCH_WAIT", "OLDER", "SIGNING_KEY"):
+        assert name in settings.ARGUMENTS
+        assert name in source
+
+
+def test_unknown_variables_are_handled_as_the_reference_says(built: Tree) -> None:
+    page = (REPO / "docs/reference.md").read_text()
+    code = next(c for c in re.findall(r"```python\n(.*?)```", page, re.S) if "UnknownVariables" in c)
+    built.write(
+        "variables = Variables(None, ARGUMENTS)\nvariables.Add('COLOUR')\nvariables.Update(env)\n"
+        + code
+        + 'env.Engine("a", "models/a.onnx")\n'
+    )
+    assert built.scons("engines", "HARDWARE=rtx_portable", "COLOUR=red").status == 0
+    run = built.scons("engines", "REPORT=x", "SIZE=3")
+    assert (run.status, "unknown: REPORT, SIZE" in run.out) == (1, True), run.out
+
+
+# HARDWARE in the environment.
+
+
+def test_hardware_in_the_environment_is_told_in_a_line(built: Tree) -> None:
+    line = (
+        "engines: HARDWARE=agx_orin in the environment is not read; write it on the command line, or "
+        "set TRT_HARDWARE=agx_orin"
+    )
+    run = built.scons("engines", HARDWARE="agx_orin")
+    assert (run.status, run.reused, run.out.count(line)) == (0, ["a", "b"], 1), run.out
+    assert line in built.scons("-c", "engines", HARDWARE="agx_orin").out
+    run = built.scons("engines", "HARDWARE=rtx_portable", HARDWARE="agx_orin")
+    assert "not read" not in run.out
+    assert "not read" not in built.scons("-q", "engines", HARDWARE="agx_orin").out
+
+
+def test_it_is_not_told_where_the_sconstruct_reads_it(built: Tree) -> None:
+    built.write(
+        """
+        import os
+        print(os.environ["HARDWARE"])
+        env.Engine("a", "models/a.onnx")
+        """
+    )
+    assert "not read" not in built.scons("engines", HARDWARE="agx_orin").out
+
+
+# A folder, or an engine, of hardware that this run is not for.
+
+
+def test_the_folder_of_other_hardware_is_not_up_to_date(built: Tree) -> None:
+    hardware(built.path("hardware/agx_orin.json"))
+    assert built.scons("engines", "HARDWARE=agx_orin").status == 2
+    built.path("engines/agx_orin").mkdir(exist_ok=True)
+    wanted = "scons: *** engines/agx_orin: no engine of this run; name its hardware, HARDWARE=agx_orin"
+    assert refused(built, "engines/agx_orin") == wanted
+    assert refused(built, "-c", "engines/agx_orin") == wanted
+    assert built.scons("engines/agx_orin", "HARDWARE=agx_orin").status == 2
+
+
+def test_an_engine_of_other_hardware_is_not_up_to_date(built: Tree) -> None:
+    there = built.path("engines/rtx_sm89/a__sm89_cu13.0_rtx1.7_fp32.engine")
+    there.parent.mkdir()
+    there.write_bytes(b"x")
+    line = refused(built, str(there.relative_to(built.root)))
+    assert line.endswith(".engine: no engine of this run; name its hardware, HARDWARE=rtx_sm89")
+    assert "HARDWARE=rtx_sm89" in refused(built, "engines/rtx_sm89")
+
+
+def test_targets_that_are_declared_are_built(built: Tree) -> None:
+    built.write('env.Command("engines/notes/readme.txt", [], Touch("$TARGET"))', "more", "")
+    built.write('exec(open("more").read())\nenv.Engine("a", "models/a.onnx")\n')
+    run = built.scons("engines/notes", "engines/notes/readme.txt", str(built.engine("a")))
+    assert (run.status, built.path("engines/notes/readme.txt").exists()) == (0, True), run.out
+
+
+def test_hardware_that_cannot_be_told_says_why(built: Tree) -> None:
+    hardware(built.path("hardware/agx_orin.json"), runtime_version=None)
+    built.path("engines/agx_orin").mkdir()
+    line = refused(built, "engines/agx_orin", "HARDWARE=agx_orin")
+    assert "engines/agx_orin: tensorrt is not installed for " in line
