@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import Tree, flip_last_bit, make_model, sha256, sound
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +336,23 @@ def gated(tree: Tree, bounds: str, precision: str = "fp16") -> None:
                    accuracy=dict(inputs="models/a.npz", {bounds}))
         """
     )
+
+
+def test_the_line_names_the_same_worst_output_as_the_report(half: Tree) -> None:
+    """`tiny` has no error and a small bound; `y` uses more of a large one."""
+    model = onnx.load(half.path("models/a.onnx"))
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+    graph.node.append(helper.make_node("Mul", ["y", "zero"], ["tiny"]))
+    graph.output.append(helper.make_tensor_value_info("tiny", TensorProto.FLOAT, None))
+    onnx.save(model, half.path("models/a.onnx"))
+    samples(half.path("models/a.npz"))
+    gated(half, "rtol=0.05, atol=1e-4, metric='max'")
+    run = half.scons("engines-report")
+    assert run.status == 0, run.out
+    told = json.loads(half.path(".trt/report/report.json").read_text())
+    assert told["engines"][0]["accuracy"]["outputs"][0]["output"] == "y"
+    assert ": output `y` max error " in run.lines("CHECKED")[0]
 
 
 def test_a_gate_measures_and_the_receipt_tells(half: Tree) -> None:

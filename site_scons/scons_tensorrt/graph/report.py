@@ -11,6 +11,7 @@ from ..compile.wanted import Verdict, Wanted
 from ..errors import EngineError
 from ..identity.hardware import Hardware
 from ..recipe.backends import without_effect
+from ..recipe.figures import share_of_bound
 from .console import Console
 from .declared import Declared
 
@@ -222,11 +223,11 @@ def _bytes(size: int) -> str:
 
 
 def _worst(facts: Mapping[str, Any]) -> str:
-    """The output that is nearest to its bound, or beyond it."""
+    """The output that uses the largest share of its bound, as the report names it, too."""
     outputs = facts.get("outputs") or {}
     if not outputs:
         return "no outputs"
-    name = max(outputs, key=lambda each: outputs[each]["error"] - outputs[each]["bound"])
+    name = max(outputs, key=lambda each: share_of_bound(outputs[each]["error"], outputs[each]["bound"]))
     figures = outputs[name]
     return (
         f"output `{name}` {facts['metric']} error {figures['error']:.3g} of {figures['bound']:.3g}, "

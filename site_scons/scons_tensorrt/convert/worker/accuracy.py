@@ -1,9 +1,9 @@
 """How far a converted ONNX is from its original, both run in ONNX Runtime on the CPU; and how outputs
 are judged, an engine's, too.
 
-The judgement of one output of one sample is one number, its error, against one bound; the worst
-of all samples decides. Elements that are NaN or infinite in both alike are equal; in one alone,
-infinitely far.
+The judgement of one output of one sample is one number, its error, against one bound; the worst of all
+samples decides: the one that uses the largest share of its bound. Elements that are NaN or infinite in
+both alike are equal; in one alone, infinitely far.
 """
 
 import json
@@ -49,7 +49,7 @@ class Figures:
         for name, (wanted, got) in outputs.items():
             figures = measure(name, wanted, got, self._options)
             figures["sample"] = number
-            if not self._found[name] or _excess(figures) > _excess(self._found[name]):
+            if not self._found[name] or _share(figures) > _share(self._found[name]):
                 self._found[name] = figures
 
     def judged(self, target):
@@ -64,8 +64,8 @@ class Figures:
 
 
 def _judge(found, options):
-    worst = sorted(found, key=lambda name: -_excess(found[name]))
-    beyond = [name for name in worst if _excess(found[name]) > 0]
+    beyond = [name for name in found if found[name]["error"] > found[name]["bound"]]
+    beyond.sort(key=lambda name: _share(found[name]), reverse=True)
     if not beyond:
         return
     name = beyond[0]
@@ -88,10 +88,21 @@ def _bound_text(options):
     return "atol %g + rtol %g x |original|" % (options["atol"], options["rtol"])
 
 
-def _excess(figures):
-    """How far beyond its bound; what is no number counts as infinitely far."""
-    excess = figures["error"] - figures["bound"]
-    return math.inf if math.isnan(excess) else excess
+def _share(figures):
+    """The share of its bound that an error uses; see `share_of_bound` in recipe/figures.py."""
+    error, bound = figures["error"], figures["bound"]
+    if not error:
+        return 0.0
+    share = error / bound if bound else math.inf
+    return math.inf if math.isnan(share) else share
+
+
+def _shares(error, bounds):
+    """The same for each element."""
+    import numpy as np
+
+    share = np.where(error == 0, 0.0, error / bounds)
+    return np.where(np.isnan(share), np.inf, share)
 
 
 def measure(name, original, converted, options):
@@ -116,7 +127,7 @@ def measure(name, original, converted, options):
         bounds = options["atol"] + options["rtol"] * size
         figures = _by_metric(options, a, b, error, size, bounds)
         if options["metric"] == "elemwise":
-            at = np.unravel_index(int(np.argmax(error - bounds)), a.shape)
+            at = np.unravel_index(int(np.argmax(_shares(error, bounds))), a.shape)
             figures = {"error": float(error[at]), "bound": float(bounds[at])}
         else:
             at = np.unravel_index(int(np.argmax(error)), a.shape)

@@ -13,6 +13,7 @@ from ...integrity.memo import DigestMemo
 from ...integrity.receipt import Receipt
 from ...integrity.sidecar import read_sidecar
 from ...integrity.state import StateFolder
+from ...recipe.figures import share_of_bound
 from ...recipe.key import differences
 from .history import WORDS
 from .tolerant import listing, mapping, number, plain, seconds, text
@@ -165,7 +166,7 @@ def _accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
 
 def _output(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     error, bound = number(figures.get("error")), number(figures.get("bound"))
-    used = error / bound if error is not None and bound else 0.0
+    used = number(share_of_bound(error, bound)) or 0.0
     return {
         "output": text(name),
         "error": error,
