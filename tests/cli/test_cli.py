@@ -504,7 +504,8 @@ def test_explain_as_json_has_the_receipt_and_what_is_wanted_now(run, declared):
     told = json.loads("\n".join(lines))
     assert (status, told["known"], told["receipt"]["ingredients"]) == (0, True, declared.ingredients)
     change = "precision changed: fp16 → fp32"
-    assert told["now"] == {"code": "changed", "reason": change, "changes": [change]}
+    now = {"code": "changed", "reason": change, "changes": [change], "outdated": None}
+    assert told["now"] == now
 
 
 def test_explain_says_nothing_of_what_is_wanted_where_nothing_is_declared(run, declared):
@@ -607,6 +608,7 @@ def test_status_as_json(run, declared, tmp_path):
     assert json.loads("\n".join(lines))["trees"] == [
         {
             "top": str(tmp_path),
+            "outdated": None,
             "engines": [
                 {
                     "engine": f"engines/{NAME}",

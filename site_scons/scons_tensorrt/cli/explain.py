@@ -177,7 +177,8 @@ def _flat(value: Any) -> str:
 
 def _now(found: Recalled, receipt: Receipt) -> dict[str, Any]:
     """What would become of it now, and how what is wanted differs from what the receipt says."""
-    now: dict[str, Any] = {"code": None, "reason": None, "changes": None}
+    outdated = found.declaration.outdated()
+    now: dict[str, Any] = {"code": None, "reason": None, "changes": None, "outdated": outdated}
     try:
         wanted = found.wanted()
         now["changes"] = differences(receipt.ingredients, wanted.ingredients, found.source)
@@ -192,6 +193,8 @@ def _now(found: Recalled, receipt: Receipt) -> dict[str, Any]:
 
 
 def _now_rows(now: Mapping[str, Any]) -> Rows:
+    if now["outdated"]:
+        yield "", now["outdated"]
     changes = now["changes"]
     for change in changes or ():
         yield "", change

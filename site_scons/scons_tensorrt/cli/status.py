@@ -1,8 +1,9 @@
 """`status`: every engine of a tree, and whether it is what is wanted now.
 
 Wanted is what the last run declared, of the files as they are now; the judgement is the one that
-`scons` comes to. It reads, and writes nothing. What stands in the engines' folders and is not
-declared is told too: engines of hardware that the last run was not for, and orphans.
+`scons` comes to. It reads, and writes nothing. Where the SConstruct changed since that run, it says
+so. What stands in the engines' folders and is not declared is told too: engines of hardware that the
+last run was not for, and orphans.
 """
 
 from __future__ import annotations
@@ -69,7 +70,11 @@ def _status(arguments: argparse.Namespace) -> int:
     trees = [(tree, [*_declared(tree), *_others(tree)]) for tree in found]
     if arguments.json:
         told = [
-            {"top": str(tree.state.top), "engines": [row._asdict() for row in rows]}
+            {
+                "top": str(tree.state.top),
+                "outdated": tree.outdated(),
+                "engines": [row._asdict() for row in rows],
+            }
             for tree, rows in trees
         ]
         print(json.dumps({"schema": 1, "trees": told}, indent=1))
@@ -78,7 +83,11 @@ def _status(arguments: argparse.Namespace) -> int:
             if len(trees) > 1:
                 say(f"{tree.state.top}:")
             _print(rows)
-    return int(any(row.state not in FINE for _, rows in trees for row in rows))
+            outdated = tree.outdated()
+            if outdated:
+                say(f"engines: {outdated}")
+    fine = all(row.state in FINE for _, rows in trees for row in rows)
+    return int(not fine or any(tree.outdated() for tree, _ in trees))
 
 
 def _trees(arguments: argparse.Namespace) -> list[Declaration]:

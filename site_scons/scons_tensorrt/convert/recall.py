@@ -73,6 +73,25 @@ class Declaration:
             return [self.place(name) for name in told if isinstance(name, str)]
         return sorted({engine.path.parent for engine in self.engines})
 
+    def outdated(self) -> str | None:
+        """Which files were changed since the run that declared its engines, in a line; None for none."""
+        told = self._data.get("read")
+        read = told.items() if isinstance(told, dict) else ()
+        changed = [name for name, sha256 in read if not self._is(name, sha256)]
+        if not changed:
+            return None
+        when, files = self._data.get("declared_at"), ", ".join(sorted(changed))
+        return (
+            f"declared by the run of {when}, and {files} changed since; `scons -n engines` tells what "
+            "is wanted now"
+        )
+
+    def _is(self, name: str, sha256: Any) -> bool:
+        try:
+            return bool(self.memo.sha256(self.place(name)) == sha256)
+        except (OSError, ValueError):
+            return False
+
     def engine(self, path: Path) -> Recalled | None:
         """What it declares of the engine at `path`."""
         return self._by_label.get(self.state.relative(path))

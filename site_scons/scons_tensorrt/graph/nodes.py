@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,24 @@ def file_node(env: Any, value: Any, what: str) -> Any:
     if not isinstance(node, SCons.Node.FS.File):
         raise RecipeError(f"{what} {node} is not a file: give the path or node of one")
     return node
+
+
+def files_read(top: str) -> list[str]:
+    """The SConscripts that were read, and the modules of the tree, or of a site_scons, that these
+    imported; absolute."""
+    nodes = getattr(SCons.Node, "SConscriptNodes", ())
+    found = []
+    for node in nodes:
+        source = node.srcnode().rfile().get_abspath()  # a VariantDir has a copy
+        found.append(source if os.path.exists(source) else node.rfile().get_abspath())
+    near, ours = top + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if not (file.startswith(near) or f"{os.sep}site_scons{os.sep}" in file):
+            continue
+        if file.endswith(".py") and not (file.startswith(ours) or "site-packages" in file):
+            found.append(file)
+    return sorted(found)
 
 
 def as_list(value: Any) -> list[Any]:

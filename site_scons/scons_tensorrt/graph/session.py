@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from ..recipe.options import Recipe, check_name, parse
 from . import dispatching, settings
 from .console import Console, say
 from .declared import Declared
-from .nodes import ALIAS, REPORT, call_after_reading, real_path, target_places
+from .nodes import ALIAS, REPORT, call_after_reading, files_read, real_path, target_places
 from .report import Report
 from .stop import StopSignal
 
@@ -73,6 +74,7 @@ class Session:
         self.derived: dict[Path, Derived] = {}
         self.checked: set[str] = set()
         self.helped = False
+        self._read: dict[str, str] | None = None  # until all is read
         self.stopped = False  # before anything was built
         self.arguments_read = settings.arguments_in(env)
         self._values: dict[str, Any] = {}
@@ -272,7 +274,10 @@ class Session:
         return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
 
     def check(self) -> None:
-        """Stop the run, before anything is built or removed, at what SCons would ignore silently."""
+        """All is read. Stop the run, before anything is built or removed, at what SCons would ignore
+        silently."""
+        if settings.writes():
+            self._read = self._files_read()
         plain = {ALIAS, REPORT}.issuperset(SCons.Script.COMMAND_LINE_TARGETS)
         known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
         if not (plain and known) or settings.option("clean"):
@@ -423,12 +428,31 @@ class Session:
             for interpreter in self._interpreters.values():
                 interpreter.save()
             self._devices.save()
-            if self.engines:
+            if self._worth_saving():
                 self._save_declared()
             remove_stale(self.state.root)
         except OSError as error:
             where = error.filename2 or error.filename or self.state.root
             say(f"engines: {where}: {error.strerror}; the next run is slower for it")
+
+    def _files_read(self) -> dict[str, str]:
+        """What was read of the tree to declare the engines, with its sha256."""
+        found = {}
+        named = {e.asked_for for e in self.engines if e.asked_for}
+        boards = [n if "/" in n or n.endswith(".json") else f"hardware/{n}.json" for n in named]
+        for path in (*files_read(str(self.top)), *(str(self.top / board) for board in boards)):
+            name = self.state.relative(path)
+            with contextlib.suppress(OSError):
+                if not os.path.isabs(name):
+                    found[name] = self.memo.sha256(path)
+        return found
+
+    def _worth_saving(self) -> bool:
+        """Whether what this run declared may replace what the last one did: all of it was read, and
+        hardware that no engine has, such as a misspelled one, tells nothing."""
+        if self._read is None or not self.engines:
+            return False
+        return any(e.hardware for e in self.engines) or not self.state.declared.exists()
 
     def _save_declared(self) -> None:
         # The tree as seen from the state folder: one that lies in its tree may move with it.
@@ -441,11 +465,13 @@ class Session:
             "engines": [engine.to_json(signatures) for engine in self.engines],
             "steps": [derived.to_json() for derived in self.derived.values()],
             "signatures": [signature.to_json() for signature in signatures],
+            "read": self._read,
         }
-        text = (json.dumps(data) + "\n").encode("utf-8")
+        text = json.dumps(data)[:-1].encode("utf-8") + b', "declared_at": "'
         try:
-            if read_small(self.state.declared, len(text)) == text:
-                return
+            if read_small(self.state.declared, len(text) + 100).startswith(text):
+                return  # that is true since then
         except OSError:
             pass
-        write_atomic(self.state.declared, text, durable=False)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_atomic(self.state.declared, text + f'{now}"}}\n'.encode(), durable=False)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
-import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import SCons.Node
 
-from .nodes import real_path
+from .nodes import files_read
 
 SHORT = 5  # letters: other words differ from such a name by a single letter
 LONG = 8  # letters: two may be wrong
@@ -68,28 +65,13 @@ def texts_read(top: Path) -> set[str] | None:
     """Every string that stands in an SConscript, or in a module of the tree that one imported; None
     where a text cannot be read."""
     found: set[str] = set()
-    for path in _files(top):
+    if not getattr(SCons.Node, "SConscriptNodes", ()):
+        return None  # read from standard input
+    for path in files_read(str(top)):
         try:
-            tree = ast.parse(path.read_bytes())
+            tree = ast.parse(Path(path).read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError):
             return None
         constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
         found.update(value.strip() for value in constants if isinstance(value, str))
     return found
-
-
-def _files(top: Path) -> Iterator[Path]:
-    nodes: Collection[Any] = getattr(SCons.Node, "SConscriptNodes", ())
-    if not nodes:
-        yield Path()  # read from standard input: nobody can tell
-    yield from map(real_path, nodes)
-    ours = f"{Path(__file__).parents[1]}{os.sep}"
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or not file.endswith(".py") or file.startswith(ours):
-            continue
-        path = Path(file)
-        if "site_scons" in path.parts or (
-            path.is_relative_to(top) and "site-packages" not in path.parts
-        ):
-            yield path
