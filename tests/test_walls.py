@@ -48,7 +48,7 @@ OUTSIDE = {
     "compile": {"filelock"},
     "store": {"obstore", "cryptography"},
     "handoff": {"cryptography", "jinja2", "markupsafe"},
-    "dispatch": {"distributed", "dask", "cryptography"},
+    "dispatch": {"distributed", "dask", "msgpack", "cryptography"},
 }
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}

@@ -114,3 +114,19 @@ def test_what_is_not_true_of_an_action_is_refused(wanted: Wanted, state, tmp_pat
 def test_garbage_is_no_action(data) -> None:
     with pytest.raises(DispatchError):
         Action.read(data)
+
+
+@pytest.mark.parametrize(
+    "location", ["../../outside/x.bin", "/outside/x.bin", "w/../../x.bin", "", "a\0b"]
+)
+def test_a_location_of_external_data_outside_the_place_is_refused(
+    wanted: Wanted, state, tmp_path, location
+) -> None:
+    """The compile makes folders and a link at the location, below a folder of its own."""
+    data = json.loads(write_action(wanted, state)[0])
+    old, new = input_name("data", "w/1.bin"), "input data " + location
+    data["ingredients"][new] = data["ingredients"].pop(old)
+    for each in data["inputs"]:
+        each[0] = new if each[0] == old else each[0]
+    with pytest.raises(DispatchError, match="no path below a folder"):
+        Action.read(json.dumps(data).encode()).wanted(tmp_path)

@@ -124,6 +124,8 @@ class Action(Record):
         external = {
             name.removeprefix(_DATA): path for name, path in paths.items() if name.startswith(_DATA)
         }
+        for location in external:  # the compile makes a link there, below a folder of its own
+            _below(folder, location)
         model = EngineFilename.parse(self.filename).model
         plugins = [path for name, path in paths.items() if name.startswith(input_name("plugin") + " ")]
         samples = [path for name, path in paths.items() if name.startswith(input_name("samples") + " ")]

@@ -68,10 +68,10 @@ class Dispatcher:
         supplied = shared.supply(wanted, partial, shop)
         if supplied is None:
             raise DispatchError(
-                f"{result.get('worker')} compiled it, and the store's entry of it is not believed here; "
+                f"{result.worker} compiled it, and the store's entry of it is not believed here; "
                 "name that worker's public key in STORE_TRUST="
             )
-        details = {**supplied.details, "dispatched": {"worker": str(result.get("worker"))}}
+        details = {**supplied.details, "dispatched": {"worker": result.worker}}
         return supplied._replace(how="dispatched", details=details, seconds=time.monotonic() - began)
 
     def _give(self, wanted: Wanted, shop: Workshop, shared: Shared, running: Running) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ..errors import DispatchError, Interrupted
 from ..identity.signature import HardwareSignature
 from .offer import Worker, choose, connected, workers
+from .plain import fields_of, only_plain
 from .probing import ANSWER_S, cause, check_scheduler, quiet, versions
 from .tls import security
 from .topics import topic_of
@@ -97,6 +98,7 @@ class Link:
     async def _connect(self) -> Any:
         versions()
         quiet()
+        only_plain()
         from distributed import Client
 
         secure = security(self._certificates)
@@ -111,7 +113,13 @@ class Link:
             await asyncio.sleep(LOOK_S)
         try:
             return await Client(
-                self.url, security=secure, asynchronous=True, timeout=ANSWER_S, set_as_default=False
+                self.url,
+                security=secure,
+                asynchronous=True,
+                timeout=ANSWER_S,
+                set_as_default=False,
+                serializers=["msgpack"],  # a result is text, see plain.py
+                deserializers=["msgpack"],
             )
         except (OSError, asyncio.TimeoutError) as error:
             raise DispatchError(f"{self.url} does not answer: {cause(error)}") from None
@@ -167,7 +175,7 @@ class Link:
 
     def _hear(self, event: Any) -> None:
         try:
-            said = event[1]
+            said = fields_of(event[1])
             for heard in list(self._heard.get(said["key"], ())):
                 heard(said)
         except (LookupError, TypeError, AttributeError, ValueError):

@@ -9,12 +9,13 @@ from typing import Any
 from distributed import Worker
 
 from .bench import busy
+from .quiet_nodes import NoHttp
 
 LOST = ("worker-handle-scheduler-connection-broken", "worker-heartbeat-error")
 LOOK_S = 0.2
 
 
-class PatientWorker(Worker):  # type: ignore[misc]  # Dask's is untyped here
+class PatientWorker(NoHttp, Worker):  # type: ignore[misc]  # Dask's is untyped here
     """Closes late where the scheduler was lost, and at once where it is told to."""
 
     async def close(self, *arguments: Any, reason: str = "worker-close", **more: Any) -> Any:

@@ -22,17 +22,17 @@ async def schedule(listen: str, certificates: Path, say: Callable[[str], None]) 
     """Serve until SIGINT or SIGTERM. Raises DispatchError, OSError."""
     versions()
     import dask
-    from distributed import Scheduler
+
+    from .quiet_nodes import QuietScheduler
 
     check_url(listen)
     quiet()
     dask.config.set({"distributed.admin.low-level-log-length": EVENTS})
     secure = security(certificates)
-    async with Scheduler(
+    async with QuietScheduler(
         host=listen,
         security=secure,
         dashboard=False,
-        dashboard_address="127.0.0.1:0",
         allowed_failures=FAILURES,
     ) as scheduler:
         say(f"scheduler: {scheduler.address}")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DispatchError, EngineBuildError, EngineError, Interrupted, by_name
 from ..identity.writing import new_file
+from .answer import MOST_LOG, Answer
 from .link import LOOK_S, Link
 from .offer import choose
+from .plain import KILLED, line, whole
 from .probing import versions
 from .task import compile_action
 from .topics import task_of
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4  # where workers died before this compile had begun on them
 GONE_S = 20.0  # for a worker that is gone to come back, or another
+MOST_STARTS = 16  # that are believed of one compile
 LOOKS = 4  # of LOOK_S, between two looks at whether anyone can still do it
 
 
@@ -46,7 +49,7 @@ class Sending:
     def _waiting(self, words: str) -> None:
         self._running.update(words=f"waiting for a worker of {self._link.url}")
 
-    def result(self, digest: str) -> Mapping[str, Any]:
+    def result(self, digest: str) -> Answer:
         """What a worker says of the compile. Raises EngineError."""
         try:
             said = self._link.run(lambda: self._ask(digest), self._shop.stopping, self._what)
@@ -55,12 +58,11 @@ class Sending:
             raise Interrupted(
                 f"stopped; the compile goes on there{who}, and the next run fetches it from the store"
             ) from None
-        log = str(said.get("log") or self._log)
-        where = self._write(log)
-        if said.get("outcome") in ("made", "there"):
+        where = self._write(said.log or self._log)
+        if said.outcome != "failed":
             return said
-        kind = by_name(str(said.get("error_class")))
-        words = f"{said.get('message')} (on {said.get('worker')})"
+        kind = by_name(said.error_class)
+        words = f"{said.message} (on {said.worker})"
         error: EngineError = kind(words + (f"; log: {where}" if kind is EngineBuildError else ""))
         raise error
 
@@ -76,7 +78,7 @@ class Sending:
 
     # On the link's loop.
 
-    async def _ask(self, digest: str) -> Mapping[str, Any]:
+    async def _ask(self, digest: str) -> Answer:
         from distributed import fire_and_forget
 
         client = await self._link.client()
@@ -93,7 +95,7 @@ class Sending:
                     pure=False,
                 )
                 fire_and_forget(future)  # it goes on without us
-                said = await self._outcome(client, future)
+                said = await self._outcome(future)
                 if said is not None:
                     return said
             raise DispatchError(
@@ -102,11 +104,9 @@ class Sending:
         finally:
             self._link.unlisten(key, self._hear)
 
-    async def _outcome(self, client: Any, future: Any) -> Mapping[str, Any] | None:
+    async def _outcome(self, future: Any) -> Answer | None:
         """What came of a task; None where it was given up for the death of workers that had not begun
         with it. Raises EngineError."""
-        from distributed.scheduler import KilledWorker
-
         waiting = asyncio.ensure_future(_result(future))
         gone_since: float | None = None
         try:
@@ -116,27 +116,31 @@ class Sending:
                     break
                 gone_since = await self._anyone(gone_since)
             said = waiting.result()
-        except KilledWorker:
-            if len(self._starts) < 2:
-                return None
-            where = self._write(self._log)
-            raise EngineBuildError(
-                f"it ended {len(self._starts)} workers that compiled it "
-                f"({', '.join(self._starts)}); log: {where}"
-            ) from None
         except EngineError:
             raise
-        except Exception as error:
-            raise DispatchError(f"the worker failed: {type(error).__name__}: {error}") from None
-        finally:
-            waiting.cancel()
-        if said is None:
+        except _Lost:
             raise self._link.lose(
                 f"{self._link.url} was lost while it was asked for {self._what}; run again"
-            )
-        if not isinstance(said, Mapping):
-            raise DispatchError("the worker's answer is not one; is it of another version?")
-        return said
+            ) from None
+        except Exception as error:
+            if str(error) == KILLED:
+                self._killed()
+                return None
+            raise DispatchError(f"the worker failed: {line(str(error))}") from None
+        finally:
+            waiting.cancel()
+        return Answer.read(said)
+
+    def _killed(self) -> None:
+        """The task was given up because of workers that died. Raises EngineBuildError where they had
+        begun with it."""
+        if len(self._starts) < 2:
+            return
+        where = self._write(self._log)
+        raise EngineBuildError(
+            f"it ended {len(self._starts)} workers that compiled it "
+            f"({', '.join(self._starts)}); log: {where}"
+        )
 
     async def _anyone(self, gone_since: float | None) -> float | None:
         """Since when nobody is connected that could do it. Raises DispatchError when that is long."""
@@ -152,25 +156,33 @@ class Sending:
         return gone_since or now
 
     def _hear(self, said: Mapping[str, Any]) -> None:
-        if "started" in said:
-            self._starts.append(str(said["started"]))
-            self._log += f"-- {said['started']}\n"
-            self._running.update(words=f"on {said['started']}")
-            return
-        self._log += str(said.get("log") or "")
-        done, total, words = said["doing"]
-        counted = isinstance(done, int) and isinstance(total, int)
-        doing = f"{words or 'compiling'}, on {said['by']}"
-        self._running.update(done if counted else None, total if counted else None, doing)
+        """Any holder of a certificate can say anything here: what has another shape is dropped."""
+        started = line(said.get("started"), 200)
+        if started and len(self._starts) < MOST_STARTS:
+            self._starts.append(started)
+            self._log += f"-- {started}\n"
+            self._running.update(words=f"on {started}")
+        doing, log = said.get("doing"), said.get("log")
+        if isinstance(log, str):
+            self._log += log[: max(0, MOST_LOG - len(self._log))]
+        if isinstance(doing, (list, tuple)) and len(doing) == 3:
+            done, total = whole(doing[0]), whole(doing[1])
+            counted = done is not None and total is not None and total > 0
+            words = f"{line(doing[2], 200) or 'compiling'}, on {line(said.get('by'), 200)}"
+            self._running.update(done if counted else None, total if counted else None, words)
+
+
+class _Lost(Exception):
+    """The scheduler is gone."""
 
 
 async def _result(future: Any) -> Any:
-    """The future's result; None where its scheduler is gone."""
+    """The future's result. Raises _Lost where its scheduler is gone."""
     from distributed.client import FutureCancelledError
 
     try:
         return await future.result()
     except (FutureCancelledError, asyncio.CancelledError):
         if future.status in ("cancelled", "lost"):
-            return None
+            raise _Lost from None
         raise

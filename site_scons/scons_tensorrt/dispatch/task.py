@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
 
-
-def compile_action(digest: str, key: str) -> dict[str, Any]:
-    """Have the engine of an action in the store; what became of it: `outcome` is "made", "there" or
-    "failed", then with `error_class` and `message`; `seconds` of the compile, `worker`, `log`."""
+def compile_action(digest: str, key: str) -> str:
+    """Have the engine of an action in the store; what became of it, as `answer.Answer` reads it."""
     from distributed import get_worker
 
+    from .answer import write_answer
     from .bench import bench
     from .teller import Teller
     from .topics import topic_of
@@ -17,4 +15,10 @@ def compile_action(digest: str, key: str) -> dict[str, Any]:
     worker = get_worker()
     topic = topic_of(key)
     teller = Teller(lambda **said: worker.log_event(topic, {"key": key, **said}), str(worker.name))
-    return bench().make(digest, key, teller, lambda: worker.status.name not in ("running", "init"))
+    stopping = lambda: worker.status.name not in ("running", "init")  # noqa: E731
+    try:
+        return write_answer(bench().make(digest, key, teller, stopping))
+    except Exception as error:  # whoever waits takes no exceptions
+        words = f"the worker failed: {type(error).__name__}: {error}"
+        failed = {"outcome": "failed", "error_class": "DispatchError", "message": words}
+        return write_answer({**failed, "worker": teller.name})

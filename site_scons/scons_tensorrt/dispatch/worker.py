@@ -107,7 +107,6 @@ async def _serve(
         worker_class=PatientWorker,
         config={"distributed.worker.profile.enabled": False},
         dashboard=False,
-        dashboard_address="127.0.0.1:0",
     )
     try:
         async with nanny:

@@ -1,0 +1,128 @@
+"""Only plain data comes in from a scheduler: nothing that another machine says is unpickled here.
+
+Dask unpickles wherever a message says so: a result, an exception, a warning, a type. All messages are
+decoded by one function; this module puts another in its place, for the whole process. It knows
+None, booleans, numbers, text, lists, sets and maps. It drops every byte string, so that what is left
+holds nothing that could be unpickled later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import DispatchError
+
+_PLAIN = (type(None), bool, int, float, str)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+KILLED = "KilledWorker"
+MOST_WORDS = 2000  # characters of a line from another machine
+
+
+def only_plain() -> None:
+    """Let this process decode plain data alone. Raises DispatchError where this `distributed` does not
+    decode with the function that was put there."""
+    from distributed import Client, protocol
+
+    protocol.loads = _loads
+    Client._default_event_handlers = {}  # it would print, and warn of, whatever a worker says
+    _check()
+
+
+def _check() -> None:
+    """Send an object through the decoder that connections use."""
+    from distributed import protocol
+    from distributed.comm.utils import from_frames
+    from distributed.protocol.serialize import Serialize, ToPickle
+
+    for wrap in (ToPickle, Serialize):
+        coroutine = from_frames(protocol.dumps({"a": wrap({1: b"2"}), "b": b"3", "c": "d"}))
+        try:
+            coroutine.send(None)
+        except StopIteration as done:
+            if done.value == {"a": None, "b": None, "c": "d"}:
+                continue
+        coroutine.close()
+        import distributed
+
+        raise DispatchError(
+            f"distributed {distributed.__version__} decodes messages in a way that is not known here, "
+            "and might run code of other machines; install another version"
+        )
+
+
+def _loads(frames: Sequence[Any], deserialize: bool = True, deserializers: Any = None) -> Any:
+    """In the place of `distributed.protocol.loads`."""
+    import msgpack
+
+    def decode(fields: dict[Any, Any]) -> Any:
+        if "__Serialized__" in fields:
+            return _sent_as_msgpack(frames, fields["__Serialized__"])
+        if "__Pickled__" in fields:
+            return None
+        if "__Enum__" in fields:
+            return fields.get("name")
+        if "__Set__" in fields:
+            return set(fields.get("as-list") or ())
+        if "exception" in fields and not isinstance(fields["exception"], str):
+            fields["exception"] = _told_of(fields)
+        return fields
+
+    return _plain(_unpacked(msgpack, frames[0], decode))
+
+
+def _unpacked(msgpack: Any, data: Any, decode: Any = None) -> Any:
+    return msgpack.unpackb(
+        data, raw=False, strict_map_key=False, use_list=False, object_hook=decode, ext_hook=_nothing
+    )
+
+
+def _nothing(code: int, data: bytes) -> None:
+    return None
+
+
+def _sent_as_msgpack(frames: Sequence[Any], at: Any) -> Any:
+    """A value that its sender wrote as one uncompressed frame of msgpack; None for any other."""
+    import msgpack
+
+    if type(at) is not int or not 0 < at < len(frames) - 1:
+        return None
+    header = _unpacked(msgpack, frames[at])
+    known = isinstance(header, dict) and header.get("serializer") == "msgpack"
+    if not known or header.get("num-sub-frames") != 1 or any(header.get("compression") or ()):
+        return None
+    return _unpacked(msgpack, frames[at + 1])
+
+
+def _told_of(fields: Mapping[str, Any]) -> str:
+    """Words for an exception. The one that tells of dead workers is known by its name, unread."""
+    sent = fields["exception"]
+    if isinstance(sent, bytes) and KILLED.encode() in sent:
+        return KILLED
+    return line(fields.get("exception_text")) or "an exception"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(each) for each in value)
+    if isinstance(value, set):
+        return {_plain(each) for each in value}
+    return value if type(value) in _PLAIN else None
+
+
+def line(text: Any, most: int = MOST_WORDS) -> str:
+    """What another machine says, as one line without control characters; "" for what is no text."""
+    return " ".join(_CONTROL.sub(" ", text).split())[:most] if isinstance(text, str) else ""
+
+
+def whole(value: Any) -> int | None:
+    """A count that another machine tells; None for what is none."""
+    return value if type(value) is int and 0 <= value < 1 << 53 else None
+
+
+def fields_of(value: Any) -> Mapping[str, Any]:
+    """A map that another machine sent; empty for what is none."""
+    return value if isinstance(value, dict) else {}
