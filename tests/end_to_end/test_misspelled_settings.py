@@ -139,6 +139,21 @@ def test_unknown_variables_are_handled_as_the_reference_says(built: Tree) -> Non
     assert (run.status, "unknown: REPORT, SIZE" in run.out) == (1, True), run.out
 
 
+def test_a_configure_in_between_changes_nothing(built: Tree) -> None:
+    built.write(
+        """
+        conf = Configure(env)
+        print("tried", conf.TryAction(Touch("$TARGET"))[0])
+        env = conf.Finish()
+        env.Engine("a", "models/a.onnx")
+        """
+    )
+    run = built.scons("engines", "HARDWAR=x")
+    assert (run.status, "tried 1" in run.out) == (2, True), run.out
+    assert "HARDWAR= is no setting; write HARDWARE=" in run.out
+    assert built.scons("engines").reused == ["a"]
+
+
 # HARDWARE in the environment.
 
 
@@ -186,6 +201,27 @@ def test_an_engine_of_other_hardware_is_not_up_to_date(built: Tree) -> None:
     line = refused(built, str(there.relative_to(built.root)))
     assert line.endswith(".engine: no engine of this run; name its hardware, HARDWARE=rtx_sm89")
     assert "HARDWARE=rtx_sm89" in refused(built, "engines/rtx_sm89")
+
+
+def test_hardware_named_by_its_path_has_such_a_folder_too(built: Tree) -> None:
+    hardware(built.path("boards/agx.json"))
+    assert built.scons("engines", "HARDWARE=boards/agx.json").status == 2
+    built.path("engines/agx").mkdir(exist_ok=True)
+    line = refused(built, "engines/agx")
+    assert line == "scons: *** engines/agx: no engine of this run; name its hardware, HARDWARE="
+
+
+def test_what_the_sconstruct_makes_among_the_engines_is_made(built: Tree) -> None:
+    name = "engines/rtx_sm89/c__sm89_cu13.0_rtx1.7_fp32.engine"
+    built.write(f'env.Command("{name}", [], Touch("$TARGET"))\nenv.Engine("a", "models/a.onnx")\n')
+    for target in (name, name, "engines/rtx_sm89"):
+        assert built.scons(target).status == 0
+    assert built.path(name).exists()
+
+
+def test_what_is_not_an_engine_among_everything_passes(built: Tree) -> None:
+    built.write('env.Engine("a", "models/a.onnx")')
+    assert built.scons("models", "models/b.onnx", "ENGINE_DIR=.").status == 0
 
 
 def test_targets_that_are_declared_are_built(built: Tree) -> None:

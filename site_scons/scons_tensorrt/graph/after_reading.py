@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import SCons.Node.FS
 import SCons.Script
 
 from ..errors import one_line
@@ -64,13 +65,23 @@ def _check_targets(session: Session) -> None:
         name = place[len(folder) + 1 :].partition(os.sep)[0]
         known = name in BUILT_IN or (session.top / "hardware" / f"{name}.json").is_file()
         if os.path.isdir(place):
-            if not known and not any(Path(place).glob(f"*{SUFFIX}")):
+            mixed = _is_in(str(session.top), folder)  # ENGINE_DIR=. holds anything
+            if mixed and not known and not any(Path(place).glob(f"*{SUFFIX}")):
                 continue
         elif not place.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX)) or not os.path.lexists(place):
+            continue
+        if _is_built(SCons.Node.FS.get_default_fs().Entry(place)):
             continue
         failed = next((e.problem for e in session.engines if e.problem and not e.hardware), None)
         why = failed or f"no engine of this run; name its hardware, HARDWARE={name if known else ''}"
         _stop(session, f"{session.state.relative(place)}: {why}")
+
+
+def _is_built(node: Any) -> bool:
+    """Whether the SConstruct says how to make it, or something in it."""
+    if not isinstance(node, SCons.Node.FS.Dir):
+        return bool(node.has_builder())
+    return any(_is_built(each) for name, each in node.entries.items() if name not in (".", ".."))
 
 
 def _is_in(path: str, place: str) -> bool:

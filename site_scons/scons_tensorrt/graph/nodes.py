@@ -26,12 +26,13 @@ PRUNE = "engines-prune"
 
 def call_after_reading(fs: Any, check: Callable[[], None]) -> None:
     """Call `check` then: the first thing that SCons does next with its file system is to tell it its
-    max_drift. Without targets, too, and under -c; not under -h."""
+    max_drift. Without targets, too, and under -c; not under -h. A Configure does the same before."""
 
     def set_max_drift(drift: int) -> None:
-        del fs.set_max_drift
-        fs.set_max_drift(drift)
-        check()
+        type(fs).set_max_drift(fs, drift)
+        if not SCons.Script.sconscript_reading:
+            del fs.set_max_drift
+            check()
 
     fs.set_max_drift = set_max_drift
 
