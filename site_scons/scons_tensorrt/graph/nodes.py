@@ -59,19 +59,16 @@ def file_node(env: Any, value: Any, what: str) -> Any:
 
 
 def files_read(top: str) -> list[str]:
-    """The SConscripts that were read, and the modules of the tree, or of a site_scons, that these
-    imported; absolute."""
+    """The SConscripts that were read, and the modules of the tree that these imported; absolute."""
     nodes = getattr(SCons.Node, "SConscriptNodes", ())
     found = []
     for node in nodes:
         source = node.srcnode().rfile().get_abspath()  # a VariantDir has a copy
         found.append(source if os.path.exists(source) else node.rfile().get_abspath())
     near, ours = top + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None) or ""
-        if not (file.startswith(near) or f"{os.sep}site_scons{os.sep}" in file):
-            continue
-        if file.endswith(".py") and not (file.startswith(ours) or "site-packages" in file):
+    loaded = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+    for file in [file for file in loaded if file and file.startswith(near) and file.endswith(".py")]:
+        if not (file.startswith(ours) or "site-packages" in file):
             found.append(file)
     return sorted(found)
 
