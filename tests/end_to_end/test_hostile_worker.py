@@ -26,7 +26,7 @@ if "scons_tensorrt" in " ".join(sys.orig_argv) or "spawn_main" in " ".join(sys.o
     from distributed.protocol import to_serialize
     from scons_tensorrt.dispatch import task, topics
 
-    class Evil(Exception):
+    class Evil:
         """Writes a file where scons unpickles it; the scheduler and workers are Dask's own to guard."""
         def __reduce__(self):
             return exec, ("import sys\\nif 'SCons' in sys.modules: open({marker!r}, 'a').close()",)
@@ -107,7 +107,7 @@ def test_whatever_a_worker_returns_is_no_code(far: Tree, site: Site, how: str) -
 
 
 def test_an_exception_of_a_worker_is_words(far: Tree, site: Site) -> None:
-    marker = start_hostile(site, "raise Evil('it is over')")
+    marker = start_hostile(site, "raise RuntimeError('it is over', Evil())")
     run = far.scons()
     assert (run.status, run.failed) == (2, ["a"])
     assert "DispatchError: the worker failed: " in run.reason("a")

@@ -9,8 +9,8 @@ import pytest
 from parts import generate, key, signer
 
 from scons_tensorrt.errors import StoreError
-from scons_tensorrt.integrity.receipt import make_key
-from scons_tensorrt.store.entry import ENGINE, REFUSAL, STEP, Entry, Refused, seal, unseal
+from scons_tensorrt.integrity.receipt import Receipt, make_key
+from scons_tensorrt.store.entry import ENGINE, REFUSAL, STEP, Entry, Refused, claimed, seal, unseal
 from scons_tensorrt.store.keys import Signer, Trust
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
@@ -108,3 +108,54 @@ def test_what_is_no_key_is_told_and_never_quoted(tmp_path) -> None:
         Trust.load([str(tmp_path / "ci")])
     with pytest.raises(StoreError, match="No such file"):
         Trust.load([str(tmp_path / "nobody.pub")])
+
+
+WRONG = (None, True, 7, -1, 2**70, 1.5, 1e999, "", "text", "a\0b", "0" * 64, [], [[]], {}, {"a": {}})
+_FIELDS = sorted({*ENTRY._asdict(), "schema"})
+
+
+@pytest.mark.parametrize("kind", [ENGINE, STEP, REFUSAL])
+@pytest.mark.parametrize("field", _FIELDS)
+def test_a_field_of_another_type_is_refused_whoever_signed_it(signer, kind, field) -> None:
+    """A trusted key may sign for a program that is wrong."""
+    trust = Trust({signer.name: signer.public})
+    like = ENTRY._replace(kind=kind, data=("1" * 64, 3), expires=2**33, error="no such op")
+    if kind == REFUSAL:
+        like = like._replace(sha256="", size=0, data=None)
+    assert unseal(seal(like, signer), trust, kind, KEY).key == KEY
+    for value in WRONG:
+        body = {**json.loads(json.loads(seal(like, signer))["body"]), field: value}
+        data = signed(signer, json.dumps({"body": json.dumps(body)}).encode())
+        claimed(data)
+        try:
+            found = unseal(data, trust, kind, KEY)
+        except Refused:
+            continue
+        # What is taken has the types that everybody relies on.
+        time.strftime("%Y", time.gmtime(found.made))
+        assert found.expires is None or time.gmtime(found.expires)
+        assert all(isinstance(text, str) for text in (found.error, found.by, found.sha256))
+        assert all(len(digest) == 64 and 0 <= size < 2**62 for digest, size in found.blobs())
+        Receipt.load(Receipt(NAME, KEY, "0" * 64, 1, found.ingredients, found.details).dump())
+
+
+def signed(signer, data: bytes) -> bytes:
+    """The same body, signed by a key that is trusted."""
+    body = json.loads(data)["body"]
+    signature = signer.sign(b"scons-tensorrt store entry 1\n" + body.encode()).hex()
+    return json.dumps({"body": body, "signature": signature}).encode()
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "[]", "null", "7", '"by"', "{}"])
+def test_a_signed_body_that_is_no_entry_is_refused(signer, body) -> None:
+    data = signed(signer, json.dumps({"body": body}).encode())
+    claimed(data)
+    with pytest.raises(Refused):
+        unseal(data, Trust({signer.name: signer.public}), ENGINE, KEY)
+
+
+def test_details_that_would_be_another_receipt_are_refused(signer) -> None:
+    trust = Trust({signer.name: signer.public})
+    for name in ("schema", "engine", "key", "sha256", "size", "ingredients"):
+        with pytest.raises(Refused, match="its details"):
+            unseal(seal(ENTRY._replace(details={name: "x"}), signer), trust, ENGINE, KEY)

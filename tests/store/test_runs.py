@@ -343,3 +343,39 @@ def test_the_events_and_receipts_hold_no_secret(full, key):
         assert secret.encode() not in data
         assert WRITER["AWS_SECRET_ACCESS_KEY"].encode() not in data
     assert json.loads(full.path(".trt/declared.json").read_text())["engines"]
+
+
+@pytest.mark.parametrize("value", [None, True, -7, 1e300, "x\ny", [], [[7]], {}, {"a": {"b": [None]}}])
+def test_details_of_other_types_that_a_trusted_key_signed_stop_nothing(
+    clone, writes, reads, signer, tmp_path, value
+):
+    """Receipts take them over, and every later run reads these."""
+    store = tmp_path / "store"
+    fake = fake_compiler(tmp_path / "fake", product="tensorrt_rtx", version="1.7.1.116")
+    there = {"TRT_STORE": store.as_uri(), "TRT_PYTHON": str(fake)}
+    first = clone("first", **there, **writes)
+    first.write('env.Engine("a", "models/a.onnx")')
+    assert first.scons().built == ["a"]
+    (place,) = (store / "ac").iterdir()
+    body = json.loads(json.loads(place.read_text())["body"])
+    body["details"] = {**dict.fromkeys(body["details"], value), "accuracy": value, "fetched": value}
+    text = json.dumps(body)
+    signature = signer.sign(b"scons-tensorrt store entry 1\n" + text.encode()).hex()
+    place.write_text(json.dumps({"body": text, "signature": signature}))
+    tree = clone("reader", **there, **reads)
+    tree.write('env.Engine("a", "models/a.onnx")')
+    run = tree.scons()
+    assert (run.status, run.names("FETCHED")) == (0, ["a"]), run.out
+    for run in (tree.scons(), tree.scons("engines-report")):
+        assert run.status == 0, run.out
+        assert "Traceback" not in run.out
+    for command in (["status"], ["explain", str(tree.engine("a"))]):
+        done = subprocess.run(
+            [tree.command()[0], "-m", "scons_tensorrt", *command],
+            env=tree.env(),
+            cwd=tree.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr

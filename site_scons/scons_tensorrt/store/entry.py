@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..integrity.receipt import make_key
@@ -23,6 +23,7 @@ LARGEST = 4 << 20  # bytes of an entry
 ENGINE, STEP, REFUSAL = "engine", "step", "refusal"
 FOLDERS = {ENGINE: "ac", STEP: "ac", REFUSAL: "no"}
 _PURPOSE = b"scons-tensorrt store entry 1\n"  # a signature of it is good for nothing else
+RECEIPT_FIELDS = {"schema", "engine", "key", "sha256", "size", "ingredients"}  # no details
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -116,21 +117,64 @@ def claimed(data: bytes) -> list[str]:
         return []
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 37  # a year that strftime can tell
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+# What each field must be: a trusted key may sign for a program that is wrong.
+_SOUND: Mapping[str, Callable[[Any], bool]] = {
+    "kind": lambda value: isinstance(value, str) and value in FOLDERS,
+    "key": _is_digest,
+    "name": lambda value: _is_text(value) and value not in ("", ".", "..") and "/" not in value,
+    "ingredients": lambda value: _is_map(value) and all(map(_is_text, value.values())),
+    "sha256": lambda value: value == "" or _is_digest(value),
+    "size": _is_size,
+    "data": lambda value: (
+        value is None
+        or (isinstance(value, list) and len(value) == 2 and _is_digest(value[0]) and _is_size(value[1]))
+    ),
+    "details": lambda value: _is_map(value) and not RECEIPT_FIELDS & value.keys(),
+    "made": _is_time,
+    "expires": lambda value: value is None or _is_time(value),
+    "error": _is_text,
+    "by": _is_text,
+}
+
+
 def _parsed(body: str) -> Entry:
     """Whoever signed is trusted, and may still be another version. Raises Refused."""
     try:
         fields = json.loads(body)
         if fields.pop("schema") != SCHEMA:
             raise Refused("its schema is another version's")
+        for field, is_sound in _SOUND.items():
+            if field in fields and not is_sound(fields[field]):
+                raise Refused(f"its {field} is of another type than it must be")
         data = fields.pop("data")
         entry = Entry(data=tuple(data) if data else None, **fields)
-        for digest, size in entry.blobs():
-            if not (_DIGEST.fullmatch(digest) and type(size) is int and size >= 0):
-                raise Refused("no sha256 or size")
         if not entry.sha256 and entry.kind != REFUSAL:
             raise Refused("no sha256")
+        data_sha256 = entry.data[0] if entry.data else None
+        if entry.details.get("data_sha256", data_sha256) != data_sha256:
+            raise Refused("its details name other data than it has")
         if make_key(entry.name, entry.ingredients) != entry.key:
             raise Refused("its key is not that of its ingredients")
         return entry
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Refused(f"it is damaged ({type(error).__name__})") from None

@@ -100,7 +100,7 @@ class Shared:
                 time.strftime("%Y-%m-%d", time.gmtime(at)) for at in (refused.made, refused.expires)
             )
             raise EngineBuildError(
-                f"{refused.error} (so says the store since {since} and until {until}; "
+                f"{' '.join(refused.error.split())} (so says the store since {since} and until {until}; "
                 "STORE_REFUSALS=ignore compiles all the same)"
             )
 
