@@ -97,6 +97,29 @@ def test_no_tensorrt_on_a_gpu_host_is_never_silently_rtx(host: Tree) -> None:
     assert "only where BACKEND=tensorrt_rtx asks for it" in run.reason("a")
 
 
+def test_without_tensorrt_the_receipts_name_it(host: Tree) -> None:
+    host.scons()
+    host.environment["TRT_PYTHON"] = "/no/such/python"
+    run = host.scons()
+    assert (run.status, run.reused) == (0, ["a", "b"]), run.out
+    assert "backend tensorrt: probed here (" in run.out
+    assert "; no runtime here, so tensorrt 10.3.0.30 is taken from the receipts" in run.out
+    assert host.scons(CUDA_VISIBLE_DEVICES="1", PLAY_GPUS="2").status == 2
+
+
+def test_without_the_gpu_too_they_name_the_host_that_built(host: Tree) -> None:
+    host.scons()
+    host.environment["TRT_PYTHON"] = "/no/such/python"
+    del host.environment["LD_LIBRARY_PATH"]
+    run = host.scons()
+    assert (run.status, run.reused) == (0, ["a", "b"]), run.out
+    assert "engines: for the host that built the restored engines (Orin, sm87" in run.out
+    make_model(host.path("models/a.onnx"), seed=9)
+    run = host.scons("-k", "engines")
+    assert (run.status, run.reused, run.failed) == (2, ["b"], ["a"]), run.out
+    assert "name a Python that has TensorRT" in run.reason("a")
+
+
 def test_rtx_on_a_gpu_host_where_it_is_asked_for(host: Tree) -> None:
     del host.environment["TRT_PYTHON"]
     run = host.scons("engines", "BACKEND=tensorrt_rtx", CUDA_VISIBLE_DEVICES="1")
