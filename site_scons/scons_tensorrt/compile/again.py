@@ -29,9 +29,11 @@ def compile_again(
         runtime = interpreter.runtime(wanted.hardware.signature.product)
         fresh_log(log)
         try:
-            with linked_model(there, state) as (model, _):
-                job = make_job(there, state, runtime, os.environ, model, there.engine)
-                made = run_worker(job["python"], job, log, stopping)
+            with linked_model(there, state, None) as (model, pinned):
+                job = make_job(there, state, runtime, os.environ, model, there.engine, pinned)
+                descriptors = tuple(pinned.descriptors.values())
+                made = run_worker(job["python"], job, log, stopping, descriptors=descriptors)
+                pinned.check()
         except EngineError as error:
             raise type(error)(f"{error}; log: {log}") from None
         check_plan(there, there.engine, made.size)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import EngineBuildError, SignatureError
 from ..integrity.memo import DigestMemo
 from ..integrity.plan import read_header, why_not_whole
+from .pinned import changed
 from .wanted import Wanted
 
 
@@ -37,26 +36,11 @@ def check_plan(wanted: Wanted, partial: Path, wrote: int) -> None:
         raise SignatureError(f"architectures: wanted {wanted_sms}, the plan has {header.architectures}")
 
 
-def stamps_of(held: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Size (bytes) and mtime (ns) of each open input: what moves when it is written to. Not the
-    ctime, which also moves when a link to the file is made or goes, as VariantDirs do."""
-    stats = {name: os.fstat(descriptor) for name, descriptor in held.items()}
-    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-
-
-def check_inputs(
-    wanted: Wanted,
-    memo: DigestMemo,
-    held: Mapping[str, int],
-    before: Mapping[str, tuple[int, int]] | None = None,
-) -> None:
-    """Raise EngineBuildError when an input is no more what the engine is said to be made from:
-    the open file was written to since `before`, or other bytes stand under its name."""
-    now = stamps_of(held)
+def check_inputs(wanted: Wanted, memo: DigestMemo) -> None:
+    """Raise EngineBuildError when other bytes stand under the name of an input by now."""
     for name, path in wanted.inputs().items():
-        written = before is not None and name in before and before[name] != now[name]
-        if written or _digest(memo, path) != wanted.ingredients[name]:
-            raise EngineBuildError(f"{path.name} changed while it was compiled; run again")
+        if _digest(memo, path) != wanted.ingredients[name]:
+            raise changed(path, "compiled")
 
 
 def _digest(memo: DigestMemo, path: Path) -> str | None:

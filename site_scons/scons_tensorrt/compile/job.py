@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,9 +16,11 @@ from ..errors import PublishError
 from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Runtime
 from ..identity.writing import new_file, unlink_link
+from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name
 from .calibration import cache_of, read_cache
+from .pinned import Pinned, changed, links_to
 from .wanted import Wanted
 
 
@@ -28,11 +31,12 @@ def make_job(
     environment: Mapping[str, str],
     model: Path,
     partial: Path,
+    pinned: Pinned,
 ) -> dict[str, Any]:
     """The worker's spec: JSON, every path absolute.
 
-    model: the linked model, see `linked_model`; partial: where the engine is written to. Raises
-    CalibrationCacheError.
+    model: the linked model, see `linked_model`, and its `pinned` inputs; partial: where the engine is
+    written to. Raises CalibrationCacheError.
     """
     signature = wanted.hardware.signature
     return {
@@ -50,7 +54,10 @@ def make_job(
         "output": str(partial),
         "architectures": list(signature.architectures or ()),
         "recipe": wanted.recipe.to_json(),
-        "plugins": [str(path) for path in wanted.recipe.plugins],
+        "plugins": [
+            [str(path), pinned.descriptors[input_name("plugin", path.name)]]
+            for path in wanted.recipe.plugins
+        ],
         "hardware": signature.to_json(),
     }
 
@@ -89,13 +96,14 @@ def is_tensorrt(wanted: Wanted) -> bool:
 
 
 @contextlib.contextmanager
-def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Mapping[str, int]]]:
+def linked_model(
+    wanted: Wanted, state: StateFolder, memo: DigestMemo | None
+) -> Iterator[tuple[Path, Pinned]]:
     """The model's path under a constant name, its external data where it expects them; and the
-    open files, by ingredient name.
+    inputs behind the links, see `pinned`.
 
-    The parser keeps the model's basename, and that reaches the engine's bytes. The links lead
-    to files that are open here, so that what is compiled is what was hashed, whatever is moved
-    or linked anew under the name meanwhile. Raises PublishError.
+    The parser keeps the model's basename, and that reaches the engine's bytes. Raises EngineBuildError
+    where an input has other bytes than `wanted` says, and PublishError.
     """
     folder = state.partial(wanted.engine) / "model"
     with contextlib.ExitStack() as stack:
@@ -104,22 +112,37 @@ def linked_model(wanted: Wanted, state: StateFolder) -> Iterator[tuple[Path, Map
             unlink_link(folder)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            taken = {PurePosixPath(location).parts[0] for location in wanted.external}
-            model = folder / "model.onnx"
-            while taken & {model.name, _samples_beside(model).name}:
-                model = folder / f"_{model.name}"
-            held = {input_name("onnx"): _link(stack, model, wanted.onnx)}
-            if wanted.samples:
-                name = input_name("samples", wanted.samples.name)
-                held[name] = _link(stack, _samples_beside(model), wanted.samples)
-            for location, path in wanted.external.items():
-                link = folder / location
-                if not os.path.lexists(link):  # else two spellings of one location
-                    held[input_name("data", location)] = _link(stack, link, path)
+            model, places = _places(wanted, folder)
+            pinned = stack.enter_context(links_to(places, wanted.ingredients, memo, "compiled"))
+        except FileNotFoundError as error:
+            raise changed(Path(error.filename or wanted.onnx), "compiled") from None
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise PublishError(f"{wanted.source}: {error.strerror}; raise `ulimit -n`") from None
             where = state.relative(error.filename or state.root)
             raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
-        yield model, held
+        yield model, pinned
+
+
+def _places(wanted: Wanted, folder: Path) -> tuple[Path, dict[str, tuple[Path, Path | None]]]:
+    """The linked model, and for each input the file and the place of its link."""
+    taken = {PurePosixPath(location).parts[0] for location in wanted.external}
+    model = folder / "model.onnx"
+    while taken & {model.name, _samples_beside(model).name}:
+        model = folder / f"_{model.name}"
+    places: dict[str, tuple[Path, Path | None]] = {input_name("onnx"): (wanted.onnx, model)}
+    if wanted.samples:
+        name = input_name("samples", wanted.samples.name)
+        places[name] = wanted.samples, _samples_beside(model)
+    spelled = set()
+    for location, path in wanted.external.items():
+        link = folder / location
+        if os.path.normpath(link) not in spelled:  # else two spellings of one location
+            spelled.add(os.path.normpath(link))
+            places[input_name("data", location)] = path, link
+    for path in wanted.recipe.plugins:
+        places[input_name("plugin", path.name)] = path, None
+    return model, places
 
 
 def _samples_beside(model: Path) -> Path:
@@ -133,13 +156,3 @@ def fresh_log(log: Path) -> None:
         new_file(log).close()
     except OSError as error:
         raise PublishError(f"{log}: {error.strerror}; make the state folder writable") from None
-
-
-def _link(stack: contextlib.ExitStack, link: Path, path: Path) -> int:
-    """A link to the file at `path`, held open by its descriptor."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    held = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-    link.symlink_to(held if held.exists() else path)
-    return descriptor

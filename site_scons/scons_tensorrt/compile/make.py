@@ -20,7 +20,7 @@ from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
 from ..progress import Begin, Running, unwatched
-from .checks import check_inputs, check_plan, stamps_of
+from .checks import check_inputs, check_plan
 from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .locks import engine_lock
 from .phases import READING, Phases
@@ -128,7 +128,7 @@ def _supplied(supplier: Supplier, wanted: Wanted, shop: Workshop, partial: Path)
     """What the supplier brings, checked as a compile is; else `partial` is empty again."""
     supplied = supplier.supply(wanted, partial, shop)
     if supplied:
-        check_inputs(wanted, shop.memo, {})
+        check_inputs(wanted, shop.memo)
         try:
             check_plan(wanted, partial, supplied.size)
             return supplied
@@ -163,11 +163,9 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
     phases = Phases()
     try:
         fresh_log(log)
-        with linked_model(wanted, shop.state) as (model, held):
-            before = stamps_of(held)
-            check_inputs(wanted, shop.memo, held)
+        with linked_model(wanted, shop.state, shop.memo) as (model, pinned):
             runtime = shop.interpreter.runtime(wanted.hardware.signature.product)
-            job = make_job(wanted, shop.state, runtime, shop.environment, model, partial)
+            job = make_job(wanted, shop.state, runtime, shop.environment, model, partial, pinned)
             made = run_worker(
                 job["python"],
                 job,
@@ -175,8 +173,10 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
                 shop.stopping,
                 lambda event: _hear(shop, event, heard, phases, running),
                 wanted.recipe.timeout_s,
+                tuple(pinned.descriptors.values()),
             )
-            check_inputs(wanted, shop.memo, held, before)
+            pinned.check()
+            check_inputs(wanted, shop.memo)
         check_plan(wanted, partial, made.size)
     except EngineBuildError as error:
         if error.lasting:

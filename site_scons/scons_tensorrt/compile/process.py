@@ -107,15 +107,19 @@ def run_worker(
     stopping: Callable[[], bool],
     progress: Callable[[Mapping[str, Any]], None] = lambda event: None,
     timeout_s: float | None = None,
+    descriptors: tuple[int, ...] = (),
 ) -> Compiled:
     """Compile one job in a child process of `python`.
 
-    job: see `compile.job`; log: where native output goes; stopping: asked ten times a second.
+    job: see `compile.job`; log: where native output goes; stopping: asked ten times a second;
+    descriptors: for the child to inherit.
     Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
     """
     environment = {**ENVIRONMENT, **job.get("environment", {})}
     program = CALIBRATING if job.get("calibration") else COMPILER
-    last, seconds = run_program(program, python, job, log, stopping, environment, progress, timeout_s)
+    last, seconds = run_program(
+        program, python, job, log, stopping, environment, progress, timeout_s, descriptors
+    )
     return _compiled(last, seconds)
 
 
@@ -128,12 +132,13 @@ def run_program(
     environment: Mapping[str, str],
     progress: Callable[[Mapping[str, Any]], None] = lambda event: None,
     timeout_s: float | None = None,
+    descriptors: tuple[int, ...] = (),
 ) -> tuple[Mapping[str, Any], float]:
     """The last event of a job's run in a child process, and its seconds; see `run_worker`."""
     began = time.monotonic()
     environment = dict(environment)
     while True:
-        worker = _Worker(program, python, job, log, environment)
+        worker = _Worker(program, python, job, log, environment, descriptors)
         try:
             last = worker.listen(stopping, progress, timeout_s and began + timeout_s)
         finally:
@@ -172,6 +177,7 @@ class _Worker:
         job: Mapping[str, Any],
         log: Path,
         environment: Mapping[str, str],
+        descriptors: tuple[int, ...],
     ) -> None:
         boot = BOOT.read_text(encoding="utf-8")
         command = [python, *program.options, "-c", boot, program.argument, ""]
@@ -186,6 +192,7 @@ class _Worker:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     env=dict(environment),
+                    pass_fds=descriptors,
                 )
             except OSError as error:
                 raise EngineBuildError(f"{python} cannot be started: {error.strerror}") from None

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ..compile.job import gpu_choice
+from ..compile.pinned import Pinned, links_to
 from ..compile.process import RUNNER, run_program
 from ..compile.wanted import Wanted
 from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..identity.runtime import Runtime
 from ..identity.writing import unlink_link
-from .make import CONVERTER, Converting, placed, sample_spec
+from ..recipe.key import input_name
+from .make import CONVERTER, Converting
+from .snapshot import PathStamps, check_scripts, scripts, snapshot
 from .step import StepWanted
 
 
@@ -62,12 +65,13 @@ def _run(
 ) -> dict[str, Any] | str:
     log = shop.state.log(wanted.engine)
     files = {name: str(folder / name) for name in ("inputs", "expected", "outputs")}
-    onnx = {role: str(placed(each, folder / role)) for role, each in check.onnx.items()}
-    assert check.samples is not None
+    by_name = PathStamps(scripts(check))
+    check_scripts(check, shop.memo)
+    onnx, samples = snapshot(check, folder / "originals")
     more = {
         "onnx": onnx,
         "files": files,
-        "samples": sample_spec(check.samples),
+        "samples": samples,
         "options": dict(check.options),
         "target": str(folder / "accuracy.json"),
     }
@@ -78,19 +82,26 @@ def _run(
         return dict(last["facts"])
 
     convert("expect")
-    job = {
-        **_job(engine, sha256, wanted, runtime),
-        "inputs": files["inputs"],
-        "outputs": files["outputs"],
-    }
+    by_name.check()
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **gpu_choice(os.environ)}
-    ran, _ = run_program(RUNNER, runtime.python, job, log, shop.stopping, environment)
+    plugins = {input_name("plugin", path.name): (path, None) for path in wanted.recipe.plugins}
+    with links_to(plugins, wanted.ingredients, shop.memo, "loaded") as pinned:
+        job = {
+            **_job(engine, sha256, wanted, runtime, pinned),
+            "inputs": files["inputs"],
+            "outputs": files["outputs"],
+        }
+        descriptors = tuple(pinned.descriptors.values())
+        ran, _ = run_program(
+            RUNNER, runtime.python, job, log, shop.stopping, environment, descriptors=descriptors
+        )
+        pinned.check()
     if ran["not_run_because"]:
         return str(ran["not_run_because"])
     return {**convert("judge"), "gpu": ran["gpu"]}
 
 
-def _job(engine: Path, sha256: str, wanted: Wanted, runtime: Runtime) -> dict[str, Any]:
+def _job(engine: Path, sha256: str, wanted: Wanted, runtime: Runtime, pinned: Pinned) -> dict[str, Any]:
     """What the worker is told, see compile/worker/run.py."""
     signature, recipe = wanted.hardware.signature, wanted.recipe
     return {
@@ -102,7 +113,9 @@ def _job(engine: Path, sha256: str, wanted: Wanted, runtime: Runtime) -> dict[st
         "library_path": os.environ.get("LD_LIBRARY_PATH"),
         "architectures": list(signature.architectures or ()),
         "hardware": signature.to_json(),
-        "plugins": [str(path) for path in recipe.plugins],
+        "plugins": [
+            [str(path), pinned.descriptors[input_name("plugin", path.name)]] for path in recipe.plugins
+        ],
         "flags": list(recipe.flags),
         "settings": dict(recipe.settings),
     }

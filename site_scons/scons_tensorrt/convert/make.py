@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from .. import __version__
@@ -25,7 +24,8 @@ from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
 from ..progress import Begin, unwatched
 from ..record import Record
-from .step import DATA_SUFFIX, Onnx, SampleFiles, StepWanted, judge_step
+from .snapshot import PathStamps, check_scripts, scripts, snapshot
+from .step import DATA_SUFFIX, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
 SIGNING_KEY = "TRT_SIGNING_KEY"
@@ -102,6 +102,9 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
         folder = state.partial(wanted.target) / "step"
         try:
             unlink_link(folder.parent)
+            finished = _finish(wanted, shop, folder)
+            if finished:
+                return Step("reused", verdict, finished)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             receipt = _fetch(wanted, shop, folder)
@@ -120,6 +123,26 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
         for taker in shop.takers:
             taker.made_step(wanted, receipt)
     return Step(how, verdict, receipt)
+
+
+def _finish(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt | None:
+    """Bring a file to its place that was whole, with its receipt, when an earlier run was killed."""
+    made, data = folder / wanted.target.name, _data_of(folder / wanted.target.name)
+    receipts = shop.state.receipts.get(wanted.target.name, wanted.key)
+    if not receipts or folder.is_symlink() or made.is_symlink() or not made.is_file():
+        return None
+    sha256 = sha256_file(made, follow=False)
+    receipt = next((each for each in receipts if each.sha256 == sha256), None)
+    if receipt is None:
+        return None
+    stated = receipt.details.get("data_sha256")
+    there = next(
+        (path for path in (data, wanted.data) if path.is_file() and not path.is_symlink()), None
+    )
+    if stated is not None and (there is None or sha256_file(there, follow=False) != stated):
+        return None
+    _bring(wanted, [path for path in (data, made) if path.exists()], keep=stated is not None)
+    return receipt
 
 
 def tidy_step(target: Path, state: StateFolder) -> None:
@@ -149,19 +172,21 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     state, log = shop.state, shop.state.log(wanted.target)
     fresh_log(log)
     made = folder / wanted.target.name
+    by_name = PathStamps(scripts(wanted))
+    check_scripts(wanted, shop.memo)
+    places, samples = snapshot(wanted, folder / "inputs")
     job = {
         "kind": wanted.kind,
         "options": dict(wanted.options),
         "target": str(made),
         "temporary": str(folder / "temporary"),
-        "onnx": {role: str(placed(each, folder / role)) for role, each in wanted.onnx.items()},
-        "samples": wanted.samples and sample_spec(wanted.samples),
+        "onnx": places,
+        "samples": samples,
         "script": wanted.script and str(wanted.script),
         "files": {name: str(path) for name, path in wanted.files.items()},
     }
     (folder / "temporary").mkdir()
     started = time.time()
-    before = {path: _stamp(path) for path in _inputs(wanted)}
     verb = "CHECKING" if wanted.kind == "accuracy" else "CONVERTING"
     short = " ".join(wanted.target.name.split(".")[:2])
     running = shop.begin(verb, state.relative(wanted.target), short, "")
@@ -173,9 +198,7 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
         raise EngineBuildError(f"{wanted.source}: {error}; log: {state.relative(log)}") from None
     finally:
         running.end()
-    for path, stamp in before.items():
-        if _stamp(path) != stamp:
-            raise EngineBuildError(f"{path.name} changed while it was converted; run again")
+    by_name.check()
     if not made.is_file():
         raise EngineBuildError(f"{wanted.source}: the converter left no {made.name}")
     details: dict[str, Any] = {
@@ -196,50 +219,6 @@ def _environment() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name != SIGNING_KEY}
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _inputs(wanted: StepWanted) -> Iterator[Path]:
-    for each in wanted.onnx.values():
-        yield each.path
-        yield from each.external.values()
-    yield from wanted.samples.files if wanted.samples else ()
-    yield from [wanted.script] if wanted.script else ()
-    yield from wanted.files.values()
-
-
-def sample_spec(samples: SampleFiles) -> dict[str, Any]:
-    """A set of samples for a job, see convert/worker/samples.py."""
-    return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
-
-
-def placed(onnx: Onnx, folder: Path) -> Path:
-    """The ONNX where its external data lies beside it: its own place, else hard links of both.
-
-    A VariantDir or Repository may hold one of them only; and ONNX Runtime takes no data that a symbolic
-    link leads out of the folder, as a hub cache's do.
-    """
-    here = onnx.path.parent.resolve()
-    beside = all(p.resolve() == here / PurePosixPath(name) for name, p in onnx.external.items())
-    if not onnx.external or (beside and not onnx.path.is_symlink()):
-        return onnx.path
-    for name, path in (("model.onnx", onnx.path), *onnx.external.items()):
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path.resolve(), place)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK):
-                raise
-            shutil.copyfile(path, place)
-    return folder / "model.onnx"
-
-
 def _data_of(made: Path) -> Path:
     return made.with_name(made.name + DATA_SUFFIX)
 
@@ -257,14 +236,19 @@ def _publish(
     data = _data_of(made)
     there = [path for path in (data, made) if path.exists()]
     receipt = Receipt(wanted.target.name, wanted.key, sha256, size, wanted.ingredients, details)
-    folder = wanted.target.parent
-    folder.mkdir(parents=True, exist_ok=True)
     for path in there:
         sync_file(path)
     shop.state.receipts.put(receipt)
+    _bring(wanted, there, keep=data in there)
+    return receipt
+
+
+def _bring(wanted: StepWanted, there: list[Path], keep: bool) -> None:
+    """Rename what was made to its place. keep: whether there is data beside the ONNX."""
+    folder = wanted.target.parent
+    folder.mkdir(parents=True, exist_ok=True)
     for path in there:
         os.replace(path, folder / path.name)
-    if data not in there:
+    if not keep:
         wanted.data.unlink(missing_ok=True)
     sync_folder(folder)
-    return receipt

@@ -94,6 +94,17 @@ class DigestMemo:
             self._changed.add(name)
         return digest
 
+    def sha256_open(self, source: io.FileIO, path: str | os.PathLike[str]) -> str:
+        """Hex sha256 of an open file that was found at `path`: from the memo where the open file's own
+        stat is the one it knows, else hashed through the descriptor. Raises OSError."""
+        stamp = _stamp(os.fstat(source.fileno()))
+        name = self._name(path)
+        entry = self._entries.get(name)
+        if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
+            return str(entry["sha256"])
+        source.seek(0)
+        return sha256_of(source)[0]
+
     def fact(
         self,
         path: str | os.PathLike[str],

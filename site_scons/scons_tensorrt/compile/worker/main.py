@@ -106,13 +106,32 @@ def load_plugins(trt, logger, job):
     """The plugins that TensorRT ships, and the libraries of the recipe."""
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(logger, "")
-    for path in job["plugins"]:
+    for path, descriptor in job["plugins"]:
+        name = os.path.basename(path)
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             link.once_more_with_library_path(job, error)
-            name = os.path.basename(path)
             raise Refused("RecipeError", "plugin %s: %s" % (name, error)) from None
+        if not is_loaded(descriptor):
+            raise Refused("EngineBuildError", "%s changed while it was loaded; run again" % name)
+
+
+def is_loaded(descriptor):
+    """Whether code of the file behind this descriptor is mapped here: a name may lead elsewhere for
+    the moment in which it is loaded. True where the kernel does not tell."""
+    import mmap  # seldom needed, and what is imported moves the heap
+
+    try:
+        sample = mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        first = ctypes.c_char.from_buffer(sample)
+        start = ctypes.addressof(first)
+        with open("/proc/self/maps") as maps:
+            rows = [line.split(None, 5) for line in maps]
+    except (OSError, ValueError):
+        return True
+    ours = [row[3:5] for row in rows if int(row[0].partition("-")[0], 16) == start]
+    return not ours or any(row[3:5] == ours[0] and "x" in row[1] for row in rows)
 
 
 def _load(job):
