@@ -3,6 +3,7 @@ store, the engines come out as if there were none."""
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from parts import (
     sound,
     wire,
 )
+from test_shared import Drip
 
 ENGINES = """
 env.Engine("a", "models/a.onnx")
@@ -379,3 +382,18 @@ def test_details_of_other_types_that_a_trusted_key_signed_stop_nothing(
             check=False,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
+
+
+def test_a_server_that_drips_is_given_up_once(clone, reads):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drip) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        more = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}", **READER, **reads}
+        tree = clone("drips", TRT_STORE="s3://team/x", TRT_STORE_TIMEOUT="0.5", **more)
+        fake = fake_compiler(tree.path("fake"), product="tensorrt_rtx", version="1.7.1.116")
+        tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx")')
+        run = tree.scons(TRT_PYTHON=str(fake))
+        assert run.built == ["a", "c"]
+        told = "is not used any more in this run: an operation took longer than STORE_TIMEOUT allows"
+        assert run.out.count(told) == 1
+        server.shutdown()

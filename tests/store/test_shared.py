@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import os
@@ -269,3 +270,42 @@ def test_an_upload_whose_bytes_turn_out_wrong_leaves_nothing(team) -> None:
     with pytest.raises(Damaged):
         team.remote().upload("cas/x", file, "0" * 64, 40 << 20)
     assert team.remote().size("cas/x") is None
+
+
+class Drip(http.server.BaseHTTPRequestHandler):
+    """Answers at once, and sends a byte now and then; in the end it hangs up."""
+
+    def do_GET(self) -> None:
+        self.send_response(206)
+        self.send_header("Content-Length", "300")
+        self.send_header("Content-Range", "bytes 0-299/300")
+        self.send_header("ETag", '"1"')
+        self.send_header("Last-Modified", "Wed, 25 Nov 2026 04:00:00 GMT")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.mark.parametrize("operation", ["read", "download", "list"])
+def test_a_server_that_sends_a_byte_within_each_patience_has_an_end(monkeypatch, operation) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drip) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        for name, value in {**WRITER, "AWS_ENDPOINT_URL": url}.items():
+            monkeypatch.setenv(name, value)
+        remote = Remote("s3://team/x", patience_s=2.0, timeout_s=0.5)
+        calls = {
+            "read": lambda: remote.read(entry_path(ENGINE, "0" * 64)),
+            "download": lambda: remote.download(blob_path("0" * 64), "0" * 64, 300, None),
+            "list": lambda: list(remote.all_of("ac")),
+        }
+        with pytest.raises(StoreError, match="longer than STORE_TIMEOUT allows"):
+            calls[operation]()
+        server.shutdown()

@@ -61,7 +61,7 @@ class Elsewhere:
         chosen, say = self.store, self._console.line
         signer = Signer.load(chosen.key) if chosen.key else None
         trust = Trust.load(chosen.trust, signer)
-        remote = Remote(chosen.url, chosen.writes, chosen.patience_s)
+        remote = Remote(chosen.url, chosen.writes, chosen.patience_s, chosen.timeout_s)
         shared = Shared(remote, trust, signer if chosen.writes else None, say, chosen.refusals)
         self.shared = shared
         self.suppliers.insert(0, shared)  # before a compile elsewhere

@@ -36,6 +36,7 @@ VARIABLES = {
     "TRT_STORE_REFUSALS": "use",
     "TRT_STORE_WAIT": "600",
     "TRT_STORE_PATIENCE": "10",
+    "TRT_STORE_TIMEOUT": "60",
     "TRT_ENGINECOMSTR": "",
     "TRT_BUILDER_ID": "",
 }
@@ -74,7 +75,8 @@ TRT_STORE_REFUSALS, TRT_REPORT; and TRT_STATE_DIR (default .trt), TRT_PYTHON (th
 has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
 TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_STORE_WAIT (seconds
 for giving to the store at the end; default: 600), TRT_STORE_PATIENCE (seconds for its next byte;
-default: 10), TRT_ENGINECOMSTR (a line to print before each engine's action), TRT_SIGNING_KEY (a
+default: 10), TRT_STORE_TIMEOUT (seconds for one of its operations, and one more for each MB;
+default: 60), TRT_ENGINECOMSTR (a line to print before each engine's action), TRT_SIGNING_KEY (a
 file, or the PEM itself), TRT_BUILDER_ID (a URI that says in signed statements who builds).
 """
 
@@ -214,7 +216,8 @@ def _seconds(name: str, text: str) -> float:
 
 class StoreSettings(Record):
     """url: "" for no store; key: a path, or the PEM itself; trust: paths; wait_s: seconds for giving
-    at the end of a run; patience_s: seconds for the server's next byte."""
+    at the end of a run; patience_s: seconds for the server's next byte; timeout_s: seconds
+    for a whole operation, and one more for each MB."""
 
     url: str = ""
     writes: bool = False
@@ -223,6 +226,7 @@ class StoreSettings(Record):
     refusals: bool = True
     wait_s: float = 600.0
     patience_s: float = 10.0
+    timeout_s: float = 60.0
 
 
 def store(env: Any, top: Path) -> StoreSettings:
@@ -239,13 +243,21 @@ def store(env: Any, top: Path) -> StoreSettings:
     return _store(url, key, *map(chosen, _STORE), top)
 
 
-_STORE = ("STORE_MODE", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT", "STORE_PATIENCE")
+_STORE = ("STORE_MODE", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT")
 _SCHEMES = ("file:///", "s3://", "gs://", "az://")
 
 
 @lru_cache
 def _store(
-    url: str, key: str, mode: str, trust: str, refusals: str, wait: str, patience: str, top: Path
+    url: str,
+    key: str,
+    mode: str,
+    trust: str,
+    refusals: str,
+    wait: str,
+    patience: str,
+    timeout: str,
+    top: Path,
 ) -> StoreSettings:
     if not url.startswith(_SCHEMES):
         raise SCons.Errors.UserError(f"STORE={url}: write file:///FOLDER, s3://…, gs://… or az://…")
@@ -262,7 +274,8 @@ def _store(
     if key and not key.startswith("-----BEGIN"):
         key = below(key, top)
     places = tuple(below(place, top) for place in trust.split(os.pathsep) if place)
-    seconds = _seconds("STORE_WAIT", wait), _seconds("STORE_PATIENCE", patience)
+    waits = {"STORE_WAIT": wait, "STORE_PATIENCE": patience, "STORE_TIMEOUT": timeout}
+    seconds = [_seconds(name, text) for name, text in waits.items()]
     return StoreSettings(url, mode == "write", key, places, refusals == "use", *seconds)
 
 

@@ -12,19 +12,22 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ..errors import StoreError
 from ..identity.reading import open_file
 from ..identity.writing import sync_folder
 from ..record import Record
+from .bounded import SLOWEST, TIMEOUT_S, within
 from .folder import Folder
 from .moving import PIECE, Damaged, Hashing, Progress, checked, copied
 
+_T = TypeVar("_T")
 SCHEMES = ("file", "s3", "gs", "az")
 PART = 16 << 20  # bytes of an upload's part; four are in memory
 TRIES = 3  # of a transfer that breaks off
@@ -43,8 +46,16 @@ class Item(Record):
 class Remote:
     """One store. Every method raises StoreError where it cannot be used."""
 
-    def __init__(self, url: str, writes: bool = False, patience_s: float = PATIENCE_S) -> None:
-        """patience_s: seconds for a server to connect, or to say its next byte."""
+    def __init__(
+        self,
+        url: str,
+        writes: bool = False,
+        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """patience_s: seconds for a server to connect, or to say its next byte; timeout_s: seconds for
+        a whole operation, and one more for each MB of a transfer."""
+        self._timeout_s = timeout_s
         self.url = url.rstrip("/")
         self._patience_s = patience_s
         parts = urlsplit(url)
@@ -98,8 +109,7 @@ class Remote:
             if self._folder:
                 return self._folder.read(path, most)
             try:
-                found = self._o.get(self._store, path, options={"range": (0, most)})
-                return bytes(found.bytes()), found.meta["last_modified"].timestamp()
+                return self._bounded(lambda: self._read(path, most))
             except Exception as error:
                 if _missing(error):
                     return None
@@ -107,8 +117,19 @@ class Remote:
                     return b"", time.time()
                 raise
 
+    def _read(self, path: str, most: int) -> tuple[bytes, float]:
+        found = self._o.get(self._store, path, options={"range": (0, most)})
+        return bytes(found.bytes()), found.meta["last_modified"].timestamp()
+
+    def _bounded(self, call: Callable[[], _T], size: int = 0) -> _T:
+        """What `call` returns, within the time of an operation on `size` bytes."""
+        return call() if self._folder else within(self._timeout_s + size / SLOWEST, call)
+
     def create(self, path: str, data: bytes) -> bool:
         """Write a small object unless there is one; whether it was written."""
+        return self._bounded(lambda: self._create(path, data))
+
+    def _create(self, path: str, data: bytes) -> bool:
         with self._errors():
             if self._creates is None:
                 self._creates = self._probe()
@@ -148,7 +169,7 @@ class Remote:
     def replace(self, path: str, data: bytes) -> None:
         """Write a small object, whatever was there."""
         with self._errors():
-            self._o.put(self._store, path, data, use_multipart=False)
+            self._bounded(lambda: self._o.put(self._store, path, data, use_multipart=False))
             self._flush(path)
 
     def remove(self, path: str) -> None:
@@ -157,7 +178,7 @@ class Remote:
             if self._folder:
                 return self._folder.remove(path)
             try:
-                self._o.delete(self._store, path)
+                self._bounded(lambda: self._o.delete(self._store, path))
             except Exception as error:
                 if not _missing(error):
                     raise
@@ -165,7 +186,7 @@ class Remote:
     def size(self, path: str) -> int | None:
         """Bytes of an object; None where there is none."""
         with self._errors():
-            return self._size(path)
+            return self._bounded(lambda: self._size(path))
 
     def _size(self, path: str) -> int | None:
         if self._folder:
@@ -185,7 +206,8 @@ class Remote:
                 for name, size, changed in self._folder.list(prefix, _NAME.fullmatch):
                     yield Item(f"{prefix}/{name}", size, changed)
                 return
-            for batch in self._o.list(self._store, prefix):
+            batches = iter(self._o.list(self._store, prefix))
+            while (batch := self._bounded(lambda: next(batches, None))) is not None:
                 for each in batch:
                     if _NAME.fullmatch(each["path"].removeprefix(f"{prefix}/")):
                         yield Item(each["path"], each["size"], each["last_modified"].timestamp())
@@ -206,10 +228,12 @@ class Remote:
         if self._root is not None:
             return copied(self._root / path, sha256, size, to, progress)
         done, tries = 0, 0
+        end = time.monotonic() + self._timeout_s + size / SLOWEST
         with Hashing(size) as digest:
             while done < size:
                 try:
-                    for piece in self._pieces(path, done, size):
+                    pieces = self._pieces(path, done, size)
+                    while piece := within(end - time.monotonic(), partial(next, pieces, None)):
                         tries = 0
                         digest.update(piece)
                         if to:
@@ -249,9 +273,13 @@ class Remote:
             pieces = checked(data, source.name, sha256, progress)
             with self._errors():
                 if size <= PART:  # one request; an iterator always makes three
-                    self._o.put(self._store, path, b"".join(pieces), use_multipart=False)
+                    whole = b"".join(pieces)
+                    self._bounded(
+                        lambda: self._o.put(self._store, path, whole, use_multipart=False), size
+                    )
                 else:
-                    self._o.put(self._store, path, pieces, chunk_size=PART, max_concurrency=4)
+                    more = {"chunk_size": PART, "max_concurrency": 4}
+                    self._bounded(lambda: self._o.put(self._store, path, pieces, **more), size)
                 self._flush(path)
 
     def _flush(self, path: str) -> None:
