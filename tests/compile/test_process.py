@@ -4,7 +4,9 @@ The child here is a shell script, or the real worker with a job that ends before
 """
 
 import json
+import os
 import platform
+import resource
 import sys
 import venv
 
@@ -130,6 +132,21 @@ def test_a_worker_that_is_done_gives_what_it_compiled(say):
     assert (made.sha256, made.size, made.version) == ("0" * 64, 7, "1.7.1.116")
     assert made.not_reproducible_because is None
     assert made.duration_s > 0
+
+
+def test_a_process_with_more_than_1024_open_files_still_listens(say):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 1200:
+        pytest.skip("the hard limit of open files is too low")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held = []
+    try:
+        held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(1050))
+        assert say(echo(DONE)).size == 7
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_events_on_the_way_are_passed_on_in_order(say):

@@ -263,6 +263,20 @@ class TestConversions:
         assert run.status == 2, run.out
         assert "export.py changed while it was converted; run again" in run.out
 
+    @pytest.mark.parametrize("kind", ["npz", "npy"])
+    def test_a_refusal_names_the_users_file_and_not_the_private_copy(self, tree, models, kind):
+        samples = tree.path("models/s.npz" if kind == "npz" else "models/samples")
+        if kind == "npz":
+            np.savez(samples, other=np.zeros((2, 8, 16, 16), np.float32))
+        else:
+            samples.mkdir()
+            np.save(samples / "0.npy", np.zeros((3, 3), np.float32))
+        tree.write(GATE.replace("models/s.npz", str(samples.relative_to(tree.root))))
+        run = tree.scons("engines")
+        assert run.status == 2
+        assert str(samples) in run.lines("FAILED")[0]
+        assert "partial" not in run.out
+
     def test_a_conversion_killed_between_its_receipt_and_its_rename_is_finished(
         self, tree, models, tmp_path
     ):

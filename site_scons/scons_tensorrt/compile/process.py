@@ -220,9 +220,8 @@ class _Worker:
                 if -self._process.returncode in STOPS:  # Ctrl-C reaches both
                     raise Interrupted(STOPPED)
                 return last
-            writable = [sink] if self._unsent else []
             wait = POLL_SECONDS if source >= 0 else POLL_SECONDS / 20
-            readable, ready, _ = select.select([source] * (source >= 0), writable, [], wait)
+            readable, ready = _ready(source, sink if self._unsent else -1, wait)
             if ready:
                 self._feed(sink)
             if not readable:
@@ -276,6 +275,18 @@ class _Worker:
             known = {number.value: number.name for number in signal.Signals}
             return f"the compiler crashed ({known.get(-code, f'signal {-code}')})"
         return f"the compiler ended with status {code} and no result"
+
+
+def _ready(source: int, sink: int, wait: float) -> tuple[bool, bool]:
+    """Whether there is something to read, and room to write, after `wait` seconds at most; -1: not
+    asked. Not by select, which takes no descriptor from 1024 on."""
+    poll = select.poll()
+    if source >= 0:
+        poll.register(source, select.POLLIN)
+    if sink >= 0:
+        poll.register(sink, select.POLLOUT)
+    ready = {descriptor for descriptor, _ in poll.poll(wait * 1000)}
+    return source in ready, sink in ready
 
 
 def _frame(program: Program, job: Mapping[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ from ..identity.runtime import Runtime
 from ..identity.writing import unlink_link
 from ..recipe.key import input_name
 from .make import CONVERTER, Converting
-from .snapshot import PathStamps, check_scripts, scripts, snapshot
+from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
 from .step import StepWanted
 
 
@@ -43,7 +43,8 @@ def run_engine(
         log.parent.mkdir(parents=True, exist_ok=True)
         return _run(engine, sha256, wanted, check, runtime, shop, folder)
     except (AccuracyError, EngineBuildError) as error:
-        text = f"the engine, run on the GPU: {error}; log: {shop.state.relative(log)}"
+        told = named_as_given(str(error), check, folder / "originals")
+        text = f"the engine, run on the GPU: {told}; log: {shop.state.relative(log)}"
         raise AccuracyError(text) from None
     except OSError as error:
         where = shop.state.relative(error.filename or shop.state.root)

@@ -24,7 +24,7 @@ from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
 from ..progress import Begin, unwatched
 from ..record import Record
-from .snapshot import PathStamps, check_scripts, scripts, snapshot
+from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
 from .step import DATA_SUFFIX, StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
@@ -193,9 +193,11 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     try:
         facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, _environment())
     except (RecipeError, AccuracyError) as error:
-        raise type(error)(f"{wanted.source}: {error}") from None
+        told = named_as_given(str(error), wanted, folder / "inputs")
+        raise type(error)(f"{wanted.source}: {told}") from None
     except EngineBuildError as error:
-        raise EngineBuildError(f"{wanted.source}: {error}; log: {state.relative(log)}") from None
+        told = named_as_given(str(error), wanted, folder / "inputs")
+        raise EngineBuildError(f"{wanted.source}: {told}; log: {state.relative(log)}") from None
     finally:
         running.end()
     by_name.check()

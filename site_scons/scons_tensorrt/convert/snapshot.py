@@ -65,14 +65,36 @@ def snapshot(wanted: StepWanted, folder: Path) -> tuple[dict[str, str], dict[str
     return places, spec
 
 
-def _copied(onnx: Onnx, folder: Path, digests: dict[Path, str]) -> str:
+def named_as_given(text: str, wanted: StepWanted, folder: Path) -> str:
+    """A message of the converter with the user's own paths in place of the copies below `folder`, which
+    are gone when it is read."""
+    originals: dict[str, Path] = {}
+    for role, each in wanted.onnx.items():
+        originals[_place(each, folder / role)] = each.path
+        originals.update((str(folder / role / name), path) for name, path in each.external.items())
+    if wanted.samples:
+        base = folder / "samples"
+        copy = base if wanted.samples.kind == "npy" else base / wanted.samples.path.name
+        originals[str(copy)] = wanted.samples.path
+    for copied in sorted(originals, key=len, reverse=True):
+        text = text.replace(copied, str(originals[copied]))
+    return text
+
+
+def _place(onnx: Onnx, folder: Path) -> str:
+    """Where the copy of an ONNX is: under its own name, unless its data has that."""
     name = onnx.path.name
     while name in {PurePosixPath(location).parts[0] for location in onnx.external}:
         name = f"_{name}"
-    _copy(onnx.path, folder / name, digests)
+    return str(folder / name)
+
+
+def _copied(onnx: Onnx, folder: Path, digests: dict[Path, str]) -> str:
+    place = _place(onnx, folder)
+    _copy(onnx.path, Path(place), digests)
     for location, path in onnx.external.items():
         _copy(path, folder / location, digests)
-    return str(folder / name)
+    return place
 
 
 def _copy(path: Path, place: Path, digests: dict[Path, str]) -> None:
