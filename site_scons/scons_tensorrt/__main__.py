@@ -1,7 +1,5 @@
 """`python -m scons_tensorrt`."""
 
-import sys
+from .cli import run
 
-from .cli import main
-
-sys.exit(main())
+run()

@@ -200,7 +200,7 @@ def empty(engine):
 
 FAULTS = [
     (flip, "its bytes are not those its sidecar states"),
-    (cut, "its bytes are not those its sidecar states"),
+    (cut, "it is empty"),
     (of_another, "its bytes are not those its sidecar states"),
     (lose, "the engine is missing"),
     (lose_both, "the engine is missing"),

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Tree, fake_compiler, hardware, make_model
+from conftest import Tree, fake_compiler, hardware, make_model, sha256
 
 ALL = """
 env.Engine("a", "models/a.onnx")
@@ -124,7 +124,7 @@ def test_what_no_receipt_knows_is_told_and_kept(boards: Tree) -> None:
     stray.write_bytes(b"x")
     boards.path("engines/orin_nx/notes.txt").write_bytes(b"x")
     run = boards.scons("engines-prune", "PRUNE=yes")
-    assert "no receipt says that it was made here" in run.out
+    assert "no receipt here is of its bytes" in run.out
     assert stray.exists()
     assert boards.path("engines/orin_nx/notes.txt").exists()
 
@@ -193,16 +193,85 @@ def _is_of(tree: Tree, lock: Path) -> bool:
 
 
 def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(boards: Tree) -> None:
+    from scons_tensorrt.integrity.receipt import Receipt, make_key
+    from scons_tensorrt.integrity.state import StateFolder
+
     boards.write('env.Engine("a", "models/a.onnx", precision="fp16")')
     folder = boards.path(".trt/onnx")
     folder.mkdir(exist_ok=True)
-    for name in ("a.fp16.onnx", "a.fp16.onnx.data", "a.int8.onnx", "b.fp16.onnx", "old.onnx"):
-        (folder / name).write_bytes(b"x")
+    book = StateFolder(boards.path(".trt"), boards.root).receipts
+    for name in ("a.fp16.onnx", "a.fp16.onnx.data", "a.int8.onnx", "b.fp16.onnx", "b.fp16.onnx.data"):
+        (folder / name).write_bytes(name.encode())
+        details = {"data_sha256": sha256(folder / name)}
+        onnx = name.removesuffix(".data")
+        book.put(Receipt(onnx, make_key(onnx, {}), sha256(folder / onnx), 1, {}, details))
+    (folder / "foreign.onnx").write_bytes(b"not made here")
+    (folder / "a.int4.onnx").symlink_to("foreign.onnx")
     boards.path(".trt/calibration").mkdir()
-    boards.path(".trt/calibration/b.0123.cache").write_bytes(b"x")
-    boards.scons("engines-prune", "PRUNE=yes")
-    assert sorted(path.name for path in folder.iterdir()) == ["a.fp16.onnx", "a.fp16.onnx.data"]
+    cache = boards.path(".trt/calibration/b.0123.cache")
+    cache.write_bytes(b"x")
+    cache.with_name("b.0123.cache.sha256").write_text(sha256(cache))
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a.fp16.onnx",
+        "a.fp16.onnx.data",
+        "a.int4.onnx",
+        "foreign.onnx",
+    ]
+    assert ".trt/onnx/foreign.onnx is kept: no receipt here is of its bytes" in run.out
     assert not list(boards.path(".trt/calibration").iterdir())
+
+
+def test_a_folder_of_the_state_that_is_a_link_is_not_looked_into(boards: Tree, tmp_path: Path) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "old.onnx").write_bytes(b"x")
+    boards.path(".trt/onnx").symlink_to(treasure)
+    assert boards.scons("engines-prune", "PRUNE=yes").status == 0
+    assert (treasure / "old.onnx").exists()
+
+
+def test_a_foreign_engine_under_a_name_that_was_built_here_is_kept(boards: Tree) -> None:
+    engine = boards.path(B[1])
+    engine.write_bytes(b"somebody put it here")
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert f"{B[1]} is kept: no receipt here is of its bytes" in run.out
+    assert engine.read_bytes() == b"somebody put it here"
+
+
+def test_what_another_tree_builds_just_now_is_not_removed(boards: Tree, tmp_path: Path) -> None:
+    """It is declared before its first compile, not when the run ends."""
+    state = tmp_path / "shared"
+    boards.environment["TRT_STATE_DIR"] = str(state)
+    boards.environment["TRT_ENGINE_DIR"] = str(tmp_path / "engines")
+    boards.write(ONE)
+    assert boards.scons("engines").status == 0
+    other = boards.copy(tmp_path / "other", "models", "hardware")
+    ready, go = tmp_path / "ready", tmp_path / "go"
+    act = f"""
+import pathlib
+data = write()
+if "b" in job["recipe"]["model"] if "model" in job["recipe"] else True:
+    pathlib.Path({str(ready)!r}).touch()
+    while not pathlib.Path({str(go)!r}).exists():
+        time.sleep(0.02)
+done(data)
+"""
+    other.environment["TRT_PYTHON"] = str(fake_compiler(tmp_path / "slow", act))
+    other.write('env.Engine("b", "models/b.onnx")')
+    building = other.start("engines")
+    try:
+        while not ready.exists() and building.poll() is None:
+            time.sleep(0.05)
+        declared = [p for p in (state / "declared").glob("*.json") if "b__" in p.read_text()]
+        assert declared
+    finally:
+        go.touch()
+        building.communicate(timeout=60)
+    assert building.returncode == 0
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert not run.names("PRUNED")
+    assert other.scons("engines").reused == ["b"]
 
 
 def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -> None:
@@ -214,7 +283,7 @@ def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -
     book = StateFolder(two.path(".trt"), two.root).receipts
     for name in ("a__sm87_jp6.2_trt10.3_fp32.engine", "a__sm80plus_cu12.0_rtx1.6_fp32.engine"):
         two.path(f"engines/{name}").write_bytes(b"x")
-        book.put(Receipt(name, make_key(name, {}), "0" * 64, 1, {}, {}))
+        book.put(Receipt(name, make_key(name, {}), sha256(two.path(f"engines/{name}")), 1, {}, {}))
     run = two.scons("engines-prune", "PRUNE=yes")
     assert "engines/a__sm87_jp6.2_trt10.3_fp32.engine is kept: another host may want it" in run.out
     assert [line.split()[1] for line in run.lines("PRUNED")] == [
@@ -233,5 +302,8 @@ def test_another_trees_engines_in_a_shared_state_folder_are_its_own(
     for tree in (boards, other):
         assert tree.scons("engines").status == 0
     boards.write(ONE)
-    assert boards.scons("engines-prune", "PRUNE=yes").names("PRUNED") == ["b", "b"]
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    # What was copied here with engines/ has a name that was built here; no receipt is of its bytes.
+    assert run.names("PRUNED") == ["b"]
+    assert "engines/agx_orin/b__sm87_jp6.2_trt10.3_fp32.engine is kept" in run.out
     assert other.scons("engines").reused == ["a", "b"]

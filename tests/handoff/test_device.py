@@ -520,3 +520,91 @@ def test_keygen_overwrites_nothing(tmp_path, capsys, there: str) -> None:
     assert main(["keygen", str(tmp_path / "release.pem")]) == 1
     assert (tmp_path / there).read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == [there]
+
+
+# What a hand-off is beside its engines.
+
+
+@pytest.mark.parametrize("fault", ["gone", "changed"])
+def test_sums_that_are_gone_or_say_something_else_are_refused(handoff, verify, fault):
+    sums = handoff.path("SHA256SUMS")
+    if fault == "gone":
+        sums.unlink()
+    else:
+        sums.write_bytes(sums.read_bytes().replace(b"0", b"1"))
+    status, lines = verify()
+    assert status == Status.MANIFEST
+    assert any("SHA256SUMS: manifest: " in line for line in lines)
+    assert not any(line.startswith("OK") for line in lines)
+
+
+def test_an_engine_in_a_subfolder_is_not_where_the_manifest_lists_it(handoff, verify):
+    inner = handoff.path("inner")
+    inner.mkdir()
+    for name in (A, A + ".sha256"):
+        handoff.path(name).rename(inner / name)
+    status, lines = verify()
+    assert status == Status.UNLISTED
+    assert f"REFUSED {inner / A}: unlisted: the manifest lists it in {handoff.folder}" in "\n".join(
+        lines
+    )
+    assert f"REFUSED {A}: missing: the manifest lists it, and it is not there" in lines
+
+
+def test_terabytes_of_a_hole_are_not_hashed(handoff, verify):
+    with open(handoff.path(A), "r+b") as engine:
+        engine.truncate(8 << 40)
+    status, lines = verify()
+    assert status == Status.SIDECAR_HASH
+    assert f"it has {8 << 40} bytes" in "\n".join(lines)
+    status, lines = verify(handoff.path(A), manifest=False)
+    assert status == Status.SIDECAR_HASH
+
+
+def test_folders_nested_more_deeply_than_python_recurses(handoff, verify):
+    where = os.open(handoff.folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=where)
+        inner = os.open("d", os.O_RDONLY, dir_fd=where)
+        os.close(where)
+        where = inner
+    os.close(os.open("stranger", os.O_CREAT | os.O_WRONLY, dir_fd=where))
+    os.close(where)
+    status, lines = verify()
+    assert status == Status.UNLISTED
+    assert len(lines) == len([line for line in lines if line])
+    assert main(["verify", str(handoff.folder)]) == 0
+
+
+def test_engines_of_rtx_are_verified_by_python_alone(tmp_path):
+    """No TensorRT, no SCons, no numpy: `-S` leaves out every package."""
+    handoff = Handoff(tmp_path / "handoff")
+    name = "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
+    signature = {
+        "product": "tensorrt_rtx",
+        "runtime_version": "1.7.1.116",
+        "os": "linux",
+        "machine": os.uname().machine,
+        "compute_capability": "8.0+",
+        "architectures": [80, 86, 89, 120, 121],
+    }
+    handoff.add(name, rtx_plan(b"x"), signature)
+    handoff.list()
+    program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from scons_tensorrt.cli import main; "
+    command = [sys.executable, "-S", "-E", "-c", program + "sys.exit(main(sys.argv[1:]))", str(SITE)]
+    done = subprocess.run(
+        [*command, "verify", "--manifest", str(handoff.manifest)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "the runtime's version was not checked: this Python has no TensorRT for RTX" in done.stdout
+    handoff.path(name).write_bytes(rtx_plan(b"y"))
+    done = subprocess.run(
+        [*command, "verify", "--manifest", str(handoff.manifest)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Status.SIDECAR_HASH

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from handing import A, plan, sha
 
+from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.handoff import prune
 from scons_tensorrt.handoff.prune import Folder, Item, choose, find, remove
+from scons_tensorrt.integrity.memo import DigestMemo
 from scons_tensorrt.integrity.receipt import Receipt, make_key
 from scons_tensorrt.integrity.state import StateFolder
 
@@ -40,9 +42,10 @@ def left(top: Path) -> list[Path]:
 
 def run(state: StateFolder, engine: Path) -> None:
     folder = Folder(engine.parent, frozenset(), "nobody wants it")
-    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset())
+    memo = DigestMemo(state.digests, state.top)
+    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), memo)
     for item in items:
-        remove(item, state, lambda name: None)
+        remove(item, state, lambda name: None, memo)
 
 
 class Steps:
@@ -113,12 +116,23 @@ def test_the_last_of_each_group_are_kept() -> None:
     assert [i.path.name for i in choose(items, 0, 25)] == ["old", "other"]
 
 
-def test_a_link_that_stands_for_an_engine_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+def test_a_link_that_stands_for_an_engine_is_left_alone_with_what_it_leads_to(tmp_path: Path) -> None:
     state, engine = make(tmp_path / "tree")
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
     engine.unlink()
     engine.symlink_to(victim)
     run(state, engine)
-    assert not engine.is_symlink()
+    assert engine.is_symlink()
     assert victim.read_bytes() == b"mine"
+
+
+def test_an_engine_that_was_exchanged_before_its_turn_is_left_alone(tmp_path: Path) -> None:
+    state, engine = make(tmp_path / "tree")
+    memo = DigestMemo(state.digests, state.top)
+    folder = Folder(engine.parent, frozenset(), "nobody wants it")
+    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), memo)
+    engine.write_bytes(plan(b"fresh"))
+    with pytest.raises(HandoffError, match="other bytes stand there by now"):
+        remove(items[0], state, lambda name: None, memo)
+    assert engine.read_bytes() == plan(b"fresh")

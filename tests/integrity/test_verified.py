@@ -196,3 +196,22 @@ def test_the_package_alone_imports_nothing():
 def test_a_name_that_the_package_has_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="load_everything"):
         _ = scons_tensorrt.load_everything
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_its_size(tmp_path, monkeypatch):
+    engine = tmp_path / "a__sm87_jp6.2_trt10.3_fp16.engine"
+    engine.write_bytes(b"ftrt" + b"\0" * 60 + b"x")
+    (tmp_path / f"{engine.name}.sha256").write_text("0" * 64)
+    real, calls = os.fstat, []
+
+    def growing(descriptor):
+        found = real(descriptor)
+        calls.append(found.st_size == 65)
+        if sum(calls) == 2:  # the first is asked when it is opened
+            with open(engine, "ab") as more:
+                more.truncate(8 << 40)
+        return found
+
+    monkeypatch.setattr("scons_tensorrt.integrity.verified.os.fstat", growing)
+    with pytest.raises(SidecarError, match="it grew while it was read"):
+        load_verified(engine, most=1 << 20)

@@ -33,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
+def run() -> None:
+    """Run a command and exit with its status."""
+    sys.exit(main())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m scons_tensorrt",

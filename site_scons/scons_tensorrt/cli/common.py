@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from ..convert.recall import declarations
 from ..errors import EngineError, one_line
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
+from ..identity.reading import walk_files
 from ..integrity.state import DEFAULT, StateFolder
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def engines(paths: list[str]) -> Iterator[str]:
             yield path.removesuffix(SIDECAR_SUFFIX)
             continue
         found = {
-            str(file).removesuffix(SIDECAR_SUFFIX)
-            for pattern in (f"*{SUFFIX}", f"*{SUFFIX}{SIDECAR_SUFFIX}")
-            for file in Path(path).rglob(pattern)
+            file.removesuffix(SIDECAR_SUFFIX)
+            for file, _ in walk_files(path)
+            if file.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX))
         }
         if not found:
             raise EngineError(f"{path}: no engine in this folder")

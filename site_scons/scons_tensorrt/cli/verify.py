@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from ..errors import EngineError
 from ..identity.filename import EngineFilename
 from ..identity.hardware import resolve
+from ..identity.host import Host
+from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
 from ..identity.signature import HardwareSignature
 from ..integrity.verified import fault_of
@@ -18,6 +20,9 @@ from .common import engines, say
 
 if TYPE_CHECKING:
     from .common import Commands
+
+
+NO_RUNTIME = "the runtime's version was not checked: this Python has no TensorRT for RTX"
 
 
 def add(commands: Commands) -> None:
@@ -74,7 +79,8 @@ def _fault(path: str) -> str | None:
 def _against_manifest(arguments: argparse.Namespace) -> int:
     from ..handoff.device import Asked, verify
 
-    asked = Asked(arguments.path, arguments.manifest, _host(arguments), arguments.trusted_key)
+    host, note = _host(arguments)
+    asked = Asked(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
     statuses = []
     for each in verify(asked):
         statuses.append(int(each.status))
@@ -85,12 +91,30 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
     return min((status for status in statuses if status), default=0)
 
 
-def _host(arguments: argparse.Namespace) -> HardwareSignature | EngineError:
-    """The hardware named, or this host's; what is wrong with it refuses every engine."""
+def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineError, str]:
+    """The hardware named, or this host's, and what of it could not be told; what is wrong with it
+    refuses every engine."""
     try:
         runtime = Interpreter(arguments.python).runtime
         signature = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack).signature
         signature.filename("x", "fp32")  # all that a filename is compared by is known
-        return signature
+        return signature, ""
     except EngineError as error:
-        return error
+        if arguments.hardware or arguments.python or not arguments.manifest:
+            return error, ""
+        return _host_without_runtime(arguments.manifest) or error, NO_RUNTIME
+
+
+def _host_without_runtime(path: str) -> HardwareSignature | None:
+    """This host as far as it can be told without TensorRT for RTX, for a manifest of its engines: the
+    GPU by its driver, if there is one; the runtime as the manifest says. None for other engines."""
+    from ..handoff.device import read_manifest
+    from ..handoff.host import rtx_host
+
+    try:
+        engines = read_manifest(path).manifest.engines.values()
+        host = Host()
+        device = host.devices(Remembered(None))[0] if host.sign_of_nvidia() else None
+        return rtx_host(engines, str(device["compute_capability"]) if device else None)
+    except EngineError:
+        return None

@@ -21,11 +21,11 @@ from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError,
 from ..identity.writing import sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
-from ..integrity.state import StateFolder
+from ..integrity.state import DATA_SUFFIX, StateFolder
 from ..progress import Begin, unwatched
 from ..record import Record
 from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
-from .step import DATA_SUFFIX, StepWanted, judge_step
+from .step import StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
 SIGNING_KEY = "TRT_SIGNING_KEY"

@@ -17,7 +17,7 @@ from ..compile.wanted import Verdict
 from ..errors import RecipeError
 from ..integrity.memo import DigestMemo
 from ..integrity.receipt import make_key
-from ..integrity.state import StateFolder
+from ..integrity.state import DATA_SUFFIX, StateFolder
 from ..recipe.key import differences, input_name
 from ..recipe.onnx_summary import OnnxSummary, check_data
 from ..record import Record
@@ -30,7 +30,6 @@ VERSIONS: Mapping[str, str] = {
     "export": "1",
     "samples": "1",
 }
-DATA_SUFFIX = ".data"  # of the one file with a large model's tensors, beside it
 
 
 class Onnx(Record):

@@ -18,6 +18,7 @@ import SCons.Script
 
 from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..handoff.prune import DAY_S, Folder, Item, choose, entries, find, parsed, remove
+from ..identity.filename import SUFFIX
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
 from ..integrity.sidecar import read_sidecar
@@ -52,7 +53,7 @@ def prune(env: Any, session: Session) -> None:
     exports = frozenset(d.name for d in session.derived.values() if not d.owners)
     try:
         folders = list(_folders(session, engines))
-        items, left = find(session.state, folders, models, steps, exports)
+        items, left = find(session.state, folders, models, steps, exports, session.memo)
     except HandoffError as error:
         raise SCons.Errors.BuildError(errstr=str(error), status=2, exitstatus=2) from None
     say = session.report.console.line
@@ -188,8 +189,11 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
         return True
     try:
+        now = _of_other_trees(session)  # another tree may have begun to build meanwhile
+        if item.path in now.places or _wanted_by(now, item):
+            raise HandoffError("another tree declares it by now")
         receipts = not _shared(item, session, others)
-        remove(item, session.state, lambda name: _stated(name, folders), receipts)
+        remove(item, session.state, lambda name: _stated(name, folders), session.memo, receipts)
     except (EngineError, OSError) as error:
         cause = error.strerror if isinstance(error, OSError) else error
         problem = HandoffError(f"it is not removed: {cause}")
@@ -199,6 +203,12 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
     fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
     session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
     return True
+
+
+def _wanted_by(others: Others, item: Item) -> bool:
+    """Whether other trees declare an engine that this item is what is left of."""
+    name = parsed(f"{item.path.name}{SUFFIX}") if item.path.parent.name == "receipts" else None
+    return name is not None and (name.model, name.precision) in others.models
 
 
 def _shared(item: Item, session: Session, others: Others) -> bool:

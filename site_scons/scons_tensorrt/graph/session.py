@@ -242,8 +242,15 @@ class Session:
                 assert self._settled is not None  # by whatever is to be made
                 lock_timeout_s, store = self._settled[2:]
                 more = self._stop, lock_timeout_s, store, self._scheduler
+                self._declare_before_building()
                 self._making = Making(self, self._host, self._devices, *more)
             return self._making
+
+    def _declare_before_building(self) -> None:
+        """Let `engines-prune` of another tree know what this one is about to make."""
+        if settings.writes() and self._worth_saving():
+            with contextlib.suppress(OSError):  # said at the end of the run
+                self._save_declared()
 
     @property
     def nvidia(self) -> str | None:

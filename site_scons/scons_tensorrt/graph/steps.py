@@ -10,9 +10,9 @@ from typing import Any
 import SCons.Errors
 import SCons.Node.FS
 
-from ..convert.step import DATA_SUFFIX
 from ..errors import RecipeError
 from ..identity.filename import check_model_name
+from ..integrity.state import DATA_SUFFIX
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import NEVER, Declared

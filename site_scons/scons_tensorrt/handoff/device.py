@@ -18,13 +18,13 @@ from pathlib import Path
 
 from ..errors import EngineError, HandoffError, SidecarError, SigningError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..identity.reading import open_file, read_small
+from ..identity.reading import open_file, read_small, walk_files
 from ..identity.signature import HardwareSignature
 from ..integrity.memo import sha256_of
-from ..integrity.plan import HEADER_BYTES, cut_short, parse_header, why_not_named
+from ..integrity.plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from ..integrity.sidecar import read_sidecar
 from ..record import Record
-from . import files_of
+from . import SUMS, files_of
 from .host import why_not_here
 from .manifest import LARGEST, Entry, Manifest, digest
 from .statement import LARGEST as LARGEST_ENVELOPES
@@ -68,12 +68,14 @@ class Listed(Record):
 
 
 class Asked(Record):
-    """host: None where no hardware was asked for, and no manifest; trusted: public key files."""
+    """host: None where no hardware was asked for, and no manifest; trusted: public key files; note:
+    what of the host could not be checked."""
 
     paths: Sequence[str]
     manifest: str | None
     host: HardwareSignature | EngineError | None
     trusted: Sequence[str]
+    note: str = ""
 
 
 def verify(asked: Asked) -> Iterator[Finding]:
@@ -85,6 +87,8 @@ def verify(asked: Asked) -> Iterator[Finding]:
             listed = read_manifest(asked.manifest)
         except EngineError as error:
             refusals.append(Finding(Status.MANIFEST, asked.manifest, str(error)))
+    if listed:
+        refusals += _sums(listed)
     engines, strangers = _files(asked, listed)
     found = [check(path, asked.host, listed) for path in engines]
     if listed:
@@ -104,7 +108,20 @@ def verify(asked: Asked) -> Iterator[Finding]:
     if listed and not doubt:
         count = len(listed.manifest.engines)
         words = signed.why if signed else "no signature was asked for"
+        words += f"; {asked.note}" if asked.note else ""
         yield Finding(Status.OK, str(listed.path), f"lists {count} engines; {words}")
+
+
+def _sums(listed: Listed) -> list[Finding]:
+    """Whether SHA256SUMS, which a shell on the device checks, says what the manifest says."""
+    path = str(listed.path.with_name(SUMS))
+    try:
+        if read_small(path, LARGEST, follow=False) == listed.manifest.sums():
+            return []
+        return [Finding(Status.MANIFEST, path, f"it does not say what {listed.path.name} says")]
+    except OSError as error:
+        why = "missing" if isinstance(error, FileNotFoundError) else f"not readable ({error.strerror})"
+        return [Finding(Status.MANIFEST, path, why)]
 
 
 def read_manifest(path: str) -> Listed:
@@ -136,6 +153,10 @@ def check(path: str, host: HardwareSignature | EngineError | None, listed: Liste
             if why:
                 return Finding(Status.HOST, path, why)
             stated = read_sidecar(path)
+            size = os.fstat(source.fileno()).st_size
+            early = _by_size(path, head, size, stated, entry)
+            if early:
+                return early
             sha256, size = sha256_of(source, head)
     except SidecarError as error:
         return Finding(Status.SIDECAR, path, str(error).removeprefix(f"{path}{SIDECAR_SUFFIX}: "))
@@ -149,6 +170,17 @@ def check(path: str, host: HardwareSignature | EngineError | None, listed: Liste
     if fault:
         return Finding(Status.SIDECAR_HASH, path, fault)
     return _listed(path, entry, sha256, size) if listed else Finding(Status.OK, path)
+
+
+def _by_size(path: str, head: bytes, size: int, stated: str, entry: Entry | None) -> Finding | None:
+    """A refusal that the size alone decides: terabytes of a sparse file are not hashed."""
+    fault = cut_short(head, size) or too_large(size)
+    if fault is None and entry and entry.size != size:
+        if stated != entry.sha256:
+            why = f"the manifest lists other bytes: {entry.size} of them, here {size}"
+            return Finding(Status.MANIFEST_HASH, path, why)
+        fault = f"it has {size} bytes, and the manifest lists {entry.size}"
+    return Finding(Status.SIDECAR_HASH, path, fault) if fault else None
 
 
 def _listed(path: str, entry: Entry | None, sha256: str, size: int) -> Finding:
@@ -201,20 +233,31 @@ def _files(asked: Asked, listed: Listed | None) -> tuple[list[str], list[Finding
             engines += [place.removesuffix(SIDECAR_SUFFIX)] if asked.paths else []
             continue
         own = _own(listed, place)
-        for path, why in _walk(place):
+        for path, why in walk_files(place):
             pair = path.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX))
             engine = path.removesuffix(SIDECAR_SUFFIX)
-            known = listed is not None and os.path.basename(engine) in listed.manifest.engines
+            known = (
+                listed is not None
+                and os.path.basename(engine) in listed.manifest.engines
+                and os.path.relpath(engine, place) == os.path.basename(engine)
+            )
             if pair and (known or listed is None):
                 engines.append(engine)
             elif pair and path != engine and os.path.lexists(engine):
                 continue  # told of its engine
             elif listed and os.path.relpath(path, place) not in own:
-                why = why or "the manifest does not list it"
+                where = "" if known or not pair else _elsewhere(path, place, listed)
+                why = why or where or "the manifest does not list it"
                 strangers.append(Finding(Status.UNLISTED, path, why))
     if not engines and asked.manifest is None:
         raise HandoffError(f"{', '.join(_places(asked))}: no engine in this folder")
     return sorted(set(engines)), strangers
+
+
+def _elsewhere(path: str, place: str, listed: Listed) -> str:
+    """What is said of an engine that is listed, and lies in a subfolder."""
+    name = os.path.basename(path.removesuffix(SIDECAR_SUFFIX))
+    return f"the manifest lists it in {place}, not in a subfolder" * (name in listed.manifest.engines)
 
 
 def _own(listed: Listed | None, place: str) -> set[str]:
@@ -222,18 +265,3 @@ def _own(listed: Listed | None, place: str) -> set[str]:
     if listed is None or not os.path.samefile(listed.path.parent, place):
         return set()
     return {listed.path.name, *files_of(listed.path.name)}
-
-
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Every file below a folder, links too, and why a folder cannot be looked into."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        yield folder, f"not readable ({error.strerror})"
-        return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
-        else:
-            yield entry.path, ""

@@ -7,11 +7,12 @@ cannot be told is no.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..identity.filename import EngineFilename
-from ..identity.signature import DEVICE_CLASS, HARD, HardwareSignature
+from ..identity.signature import DEVICE_CLASS, HARD, SCHEMA, HardwareSignature
 from ..integrity.plan import PlanHeader
 from .manifest import Entry
 
@@ -28,6 +29,26 @@ def why_not_here(
         or _by_plan(name, header, host)
         or (_by_signature(name, host, entry) if entry else None)
     )
+
+
+def rtx_host(engines: Iterable[Entry], compute_capability: str | None) -> HardwareSignature | None:
+    """The host of these engines as far as it can be told without their runtime: its own system and
+    machine, the GPU's compute capability where it is known. None unless all are of TensorRT for RTX."""
+    entries = list(engines)
+    if not entries or any(each.signature.get("product") != "tensorrt_rtx" for each in entries):
+        return None
+    name = EngineFilename.parse(entries[0].name)
+    data = {
+        "schema": SCHEMA,
+        **entries[0].signature,
+        "os": platform.system().lower(),
+        "machine": platform.machine(),
+        name.platform[:2].replace("cu", "cuda").replace("jp", "jetpack"): name.platform[2:],
+    }
+    if compute_capability:
+        sm = int(compute_capability.replace(".", ""))
+        data.update(compute_capability=compute_capability, architectures=[sm])
+    return HardwareSignature.from_json(data, "this host")
 
 
 def _by_name(name: EngineFilename, host: HardwareSignature) -> str | None:

@@ -1,8 +1,9 @@
 """Housekeeping: what nobody wants any more, found first, removed one by one.
 
 An engine may go when no declared engine has its name on any hardware that is known, and a receipt
-here says that it is this tree's own: what others put there is not ours to remove. With it go the
-receipts that speak of it alone, what a cut-off publishing left, log and lock.
+here is of its very bytes: what others put there, whatever its name, is not ours to remove. The same
+holds for the files of conversions. With an engine go the receipts that speak of it alone, what a
+cut-off publishing left, log and lock. Links are never followed below the state folder.
 
 Removed under the engine's lock, in the order that leaves no lie wherever it is cut off: sidecar (an
 engine without one is trusted by nobody), engine, flush the folder, and only then the receipts, by
@@ -22,11 +23,14 @@ from ..compile.locks import engine_lock
 from ..errors import EngineError, HandoffError, SidecarError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..identity.writing import sync_folder, unlink_link
+from ..integrity.memo import DigestMemo
+from ..integrity.plan import LARGEST_ENGINE
 from ..integrity.sidecar import read_sidecar, sidecar_of
-from ..integrity.state import StateFolder
+from ..integrity.state import DATA_SUFFIX, StateFolder
 from ..record import Record
 
 DAY_S = 86400.0
+NOT_OURS = "no receipt here is of its bytes; remove it by hand"
 
 
 class Folder(Record):
@@ -58,6 +62,7 @@ def find(
     models: frozenset[tuple[str, str]],
     steps: frozenset[Path],
     exports: frozenset[str],
+    memo: DigestMemo,
 ) -> tuple[list[Item], list[str]]:
     """What may go, and, for people, what was left alone because nobody can tell.
 
@@ -76,12 +81,16 @@ def find(
             left += [folder.why] if names else []
             continue
         for name in sorted(names - folder.names):
-            kept = _not_ours(state, folder, name, models)
+            kept = _not_ours(state, folder, name, models, memo)
             if kept:
                 left.append(f"{state.relative(folder.path / name)} is kept: {kept}")
             else:
                 items.append(_engine(folder, name))
-    items += _steps(state, models, steps, exports)
+    for item in _steps(state, models, steps, exports):
+        if is_ours(state, item.path, memo):
+            items.append(item)
+        else:
+            left.append(f"{state.relative(item.path)} is kept: {NOT_OURS}")
     items += _names(state, wanted | there, models)
     return items, left
 
@@ -111,7 +120,11 @@ def parsed(name: str) -> EngineFilename | None:
 
 
 def _not_ours(
-    state: StateFolder, folder: Folder, name: str, models: frozenset[tuple[str, str]]
+    state: StateFolder,
+    folder: Folder,
+    name: str,
+    models: frozenset[tuple[str, str]],
+    memo: DigestMemo,
 ) -> str | None:
     """Why an engine that is not wanted here is kept all the same."""
     found = EngineFilename.parse(name)
@@ -119,13 +132,33 @@ def _not_ours(
         mine = (found.sm, found.runtime[:3]) == (folder.host.sm, folder.host.runtime[:3])
         if not mine:
             return "another host may want it; prune there, or remove it by hand"
-    if not _has_receipts(state, name):
-        return "no receipt says that it was made here; remove it by hand"
-    return None
+    return None if is_ours(state, folder.path / name, memo) else NOT_OURS
 
 
-def _has_receipts(state: StateFolder, name: str) -> bool:
-    return any(entry.name.endswith(".json") for entry in entries(_receipts(state, name)))
+def is_ours(state: StateFolder, path: Path, memo: DigestMemo) -> bool:
+    """Whether a receipt here is of the very bytes of an engine, its sidecar where only that is left, or
+    a file of a conversion. Raises EngineError where receipts cannot be read."""
+    name, digest = path.name, _digest(path, memo)
+    if path.parent == state.calibration:  # no receipt is of these: the sidecar beside them is ours
+        with contextlib.suppress(SidecarError):
+            return name.endswith(SIDECAR_SUFFIX) or read_sidecar(path) == digest
+        return False
+    if digest is None and parsed(name) and not os.path.lexists(path):
+        with contextlib.suppress(SidecarError):
+            digest = read_sidecar(path)
+    if digest is None:
+        return False
+    if name.endswith(DATA_SUFFIX):
+        receipts = state.receipts.all_of(name.removesuffix(DATA_SUFFIX))
+        return any(receipt.details.get("data_sha256") == digest for receipt in receipts)
+    return any(receipt.sha256 == digest for receipt in state.receipts.all_of(name))
+
+
+def _digest(path: Path, memo: DigestMemo) -> str | None:
+    try:
+        return memo.sha256(path, follow=False, most=LARGEST_ENGINE)
+    except OSError:
+        return None
 
 
 def _receipts(state: StateFolder, name: str) -> Path:
@@ -155,17 +188,22 @@ def _steps(
 ) -> Iterator[Item]:
     """Files that were made for engines, of a model and precision that nobody declares. Those of a
     declared one are kept even if this run's hardware needs none."""
-    for path in sorted(_files_in(state.onnx)):
+    for path in sorted(_own_files(state.onnx)):
         name, _, rest = path.name.partition(".")
         precision = rest.partition(".")[0]
         declared = (name, precision) in models or (name in exports and precision == "onnx")
         if path in steps or declared or path.name.startswith("."):
             continue
         yield _item(path, "no declared engine is made of it", ("onnx", name, precision), (path,))
-    for path in sorted(_files_in(state.calibration)):
+    for path in sorted(_own_files(state.calibration)):
         name = path.name.partition(".")[0]
         if not path.name.startswith(".") and name not in {model for model, _ in models}:
             yield _item(path, "no declared engine is calibrated by it", ("calibration", name), (path,))
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files of a folder of ours; none behind a link."""
+    return [] if folder.is_symlink() or folder.parent.is_symlink() else _files_in(folder)
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -198,11 +236,21 @@ def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:
     for group in groups.values():
         group.sort(key=lambda item: (item.age_s, item.path))
         chosen += [item for item in group[keep:] if item.age_s >= older_s]
-    return sorted(chosen, key=lambda item: item.path)
+    return sorted(chosen, key=_order)
+
+
+def _order(item: Item) -> tuple[str, bool]:
+    """Data before their ONNX, with which its receipt goes, by which the data are known."""
+    name = str(item.path)
+    return name.removesuffix(DATA_SUFFIX), not name.endswith(DATA_SUFFIX)
 
 
 def remove(
-    item: Item, state: StateFolder, elsewhere: Callable[[str], set[str] | None], receipts: bool = True
+    item: Item,
+    state: StateFolder,
+    elsewhere: Callable[[str], set[str] | None],
+    memo: DigestMemo,
+    receipts: bool = True,
 ) -> None:
     """Remove one item. elsewhere: of a filename, the sha256 that sidecars in other places state, None
     where it is wanted and stands nowhere else; receipts: whether those may go that speak of it alone.
@@ -212,6 +260,8 @@ def remove(
         _remove_name(name + SUFFIX, state)
         return
     with _locked(state.lock(item.path), name):
+        if not is_ours(state, item.path, memo):
+            raise HandoffError("other bytes stand there by now")
         mine = None
         if parsed(name):
             with contextlib.suppress(SidecarError):

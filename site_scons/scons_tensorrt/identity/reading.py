@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
 
 # Nothing there, or nothing that this package puts there: whatever else keeps from reading is told.
 _ODD = ("//", "/./", "/../")
@@ -58,3 +59,19 @@ def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> 
             if len(data) <= most:
                 return data
     raise OSError(errno.EFBIG, f"more than {most} bytes", path)
+
+
+def walk_files(folder: str) -> Iterator[tuple[str, str]]:
+    """Every file below a folder, links too, and why a folder cannot be looked into. However deep."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            yield here, f"not readable ({error.strerror})"
+            continue
+        inner = [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+        waiting += reversed(inner)
+        yield from ((entry.path, "") for entry in found if not entry.is_dir(follow_symlinks=False))

@@ -17,6 +17,7 @@ from ..identity.reading import open_file
 RTX_MAGIC = b"vtrt"
 TENSORRT_MAGIC = b"ftrt"
 HEADER_BYTES = 64
+LARGEST_ENGINE = 1 << 40  # bytes; a larger file is a sparse one, which would be hashed for hours
 MASK_SM = {0x01: 75, 0x02: 80, 0x04: 86, 0x08: 89, 0x10: 120, 0x20: 121}
 
 
@@ -73,6 +74,11 @@ def cut_short(data: bytes, size: int) -> str | None:
     if header.size is not None and header.size != size:
         return f"it has {size} bytes where its header promises {header.size}"
     return None
+
+
+def too_large(size: int) -> str | None:
+    """Why a file of this size is no engine, whatever it holds."""
+    return f"it has {size} bytes, and no engine is so large" if size > LARGEST_ENGINE else None
 
 
 def why_not_named(header: PlanHeader, name: EngineFilename) -> str | None:

@@ -23,6 +23,7 @@ from ..identity.reading import absolute
 from .receipt import ReceiptBook
 
 DEFAULT = ".trt"
+DATA_SUFFIX = ".data"  # of the one file with a large ONNX's tensors, beside it
 
 
 class StateFolder:

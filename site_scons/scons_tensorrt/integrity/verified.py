@@ -8,13 +8,14 @@ that is exchanged meanwhile changes nothing.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 
 from ..errors import EngineFilenameError, SidecarError
 from ..identity.filename import EngineFilename
 from ..identity.reading import open_file
 from .memo import sha256_of
-from .plan import HEADER_BYTES, cut_short, parse_header, why_not_named
+from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from .sidecar import read_sidecar
 
 _OTHER = "its bytes are not those its sidecar states"
@@ -29,6 +30,10 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
         with open_file(engine, follow=False) as source:
             stated = read_sidecar(engine)
             head = source.read(HEADER_BYTES)
+            size = os.fstat(source.fileno()).st_size
+            fault = cut_short(head, size) or too_large(size)
+            if fault:  # before terabytes of a sparse file are hashed
+                return fault
             digest, size = sha256_of(source, head)
     except OSError as error:
         return _unreadable(error)
@@ -49,7 +54,9 @@ def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> by
             most = _memory() if most is None else most
             if size > most:  # also a hole that takes no room on disk
                 raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {most}")
-            data = source.readall()
+            data = io.BufferedReader(source).read(size + 1)  # it may grow while it is read
+            if len(data) > size:
+                raise SidecarError(f"{os.fspath(engine)}: it grew while it was read; try again")
     except OSError as error:
         raise SidecarError(f"{os.fspath(engine)}: {_unreadable(error)}") from None
     digest = hashlib.sha256(data).hexdigest()
