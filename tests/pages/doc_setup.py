@@ -40,6 +40,7 @@ EXPORT = 'import sys, onnx\nonnx.save(onnx.load("models/face.onnx"), sys.argv[1]
 def placeholders(root: Path, wheel: Path) -> dict[str, str]:
     """What a reader replaces, and places that a test must not write to."""
     return {
+        "/path/of/the/clone/site_scons": str(Path(__file__).parents[2] / "site_scons"),
         "/path/of/the/clone": str(wheel),
         "s3://team/engines": f"file://{root}/store",
         "/usr/share/engines": f"{root}/usr/share/engines",
