@@ -145,9 +145,24 @@ class TestCompiles:
     def test_a_model_linked_for_the_first_time_meanwhile_is_no_change(self, tree, models):
         one, _ = models
         more = tree.root.parent / "more"
-        orin(tree, f"data = write()\nos.link({str(one)!r}, {str(more)!r})\ndone(data)")
+        link = f"os.path.exists({str(more)!r}) or os.link({str(one)!r}, {str(more)!r})"
+        orin(tree, f"data = write()\n{link}\ndone(data)")
         run = tree.scons("engines")
         assert run.status == 0, run.out
+
+    def test_an_edit_that_was_undone_is_not_taken_for_a_new_hard_link(self, tree, models):
+        one, other = models
+        backup = shutil.copy(one, tree.root.parent / "backup")
+        more = tree.root.parent / "more"
+        undone = edit_in_place(one, other) + "data = write()" + edit_in_place(one, backup)
+        orin(
+            tree,
+            f"if os.path.exists({str(more)!r}): done(write()); raise SystemExit\n"
+            f"{undone}os.link({str(one)!r}, {str(more)!r})\ndone(data)",
+        )
+        run = tree.scons("engines")
+        assert run.status == 0, run.out
+        assert tree.engine("a").read_bytes()[64:96].hex() == sha256(one)
 
     def test_the_descriptors_reach_the_compiler_where_proc_is_of_another_namespace(self, tree, models):
         """`unshare -p` without a /proc of its own: the parent's number there is another process's."""

@@ -29,7 +29,7 @@ def compile_again(
         runtime = interpreter.runtime(wanted.hardware.signature.product)
         fresh_log(log)
         try:
-            with linked_model(there, state, None) as (model, pinned):
+            with linked_model(there, state, None, copy=True) as (model, pinned):
                 job = make_job(there, state, runtime, os.environ, model, there.engine, pinned)
                 descriptors = tuple(pinned.descriptors.values())
                 made = run_worker(job["python"], job, log, stopping, descriptors=descriptors)

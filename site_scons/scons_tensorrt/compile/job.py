@@ -97,10 +97,10 @@ def is_tensorrt(wanted: Wanted) -> bool:
 
 @contextlib.contextmanager
 def linked_model(
-    wanted: Wanted, state: StateFolder, memo: DigestMemo | None
+    wanted: Wanted, state: StateFolder, memo: DigestMemo | None, copy: bool = False
 ) -> Iterator[tuple[Path, Pinned]]:
     """The model's path under a constant name, its external data where it expects them; and the
-    inputs behind the links, see `pinned`.
+    inputs behind the links, see `pinned`. copy: copies, not links.
 
     The parser keeps the model's basename, and that reaches the engine's bytes. Raises EngineBuildError
     where an input has other bytes than `wanted` says, and PublishError.
@@ -113,7 +113,7 @@ def linked_model(
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             model, places = _places(wanted, folder)
-            pinned = stack.enter_context(links_to(places, wanted.ingredients, memo, "compiled"))
+            pinned = stack.enter_context(links_to(places, wanted.ingredients, memo, "compiled", copy))
         except FileNotFoundError as error:
             raise changed(Path(error.filename or wanted.onnx), "compiled") from None
         except OSError as error:

@@ -154,7 +154,8 @@ def tidy(wanted: Wanted, state: StateFolder, memo: DigestMemo) -> None:
             Publication(state, wanted.engine, wanted.key).sweep()
 
 
-def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, float]:
+def _compile(wanted: Wanted, shop: Workshop, partial: Path, copy: bool = False) -> tuple[Receipt, float]:
+    """copy: compile private copies of the inputs, once links to them proved too little."""
     log = shop.state.log(wanted.engine)
     started = time.time()
     heard: dict[str, Any] = {}
@@ -163,7 +164,7 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
     phases = Phases()
     try:
         fresh_log(log)
-        with linked_model(wanted, shop.state, shop.memo) as (model, pinned):
+        with linked_model(wanted, shop.state, shop.memo, copy) as (model, pinned):
             runtime = shop.interpreter.runtime(wanted.hardware.signature.product)
             job = make_job(wanted, shop.state, runtime, shop.environment, model, partial, pinned)
             made = run_worker(
@@ -175,7 +176,7 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
                 wanted.recipe.timeout_s,
                 tuple(pinned.descriptors.values()),
             )
-            pinned.check()
+            sure = pinned.check()
             check_inputs(wanted, shop.memo)
         check_plan(wanted, partial, made.size)
     except EngineBuildError as error:
@@ -189,6 +190,8 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path) -> tuple[Receipt, fl
         raise
     finally:
         running.end()
+    if not sure:
+        return _compile(wanted, shop, partial, copy=True)
     return _receipt(wanted, shop, made, started, log, heard), made.duration_s
 
 

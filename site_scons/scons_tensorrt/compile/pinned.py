@@ -79,7 +79,7 @@ class Pinned:
         self.descriptors: dict[str, int] = {}
         self._memo = memo
         self._verb = verb
-        self._stamps: dict[str, tuple[Path, Stamp]] = {}
+        self._stamps: dict[str, tuple[Path, Stamp, bool]] = {}
 
     def hold(
         self,
@@ -100,16 +100,21 @@ class Pinned:
         if digest != sha256 or stamp_of(source.fileno()) != stamp:
             raise changed(path, self._verb)
         self.descriptors[name] = source.fileno()
-        self._stamps[name] = path, stamp
+        self._stamps[name] = path, stamp, always
         return True
 
-    def check(self) -> None:
-        """Raise EngineBuildError where a file that is held was written to."""
-        for name, (path, before) in self._stamps.items():
+    def check(self) -> bool:
+        """Whether every file that is held kept its bytes. False where one got or lost a hard link,
+        which moves ctime as an edit that was undone does: work on a copy instead. Raises
+        EngineBuildError where a file was written to, or may have been and is held `always`."""
+        sure = True
+        for name, (path, before, always) in self._stamps.items():
             now = stamp_of(self.descriptors[name])
             relinked = now.links != before.links and now[:4] == before[:4]
-            if now != before and not relinked:
+            if now != before and (always or not relinked):
                 raise changed(path, self._verb)
+            sure = sure and now == before
+        return sure
 
 
 def _hash(source: io.FileIO) -> str:
@@ -168,17 +173,18 @@ def links_to(
     digests: Mapping[str, str],
     memo: DigestMemo | None,
     verb: str,
+    copy: bool = False,
 ) -> Iterator[Pinned]:
     """Put each input where a child process expects it, as a link to a descriptor that the child
     inherits, or as a copy.
 
     files: by ingredient name, the input and the place of its link; None for a file that the child
-    opens by its own path and compares with the descriptor. Raises as `Pinned.hold` and
-    `copy_verified`.
+    opens by its own path and compares with the descriptor; copy: link nothing. Raises as
+    `Pinned.hold` and `copy_verified`.
     """
     pinned = Pinned(memo, verb)
     with contextlib.ExitStack() as stack:
-        linked = os.path.isdir("/proc/self/fd") and len(files) <= MOST_OPEN
+        linked = not copy and os.path.isdir("/proc/self/fd") and len(files) <= MOST_OPEN
         for name, (path, place) in files.items():
             if place is None:
                 pinned.hold(stack, name, path, digests[name], always=True)
