@@ -147,9 +147,10 @@ class RecalledStep:
         if not told:
             return None
         where, kind, files = place(told["place"]), str(told["kind"]), [*map(place, told["files"])]
+        name, where = where.name, place(told.get("at", told["place"]))
         if kind == "npy":  # a folder: what is in it now
             files = sorted([*where.glob("*.npy"), *where.glob("*/*.npy")], key=str)
-        return SampleFiles(kind, where, str(told["label"]), files, {})
+        return SampleFiles(kind, where, str(told["label"]), files, {}, name)
 
 
 class Recalled:

@@ -44,13 +44,14 @@ class Onnx(Record):
 
 class SampleFiles(Record):
     """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
-    that it is made of; label: what people call it."""
+    that it is made of; label: what people call it; name: of its place as the user named it."""
 
     kind: str
     path: Path
     label: str
     files: Sequence[Path]
     key_fields: Mapping[str, Any]
+    name: str = ""
 
 
 class StepWanted(Record):
@@ -104,7 +105,7 @@ def file_fields(
     if samples:
         base = samples.path if samples.kind == "npy" else samples.path.parent
         lines = [f"{digest(p, samples.label)} {os.path.relpath(p, base)}" for p in samples.files]
-        fields[input_name("samples", samples.path.name)] = make_key(
+        fields[input_name("samples", samples.name or samples.path.name)] = make_key(
             "samples", {"files": "\n".join(lines)}
         )
     return fields

@@ -3,6 +3,7 @@ of an accuracy gate. Each is a target of its own, judged as engines are."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import SCons.Node
 
 from ..compile.wanted import Verdict
 from ..convert.step import Onnx, SampleFiles, StepWanted, judge_step, step_fields, want_step
-from ..errors import EngineError
+from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
 from ..record import Record
 from .declared import Declared
@@ -33,8 +34,24 @@ class SampleNodes(Record):
 
     def files(self) -> SampleFiles:
         paths = [real_path(node) for node in self.nodes]
-        place = Path(self.place) if self.kind == "npy" else paths[0]
-        return SampleFiles(self.kind, place, self.label, paths, self.samples.key_fields())
+        fields, name = self.samples.key_fields(), Path(self.place).name
+        return SampleFiles(self.kind, self.at(), self.label, paths, fields, name)
+
+    def at(self) -> Path:
+        """Where the set lies: a folder's files may be in a Repository or at the source of a VariantDir.
+        Raises RecipeError where some are elsewhere."""
+        if self.kind != "npy":
+            return real_path(self.nodes[0])
+        places = {}
+        for node in self.nodes:
+            depth = len(Path(node.get_abspath()).relative_to(self.place).parts)
+            places[real_path(node).parents[depth - 1]] = node.name
+        if len(places) > 1:
+            (one, first), (two, second) = list(places.items())[:2]
+            raise RecipeError(
+                f"{self.label}: {first} is in {one}, {second} in {two}; put them in one folder"
+            )
+        return next(iter(places), Path(self.place))
 
 
 class Derived:
@@ -175,12 +192,20 @@ class Derived:
             and {
                 "kind": samples.kind,
                 "place": self._session.from_top(samples.place),
+                **self._samples_apart(samples),
                 "label": samples.label,
                 "files": [place(node) for node in samples.nodes],
             },
             "script": self.script and place(self.script),
             "files": {name: place(node) for name, node in self.files.items()},
         }
+
+    def _samples_apart(self, samples: SampleNodes) -> dict[str, str]:
+        """Where a set of samples lies that is not where it was named: in a Repository or VariantDir."""
+        with contextlib.suppress(RecipeError):  # told when it is asked for
+            found = str(samples.at())
+            return {} if found == samples.place else {"at": self._session.from_top(found)}
+        return {}
 
     def _check_owners(self) -> None:
         """Raise RecipeError where it would be made for nothing; what one engine's hardware cannot do

@@ -18,7 +18,7 @@ from ..recipe.options import Recipe, name_options
 from . import alias, settings
 from .builder import INTEGRITY, declare_on, tampered
 from .declared import NEVER, Declared
-from .nodes import as_list, data_nodes, file_node, named_for_cleaning
+from .nodes import as_list, data_nodes, file_node, named_for_cleaning, real_path
 from .session import Session, session_of
 from .signed import EngineFile, sign
 
@@ -90,7 +90,7 @@ def _connect(env: Any, session: Session, declared: Declared) -> None:
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
-    data = data_nodes(onnx, session.inputs.known_data(onnx.get_abspath()))
+    data = data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
     for node in (onnx, *declared.plugins, *data):
         sign(node)
     more = [each.target for each in (declared.gate, declared.samples) if each]

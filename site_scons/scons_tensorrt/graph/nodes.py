@@ -15,6 +15,7 @@ import SCons.Script
 import SCons.Util
 
 from ..errors import RecipeError
+from .settings import option
 
 if TYPE_CHECKING:
     from .session import Session
@@ -119,11 +120,15 @@ def label_of(session: Session, node: Any) -> str:
 
 
 def real_path(node: Any) -> Path:
-    """Where a node's bytes are: in the tree, in a Repository, or, for a VariantDir's copy that is
-    not made yet (under -n), at its source."""
-    path = node.rfile().get_abspath()
-    if not node.has_builder() and not os.path.exists(path):
-        source = node.srcnode().rfile().get_abspath()
+    """Where a node's bytes are: in the tree, in a Repository, or at the source of a VariantDir.
+
+    A VariantDir without copies means its source even where an old copy stands in the variant folder, and
+    under -n a VariantDir's copy is not made anew: its source tells what it will be.
+    """
+    path = node.rfile().get_abspath()  # this makes a VariantDir's copy
+    folders = node.dir.srcdir_list()
+    if folders and not node.is_derived() and (not node.duplicate or option("no_exec")):
+        source = folders[0].File(node.name).rfile().get_abspath()
         path = source if os.path.exists(source) else path
     return Path(path)
 
@@ -139,7 +144,7 @@ def data_node(onnx: Any, location: str) -> Any:
 
 def data_of(session: Session, onnx: Any) -> list[Any]:
     """The nodes of an ONNX's external data, as it was when it was last read."""
-    return data_nodes(onnx, session.inputs.known_data(onnx.get_abspath()))
+    return data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
 
 
 def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:

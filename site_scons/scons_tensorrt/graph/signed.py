@@ -15,6 +15,7 @@ from typing import Any
 import SCons.Node.FS
 
 from ..compile.inputs import LARGEST_ONNX
+from .nodes import real_path
 
 
 class SignedFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
@@ -38,7 +39,7 @@ class SignedFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no type
 
     def _unknown(self) -> str:
         """The signature of what cannot be hashed; SCons would read a pipe or a device for ever."""
-        path = self.rfile().get_abspath()
+        path = str(real_path(self))
         if os.path.exists(path):
             if not os.path.isfile(path):
                 return "not a regular file"
@@ -50,7 +51,7 @@ class SignedFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no type
         return LARGEST_ONNX if path.endswith(".onnx") else None
 
     def _sha256(self) -> str | None:
-        path = self.rfile().get_abspath()
+        path = str(real_path(self))
         try:
             return str(self.fs.scons_tensorrt_session.memo.sha256(path, most=self._most(path)))
         except OSError:

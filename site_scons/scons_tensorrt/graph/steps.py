@@ -149,7 +149,10 @@ def _is_folder(env: Any, where: Any) -> bool:
     if not isinstance(where, (str, os.PathLike)):
         return False
     place = env.fs.Entry(str(where))
-    return isinstance(place, SCons.Node.FS.Dir) or Path(place.get_abspath()).is_dir()
+    if isinstance(place, SCons.Node.FS.Dir) or Path(place.get_abspath()).is_dir():
+        return True
+    source = Path(place.dir.srcnode().get_abspath(), place.name)  # of a VariantDir
+    return source.is_dir()
 
 
 def _sorted(nodes: list[Any]) -> list[Any]:
