@@ -134,6 +134,27 @@ def test_an_upgrade_is_seen(foreign):
     assert ask(foreign) == "11.4.0.1"
 
 
+@pytest.mark.parametrize("stamp_kept", [False, True])
+def test_an_upgrade_that_keeps_the_folders_times_is_seen(foreign, monkeypatch, stamp_kept):
+    if stamp_kept:  # two images mounted one after the other can have the same times
+        monkeypatch.setattr("scons_tensorrt.identity.runtime._stamp", lambda python, path: [python])
+    ask(foreign)
+    before = foreign.site.stat()
+    old = foreign.site / "tensorrt-10.3.0.30.dist-info"
+    old.rename(foreign.site / "tensorrt-11.4.0.1.dist-info")
+    os.utime(foreign.site, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ask(foreign) == "11.4.0.1"
+
+
+def test_a_path_entry_that_keeps_the_folders_times_is_seen(foreign):
+    ask(foreign)
+    before = foreign.site.stat()
+    (foreign.site / "more.pth").write_text("/elsewhere\n")
+    os.utime(foreign.site, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ask(foreign)
+    assert foreign.starts() == 2
+
+
 def test_another_program_under_the_same_name_is_asked_anew(foreign):
     ask(foreign)
     shutil.copy2(foreign.python, foreign.python + ".new")

@@ -101,9 +101,10 @@ class Interpreter:
 
     def _remembered(self) -> dict[str, Any] | None:
         stamp, answer = self._memo.get()
-        if _is_answer(answer) and stamp == _stamp(self.python, answer["path"]):
-            return dict(answer)
-        return None
+        if not (_is_answer(answer) and stamp == _stamp(self.python, answer["path"])):
+            return None
+        now = query.installed(answer["path"])  # the names of folders tell more than their times
+        return dict(answer) if now == answer["products"] else None
 
 
 def _resolve(python: str | None) -> str:
@@ -136,7 +137,7 @@ def _stamp(python: str, path: list[str]) -> list[Any]:
     for name in [python, *path]:
         try:
             stat = os.stat(name)
-            stamp.append([name, stat.st_ino, stat.st_size, stat.st_mtime_ns])
+            stamp.append([name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
         except OSError:
             stamp.append([name])
     return stamp
