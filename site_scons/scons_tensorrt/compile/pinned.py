@@ -104,14 +104,13 @@ class Pinned:
         return True
 
     def check(self) -> bool:
-        """Whether every file that is held kept its bytes. False where one got or lost a hard link,
-        which moves ctime as an edit that was undone does: work on a copy instead. Raises
-        EngineBuildError where a file was written to, or may have been and is held `always`."""
+        """Whether every file that is held kept its bytes. False where the ctime of one moved alone: an
+        edit that was undone does that, as a rename or a new hard link do, so work on a copy instead.
+        Raises EngineBuildError where a file was written to, or may have been and is held `always`."""
         sure = True
         for name, (path, before, always) in self._stamps.items():
             now = stamp_of(self.descriptors[name])
-            relinked = now.links != before.links and now[:4] == before[:4]
-            if now != before and (always or not relinked):
+            if now != before and (always or now[:4] != before[:4]):
                 raise changed(path, self._verb)
             sure = sure and now == before
         return sure
