@@ -111,7 +111,7 @@ class TestCompiles:
         assert len((python.parent / "compiled").read_text().split()) == 2
 
     def test_a_model_that_is_written_to_fails_the_compile(self, tree, models):
-        one, other = models
+        one, _ = models
         orin(tree, f"data = write()\nopen({str(one)!r}, 'ab').write(b'x')\ndone(data)")
         run = tree.scons("engines")
         assert run.status == 2
