@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,35 @@ from .session import Session
 LARGEST = 64 << 20  # bytes of another tree's declaration
 
 
+class Place(Record):
+    """A file by its name and the identity of its folder, whatever links or mounts lead there."""
+
+    device: int
+    inode: int
+    name: str
+
+    @classmethod
+    def of(cls, path: Path) -> Place | None:
+        """None where there is no such folder."""
+        try:
+            folder = os.stat(path.parent)
+        except OSError:
+            return None
+        return cls(folder.st_dev, folder.st_ino, path.name)
+
+
 class Others(Record):
     """What other trees declare that share the state folder: theirs is not ours to remove. models:
     (name, precision); places: where their engines are."""
 
     models: frozenset[tuple[str, str]] = frozenset()
-    places: frozenset[Path] = frozenset()
+    places: frozenset[Place | None] = frozenset()
 
 
 def prune(env: Any, session: Session) -> None:
     """List what may go; with PRUNE=yes remove it. Raises UserError or BuildError."""
     keep, older_s, really = _asked()
+    _check_alone(session)
     engines = list(session.engines)
     if not engines:
         raise SCons.Errors.UserError(
@@ -59,16 +78,28 @@ def prune(env: Any, session: Session) -> None:
     say = session.report.console.line
     for line in left:
         say(f"engines: {line}")
-    wanted = {engine.path for engine in engines} | others.places
-    going = [item for item in choose(items, keep, older_s) if item.path not in wanted]
+    wanted = {Place.of(engine.path) for engine in engines} | others.places
+    chosen = choose(items, keep, older_s)
+    going = [item for item in chosen if Place.of(item.path) not in wanted]
     dry = not (really and settings.writes())
     done = [item for item in going if _let_go(session, item, dry, folders, others)]
-    _summary(session, done, len(items) - len(going), dry)
+    _summary(session, done, len(items) - len(chosen), dry)
     if not dry:
         session.memo.forget_missing()
     if len(done) < len(going):
         raise SCons.Errors.BuildError(
             errstr="not all could be removed, see above", status=2, exitstatus=2
+        )
+
+
+def _check_alone(session: Session) -> None:
+    """A state folder inside a tree has one declaration, of that tree. Raises UserError where a link
+    leads to it, which other trees may have, too."""
+    state = session.state
+    if state.inside and not state.root.resolve().is_relative_to(state.top.resolve()):
+        raise SCons.Errors.UserError(
+            f"{PRUNE}: {state.relative(state.root)} is a link to {state.root.resolve()}, which other "
+            "trees may share; name that folder with TRT_STATE_DIR= in each of them, and build there once"
         )
 
 
@@ -170,7 +201,7 @@ def _of_other_trees(session: Session) -> Others:
             data = json.loads(read_small(file, LARGEST))
             for item in data["engines"]:
                 place = Path(data["top"], item["engine"])
-                places.add(place)
+                places.add(Place.of(place))
                 name = parsed(place.name)
                 models.update([(name.model, name.precision)] if name else [])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -190,7 +221,7 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
         return True
     try:
         now = _of_other_trees(session)  # another tree may have begun to build meanwhile
-        if item.path in now.places or _wanted_by(now, item):
+        if Place.of(item.path) in now.places or _wanted_by(now, item):
             raise HandoffError("another tree declares it by now")
         receipts = not _shared(item, session, others)
         remove(item, session.state, lambda name: _stated(name, folders), session.memo, receipts)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ from ..integrity.state import DATA_SUFFIX, StateFolder
 from ..record import Record
 
 DAY_S = 86400.0
+_RECEIPT = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{16})?\.json")
 NOT_OURS = "no receipt here is of its bytes; remove it by hand"
 
 
@@ -188,35 +190,54 @@ def _steps(
 ) -> Iterator[Item]:
     """Files that were made for engines, of a model and precision that nobody declares. Those of a
     declared one are kept even if this run's hardware needs none."""
-    for path in sorted(_own_files(state.onnx)):
+    for path in sorted(_own_files(state, state.onnx)):
         name, _, rest = path.name.partition(".")
         precision = rest.partition(".")[0]
         declared = (name, precision) in models or (name in exports and precision == "onnx")
         if path in steps or declared or path.name.startswith("."):
             continue
         yield _item(path, "no declared engine is made of it", ("onnx", name, precision), (path,))
-    for path in sorted(_own_files(state.calibration)):
+    for path in sorted(_own_files(state, state.calibration)):
         name = path.name.partition(".")[0]
         if not path.name.startswith(".") and name not in {model for model, _ in models}:
             yield _item(path, "no declared engine is calibrated by it", ("calibration", name), (path,))
 
 
-def _own_files(folder: Path) -> list[Path]:
-    """The files of a folder of ours; none behind a link."""
-    return [] if folder.is_symlink() or folder.parent.is_symlink() else _files_in(folder)
+def _behind_link(state: StateFolder, path: Path) -> bool:
+    """Whether a link leads to a path below the state folder, or is one: what is there may be
+    anybody's."""
+    below = path.relative_to(state.root).parts
+    return any(state.root.joinpath(*below[: count + 1]).is_symlink() for count in range(len(below)))
+
+
+def _own_files(state: StateFolder, folder: Path) -> list[Path]:
+    """The files of a folder below the state folder; none behind a link."""
+    return [] if _behind_link(state, folder) else _files_in(folder)
 
 
 def _files_in(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in entries(folder) if entry.is_file(follow_symlinks=False)]
 
 
+def _own_folders(state: StateFolder, folder: Path) -> list[Path]:
+    """The folders in a folder below the state folder; none behind a link."""
+    if _behind_link(state, folder):
+        return []
+    return [Path(entry.path) for entry in entries(folder) if entry.is_dir(follow_symlinks=False)]
+
+
+def _locks_and_logs(state: StateFolder) -> list[Path]:
+    return [path for name in ("locks", "logs") for path in _own_files(state, state.root / name)]
+
+
 def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str]]) -> Iterator[Item]:
     """Of engines that are nowhere, and that nobody declares: receipts, and what an earlier prune that
     was cut off after those left."""
     traces: dict[str, list[Path]] = {
-        entry.name + SUFFIX: _files_in(Path(entry.path)) for entry in entries(state.root / "receipts")
+        path.name + SUFFIX: _own_files(state, path)
+        for path in _own_folders(state, state.root / "receipts")
     }
-    for path in (*_files_in(state.root / "locks"), *_files_in(state.root / "logs")):
+    for path in _locks_and_logs(state):
         traces.setdefault(path.name.rpartition(SUFFIX + ".")[0] + SUFFIX, []).append(path)
     for name, files in sorted(traces.items()):
         fields = parsed(name)
@@ -271,21 +292,21 @@ def remove(
         sync_folder(item.path.parent)
         others = elsewhere(name) if parsed(name) else None
         if receipts and others is None:
-            _remove_receipts(_receipts(state, name), None)
+            _remove_receipts(state, name, None)
         elif receipts and mine and mine not in (others or ()):
-            _remove_receipts(_receipts(state, name), mine)
+            _remove_receipts(state, name, mine)
         _remove_traces(state, state.partial(item.path), state.lock(item.path), state.log(item.path))
 
 
 def _remove_name(name: str, state: StateFolder) -> None:
     """All that is said of an engine that is nowhere, wherever it was."""
     stem = f"{name}."
-    traces = (*_files_in(state.root / "locks"), *_files_in(state.root / "logs"))
+    traces = _locks_and_logs(state)
     slots = {p.name.removeprefix(stem).partition(".")[0] for p in traces if p.name.startswith(stem)}
     with contextlib.ExitStack() as held:
         for slot in sorted(slots):
             held.enter_context(_locked(state.root / "locks" / f"{stem}{slot}.lock", name))
-        _remove_receipts(_receipts(state, name), None)
+        _remove_receipts(state, name, None)
         for slot in slots:
             lock = state.root / "locks" / f"{stem}{slot}.lock"
             log = state.root / "logs" / f"{stem}{slot}.log"
@@ -299,10 +320,12 @@ def _locked(lock: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _remove_receipts(folder: Path, sha256: str | None) -> None:
-    """Those of the engine with this sha256; None: all."""
-    for path in _files_in(folder):
-        if path.name.endswith(f"{sha256[:16]}.json" if sha256 else ".json"):
+def _remove_receipts(state: StateFolder, name: str, sha256: str | None) -> None:
+    """Those of the engine with this sha256; None: all of this name."""
+    folder = _receipts(state, name)
+    for path in _own_files(state, folder):
+        ours = _RECEIPT.fullmatch(path.name)
+        if ours and (not sha256 or path.name.endswith(f".{sha256[:16]}.json")):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -310,7 +333,9 @@ def _remove_receipts(folder: Path, sha256: str | None) -> None:
 
 def _remove_traces(state: StateFolder, partial: Path, lock: Path, log: Path) -> None:
     """The lock last, while it is held."""
-    unlink_link(partial)
-    shutil.rmtree(partial, ignore_errors=True)
+    if not _behind_link(state, partial.parent):
+        unlink_link(partial)
+        shutil.rmtree(partial, ignore_errors=True)
     for path in (log, lock.with_suffix(".holder"), lock):
-        path.unlink(missing_ok=True)
+        if not _behind_link(state, path.parent):
+            path.unlink(missing_ok=True)

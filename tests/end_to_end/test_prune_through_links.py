@@ -1,0 +1,77 @@
+"""`scons engines-prune` where links or shared folders lead to what belongs to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Tree, make_model
+
+GONE = "gone__sm80plus_cu13.0_rtx1.7_fp32"
+
+
+def test_two_trees_whose_engines_are_one_folder_keep_each_others(tmp_path: Path) -> None:
+    trees = []
+    (tmp_path / "shared").mkdir()
+    for name in ("a", "b"):
+        tree = Tree(tmp_path / name)
+        make_model(tree.path("models/m.onnx"))
+        tree.write(f'env.Engine("{name}", "models/m.onnx")')
+        tree.path("engines").symlink_to(tmp_path / "shared")
+        tree.environment["TRT_STATE_DIR"] = str(tmp_path / "state")
+        assert tree.scons().status == 0
+        trees.append(tree)
+    run = trees[0].scons("engines-prune", "PRUNE=yes")
+    assert run.status == 0, run.out
+    assert not run.lines("PRUNED")
+    assert "kept by KEEP=" not in run.out
+    assert sorted(trees[1].engines()) == ["a", "b"]
+
+    trees[1].write('env.Engine("a", "models/m.onnx")')  # now nobody wants b
+    assert trees[1].scons().status == 0
+    assert len(trees[1].scons("engines-prune", "PRUNE=yes").lines("PRUNED")) == 1
+    assert sorted(trees[1].engines()) == ["a"]
+
+
+@pytest.mark.parametrize("folder", ["receipts", f"receipts/{GONE}", "logs", "locks", "partial"])
+def test_nothing_behind_a_link_in_the_state_folder_is_removed(
+    built: Tree, tmp_path: Path, folder: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    log = built.path(f".trt/logs/{GONE}.engine.0123456789abcdef.log")
+    log.write_text("x")
+    for name in (
+        f"{'0' * 64}.{'0' * 16}.json",
+        f"{GONE}/{'0' * 64}.{'0' * 16}.json",
+        log.name,
+        "0123456789abcdef/precious",
+    ):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("{}")
+    place = built.path(f".trt/{folder}")
+    if place.exists():
+        place.rename(tmp_path / "aside")
+    place.symlink_to(elsewhere)
+    before = {*elsewhere.rglob("*")}
+    run = built.scons("engines-prune", "PRUNE=yes")
+    assert run.status == 0, run.out
+    assert before <= {*elsewhere.rglob("*")}  # a lock may have been taken there
+
+
+def test_a_file_beside_receipts_that_is_none_stays(built: Tree) -> None:
+    folder = built.path(f".trt/receipts/{GONE}")
+    folder.mkdir()
+    for name in ("notes.json", f"{'0' * 64}.{'0' * 16}.json"):
+        (folder / name).write_text("{}")
+    assert built.scons("engines-prune", "PRUNE=yes").status == 0
+    assert [path.name for path in folder.iterdir()] == ["notes.json"]
+
+
+def test_a_state_folder_that_is_a_link_is_not_pruned(built: Tree, tmp_path: Path) -> None:
+    built.path(".trt").rename(tmp_path / "state")
+    built.path(".trt").symlink_to(tmp_path / "state")
+    built.write('env.Engine("a", "models/a.onnx")')
+    run = built.scons("engines-prune", "PRUNE=yes")
+    assert run.status == 2
+    assert "engines-prune: .trt is a link to" in run.out
+    assert sorted(built.engines()) == ["a", "b"]
