@@ -12,7 +12,7 @@ import time
 import pytest
 
 from scons_tensorrt.integrity import memo as module
-from scons_tensorrt.integrity.memo import FINE_TICK_NS, DigestMemo, sha256_file
+from scons_tensorrt.integrity.memo import FINE_TICK_NS, DigestMemo, sha256_file, sha256_of
 
 FALSE = "f" * 64
 
@@ -142,13 +142,13 @@ def test_a_file_changed_again_within_the_racy_window_is_seen_in_one_run(shop):
 def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(shop, monkeypatch):
     shop.settle()
 
-    def hash_and_change(path, follow):
-        digest = sha256_file(path, follow)
+    def hash_and_change(source):
+        digest = sha256_of(source)
         shop.file.write_bytes(b"while it was read")
         return digest
 
     memo = shop.memo()
-    monkeypatch.setattr(module, "sha256_file", hash_and_change)
+    monkeypatch.setattr(module, "sha256_of", hash_and_change)
     memo.sha256(shop.file)
     monkeypatch.undo()
     assert memo.sha256(shop.file) == sha(b"while it was read")
@@ -175,7 +175,7 @@ def test_full_believes_nothing(shop):
 def test_full_hashes_a_file_once_a_run(shop, monkeypatch):
     shop.settle()
     hashed = []
-    monkeypatch.setattr(module, "sha256_file", lambda path, _: hashed.append(path) or sha256_file(path))
+    monkeypatch.setattr(module, "sha256_of", lambda source: hashed.append(source) or sha256_of(source))
     memo = shop.memo(full=True)
     memo.sha256(shop.file)
     memo.sha256(shop.file)

@@ -12,19 +12,16 @@ several hard links (SCons's VariantDir makes and removes them, which moves ctime
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import EngineBuildError, PublishError
-from ..identity.reading import open_file
+from ..identity.reading import open_file, open_for_writing
 from ..identity.writing import new_file
 from ..integrity.memo import DigestMemo
 
@@ -59,17 +56,7 @@ def changed(path: Path, verb: str) -> EngineBuildError:
 
 def is_steady(source: io.FileIO) -> bool:
     """Whether the file's stat would show every write from now on."""
-    if stamp_of(source.fileno()).links > 1:
-        return False
-    try:
-        # Whoever opens it for writing just now makes the kernel send this signal, which is ignored;
-        # its default, SIGIO, would end the process.
-        fcntl.fcntl(source, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while it is open for writing
-        fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return error.errno != errno.EAGAIN  # else another user's file, or no leases here
-    return True
+    return stamp_of(source.fileno()).links <= 1 and not open_for_writing(source)
 
 
 class Pinned:

@@ -51,6 +51,25 @@ def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
         raise
 
 
+def open_for_writing(source: io.FileIO) -> bool:
+    """Whether somebody has this file open for writing, as far as the kernel tells: for a file of another
+    user's it does not, nor on file systems without leases."""
+    import fcntl
+    import signal
+
+    try:
+        # Whoever opens it for writing just now makes the kernel send this signal, which is ignored;
+        # its default, SIGIO, would end the process.
+        fcntl.fcntl(source, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while it is open for writing
+        fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    except AttributeError:  # not Linux
+        return False
+    return False
+
+
 def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> bytes:
     """A file's bytes. follow: as `open_file`. Raises OSError, also for more than `most` bytes."""
     with open_file(path, follow) as source:

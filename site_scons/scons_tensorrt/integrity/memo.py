@@ -2,14 +2,16 @@
 
 An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's inputs). It is
 believed while {device, inode, size, mtime, ctime} are the same: a tamper that restores the
-mtime still changes the ctime.
+mtime still changes the ctime. On an image the mount must be the same, too, and where a stat proves
+nothing an entry holds for one run (see mounts.py).
 
 The memo is believed when it is this user's own, or root's, and nobody else can write it: whoever
 can would bless a tampered engine.
 
 Git's racy rule: bytes may change twice within one tick of the filesystem's clock, so what
-is hashed so soon after its ctime is told but not remembered. Blind, as any stat memo is, to
-bit rot and to a clock set back: `full` hashes everything.
+is hashed so soon after its ctime is told but not remembered. Neither is a file that somebody has
+open for writing: a shared mapping can write without moving mtime or ctime. Blind, as any stat memo is,
+to bit rot and to a clock set back: `full` hashes everything.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..identity.reading import absolute, open_file
+from ..identity.reading import absolute, open_file, open_for_writing
 from ..identity.writing import write_atomic
+from .mounts import Mounts
 
 SCHEMA = 1
 FINE_TICK_NS = 100_000_000  # kernels tick at 1 to 10 ms
@@ -64,6 +67,9 @@ class DigestMemo:
         self._path = path
         self._top = os.path.join(top, "")
         self._full = full
+        self._mounts = Mounts()
+        self._on_device: dict[int, list[str]] = {}
+        self._this_run = f"run {os.urandom(8).hex()}"
         self._fresh: set[str] = set()
         self._changed: set[str] = set()
         self._entries: dict[str, dict[str, Any]] = _load(path)
@@ -76,17 +82,20 @@ class DigestMemo:
     def _sha256(
         self, path: str | os.PathLike[str], name: str, follow: bool = True, most: int | None = None
     ) -> str:
-        stamp = _stamp(os.stat(path, follow_symlinks=follow))
+        stamp = self._stamp(os.stat(path, follow_symlinks=follow), path)
         if most is not None and stamp[2] > most:
             raise OSError(errno.EFBIG, f"{stamp[2]} bytes, more than {most}", path)
         entry = self._entries.get(name)
         if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
             return str(entry["sha256"])
         now = time.time_ns()
-        digest = sha256_file(path, follow)
-        after = _stamp(os.stat(path, follow_symlinks=follow))
+        with open_file(path, follow) as source:
+            written = open_for_writing(source)  # asked first: who opens it from now on moves the stat
+            opened = self._stamp(os.fstat(source.fileno()), path)
+            digest = sha256_of(source)[0]
+        after = self._stamp(os.stat(path, follow_symlinks=follow), path)
         facts = entry["facts"] if entry and entry["sha256"] == digest else {}
-        if after == stamp and not _racy(stamp, now):
+        if after == opened == stamp and not (written or _racy(stamp, now)):
             self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
             self._fresh.add(name)
             self._changed.add(name)
@@ -97,9 +106,9 @@ class DigestMemo:
     def sha256_open(self, source: io.FileIO, path: str | os.PathLike[str]) -> str:
         """Hex sha256 of an open file that was found at `path`: from the memo where the open file's own
         stat is the one it knows, else hashed through the descriptor. Raises OSError."""
-        stamp = _stamp(os.fstat(source.fileno()))
+        stamp = self._stamp(os.fstat(source.fileno()), path)
         name = self._name(path)
-        entry = self._entries.get(name)
+        entry = None if self._this_run in stamp else self._entries.get(name)
         if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
             return str(entry["sha256"])
         source.seek(0)
@@ -134,11 +143,11 @@ class DigestMemo:
         entry = self._entries.get(self._name(path))
         return entry["facts"].get(name) if entry else None
 
-    def stamp(self, path: str | os.PathLike[str]) -> list[int] | None:
+    def stamp(self, path: str | os.PathLike[str]) -> list[Any] | None:
         """The stat by which the memo knows this file's bytes now; None when it does not. Raises
         OSError."""
         entry = self._entries.get(self._name(path))
-        stamp = _stamp(os.stat(path))
+        stamp = self._stamp(os.stat(path), path)
         return stamp if entry and entry["stat"] == stamp else None
 
     def tell(self, path: str | os.PathLike[str], name: str, value: Any) -> None:
@@ -173,19 +182,25 @@ class DigestMemo:
         write_atomic(self._path, text.encode("utf-8"), durable=False, mode=MINE_ALONE)
         self._changed.clear()
 
+    def _stamp(self, stat: os.stat_result, path: str | os.PathLike[str]) -> list[Any]:
+        """What must be the same for a file's bytes to be believed the same. path: where it is."""
+        device = stat.st_dev
+        more = self._on_device.get(device)
+        if more is None:
+            mount = self._mounts.identity(device, path)
+            more = [self._this_run if mount is None else mount] if mount != "" else []
+            self._on_device[device] = more
+        return [device, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *more]
+
     def _name(self, path: str | os.PathLike[str]) -> str:
         name = absolute(path)
         return name[len(self._top) :] if name.startswith(self._top) else name
 
 
-def _stamp(stat: os.stat_result) -> list[int]:
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _racy(stamp: list[int], hashed_at_ns: int) -> bool:
+def _racy(stamp: list[Any], hashed_at_ns: int) -> bool:
     changed = max(stamp[3], stamp[4]) if stamp[3] <= hashed_at_ns else stamp[4]
     tick = COARSE_TICK_NS if stamp[4] % 1_000_000_000 == 0 else FINE_TICK_NS
-    return hashed_at_ns - changed < tick
+    return bool(hashed_at_ns - changed < tick)
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""What the stat of a file proves, by the file system that the file is on.
+
+Where this kernel keeps the times, every change moves the ctime. It does not where the times come with
+the data: an image (squashfs, a loop device, a read-only disk) can be made with any times, and two images
+that are mounted one after the other can show the same stat. There the mount is part of the stat. Some
+file systems have no ctime, or one that a program makes up: there a stat proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ..record import Record
+
+NO_CTIME = ("afs", "cifs", "exfat", "hfs", "msdos", "ntfs", "smb3", "smbfs", "vfat")
+IMAGES = ("cramfs", "erofs", "iso9660", "overlay", "romfs", "squashfs", "udf")
+IMAGE_DEVICES = (7, 43)  # loop devices, network block devices
+MOUNT_TABLE = "/proc/self/mountinfo"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_STATX_UNIQUE, _STATX_BYTES, _ID_AT = 0x4000, 256, 144  # of statx(2), since Linux 6.8
+_AT_FDCWD = -100
+
+
+class Mount(Record):
+    """A line of the mount table. device: as st_dev; line: all of it."""
+
+    device: int
+    place: str
+    kind: str
+    read_only: bool
+    line: str
+
+
+class Mounts:
+    """The mounts as this run finds them."""
+
+    def __init__(self) -> None:
+        self._table: list[Mount] | None = None
+
+    def identity(self, device: int, path: str | os.PathLike[str]) -> str | None:
+        """What belongs to the stat of files on this device, one of which is `path`: nothing where a stat
+        proves their bytes by itself; None where it proves nothing."""
+        if not os.path.exists("/proc/sys/kernel"):
+            return ""  # not Linux
+        mount = self._mount_of(device, path)
+        if mount is None:
+            return _identity(os.fspath(path), None)
+        if mount.kind in NO_CTIME or mount.kind.split(".")[0] in ("fuse", "fuseblk"):
+            return None
+        if mount.read_only or mount.kind in IMAGES or os.major(device) in IMAGE_DEVICES:
+            there = _device_of(mount.place) == device
+            return _identity(mount.place if there else os.fspath(path), mount)
+        return ""
+
+    def _mount_of(self, device: int, path: str | os.PathLike[str]) -> Mount | None:
+        """The first mount of a device; where none says so (btrfs), the mount that the path is on."""
+        if self._table is None:
+            self._table = _mount_table()
+        for mount in self._table:
+            if mount.device == device:
+                return mount
+        full = os.path.join(os.path.realpath(path), "")
+        above = [each for each in self._table if full.startswith(os.path.join(each.place, ""))]
+        return max(above, key=lambda each: len(each.place), default=None)
+
+
+def _mount_table() -> list[Mount]:
+    try:
+        lines = Path(MOUNT_TABLE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return [_mount(line) for line in lines]
+    except (OSError, ValueError, IndexError):
+        return []
+
+
+def _mount(line: str) -> Mount:
+    """See proc_pid_mountinfo(5). Raises ValueError or IndexError."""
+    first, _, last = line.partition(" - ")
+    major, minor = first.split(" ")[2].split(":")
+    place = first.split(" ")[4]
+    for code, letter in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        place = place.replace(code, letter)
+    fields = last.split(" ")
+    read_only = "ro" in fields[-1].split(",")
+    return Mount(os.makedev(int(major), int(minor)), place, fields[0], read_only, line)
+
+
+def _identity(place: str, mount: Mount | None) -> str | None:
+    """What no other mount has, as long as this system runs. None where that cannot be known."""
+    try:
+        boot = Path(BOOT_ID).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    unique = _unique_id(place)
+    if unique is not None:
+        return f"{boot} {unique}"
+    # An older kernel gives a mount's number anew; the layers of an overlay have names of their own.
+    return f"{boot} {mount.line}" if mount and mount.kind == "overlay" else None
+
+
+def _unique_id(place: str) -> int | None:
+    import ctypes  # only where there is an image
+
+    try:
+        statx = ctypes.CDLL(None).statx
+    except (OSError, AttributeError):
+        return None
+    found = ctypes.create_string_buffer(_STATX_BYTES)
+    if statx(_AT_FDCWD, os.fsencode(place), 0, _STATX_UNIQUE, found) != 0:
+        return None
+    if not int.from_bytes(found.raw[:4], sys.byteorder) & _STATX_UNIQUE:
+        return None
+    return int.from_bytes(found.raw[_ID_AT : _ID_AT + 8], sys.byteorder)
+
+
+def _device_of(place: str) -> int | None:
+    try:
+        return os.stat(place).st_dev
+    except OSError:
+        return None
