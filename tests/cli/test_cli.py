@@ -163,6 +163,23 @@ def test_verify_of_a_folder_finds_an_engine_whose_sidecar_is_missing(run, tmp_pa
     assert lines[0].startswith(f"FAILED {engine}: SidecarError: ")
 
 
+def test_verify_of_a_folder_that_hides_something_is_not_sound(run, tmp_path):
+    engine = pair(tmp_path)
+    where = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):  # deeper than a path can be long
+        os.mkdir("d" * 250, dir_fd=where)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=where)
+        os.close(where)
+        where = inner
+    os.close(where)
+    status, lines, errors = run("verify", tmp_path)
+    assert (status, lines) == (1, [f"OK {engine}"])
+    assert errors[0].endswith("not readable (File name too long); what is in there was not looked at")
+    status, lines, _ = run("verify", "--hardware", "rtx_portable", tmp_path)
+    assert status != 0
+    assert any("not readable (File name too long)" in line for line in lines)
+
+
 def test_verify_of_a_folder_without_engines_ends_with_1(run, tmp_path):
     status, lines, errors = run("verify", tmp_path)
     assert (status, lines) == (1, [])

@@ -14,6 +14,7 @@ import pytest
 import scons_tensorrt
 from scons_tensorrt import load_verified
 from scons_tensorrt.errors import SidecarError
+from scons_tensorrt.identity.reading import read_small
 from scons_tensorrt.integrity import verified
 from scons_tensorrt.integrity.sidecar import sidecar_of
 from scons_tensorrt.integrity.verified import fault_of
@@ -64,7 +65,7 @@ def test_one_flipped_bit_is_refused(engine, at):
         (lambda e: e.unlink(), "the engine is missing"),
         (lambda e: sidecar_of(e).unlink(), "sidecar missing"),
         (lambda e: sidecar_of(e).write_bytes(b""), "sidecar empty"),
-        (lambda e: e.write_bytes(b""), "not those"),
+        (lambda e: e.write_bytes(b""), "it is empty"),
         (lambda e: (e.unlink(), e.mkdir()), "Is a directory"),
         (lambda e: (e.unlink(), os.mkfifo(e)), "not a regular file"),
         (lambda e: (sidecar_of(e).unlink(), os.mkfifo(sidecar_of(e))), "not a regular file"),
@@ -215,3 +216,40 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_its_size(tmp_path
     monkeypatch.setattr("scons_tensorrt.integrity.verified.os.fstat", growing)
     with pytest.raises(SidecarError, match="it grew while it was read"):
         load_verified(engine, most=1 << 20)
+
+
+def test_a_file_that_grows_while_it_is_hashed_is_not_hashed_beyond_its_size(tmp_path, monkeypatch):
+    engine = tmp_path / "a__sm87_jp6.2_trt10.3_fp16.engine"
+    engine.write_bytes(b"ftrt" + b"\0" * 60 + b"x")
+    (tmp_path / f"{engine.name}.sha256").write_text("0" * 64)
+
+    def grows(size):
+        with open(engine, "ab") as more:
+            more.truncate(8 << 40)
+
+    monkeypatch.setattr("scons_tensorrt.integrity.verified.too_large", grows)
+    assert fault_of(engine) == "the engine is not readable (it grew while it was read)"
+
+
+def test_a_hole_that_no_header_promises_takes_no_memory(tmp_path):
+    engine = tmp_path / "a__sm80_cu13.0_rtx1.7_fp16.engine"
+    engine.write_bytes(b"vtrt" + b"\0" * 12 + (65).to_bytes(8, "little") + b"\0" * 41)
+    os.truncate(engine, 8 << 40)
+    (tmp_path / f"{engine.name}.sha256").write_text("0" * 64)
+    with pytest.raises(SidecarError, match="where its header promises 65"):
+        load_verified(engine, most=1 << 60)
+
+
+def test_a_small_file_that_grows_is_not_read_beyond_what_may_be(tmp_path, monkeypatch):
+    path = tmp_path / "receipt.json"
+    path.write_bytes(b"{}")
+    real = os.fstat
+
+    def grows(descriptor):
+        found = real(descriptor)
+        os.truncate(path, 8 << 40)
+        return found
+
+    monkeypatch.setattr("scons_tensorrt.identity.reading.os.fstat", grows)
+    with pytest.raises(OSError, match="more than 100 bytes"):
+        read_small(path, 100)

@@ -135,3 +135,12 @@ def test_a_size_is_written_with_its_unit(team, store) -> None:
         store("gc", "--most", "much")
     assert told.value.code == 2
     assert store("gc", "--most", "1.5G", "--older", "30")[0] == 0
+
+
+@pytest.mark.parametrize("wrong", ["--older=-1", "--older=nan", "--older=inf", f"--most=1{'0' * 400}T"])
+def test_gc_takes_no_age_or_size_that_is_none(team, store, wrong: str) -> None:
+    team.publish(os.urandom(1000), 1)
+    with pytest.raises(SystemExit) as ended:
+        store("gc", wrong)
+    assert ended.value.code == 2
+    assert len(list(team.remote().all_of("ac"))) == 1

@@ -28,19 +28,25 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def engines(paths: list[str]) -> Iterator[str]:
-    """The engines named; a folder stands for those below it, a sidecar for its engine."""
+    """The engines named; a folder stands for those below it, a sidecar for its engine. Raises
+    EngineError, after all that were found, where a folder could not be looked into."""
+    hidden = list[str]()
     for path in paths:
         if not os.path.isdir(path):
             yield path.removesuffix(SIDECAR_SUFFIX)
             continue
-        found = {
-            file.removesuffix(SIDECAR_SUFFIX)
-            for file, _ in walk_files(path)
-            if file.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX))
-        }
-        if not found:
+        found = set[str]()
+        for file, why in walk_files(path):
+            if why:
+                hidden.append(f"{file}: {why}")
+            elif file.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX)):
+                found.add(file.removesuffix(SIDECAR_SUFFIX))
+        if not found and not hidden:
             raise EngineError(f"{path}: no engine in this folder")
         yield from sorted(found)
+    if hidden:
+        more = f", and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+        raise EngineError(f"{hidden[0]}{more}; what is in there was not looked at")
 
 
 def state_folder(engine: Path, named: str | None) -> StateFolder:

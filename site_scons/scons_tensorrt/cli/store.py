@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import time
@@ -24,7 +25,7 @@ def add(commands: Commands) -> None:
     jobs = store.add_subparsers(required=True, metavar="JOB")
     gc = jobs.add_parser("gc", help="remove what is old or too much, and bytes without an entry")
     gc.add_argument(
-        "--older", type=float, metavar="DAYS", help="entries not used by a writer for so long"
+        "--older", type=_days, metavar="DAYS", help="entries not used by a writer for so long"
     )
     gc.add_argument(
         "--most", type=_size, metavar="SIZE", help="then the oldest, down to SIZE, as in 500G"
@@ -48,10 +49,17 @@ def add(commands: Commands) -> None:
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?)B?", text)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([kMGT]?)B?", text, re.ASCII)
     if not found:
         raise argparse.ArgumentTypeError(f"{text}: write a size such as 500G")
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _days(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1e6:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: write days, such as 30")
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[Remote, Trust]:

@@ -90,10 +90,10 @@ def verify(asked: Asked) -> Iterator[Finding]:
     if listed:
         refusals += _sums(listed)
     engines, strangers = _files(asked, listed)
+    refusals += strangers
     found = [check(path, asked.host, listed) for path in engines]
     if listed:
         there = {os.path.basename(path) for path in engines}
-        refusals += strangers
         if any(os.path.isdir(path) for path in _places(asked)):
             refusals += [
                 Finding(Status.MISSING, name, "the manifest lists it, and it is not there")
@@ -157,7 +157,7 @@ def check(path: str, host: HardwareSignature | EngineError | None, listed: Liste
             early = _by_size(path, head, size, stated, entry)
             if early:
                 return early
-            sha256, size = sha256_of(source, head)
+            sha256, size = sha256_of(source, head, size)
     except SidecarError as error:
         return Finding(Status.SIDECAR, path, str(error).removeprefix(f"{path}{SIDECAR_SUFFIX}: "))
     except OSError as error:
@@ -225,7 +225,7 @@ def _places(asked: Asked) -> list[str]:
 
 
 def _files(asked: Asked, listed: Listed | None) -> tuple[list[str], list[Finding]]:
-    """The engines to check, and what a manifest's folder holds besides."""
+    """The engines to check, and what a manifest's folder holds besides, or a folder hides."""
     engines: list[str] = []
     strangers: list[Finding] = []
     for place in _places(asked):
@@ -234,6 +234,9 @@ def _files(asked: Asked, listed: Listed | None) -> tuple[list[str], list[Finding
             continue
         own = _own(listed, place)
         for path, why in walk_files(place):
+            if why:  # a folder: nobody knows what is in it
+                strangers.append(Finding(Status.UNLISTED if listed else Status.MISSING, path, why))
+                continue
             pair = path.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX))
             engine = path.removesuffix(SIDECAR_SUFFIX)
             known = (
@@ -247,7 +250,7 @@ def _files(asked: Asked, listed: Listed | None) -> tuple[list[str], list[Finding
                 continue  # told of its engine
             elif listed and os.path.relpath(path, place) not in own:
                 where = "" if known or not pair else _elsewhere(path, place, listed)
-                why = why or where or "the manifest does not list it"
+                why = where or "the manifest does not list it"
                 strangers.append(Finding(Status.UNLISTED, path, why))
     if not engines and asked.manifest is None:
         raise HandoffError(f"{', '.join(_places(asked))}: no engine in this folder")

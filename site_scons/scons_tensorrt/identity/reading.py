@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+_PIECE = 1 << 16  # bytes
 # Nothing there, or nothing that this package puts there: whatever else keeps from reading is told.
 _ODD = ("//", "/./", "/../")
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG)
@@ -74,9 +75,11 @@ def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> 
     """A file's bytes. follow: as `open_file`. Raises OSError, also for more than `most` bytes."""
     with open_file(path, follow) as source:
         if os.fstat(source.fileno()).st_size <= most:
-            data = source.readall()
+            data = bytearray()
+            while piece := source.read(min(_PIECE, most + 1 - len(data))):  # it may grow meanwhile
+                data += piece
             if len(data) <= most:
-                return data
+                return bytes(data)
     raise OSError(errno.EFBIG, f"more than {most} bytes", path)
 
 

@@ -46,14 +46,17 @@ def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
         return sha256_of(source)[0]
 
 
-def sha256_of(source: io.FileIO, begun: bytes = b"") -> tuple[str, int]:
-    """Hex sha256 and size of what is still to be read, after what was. Raises OSError."""
+def sha256_of(source: io.FileIO, begun: bytes = b"", most: int | None = None) -> tuple[str, int]:
+    """Hex sha256 and size of what is still to be read, after what was. most: bytes of the whole. Raises
+    OSError, also where the file has more than `most` by now."""
     digest, size = hashlib.sha256(begun), len(begun)
     buffer = bytearray(BLOCK)
     view = memoryview(buffer)
     while count := source.readinto(buffer):
         digest.update(view[:count])
         size += count
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, "it grew while it was read")
     return digest.hexdigest(), size
 
 

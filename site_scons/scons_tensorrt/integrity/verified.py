@@ -34,7 +34,7 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
             fault = cut_short(head, size) or too_large(size)
             if fault:  # before terabytes of a sparse file are hashed
                 return fault
-            digest, size = sha256_of(source, head)
+            digest, size = sha256_of(source, head, size)
     except OSError as error:
         return _unreadable(error)
     return _fault(engine, stated, digest, head, size)
@@ -54,6 +54,11 @@ def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> by
             most = _memory() if most is None else most
             if size > most:  # also a hole that takes no room on disk
                 raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {most}")
+            head = source.read(HEADER_BYTES)
+            fault = cut_short(head, size)
+            if fault:  # before memory is taken for a hole
+                raise SidecarError(f"{os.fspath(engine)}: {fault}")
+            source.seek(0)
             data = io.BufferedReader(source).read(size + 1)  # it may grow while it is read
             if len(data) > size:
                 raise SidecarError(f"{os.fspath(engine)}: it grew while it was read; try again")
