@@ -41,6 +41,7 @@ class Figures:
     def __init__(self, names, options):
         self._options = options
         self._found = {name: {} for name in names}
+        self._ranks = {}
         self._count = 0
 
     def add(self, number, outputs):
@@ -49,12 +50,20 @@ class Figures:
         for name, (wanted, got) in outputs.items():
             figures = measure(name, wanted, got, self._options)
             figures["sample"] = number
-            if not self._found[name] or _share(figures) > _share(self._found[name]):
-                self._found[name] = figures
+            # An output that is empty in one sample says nothing of those in which it is not.
+            rank = wanted.size > 0, _share(figures)
+            if name not in self._ranks or rank > self._ranks[name]:
+                self._found[name], self._ranks[name] = figures, rank
 
     def judged(self, target):
         """All figures, which `target` then holds, a JSON file. Refused with AccuracyError where an
-        output is beyond its bound."""
+        output is beyond its bound, or nothing was compared."""
+        if self._ranks and not any(compared for compared, _ in self._ranks.values()):
+            raise Refused(
+                "AccuracyError",
+                "every output is empty in every sample, so nothing was compared; add samples whose "
+                "outputs are not empty",
+            )
         figures = {"samples": self._count, "outputs": self._found, **self._options}
         with open(target, "w", encoding="utf-8") as out:
             json.dump(figures, out, sort_keys=True, indent=1)
@@ -64,7 +73,8 @@ class Figures:
 
 
 def _judge(found, options):
-    beyond = [name for name in found if found[name]["error"] > found[name]["bound"]]
+    # Not `error > bound`, which is false for an error that is not a number.
+    beyond = [name for name in found if not found[name]["error"] <= found[name]["bound"]]
     beyond.sort(key=lambda name: _share(found[name]), reverse=True)
     if not beyond:
         return

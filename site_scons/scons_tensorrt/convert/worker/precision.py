@@ -482,8 +482,9 @@ def _run_converter(model, kept, keep_io):
     from onnxruntime.transformers import float16
 
     float16.ALWAYS_FLOAT_INPUTS.update(FIXED_INPUTS)  # it knows the scales alone, not the roi
+    passed = _without_passed_through(model.graph) if keep_io else []
     try:
-        return float16.convert_float_to_float16(
+        made = float16.convert_float_to_float16(
             model,
             keep_io_types=keep_io,
             disable_shape_infer=True,
@@ -497,6 +498,23 @@ def _run_converter(model, kept, keep_io):
             "onnxruntime's float16 converter failed with %s: %s; keep_nodes can leave the node "
             "concerned in float32" % (kind, _one_line(error)),
         ) from None
+    for index, output in passed:
+        made.graph.output.insert(index, output)
+    return made
+
+
+def _without_passed_through(graph):
+    """Take away the float32 outputs that are inputs too: kept as they are, nothing of them is to be
+    converted, and the converter would put casts between the two. Returns [(index, output)]."""
+    inputs = {item.name for item in graph.input}
+    passed = [
+        (index, copy.deepcopy(output))
+        for index, output in enumerate(graph.output)
+        if output.name in inputs and output.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
+    for index, _ in reversed(passed):
+        del graph.output[index]
+    return passed
 
 
 def _into_their_graphs(model, nodes):

@@ -17,6 +17,8 @@ import numpy as np
 
 from scons_tensorrt.compile.worker.failure import Refused
 
+LFS = b"version https://git-lfs.github.com/spec/"
+
 
 def inputs_of(model):
     """[(name, numpy dtype, shape)] of an onnx.ModelProto's inputs; -1 is a dynamic dimension, and
@@ -70,10 +72,14 @@ class _Samples:
     def __iter__(self):
         count = 0
         for where, arrays in self._raw():
-            yield {
+            sample = {
                 name: _fitted(where, name, arrays[name], dtype, shape)
                 for name, dtype, shape in self.inputs
             }
+            if sample and not any(array.size for array in sample.values()):
+                said = ", ".join("`%s` %s" % (name, _shown(a.shape)) for name, a in sample.items())
+                raise _refused("%s is empty in every input: %s; leave it out" % (where, said))
+            yield sample
             count += 1
             if count == self.most:
                 break
@@ -135,10 +141,8 @@ class _Archive(_Samples):
         except OSError as error:
             raise _refused("%s cannot be read: %s" % (self.path, error.strerror or error)) from None
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-            said = _line(error)
-            raise _refused(
-                "%s is no .npz, or is damaged: %s; write it with numpy.savez" % (self.path, said)
-            ) from None
+            said = "%s is no .npz, or is damaged: %s; write it with numpy.savez"
+            raise _refused(_pointer(self.path) or said % (self.path, _line(error))) from None
 
     def _members(self, archive):
         return {entry[:-4]: entry for entry in archive.namelist() if entry.endswith(".npy")}
@@ -378,7 +382,18 @@ def _load(path):
     except OSError as error:
         raise _refused("%s cannot be read: %s" % (path, error.strerror or error)) from None
     except (ValueError, EOFError) as error:
-        raise _refused("%s is no .npy, or is damaged: %s" % (path, _line(error))) from None
+        said = "%s is no .npy, or is damaged: %s" % (path, _line(error))
+        raise _refused(_pointer(path) or said) from None
+
+
+def _pointer(path):
+    """What to say of a file that git-lfs left in place of the samples; else ''."""
+    try:
+        with open(path, "rb") as file:
+            is_pointer = file.read(len(LFS)) == LFS
+    except OSError:
+        is_pointer = False
+    return "%s is a git-lfs pointer, not the samples; run `git lfs pull`" % path if is_pointer else ""
 
 
 def _with_batch(array, shape):
@@ -398,8 +413,6 @@ def _fitted(where, name, array, dtype, shape):
             raise _refused(
                 "%s has shape %s; the model takes %s" % (at, _shown(array.shape), _shown(shape))
             )
-    if array.size == 0:
-        raise _refused("%s is empty: its shape is %s" % (at, _shown(array.shape)))
     _check_finite(at, array)
     return _cast(at, array, dtype)
 
