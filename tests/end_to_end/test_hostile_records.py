@@ -132,3 +132,16 @@ def test_a_record_that_is_built_to_exhaust_is_given_up(template: Tree, capsys, n
             assert template.scons().status == 0
     finally:
         record.write_bytes(true)
+
+
+@pytest.mark.parametrize("field", ["size", "peak_memory_bytes", "duration_s"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
+def test_a_number_that_nothing_can_count_is_no_traceback(template: Tree, capsys, field, value) -> None:
+    (record,) = template.root.glob(RECORDS["receipt"])
+    true = record.read_bytes()
+    try:
+        record.write_text(json.dumps({**json.loads(true), field: value}))
+        for command in (["explain", str(template.engine("a"))], ["status", str(template.root)]):
+            assert main(command) in (0, 1)
+    finally:
+        record.write_bytes(true)

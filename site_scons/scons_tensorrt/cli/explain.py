@@ -102,7 +102,7 @@ def _making(details: Mapping[str, Any]) -> Rows:
     if by:
         yield "by", ", ".join(by)
     peak = details.get("peak_memory_bytes")
-    if isinstance(peak, int):
+    if isinstance(peak, int) and 0 <= peak < 1 << 62:
         yield "peak memory", f"{peak / (1 << 20):.0f} MiB"
     why = details.get("not_reproducible_because")
     yield "reproducible", "yes" if details.get("reproducible") else f"no: {why}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import EngineError, HandoffError
 from ..identity.filename import EngineFilename
-from ..integrity.receipt import make_key
+from ..integrity.receipt import LARGEST_SIZE, make_key
 from ..record import Record
 
 SCHEMA = 1
@@ -104,7 +104,12 @@ def _entry(item: Any) -> Entry:
         EngineFilename.parse(name)  # also: no folder, nothing above
     except EngineError as error:
         raise HandoffError(str(error)) from None
-    if not (isinstance(sha256, str) and _DIGEST.fullmatch(sha256) and type(size) is int and size >= 0):
+    if not (
+        isinstance(sha256, str)
+        and _DIGEST.fullmatch(sha256)
+        and type(size) is int
+        and 0 <= size < LARGEST_SIZE
+    ):
         raise HandoffError(f"{name} without sha256 or size")
     if not all(isinstance(text, str) for text in recipe.values()) or make_key(name, recipe) != key:
         raise HandoffError(f"the recipe digest of {name} is not that of its recipe")

@@ -28,6 +28,7 @@ from .memo import DigestMemo
 
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
+LARGEST_SIZE = 1 << 62  # bytes that a file can have
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FACT = "receipt 4"  # another number when a receipt is read otherwise
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
@@ -80,7 +81,7 @@ class Receipt(Record):
                 raise ReceiptError("its key is not that of its ingredients")
             if not all(isinstance(text, str) for text in (filename, *ingredients.values())):
                 raise ReceiptError("an ingredient that is not text")
-            if not (_DIGEST.fullmatch(sha256) and type(size) is int and size >= 0):
+            if not (_DIGEST.fullmatch(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
                 raise ReceiptError("no sha256 or size")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError(f"damaged ({type(error).__name__})") from None
