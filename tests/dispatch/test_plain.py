@@ -94,3 +94,14 @@ def test_what_is_no_answer_is_refused(text) -> None:
 def test_words_of_another_machine_are_one_line() -> None:
     assert line("a\nb\x1b[2J\x00 c\r") == "a b [2J c"
     assert line(["a"]) == ""
+
+
+@pytest.mark.parametrize("levels", [100, 500])
+def test_what_is_nested_more_deeply_than_any_message_is_dropped(levels: int) -> None:
+    found = _loads([b"\x92\x02" + b"\x91" * levels + b"\x01"])
+    assert found[0] == 2
+    inner, depth = found[1], 1
+    while isinstance(inner, tuple):
+        inner, depth = inner[0], depth + 1
+    assert inner is None
+    assert depth < levels

@@ -18,6 +18,7 @@ _PLAIN = (type(None), bool, int, float, str)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 KILLED = "KilledWorker"
 MOST_WORDS = 2000  # characters of a line from another machine
+DEEPEST = 64  # levels of a message
 
 
 def only_plain() -> None:
@@ -103,13 +104,16 @@ def _told_of(fields: Mapping[str, Any]) -> str:
     return line(fields.get("exception_text")) or "an exception"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = DEEPEST) -> Any:
+    """What is plain of a value; None for what is nested more deeply than any message is."""
+    if isinstance(value, (dict, list, tuple, set)) and not depth:
+        return None
     if isinstance(value, dict):
-        return {_plain(key): _plain(each) for key, each in value.items()}
+        return {_plain(key, depth - 1): _plain(each, depth - 1) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(each) for each in value)
+        return type(value)(_plain(each, depth - 1) for each in value)
     if isinstance(value, set):
-        return {_plain(each) for each in value}
+        return {_plain(each, depth - 1) for each in value}
     return value if type(value) in _PLAIN else None
 
 
