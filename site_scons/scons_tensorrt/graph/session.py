@@ -112,6 +112,8 @@ class Session:
         if self._settled is None:
             self._settled, self._scheduler = asked, scheduler
             self._use(*asked[:2])
+            if settings.writes():
+                self.state.register()
             self._place = settings.report_dir(env, self.top, self.state.root)
         if asked != self._settled or scheduler != self._scheduler:
             raise SCons.Errors.UserError(

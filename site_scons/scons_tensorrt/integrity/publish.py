@@ -32,7 +32,8 @@ from ..identity.writing import new_file, sync_file, sync_folder, unlink_link
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
 from .sidecar import sidecar_of
-from .state import StateFolder, hash_of
+from .state import StateFolder
+from .trees import hash_of
 
 _OURS = r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)"  # what a sweep may remove
 

@@ -6,6 +6,7 @@ locks/  logs/  one file an engine
 digests.json   the digest memo
 events.jsonl   what happened, one JSON object a line
 declared.json  what the last run declared; declared/ where several trees share the folder
+trees/         the paths of trees that share the folder
 onnx/          ONNX files made for engines, and the figures of accuracy gates
 report/        the page of a build, and the same as JSON
 calibration/   what TensorRT 10's calibrators found, each with a sidecar
@@ -14,13 +15,14 @@ interpreters/  what foreign interpreters answered
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 from functools import cached_property
 from pathlib import Path
 
 from ..identity.reading import absolute
 from .receipt import ReceiptBook
+from .trees import hash_of, inside, known_as, register
 
 DEFAULT = ".trt"
 DATA_SUFFIX = ".data"  # of the one file with a large ONNX's tensors, beside it
@@ -30,7 +32,7 @@ class StateFolder:
     """Paths in the state folder `root` of the tree `top`."""
 
     def __init__(self, root: Path, top: Path) -> None:
-        self.root = root
+        self.root = inside(root, top)
         self.top = top
 
     @cached_property
@@ -45,6 +47,17 @@ class StateFolder:
     def events(self) -> Path:
         return self.root / "events.jsonl"
 
+    @cached_property
+    def _known_as(self) -> Path:
+        """The path of the tree that names its files in a state folder outside."""
+        return known_as(self.root, self.top)
+
+    def register(self) -> None:
+        """Let runs under another path of the tree find what this one makes."""
+        if not self.inside:
+            with contextlib.suppress(OSError):  # told by whatever else is written there
+                register(self.root, self.top, self._known_as)
+
     @property
     def inside(self) -> bool:
         """Whether it lies in its tree and moves with it; one outside may be shared by several."""
@@ -53,13 +66,13 @@ class StateFolder:
     @property
     def declared(self) -> Path:
         """What the last run declared; in a state folder outside, each tree has its own."""
-        name = "declared.json" if self.inside else f"declared/{hash_of(self.top)}.json"
+        name = "declared.json" if self.inside else f"declared/{hash_of(self._known_as)}.json"
         return self.root / name
 
     @property
     def onnx(self) -> Path:
         """Where intermediate ONNX files are; in a state folder outside, each tree has its own."""
-        return self.root / "onnx" if self.inside else self.root / "onnx" / hash_of(self.top)
+        return self.root / "onnx" if self.inside else self.root / "onnx" / hash_of(self._known_as)
 
     @property
     def calibration(self) -> Path:
@@ -71,8 +84,8 @@ class StateFolder:
         The same in every clone that carries its own state folder with it; in a state folder
         outside, which two trees may share, each tree has its own.
         """
-        place = self.relative(engine) if self.inside else os.path.abspath(engine)
-        return hash_of(place)
+        place = self.relative(engine)
+        return hash_of(place if self.inside else os.path.join(self._known_as, place))
 
     def lock(self, engine: Path) -> Path:
         return self.root / "locks" / f"{engine.name}.{self.slot(engine)}.lock"
@@ -105,8 +118,3 @@ def _mode(folder: Path) -> int:
         return folder.stat().st_mode
     except OSError:
         return 0
-
-
-def hash_of(path: str | os.PathLike[str]) -> str:
-    """A short name for a path."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
