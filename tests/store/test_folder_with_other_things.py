@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from test_upkeep import store, trust_of
 
 from scons_tensorrt.errors import StoreError
 from scons_tensorrt.store.entry import blob_path
+from scons_tensorrt.store.remote import Remote
 from scons_tensorrt.store.upkeep import gc
 
 NAME = "1" * 64  # of an entry, or of bytes
@@ -99,6 +101,10 @@ def _pipe(place: Path) -> None:
     os.mkfifo(place)
 
 
+def _socket(place: Path) -> None:
+    os.mknod(place, stat.S_IFSOCK | 0o600)
+
+
 def _link(place: Path) -> None:
     place.symlink_to("/dev/zero")
 
@@ -107,7 +113,7 @@ def _folder(place: Path) -> None:
     place.mkdir()
 
 
-@pytest.mark.parametrize("other", [_pipe, _link, _folder])
+@pytest.mark.parametrize("other", [_pipe, _socket, _link, _folder])
 @pytest.mark.parametrize("part", ["entry", "bytes"])
 def test_a_pipe_a_link_or_a_folder_in_the_place_of_a_file_is_a_miss(team, tmp_path, part, other) -> None:
     entry = entry_of(b"an engine")
@@ -131,3 +137,13 @@ def test_a_pipe_in_the_place_of_a_folder_is_no_store_and_hangs_nobody(team, tmp_
     shutil.rmtree(place)
     os.mkfifo(place)
     assert team.fetched(entry_of(b"an engine")) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["file://team/store", "file://", "file:///", "file:{}", "{}#1", "{}?x=1"]
+)
+def test_a_url_of_which_a_part_would_be_passed_over_is_refused(tmp_path, monkeypatch, url) -> None:
+    (tmp_path / "ac").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="write file:///FOLDER, the whole path"):
+        Remote(url.format(tmp_path.as_uri()) if url.startswith("{") else url.format("here"))

@@ -39,6 +39,8 @@ def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
             raise OSError(errno.ELOOP, "a symbolic link, which is never followed", path) from None
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device that is not there
+            raise OSError(errno.EINVAL, "not a regular file", path) from None
         raise
     try:
         mode = os.fstat(descriptor).st_mode

@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import StoreError
 from ..identity.reading import open_file
@@ -59,6 +59,8 @@ class Remote:
         self.url = url.rstrip("/")
         self._patience_s = patience_s
         parts = urlsplit(url)
+        if parts.scheme == "file":
+            _check_file(url, parts)
         self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
         self._folder = Folder(self._root) if self._root else None
         self._writes = writes
@@ -297,6 +299,13 @@ class Remote:
             raise
         except Exception as error:
             raise StoreError(_words(error)) from None
+
+
+def _check_file(url: str, parts: SplitResult) -> None:
+    """Raises StoreError for a URL of which a part would be passed over: it is of another folder."""
+    extra = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
+    if extra or not parts.path.startswith("/") or not parts.path.strip("/"):
+        raise StoreError(f"{url}: write file:///FOLDER, the whole path, with %23 for # and %3F for ?")
 
 
 class _Broken(Exception):
