@@ -128,6 +128,10 @@ def want_step(
     if samples and not samples.files:
         raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
     ingredients = {**fields, **file_fields(onnx, samples, digest)}
+    source_summary = onnx["onnx"].summary if kind == "quantize" else None
+    if source_summary and source_summary.functions:
+        # Version 1 left them in float; no other model's step is to be made again.
+        ingredients["local functions"] = "inlined"
     if script:
         ingredients[input_name("script")] = digest(script, source)
     for name, path in files.items():

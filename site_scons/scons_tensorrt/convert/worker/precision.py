@@ -103,7 +103,7 @@ def _as_needed(model, values, options):
     _prepare(model)
     model = values.take(model)
     if model.functions:
-        model = _inlined(model)
+        model = tensors.inlined(model)
         _prepare(model)
         model = values.take(model)
     return model, _Nodes(model, options)
@@ -176,19 +176,6 @@ def _must_have(option, wanted, there):
         what = "operator" if option == "keep_ops" else "node"
         hint = "did you mean `%s`?" % near[0] if near else "take the name from the ONNX"
         raise Refused("RecipeError", "%s: the model has no %s `%s`; %s" % (option, what, name, hint))
-
-
-def _inlined(model):
-    """The model with its local functions put where they are called: the converter leaves them
-    float32 inside."""
-    import onnx.inliner
-
-    try:
-        return onnx.inliner.inline_local_functions(model)
-    except Exception as error:
-        raise Refused(
-            "RecipeError", "the model's functions cannot be inlined: %s" % _one_line(error)
-        ) from None
 
 
 def _prepare(model):

@@ -94,6 +94,8 @@ def _load(source):
         raise _refused("it cannot be read: %s" % (error.strerror or error)) from None
     except Exception as error:  # protobuf and onnx raise what they like
         raise _refused("it is no ONNX, or is damaged: %s" % _line(error)) from None
+    if model.functions:
+        model = tensors.inlined(model)
     external = tensors.load_external(model, os.path.dirname(os.path.abspath(source)))
     if any(node.op_type in QUANTIZED for graph in _graphs(model.graph) for node in graph.node):
         raise _refused("it has Q/DQ nodes already; leave out calibration")
@@ -253,7 +255,19 @@ def _choose(graph, options):
     for inner in list(_graphs(graph.model.graph))[1:]:
         weighted = (node for node in inner.node if node.op_type in WEIGHTED)
         skipped += [(node.name or node.op_type, "it is inside an If, Loop or Scan") for node in weighted]
-    return places, skipped
+    return places, skipped + _in_functions(graph)
+
+
+def _in_functions(graph):
+    """[(name, why)] of the calls of functions with weighted nodes that onnx could not inline."""
+    functions = {(f.domain, f.name): f for f in graph.model.functions}
+    skipped = []
+    for node in graph.nodes:
+        function = functions.get((node.domain, node.op_type))
+        if function and any(each.op_type in WEIGHTED for each in function.node):
+            why = "it is a function of another opset than the model's, so it was not inlined"
+            skipped.append((graph.labels[id(node)], why))
+    return skipped
 
 
 def _unsuited(graph, node):

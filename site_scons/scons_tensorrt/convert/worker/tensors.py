@@ -116,6 +116,19 @@ class Values:
             yield raw[start : start + PIECE_BYTES]
 
 
+def inlined(model):
+    """The model with the nodes of its local functions in place of their calls; the converters look no
+    further than the graph. onnx leaves a function whose opset is not the model's. External data
+    need not be loaded."""
+    import onnx.inliner
+
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise Refused("RecipeError", "the model's functions cannot be inlined: %s" % said) from None
+
+
 def load_external(model, folder):
     """Read the external data of all tensors into the model; returns whether there was any.
 
