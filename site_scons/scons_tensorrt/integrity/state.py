@@ -56,7 +56,7 @@ class StateFolder:
         """Let runs under another path of the tree find what this one makes."""
         if not self.inside:
             with contextlib.suppress(OSError):  # told by whatever else is written there
-                register(self.root, self.top, self._known_as)
+                register(self.root, self.top, known_as(self.root, self.top))
 
     @property
     def inside(self) -> bool:

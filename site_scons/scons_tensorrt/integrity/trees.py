@@ -45,14 +45,12 @@ def inside(root: Path, top: Path) -> Path:
 def known_as(root: Path, top: Path) -> Path:
     """The path by which files of this tree are named in the state folder `root` outside of it."""
     tree, own = _identity(top), _read(root, hash_of(top))
-    if own and own["tree"] == tree:
-        return Path(own["as"])
     if not os.path.isdir(root):
         return top
-    for name in _names(root / "trees"):
-        other = _read(root, name)
-        if other and other["tree"] == tree:
-            return Path(other["as"])
+    known = [entry for name in _names(root / "trees") if (entry := _read(root, name))]
+    same = [entry["as"] for entry in known if entry["tree"] == tree]
+    if same:  # several, where the first runs under two paths began at once
+        return Path(min(same))
     if own and tree and tree in own["past"]:
         return top / f".{'-'.join(map(str, tree))}"  # hashed only: no such file is made
     return top if own or _declaration(root, top).exists() else _earlier(root, top)
