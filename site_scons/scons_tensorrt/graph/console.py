@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import one_line
+from .stop import fail_run
 
 EVENTS_BYTES = 8 << 20  # then the file is set aside as events.1.jsonl
 
@@ -78,8 +79,8 @@ class Console:
 
 
 def say(*texts: str, stream: TextIO | None = None) -> None:
-    """Print lines whole, whatever the terminal's encoding; a reader that has gone (`| head`) is
-    no reason to fail."""
+    """Print lines whole, whatever the terminal's encoding; without lines, only flush. A reader that has
+    gone (`| head`) is no reason to fail; a full disk is told once, and fails the run."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     try:
@@ -87,4 +88,16 @@ def say(*texts: str, stream: TextIO | None = None) -> None:
         stream.write(lines.encode(encoding, "replace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _drop(stream)
+    except OSError as error:
+        _drop(stream)
+        if stream is not sys.stderr:
+            say(f"engines: standard output: {error.strerror}; make room for it", stream=sys.stderr)
+        fail_run()
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is written to a stream from now on, and what it still holds, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -61,9 +61,10 @@ def declare(env: Any, session: Session, target: Any, engines: Any) -> Any:
     """The nodes of a manifest, one after the other of those of several kinds of hardware. Raises
     EngineError or UserError."""
     groups = engines_of(engines)
-    if not target:
+    targets = SCons.Util.flatten(target)
+    if not targets or not targets[0]:
         raise HandoffError("no target; name a file, such as dist/manifest.json")
-    path = Path(env.File(SCons.Util.flatten(target)[0]).get_abspath())
+    path = Path(env.File(targets[0]).get_abspath())
     builder, key = settings.builder_id(env), settings.signing_key(env, session.top)
     if "TRT_Manifest" not in env["BUILDERS"]:
         env["BUILDERS"]["TRT_Manifest"] = make_builder()
@@ -153,8 +154,7 @@ def describe(target: Any, source: Any, env: Any) -> str:
             if wrong:
                 session.report.console.line(f"WOULD WRITE {listed.label} because {listed.reason()}")
         except (EngineError, OSError) as error:
-            name = type(error).__name__
-            session.report.console.line(f"WOULD FAIL {listed.label}: {name}: {error}", failure=True)
+            session.report.would_fail(listed.label, error)
     return ""
 
 

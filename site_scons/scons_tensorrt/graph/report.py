@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..compile.wanted import Verdict, Wanted
-from ..errors import EngineError
+from ..errors import EngineError, Interrupted
 from ..identity.hardware import Hardware
 from ..recipe.backends import without_effect
 from ..recipe.figures import share_of_bound
 from .console import Console
 from .declared import Declared
+from .stop import fail_run
 
 if TYPE_CHECKING:
     from ..compile.make import Outcome
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _ALWAYS = ("reused", "built", "failed")  # in the last line, always
 _ELSEWHERE = ("fetched", "dispatched")  # in the last line where there were any
-_COUNTED = (*_ALWAYS, *_ELSEWHERE, "would build")
+_COUNTED = (*_ALWAYS, *_ELSEWHERE, "interrupted", "would build")
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
@@ -139,18 +140,28 @@ class Report:
     def failed(self, engine: Declared | Derived, error: EngineError) -> None:
         if engine.reported:
             return
+        stopped = isinstance(error, Interrupted)
         if isinstance(engine, Declared):
-            self._count(engine, "failed")
+            self._count(engine, "interrupted" if stopped else "failed")
         engine.reported = True
         name = type(error).__name__
-        words = "WOULD FAIL" if self._dry else "FAILED"
-        self.console.line(f"{words} {engine.label}: {name}: {error}", failure=True)
+        if stopped:
+            self.console.line(f"INTERRUPTED {engine.label}: {error}", failure=True)
+        elif self._dry:
+            self.would_fail(engine.label, error)
+        else:
+            self.console.line(f"FAILED {engine.label}: {name}: {error}", failure=True)
         judged = engine.judged
         if isinstance(engine, Declared) and judged and not judged.reusable:
             self._miss(engine, judged, "failed", None)
         self._event(
             "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
         )
+
+    def would_fail(self, label: str, error: Exception) -> None:
+        """Under -n: the exit status tells it, too."""
+        self.console.line(f"WOULD FAIL {label}: {type(error).__name__}: {error}", failure=True)
+        fail_run()
 
     def _event(
         self,
@@ -180,15 +191,17 @@ class Report:
             self._counts[word] += 1
             self._boards.setdefault(engine.board, dict.fromkeys(_COUNTED, 0))[word] += 1
 
-    def summary(self) -> None:
-        """The last line, and before it one for each of several kinds of hardware."""
+    def summary(self, not_reached: int = 0) -> None:
+        """The last line, and before it one for each of several kinds of hardware. not_reached: engines
+        that an interrupted run did not get to."""
         counts, seconds = self._counts, time.time() - self._began
         boards = self._boards if len(self._boards) > 1 else {}
         for board, of_it in boards.items():
             self.console.line(f"engines: {board}: {_text(of_it)}{self._would(of_it)}")
-        self.console.line(
-            f"engines: {_text(counts)} in {seconds:.1f} s{self._would(counts, self._estimate())}"
-        )
+        more_text = self._would(counts, self._estimate())
+        if not_reached:
+            more_text = f" (stopped: {not_reached} not reached)"
+        self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{more_text}")
         more: dict[str, Any] = (
             {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
         )
@@ -214,7 +227,8 @@ def _text(counts: Mapping[str, int]) -> str:
 
 
 def _told(counts: Mapping[str, int]) -> dict[str, int]:
-    words = (*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2])
+    words = [*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2]]
+    words += ["interrupted"] * bool(counts["interrupted"])
     return {word: counts[word] for word in words}
 
 

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import SCons.Errors
 import SCons.Node
 import SCons.Node.FS
 import SCons.Script
+import SCons.Script.Main
 
 from ..compile.inputs import Inputs
 from ..errors import EngineBuildError, EngineError, HardwareError
@@ -60,7 +62,7 @@ def session_of(env: Any) -> Session:
         found = Session(env)
         setattr(env.fs, _ATTRIBUTE, found)
         call_after_reading(env.fs, found.check)
-        atexit.register(found.close)
+        atexit.register(found.end)
     return found
 
 
@@ -75,6 +77,7 @@ class Session:
         self.checked: set[str] = set()
         self.helped = False
         self._read: dict[str, str] | None = None  # until all is read
+        self.graph_read = False
         self.stopped = False  # before anything was built
         self.arguments_read = settings.arguments_in(env)
         self._values: dict[str, Any] = {}
@@ -211,7 +214,7 @@ class Session:
             known = parse(name, options, [Path(node.name) for node in plugins])
             if plain:
                 self._recipes[key] = known
-        elif known.model != name:
+        elif not isinstance(name, str) or known.model != name:
             check_name(name)
             known = known._replace(model=name)
         return known
@@ -287,6 +290,7 @@ class Session:
         silently."""
         if settings.writes():
             self._read = self._files_read()
+        self.graph_read = True
         plain = {ALIAS, REPORT}.issuperset(SCons.Script.COMMAND_LINE_TARGETS)
         known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
         if not (plain and known) or settings.option("clean"):
@@ -359,9 +363,19 @@ class Session:
 
     # The end.
 
+    def end(self) -> None:
+        """Close, and let a failure that is only seen now decide the exit status."""
+        before = SCons.Script.Main.exit_status
+        self.close()
+        say()
+        if SCons.Script.Main.exit_status and not before:
+            sys.stderr.flush()
+            os._exit(2)
+
     def close(self) -> None:
-        """The last lines, and what the next run will want to know."""
-        if self.stopped:
+        """The last lines, and what the next run will want to know; nothing where the SConstruct could
+        not be read."""
+        if self.stopped or not self.graph_read:
             return
         if self._making:
             self._making.close()
@@ -380,10 +394,14 @@ class Session:
         if considered or everything_asked():
             if self._making:
                 self._making.elsewhere.close(self._stop)
-            self.report.summary()
+            self.report.summary(self._not_reached())
         self._save()
         if REPORT in map(str, SCons.Script.BUILD_TARGETS) and settings.writes():
             self._write_report()
+
+    def _not_reached(self) -> int:
+        """How many engines an interrupted run was asked for and told nothing of."""
+        return sum(not e.reported for e in self.asked_of(self.engines)) if self._stop() else 0
 
     def _write_report(self) -> None:
         from ..handoff.report import write_report
@@ -413,7 +431,7 @@ class Session:
                 self.report.failed(derived, derived.problem)
         for engine in self.engines:
             blocked = engine.blocked_by() if engine.state() == SCons.Node.failed else None
-            if blocked and not engine.reported:
+            if blocked and not engine.reported and not self._stop():
                 engine.considered = True
                 self.report.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def declare_export(
     env: Any, session: Session, name: str, script: Any, options: Any, files: Any, imports: Any
 ) -> Any:
     """The node of the ONNX that a user's function writes. Raises RecipeError or UserError."""
+    if not isinstance(options or {}, Mapping):
+        raise RecipeError(f"options={options!r}: write a map of arguments")
+    if not isinstance(files or {}, Mapping):
+        raise RecipeError(f"files={files!r}: write a map from an argument to a path")
     found = READER.fullmatch(script) if isinstance(script, str) else None
     if not found:
         raise RecipeError(f"{script!r}: write 'script.py:function'")

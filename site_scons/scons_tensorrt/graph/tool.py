@@ -11,11 +11,13 @@ import SCons.Script
 from . import dispatching, settings
 from .after import EngineManifest, InstallEngines, declare_prune
 from .builder import make_builder, make_step_builder
+from .calls import user_call
 from .engine import Engine, OnnxExport
 from .nodes import ALIAS, REPORT
 from .session import session_of
 
 
+@user_call
 def generate(env: Any) -> None:
     """Give `env` the method Engine, its builder and its variables; raises UserError."""
     settings.set_defaults(env, dispatching.VARIABLES)
@@ -23,10 +25,10 @@ def generate(env: Any) -> None:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
-    env.AddMethod(Engine, "Engine")
-    env.AddMethod(OnnxExport, "OnnxExport")
-    env.AddMethod(EngineManifest, "EngineManifest")
-    env.AddMethod(InstallEngines, "InstallEngines")
+    env.AddMethod(user_call(Engine), "Engine")
+    env.AddMethod(user_call(OnnxExport), "OnnxExport")
+    env.AddMethod(user_call(EngineManifest), "EngineManifest")
+    env.AddMethod(user_call(InstallEngines), "InstallEngines")
     session = session_of(env)
     if not session.helped:
         session.helped = True

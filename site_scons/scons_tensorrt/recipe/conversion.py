@@ -224,6 +224,8 @@ def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     reader = READER.fullmatch(where) if isinstance(where, str) else None
     if reader:
         where, function = reader[1], reader[2]
+    if function is not None and not (isinstance(function, str) and function.isidentifier()):
+        raise RecipeError(f"{what} function={function!r}: write the name of a function")
     counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}
     for name, count in counts.items():
         if not (count is None and name == "most") and (type(count) is not int or count < 1):

@@ -1,0 +1,101 @@
+"""What a run says last, and its exit status: dry runs, Ctrl-C, a SConstruct that cannot be read, and a
+standard output that takes nothing."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import Tree, fake_compiler, make_model
+
+
+def to(stream: str, tree: Tree, *arguments: str) -> tuple[int, str]:
+    """Exit status, and standard error, of a run whose standard output is `stream`."""
+    with open(stream, "wb") as out:
+        done = subprocess.run(
+            tree.command(*arguments),
+            cwd=tree.root,
+            env=tree.env(),
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            check=False,
+        )
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("more", [[], ["-k"], ["-j4"]])
+def test_a_dry_run_that_would_fail_exits_2(built: Tree, more: list[str]) -> None:
+    built.path("models/a.onnx").write_text("<html>404</html>")
+    run = built.scons("-n", *more, "engines")
+    assert run.names("WOULD FAIL") == ["a"]
+    assert run.status == 2, run.out
+
+
+def test_a_dry_run_that_would_only_build_exits_0(two: Tree) -> None:
+    run = two.scons("-n", "engines")
+    assert (run.status, run.names("WOULD BUILD")) == (0, ["a", "b"])
+
+
+def test_a_dry_run_without_hardware_exits_2(two: Tree) -> None:
+    assert two.scons("-n", "engines", "HARDWARE=nonsense").status == 2
+
+
+def slow(tree: Tree) -> None:
+    act = "(open(job['folder'] + '/began', 'w').close(), time.sleep(60))"
+    python = fake_compiler(tree.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    tree.environment["TRT_PYTHON"] = str(python)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_engine_is_not_counted_as_failed(two: Tree, number: int) -> None:
+    slow(two)
+    process = two.start("engines")
+    end = time.monotonic() + 60
+    while not list(two.root.rglob("began")):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+    out = process.communicate(timeout=20)[0].decode()
+    assert process.returncode == 2, out
+    assert "INTERRUPTED engines/a__" in out
+    assert "FAILED" not in out
+    last = next(line for line in out.splitlines() if line.startswith("engines: 0 reused"))
+    assert last.startswith("engines: 0 reused, 0 built, 0 failed, 1 interrupted in ")
+    assert last.endswith(" (stopped: 1 not reached)")
+
+
+def test_a_sconstruct_that_cannot_be_read_ends_without_a_summary(two: Tree) -> None:
+    two.write('env.Engine("a", "models/a.onnx")\nenv.Engine("B", "models/b.onnx")')
+    declared = two.path(".trt/declared.json")
+    assert two.scons().status == 2
+    assert "reused" not in two.scons().out
+    assert not declared.exists(), "half a graph is no graph"
+
+
+@pytest.mark.parametrize("arguments", [["engines"], ["-k", "engines"], ["engines", "-n"]])
+def test_a_full_disk_behind_standard_output_is_one_line(built: Tree, arguments: list[str]) -> None:
+    make_model(built.path("models/a.onnx"), seed=7)
+    status, said = to("/dev/full", built, *arguments)
+    assert said == "engines: standard output: No space left on device; make room for it\n"
+    assert status == 2
+
+
+def test_a_full_disk_is_no_reason_to_lose_an_engine(two: Tree) -> None:
+    assert to("/dev/full", two, "engines")[0] == 2
+    assert two.scons().reused == ["a", "b"]
+
+
+def test_a_reader_that_has_gone_fails_no_build(built: Tree) -> None:
+    make_model(built.path("models/a.onnx"), seed=7)
+    command = subprocess.list2cmdline(built.command("engines"))
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
+        cwd=built.root,
+        env=built.env(),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert built.scons().reused == ["a", "b"]

@@ -1,0 +1,129 @@
+"""Every argument of every call with values of every wrong type, and every path that is written with
+something of the wrong kind in its place: one line, exit status 2, never a Python stack."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from conftest import Tree, fake_compiler, make_model
+
+from scons_tensorrt.recipe.options import DEFAULTS
+
+VALUES = """
+class Odd:
+    pass
+VALUES = [
+    None, True, 0, -1, 1.5, float("nan"), "", "x", "a\\n\\x1b[31mb", "models", "no/such", "\\udcff.onnx",
+    b"x", b"\\xff", [], ["x"], [None], [[]], (), (1,), {}, {"x": 1}, {1: 2}, {"x": None}, set(), {1},
+    Odd(), Odd, len, env, env.File("models/a.onnx"), env.Dir("models"), env.Value("x"), env.Alias("x"),
+    [env.File("models/a.onnx")], [[env.File("models/a.onnx")]], File("models/s.npz"), Path("models"),
+    10**30, "a" * 5000, "x\\0y", range(3), iter([1]), "$NONE", "${1/0}", "#", "/", "..",
+]
+"""
+LOOP = """
+import json
+from pathlib import Path
+from SCons.Errors import UserError
+said, taken = [], []
+def attempt(what, call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except UserError as error:
+        said.append([what, str(error)])
+    except BaseException as error:
+        said.append([what, "%s escaped: %s" % (type(error).__name__, error)])
+    else:
+        taken.append(what)
+"""
+END = """
+Path("said.json").write_text(json.dumps([said, taken]))
+"""
+CALLS = {
+    "Engine": f"""
+made = env.Engine("made", "models/a.onnx")
+for number, value in enumerate(VALUES):
+    attempt(f"name {{number}}", env.Engine, value, "models/a.onnx")
+    attempt(f"source {{number}}", env.Engine, f"s{{number}}", value)
+    attempt(f"hardware {{number}}", env.Engine, f"h{{number}}", "models/a.onnx", hardware=value)
+    attempt(f"position {{number}}", env.Engine, f"p{{number}}", "models/a.onnx", value)
+    for option in {sorted(DEFAULTS)}:
+        given = {{"precision": "int8"}} if option == "calibration" else {{}}
+        name = f"{{option}}_{{number}}"
+        attempt(name, env.Engine, name, "models/a.onnx", **{{**given, option: value}})
+""",
+    "samples": """
+for number, value in enumerate(VALUES):
+    for option in "inputs rtol atol metric reference function most at_least files".split():
+        name = f"accuracy_{option}_{number}"
+        given = {"inputs": "models/s.npz", option: value}
+        attempt(name, env.Engine, name, "models/a.onnx", precision="fp16", accuracy=given)
+    for option in "data method percentile per_channel ops by function most at_least files".split():
+        name = f"calibration_{option}_{number}"
+        given = {"data": "models/s.npz", option: value}
+        attempt(name, env.Engine, name, "models/a.onnx", precision="int8", calibration=given)
+""",
+    "OnnxExport": """
+for number, value in enumerate(VALUES):
+    attempt(f"name {number}", env.OnnxExport, value, "models/e.py:f")
+    attempt(f"script {number}", env.OnnxExport, f"s{number}", value)
+    for option in ("options", "files", "imports"):
+        name = f"{option}_{number}"
+        attempt(name, env.OnnxExport, name, "models/e.py:f", **{option: value})
+        attempt(name, env.OnnxExport, f"{name}_in", "models/e.py:f", **{option: {"x": value}})
+attempt("no arguments", env.OnnxExport)
+""",
+    "EngineManifest and InstallEngines": """
+made = env.Engine("made", "models/a.onnx")
+manifest = env.EngineManifest("dist/manifest.json", made)
+for number, value in enumerate(VALUES):
+    attempt(f"target {number}", env.EngineManifest, value, made)
+    attempt(f"engines {number}", env.EngineManifest, f"dist/{number}.json", value)
+    attempt(f"folder {number}", env.InstallEngines, value, made)
+    attempt(f"install {number}", env.InstallEngines, f"share/{number}", value)
+    attempt(f"manifest {number}", env.InstallEngines, f"share/m{number}", made, value)
+attempt("no arguments", env.EngineManifest)
+attempt("no arguments", env.InstallEngines)
+""",
+    "construction variables": """
+import os
+from scons_tensorrt.graph.settings import VARIABLES
+from scons_tensorrt.graph import dispatching
+for number, value in enumerate(VALUES):
+    for name in [*VARIABLES, *dispatching.VARIABLES]:
+        if name == "TRT_REPORT":
+            continue
+        attempt(f"{name} {number}", env.Clone(**{name: value}).Engine, f"v{number}", "models/a.onnx")
+""",
+}
+
+
+def prepared(tree: Tree) -> Tree:
+    make_model(tree.path("models/a.onnx"))
+    np.savez(tree.path("models/s.npz"), x=np.zeros((8, 1, 8, 16, 16), np.float32))
+    tree.path("models/e.py").write_text("def f(target):\n    raise SystemExit(1)\n")
+    fake = fake_compiler(tree.root.parent / "fake", "done(write())", "tensorrt_rtx", "1.7.1.116")
+    tree.environment["TRT_PYTHON"] = str(fake)
+    return tree
+
+
+def one_line(text: str) -> bool:
+    return "\n" not in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
+def test_no_argument_of_any_type_ends_in_a_stack(tree: Tree, calls: str) -> None:
+    prepared(tree)
+    tree.write("from pathlib import Path\n" + VALUES + LOOP + calls + END)
+    run = tree.scons("-n", "-k", "engines")
+    said, taken = json.loads(tree.path("said.json").read_text())
+    assert len(said) > 40, run.out
+    bad = [each for each in said if not re.match(r"SConstruct:\d+: ", each[1])]
+    bad += [each for each in said if "check the arguments" in each[1] and each[0] != "no arguments"]
+    bad += [each for each in said if "Error: " in each[1] or not one_line(each[1])]
+    assert not bad, "\n".join(map(str, bad))
+    assert len(taken) > 3, "nothing that is right was left to build"
+    assert run.status in (0, 2)
+    if os.environ.get("FAULTS") == "all":  # two minutes
+        assert tree.scons("-k", "engines").status in (0, 2)
