@@ -41,7 +41,9 @@ CONVERTER = Program(
     argument="2",
     later=tuple(
         f"{ROOM}.{name}"
-        for name in "walks tensors samples batches precision quantize accuracy engine export".split()
+        for name in (
+            "walks tensors sources samples batches precision quantize accuracy engine export".split()
+        )
     ),
 )
 

@@ -45,9 +45,7 @@ def declare_export(
         raise RecipeError(f"{script!r}: write 'script.py:function'")
     check_model_name(name)
     files = {key: file_node(env, value, f"file {key}") for key, value in (files or {}).items()}
-    for each in as_list(imports):
-        node = file_node(env, each, "import")
-        files[f"import {node.name}"] = node
+    files.update(_imports([file_node(env, each, "import") for each in as_list(imports)]))
     try:
         given = json.loads(json.dumps(options or {}, sort_keys=True))
     except (TypeError, ValueError) as error:
@@ -58,6 +56,16 @@ def declare_export(
     given = {"function": found[2], **given}
     node = file_node(env, found[1], "script")
     return _declare(env, Derived(session, None, path, "export", given, {}, None, node, files), session)
+
+
+def _imports(nodes: list[Any]) -> dict[str, Any]:
+    """Modules that a script imports, by the names of their ingredients. Where two have one basename, as
+    each `__init__.py` has, all are named by their path from the folder that they share."""
+    nodes = list(dict.fromkeys(nodes))
+    if len({node.name for node in nodes}) == len(nodes):
+        return {f"import {node.name}": node for node in nodes}
+    shared = os.path.commonpath([os.path.dirname(node.get_abspath()) for node in nodes])
+    return {f"import {os.path.relpath(node.get_abspath(), shared)}": node for node in nodes}
 
 
 def declare_samples(env: Any, session: Session, owner: Declared, samples: SampleNodes) -> Derived:

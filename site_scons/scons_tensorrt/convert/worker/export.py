@@ -1,12 +1,12 @@
 """An ONNX by a Python function of the user's: `function(target, **options)`."""
 
-import importlib.util
 import json
 import os
 import sys
 import traceback
 
 from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.convert.worker import sources
 
 
 def export(script, function, target, options):
@@ -17,11 +17,9 @@ def export(script, function, target, options):
     """
     folder, name = os.path.split(script)
     sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sources.import_from_source()
     try:
-        spec.loader.exec_module(module)
+        module = sources.load(script, os.path.splitext(name)[0])
         if not hasattr(module, function):
             raise Refused("RecipeError", "%s has no function `%s`" % (name, function))
         facts = getattr(module, function)(target, **options)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scons_tensorrt.compile.worker.failure import Refused
+from scons_tensorrt.convert.worker import sources
 
 LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -263,6 +264,7 @@ class _Reader(_Samples):
     def __init__(self, spec, inputs):
         super().__init__(spec, inputs)
         self.function = spec["function"]
+        sources.import_from_source()
 
     def _raw(self):
         folder = os.path.dirname(os.path.abspath(self.path))
