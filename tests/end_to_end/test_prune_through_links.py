@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Tree, make_model
+from conftest import Tree, hardware, make_model
 
+UNKNOWN = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "gpu_name", "integrated", "jetpack")
+DESK = {
+    **dict.fromkeys(UNKNOWN),
+    "product": "tensorrt_rtx",
+    "runtime_version": "1.7.1.116",
+    "cuda": "13.0",
+    "machine": None,
+    "compute_capability": "8.9",
+}
 GONE = "gone__sm80plus_cu13.0_rtx1.7_fp32"
 
 
@@ -75,3 +84,23 @@ def test_a_state_folder_that_is_a_link_is_not_pruned(built: Tree, tmp_path: Path
     assert run.status == 2
     assert "engines-prune: .trt is a link to" in run.out
     assert sorted(built.engines()) == ["a", "b"]
+
+
+def test_an_engine_of_other_hardware_that_another_tree_may_want_stays(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    trees = []
+    for name in ("a", "b"):
+        tree = Tree(tmp_path / name)
+        make_model(tree.path("models/m.onnx"))
+        tree.write(f'env.Engine("{name}", "models/m.onnx")')
+        tree.path("engines").symlink_to(tmp_path / "shared")
+        tree.environment["TRT_STATE_DIR"] = str(tmp_path / "state")
+        hardware(tree.path("hardware/desk.json"), **DESK)
+        trees.append(tree)
+    assert trees[1].scons("engines", "HARDWARE=desk").status == 0
+    assert trees[1].scons("engines").status == 0  # its last run is of another hardware
+    assert trees[0].scons().status == 0
+    run = trees[0].scons("engines-prune", "PRUNE=yes")
+    assert run.status == 0, run.out
+    assert not run.lines("PRUNED"), run.out
+    assert len(list((tmp_path / "shared").rglob("b__*.engine"))) == 2

@@ -51,10 +51,19 @@ class Place(Record):
 
 class Others(Record):
     """What other trees declare that share the state folder: theirs is not ours to remove. models:
-    (name, precision); places: where their engines are."""
+    (name, precision); places: where their engines are; folders: of these, and of hardware beside or
+    above them."""
 
     models: frozenset[tuple[str, str]] = frozenset()
     places: frozenset[Place | None] = frozenset()
+    folders: frozenset[tuple[int, int]] = frozenset()
+
+    def want(self, path: Path) -> bool:
+        """Whether it may be theirs: declared in their last run, or of a model of theirs, on whatever
+        hardware, in a folder that is theirs, too."""
+        name = parsed(path.name)
+        shared = name is not None and (name.model, name.precision) in self.models
+        return Place.of(path) in self.places or (shared and bool(_folders_of(path) & self.folders))
 
 
 def prune(env: Any, session: Session) -> None:
@@ -78,9 +87,9 @@ def prune(env: Any, session: Session) -> None:
     say = session.report.console.line
     for line in left:
         say(f"engines: {line}")
-    wanted = {Place.of(engine.path) for engine in engines} | others.places
+    wanted = {Place.of(engine.path) for engine in engines}
     chosen = choose(items, keep, older_s)
-    going = [item for item in chosen if Place.of(item.path) not in wanted]
+    going = [i for i in chosen if Place.of(i.path) not in wanted and not others.want(i.path)]
     dry = not (really and settings.writes())
     done = [item for item in going if _let_go(session, item, dry, folders, others)]
     _summary(session, done, len(items) - len(chosen), dry)
@@ -193,7 +202,7 @@ def _of_other_trees(session: Session) -> Others:
     """Raises UserError for a declaration that cannot be read."""
     if session.state.inside:
         return Others()
-    models, places = set(), set()
+    models, places, shared = set(), set(), set[tuple[int, int]]()
     for file in session.state.declared.parent.glob("*.json"):
         if file == session.state.declared:
             continue
@@ -202,6 +211,7 @@ def _of_other_trees(session: Session) -> Others:
             for item in data["engines"]:
                 place = Path(data["top"], item["engine"])
                 places.add(Place.of(place))
+                shared |= _folders_of(place)
                 name = parsed(place.name)
                 models.update([(name.model, name.precision)] if name else [])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -209,7 +219,7 @@ def _of_other_trees(session: Session) -> Others:
                 f"{PRUNE}: {file}: not readable ({error}), so that nothing tells what its tree wants; "
                 "mend or remove it"
             ) from None
-    return Others(frozenset(models), frozenset(places))
+    return Others(frozenset(models), frozenset(places), frozenset(shared))
 
 
 def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
@@ -221,7 +231,7 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
         return True
     try:
         now = _of_other_trees(session)  # another tree may have begun to build meanwhile
-        if Place.of(item.path) in now.places or _wanted_by(now, item):
+        if now.want(item.path) or _wanted_by(now, item):
             raise HandoffError("another tree declares it by now")
         receipts = not _shared(item, session, others)
         remove(item, session.state, lambda name: _stated(name, folders), session.memo, receipts)
@@ -234,6 +244,12 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
     fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
     session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
     return True
+
+
+def _folders_of(engine: Path) -> set[tuple[int, int]]:
+    """The identity of an engine's folder and of the one above, which is that of all hardware."""
+    found = (Place.of(folder / "x") for folder in (engine.parent, engine.parent.parent))
+    return {(each.device, each.inode) for each in found if each}
 
 
 def _wanted_by(others: Others, item: Item) -> bool:
