@@ -58,7 +58,7 @@ class Surface:
         severities = "INTERNAL_ERROR ERROR WARNING INFO VERBOSE"
         self.ILogger = type("ILogger", (), {"Severity": enum.IntEnum("Severity", severities)})
         self.notes = []
-        self.kind, self.shape = "FLOAT", (-1, 8)
+        self.kind, self.shape, self.layer = "FLOAT", (-1, 8), "CONVOLUTION"
         self.calibrate = lambda calibrator, profiles: None  # what a build does with a calibrator
         self.fails = False
         self.engine = None  # what a runtime makes of an engine's bytes: Plays, or None
@@ -133,7 +133,7 @@ class Bench:
             self._surface,
             "ILayer",
             {"get_output": lambda index: self.tensor()},
-            type=self._surface.LayerType.CONVOLUTION,
+            type=self._surface.LayerType[self._surface.layer],
             num_outputs=1,
         )
         does = {"get_layer": lambda index: layer, "get_input": lambda index: self.tensor()}

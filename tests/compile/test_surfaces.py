@@ -82,6 +82,16 @@ def test_a_weakly_typed_builder_is_told_the_precision_by_flag(version, precision
     assert surface.BuilderFlag[precision.upper()] in dict(surface.notes)["flags"]
 
 
+@pytest.mark.parametrize("version", WEAK)
+@pytest.mark.parametrize("precision", ["fp16", "mixed"])
+def test_a_weakly_typed_builder_is_told_of_q_dq_nodes_by_flag(version, precision, tmp_path):
+    surface = Surface(version)
+    surface.kind, surface.layer = "INT8", "QUANTIZE"
+    main.make(surface, job(tmp_path, precision=precision))
+    flags = {flag.name for flag in dict(surface.notes)["flags"]}
+    assert flags - {"TF32"} == {"INT8", "FP16"} - ({"FP16"} if precision == "mixed" else set())
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_a_quantized_engine_needs_a_quantized_model_everywhere(version, precision, tmp_path):

@@ -110,6 +110,8 @@ HAS_IT = [
     ("int8", Network(["INT8", "FLOAT"], layers=QUANTIZED)),
     ("int8", Network(["INT8", "HALF"], layers=QUANTIZED)),  # the rest of it in half
     ("fp8", Network(["FP8", "HALF"], layers=QUANTIZED)),
+    ("fp16", Network(["HALF", "INT8"], layers=QUANTIZED)),  # as `trtexec --fp16 --int8` makes it
+    ("bf16", Network(["BF16", "FP8"], layers=QUANTIZED)),
     ("mixed", Network(["HALF", "BF16", "INT4"])),  # anything
     ("mixed", Network(["FLOAT"])),
 ]
@@ -131,7 +133,8 @@ HAS_IT_NOT = [
     ("fp32", Network(["FLOAT"], ["HALF"]), "the model has HALF tensors"),  # an input counts
     ("fp32", Network(["INT8"], layers=QUANTIZED), "write precision='int8'"),
     ("fp16", Network(["HALF", "BF16"]), "write precision='mixed'"),  # two of them
-    ("fp16", Network(["HALF", "FP8"], layers=QUANTIZED), "the model has FP8 tensors"),
+    ("fp16", Network(["HALF", "INT4"], layers=QUANTIZED), "the model has INT4 tensors"),
+    ("fp32", Network(["HALF", "INT8"], layers=QUANTIZED), "write precision='mixed'"),
     ("fp32", Network(["INT4"]), "write precision='mixed'"),  # one that has no name of its own yet
     ("int8", Network(["INT8", "FP4"], layers=QUANTIZED), "the model has FP4 tensors"),
 ]

@@ -61,6 +61,10 @@ def checked(path, opset=None):
     return onnx.load(path)
 
 
+def values(proto, name):
+    return next(numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == name)
+
+
 def run(path_or_proto, feeds):
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -707,6 +711,36 @@ def test_a_node_that_is_16_bit_already_cannot_be_kept(tmp_path):
     options = {"to": "fp16", "keep_ops": ["Softmax"], "keep_nodes": [], "keep_io": True}
     with pytest.raises(Refused, match="`Softmax` is to stay float32, but the model has it in 16 bit"):
         precision.convert(str(once), str(tmp_path / "o.onnx"), options)
+
+
+def test_the_scale_of_a_dynamic_quantization_stays_float32(tmp_path):
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("MatMul", ["d", "w"], ["y"]),
+    ]
+    proto = model(nodes, [info("x", F32, [2, 4])], [info("y", F32, [2, 4])], [weights("w", 4, 4)])
+    facts, made = conv(proto, tmp_path)
+    assert facts["kept"] == ["DequantizeLinear", "DynamicQuantizeLinear"]
+    assert facts["opset"] == [17, 19]
+    x = RNG.normal(size=(2, 4)).astype(np.float32) * 1e-4
+    np.testing.assert_allclose(run(made, {"x": x})[0], run(proto, {"x": x})[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["values inside", "external data"])
+def test_scales_of_many_channels_are_looked_at(tmp_path, external):
+    scales = np.full(400, 1e-2, np.float32)
+    scales[399] = 1e-6
+    data = [
+        array("w", RNG.integers(-127, 127, (8, 400)), np.int8),
+        array("s", scales),
+        array("z", np.zeros(400), np.int8),
+    ]
+    nodes = [node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=1), node("MatMul", ["x", "d"], ["y"])]
+    proto = model(nodes, [info("x", F32, [2, 8])], [info("y", F32, [2, 400])], data)
+    facts, made = conv(proto, tmp_path, external=external)
+    assert facts["kept"] == ["DequantizeLinear"]
+    np.testing.assert_array_equal(values(onnx.load(made), "s"), scales)
 
 
 def test_what_is_no_onnx(tmp_path):

@@ -128,15 +128,22 @@ def want_step(
     if samples and not samples.files:
         raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
     ingredients = {**fields, **file_fields(onnx, samples, digest)}
-    source_summary = onnx["onnx"].summary if kind == "quantize" else None
-    if source_summary and source_summary.functions:
-        # Version 1 left them in float; no other model's step is to be made again.
-        ingredients["local functions"] = "inlined"
+    ingredients.update(_of_later_rules(kind, onnx))
     if script:
         ingredients[input_name("script")] = digest(script, source)
     for name, path in files.items():
         ingredients[input_name("file", name)] = digest(path, f"{name} of {source}")
     return StepWanted(target, kind, options, onnx, samples, ingredients, source, script, files)
+
+
+def _of_later_rules(kind: str, onnx: Mapping[str, Onnx]) -> dict[str, str]:
+    """What version 1 of a kind made otherwise of some models: no other model's file is made again."""
+    summary = onnx["onnx"].summary if "onnx" in onnx else None
+    if summary and kind == "quantize" and summary.functions:
+        return {"local functions": "inlined"}
+    if summary and kind == "precision" and summary.quantized:
+        return {"scales of Q/DQ nodes": "16 bit"}
+    return {}
 
 
 def judge_step(wanted: StepWanted, state: StateFolder, memo: DigestMemo) -> Verdict:

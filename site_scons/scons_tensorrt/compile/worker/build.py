@@ -2,7 +2,7 @@
 read back, because TensorRT only logs what it does not take."""
 
 from scons_tensorrt.compile.worker.failure import Refused
-from scons_tensorrt.compile.worker.network import strongly_typed
+from scons_tensorrt.compile.worker.network import quantized_types, strongly_typed, types_of
 from scons_tensorrt.compile.worker.observe import EngineFile, make_monitor, make_stream
 
 # Options that are one attribute of the configuration, and the enumeration of its values.
@@ -28,8 +28,10 @@ def configure(trt, builder, network, job):
     _set_pool(trt, config, "workspace", recipe["workspace_mb"] << 20)
     if recipe["precision"] == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # on unless cleared; `tf32` is another precision
-    if recipe["precision"] in BY_FLAG and not strongly_typed(trt, recipe.get("strongly_typed")):
-        _set_flag(trt, config, recipe["precision"].upper())
+    if not strongly_typed(trt, recipe.get("strongly_typed")):
+        own = {recipe["precision"].upper()} if recipe["precision"] in BY_FLAG else set()
+        for name in sorted(own | quantized_types(types_of(network))):
+            _set_flag(trt, config, name)
     for name in recipe["flags"]:
         _set_flag(trt, config, name)
     if job["architectures"]:

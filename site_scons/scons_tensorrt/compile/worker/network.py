@@ -54,11 +54,12 @@ def check_precision(trt, network, precision, strong=False, calibrated=False):
 
     On a strongly typed runtime an fp16 engine needs an fp16 ONNX; on a weakly typed one the
     builder flag makes it, but int8 and fp8 need Q/DQ nodes on both; calibrated: unless TensorRT's
-    calibrator gives the ranges, of which it takes none where there are Q/DQ nodes.
+    calibrator gives the ranges, of which it takes none where there are Q/DQ nodes. A quantized
+    model is fp16 or bf16 when what is not quantized is.
     """
     if precision == "mixed":
         return
-    types = _types(network)
+    types = types_of(network)
     wanted = MUST.get(precision)
     if calibrated and "INT8" in types:
         raise Refused("RecipeError", "it has Q/DQ nodes already; leave out calibration")
@@ -69,7 +70,11 @@ def check_precision(trt, network, precision, strong=False, calibrated=False):
             "precision=%r, but no tensor of the model is %s: give an ONNX converted to %s, or "
             "precision='fp32'" % (precision, wanted, precision),
         )
-    allowed = set(MUST.values()) if precision in ("int8", "fp8") else {wanted}
+    allowed = {wanted}
+    if precision in ("int8", "fp8"):
+        allowed = set(MUST.values())
+    elif precision in ("fp16", "bf16"):
+        allowed |= quantized_types(types)
     strange = sorted(types.intersection(NARROW) - allowed)
     if strange:
         raise Refused(
@@ -79,7 +84,12 @@ def check_precision(trt, network, precision, strong=False, calibrated=False):
         )
 
 
-def _types(network):
+def quantized_types(types):
+    """Those of a network's types that Q/DQ nodes make and a weakly typed builder has flags for."""
+    return types & {"INT8", "FP8"}
+
+
+def types_of(network):
     """Names of the tensors' types; INT8 only of a quantized network, else it is plain data."""
     found = set()
     for i in range(network.num_layers):

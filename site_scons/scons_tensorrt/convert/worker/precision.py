@@ -6,6 +6,8 @@ casts stand and what their types are. Around it, because of what 1.32 gets wrong
 - It meets a graph in which every tensor name is unique, every node has a name, no graph returns
   a constant of its own, and no initializer is shared by a float32 and a 16-bit node. (It asserts
   on names that two branches use, and would round what a float32 node reads.)
+- The Q/DQ nodes of a quantized model take 16-bit scales, for which fp16 raises the opset to 19; a
+  scale that is computed, or too small for a normal fp16 number, stays float32.
 - What must stay float32 is told to it node by node: its own list, what ONNX does not define in
   16 bit at the model's opset, what TensorRT lacks, and what computes with shapes (2049 is no
   fp16 number).
@@ -29,9 +31,12 @@ from onnx import TensorProto
 from scons_tensorrt.compile.worker.failure import Refused
 from scons_tensorrt.convert.worker import tensors, walks
 
+F32 = TensorProto.FLOAT
 SIXTEEN = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TYPE_STRING = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 BF16_OPSET, BF16_IR = 22, 10
+SCALES_OPSET, SCALES_IR = 19, 9  # the first whose Q/DQ nodes take fp16 scales
+QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 # Inputs that stay float32 in an operator that is converted: Resize's roi and scales.
 FIXED_INPUTS = {"Resize": [1, 2]}
 # Their results are float32 by an attribute that the converter does not know.
@@ -54,7 +59,7 @@ def convert(source, target, options):
 
     Facts: converter (packages and versions), kept (op types that must stay float32), kept_nodes
     (how many nodes are float32), clamped and raised (values too large, values too small),
-    opset ([before, after], where bf16 needed another); or as_it_is.
+    opset ([before, after], where bf16 or fp16 scales needed another); or as_it_is.
 
     Memory at most: three times the source file, and some 100 MB on top for external data, whatever
     its size (2.2 GB of it: 170 MB in all). The same input gives the same bytes in every process.
@@ -69,10 +74,13 @@ def convert(source, target, options):
     if to == "bf16":
         model = _raised(model)
         nodes.name_all(model)
+    elif any(node.op_type in QUANTIZING for node in walks.all_nodes(model)):
+        model = _raised_for_scales(model)
+        nodes.name_all(model)
     model = _inferred(model)
     types = walks.types(model)
     _check_known(model, types)
-    kept, because = _kept(model, types, to, nodes)
+    kept, because = _kept(model, types, to, nodes, values)
     if _is_done(model, types, kept, nodes, options):
         tensors.copy_model(source, target, values.locations)
         return _facts(as_it_is=True)
@@ -306,6 +314,19 @@ def _raised(model):
     return raised
 
 
+def _raised_for_scales(model):
+    """The model at the opset whose Q/DQ nodes take fp16 scales; as it is where onnx cannot raise it:
+    they then stay float32, between casts, which every runtime takes."""
+    if walks.opset(model) >= SCALES_OPSET:
+        return model
+    try:
+        raised = onnx.version_converter.convert_version(model, SCALES_OPSET)
+    except Exception:  # whatever its C++ raises
+        return model
+    raised.ir_version = max(raised.ir_version, SCALES_IR)
+    return raised
+
+
 # What stays float32.
 
 
@@ -314,13 +335,14 @@ def _touches(node, types, which=(TensorProto.FLOAT,)):
     return any(types.get(name) in which for name in names)
 
 
-def _kept(model, types, to, nodes):
+def _kept(model, types, to, nodes, values):
     """The names of the nodes that stay float32, and the op types of those that nobody asked for."""
     from onnxruntime.transformers import float16
 
     opsets = {walks.domain(o): o.version for o in model.opset_import}
     opsets[""] = walks.opset(model)
     shapes = _from_shapes(model.graph, set(), set())
+    constants = {t.name: t for graph in walks.graphs(model.graph) for t in graph.initializer}
     kept, because = set(), set()
 
     def look(graph, inside_kept):
@@ -333,6 +355,7 @@ def _kept(model, types, to, nodes):
                 or node.op_type in (*FLOAT_BY_ATTRIBUTE, *TENSORRT_LACKS[to])
                 or (shapes.intersection(node.output) and node.op_type not in ("Shape", "Size"))
                 or not _defined_in(node, types, to, opsets)
+                or not _takes_narrow_scale(node, types, to, constants, values)
             ):
                 keep = True
                 because.add(node.op_type)
@@ -363,6 +386,16 @@ def _defined_in(node, types, to, opsets):
             if TYPE_STRING[to] not in formal[min(index, len(formal) - 1)].types:
                 return False
     return True
+
+
+def _takes_narrow_scale(node, types, to, constants, values):
+    """False for a Q/DQ node whose float32 scale would lose more than its last bits in 16."""
+    if node.op_type not in QUANTIZING or walks.domain(node) or types.get(node.input[1]) != F32:
+        return True
+    if any(a.name == "output_dtype" and a.i == F32 for a in node.attribute):
+        return False
+    scale = constants.get(node.input[1])
+    return scale is not None and values.is_normal(scale, to)
 
 
 # Of these the first input decides what values the result has; the others say which and where.

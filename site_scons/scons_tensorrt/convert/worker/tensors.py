@@ -14,6 +14,7 @@ from scons_tensorrt.convert.worker import walks
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
 SMALLEST = {"fp16": 5.96e-08, "bf16": 9.2e-41}  # positive; the converter's own for fp16
+NORMAL = {"fp16": 2.0**-14, "bf16": 2.0**-126}  # the smallest with all bits
 INLINE_BYTES = 1024  # tensors up to this size stay in the graph, for the shape inference
 ALIGN = 4096  # of a tensor in the external data, so that it can be mapped
 PIECE_BYTES = 1 << 24  # of external data read, and converted, at a time
@@ -67,6 +68,12 @@ class Values:
         if in_attribute and not tensor.name.startswith(TAG):
             return None
         return self._saved.get(tensor.name)
+
+    def is_normal(self, tensor, to):
+        """Whether every value of a float32 initializer is a normal number of 16 bit, too."""
+        raw = b"".join(self._pieces(self._of(tensor, False) or tensor))
+        sizes = np.abs(np.frombuffer(raw, np.float32))
+        return bool(((sizes >= NORMAL[to]) & (sizes <= LARGEST[to])).all())
 
     def alias(self, new, old):
         self._saved[new] = self._saved[old]
