@@ -180,6 +180,11 @@ SAID = [
         [ParserError("no importer", name="/enc/Gelu", operator="Gelu")],
         "the parser refused node 3 `/enc/Gelu` (Gelu): no importer",
     ),
+    (
+        [ParserError("false", operator="Unique")],
+        "the parser refused node 3 (Unique): TensorRT does not support this operator; replace it in the "
+        "ONNX, or give a plugin",
+    ),
     ([ParserError("bad\n  axes")], "the parser refused node 3: bad axes"),  # one line
     (
         [ParserError("x", stack=["outer", "inner"])],

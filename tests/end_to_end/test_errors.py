@@ -417,3 +417,28 @@ def test_a_foreign_interpreter_compiles(two: Tree) -> None:
     assert two.scons(TRT_PYTHON=str(link)).built == ["a", "b"]
     assert list(two.path(".trt/interpreters").iterdir())
     assert two.scons(TRT_PYTHON=str(link)).reused == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "said"),
+    [
+        ("MyOp", "my.plugins", "(MyOp): TensorRT has neither an operator nor a plugin of this name"),
+        ("NoSuchOperator", "", "give the plugin's library with plugins=, or replace the operator"),
+        ("Unique", "", "(Unique): TensorRT does not support this operator; replace it in the ONNX"),
+    ],
+)
+def test_an_operator_that_tensorrt_lacks_is_told_with_what_helps(
+    two: Tree, operator: str, domain: str, said: str
+) -> None:
+    import onnx
+
+    model = onnx.load(two.path("models/a.onnx"))
+    node = model.graph.node[1]
+    node.op_type, node.domain = operator, domain
+    if domain:
+        model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+    onnx.save(model, two.path("models/a.onnx"))
+    run = two.scons("-k", "engines")
+    assert (run.status, run.failed, run.built) == (2, ["a"], ["b"])
+    assert said in run.reason("a")
+    assert "plugin" in run.reason("a")

@@ -41,7 +41,20 @@ def _parser_message(errors, logger):
     if stack:
         place += " in " + " > ".join(stack)
     more = " (and %d more in the log)" % (len(errors) - 1) if len(errors) > 1 else ""
-    return "the parser refused %s: %s%s" % (place, " ".join(first.desc().split()), more)
+    return "the parser refused %s: %s%s" % (place, _cause(first), more)
+
+
+def _cause(error):
+    """An error's text; where it is that of an assertion, what that means."""
+    text = " ".join(error.desc().split())
+    if "Plugin not found" in text:
+        return (
+            "TensorRT has neither an operator nor a plugin of this name, version and namespace; "
+            "give the plugin's library with plugins=, or replace the operator in the ONNX"
+        )
+    if text == "false":
+        return "TensorRT does not support this operator; replace it in the ONNX, or give a plugin"
+    return text
 
 
 def strongly_typed(trt, asked=False):
