@@ -147,3 +147,11 @@ def test_a_url_of_which_a_part_would_be_passed_over_is_refused(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match="write file:///FOLDER, the whole path"):
         Remote(url.format(tmp_path.as_uri()) if url.startswith("{") else url.format("here"))
+
+
+@pytest.mark.parametrize("size", [-1, 0, 3, 10**9])
+def test_bytes_of_another_size_than_somebody_says_are_not_removed(team, tmp_path, size) -> None:
+    entry = entry_of(b"an engine")
+    shared = team.shared()
+    assert not shared.fetch(entry.sha256, size, tmp_path / "out", "a")
+    assert team.fetched(entry) == b"an engine"

@@ -163,8 +163,9 @@ class Shared:
             removed = ""
             if self.signer:
                 with contextlib.suppress(StoreError):
-                    self.remote.remove(path)
-                    removed = "; removed"
+                    if self.remote.size(path) == size:  # else it may be the size that is wrong
+                        self.remote.remove(path)
+                        removed = "; removed"
             self._say(f"engines: the store's bytes of {name} are not taken: {damaged} ({path}){removed}")
         return False
 
