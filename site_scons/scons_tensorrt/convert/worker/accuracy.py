@@ -23,7 +23,7 @@ def compare(reference, converted, target, spec, options):
     from scons_tensorrt.convert.worker import samples
 
     first, second = _session(reference, "the original"), _session(converted, "the converted model")
-    names = [output.name for output in first.get_outputs()]
+    names = outputs_of(first)
     gone = sorted(set(names) - {output.name for output in second.get_outputs()})
     if gone:
         raise Refused("AccuracyError", "the converted model has no output `%s`" % gone[0])
@@ -195,27 +195,40 @@ def _session(path, what):
         ) from None
 
 
+def outputs_of(session):
+    """The names of the outputs. Refused where one holds no numbers that can be compared."""
+    for output in session.get_outputs():
+        if not output.type.startswith("tensor(") or output.type == "tensor(string)":
+            raise Refused(
+                "RecipeError",
+                "output `%s` is %s, which accuracy= cannot compare: make it a tensor of numbers in the "
+                "ONNX, or leave out accuracy=" % (output.name, output.type),
+            )
+    return [output.name for output in session.get_outputs()]
+
+
 def _inputs(session):
     """The inputs as `samples.read` wants them: name, numpy type, shape with -1 for dynamic."""
     return [
-        (i.name, _numpy(i.type), tuple(d if isinstance(d, int) and d >= 0 else -1 for d in i.shape))
+        (i.name, _numpy(i), tuple(d if isinstance(d, int) and d >= 0 else -1 for d in i.shape))
         for i in session.get_inputs()
     ]
 
 
-def _numpy(kind):
+def _numpy(given):
     import numpy as np
 
     names = {"float": "float32", "double": "float64", "string": "object"}
-    inside = kind[len("tensor(") : -1]
+    inside = given.type[len("tensor(") : -1]
     try:
         return np.dtype(names.get(inside, inside))
     except TypeError:
-        raise Refused("AccuracyError", "an input of type %s cannot be given" % kind) from None
+        said = "input `%s` is %s, which no sample can give" % (given.name, given.type)
+        raise Refused("AccuracyError", said) from None
 
 
 def _run(session, names, sample, number):
-    types = {i.name: _numpy(i.type) for i in session.get_inputs()}
+    types = {i.name: _numpy(i) for i in session.get_inputs()}
     given = {name: array.astype(types[name], copy=False) for name, array in sample.items()}
     try:
         return session.run(names, given)

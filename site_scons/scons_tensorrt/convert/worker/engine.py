@@ -23,7 +23,7 @@ def expect(reference, compiled, spec, files):
     from scons_tensorrt.convert.worker import samples
 
     session = accuracy._session(reference, "the original")
-    names = [output.name for output in session.get_outputs()]
+    names = accuracy.outputs_of(session)
     types = _types(compiled)
     count = 0
     with open(files["inputs"], "wb") as inputs, open(files["expected"], "wb") as expected:
