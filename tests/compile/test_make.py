@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from scons_tensorrt.compile import make as module
-from scons_tensorrt.compile.make import Workshop, make
+from scons_tensorrt.compile.context import Workshop
+from scons_tensorrt.compile.make import make
 from scons_tensorrt.compile.wanted import Verdict
 from scons_tensorrt.integrity.publish import Publication
 from scons_tensorrt.integrity.receipt import Receipt

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from scons_tensorrt.compile.make import Workshop, make
-from scons_tensorrt.compile.supply import Supplied
+from scons_tensorrt.compile.context import Supplied, Workshop
+from scons_tensorrt.compile.make import make
 from scons_tensorrt.compile.wanted import Wanted
 from scons_tensorrt.errors import EngineBuildError
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.hardware import resolve
 from scons_tensorrt.identity.runtime import Interpreter
 from scons_tensorrt.integrity.memo import DigestMemo
@@ -64,7 +65,7 @@ def wanted(tmp_path: Path) -> Wanted:
         **value_fields(recipe, found.signature),
         input_name("onnx"): hashlib.sha256(b"onnx").hexdigest(),
     }
-    name = found.signature.filename("a", "fp32").build()
+    name = EngineFilename.of(found.signature, "a", "fp32").build()
     return Wanted(tmp_path / "engines" / name, recipe, found, ingredients, onnx, "a.onnx", {})
 
 

@@ -11,6 +11,7 @@ import pytest
 from scons_tensorrt.compile.wanted import Wanted
 from scons_tensorrt.dispatch.action import Action, places, write_action
 from scons_tensorrt.errors import DispatchError
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.hardware import Hardware
 from scons_tensorrt.identity.signature import HardwareSignature
 from scons_tensorrt.integrity.state import StateFolder
@@ -46,7 +47,7 @@ def wanted(tmp_path: Path) -> Wanted:
         "x.bin": files[input_name("data", "x.bin")],
     }
     return Wanted(
-        top / "engines/nx" / SIGNATURE.filename("a", "fp32").build(),
+        top / "engines/nx" / EngineFilename.of(SIGNATURE, "a", "fp32").build(),
         recipe,
         Hardware("nx", SIGNATURE, "HARDWARE=nx"),
         ingredients,

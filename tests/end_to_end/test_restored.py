@@ -203,7 +203,7 @@ def rewrite(tree: Tree, *names: str, keep: bool = False, drop: tuple = (), **fie
         hardware = HardwareSignature.from_json(signature, "test")
         if (names and name.model not in names) or "_rtx1.99" in data["engine"]:
             continue
-        old, new = data["engine"], hardware.filename(name.model, name.precision).build()
+        old, new = data["engine"], EngineFilename.of(hardware, name.model, name.precision).build()
         given = {k: v for k, v in data["ingredients"].items() if not k.startswith("hardware ")}
         given.update({f"hardware {k}": v for k, v in hardware.key_fields().items()})
         data |= {"engine": new, "ingredients": given, "key": make_key(new, given)}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.hardware import load
 from scons_tensorrt.identity.runtime import Runtime
 
@@ -20,11 +21,11 @@ def installed(product):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_gives_a_filename_and_its_source(path):
     signature = load(path, installed)
-    assert signature.filename("model", "fp32").build().startswith(f"model__sm{signature.sm}")
+    assert EngineFilename.of(signature, "model", "fp32").build().startswith(f"model__sm{signature.sm}")
     assert "ead off" in json.loads(path.read_text())["source"]
 
 
 def test_the_boards_that_share_a_filename_differ_in_their_class():
     names = [load(path, installed) for path in EXAMPLES if path.stem in ("orin_nx", "agx_orin")]
-    assert len({s.filename("m", "fp16").build() for s in names}) == 1
+    assert len({EngineFilename.of(s, "m", "fp16").build() for s in names}) == 1
     assert len({json.dumps(s.key_fields()) for s in names}) == 2

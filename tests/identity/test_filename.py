@@ -205,4 +205,4 @@ def test_whether_an_engine_could_load_on_a_host(name, on, answer):
 
 def test_an_engine_matches_the_hardware_it_is_named_for():
     hardware = host("tensorrt", "8.7")
-    assert hardware.filename("a", "fp16").matches_host(hardware) == "yes"
+    assert EngineFilename.of(hardware, "a", "fp16").matches_host(hardware) == "yes"

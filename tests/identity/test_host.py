@@ -11,6 +11,7 @@ import pytest
 
 from scons_tensorrt.errors import HardwareError
 from scons_tensorrt.identity import cuda
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.hardware import probe
 from scons_tensorrt.identity.host import Host
 from scons_tensorrt.identity.remember import Remembered
@@ -214,7 +215,7 @@ def test_an_orin_nx_by_its_files_and_driver(play, tmp_path):
     write(tmp_path, "etc/nv_tegra_release", RELEASE)
     write(tmp_path, "var/lib/dpkg/status", STATUS)
     signature = probed(tmp_path, ask()).signature
-    assert signature.filename("a", "fp16").build() == "a__sm87_jp6.2_trt10.3_fp16.engine"
+    assert EngineFilename.of(signature, "a", "fp16").build() == "a__sm87_jp6.2_trt10.3_fp16.engine"
     assert signature.key_fields() == {
         "product": "tensorrt",
         "runtime_version": "10.3.0.30",
@@ -235,7 +236,10 @@ def test_an_orin_nx_by_its_files_and_driver(play, tmp_path):
 def test_a_discrete_gpu_goes_by_cuda_of_the_runtime(play, tmp_path):
     play(PLAY_GPUS="2")
     hardware = probed(tmp_path, ask()[1:])
-    assert hardware.signature.filename("a", "fp32").build() == "a__sm120_cu13.0_trt10.3_fp32.engine"
+    assert (
+        EngineFilename.of(hardware.signature, "a", "fp32").build()
+        == "a__sm120_cu13.0_trt10.3_fp32.engine"
+    )
     assert hardware.signature.memory_gib == 32
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scons_tensorrt.errors import HardwareError
 from scons_tensorrt.identity.cuda import memory_class
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.signature import (
     DEVICE_CLASS,
     HARD,
@@ -144,7 +145,7 @@ def test_what_is_recorded_is_not_in_the_key(name):
 def test_the_patch_level_of_jetpack_and_cuda_is_in_neither_key_nor_filename():
     one, other = orin(jetpack="6.2", cuda="12.6.1"), orin(jetpack="6.2.2", cuda="12.6.9")
     assert one.key_fields() == other.key_fields()
-    assert one.filename("a", "fp16") == other.filename("a", "fp16")
+    assert EngineFilename.of(one, "a", "fp16") == EngineFilename.of(other, "a", "fp16")
 
 
 def test_key_fields_are_sorted_by_name():
@@ -176,7 +177,7 @@ def test_equal_signatures_have_equal_hashes():
 
 
 def test_the_filename_of_a_jetson_has_jetpack():
-    assert orin().filename("dino", "fp16").build() == "dino__sm87_jp6.2_trt10.3_fp16.engine"
+    assert EngineFilename.of(orin(), "dino", "fp16").build() == "dino__sm87_jp6.2_trt10.3_fp16.engine"
 
 
 def test_the_filename_of_a_desktop_has_cuda():
@@ -188,7 +189,7 @@ def test_the_filename_of_a_desktop_has_cuda():
 def test_hardware_of_neither_jetpack_nor_cuda_has_no_filename():
     data = {k: v for k, v in ORIN.items() if k != "jetpack"}
     with pytest.raises(HardwareError, match="neither JetPack nor CUDA"):
-        HardwareSignature.from_json(data, "f").filename("a", "fp16")
+        EngineFilename.of(HardwareSignature.from_json(data, "f"), "a", "fp16")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import platform
 import pytest
 
 from scons_tensorrt.errors import HardwareError
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.hardware import BUILT_IN, load, resolve
 from scons_tensorrt.identity.host import Host
 from scons_tensorrt.identity.runtime import Runtime
@@ -60,7 +61,10 @@ def test_where_nothing_speaks_for_nvidia_hardware_it_is_rtx_portable(top):
     hardware = ask(top)
     assert hardware.name is None
     assert hardware.signature.architectures == (80, 86, 89, 120, 121)
-    assert hardware.signature.filename("a", "fp32").build() == "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
+    assert (
+        EngineFilename.of(hardware.signature, "a", "fp32").build()
+        == "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
+    )
     assert "nothing here speaks for NVIDIA hardware" in hardware.why
 
 
@@ -114,7 +118,10 @@ def test_each_built_in_has_an_engine_name_of_its_own_folder(top, name):
     hardware = ask(top, name)
     assert hardware.name == name
     sm = "80plus" if name == "rtx_portable" else name.removeprefix("rtx_sm")
-    assert hardware.signature.filename("a", "fp32").build() == f"a__sm{sm}_cu13.0_rtx1.7_fp32.engine"
+    assert (
+        EngineFilename.of(hardware.signature, "a", "fp32").build()
+        == f"a__sm{sm}_cu13.0_rtx1.7_fp32.engine"
+    )
 
 
 def test_a_built_in_for_one_architecture_asks_for_that_one(top):

@@ -3,8 +3,9 @@
 import pytest
 
 from scons_tensorrt.errors import RecipeError
+from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.signature import HardwareSignature
-from scons_tensorrt.recipe.backends import refusals, without_effect
+from scons_tensorrt.recipe.backends import effective, refusals, without_effect
 from scons_tensorrt.recipe.key import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse
 
@@ -61,7 +62,7 @@ def test_an_option_without_effect_is_told_and_in_no_key(option):
     recipe = parse("a", {option: EVERY[option][0]})
     assert list(without_effect(recipe, "tensorrt_rtx")) == [option]
     assert value_fields(recipe, RTX) == value_fields(parse("a", {}), RTX)
-    assert recipe.on("tensorrt_rtx").to_json() == parse("a", {}).to_json()
+    assert effective(recipe, "tensorrt_rtx").to_json() == parse("a", {}).to_json()
     assert without_effect(recipe, "tensorrt") == {}
 
 
@@ -69,8 +70,8 @@ def test_an_option_without_effect_is_told_and_in_no_key(option):
 def test_a_flag_without_effect_is_as_if_it_were_not_there(flag):
     recipe = parse("a", {"flags": [flag, "STRICT_NANS"]})
     assert list(without_effect(recipe, "tensorrt_rtx")) == [f"flag {flag}"]
-    assert recipe.on("tensorrt_rtx") == parse("a", {"flags": ["STRICT_NANS"]})
-    assert recipe.on("tensorrt") is recipe
+    assert effective(recipe, "tensorrt_rtx") == parse("a", {"flags": ["STRICT_NANS"]})
+    assert effective(recipe, "tensorrt") is recipe
 
 
 @pytest.mark.parametrize(
@@ -174,5 +175,5 @@ def test_a_calibration_by_qdq_nodes_reaches_the_key_by_the_onnx_alone():
 def test_an_engine_for_ampere_and_later_says_so_in_its_name():
     recipe = parse("a", {"hardware_compatibility": "ampere_plus"})
     assert recipe.ampere_plus
-    name = SERVER.filename("a", "fp32", recipe.ampere_plus).build()
+    name = EngineFilename.of(SERVER, "a", "fp32", recipe.ampere_plus).build()
     assert name == "a__sm80plus_cu13.0_trt10.13_fp32.engine"

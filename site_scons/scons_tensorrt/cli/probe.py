@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import HardwareError
+from ..identity.filename import EngineFilename
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import Host
 from ..identity.runtime import Interpreter
@@ -70,4 +71,4 @@ def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
     yield "why", hardware.why
     yield from signature.key_fields().items()
     yield from sorted(signature.recorded.items())
-    yield "in filenames", signature.filename("model", "fp32").build()
+    yield "in filenames", EngineFilename.of(signature, "model", "fp32").build()

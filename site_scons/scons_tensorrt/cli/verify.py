@@ -97,7 +97,7 @@ def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineErro
     try:
         runtime = Interpreter(arguments.python).runtime
         signature = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack).signature
-        signature.filename("x", "fp32")  # all that a filename is compared by is known
+        EngineFilename.of(signature, "x", "fp32")  # all that a filename is compared by is known
         return signature, ""
     except EngineError as error:
         if arguments.hardware or arguments.python or not arguments.manifest:

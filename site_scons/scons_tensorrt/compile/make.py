@@ -4,54 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
-from ..identity.runtime import Interpreter
 from ..identity.writing import new_file
 from ..integrity.memo import DigestMemo
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
-from ..progress import Begin, Running, unwatched
+from ..progress import Running
 from .checks import check_inputs, check_plan
+from .context import Supplied, Supplier, Workshop
 from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .locks import engine_lock
 from .phases import READING, Phases
 from .process import Compiled, run_worker
 from .proof import alone_on_gpu, tell_again, told_with_proof
-from .supply import Supplied, Supplier, Taker
 from .wanted import Verdict, Wanted, judge
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What every compile of a run shares.
-
-    gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
-    ask; gpu_turn: of the run's own threads; lock_timeout_s: seconds; stopping: whether the run
-    was asked to end; say: a line for people; begin: shows what takes its time; suppliers: asked in
-    this order before this host compiles; takers: told what it compiled.
-    """
-
-    state: StateFolder
-    memo: DigestMemo
-    interpreter: Interpreter
-    gpu: Callable[[], str | None] = lambda: None
-    gpu_turn: threading.Lock = field(default_factory=threading.Lock)
-    lock_timeout_s: float | None = None
-    stopping: Callable[[], bool] = lambda: False
-    say: Callable[[str], None] = lambda text: None
-    begin: Begin = unwatched
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    suppliers: Sequence[Supplier] = ()
-    takers: Sequence[Taker] = ()
 
 
 @dataclass(frozen=True)

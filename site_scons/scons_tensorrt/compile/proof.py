@@ -13,7 +13,7 @@ from .locks import gpu_lock
 from .wanted import Wanted
 
 if TYPE_CHECKING:
-    from .make import Workshop
+    from .context import Workshop
 
 
 def alone_on_gpu(

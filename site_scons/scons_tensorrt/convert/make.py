@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import __version__
+from ..compile.context import Supplied
 from ..compile.job import fresh_log
 from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
-from ..compile.supply import Supplied
 from ..compile.wanted import Verdict
 from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
 from ..identity.writing import sync_file, sync_folder, unlink_link
@@ -49,7 +49,7 @@ CONVERTER = Program(
 
 
 class StepSupplier(Protocol):
-    """As `compile.supply` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
+    """As `compile.context` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
     itself; data beside it is told by `data_sha256` in the details."""
 
     def supply_step(self, wanted: StepWanted, made: Path, shop: Converting) -> Supplied | None:
@@ -57,7 +57,7 @@ class StepSupplier(Protocol):
 
 
 class StepTaker(Protocol):
-    """As `compile.supply.Taker`."""
+    """As `compile.context.Taker`."""
 
     def made_step(self, wanted: StepWanted, receipt: Receipt) -> None:
         """Told what was made here."""

@@ -17,11 +17,13 @@ from typing import Any
 from ..compile.inputs import Inputs
 from ..compile.wanted import Made, Verdict, Wanted, judge, want
 from ..errors import EngineError, RecipeError
+from ..identity.filename import EngineFilename
 from ..identity.hardware import Hardware
 from ..identity.reading import read_small
 from ..identity.signature import HardwareSignature
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
+from ..recipe.backends import effective
 from ..recipe.options import Recipe
 from .step import Onnx, SampleFiles, StepWanted, judge_step, want_step
 
@@ -186,7 +188,7 @@ class Recalled:
         place = declaration.place
         signature = declaration.signature(item["signature"])
         plugins = [place(path) for path in item["plugins"]]
-        recipe = Recipe.from_json(self.name, item["recipe"], plugins).on(signature.product)
+        recipe = effective(Recipe.from_json(self.name, item["recipe"], plugins), signature.product)
         onnx, told = place(item["onnx"]), item.get("data", {})
         summary = declaration.inputs.summary_of(onnx, self.source)
         external = {
@@ -209,7 +211,7 @@ class Recalled:
         fields = {n: t for n, t in wanted.ingredients.items() if not n.startswith("hardware ")}
         fields.update({f"hardware {name}": text for name, text in signature.key_fields().items()})
         recipe = wanted.recipe
-        name = signature.filename(recipe.model, recipe.precision, recipe.ampere_plus).build()
+        name = EngineFilename.of(signature, recipe.model, recipe.precision, recipe.ampere_plus).build()
         engine = wanted.engine.with_name(name)
         return wanted._replace(engine=engine, hardware=hardware, ingredients=fields)
 

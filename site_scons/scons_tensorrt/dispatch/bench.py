@@ -19,7 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..compile.make import Workshop, make
+from ..compile.context import Workshop
+from ..compile.make import make
 from ..errors import DispatchError, EngineBuildError, EngineError
 from ..identity.host import Host
 from ..identity.remember import Remembered

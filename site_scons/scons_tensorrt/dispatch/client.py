@@ -24,15 +24,14 @@ from .link import Link
 from .sending import Sending
 
 if TYPE_CHECKING:
-    from ..compile.make import Workshop
-    from ..compile.supply import Supplied
+    from ..compile.context import Supplied, Workshop
     from ..compile.wanted import Wanted
     from ..progress import Running
     from ..store.shared import Shared
 
 
 class Dispatcher:
-    """A `compile.supply.Supplier`. shared: the open store, or None where there is none."""
+    """A `compile.context.Supplier`. shared: the open store, or None where there is none."""
 
     def __init__(
         self, link: Link, shared: Callable[[], Shared | None], host: Host, devices: Remembered

@@ -18,7 +18,7 @@ from .task import compile_action
 from .topics import task_of
 
 if TYPE_CHECKING:
-    from ..compile.make import Workshop
+    from ..compile.context import Workshop
     from ..compile.wanted import Wanted
     from ..progress import Running
 

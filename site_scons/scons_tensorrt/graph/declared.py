@@ -15,7 +15,7 @@ from ..errors import EngineError, RecipeError
 from ..identity.filename import SIDECAR_SUFFIX
 from ..identity.hardware import Hardware
 from ..identity.signature import HardwareSignature
-from ..recipe.backends import refusals
+from ..recipe.backends import effective, refusals
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx_summary import OnnxSummary
@@ -154,7 +154,7 @@ class Declared:
         onnx, inputs = real_path(self.onnx), self._session.inputs
         if summary is None or self.onnx is not self.original:
             summary = inputs.summary_of(onnx, self.source)
-        recipe = self.recipe.on(self.hardware.signature.product)
+        recipe = effective(self.recipe, self.hardware.signature.product)
         if self.plugins:
             recipe = recipe._replace(plugins=tuple(real_path(node) for node in self.plugins))
         external = {

@@ -11,7 +11,7 @@ from .console import Console
 from .settings import StoreSettings
 
 if TYPE_CHECKING:
-    from ..compile.supply import Supplier, Taker
+    from ..compile.context import Supplier, Taker
     from ..convert.make import StepSupplier, StepTaker
     from ..dispatch.client import Dispatcher
     from ..store.push import Pusher
@@ -21,7 +21,7 @@ SLOW_S = 2.0  # of giving at the end of a run, until that is said
 
 
 class Elsewhere:
-    """suppliers, takers: see compile/supply.py; step_suppliers, step_takers: convert/make.py. The
+    """suppliers, takers: see compile/context.py; step_suppliers, step_takers: convert/make.py. The
     store is opened when something is to be made, and not before."""
 
     def __init__(self, console: Console, store: StoreSettings) -> None:

@@ -11,7 +11,7 @@ import SCons.Node.FS
 import SCons.Util
 
 from ..errors import EngineError, PublishError, RecipeError
-from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
+from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..identity.hardware import Hardware
 from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, name_options
@@ -195,7 +195,7 @@ def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None)
     folder = chosen.engine_dir
     if hardware.name:
         folder = os.path.join(folder, hardware.name)
-    name = hardware.signature.filename(recipe.model, recipe.precision, recipe.ampere_plus)
+    name = EngineFilename.of(hardware.signature, recipe.model, recipe.precision, recipe.ampere_plus)
     return folder, name.build()
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from .progress import Shown
+    from .progress_row import Shown
 
 LEAST = (40, 6)  # columns, lines: in a smaller terminal lines are told instead
 STOPPED_S = 1.0  # no redraw for so long: others may have used the terminal

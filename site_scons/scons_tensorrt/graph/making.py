@@ -6,7 +6,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ..compile.make import Workshop
+from ..compile.context import Workshop
 from ..errors import EngineError
 from ..identity.host import Host
 from ..identity.remember import Remembered

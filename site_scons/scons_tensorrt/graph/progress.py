@@ -14,10 +14,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from ..errors import one_line
 from ..progress import UNWATCHED, Running
-from ..record import Record
 from .console import Console
+from .progress_row import Shown
 
 if TYPE_CHECKING:
     from .footer import Footer
@@ -25,41 +24,6 @@ if TYPE_CHECKING:
 TICK_S = 0.2
 SHOWN_AFTER_S = 0.4  # what is over sooner would only flash
 LINE_EVERY_S = 10.0
-QUIET_AFTER_S = 2.0  # a pulse then says for how long nothing was heard
-
-
-class Shown(Record):
-    """One row. done, total: None for a pulse; seconds: since it began; quiet_s: since it was last
-    heard of."""
-
-    verb: str
-    label: str
-    short: str
-    unit: str
-    words: str
-    done: int | None
-    total: int | None
-    seconds: float
-    quiet_s: float
-
-    @property
-    def pulses(self) -> bool:
-        """Whether how far it is cannot be said, or has not changed for a while."""
-        return not self.total or self.quiet_s >= QUIET_AFTER_S
-
-    @property
-    def doing(self) -> str:
-        """In words: what, how far, and for how long it has said nothing."""
-        parts = [self.words, self.counted if self.total else ""]
-        if self.quiet_s >= QUIET_AFTER_S and (self.words or self.total):
-            parts.append(f"(silent {clock(self.quiet_s)})")
-        return one_line(" ".join(part for part in parts if part))
-
-    @property
-    def counted(self) -> str:
-        if self.unit != "B":
-            return f"{self.done}/{self.total}"
-        return f"{_mb(self.done or 0)} of {_mb(self.total or 0)} MB"
 
 
 class Progress:
@@ -174,16 +138,3 @@ def terminal(stream: TextIO) -> int | None:
         return stream.fileno() if stream.isatty() else None
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def clock(seconds: float) -> str:
-    """12 s, 4:05, 1:02:03."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.1f}"

@@ -19,7 +19,7 @@ import SCons.Script
 
 from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..handoff.prune import DAY_S, Folder, Item, choose, entries, find, parsed, remove
-from ..identity.filename import SUFFIX
+from ..identity.filename import SUFFIX, EngineFilename
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
 from ..integrity.sidecar import read_sidecar
@@ -172,8 +172,11 @@ def _folder(session: Session, base: Path, name: str | None, declared: list[Decla
     for engine in declared:
         try:
             hardware = _hardware(session, name, engine)
-            found = hardware.signature.filename(
-                engine.recipe.model, engine.recipe.precision, engine.recipe.ampere_plus
+            found = EngineFilename.of(
+                hardware.signature,
+                engine.recipe.model,
+                engine.recipe.precision,
+                engine.recipe.ampere_plus,
             )
         except EngineError as error:
             who = name or "this host"

@@ -25,12 +25,13 @@ import SCons.Script.Main
 
 from ..compile.inputs import Inputs
 from ..errors import EngineBuildError, EngineError, HardwareError
-from ..identity.filename import PRODUCTS, SIDECAR_SUFFIX, SUFFIX
+from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..identity.hardware import Hardware, resolve
 from ..identity.host import AskedOnce
 from ..identity.reading import read_small
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter, Runtime
+from ..identity.signature import PRODUCTS
 from ..identity.writing import remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
@@ -153,7 +154,7 @@ class Session:
         if chosen not in self._hardware:
             try:
                 found = self._resolve(chosen)
-                found.signature.filename("x", "fp32")  # every field of a filename is known
+                EngineFilename.of(found.signature, "x", "fp32")  # every field of a filename is known
                 self._hardware[chosen] = found
             except EngineError as error:
                 self._hardware[chosen] = error

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..identity.filename import EngineFilename
 from ..identity.signature import DEVICE_CLASS, HARD, SCHEMA, HardwareSignature
 from ..integrity.plan import PlanHeader
-from .manifest import Entry
 
 _COMPATIBILITY = "option hardware_compatibility"
 _OF_THE_PLAN = ("compute_capability", "architectures")  # its mask tells better
 
 
+class RecordedEngine(Protocol):
+    """An engine as a manifest lists it. signature: fields of its hardware; recipe: its ingredients."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def recipe(self) -> Mapping[str, str]: ...
+
+    @property
+    def signature(self) -> Mapping[str, Any]: ...
+
+
 def why_not_here(
-    name: EngineFilename, header: PlanHeader, host: HardwareSignature, entry: Entry | None
+    name: EngineFilename, header: PlanHeader, host: HardwareSignature, entry: RecordedEngine | None
 ) -> str | None:
     """Why an engine is not for `host`; None when it is."""
     return (
@@ -31,7 +43,9 @@ def why_not_here(
     )
 
 
-def rtx_host(engines: Iterable[Entry], compute_capability: str | None) -> HardwareSignature | None:
+def rtx_host(
+    engines: Iterable[RecordedEngine], compute_capability: str | None
+) -> HardwareSignature | None:
     """The host of these engines as far as it can be told without their runtime: its own system and
     machine, the GPU's compute capability where it is known. None unless all are of TensorRT for RTX."""
     entries = list(engines)
@@ -76,7 +90,7 @@ def _by_plan(name: EngineFilename, header: PlanHeader, host: HardwareSignature) 
     return None
 
 
-def _by_signature(name: EngineFilename, host: HardwareSignature, entry: Entry) -> str | None:
+def _by_signature(name: EngineFilename, host: HardwareSignature, entry: RecordedEngine) -> str | None:
     here = host.to_json()
     for field in _fields(name, host, entry.recipe):
         wanted, found = entry.signature.get(field), here.get(field)

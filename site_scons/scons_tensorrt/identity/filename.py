@@ -14,20 +14,16 @@ The first `__` ends the model's name, which is why a model's name may hold none.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from ..errors import EngineFilenameError
 from ..record import Record
-
-if TYPE_CHECKING:
-    from .signature import HardwareSignature
+from .signature import HardwareSignature
 
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".sha256"
 MODEL_LENGTH = 64
 LONGEST = 255  # characters of a name that a message repeats
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")
-PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,5})"
 _MODEL = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
@@ -74,6 +70,15 @@ class EngineFilename(_Fields):
         if precision not in PRECISIONS:
             raise EngineFilenameError(f"precision {precision!r}: not one of {', '.join(PRECISIONS)}")
         return super().__new__(cls, model, sm, plus, platform, runtime, precision)
+
+    @classmethod
+    def of(
+        cls, signature: HardwareSignature, model: str, precision: str, ampere_plus: bool = False
+    ) -> EngineFilename:
+        """The filename of a model's engine for this hardware. ampere_plus: for Ampere and all later
+        architectures. Raises HardwareError where neither JetPack nor CUDA is known."""
+        sm, plus = (80, True) if ampere_plus else (signature.sm, signature.plus)
+        return cls(model, sm, plus, signature.platform, signature.runtime, precision)
 
     def build(self) -> str:
         """The filename; `parse` gives these fields back."""

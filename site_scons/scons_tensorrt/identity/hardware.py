@@ -18,12 +18,11 @@ from typing import Any
 
 from ..errors import HardwareError
 from ..record import Record
-from .filename import PRODUCTS
 from .host import Host
 from .reading import read_small
 from .remember import Remembered
 from .runtime import Runtime
-from .signature import SCHEMA, HardwareSignature, check_fields
+from .signature import PRODUCTS, SCHEMA, HardwareSignature, check_fields
 
 # SMs that TensorRT for RTX compiles for when it is told nothing (its documentation, and the
 # capability mask of such a plan). SM 75 is left out: with it, fp32 transformers fail.

@@ -19,7 +19,6 @@ from typing import Any
 
 from ..errors import HardwareError
 from ..record import Record
-from .filename import PRODUCTS, EngineFilename
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
 DEVICE_CLASS = (
@@ -31,6 +30,7 @@ DEVICE_CLASS = (
     "integrated",
 )
 FILENAME_ONLY = ("jetpack", "cuda")
+PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime of a filename
 SCHEMA = 1
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
@@ -89,11 +89,6 @@ class HardwareSignature(_Fields):
     def runtime(self) -> str:
         """`trt10.3` or `rtx1.7`."""
         return PRODUCTS[self.product] + _major_minor(self.runtime_version)
-
-    def filename(self, model: str, precision: str, ampere_plus: bool = False) -> EngineFilename:
-        """The name of `model`'s engine for this hardware, or for Ampere and all later ones."""
-        sm, plus = (80, True) if ampere_plus else (self.sm, self.plus)
-        return EngineFilename(model, sm, plus, self.platform, self.runtime, precision)
 
     def key_fields(self) -> dict[str, str]:
         """The hard and device-class fields that are known, as text, sorted by name."""

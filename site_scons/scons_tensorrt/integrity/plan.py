@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..identity.filename import PRODUCTS, EngineFilename
+from ..identity.filename import EngineFilename
 from ..identity.reading import open_file
+from ..identity.signature import PRODUCTS
 
 RTX_MAGIC = b"vtrt"
 TENSORRT_MAGIC = b"ftrt"

@@ -7,12 +7,9 @@ documentation. Whether a runtime has an option at all is asked of it by the work
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ..identity.signature import HardwareSignature
-
-if TYPE_CHECKING:
-    from .options import Recipe
+from .options import Recipe
 
 # What RTX takes and makes the same bytes of: left out of its key, never passed on, and told.
 _NO_TIMING = "TensorRT for RTX times no kernels when it compiles"
@@ -36,6 +33,17 @@ def without_effect(recipe: Recipe, product: str) -> dict[str, str]:
     known = WITHOUT_EFFECT.get(product, {})
     given = [*recipe.settings, *(f"flag {name}" for name in recipe.flags)]
     return {name: known[name] for name in given if name in known}
+
+
+def effective(recipe: Recipe, product: str) -> Recipe:
+    """The recipe without the options that change nothing on this product."""
+    idle = without_effect(recipe, product)
+    if not idle:
+        return recipe
+    return recipe._replace(
+        flags=tuple(name for name in recipe.flags if f"flag {name}" not in idle),
+        settings={name: value for name, value in recipe.settings.items() if name not in idle},
+    )
 
 
 def refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]:

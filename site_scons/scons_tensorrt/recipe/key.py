@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..identity.signature import HardwareSignature
+from .backends import effective
 from .options import Recipe, default_text
 
 VERSION = "1"
@@ -19,7 +20,10 @@ def value_fields(recipe: Recipe, signature: HardwareSignature) -> dict[str, str]
     fields = {"recipe version": VERSION}
     fields.update({f"hardware {name}": text for name, text in signature.key_fields().items()})
     fields.update(
-        {f"option {name}": text for name, text in recipe.on(signature.product).key_fields().items()}
+        {
+            f"option {name}": text
+            for name, text in effective(recipe, signature.product).key_fields().items()
+        }
     )
     return fields
 

@@ -14,7 +14,6 @@ from typing import Any
 from ..errors import EngineFilenameError, RecipeError
 from ..identity.filename import PRECISIONS, check_model_name
 from ..record import Record
-from .backends import without_effect
 from .conversion import Calibration, Conversion, Gate, Samples, flag, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
 
@@ -162,16 +161,6 @@ class Recipe(Record):
             settings=dict(data.get("settings", {})),
             strongly_typed=bool(data.get("strongly_typed", False)),
             conversion=Conversion(calibration=native),
-        )
-
-    def on(self, product: str) -> Recipe:
-        """The recipe without what changes nothing on this product."""
-        idle = without_effect(self, product)
-        if not idle:
-            return self
-        return self._replace(
-            flags=tuple(name for name in self.flags if f"flag {name}" not in idle),
-            settings={name: value for name, value in self.settings.items() if name not in idle},
         )
 
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..compile.context import Supplied
 from ..compile.process import STOPPED
-from ..compile.supply import Supplied
 from ..errors import EngineBuildError, Interrupted, StoreError
 from ..identity.writing import new_file
 from ..progress import Begin, Running
@@ -30,7 +30,7 @@ from .moving import Damaged
 from .remote import Remote
 
 if TYPE_CHECKING:
-    from ..compile.make import Workshop
+    from ..compile.context import Workshop
     from ..compile.wanted import Wanted
     from ..convert.make import Converting
     from ..convert.step import StepWanted
@@ -66,7 +66,7 @@ class Shared:
     # What is asked of it.
 
     def supply(self, wanted: Wanted, partial: Path, shop: Workshop) -> Supplied | None:
-        """See `compile.supply.Supplier`. Raises EngineBuildError for what a trusted host found to be
+        """See `compile.context.Supplier`. Raises EngineBuildError for what a trusted host found to be
         impossible."""
         label, short = shop.state.relative(wanted.engine), wanted.recipe.model
 

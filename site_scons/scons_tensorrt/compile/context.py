@@ -1,0 +1,82 @@
+"""What every compile of a run shares, and where else a file can come from: a store, another machine.
+
+`make` and `make_step` know only these protocols; the graph chooses what stands behind them. What a
+supplier brings is checked and published as if it had been made here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import EngineBuildError
+from ..identity.runtime import Interpreter
+from ..integrity.memo import DigestMemo
+from ..integrity.receipt import Receipt
+from ..integrity.state import StateFolder
+from ..progress import Begin, unwatched
+from ..record import Record
+from .wanted import Wanted
+
+
+class Supplied(Record):
+    """A file made elsewhere, whole in the partial file of whoever asked.
+
+    how: "fetched" or "dispatched"; sha256, size (bytes): of what was written, hashed as it came;
+    details: of its receipt, see `integrity.receipt`; seconds: that bringing it took.
+    """
+
+    how: str
+    sha256: str
+    size: int
+    details: Mapping[str, Any]
+    seconds: float
+
+
+class Supplier(Protocol):
+    """Asked in order, under the engine's lock, before this host compiles."""
+
+    def supply(self, wanted: Wanted, partial: Path, shop: Workshop) -> Supplied | None:
+        """Write the wanted engine to `partial`, a file that is there and empty; None where it is
+        not to be had, whatever was written then.
+
+        Raises EngineError where there is no use in compiling it here either.
+        """
+
+
+class Taker(Protocol):
+    """Told what this host made; must not hold up the build, and raises nothing."""
+
+    def made(self, wanted: Wanted, receipt: Receipt) -> None:
+        """An engine was compiled here and published."""
+
+    def refused(self, wanted: Wanted, error: EngineBuildError) -> None:
+        """The same inputs would be refused on any host."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every compile of a run shares.
+
+    gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
+    ask; gpu_turn: of the run's own threads; lock_timeout_s: seconds; stopping: whether the run
+    was asked to end; say: a line for people; begin: shows what takes its time; suppliers: asked in
+    this order before this host compiles; takers: told what it compiled.
+    """
+
+    state: StateFolder
+    memo: DigestMemo
+    interpreter: Interpreter
+    gpu: Callable[[], str | None] = lambda: None
+    gpu_turn: threading.Lock = field(default_factory=threading.Lock)
+    lock_timeout_s: float | None = None
+    stopping: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = lambda text: None
+    begin: Begin = unwatched
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    suppliers: Sequence[Supplier] = ()
+    takers: Sequence[Taker] = ()
