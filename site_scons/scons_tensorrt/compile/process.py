@@ -21,6 +21,10 @@ from ..errors import EngineBuildError, Interrupted, by_name
 
 POLL_SECONDS = 0.1
 JOB_STEP = 256 << 10
+# What stage 1 of boot.py asks the kernel for, and a seccomp filter may kill it for.
+NOT_CANONICAL = (
+    "a seccomp filter forbids personality or setrlimit (SIGSYS), so the process is not canonical"
+)
 LONGEST_EVENT = 1 << 20
 # What the last event must hold, besides the program's own "done".
 LAST: Mapping[str, Mapping[str, type]] = {
@@ -137,14 +141,18 @@ def run_program(
     """The last event of a job's run in a child process, and its seconds; see `run_worker`."""
     began = time.monotonic()
     environment = dict(environment)
+    why_not_canonical = ""
     while True:
-        worker = _Worker(program, python, job, log, environment, descriptors)
+        worker = _Worker(program, python, job, log, environment, descriptors, why_not_canonical)
         try:
             last = worker.listen(stopping, progress, timeout_s and began + timeout_s)
         finally:
             worker.end()
         if last.get("event") == "again" and "LD_LIBRARY_PATH" not in environment:
             environment["LD_LIBRARY_PATH"] = last["library_path"]
+            continue
+        if worker.was_forbidden_to_begin() and program.argument == "1" and not why_not_canonical:
+            program, why_not_canonical = replace(program, argument="2"), NOT_CANONICAL
             continue
         break
     if last.get("event") == "done":
@@ -178,10 +186,12 @@ class _Worker:
         log: Path,
         environment: Mapping[str, str],
         descriptors: tuple[int, ...],
+        why_not_canonical: str,
     ) -> None:
         boot = BOOT.read_text(encoding="utf-8")
-        command = [python, *program.options, "-c", boot, program.argument, ""]
+        command = [python, *program.options, "-c", boot, program.argument, why_not_canonical]
         self._last = {**LAST, "done": program.done}
+        self._heard = False
         self._why = ""
         self._unsent = memoryview(_frame(program, job))
         with open(log, "ab") as errors:
@@ -235,6 +245,7 @@ class _Worker:
                 self._why = "the compiler wrote garbage where its events belong"
                 return {}
             for line in lines:
+                self._heard = True
                 event = _event(line)
                 if event.get("event") in self._last:
                     fields = self._last[event["event"]]
@@ -264,6 +275,10 @@ class _Worker:
                 except OSError:
                     pass
 
+    def was_forbidden_to_begin(self) -> bool:
+        """Whether a seccomp filter killed it before it said a word."""
+        return self._process.returncode == -signal.SIGSYS and not self._heard
+
     def how_it_ended(self) -> str:
         """For a worker that left no last word."""
         code = self._process.returncode
@@ -271,6 +286,11 @@ class _Worker:
             return self._why
         if code == -signal.SIGKILL:
             return "the compiler was killed (SIGKILL): most often the kernel, out of memory"
+        if code == -signal.SIGSYS:
+            return (
+                "the compiler was killed by a seccomp filter (SIGSYS): allow the system call that the "
+                "kernel's log names in the container's profile"
+            )
         if code < 0:
             known = {number.value: number.name for number in signal.Signals}
             return f"the compiler crashed ({known.get(-code, f'signal {-code}')})"

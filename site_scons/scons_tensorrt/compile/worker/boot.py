@@ -31,11 +31,16 @@ def canonical():
     if now < 0 or libc.personality(ctypes.c_ulong(now | ADDR_NO_RANDOMIZE)) < 0:
         error = os.strerror(ctypes.get_errno())
         why = "address-space randomisation could not be switched off (personality: %s)" % error
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    if hard == resource.RLIM_INFINITY or hard >= STACK_BYTES:
-        resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
-    elif not why:
-        why = "the hard stack limit is %d bytes, below %d" % (hard, STACK_BYTES)
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+        if hard != resource.RLIM_INFINITY and hard < STACK_BYTES:
+            return why or "the hard stack limit is %d bytes, below %d" % (hard, STACK_BYTES)
+        if (
+            soft != STACK_BYTES
+        ):  # where it is right, a seccomp filter that forbids the call does not matter
+            resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
+    except (OSError, ValueError) as error:
+        why = why or "the stack limit could not be set (setrlimit: %s)" % error
     return why
 
 
