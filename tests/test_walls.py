@@ -250,3 +250,22 @@ def test_a_null_build_compiles_no_text_when_it_imports():
         path = SITE.joinpath(*name.split("."))
         source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
         assert all(costly not in source for costly in ("@dataclass", "(NamedTuple)")), name
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Annotations included."""
+    below = {name: {each for each in imports(name) if each in MODULES} - {name} for name in MODULES}
+    for name in below:  # a package's __init__ only hands names on
+        below[name] = {each for each in below[name] if not each.endswith(".__init__")}
+    while True:
+        leaves = {name for name, found in below.items() if not found & below.keys()}
+        if not leaves:
+            break
+        below = {name: found for name, found in below.items() if name not in leaves}
+    # What is left: circles, and what imports one of them.
+    above = True
+    while above:
+        imported = set().union(*below.values()) if below else set()
+        above = below.keys() - imported
+        below = {name: found for name, found in below.items() if name not in above}
+    assert sorted(below) == []

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from scons_tensorrt.graph.console import Console
-from scons_tensorrt.graph.progress import Progress, Shown, clock
+from scons_tensorrt.graph.progress import Progress
+from scons_tensorrt.graph.progress_row import Shown, clock
 from scons_tensorrt.progress import UNWATCHED
 
 

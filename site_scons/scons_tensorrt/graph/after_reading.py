@@ -18,10 +18,10 @@ from .console import say
 from .nodes import command_line_places
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .services import RunServices
 
 
-def check(session: Session) -> None:
+def check(session: RunServices) -> None:
     """Stop, with exit status 2, at what would be ignored silently."""
     _check_arguments(session)
     if session.engines:
@@ -30,13 +30,13 @@ def check(session: Session) -> None:
             tell_environment(session)
 
 
-def _stop(session: Session, text: str) -> NoReturn:
+def _stop(session: RunServices, text: str) -> NoReturn:
     session.stopped = True
     sys.stderr.write(f"scons: *** {one_line(text)}\n")
     raise SystemExit(2)
 
 
-def _check_arguments(session: Session) -> None:
+def _check_arguments(session: RunServices) -> None:
     """A setting that is misspelled would be ignored, and the run go on without it."""
     names = [name for name in SCons.Script.ARGUMENTS if name not in settings.ARGUMENTS]
     names = [name for name in names if name not in session.arguments_read]
@@ -54,7 +54,7 @@ def _check_arguments(session: Session) -> None:
         _stop(session, "; ".join(wrong))
 
 
-def _check_targets(session: Session) -> None:
+def _check_targets(session: RunServices) -> None:
     """SCons takes what is there and nobody declared for up to date: an engine of other hardware, and
     the folder of such engines."""
     places = command_line_places(str(session.top))
@@ -88,7 +88,7 @@ def _is_in(path: str, place: str) -> bool:
     return path == place or path.startswith(place + os.sep)
 
 
-def tell_environment(session: Session) -> None:
+def tell_environment(session: RunServices) -> None:
     """HARDWARE in the environment is not read; who set it may think that it is."""
     named = os.environ.get("HARDWARE")
     if not named or SCons.Script.ARGUMENTS.get("HARDWARE"):

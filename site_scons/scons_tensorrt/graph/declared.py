@@ -24,9 +24,7 @@ from ..recipe.shapes import problems
 from .nodes import data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
-    from .derived import Derived
-    from .session import Session
-
+    from .services import MadeFile, TargetServices
 
 NEVER = -1  # as a number of dependencies
 
@@ -37,7 +35,7 @@ class Declared:
 
     def __init__(
         self,
-        session: Session,
+        session: TargetServices,
         name: str,
         recipe: Recipe,
         hardware: Hardware | None,
@@ -58,9 +56,9 @@ class Declared:
         self.depends = 0  # of each node of the pair, as declared here
         self.original: Any = None  # what the user named
         self.onnx: Any = None  # what is compiled: the same, or what is made of it
-        self.gate: Derived | None = None
+        self.gate: MadeFile | None = None
         self.proof: Check | None = None  # that of the engine itself
-        self.samples: Derived | None = None  # for a calibrator
+        self.samples: MadeFile | None = None  # for a calibrator
         self.compared_by: list[Any] = []  # nodes of a proof without a gate
         self.plugins: list[Any] = []
         self.considered = self.reported = self.kept = False

@@ -20,7 +20,7 @@ from .nodes import data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
     from ..integrity.receipt import Receipt
-    from .session import Session
+    from .services import TargetServices
 
 
 class SampleNodes(Record):
@@ -61,7 +61,7 @@ class Derived:
 
     def __init__(
         self,
-        session: Session,
+        session: TargetServices,
         owner: Declared | None,
         path: Path,
         kind: str,

@@ -16,8 +16,9 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from ..convert.make import Converting
+    from .console import Console
     from .declared import Declared
-    from .session import Session
+    from .services import RunServices
     from .stop import StopSignal
 
 
@@ -27,7 +28,8 @@ class Making:
 
     def __init__(
         self,
-        session: Session,
+        session: RunServices,
+        console: Console,
         host: Host,
         devices: Remembered,
         stop: StopSignal,
@@ -38,7 +40,6 @@ class Making:
         self._session = session
         self._host, self._devices = host, devices
         self._stop, self._lock_timeout_s = stop, lock_timeout_s
-        console = session.report.console
         self._say = console.line
         self.progress = Progress(console)
         self.elsewhere = Elsewhere(console, store)

@@ -18,7 +18,7 @@ from ..errors import RecipeError
 from .settings import option
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .services import TargetServices
 
 ALIAS = "engines"
 REPORT = "engines-report"
@@ -111,7 +111,7 @@ def _places(targets: Sequence[Any], top: str) -> set[str]:
     return places
 
 
-def label_of(session: Session, node: Any) -> str:
+def label_of(session: TargetServices, node: Any) -> str:
     """A source as people know it: below the top, or by its last two folders and name."""
     if node not in session.labels:
         path = session.state.relative(node.get_abspath())
@@ -142,7 +142,7 @@ def data_node(onnx: Any, location: str) -> Any:
         raise RecipeError(f"external data {location!r} cannot be a file: {error}") from None
 
 
-def data_of(session: Session, onnx: Any) -> list[Any]:
+def data_of(session: TargetServices, onnx: Any) -> list[Any]:
     """The nodes of an ONNX's external data, as it was when it was last read."""
     return data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
 

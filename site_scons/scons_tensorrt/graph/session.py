@@ -249,7 +249,7 @@ class Session:
                 lock_timeout_s, store = self._settled[2:]
                 more = self._stop, lock_timeout_s, store, self._scheduler
                 self._declare_before_building()
-                self._making = Making(self, self._host, self._devices, *more)
+                self._making = Making(self, self.report.console, self._host, self._devices, *more)
             return self._making
 
     def _declare_before_building(self) -> None:
