@@ -292,7 +292,13 @@ def test_a_constant_of_a_kept_node_alone_is_not_rounded(tmp_path, constant):
     assert run(path, {"x": np.zeros(1, np.float32)})[0].tolist() == [np.float32(number)]
 
 
-def test_what_onnx_has_in_float32_alone_is_kept_and_told(tmp_path):
+@pytest.mark.parametrize("raised", [True, False], ids=["raised", "cannot be raised"])
+def test_what_onnx_has_in_float32_alone_is_kept_and_told(tmp_path, monkeypatch, raised):
+    def refuse(model, opset):
+        raise RuntimeError("no adapter")
+
+    if not raised:
+        monkeypatch.setattr(onnx.version_converter, "convert_version", refuse)
     nodes = [
         node("Range", ["zero", "x", "one"], ["r"]),
         node("QuantizeLinear", ["r", "scale"], ["q"]),  # float32 alone before opset 19
@@ -302,7 +308,8 @@ def test_what_onnx_has_in_float32_alone_is_kept_and_told(tmp_path):
     there = [array("zero", 0), array("one", 1), array("scale", 0.5)]
     proto = model(nodes, [info("x", F32, [])], [info("y", F32, ["n"])], there, opset=13)
     facts, path = conv(proto, tmp_path)
-    assert facts["kept"] == ["DequantizeLinear", "QuantizeLinear", "Range"]
+    assert facts["kept"] == (["Range"] if raised else ["DequantizeLinear", "QuantizeLinear", "Range"])
+    assert facts.get("opset") == ([13, 19] if raised else None)
     assert reads(checked(path), "Relu") == [[F16]]
     x = {"x": np.array(5, np.float32)}
     assert run(path, x)[0].tolist() == run(proto, x)[0].tolist()
