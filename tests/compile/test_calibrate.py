@@ -242,7 +242,7 @@ def test_samples_of_other_inputs(tmp_path):
 def test_a_quantized_model_takes_no_calibrator(tmp_path, monkeypatch):
     from scons_tensorrt.compile.worker import network
 
-    monkeypatch.setattr(network, "_types", lambda network: {"FLOAT", "INT8"})
+    monkeypatch.setattr(network, "types_of", lambda network: {"FLOAT", "INT8"})
     assert "it has Q/DQ nodes already; leave out calibration" in refusal(WEAK[0], tmp_path)
 
 
