@@ -19,7 +19,7 @@ engines = [
 manifest = env.EngineManifest("dist/manifest.json", engines)
 env.InstallEngines("share/engines", engines, manifest=manifest)
 """
-# In place of this project's own nine engines, which take half a minute.
+# In place of this project's own nine engines, which take half a minute; not with DOCS=all.
 CLONE_SCONSCRIPT = """\
 Import("env")
 made = [env.Engine("face", "face.onnx")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import doc_setup
+import pytest
 from doc_blocks import Block
 from doc_host import Host, copy_clone
 
@@ -81,6 +83,8 @@ class Reader:
         if self.clone.exists():
             return
         copy_clone(self.clone)
+        if os.environ.get("DOCS") == "all":
+            return
         (self.clone / "models" / "SConscript").write_text(doc_setup.CLONE_SCONSCRIPT)
         doc_setup.write_network(self.clone / "models" / "face.onnx")
 
@@ -111,7 +115,7 @@ class Reader:
 def run_buildroot(reader: Reader, text: str, place: Block | str) -> None:
     """The commands of a package of Buildroot, for hardware that can be compiled for here."""
     if shutil.which("make") is None:
-        return
+        pytest.skip("make is not installed")
     names = re.findall(r"^define (\w+_(?:BUILD|INSTALL_TARGET)_CMDS)$", text, re.M)
     assert names, f"{place}: no commands"
     (reader.root / "package.mk").write_text(text.replace("HARDWARE=agx_orin", "HARDWARE=rtx_portable"))
