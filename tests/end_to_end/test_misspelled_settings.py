@@ -129,11 +129,7 @@ def test_every_setting_of_the_command_line_is_known() -> None:
 def test_unknown_variables_are_handled_as_the_reference_says(built: Tree) -> None:
     page = (REPO / "docs/reference.md").read_text()
     code = next(c for c in re.findall(r"```python\n(.*?)```", page, re.S) if "UnknownVariables" in c)
-    built.write(
-        "variables = Variables(None, ARGUMENTS)\nvariables.Add('COLOUR')\nvariables.Update(env)\n"
-        + code
-        + 'env.Engine("a", "models/a.onnx")\n'
-    )
+    built.write(code, header="DefaultEnvironment(tools=[])\n")
     assert built.scons("engines", "HARDWARE=rtx_portable", "COLOUR=red").status == 0
     run = built.scons("engines", "REPORT=x", "SIZE=3")
     assert (run.status, "unknown: REPORT, SIZE" in run.out) == (1, True), run.out
