@@ -1,15 +1,16 @@
-"""A tree of two engines for two boards under everything that may befall it, beside a model of what
-must then be compiled.
+"""A tree of three engines for two boards under everything that may befall it, beside a model of what
+must then be compiled. Engine b has a plugin; c has a conversion and an accuracy gate.
 
-The compiler is a fake whose bytes say all that they are made from, so the model knows them
-beforehand; it reads engines, sidecars and receipts whole and believes no stat. What it says of a
-run: an engine is compiled, once, unless there is a receipt of the wanted bytes and either the pair
-holds them or their publishing was cut off.
+The compiler and the converter are fakes whose bytes say all that they are made from, so the model
+knows them beforehand; it reads engines, sidecars, receipts and the store whole and believes no stat.
+What it says of a run: an engine is compiled, once, unless there is a receipt of the wanted bytes and
+either the pair holds them or their publishing was cut off, or the store has them. A step likewise. An
+engine whose gate fails stays as it is, and the run fails.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 import os
 import shutil
@@ -23,26 +24,32 @@ from functools import cache
 from pathlib import Path
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
 from calls import TRACES, processes_in
-from conftest import REPO, Tree, fake_compiler, hardware, make_model
+from conftest import REPO, Run, Tree, fake_compiler, hardware, make_model
+from played import (
+    ACT,
+    SAMPLES,
+    engine_of,
+    fake_converter,
+    figures_of,
+    half_of,
+    plugins,
+    sha,
+)
+from stores import Store
 
-NAMES, BOARDS = ("a", "b"), ("here", "there")
-ACT = """
-link = {}
-exec(dict(job["modules"])["scons_tensorrt.compile.worker.link"], link)
-link["die_with_parent"]()
-onnx = open(os.path.join(job["folder"], job["onnx"]), "rb").read()
-made = [hashlib.sha256(onnx).hexdigest(), job["recipe"]["workspace_mb"], job["hardware"]["sm_count"]]
-data = (b"ftrt" + json.dumps(made).encode().ljust(60)) * 500
-root = job["output"].split("/.trt/")[0]
-with open(root + "/compiled", "a") as calls:
-    calls.write(hashlib.sha256(data).hexdigest() + "\\n")
-while os.path.exists(root + "/slow") and os.getppid() != 1:
-    time.sleep(0.01)
-done(write(data))
+NAMES, BOARDS = ("a", "b", "c"), ("here", "there")
+STEPS = ("c.fp16.onnx", "c.fp16.accuracy.json")
+ENGINES = """
+env.Engine("a", "models/a.onnx", workspace_mb={0})
+env.Engine("b", "models/b.onnx", workspace_mb={0}, plugins=["models/libp.so"])
+env.Engine(
+    "c", "models/c.onnx", workspace_mb={0}, precision="fp16", strongly_typed=True,
+    accuracy="models/c.npz",
+)
 """
 
 
@@ -84,7 +91,9 @@ class World:
         self.tree.environment.update(
             PYTHONPATH=str(site),
             TRT_PYTHON=str(fake_compiler(self.room / "fake", ACT)),
+            TRT_ONNX_PYTHON=str(fake_converter(self.room / "fake")),
         )
+        self.store, self.mode = Store(self.room), "off"
         self.board, self.workspace_mb = "here", 2048
         self.sm_count = dict.fromkeys(BOARDS, 8)
         # Compiled and not published, (place, sha256): whether its bytes are at the place already.
@@ -93,7 +102,11 @@ class World:
             self.model(name).write_bytes(variants()[number])
         for board in BOARDS:
             self.swap_board(board, 8)
+        self.samples.write_bytes(SAMPLES[0])
+        self.plugin.write_bytes(plugins()[0])
         self.choose(2048)
+        self.commits = [self.inputs()]
+        self.steps_once: dict[str, bytes] = {}  # as they were once, to be put back
 
     def close(self) -> None:
         shutil.rmtree(self.room)
@@ -102,9 +115,7 @@ class World:
 
     def choose(self, workspace_mb: int) -> None:
         self.workspace_mb = workspace_mb
-        self.tree.write(
-            f'for n in "ab": env.Engine(n, f"models/{{n}}.onnx", workspace_mb={workspace_mb})'
-        )
+        self.tree.write(ENGINES.format(workspace_mb))
 
     def swap_board(self, board: str, sm_count: int) -> None:
         self.sm_count[board] = sm_count
@@ -120,7 +131,7 @@ class World:
 
     def take_the_other(self, name: str) -> None:
         """Another engine with its sidecar, under this one's names."""
-        other = NAMES[1 - NAMES.index(name)]
+        other = NAMES[NAMES.index(name) - 1]
         for path, source in (
             (self.engine(name), self.engine(other)),
             (self.sidecar(name), self.sidecar(other)),
@@ -135,22 +146,131 @@ class World:
         shutil.rmtree(self.tree.path(".trt/receipts"), ignore_errors=True)
         self.cut_off.clear()
 
+    def edit_samples(self, number: int | None, keep_mtime: bool) -> None:
+        """number: None removes them."""
+        if number is None:
+            self.delete(self.samples)
+        else:
+            replace(self.samples, SAMPLES[number], keep_mtime)
+
+    def edit_plugin(self, number: int, keep_mtime: bool) -> None:
+        replace(self.plugin, plugins()[number], keep_mtime)
+
+    def harm_step(self, step: str, how: str, keep_mtime: bool) -> None:
+        """how: of TAMPERINGS, "delete", or "restore", which puts back what was there before."""
+        path = self.step(step)
+        if not path.exists() and how != "restore":
+            return
+        if how == "delete":
+            path.unlink()
+        elif how == "restore":
+            if step in self.steps_once:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace(path, self.steps_once[step], keep_mtime)
+        else:
+            self.steps_once[step] = path.read_bytes()
+            replace(path, TAMPERINGS[how](self.steps_once[step]), keep_mtime)
+
+    def inputs(self) -> dict[str, bytes]:
+        """All that a repository of the tree would hold."""
+        found = [*self.tree.path("models").iterdir(), self.tree.path("SConstruct")]
+        kept = {str(path.relative_to(self.tree.root)): path.read_bytes() for path in found}
+        return {**kept, "": str(self.workspace_mb).encode()}
+
+    def checkout(self, commit: dict[str, bytes]) -> None:
+        """As git does: each file that differs is removed and written anew."""
+        now = self.inputs()
+        for name in now.keys() - commit.keys():
+            self.tree.path(name).unlink()
+        for name, data in commit.items():
+            if name and now.get(name) != data:
+                self.tree.path(name).unlink(missing_ok=True)
+                self.tree.path(name).write_bytes(data)
+        self.workspace_mb = int(commit[""])
+
+    def use_store(self, mode: str) -> None:
+        self.mode = mode
+        self.tree.environment = {
+            **{n: text for n, text in self.tree.environment.items() if not n.startswith("TRT_STORE")},
+            **self.store.settings(mode),
+        }
+
+    def harm_store(self, kind: str, number: int, how: str) -> None:
+        """kind: "ac" for an entry, "cas" for bytes; how: of TAMPERINGS, "delete", or "swap" for the
+        bytes of the next one."""
+        files = self.store.files(kind)
+        if not files:
+            return
+        path, other = files[number % len(files)], files[(number + 1) % len(files)]
+        if how == "delete":
+            self.store.harm(path, None)
+        else:
+            data = other.read_bytes() if how == "swap" else TAMPERINGS[how](path.read_bytes())
+            self.store.harm(path, data)
+
     # Where things are, and what they shall be.
+
+    @property
+    def samples(self) -> Path:
+        return self.tree.path("models/c.npz")
+
+    @property
+    def plugin(self) -> Path:
+        return self.tree.path("models/libp.so")
+
+    def step(self, name: str) -> Path:
+        return self.tree.path(f".trt/onnx/{name}")
 
     def model(self, name: str) -> Path:
         return self.tree.path(f"models/{name}.onnx")
 
     def engine(self, name: str) -> Path:
-        return self.tree.path(f"engines/{self.board}/{name}__sm87_jp6.2_trt10.3_fp32.engine")
+        precision = "fp16" if name == "c" else "fp32"
+        return self.tree.path(f"engines/{self.board}/{name}__sm87_jp6.2_trt10.3_{precision}.engine")
 
     def sidecar(self, name: str) -> Path:
         return Path(f"{self.engine(name)}.sha256")
 
+    def compiled_from(self, name: str) -> list[bytes]:
+        """The files that the compiler reads for an engine."""
+        onnx = self.model(name).read_bytes()
+        more = [self.plugin.read_bytes()] if name == "b" else []
+        return [half_of(onnx) if name == "c" else onnx, *more]
+
     def wanted(self, name: str) -> str:
         """sha256 of the engine as it is wanted now."""
-        onnx = hashlib.sha256(self.model(name).read_bytes()).hexdigest()
-        made = [onnx, self.workspace_mb, self.sm_count[self.board]]
-        return sha((b"ftrt" + json.dumps(made).encode().ljust(60)) * 500)
+        onnx, *more = self.compiled_from(name)
+        return sha(engine_of(onnx, self.workspace_mb, self.sm_count[self.board], *more))
+
+    def fails(self, name: str) -> bool:
+        """Whether its gate cannot pass."""
+        return name == "c" and not (self.samples.exists() and self.samples.read_bytes() in SAMPLES[:2])
+
+    def step_wanted(self, step: str) -> str | None:
+        """sha256 of the step as it is wanted now; None where it cannot be made."""
+        onnx = self.model("c").read_bytes()
+        if step == STEPS[0]:
+            return sha(half_of(onnx))
+        return None if self.fails("c") else sha(figures_of(onnx, self.samples.read_bytes()))
+
+    def step_is(self, step: str) -> str | None:
+        path = self.step(step)
+        return sha(path.read_bytes()) if path.exists() else None
+
+    def must_make(self, step: str) -> bool:
+        wanted = self.step_wanted(step)
+        if wanted is None:
+            return False
+        if any(self.tree.path(f".trt/receipts/{step}").glob(f"*.{wanted[:16]}.json")):
+            waiting = self._partial(self.step(step)) / "step" / step
+            if wanted == self.step_is(step) or (
+                waiting.exists() and sha(waiting.read_bytes()) == wanted
+            ):
+                return False
+        return not self.in_store(step, wanted)
+
+    def in_store(self, name: str, digest: str) -> bool:
+        return self.mode != "off" and self.store.key_of(name, digest) is not None
 
     def pair(self, name: str) -> tuple[str | None, str | None]:
         engine, side = self.engine(name), self.sidecar(name)
@@ -165,11 +285,18 @@ class World:
         found = list(folder.glob(f"*.{self.wanted(name)[:16]}.json"))
         return found[0].stat().st_mtime_ns if found else None
 
-    def must_compile(self, name: str) -> bool:
+    def must_come(self, name: str) -> bool:
+        """Whether an engine must be compiled or fetched."""
         wanted = self.wanted(name)
+        if self.fails(name):
+            return False
         if self.receipt(name) is None:
             return True
         return self.pair(name) != (wanted, wanted) and not self._waits(self.engine(name), wanted)
+
+    def must_compile(self, name: str) -> bool:
+        fetched = self.in_store(self.engine(name).name, self.wanted(name))
+        return self.must_come(name) and not fetched
 
     def _waits(self, engine: Path, digest: str) -> bool:
         """Whether a finished compile waits to be brought to its place."""
@@ -179,8 +306,14 @@ class World:
         return moved is not None
 
     def compiled(self) -> Counter[str]:
+        return self._counted("compiled")
+
+    def converted(self) -> Counter[str]:
+        return self._counted("converted")
+
+    def _counted(self, log: str) -> Counter[str]:
         try:
-            return Counter(self.tree.path("compiled").read_text().split())
+            return Counter(self.tree.path(log).read_text().split())
         except FileNotFoundError:
             return Counter()
 
@@ -189,10 +322,51 @@ class World:
     def build(self, jobs: int = 1) -> None:
         """A run compiles what must be and nothing else, and all is right afterwards."""
         before = Before(self)
-        run = self.tree.scons(f"-j{jobs}", "engines", f"HARDWARE={self.board}")
-        assert run.status == 0, run.out
+        run = self.tree.scons(f"-j{jobs}", *self._wants())
+        assert run.status == before.status, run.out
         assert run.built == before.must, f"built {run.built} instead of {before.must}\n{run.out}"
+        fetched = run.names("FETCHED")
+        assert fetched == before.fetched, f"fetched {fetched} instead of {before.fetched}\n{run.out}"
+        self._told_right(before, run)
         self._all_right(before, run.out)
+
+    def _wants(self) -> tuple[str, ...]:
+        return "-k", "engines", f"HARDWARE={self.board}"
+
+    def _told_right(self, before: Before, run: Run) -> None:
+        """What failed, and what was reused, is told by its name."""
+        failed = [name for name in NAMES if self.fails(name)]
+        assert run.failed == failed, run.out
+        reused = [n for n in NAMES if n not in (*failed, *before.must, *before.fetched)]
+        assert run.reused == reused, run.out
+
+    def build_while_exchanged(self, path: Path, data: bytes) -> None:
+        """Whatever a conversion works on has other bytes meanwhile, and its own again afterwards."""
+        exchange = self.tree.path("exchange")
+        exchange.write_text(json.dumps([str(path), data.hex()]))
+        try:
+            self.build()
+        finally:
+            exchange.unlink()
+
+    def clone_fetches(self) -> None:
+        """A second clone of the repository, which reads the store: it compiles what the store has not,
+        and what it fetches are the same bytes of the same key."""
+        clone = copy.copy(self)
+        root = self.room / "clone"
+        clone.tree = self.tree.copy(root, "models", "hardware", "SConstruct")
+        clone.cut_off = {}
+        try:
+            clone.use_store("read")
+            keys = {n: self.store.key_of(self.engine(n).name, self.wanted(n)) for n in NAMES}
+            fetched = Before(clone).fetched
+            clone.build()
+            for name in fetched:
+                assert keys[name] in clone.keys_of(name), f"{name}: fetched under another key"
+                if self.pair(name)[0] == self.wanted(name):
+                    assert keys[name] in self.keys_of(name), f"{name}: of another key than here"
+        finally:
+            shutil.rmtree(root)
 
     def build_twice_at_once(self) -> None:
         """Two processes compile each engine once between them."""
@@ -202,7 +376,7 @@ class World:
         with open(log, "wb") as out:
             running = [
                 subprocess.Popen(
-                    self.tree.command("engines", f"HARDWARE={self.board}"),
+                    self.tree.command(*self._wants()),
                     cwd=self.tree.root,
                     env=self.tree.env(),
                     stdout=out,
@@ -215,13 +389,13 @@ class World:
         slow.unlink()
         status = [process.wait(timeout=60) for process in running]
         said = log.read_text()
-        assert status == [0, 0], said
+        assert status == [before.status] * 2, said
         self._all_right(before, said)
 
     def build_killed(self, after_s: float, jobs: int) -> None:
         """SIGKILL at some moment."""
         before = Before(self)
-        process = self.tree.start(f"-j{jobs}", "engines", f"HARDWARE={self.board}")
+        process = self.tree.start(f"-j{jobs}", *self._wants())
         try:
             process.communicate(timeout=after_s)
         except subprocess.TimeoutExpired:
@@ -234,7 +408,7 @@ class World:
         before = Before(self)
         command = ["strace", "-o", os.devnull, "-e", f"inject={call}:signal=SIGKILL:when={when}"]
         command += ["-P", str(path)] if path else []
-        command += self.tree.command("engines", f"HARDWARE={self.board}")
+        command += self.tree.command(*self._wants())
         environment = self.tree.env()
         subprocess.run(command, cwd=self.tree.root, env=environment, capture_output=True, check=False)
         self._survived(before)
@@ -244,6 +418,11 @@ class World:
         wait_for(lambda: not processes_in(self.tree.root), 3)
         made = self.compiled() - before.compiled
         assert made <= before.expected, f"compiled {made}, of {before.expected}"
+        made = self.converted() - before.converted
+        assert made <= before.to_convert, f"converted {made}, of {before.to_convert}"
+        for step in STEPS:
+            now = self.step_is(step)
+            assert now in (before.steps[step], self.step_wanted(step)), f"{step}: half of it"
         for name in NAMES:
             wanted, now, place = self.wanted(name), self.pair(name), self.engine(name)
             before.keeps(name)
@@ -260,31 +439,71 @@ class World:
     def _all_right(self, before: Before, said: str) -> None:
         made = self.compiled() - before.compiled
         assert made == before.expected, f"compiled {made} instead of {before.expected}\n{said}"
+        made = self.converted() - before.converted
+        if self.samples.exists():
+            assert made == before.to_convert, f"converted {made} instead of {before.to_convert}\n{said}"
+        assert made <= before.to_convert, f"converted {made}, of {before.to_convert}\n{said}"
         for name in NAMES:
+            if self.fails(name):
+                assert self.pair(name) == before.pairs[name], f"{name} changed\n{said}"
+                continue
             wanted = self.wanted(name)
             assert self.pair(name) == (wanted, wanted), said
             before.keeps(name)
+            assert self.keys_of(name), f"{name}: no receipt of its inputs as they are\n{said}"
             self.cut_off.pop((self.engine(name), wanted), None)
             self._nothing_left(self.engine(name))
+        if not self.fails("c"):
+            self._steps_right(said)
         names = {path.name for path in self.engine("a").parent.iterdir()}
-        assert names == {p.name for n in NAMES for p in (self.engine(n), self.sidecar(n))}, names
+        whole = {p.name for n in NAMES for p in (self.engine(n), self.sidecar(n)) if p.exists()}
+        assert names == whole, names
+
+    def _steps_right(self, said: str) -> None:
+        for step in STEPS:
+            assert self.step_is(step) == self.step_wanted(step), (
+                f"{step} is not what it should be\n{said}"
+            )
+            left = list(self._partial(self.step(step)).glob("*"))
+            assert not left, f"left behind: {left}"
+
+    def keys_of(self, name: str) -> list[str]:
+        """The keys of receipts of the engine that is there, made of the inputs that are there."""
+        digest, inputs = self.pair(name)[0], sorted(map(sha, self.compiled_from(name)))
+        folder = self.tree.path(".trt/receipts") / self.engine(name).stem
+        found = [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
+        return [
+            receipt["key"]
+            for receipt in found
+            if receipt["sha256"] == digest
+            and inputs
+            == sorted(text for n, text in receipt["ingredients"].items() if n.startswith("input "))
+        ]
 
     def _nothing_left(self, engine: Path) -> None:
         """Of temporaries, but for finished compiles of what was wanted at another time."""
         waiting = sum(2 for (place, _), moved in self.cut_off.items() if place == engine and not moved)
-        slot = sha(os.fsencode(engine.relative_to(self.tree.root)))[:16]
-        left = list(self.tree.path(f".trt/partial/{slot}").glob("*"))
+        left = list(self._partial(engine).glob("*"))
         assert len(left) == waiting, f"left behind: {left}"
+
+    def _partial(self, target: Path) -> Path:
+        slot = sha(os.fsencode(target.relative_to(self.tree.root)))[:16]
+        return self.tree.path(f".trt/partial/{slot}")
 
 
 class Before:
-    """What is there before a run, and what the run must compile."""
+    """What is there before a run, and what the run must compile, convert and fetch."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.must = [name for name in NAMES if world.must_compile(name)]
         self.expected = Counter(world.wanted(name) for name in self.must)
-        self.compiled = world.compiled()
+        self.fetched = [n for n in NAMES if world.must_come(n) and n not in self.must]
+        self.status = 2 if any(map(world.fails, NAMES)) else 0
+        self.compiled, self.converted = world.compiled(), world.converted()
+        to_make = [world.step_wanted(step) for step in STEPS if world.must_make(step)]
+        self.to_convert = Counter(digest for digest in to_make if digest)
+        self.steps = {step: world.step_is(step) for step in STEPS}
         self.pairs = {name: world.pair(name) for name in NAMES}
         self.receipts = {name: world.receipt(name) for name in NAMES}
         there = [name for name in NAMES if world.engine(name).exists()]
@@ -307,10 +526,6 @@ def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 CALLS = st.one_of(
     st.tuples(st.just("rename"), st.integers(1, 9)),
     st.tuples(st.just("fsync"), st.integers(1, 14)),
@@ -325,9 +540,12 @@ class Machine(RuleBasedStateMachine):
     """site: the package under test; a mutant's differs."""
 
     site = REPO / "site_scons"
+    examples = steps = 0  # of all histories
 
     def __init__(self) -> None:
         super().__init__()
+        type(self).examples += 1
+        type(self).steps -= 1  # the invariants are asked before the first step, too
         self.world = World(self.site)
         self.runs = 0  # since something changed: a third one would show nothing new
 
@@ -344,6 +562,10 @@ class Machine(RuleBasedStateMachine):
     def run(self) -> World:
         self.runs += 1
         return self.world
+
+    @invariant()
+    def count(self) -> None:
+        type(self).steps += 1
 
     @rule(name=name, variant=variant, keep_mtime=keep_mtime)
     def edit(self, name: str, variant: int, keep_mtime: bool) -> None:
@@ -376,6 +598,60 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def delete_receipts(self) -> None:
         self.changed().delete_receipts()
+
+    @rule(number=st.sampled_from([0, 1, 2, None]), keep_mtime=keep_mtime)
+    def edit_samples(self, number: int | None, keep_mtime: bool) -> None:
+        self.changed().edit_samples(number, keep_mtime)
+
+    @rule(number=st.integers(0, 1), keep_mtime=keep_mtime)
+    def edit_plugin(self, number: int, keep_mtime: bool) -> None:
+        self.changed().edit_plugin(number, keep_mtime)
+
+    @rule(
+        step=st.sampled_from(STEPS),
+        how=st.sampled_from([*sorted(TAMPERINGS), "delete", "restore"]),
+        keep_mtime=keep_mtime,
+    )
+    def harm_step(self, step: str, how: str, keep_mtime: bool) -> None:
+        self.changed().harm_step(step, how, keep_mtime)
+
+    @rule()
+    def commit(self) -> None:
+        self.world.commits = [*self.world.commits[-2:], self.world.inputs()]
+
+    @rule(number=st.integers(0, 2))
+    def checkout(self, number: int) -> None:
+        world = self.changed()
+        world.checkout(world.commits[number % len(world.commits)])
+
+    @rule(mode=st.sampled_from(["off", "read", "write", "write"]))
+    def use_store(self, mode: str) -> None:
+        self.changed().use_store(mode)
+
+    @precondition(lambda self: self.world.store.folder.exists())
+    @rule(
+        kind=st.sampled_from(["ac", "cas"]),
+        number=st.integers(0, 20),
+        how=st.sampled_from([*sorted(TAMPERINGS), "delete", "swap"]),
+    )
+    def harm_store(self, kind: str, number: int, how: str) -> None:
+        self.changed().harm_store(kind, number, how)
+
+    @precondition(lambda self: self.world.store.folder.exists())
+    @rule()
+    def clone_fetches(self) -> None:
+        self.world.clone_fetches()
+
+    @rule(variant=variant, other=variant, of_samples=st.booleans())
+    def build_while_exchanged(self, variant: int, other: int, of_samples: bool) -> None:
+        """With a model, or with samples, that are others while the conversion and the gate work."""
+        world = self.changed()
+        world.edit("c", variant, False)
+        path, data = (world.model("c"), variants()[other])
+        if of_samples:
+            path, data = (world.samples, SAMPLES[other])
+        self.run()
+        world.build_while_exchanged(path, data)
 
     @rule(what=st.sampled_from([".sconsign.dblite", ".trt/digests.json", ".trt/declared.json"]))
     def lose(self, what: str) -> None:
