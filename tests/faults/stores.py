@@ -38,17 +38,17 @@ class Store:
 
     def key_of(self, name: str, digest: str) -> str | None:
         """The key of an entry that gives these bytes under this name; None where none can be used."""
-        if not self._is_whole(digest):
-            return None
         for path in self.files("ac"):
             body = _body(path)
             if (body.get("name"), body.get("sha256"), body.get("key")) == (name, digest, path.name):
-                return None if self._harmed.get(path) == path.read_bytes() else path.name
+                harmed = self._harmed.get(path) == path.read_bytes()
+                return None if harmed or not self._has(digest, body["size"]) else path.name
         return None
 
-    def _is_whole(self, digest: str) -> bool:
+    def _has(self, digest: str, size: int) -> bool:
+        """Whatever lies behind the bytes is not taken."""
         path = self.folder / "cas" / digest
-        return path.is_file() and sha(path.read_bytes()) == digest
+        return path.is_file() and sha(path.read_bytes()[:size]) == digest
 
     def harm(self, path: Path, data: bytes | None) -> None:
         """Write other bytes, or remove it where `data` is None."""
