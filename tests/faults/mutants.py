@@ -9,8 +9,8 @@ from conftest import REPO
 
 MTIME_ONLY = (
     "integrity/memo.py",
-    "return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]",
-    "return [0, 0, 0, stat.st_mtime_ns, stat.st_mtime_ns]",
+    "return [device, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *more]",
+    "return [0, 0, 0, stat.st_mtime_ns, stat.st_mtime_ns, *more]",
 )
 IN_PLACE = (
     "integrity/publish.py",
@@ -43,21 +43,70 @@ NO_SECOND_LOOK = (
     with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
 """,
 )
+CONVERTS_BY_PATH = (
+    "convert/make.py",
+    """    places, samples = snapshot(wanted, folder / "inputs")
+""",
+    """    places, samples = snapshot(wanted, folder / "inputs")
+    places = {role: str(each.path) for role, each in wanted.onnx.items()}
+    samples = samples and {**samples, "path": str(wanted.samples.path)}
+""",
+)
+NO_LOOK_AT_STEPS = (
+    "convert/step.py",
+    "    receipt = next((r for r in receipts if r.sha256 == there), None)",
+    "    receipt = receipts[0]",
+)
+SAMPLES_OF_NO_KEY = (
+    "convert/step.py",
+    """    if samples:
+        base = samples.path""",
+    """    if samples and not onnx:
+        base = samples.path""",
+)
+PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other plugin
+    "compile/wanted.py",
+    """digest(path, f"plugin {path.name}")""",
+    "path.name",
+    "compile/pinned.py",
+    "        if digest != sha256 or stamp_of",
+    "        if (digest != sha256 and not always) or stamp_of",
+    "compile/checks.py",
+    "if _digest(memo, path) != wanted.ingredients[name]",
+    """if "plugin" not in name and _digest(memo, path) != wanted.ingredients[name]""",
+)
+BELIEVES_A_STORE = (
+    "store/moving.py",
+    """    if digest.hexdigest() != sha256:
+        raise Damaged(f"its sha256 is {digest.hexdigest()[:12]}…")
+
+
+def _kernel_copy""",
+    """
+
+def _kernel_copy""",
+)
 MUTANTS = {
     "a memo that looks at mtimes alone": MTIME_ONLY,
     "an engine written in place": IN_PLACE,
+    "a conversion that reads its inputs by path": CONVERTS_BY_PATH,
+    "a step whose bytes nobody looks at": NO_LOOK_AT_STEPS,
+    "samples that are in no key": SAMPLES_OF_NO_KEY,
+    "a plugin that is known by its name": PLUGINS_BY_NAME,
+    "bytes of a store that are not hashed": BELIEVES_A_STORE,
     "a sidecar renamed before its engine": SIDECAR_FIRST,
     "no second look under the lock": NO_SECOND_LOOK,
 }
 
 
-def mutant(folder: Path, change: tuple[str, str, str]) -> Path:
-    """A copy of `site_scons` below `folder` with a text changed."""
+def mutant(folder: Path, change: tuple[str, ...]) -> Path:
+    """A copy of `site_scons` below `folder` with a text changed, or several. change: of each its file,
+    the old text and the new one."""
     site = folder / "site_scons"
     shutil.copytree(REPO / "site_scons", site, ignore=shutil.ignore_patterns("__pycache__"))
-    name, old, new = change
-    path = site / "scons_tensorrt" / name
-    text = path.read_text()
-    assert text.count(old) == 1, f"{name} no longer has what the mutant changes"
-    path.write_text(text.replace(old, new))
+    for name, old, new in zip(change[::3], change[1::3], change[2::3], strict=True):
+        path = site / "scons_tensorrt" / name
+        text = path.read_text()
+        assert text.count(old) == 1, f"{name} no longer has what the mutant changes"
+        path.write_text(text.replace(old, new))
     return site

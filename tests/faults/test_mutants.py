@@ -13,7 +13,7 @@ from calls import ALL, needs_strace
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
-from machine import Machine, World
+from machine import STEPS, Machine, World, variants
 from mutants import MUTANTS, mutant
 
 
@@ -30,6 +30,38 @@ def rebuilt(world: World) -> None:
     world.build()
 
 
+def with_another_model_meanwhile(world: World) -> None:
+    world.build_while_exchanged(world.model("c"), variants()[0])
+
+
+def with_a_step_tampered_with(world: World) -> None:
+    world.build()
+    world.harm_step(STEPS[0], "flip a byte", keep_mtime=True)
+    world.build()
+
+
+def with_samples_that_fail(world: World) -> None:
+    world.build()
+    world.edit_samples(2, keep_mtime=True)
+    world.build()
+
+
+def with_the_plugin_exchanged_and_put_back(world: World) -> None:
+    world.build()
+    world.edit_plugin(1, keep_mtime=True)
+    world.build()
+    world.checkout(world.commits[0])
+    world.build()
+
+
+def with_a_damaged_store(world: World) -> None:
+    world.use_store("write")
+    world.build()
+    for number in range(len(world.store.files("cas"))):
+        world.harm_store("cas", number, "flip a byte")
+    world.clone_fetches()
+
+
 def killed_at_each_rename(world: World) -> None:
     for when in range(1, 7):
         world.edit("a", when % 3, keep_mtime=False)
@@ -42,9 +74,23 @@ def two_at_once(world: World) -> None:
 
 
 HISTORIES = dict(
-    zip(MUTANTS, (tampered_with_its_old_mtime, rebuilt, killed_at_each_rename, two_at_once), strict=True)
+    zip(
+        MUTANTS,
+        (
+            tampered_with_its_old_mtime,
+            rebuilt,
+            with_another_model_meanwhile,
+            with_a_step_tampered_with,
+            with_samples_that_fail,
+            with_the_plugin_exchanged_and_put_back,
+            with_a_damaged_store,
+            killed_at_each_rename,
+            two_at_once,
+        ),
+        strict=True,
+    )
 )
-CHEAP = list(MUTANTS)[:2]
+CHEAP = list(MUTANTS)[:7]
 
 
 def play(name: str, site: Path | None) -> None:
@@ -59,8 +105,9 @@ def play(name: str, site: Path | None) -> None:
 @pytest.mark.parametrize("name", MUTANTS if ALL else CHEAP)
 def test_a_history_shows_a_mutant_and_passes_without_it(tmp_path, name: str) -> None:
     play(name, None)
+    site = mutant(tmp_path, MUTANTS[name])
     with pytest.raises(AssertionError) as caught:
-        play(name, mutant(tmp_path, MUTANTS[name]))
+        play(name, site)
     print(f"{name}: {str(caught.value).splitlines()[0]}")
 
 
@@ -74,18 +121,6 @@ def searching(site: Path) -> tuple[type[Machine], list[tuple[int, int, str]]]:
 
     class Mutant(Machine):
         examples = steps = 0
-
-        def __init__(self) -> None:
-            super().__init__()
-            Mutant.examples += 1
-
-        def changed(self) -> World:
-            Mutant.steps += 1
-            return super().changed()
-
-        def run(self) -> World:
-            Mutant.steps += 1
-            return super().run()
 
         def teardown(self) -> None:
             problem = sys.exc_info()[1]
