@@ -1,5 +1,5 @@
-"""Every argument of every call with values of every wrong type, and every path that is written with
-something of the wrong kind in its place: one line, exit status 2, never a Python stack."""
+"""Every argument of every call with values of every wrong type: one line, exit status 2, never a Python
+stack. Paths with something of the wrong kind in their place: test_paths_of_the_wrong_kind.py."""
 
 import json
 import os

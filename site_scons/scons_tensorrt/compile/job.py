@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import PublishError
 from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Runtime
-from ..identity.writing import new_file, unlink_link
+from ..identity.writing import cause, new_file, unlink_link
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name
@@ -119,8 +119,8 @@ def linked_model(
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise PublishError(f"{wanted.source}: {error.strerror}; raise `ulimit -n`") from None
-            where = state.relative(error.filename or state.root)
-            raise PublishError(f"{where}: {error.strerror}; make the state folder writable") from None
+            where, step = state.relative(error.filename or state.root), "make the state folder writable"
+            raise PublishError(f"{where}: {cause(error, step)}") from None
         yield model, pinned
 
 
@@ -155,4 +155,4 @@ def fresh_log(log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         new_file(log).close()
     except OSError as error:
-        raise PublishError(f"{log}: {error.strerror}; make the state folder writable") from None
+        raise PublishError(f"{log}: {cause(error, 'make the state folder writable')}") from None

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import Interrupted, LockTimeout, PublishError
 from ..identity.reading import read_small
-from ..identity.writing import new_file
+from ..identity.writing import cause, new_file
 
 POLL_SECONDS = 0.1
 # What flock answers where it is not there: NFS without its lock service, FUSE, old kernels.
@@ -105,8 +105,9 @@ def _why_no_lock(error: OSError | NotImplementedError) -> str:
             "this file system has no locks, so that two builds would not exclude each other; name a "
             "folder on another one by TRT_STATE_DIR"
         )
-    remedy = "remove it" if number == errno.EISDIR else "make the folder writable"
-    return f"{os.strerror(number or errno.EIO)}; {remedy}"
+    if isinstance(error, OSError) and error.strerror:
+        return cause(error, "make the folder writable")
+    return f"{os.strerror(number or errno.EIO)}; make the folder writable"
 
 
 class _SharedLock:

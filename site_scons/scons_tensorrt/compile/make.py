@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import EngineBuildError, EngineError, HardwareError, PublishError, SignatureError
-from ..identity.writing import new_file
+from ..identity.writing import cause, new_file
 from ..integrity.memo import DigestMemo
 from ..integrity.publish import Publication
 from ..integrity.receipt import Receipt
@@ -113,7 +113,7 @@ def _supplied(supplier: Supplier, wanted: Wanted, shop: Workshop, partial: Path)
         new_file(partial).close()
     except OSError as error:
         where = shop.state.relative(partial)
-        raise PublishError(f"{where}: {error.strerror}; make the folder writable") from None
+        raise PublishError(f"{where}: {cause(error, 'make the folder writable')}") from None
     return None
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ..errors import EngineBuildError, PublishError
 from ..identity.reading import open_file, open_for_writing
-from ..identity.writing import new_file
+from ..identity.writing import cause, new_file
 from ..integrity.memo import DigestMemo
 
 MOST_OPEN = 32  # descriptors of one compile; a model with more data files is copied
@@ -150,7 +150,7 @@ def copy_hashed(source: io.FileIO, place: Path) -> str:
 
 
 def _unwritable(place: Path, error: OSError) -> PublishError:
-    return PublishError(f"{place}: {error.strerror}; make room or make the folder writable")
+    return PublishError(f"{place}: {cause(error, 'make room or make the folder writable')}")
 
 
 @contextlib.contextmanager

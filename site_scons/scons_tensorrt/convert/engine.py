@@ -19,7 +19,7 @@ from ..compile.process import RUNNER, run_program
 from ..compile.wanted import Wanted
 from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..identity.runtime import Runtime
-from ..identity.writing import unlink_link
+from ..identity.writing import cause, unlink_link
 from ..recipe.key import input_name
 from .make import CONVERTER, Converting
 from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
@@ -49,7 +49,7 @@ def run_engine(
     except OSError as error:
         where = shop.state.relative(error.filename or shop.state.root)
         raise PublishError(
-            f"{where}: {error.strerror}; make room or make the folder writable, then run again"
+            f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

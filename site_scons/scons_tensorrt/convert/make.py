@@ -18,7 +18,7 @@ from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
 from ..compile.wanted import Verdict
 from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
-from ..identity.writing import sync_file, sync_folder, unlink_link
+from ..identity.writing import cause, sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import DATA_SUFFIX, StateFolder
@@ -115,7 +115,7 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
         except OSError as error:
             where = state.relative(error.filename or state.root)
             raise PublishError(
-                f"{where}: {error.strerror}; make room or make the folder writable, then run again"
+                f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
             ) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -18,8 +18,9 @@ import SCons.Errors
 import SCons.Node
 from SCons.Scanner import Scanner
 
-from ..errors import EngineError, PublishError, RecipeError
+from ..errors import EngineBuildError, EngineError, PublishError, RecipeError, one_line
 from ..identity.filename import SIDECAR_SUFFIX
+from ..identity.writing import cause
 from ..recipe.key import VERSION
 from . import settings
 from .action import SignedAction
@@ -74,12 +75,15 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         if declared.source_missing():
             session.report.failed(declared, error)
         return True
+    except Exception as error:  # else SCons prints a stack
+        declared.problem = _unforeseen(declared, error)
+        return True
     if current:
         session.tidy(declared)
     elif settings.writes():
         fault = session.make_folder(declared.path)
         if fault:
-            declared.problem = PublishError(f"{fault}; name another ENGINE_DIR=")
+            declared.problem = PublishError(fault)
             session.report.failed(declared, declared.problem)
     return not current
 
@@ -112,9 +116,17 @@ def _or_fail(target: Any, declared: Declared | Derived, do: Callable[[], _T], en
         problem = error
     except OSError as error:
         where = error.filename or declared.label
-        problem = PublishError(f"{where}: {error.strerror}")
+        problem = PublishError(f"{where}: {cause(error, 'check the path')}")
+    except Exception as error:
+        problem = _unforeseen(declared, error)
     problem.__context__ = None
     return _fail(target, declared, problem.with_traceback(None), env)
+
+
+def _unforeseen(declared: Declared | Derived, error: Exception) -> EngineError:
+    """What no message was written for, as one line."""
+    kind, text = type(error).__name__, one_line(str(error))
+    return EngineBuildError(f"{declared.label}: {kind}: {text}; check the paths of its inputs")
 
 
 def _stop_for_the_doomed(target: Any, owners: list[Declared], session: Session) -> None:
@@ -216,7 +228,7 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     session = session_of(env)
     try:
         summary = session.inputs.summary(str(real_path(node)))
-    except (RecipeError, OSError):
+    except (RecipeError, OSError, ValueError):
         return []
     files = data_nodes(node, summary.external)
     there = [file for file in files if file.has_builder() or os.path.isfile(real_path(file))]

@@ -16,6 +16,7 @@ import SCons.Errors
 from ..errors import one_line
 
 _LOOKUP = re.compile(r"Tried to lookup (\w+) '(.*)' as a (\w+)\.?", re.DOTALL)
+_FOUND = re.compile(r"(File|Directory) (.*) found where (?:file|directory) expected\.?", re.DOTALL)
 _KINDS = {"Dir": "folder", "File": "file"}
 _OF_SCONS = f"{os.sep}SCons{os.sep}"
 
@@ -60,6 +61,10 @@ def _message(name: str, args: tuple[Any, ...], error: Exception) -> str:
 
 
 def _cause(error: Exception) -> str:
+    seen = _FOUND.fullmatch(str(error)) if isinstance(error, TypeError) else None
+    if seen:
+        there, wanted = ("file", "folder") if seen[1] == "File" else ("folder", "file")
+        return f"{seen[2]} is a {there} where a {wanted} shall be; remove it, or name another"
     found = _LOOKUP.fullmatch(str(error)) if isinstance(error, TypeError) else None
     if found:
         there, path, wanted = found.groups()

@@ -139,7 +139,8 @@ def data_node(onnx: Any, location: str) -> Any:
     try:
         return onnx.dir.File(f"./{location}")
     except TypeError as error:
-        raise RecipeError(f"external data {location!r} cannot be a file: {error}") from None
+        why = str(error).rstrip(".")
+        raise RecipeError(f"external data {location!r} cannot be a file: {why}; remove that") from None
 
 
 def data_of(session: TargetServices, onnx: Any) -> list[Any]:

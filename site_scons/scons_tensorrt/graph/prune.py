@@ -105,9 +105,10 @@ def _check_alone(session: Session) -> None:
     """A state folder inside a tree has one declaration, of that tree. Raises UserError where a link
     leads to it, which other trees may have, too."""
     state = session.state
-    if state.inside and not state.root.resolve().is_relative_to(state.top.resolve()):
+    place = os.path.realpath(state.root)  # Path.resolve() raises RuntimeError where links go round
+    if state.inside and not Path(place).is_relative_to(os.path.realpath(state.top)):
         raise SCons.Errors.UserError(
-            f"{PRUNE}: {state.relative(state.root)} is a link to {state.root.resolve()}, which other "
+            f"{PRUNE}: {state.relative(state.root)} is a link to {place}, which other "
             "trees may share; name that folder with TRT_STATE_DIR= in each of them, and build there once"
         )
 

@@ -32,7 +32,7 @@ from ..identity.reading import read_small
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter, Runtime
 from ..identity.signature import PRODUCTS
-from ..identity.writing import remove_stale, write_atomic
+from ..identity.writing import cause, remove_stale, write_atomic
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.onnx_summary import OnnxSummary
@@ -360,7 +360,9 @@ class Session:
             path.parent.mkdir(parents=True, exist_ok=True)
             return None
         except OSError as error:
-            return f"{self.state.relative(path.parent)}/ cannot be made: {error.strerror}"
+            inside = path.is_relative_to(self.state.root)
+            step = "name another TRT_STATE_DIR" if inside else "name another ENGINE_DIR="
+            return f"{self.state.relative(path.parent)}/ cannot be made: {cause(error, step)}"
 
     # The end.
 
@@ -416,8 +418,8 @@ class Session:
             if written.note:
                 console.line(f"engines: {written.note}")
         except OSError as error:
-            cause = f"{error.strerror}; name another REPORT="
-            console.line(f"engines: report {where}/ cannot be written: {cause}", failure=True)
+            why = cause(error, "name another REPORT=")
+            console.line(f"engines: report {where}/ cannot be written: {why}", failure=True)
         except EngineError as error:
             console.line(f"engines: no report: {error}", failure=True)
 
@@ -461,7 +463,8 @@ class Session:
             remove_stale(self.state.root)
         except OSError as error:
             where = error.filename2 or error.filename or self.state.root
-            say(f"engines: {where}: {error.strerror}; the next run is slower for it")
+            why = cause(error, "make it writable")
+            say(f"engines: {where}: {why}; the next run is slower for it")
 
     def _files_read(self) -> dict[str, str]:
         """What was read of the tree to declare the engines, with its sha256."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from pathlib import Path
@@ -65,6 +66,19 @@ def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o66
     if durable:
         sync_folder(path.parent)
     remove_stale(path.parent)
+
+
+def cause(error: OSError, step: str) -> str:
+    """Why a file or folder could not be made, and the next step: `step`, unless something of the wrong
+    kind stands in its way, which is named."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
+        place = Path(error.filename2 or error.filename or "")
+        folders = [*reversed(place.parents), *([place] if error.errno == errno.EEXIST else ())]
+        for folder in folders:
+            if os.path.lexists(folder) and not os.path.isdir(folder):
+                return f"{folder} is not a folder; remove it, or move it away"
+        step = "remove it, or move it away"
+    return f"{error.strerror}; {step}"
 
 
 def remove_stale(folder: Path) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ..errors import PublishError, ReceiptError
 from ..identity.reading import is_none, open_file
-from ..identity.writing import new_file, sync_file, sync_folder, unlink_link
+from ..identity.writing import cause, new_file, sync_file, sync_folder, unlink_link
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
 from .sidecar import sidecar_of
@@ -182,7 +182,7 @@ class Publication:
     def _error(self, error: OSError) -> PublishError:
         where = self._state.relative(error.filename2 or error.filename or self._engine)
         return PublishError(
-            f"{where}: {error.strerror}; make room or make the folder writable, then run again"
+            f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
         )
 
 
