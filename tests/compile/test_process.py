@@ -9,11 +9,13 @@ import platform
 import resource
 import sys
 import venv
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import scons_tensorrt
 from scons_tensorrt import errors
 from scons_tensorrt.compile import process
 from scons_tensorrt.compile.process import CALIBRATING, COMPILER, JOB_STEP, RUNNER, run_worker
@@ -73,7 +75,7 @@ def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(progr
     job = json.loads(process._frame(program, {})[16:])
     sent = [name for name, _ in job["modules"]]
     room = program.modules[-1].rpartition(".")[0]
-    folder = process.SITE.joinpath(*room.split("."))
+    folder = Path(scons_tensorrt.__file__).parents[1].joinpath(*room.split("."))
     package = {f"{room}.{p.stem}" for p in folder.glob("*.py") if p.stem not in ("__init__", "boot")}
     assert package - {*sent, *job.get("later", ())} == {f"{room}.{n}" for n in others}
     assert sent[-1] == f"{room}.{main}"

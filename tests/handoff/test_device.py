@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipapp
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import scons_tensorrt
 from scons_tensorrt.cli import main
 from scons_tensorrt.handoff.device import Status
 from scons_tensorrt.handoff.manifest import digest
+from scons_tensorrt.identity.writing import remove_tree
 
 pytest_plugins = ["handing"]
 SITE = Path(scons_tensorrt.__file__).parents[1]
@@ -574,6 +576,7 @@ def test_folders_nested_more_deeply_than_python_recurses(handoff, verify):
     assert status == Status.UNLISTED
     assert len(lines) == len([line for line in lines if line])
     assert main(["verify", str(handoff.folder)]) == 0
+    remove_tree(handoff.path("d"))  # pytest cannot
 
 
 def test_engines_of_rtx_are_verified_by_python_alone(tmp_path):
@@ -608,3 +611,74 @@ def test_engines_of_rtx_are_verified_by_python_alone(tmp_path):
         check=False,
     )
     assert done.returncode == Status.SIDECAR_HASH
+
+
+FIELDS = {
+    "product": "tensorrt_rtx",
+    "runtime_version": "1.7.1.116",
+    "os": "linux",
+    "machine": os.uname().machine,
+    "compute_capability": "8.0+",
+    "architectures": [80, 86, 89, 120, 121],
+}
+PORTABLE = "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
+
+
+def verify_by_zipapp(tmp_path: Path, handoff: Handoff, *more: str) -> subprocess.CompletedProcess[str]:
+    """Verify with one file, as docs/firmware.md builds it, on a host whose driver tells of an Orin."""
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    source = Path(__file__).parents[1] / "identity" / "libcuda.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", driver / "libcuda.so.1", source], check=True)
+    file = tmp_path / "scons-tensorrt.pyz"
+    zipapp.create_archive(SITE, file, main="scons_tensorrt.cli:run", compressed=True)
+    return subprocess.run(
+        [sys.executable, "-S", str(file), "verify", "--manifest", str(handoff.manifest), *more],
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_zip_file_asks_the_driver(tmp_path):
+    handoff = Handoff(tmp_path / "handoff")
+    handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
+    handoff.list()
+    done = verify_by_zipapp(tmp_path, handoff)
+    assert (done.returncode, done.stderr) == (Status.HOST, "")
+    assert "this host needs SM 87" in done.stdout
+
+
+def test_a_zip_file_asks_another_interpreter(tmp_path):
+    handoff = Handoff(tmp_path / "handoff")
+    handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
+    handoff.list()
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    done = verify_by_zipapp(tmp_path, handoff, "--python", str(other))
+    assert "Not a directory" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "is not installed for" in done.stdout or "this host is" in done.stdout
+
+
+def test_a_wrong_jetpack_is_refused_where_the_runtime_is_missing_too(tmp_path):
+    handoff = Handoff(tmp_path / "handoff")
+    handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
+    handoff.list()
+    done = verify_by_zipapp(tmp_path, handoff, "--jetpack", "6.2")
+    assert done.returncode == Status.HOST
+    assert "JETPACK=6.2: this host is not a Jetson; leave it out" in done.stdout
+
+
+def test_without_a_runtime_a_manifest_of_several_releases_is_refused(tmp_path):
+    handoff = Handoff(tmp_path / "handoff")
+    handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
+    other = PORTABLE.replace("rtx1.7", "rtx1.8")
+    handoff.add(other, rtx_plan(b"y"), {**FIELDS, "runtime_version": "1.8.0.10"})
+    handoff.list()
+    done = verify_by_zipapp(tmp_path, handoff)
+    assert done.returncode == Status.HOST
+    assert (
+        "several releases of TensorRT for RTX (1.7.1.116 on cu13.0, 1.8.0.10 on cu13.0)" in done.stdout
+    )

@@ -57,7 +57,7 @@ class Steps:
             (Path, "unlink"),
             (Path, "rmdir"),
             (prune, "sync_folder"),
-            (prune.shutil, "rmtree"),
+            (prune, "remove_tree"),
         ):
             patch.setattr(owner, name, self._counted(getattr(owner, name)))
 
@@ -136,3 +136,46 @@ def test_an_engine_that_was_exchanged_before_its_turn_is_left_alone(tmp_path: Pa
     with pytest.raises(HandoffError, match="other bytes stand there by now"):
         remove(items[0], state, lambda name: None, memo)
     assert engine.read_bytes() == plan(b"fresh")
+
+
+def test_a_lock_without_a_slot_removes_no_other_engines_partial(tmp_path: Path) -> None:
+    state, engine = make(tmp_path)
+    for file in (engine, Path(f"{engine}.sha256")):
+        file.unlink()
+    other = state.root / "partial" / "0123456789abcdef" / "half.engine"
+    other.parent.mkdir()
+    other.write_bytes(b"half")
+    (state.root / "locks" / f"{A}..lock").touch()
+    run(state, engine)
+    assert other.exists()
+    assert not list(state.receipts.all_of(A))
+
+
+def test_only_calibration_caches_with_their_sidecar_are_removed(tmp_path: Path) -> None:
+    state, engine = make(tmp_path)
+    state.calibration.mkdir()
+    there = {
+        "x.0123456789abcdef.cache": b"x",
+        "x.0123456789abcdef.cache.sha256": sha(b"x").encode(),
+        "y.0123456789abcdef.cache.sha256": sha(b"gone").encode(),
+        "z.0123456789abcdef.cache": b"other bytes",
+        "z.0123456789abcdef.cache.sha256": sha(b"z").encode(),
+        "v.0123456789abcdef.cache.sha256": b"no digest",
+        "notes.sha256": sha(b"mine").encode(),
+        "mine.cache": b"mine",
+        "mine.cache.sha256": sha(b"mine").encode(),
+    }
+    for name, data in there.items():
+        (state.calibration / name).write_bytes(data)
+    run(state, engine)
+    left_there = {path.name for path in state.calibration.iterdir()}
+    assert left_there == {name for name in there if not name.startswith(("x.", "y."))}
+
+
+def test_the_size_decides_before_an_engine_is_read(tmp_path: Path, monkeypatch) -> None:
+    state, engine = make(tmp_path)
+    with open(engine, "r+b") as file:
+        file.truncate(1 << 30)
+    monkeypatch.setattr(DigestMemo, "sha256", lambda *_, **__: pytest.fail("it was read"))
+    run(state, engine)
+    assert engine.exists()

@@ -6,7 +6,13 @@ import time
 
 import pytest
 
-from scons_tensorrt.identity.writing import STALE_SECONDS, sync_file, sync_folder, write_atomic
+from scons_tensorrt.identity.writing import (
+    STALE_SECONDS,
+    remove_tree,
+    sync_file,
+    sync_folder,
+    write_atomic,
+)
 
 both = pytest.mark.parametrize("durable", [True, False])
 
@@ -131,3 +137,26 @@ def test_what_a_killed_writer_left_goes_after_a_day_and_a_living_ones_stays(tmp_
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     write_atomic(tmp_path / "f", b"new", durable)
     assert names(tmp_path) == [".g.2.b.tmp", "f"]
+
+
+def test_a_very_deep_tree_is_removed_and_no_link_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    where = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("dd", dir_fd=where)
+        os.symlink(outside, "link", dir_fd=where)
+        inner = os.open("dd", os.O_RDONLY, dir_fd=where)
+        os.close(where)
+        where = inner
+    os.close(where)
+    remove_tree(folder)
+    assert not folder.exists()
+    assert (outside / "kept").exists()
+    folder.symlink_to(outside)
+    remove_tree(folder)
+    assert (outside / "kept").exists()
+    remove_tree(tmp_path / "none")

@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EngineError
+from ..errors import EngineError, HardwareError
 from ..identity.filename import EngineFilename
 from ..identity.hardware import resolve
 from ..identity.host import Host
 from ..identity.remember import Remembered
-from ..identity.runtime import Interpreter
+from ..identity.runtime import Interpreter, Runtime
 from ..identity.signature import HardwareSignature
 from ..integrity.verified import fault_of
 from .common import engines, say
@@ -94,18 +94,28 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineError, str]:
     """The hardware named, or this host's, and what of it could not be told; what is wrong with it
     refuses every engine."""
+    missing = False
+
+    def runtime(product: str) -> Runtime:
+        nonlocal missing
+        missing = True
+        found = Interpreter(arguments.python).runtime(product)
+        missing = False
+        return found
+
     try:
-        runtime = Interpreter(arguments.python).runtime
+        if arguments.jetpack and not arguments.hardware and Host().l4t() is None:
+            raise HardwareError(f"JETPACK={arguments.jetpack}: this host is not a Jetson; leave it out")
         signature = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack).signature
         EngineFilename.of(signature, "x", "fp32")  # all that a filename is compared by is known
         return signature, ""
     except EngineError as error:
-        if arguments.hardware or arguments.python or not arguments.manifest:
+        if not missing or arguments.hardware or arguments.python or not arguments.manifest:
             return error, ""
         return _host_without_runtime(arguments.manifest) or error, NO_RUNTIME
 
 
-def _host_without_runtime(path: str) -> HardwareSignature | None:
+def _host_without_runtime(path: str) -> HardwareSignature | EngineError | None:
     """This host as far as it can be told without TensorRT for RTX, for a manifest of its engines: the
     GPU by its driver, if there is one; the runtime as the manifest says. None for other engines."""
     from ..handoff.device import read_manifest
@@ -113,8 +123,11 @@ def _host_without_runtime(path: str) -> HardwareSignature | None:
 
     try:
         engines = read_manifest(path).manifest.engines.values()
+    except EngineError:  # verifying tells it
+        return None
+    try:
         host = Host()
         device = host.devices(Remembered(None))[0] if host.sign_of_nvidia() else None
         return rtx_host(engines, str(device["compute_capability"]) if device else None)
-    except EngineError:
-        return None
+    except EngineError as error:
+        return error

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ..errors import PublishError
 from ..identity.host import CUDA_VARIABLES
 from ..identity.runtime import Runtime
-from ..identity.writing import cause, new_file, unlink_link
+from ..identity.writing import cause, new_file, remove_tree, unlink_link
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.key import input_name
@@ -107,10 +106,10 @@ def linked_model(
     """
     folder = state.partial(wanted.engine) / "model"
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(remove_tree, folder)
         try:
             unlink_link(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             folder.mkdir(parents=True)
             model, places = _places(wanted, folder)
             pinned = stack.enter_context(links_to(places, wanted.ingredients, memo, "compiled", copy))

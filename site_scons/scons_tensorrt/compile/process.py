@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineBuildError, Interrupted, by_name
+from ..identity.reading import text_of
 
 POLL_SECONDS = 0.1
 JOB_STEP = 256 << 10
@@ -33,8 +34,6 @@ LAST: Mapping[str, Mapping[str, type]] = {
 }
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = "stopped on request; run again to go on"
-SITE = Path(__file__).parents[2]
-BOOT = Path(__file__).parent / "worker" / "boot.py"
 ROOM = "scons_tensorrt.compile.worker"
 # The whole environment of a compile: what it makes must not depend on who asked.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
@@ -188,7 +187,7 @@ class _Worker:
         descriptors: tuple[int, ...],
         why_not_canonical: str,
     ) -> None:
-        boot = BOOT.read_text(encoding="utf-8")
+        boot = text_of(f"{ROOM}.boot")
         command = [python, *program.options, "-c", boot, program.argument, why_not_canonical]
         self._last = {**LAST, "done": program.done}
         self._heard = False
@@ -314,15 +313,11 @@ def _frame(program: Program, job: Mapping[str, Any]) -> bytes:
     parts = [name.split(".") for name in program.modules]
     packages = {".".join(words[:depth]) for words in parts for depth in range(1, len(words))}
     modules = [[name, ""] for name in sorted(packages)]
-    modules += [[name, _text(name)] for name in program.modules]
-    more = {"later": {name: _text(name) for name in program.later}} if program.later else {}
+    modules += [[name, text_of(name)] for name in program.modules]
+    more = {"later": {name: text_of(name) for name in program.later}} if program.later else {}
     data = json.dumps({**job, "modules": modules, **more}).encode("utf-8")
     data = data.ljust(-(-len(data) // JOB_STEP) * JOB_STEP)
     return b"%016d" % len(data) + data
-
-
-def _text(module: str) -> str:
-    return SITE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
 
 
 def _complete(event: Mapping[str, Any], fields: Mapping[str, type]) -> bool:

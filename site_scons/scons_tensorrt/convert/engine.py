@@ -8,7 +8,6 @@ first compares. Where the engine cannot be run, that is told and is no fault.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ..compile.process import RUNNER, run_program
 from ..compile.wanted import Wanted
 from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..identity.runtime import Runtime
-from ..identity.writing import cause, unlink_link
+from ..identity.writing import cause, remove_tree, unlink_link
 from ..recipe.key import input_name
 from .make import CONVERTER, Converting
 from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
@@ -38,7 +37,7 @@ def run_engine(
     log = shop.state.log(wanted.engine)
     try:
         unlink_link(folder.parent)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         folder.mkdir(parents=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         return _run(engine, sha256, wanted, check, runtime, shop, folder)
@@ -52,7 +51,7 @@ def run_engine(
             f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
         ) from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def _run(

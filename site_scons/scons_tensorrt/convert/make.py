@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ..compile.locks import engine_lock
 from ..compile.process import Program, run_program
 from ..compile.wanted import Verdict
 from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
-from ..identity.writing import cause, sync_file, sync_folder, unlink_link
+from ..identity.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo, sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import DATA_SUFFIX, StateFolder
@@ -107,7 +106,7 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
             finished = _finish(wanted, shop, folder)
             if finished:
                 return Step("reused", verdict, finished)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             folder.mkdir(parents=True)
             receipt = _fetch(wanted, shop, folder)
             how = "fetched" if receipt else "made"
@@ -118,7 +117,7 @@ def make_step(wanted: StepWanted, shop: Converting) -> Step:
                 f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
             ) from None
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
     if how == "made":
@@ -155,7 +154,7 @@ def tidy_step(target: Path, state: StateFolder) -> None:
     ):
         folder = state.partial(target)
         unlink_link(folder)
-        shutil.rmtree(folder / "step", ignore_errors=True)
+        remove_tree(folder / "step")
         folder.rmdir()
 
 

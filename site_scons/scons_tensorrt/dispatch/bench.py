@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from ..errors import DispatchError, EngineBuildError, EngineError
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
+from ..identity.writing import remove_tree
 from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..store.entry import ENGINE, blob_path
@@ -89,7 +89,7 @@ class Bench:
             said.update(outcome="failed", error_class="DispatchError", message=what)
         finally:
             teller.end()
-            shutil.rmtree(place, ignore_errors=True)
+            remove_tree(place)
         return said
 
     def _make(

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
 from ..identity.signature import HardwareSignature
+from ..identity.writing import remove_tree
 from ..record import Record
 from .bench import VARIABLE, open_shared
 from .here import here
@@ -144,7 +144,7 @@ def _own(folder: Path) -> int:
         except BlockingIOError:
             raise DispatchError(f"{folder}: another worker's; name another --folder") from None
         for name in ("jobs", "dask", "state/partial", "state/receipts", "state/logs", "state/locks"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+            remove_tree(folder / name)
     except OSError as error:
         raise DispatchError(f"{folder}: {error.strerror}; name another --folder") from None
     return lock

@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from ..errors import HandoffError
 from ..identity.filename import EngineFilename
 from ..identity.signature import DEVICE_CLASS, HARD, SCHEMA, HardwareSignature
 from ..integrity.plan import PlanHeader
@@ -47,11 +48,19 @@ def rtx_host(
     engines: Iterable[RecordedEngine], compute_capability: str | None
 ) -> HardwareSignature | None:
     """The host of these engines as far as it can be told without their runtime: its own system and
-    machine, the GPU's compute capability where it is known. None unless all are of TensorRT for RTX."""
+    machine, the GPU's compute capability where it is known. None unless all are of TensorRT for RTX;
+    raises HandoffError where they are of several releases or platforms."""
     entries = list(engines)
     if not entries or any(each.signature.get("product") != "tensorrt_rtx" for each in entries):
         return None
     name = EngineFilename.parse(entries[0].name)
+    releases = {(str(each.signature.get("runtime_version")), _platform(each)) for each in entries}
+    if len(releases) > 1:
+        listed = ", ".join(f"{version} on {platform_}" for version, platform_ in sorted(releases))
+        raise HandoffError(
+            f"the manifest lists engines of several releases of TensorRT for RTX ({listed}), and this "
+            "Python has none to compare them with; install it, or write a manifest for each release"
+        )
     data = {
         "schema": SCHEMA,
         **entries[0].signature,
@@ -63,6 +72,10 @@ def rtx_host(
         sm = int(compute_capability.replace(".", ""))
         data.update(compute_capability=compute_capability, architectures=[sm])
     return HardwareSignature.from_json(data, "this host")
+
+
+def _platform(engine: RecordedEngine) -> str:
+    return EngineFilename.parse(engine.name).platform
 
 
 def _by_name(name: EngineFilename, host: HardwareSignature) -> str | None:

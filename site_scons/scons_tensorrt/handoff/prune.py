@@ -15,15 +15,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ..compile.calibration import LARGEST as LARGEST_CACHE
 from ..compile.locks import engine_lock
 from ..errors import EngineError, HandoffError, SidecarError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..identity.writing import sync_folder, unlink_link
+from ..identity.writing import remove_tree, sync_folder, unlink_link
 from ..integrity.memo import DigestMemo
 from ..integrity.plan import LARGEST_ENGINE
 from ..integrity.sidecar import read_sidecar, sidecar_of
@@ -32,6 +32,9 @@ from ..record import Record
 
 DAY_S = 86400.0
 _RECEIPT = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{16})?\.json")
+_CACHE = re.compile(r".+\.[0-9a-f]{16}\.cache")
+# A lock or log: of which engine, and its slot.
+_TRACE = re.compile(rf"(.+{re.escape(SUFFIX)})\.([0-9a-f]{{16}})\.(?:lock|holder|log)", re.DOTALL)
 NOT_OURS = "no receipt here is of its bytes; remove it by hand"
 
 
@@ -140,25 +143,39 @@ def _not_ours(
 def is_ours(state: StateFolder, path: Path, memo: DigestMemo) -> bool:
     """Whether a receipt here is of the very bytes of an engine, its sidecar where only that is left, or
     a file of a conversion. Raises EngineError where receipts cannot be read."""
-    name, digest = path.name, _digest(path, memo)
-    if path.parent == state.calibration:  # no receipt is of these: the sidecar beside them is ours
-        with contextlib.suppress(SidecarError):
-            return name.endswith(SIDECAR_SUFFIX) or read_sidecar(path) == digest
-        return False
-    if digest is None and parsed(name) and not os.path.lexists(path):
+    name = path.name
+    if path.parent == state.calibration:  # no receipt is of these
+        return _is_calibration(path, memo)
+    receipts = list(state.receipts.all_of(name.removesuffix(DATA_SUFFIX)))
+    if name.endswith(DATA_SUFFIX):
+        stated = {receipt.details.get("data_sha256") for receipt in receipts} - {None}
+        return bool(stated) and _digest(path, memo) in stated
+    if parsed(name) and not os.path.lexists(path):
         with contextlib.suppress(SidecarError):
             digest = read_sidecar(path)
-    if digest is None:
+            return any(receipt.sha256 == digest for receipt in receipts)
         return False
-    if name.endswith(DATA_SUFFIX):
-        receipts = state.receipts.all_of(name.removesuffix(DATA_SUFFIX))
-        return any(receipt.details.get("data_sha256") == digest for receipt in receipts)
-    return any(receipt.sha256 == digest for receipt in state.receipts.all_of(name))
+    with contextlib.suppress(OSError):  # the size first: a sparse file takes minutes to read
+        size = path.lstat().st_size
+        stated = {receipt.sha256 for receipt in receipts if receipt.size == size}
+        return bool(stated) and _digest(path, memo) in stated
+    return False
 
 
-def _digest(path: Path, memo: DigestMemo) -> str | None:
+def _is_calibration(path: Path, memo: DigestMemo) -> bool:
+    """Whether it is a calibration cache with its sidecar, or the sidecar of a cache that is gone."""
+    cache = path.with_name(path.name.removesuffix(SIDECAR_SUFFIX))
+    if not _CACHE.fullmatch(cache.name):
+        return False
+    with contextlib.suppress(SidecarError):
+        stated = read_sidecar(cache)
+        return _digest(cache, memo, LARGEST_CACHE) == stated if os.path.lexists(cache) else path != cache
+    return False
+
+
+def _digest(path: Path, memo: DigestMemo, most: int = LARGEST_ENGINE) -> str | None:
     try:
-        return memo.sha256(path, follow=False, most=LARGEST_ENGINE)
+        return memo.sha256(path, follow=False, most=most)
     except OSError:
         return None
 
@@ -199,8 +216,12 @@ def _steps(
         yield _item(path, "no declared engine is made of it", ("onnx", name, precision), (path,))
     for path in sorted(_own_files(state, state.calibration)):
         name = path.name.partition(".")[0]
-        if not path.name.startswith(".") and name not in {model for model, _ in models}:
-            yield _item(path, "no declared engine is calibrated by it", ("calibration", name), (path,))
+        if path.name.startswith(".") or name in {model for model, _ in models}:
+            continue
+        cache = path.with_name(path.name.removesuffix(SIDECAR_SUFFIX))
+        if path == cache or not os.path.lexists(cache):  # a sidecar goes with its cache
+            files = (cache, sidecar_of(cache))
+            yield _item(path, "no declared engine is calibrated by it", ("calibration", name), files)
 
 
 def _behind_link(state: StateFolder, path: Path) -> bool:
@@ -238,7 +259,9 @@ def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str
         for path in _own_folders(state, state.root / "receipts")
     }
     for path in _locks_and_logs(state):
-        traces.setdefault(path.name.rpartition(SUFFIX + ".")[0] + SUFFIX, []).append(path)
+        found = _TRACE.fullmatch(path.name)
+        if found:
+            traces.setdefault(found[1], []).append(path)
     for name, files in sorted(traces.items()):
         fields = parsed(name)
         if fields is None or name in known or (fields.model, fields.precision) in models:
@@ -289,6 +312,8 @@ def remove(
                 mine = read_sidecar(item.path)
             sidecar_of(item.path).unlink(missing_ok=True)
         item.path.unlink(missing_ok=True)
+        if item.path.parent == state.calibration and _CACHE.fullmatch(name):
+            sidecar_of(item.path).unlink(missing_ok=True)  # alone, it is found again
         sync_folder(item.path.parent)
         others = elsewhere(name) if parsed(name) else None
         if receipts and others is None:
@@ -301,8 +326,8 @@ def remove(
 def _remove_name(name: str, state: StateFolder) -> None:
     """All that is said of an engine that is nowhere, wherever it was."""
     stem = f"{name}."
-    traces = _locks_and_logs(state)
-    slots = {p.name.removeprefix(stem).partition(".")[0] for p in traces if p.name.startswith(stem)}
+    traces = [_TRACE.fullmatch(path.name) for path in _locks_and_logs(state)]
+    slots = {found[2] for found in traces if found and found[1] == name}
     with contextlib.ExitStack() as held:
         for slot in sorted(slots):
             held.enter_context(_locked(state.root / "locks" / f"{stem}{slot}.lock", name))
@@ -335,7 +360,7 @@ def _remove_traces(state: StateFolder, partial: Path, lock: Path, log: Path) -> 
     """The lock last, while it is held."""
     if not _behind_link(state, partial.parent):
         unlink_link(partial)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_tree(partial)
     for path in (log, lock.with_suffix(".holder"), lock):
         if not _behind_link(state, path.parent):
             path.unlink(missing_ok=True)

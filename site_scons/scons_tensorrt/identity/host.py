@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import HardwareError
 from ..record import Record
+from .reading import text_of
 from .remember import Remembered
 
 SIGNS = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
@@ -163,7 +164,7 @@ class AskedOnce(Host):
 
 
 def _ask_driver() -> list[dict[str, Any]]:
-    text = Path(__file__).with_name("cuda.py").read_text(encoding="utf-8")
+    text = text_of(f"{__package__}.cuda")
     command = [sys.executable, "-I", "-B", "-c", text]
     try:
         done = subprocess.run(

@@ -85,6 +85,17 @@ def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> 
     raise OSError(errno.EFBIG, f"more than {most} bytes", path)
 
 
+def text_of(module: str) -> str:
+    """The source of a module of this package, by its loader: the package may run from a zip file."""
+    import pkgutil  # only what starts a child process needs it
+
+    package, _, name = module.rpartition(".")
+    data = pkgutil.get_data(package, f"{name}.py")
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, "its loader has no source", module)
+    return data.decode("utf-8")
+
+
 def walk_files(folder: str) -> Iterator[tuple[str, str]]:
     """Every file below a folder, links too, and why a folder cannot be looked into. However deep."""
     waiting = [folder]

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import HardwareError
 from ..record import Record
 from . import installed as query
+from .reading import text_of
 from .remember import Remembered
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
@@ -78,7 +79,7 @@ class Interpreter:
         return self._answer
 
     def _foreign(self) -> dict[str, Any]:
-        text = Path(query.__file__).read_text(encoding="utf-8")
+        text = text_of(query.__name__)
         try:
             done = subprocess.run(
                 [self.python, "-B", "-c", text],

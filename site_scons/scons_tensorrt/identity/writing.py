@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 STALE_SECONDS = 24 * 3600.0
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def sync_folder(folder: Path) -> None:
@@ -43,6 +44,43 @@ def unlink_link(path: Path) -> None:
     elsewhere. Raises OSError."""
     if path.is_symlink():
         path.unlink()
+
+
+def remove_tree(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder of ours with all that is in it, as far as that is possible. However deep: an inner
+    folder is first moved up. Links are removed, never followed."""
+    with contextlib.suppress(OSError):
+        top = os.open(folder, _FOLDER)
+        try:
+            prefix, count = f".{os.urandom(8).hex()}.removed", 0
+            waiting = _folders_left(top)
+            while waiting:
+                name = waiting.pop()
+                with contextlib.suppress(OSError):
+                    inner = os.open(name, _FOLDER, dir_fd=top)
+                    try:
+                        for each in _folders_left(inner):
+                            moved, count = f"{prefix}{count}", count + 1
+                            with contextlib.suppress(OSError):
+                                os.rename(each, moved, src_dir_fd=inner, dst_dir_fd=top)
+                                waiting.append(moved)
+                    finally:
+                        os.close(inner)
+                    os.rmdir(name, dir_fd=top)
+        finally:
+            os.close(top)
+        os.rmdir(folder)
+
+
+def _folders_left(folder: int) -> list[str]:
+    """The folders in an open folder, whose other entries are removed. Raises OSError."""
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        if not is_folder:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in found if is_folder]
 
 
 def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o666) -> None:

@@ -23,12 +23,11 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 from pathlib import Path
 
 from ..errors import PublishError, ReceiptError
 from ..identity.reading import is_none, open_file
-from ..identity.writing import cause, new_file, sync_file, sync_folder, unlink_link
+from ..identity.writing import cause, new_file, remove_tree, sync_file, sync_folder, unlink_link
 from .memo import sha256_file
 from .receipt import Receipt, ReceiptBook
 from .sidecar import sidecar_of
@@ -147,7 +146,7 @@ class Publication:
             for path in place:
                 path.unlink(missing_ok=True)
         for name in ("model", "run"):
-            shutil.rmtree(self._state.partial(self._engine) / name, ignore_errors=True)
+            remove_tree(self._state.partial(self._engine) / name)
         self._tidy()
 
     def _sweep(self, in_place: bool = False) -> None:
