@@ -204,7 +204,8 @@ def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(
         (folder / name).write_bytes(name.encode())
         details = {"data_sha256": sha256(folder / name)}
         onnx = name.removesuffix(".data")
-        book.put(Receipt(onnx, make_key(onnx, {}), sha256(folder / onnx), 1, {}, details))
+        size = (folder / onnx).stat().st_size
+        book.put(Receipt(onnx, make_key(onnx, {}), sha256(folder / onnx), size, {}, details))
     (folder / "foreign.onnx").write_bytes(b"not made here")
     (folder / "a.int4.onnx").symlink_to("foreign.onnx")
     boards.path(".trt/calibration").mkdir()
