@@ -188,6 +188,29 @@ class TestCompiles:
         assert done.returncode == 0, done.stdout + done.stderr
         assert tree.scons("engines").reused == ["a"]
 
+    def test_a_refusal_of_a_model_that_was_put_back_is_no_refusal_of_it(self, tree, models):
+        """The fake compiler refuses what it reads, for good, while another model stands there."""
+        one, other = models
+        backup = shutil.copy(one, tree.root.parent / "backup")
+        refuse = textwrap.dedent(
+            f"""
+            data = plan(job)
+            if data[64:96].hex() != {sha256(one)!r}:
+                print(json.dumps({{"event": "error", "error_class": "EngineBuildError",
+                                  "message": "no such operator", "lasting": True}}), flush=True)
+                {{back}}
+                raise SystemExit(1)
+            {{back}}
+            done(write(data))
+            """
+        )
+        back = edit_in_place(one, backup).strip()
+        act = edit_in_place(one, other) + refuse.replace("{back}", "exec(BACK)")
+        orin(tree, f"BACK = {back!r}\n" + act)
+        run = tree.scons("engines")
+        assert run.status == 0, run.out  # compiled once more, from a copy
+        assert tree.engine("a").read_bytes()[64:96].hex() == sha256(one)
+
 
 class TestConversions:
     def convert(self, tree: Tree, python: Path, what: str = FP16, **environment: str):

@@ -141,18 +141,25 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path, copy: bool = False) 
         with linked_model(wanted, shop.state, shop.memo, copy) as (model, pinned):
             runtime = shop.interpreter.runtime(wanted.hardware.signature.product)
             job = make_job(wanted, shop.state, runtime, shop.environment, model, partial, pinned)
-            made = run_worker(
-                job["python"],
-                job,
-                log,
-                shop.stopping,
-                lambda event: _hear(shop, event, heard, phases, running),
-                wanted.recipe.timeout_s,
-                tuple(pinned.descriptors.values()),
-            )
+            refusal = None
+            try:
+                made = run_worker(
+                    job["python"],
+                    job,
+                    log,
+                    shop.stopping,
+                    lambda event: _hear(shop, event, heard, phases, running),
+                    wanted.recipe.timeout_s,
+                    tuple(pinned.descriptors.values()),
+                )
+            except EngineBuildError as error:
+                refusal = error  # of these inputs, or of what stood there for a moment
             sure = pinned.check()
             check_inputs(wanted, shop.memo)
-        check_plan(wanted, partial, made.size)
+            if refusal and sure:
+                raise refusal
+        if sure:
+            check_plan(wanted, partial, made.size)
     except EngineBuildError as error:
         if error.lasting:
             for taker in shop.takers:

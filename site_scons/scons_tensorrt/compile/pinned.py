@@ -115,10 +115,18 @@ def _settled(source: io.FileIO) -> Stamp:
     """The file's stamp, once it is too old for another write to leave it as it is."""
     while True:
         stamp = stamp_of(source.fileno())
-        age = time.time() - max(stamp.mtime, stamp.ctime) / 1e9
-        if not 0 <= age < SETTLE_S:
+        if not wait_until_settled(stamp.ctime):
             return stamp
-        time.sleep(SETTLE_S - age)
+
+
+def wait_until_settled(changed_ns: int) -> bool:
+    """Wait until a change of now would show in the clock of the file system. changed_ns: when the file
+    last changed, its ctime: an mtime can be set to anything. Whether there was anything to wait for."""
+    age = time.time() - changed_ns / 1e9
+    if not 0 <= age < SETTLE_S:
+        return False
+    time.sleep(SETTLE_S - age)
+    return True
 
 
 def copy_verified(path: Path, place: Path, sha256: str, verb: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..compile.pinned import changed, copy_hashed
+from ..compile.pinned import changed, copy_hashed, wait_until_settled
 from ..identity.reading import open_file
 from ..integrity.memo import DigestMemo
 from ..recipe.key import input_name
@@ -100,9 +100,11 @@ def _copied(onnx: Onnx, folder: Path, digests: dict[Path, str]) -> str:
 def _copy(path: Path, place: Path, digests: dict[Path, str]) -> None:
     try:
         with open_file(path) as source:
-            digests[path] = copy_hashed(source, place)
+            digest = copy_hashed(source, place)
     except FileNotFoundError:
         raise changed(path, "converted") from None
+    if digests.setdefault(path, digest) != digest:  # copied for two roles
+        raise changed(path, "converted")
 
 
 def _check_copied(wanted: StepWanted, digests: Mapping[Path, str]) -> None:
@@ -122,6 +124,8 @@ class PathStamps:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._before = {path: _stamps(path) for path in paths}
+        times = [times for found in self._before.values() for times in found or ()]
+        wait_until_settled(max((ctime for *_, ctime in times), default=0))
 
     def check(self) -> None:
         """Raise EngineBuildError where a file changed since."""

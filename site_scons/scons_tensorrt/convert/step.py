@@ -81,9 +81,21 @@ def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
     """The ingredients of a step that are not files: each becomes a Value node of the graph."""
     fields = {"recipe version": f"{kind} {VERSIONS[kind]}"}
     for name, value in options.items():
-        if value is not None and value != []:
+        if kind == "export":  # the function tells None, [] and texts such as "8" apart
+            fields[f"option {name}"] = _argument(value)
+        elif value is not None and value != []:
             fields[f"option {name}"] = value if isinstance(value, str) else json.dumps(value)
     return fields
+
+
+def _argument(value: Any) -> str:
+    """An argument as no other is written. A text that is no JSON stands for itself."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
 
 
 def file_fields(
@@ -104,7 +116,10 @@ def file_fields(
                 check_data(path, label, needed, location in each.summary.exact)
     if samples:
         base = samples.path if samples.kind == "npy" else samples.path.parent
-        lines = [f"{digest(p, samples.label)} {os.path.relpath(p, base)}" for p in samples.files]
+        names = [os.path.relpath(path, base) for path in samples.files]
+        if any("\n" in name for name in names):
+            raise RecipeError(f"{samples.label}: a file's name has a line break in it; rename it")
+        lines = [f"{digest(path, samples.label)} {name}" for path, name in zip(samples.files, names)]
         fields[input_name("samples", samples.name or samples.path.name)] = make_key(
             "samples", {"files": "\n".join(lines)}
         )
