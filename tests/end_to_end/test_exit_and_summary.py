@@ -65,6 +65,26 @@ def test_an_interrupted_engine_is_not_counted_as_failed(two: Tree, number: int) 
     assert last.endswith(" (stopped: 1 not reached)")
 
 
+def test_an_interrupted_conversion_is_not_counted_as_failed(two: Tree) -> None:
+    slow(two)
+    export = "import pathlib, time\ndef f(target):\n    pathlib.Path({!r}).touch()\n    time.sleep(60)\n"
+    two.path("models/e.py").write_text(export.format(str(two.path("began"))))
+    two.write('env.Engine("c", env.OnnxExport("c", "models/e.py:f"))')
+    process = two.start("engines")
+    end = time.monotonic() + 60
+    while not two.path("began").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=20)[0].decode()
+    assert process.returncode == 2, out
+    assert "INTERRUPTED .trt/onnx/c.onnx" in out
+    assert "FAILED" not in out
+    last = next(line for line in out.splitlines() if line.startswith("engines: 0 reused"))
+    assert "0 failed" in last
+    assert "stopped: 1 not reached" in last
+
+
 def test_a_sconstruct_that_cannot_be_read_ends_without_a_summary(two: Tree) -> None:
     two.write('env.Engine("a", "models/a.onnx")\nenv.Engine("B", "models/b.onnx")')
     declared = two.path(".trt/declared.json")

@@ -195,3 +195,39 @@ def test_no_path_of_the_wrong_kind_ends_in_a_stack(
     tree = whole.twin(tmp_path / "tree")
     bad = check(tree, path, kind, tmp_path / "elsewhere")
     assert not bad, "\n".join(bad)
+
+
+def test_names_that_no_file_system_or_stream_takes_end_in_one_line(tree: Tree, tmp_path: Path) -> None:
+    fake = fake_compiler(tmp_path / "fake", "done(write())", "tensorrt_rtx", "1.7.1.116")
+    tree.environment["TRT_PYTHON"] = str(fake)
+    make_model(tree.path("models/a.onnx"), external="a.data")
+    whole = tree.path("models/a.onnx").read_bytes()
+    tree.path("models/a.onnx").write_bytes(whole.replace(b"a.data", b"a\0data"))
+    tree.path("models/\udcff.onnx").write_bytes(make_model(tree.path("models/c.onnx")).read_bytes())
+    tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("b", "models/\\udcff.onnx")')
+    done = limited(tree, "engines")
+    assert done.status == 2
+    assert "Traceback" not in done.out
+    assert done.failed == ["a"]
+    assert done.built == ["b"]
+
+
+@pytest.mark.parametrize("place", ["scons_tensorrt.compile.make.make", "Declared.wanted"])
+def test_what_no_message_was_written_for_is_one_line(tree: Tree, tmp_path: Path, place: str) -> None:
+    fake = fake_compiler(tmp_path / "fake", "done(write())", "tensorrt_rtx", "1.7.1.116")
+    tree.environment["TRT_PYTHON"] = str(fake)
+    make_model(tree.path("models/a.onnx"))
+    tree.write(
+        f"""
+        import scons_tensorrt.compile.make
+        from scons_tensorrt.graph.declared import Declared
+        def fail(*args, **kwargs):
+            raise ValueError("embedded\\nnull byte")
+        {place} = fail
+        env.Engine("a", "models/a.onnx")
+        """
+    )
+    done = limited(tree, "engines")
+    assert done.status == 2, done.out
+    assert "Traceback" not in done.out
+    assert "ValueError: embedded\\nnull byte; check the paths of its inputs" in done.reason("a")

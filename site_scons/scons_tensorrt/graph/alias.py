@@ -12,7 +12,6 @@ import SCons.Node
 import SCons.Node.Alias
 import SCons.Script
 
-from ..errors import EngineError
 from . import settings
 from .declared import Declared
 from .nodes import ALIAS
@@ -93,7 +92,7 @@ class _Settling:
             self._known[wanted] = False  # also for what is made from itself
             try:
                 self._known[wanted] = self._settle(wanted)
-            except (EngineError, OSError):
+            except Exception:
                 wanted.forget()  # what is wrong is said in its turn
         return self._known[wanted]
 
