@@ -240,6 +240,32 @@ def test_a_foreign_engine_under_a_name_that_was_built_here_is_kept(boards: Tree)
     assert engine.read_bytes() == b"somebody put it here"
 
 
+def test_a_first_run_that_only_reuses_declares_its_engines_before_it_says_so(
+    boards: Tree, tmp_path: Path
+) -> None:
+    state = tmp_path / "shared"
+    boards.environment["TRT_STATE_DIR"] = str(state)
+    boards.environment["TRT_ENGINE_DIR"] = str(tmp_path / "engines")
+    boards.write(ALL)
+    assert boards.scons("engines").status == 0
+    other = boards.copy(tmp_path / "other", "models", "hardware", "fake")
+    # Looks at its own declaration when the run judges its first engine.
+    other.write(
+        """
+        import scons_tensorrt.graph.declared as declared, glob
+        judge = declared.judge
+        def watched(*given):
+            print("DECLARED", len(glob.glob(STATE + "/declared/*.json")))
+            return judge(*given)
+        declared.judge = watched
+        env.Engine("b", "models/b.onnx")
+        """.replace("STATE", repr(str(state)))
+    )
+    run = other.scons("engines")
+    assert run.reused == ["b"]
+    assert "DECLARED 2" in run.out
+
+
 def test_what_another_tree_builds_just_now_is_not_removed(boards: Tree, tmp_path: Path) -> None:
     """It is declared before its first compile, not when the run ends."""
     state = tmp_path / "shared"

@@ -490,13 +490,13 @@ def test_the_same_engine_compiled_again_after_a_crash_is_published(site):
 
 def test_an_engine_folder_that_is_a_file_is_an_error_with_the_next_step(site):
     site.engine.parent.write_bytes(b"")
-    with pytest.raises(PublishError, match=r"engines.*; make room or make the folder writable"):
+    with pytest.raises(PublishError, match=r"engines is not a folder; remove it, or move it away"):
         site.publication(NEW).open()
 
 
 def test_a_state_folder_that_is_a_file_is_an_error_with_the_next_step(here):
     here.state.root.write_bytes(b"")
-    with pytest.raises(PublishError, match="make room or make the folder writable"):
+    with pytest.raises(PublishError, match=r"\.trt is not a folder; remove it, or move it away"):
         here.publication(NEW).open()
 
 

@@ -253,7 +253,7 @@ class Session:
             return self._making
 
     def _declare_before_building(self) -> None:
-        """Let `engines-prune` of another tree know what this one is about to make."""
+        """Let `engines-prune` of another tree know what this one is about to make, or reuse."""
         if settings.writes() and self._worth_saving():
             with contextlib.suppress(OSError):  # said at the end of the run
                 self._save_declared()
@@ -292,6 +292,8 @@ class Session:
         if settings.writes():
             self._read = self._files_read()
         self.graph_read = True
+        if not self.state.inside and not self.state.declared.exists():
+            self._declare_before_building()  # a first run may only reuse, and that is its too
         plain = {ALIAS, REPORT}.issuperset(SCons.Script.COMMAND_LINE_TARGETS)
         known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
         if not (plain and known) or settings.option("clean"):
