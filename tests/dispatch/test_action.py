@@ -100,6 +100,13 @@ LIES = [
     (lambda a: a.update(schema=2), "another version"),
     (lambda a: a.update(inputs=[[1]]), "damaged"),
     (lambda a: a.update(ingredients=[]), "damaged"),
+    (lambda a: a.update(timeout_s=10**400), "damaged"),
+    (lambda a: a.update(timeout_s="nan"), "damaged"),
+    (lambda a: a.update(timeout_s=float("nan")), "damaged"),
+    (lambda a: a.update(timeout_s=-1), "damaged"),
+    (lambda a: a["inputs"][0].__setitem__(1, "\ud800"), "damaged"),
+    (lambda a: a["inputs"][0].__setitem__(3, float("inf")), "damaged"),
+    (lambda a: a.update(source="\ud800"), "damaged"),
 ]
 
 

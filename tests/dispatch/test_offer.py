@@ -111,6 +111,39 @@ def test_an_identity_of_a_scheduler_gives_the_workers_of_ours() -> None:
     )
 
 
+OFFER = json.dumps([{"product": "tensorrt_rtx"}, "1", "2"])
+ODD_WORKERS = [
+    {"resources": {5: 1, None: 1}},
+    {"resources": -1},
+    {"resources": [PREFIX + OFFER]},
+    {"resources": PREFIX},
+    {"resources": {PREFIX + OFFER.replace("tensorrt_rtx", "\\u001b[2J"): 1}},
+    {"resources": {PREFIX + OFFER.replace("tensorrt_rtx", "x" * 60_000): 1}},
+    {"resources": {PREFIX + OFFER.replace('"tensorrt_rtx"', "[[1]]"): 1}},
+    "no map",
+    None,
+]
+
+
+@pytest.mark.parametrize("odd", ODD_WORKERS, ids=range(len(ODD_WORKERS)))
+def test_a_worker_that_says_other_shapes_is_passed_over(odd) -> None:
+    offer = Offer.of(RTX, "1")
+    told = {"tls://a": odd, "tls://b": {"name": "desk", "resources": {offer.resource: 1}}}
+    assert workers({"workers": told}) == [Worker("desk", "tls://b", (offer,))]
+
+
+@pytest.mark.parametrize("identity", [None, [], {}, {"workers": None}, {"workers": [1]}])
+def test_a_scheduler_that_says_other_shapes_has_no_workers(identity) -> None:
+    assert workers(identity) == []
+
+
+def test_a_long_or_odd_name_of_a_worker_is_a_short_line() -> None:
+    resources = {Offer.of(RTX, "1").resource: 1}
+    found = workers({"workers": {"tls://a": {"name": "n\x1b[2J\n" * 9999, "resources": resources}}})
+    assert len(found[0].name) <= 200
+    assert found[0].name.isprintable()
+
+
 def test_a_resource_names_no_host() -> None:
     named = changed(ORIN, recorded={"host_name": "bench-1"})
     assert "bench-1" not in Offer.of(named, "1").resource

@@ -83,6 +83,12 @@ def test_an_answer_with_a_field_of_another_type_is_refused_or_words(field, value
     assert isinstance(getattr(found, field), (str, float))
 
 
+@pytest.mark.parametrize("seconds", ["1" + "0" * 400, "NaN", "-1", "1e999"])
+def test_seconds_that_no_duration_has_are_refused(seconds: str) -> None:
+    with pytest.raises(DispatchError, match="has not the shape"):
+        Answer.read('{"outcome": "made", "worker": "w", "seconds": ' + seconds + "}")
+
+
 @pytest.mark.parametrize(
     "text", [None, 1, b"{}", {}, [], "", "[]", "null", "[" * 10**5, "x" * (3 << 20)]
 )

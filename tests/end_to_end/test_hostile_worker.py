@@ -64,6 +64,7 @@ ANSWERS = {
     "text that is no answer": "return 'made'",
     "an answer of other types": """return '{"outcome": "made", "worker": {}, "seconds": "1"}'""",
     "no end of nesting": "return '[' * 100000",
+    "seconds without end": """return '{"outcome":"made","worker":"w","seconds":1' + '0' * 400 + '}'""",
 }
 
 
@@ -89,7 +90,7 @@ def start_hostile(site: Site, act: str) -> Path:
     marker = site.root / "ran"
     (site.root / "first").mkdir()
     code = HOSTILE.replace("{marker!r}", repr(str(marker))).replace("{act}", act.strip())
-    code = code.replace("{pickles}", str(act != EVENTS))
+    code = code.replace("{pickles}", str("Evil()" in act and act != EVENTS))
     (site.root / "first/sitecustomize.py").write_text(code)
     worker = site.start_worker("bench", FIRST=str(site.root / "first"))
     worker.wait_for("works for")
@@ -104,6 +105,15 @@ def test_whatever_a_worker_returns_is_no_code(far: Tree, site: Site, how: str) -
     assert "DispatchError: the worker's answer has not the shape" in run.reason("a")
     assert "Traceback" not in run.out
     assert not marker.exists()
+
+
+def test_a_worker_cannot_say_that_this_run_was_stopped(far: Tree, site: Site) -> None:
+    said = '{"outcome": "failed", "worker": "w", "error_class": "Interrupted", "message": "no more"}'
+    start_hostile(site, f"return {said!r}")
+    run = far.scons()
+    assert (run.status, run.failed) == (2, ["a"]), run.out
+    assert "DispatchError: no more (on w)" in run.reason("a")
+    assert "INTERRUPTED" not in run.out
 
 
 def test_an_exception_of_a_worker_is_words(far: Tree, site: Site) -> None:

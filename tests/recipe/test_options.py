@@ -65,6 +65,7 @@ BAD = [
     ({"timeout_s": "60"}, "timeout_s='60'"),  # text
     ({"timeout_s": True}, "timeout_s=True"),  # a bool is an int to Python
     ({"timeout_s": math.nan}, "timeout_s=nan"),  # not a number
+    ({"timeout_s": 10**400}, "timeout_s is too large"),  # no float holds it
     ({"shapes": {"x": -1}}, "input `x`"),  # shapes are checked by their own rules
 ]
 

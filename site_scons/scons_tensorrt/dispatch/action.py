@@ -67,7 +67,21 @@ def _label(at: int, path: Path, state: StateFolder) -> str:
 
 
 def _input(name: Any, label: Any, sha256: Any, size: Any) -> Input:
-    return Input(str(name), str(label), str(sha256), int(size))
+    return Input(str(name), _text(label), str(sha256), int(size))
+
+
+def _text(value: Any) -> str:
+    """A text that a file system and a log can take. Raises ValueError for any other."""
+    os.fsencode(str(value))
+    return str(value)
+
+
+def _timeout(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not value > 0:
+        raise ValueError("timeout_s is not a number of seconds above 0")
+    return float(value)
 
 
 class Action(Record):
@@ -98,17 +112,17 @@ class Action(Record):
             action = cls(
                 hashlib.sha256(data).hexdigest(),
                 EngineFilename.parse(fields["engine"]).build(),
-                {str(name): str(text) for name, text in fields["ingredients"].items()},
+                {_text(name): _text(text) for name, text in fields["ingredients"].items()},
                 dict(fields["recipe"]),
-                None if fields["timeout_s"] is None else float(fields["timeout_s"]),
+                _timeout(fields["timeout_s"]),
                 Hardware(said["name"], signature, "an action"),
-                str(fields["source"]),
-                tuple(
-                    Input(str(n), str(label), str(s), int(size))
-                    for n, label, s, size in fields["inputs"]
-                ),
+                _text(fields["source"]),
+                tuple(_input(*each) for each in fields["inputs"]),
             )
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (
+            *(LookupError, TypeError, ValueError, AttributeError, RecursionError),
+            OverflowError,
+        ) as error:
             if isinstance(error, EngineError):
                 raise DispatchError(f"the action is damaged: {error}") from None
             raise DispatchError(f"the action is damaged ({error!r})") from None

@@ -14,8 +14,10 @@ from ..identity.signature import HardwareSignature
 from ..recipe.key import VERSION
 from ..record import Record
 from .here import differences, machine_fields
+from .plain import fields_of, line
 
 PREFIX = "scons-tensorrt "
+LONGEST = 200  # characters of a text that a worker says of itself
 
 
 class Offer(Record):
@@ -35,14 +37,18 @@ class Offer(Record):
         return PREFIX + json.dumps([dict(self.machine), *self[1:]], sort_keys=True)
 
     @classmethod
-    def read(cls, resource: str) -> Offer | None:
+    def read(cls, resource: Any) -> Offer | None:
         """The offer in a resource's name; None where it is not one of ours."""
+        if not isinstance(resource, str) or not resource.startswith(PREFIX):
+            return None
         try:
             machine, recipe, distributed = json.loads(resource.removeprefix(PREFIX))
         except (ValueError, TypeError, RecursionError):
             return None
-        ours = resource.startswith(PREFIX) and isinstance(machine, dict)
-        return cls(machine, str(recipe), str(distributed)) if ours else None
+        told = [recipe, distributed]
+        if not isinstance(machine, dict) or not all(map(_is_short, told + list(machine.values()))):
+            return None
+        return cls(machine, str(recipe), str(distributed))
 
     def faults(self, wanted: HardwareSignature, distributed: str) -> list[str]:
         """Why it does not serve; empty where it does."""
@@ -59,6 +65,13 @@ class Offer(Record):
         return ", ".join(str(part) for part in (*parts, known.get("machine")) if part)
 
 
+def _is_short(value: Any) -> bool:
+    """Whether a value that a worker says can stand in a line."""
+    if isinstance(value, str):
+        return len(value) <= LONGEST and value.isprintable()
+    return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63)
+
+
 class Worker(Record):
     """A connected worker. offers: of each product that it has."""
 
@@ -70,10 +83,12 @@ class Worker(Record):
 def workers(identity: Mapping[str, Any]) -> list[Worker]:
     """Those of a scheduler's identity that compile engines."""
     found = []
-    for address, each in sorted(identity.get("workers", {}).items()):
-        offers = tuple(filter(None, map(Offer.read, each.get("resources") or {})))
+    known = fields_of(fields_of(identity).get("workers"))
+    for address, each in sorted(known.items(), key=lambda item: str(item[0])):
+        said = fields_of(each)
+        offers = tuple(filter(None, map(Offer.read, fields_of(said.get("resources")))))
         if offers:
-            found.append(Worker(str(each.get("name")), str(address), offers))
+            found.append(Worker(line(str(said.get("name")), LONGEST), str(address), offers))
     return found
 
 

@@ -7,7 +7,20 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DispatchError, EngineBuildError, EngineError, Interrupted, by_name
+from ..errors import (
+    AccuracyError,
+    CalibrationCacheError,
+    DispatchError,
+    EngineBuildError,
+    EngineError,
+    HardwareError,
+    Interrupted,
+    LockTimeout,
+    PublishError,
+    RecipeError,
+    SignatureError,
+    by_name,
+)
 from ..identity.writing import new_file
 from .answer import MOST_LOG, Answer
 from .link import LOOK_S, Link
@@ -25,6 +38,11 @@ if TYPE_CHECKING:
 ATTEMPTS = 4  # where workers died before this compile had begun on them
 GONE_S = 20.0  # for a worker that is gone to come back, or another
 MOST_STARTS = 16  # that are believed of one compile
+# Errors with which a compile can end on a worker. Any other is this host's own to say.
+FROM_A_WORKER = (
+    *(AccuracyError, CalibrationCacheError, DispatchError, EngineBuildError, HardwareError),
+    *(LockTimeout, PublishError, RecipeError, SignatureError),
+)
 LOOKS = 4  # of LOOK_S, between two looks at whether anyone can still do it
 
 
@@ -62,6 +80,8 @@ class Sending:
         if said.outcome != "failed":
             return said
         kind = by_name(said.error_class)
+        if kind not in FROM_A_WORKER:
+            kind = DispatchError
         words = f"{said.message} (on {said.worker})"
         error: EngineError = kind(words + (f"; log: {where}" if kind is EngineBuildError else ""))
         raise error

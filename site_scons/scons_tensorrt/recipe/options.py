@@ -291,7 +291,10 @@ def _seconds(value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise RecipeError(f"timeout_s={value!r}: write a number of seconds above 0")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise RecipeError("timeout_s is too large: leave it out for a compile without a limit") from None
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
