@@ -120,6 +120,7 @@ def test_takers_hear_of_a_refusal_that_every_host_would_repeat(tmp_path, wanted,
     event = {"event": "error", "error_class": "EngineBuildError", "message": "no such op"}
     event["lasting"] = lasting
     act, taker = f"print(json.dumps({event!r}), flush=True)", Listener()
-    with pytest.raises(EngineBuildError, match="no such op; log:"):
+    with pytest.raises(EngineBuildError, match="no such op; log:") as told:
         make(wanted, shop(tmp_path, act=act, takers=[taker]))
+    assert told.value.lasting == lasting
     assert taker.heard == ["refused: no such op"] * lasting

@@ -6,6 +6,7 @@ so that what dies, dies in the middle of one.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -95,6 +96,29 @@ def test_what_the_compiler_refuses_there_is_told_here_with_its_log(far: Tree) ->
     assert "flag REFIT needs a GPU in TensorRT for RTX" in run.reason("a")
     found = re.search(r"\(on bench\); log: (\S+)$", run.reason("a"))
     assert "Input filename:   model.onnx" in far.path(found[1]).read_text()
+
+
+def test_a_refusal_that_lasts_is_given_to_the_store_by_the_worker(far: Tree, site: Site) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 3]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, []),
+    ]
+    graph = helper.make_graph([helper.make_node("Det", ["x"], ["y"])], "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save_model(model, far.path("models/a.onnx"))
+    far.write('env.Engine("a", "models/a.onnx")')
+    first = far.scons()
+    assert first.failed == ["a"], first.out
+    (entry,) = (site.root / "store/no").iterdir()
+    body = json.loads(json.loads(entry.read_text())["body"])
+    assert "Det" in body["error"]
+    assert "log:" not in body["error"]
+    compiles = site.compiles()
+    assert "so says the store since" in far.scons().reason("a")
+    assert site.compiles() == compiles
 
 
 def test_two_clones_of_a_team_compile_once(far: Tree, site: Site, tmp_path) -> None:

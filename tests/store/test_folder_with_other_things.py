@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -73,6 +74,23 @@ def test_a_folder_of_the_store_that_is_a_link_is_left_alone_and_told(
         status, lines = store(*command)
         assert status == 1
         assert f"{tmp_path}/team/{folder} is a link or no folder" in lines[-1]
+    assert files(precious) == before
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "probe"])
+def test_a_writer_follows_no_link_in_the_place_of_a_folder(team, precious, tmp_path, folder) -> None:
+    before = files(precious)
+    shutil.rmtree(tmp_path / "team" / folder, ignore_errors=True)
+    (tmp_path / "team" / folder).symlink_to(precious)
+    (tmp_path / "source").write_bytes(b"bytes")
+    path, digest = f"{folder}/{'2' * 64}", hashlib.sha256(b"bytes").hexdigest()
+    for write in (
+        lambda: team.remote().create(path, b"an entry"),
+        lambda: team.remote().replace(path, b"an entry"),
+        lambda: team.remote().upload(path, tmp_path / "source", digest, 5),
+    ):
+        with pytest.raises(StoreError, match=f"team/{folder} is a link or no folder"):
+            write()
     assert files(precious) == before
 
 

@@ -68,6 +68,29 @@ def test_verify_finds_each_fault_and_removes_it_when_asked(team, store) -> None:
     assert team.fetched(entries[4]) is not None
 
 
+@pytest.mark.parametrize("more", [(), ("--quick",)])
+@pytest.mark.parametrize("size", [5, 4000])
+def test_an_entry_that_states_a_wrong_size_goes_and_the_bytes_stay(team, store, size, more) -> None:
+    data = os.urandom(1000)
+    sound = team.publish(data)[0]
+    wrong = entry_of(data, 1)._replace(size=size)
+    team.remote().replace(wrong.path, seal(wrong, team.signer))
+    status, lines = store("verify", "--remove", *more)
+    assert (status, len(lines)) == (1, 2)
+    assert f"REMOVED {wrong.path}: of {wrong.name}: it states {size} bytes, and its bytes" in lines[0]
+    assert store("verify") == (0, ["OK"])
+    assert team.fetched(sound) == data
+
+
+def test_sound_bytes_stay_where_all_entries_state_a_wrong_size(team, store) -> None:
+    data = os.urandom(1000)
+    entry = team.publish(data)[0]
+    wrong = entry._replace(size=5)
+    team.remote().replace(wrong.path, seal(wrong, team.signer))
+    assert store("verify", "--remove")[0] == 1
+    assert paths(team) == {blob_path(entry.sha256)}
+
+
 def test_gc_by_age_and_size_takes_the_oldest_and_what_no_entry_names(team) -> None:
     entries = [team.publish(os.urandom(1000), number)[0] for number in range(4)]
     remote, trust = team.remote(), trust_of(team)

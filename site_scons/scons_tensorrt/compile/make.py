@@ -164,7 +164,9 @@ def _compile(wanted: Wanted, shop: Workshop, partial: Path, copy: bool = False) 
         if error.lasting:
             for taker in shop.takers:
                 taker.refused(wanted, error)
-        raise EngineBuildError(f"{error}; log: {shop.state.relative(log)}") from None
+        told = EngineBuildError(f"{error}; log: {shop.state.relative(log)}")
+        told.lasting = error.lasting
+        raise told from None
     except (SignatureError, HardwareError) as error:
         if is_tensorrt(wanted):
             raise _elsewhere(wanted, error, shop.state) from None

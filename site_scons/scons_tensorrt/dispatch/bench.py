@@ -20,7 +20,7 @@ from typing import Any
 
 from ..compile.context import Workshop
 from ..compile.make import make
-from ..errors import DispatchError, EngineBuildError, EngineError
+from ..errors import DispatchError, EngineBuildError, EngineError, StoreError
 from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
@@ -81,8 +81,7 @@ class Bench:
         try:
             said.update(self._make(digest, key, place, teller, stopping, said))
         except EngineError as error:
-            words = str(error).rpartition("; log: ")[0] or str(error)
-            said.update(outcome="failed", error_class=type(error).__name__, message=words)
+            said.update(outcome="failed", error_class=type(error).__name__, message=_without_log(error))
             said["lasting"] = isinstance(error, EngineBuildError) and error.lasting
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -126,7 +125,8 @@ class Bench:
             made = make(wanted, shop)
         except EngineBuildError as error:
             if error.lasting:
-                self._shared.refuse(wanted, error)
+                with contextlib.suppress(StoreError):  # the failure itself is told
+                    self._shared.refuse(wanted, EngineBuildError(_without_log(error)))
             raise
         finally:
             said["log"] = _tail(log)
@@ -173,6 +173,11 @@ def bench() -> Bench:
     """The bench of this process, as whoever started it says in the environment. Raises EngineError."""
     said = json.loads(os.environ[VARIABLE])
     return Bench(Path(said["folder"]), said["python"], open_shared(said["store"]))
+
+
+def _without_log(error: EngineError) -> str:
+    """What an error says, less the place of the log, which is of this machine."""
+    return str(error).rpartition("; log: ")[0] or str(error)
 
 
 def _tail(log: Path) -> str:

@@ -67,6 +67,11 @@ class Folder:
                 if stat.S_ISREG(found.st_mode):
                     yield name, found.st_size, found.st_mtime
 
+    def check(self, folder: str) -> None:
+        """Raises StoreError where a folder of the store is a link or no folder; it may be missing."""
+        with contextlib.suppress(FileNotFoundError), self._opened(folder):
+            pass
+
     @contextlib.contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
         """The descriptor of a folder of the store."""

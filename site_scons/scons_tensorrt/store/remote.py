@@ -25,11 +25,13 @@ from ..identity.writing import sync_folder
 from ..record import Record
 from .bounded import SLOWEST, TIMEOUT_S, within
 from .folder import Folder
+from .listing import listed, start_of
 from .moving import PIECE, Damaged, Hashing, Progress, checked, copied
 
 _T = TypeVar("_T")
 SCHEMES = ("file", "s3", "gs", "az")
 PART = 16 << 20  # bytes of an upload's part; four are in memory
+SMALL_PIECE = 64 << 10  # bytes of a small object, read at once
 TRIES = 3  # of a transfer that breaks off
 PATIENCE_S = 10.0  # for a server that says nothing
 _NAME = re.compile(r"[0-9a-f]{64}")  # of every object: a key, or the sha256 of its bytes
@@ -121,7 +123,14 @@ class Remote:
 
     def _read(self, path: str, most: int) -> tuple[bytes, float]:
         found = self._o.get(self._store, path, options={"range": (0, most)})
-        return bytes(found.bytes()), found.meta["last_modified"].timestamp()
+        data = bytearray()
+        for piece in found.stream(
+            min_chunk_size=SMALL_PIECE
+        ):  # a server may send more than it was asked
+            data += piece
+            if len(data) >= most:
+                break
+        return bytes(data[:most]), found.meta["last_modified"].timestamp()
 
     def _bounded(self, call: Callable[[], _T], size: int = 0) -> _T:
         """What `call` returns, within the time of an operation on `size` bytes."""
@@ -133,6 +142,7 @@ class Remote:
 
     def _create(self, path: str, data: bytes) -> bool:
         with self._errors():
+            self._check_place(path)
             if self._creates is None:
                 self._creates = self._probe()
             if self._creates:
@@ -148,6 +158,7 @@ class Remote:
     def _probe(self) -> bool:
         """Whether this server keeps the promise of `create`: some take the condition and ignore it."""
         path = f"probe/{os.urandom(8).hex()}"
+        self._check_place(path)
         try:
             self._put_new(path, b"1")
             return not self._put_new(path, b"2")
@@ -171,6 +182,7 @@ class Remote:
     def replace(self, path: str, data: bytes) -> None:
         """Write a small object, whatever was there."""
         with self._errors():
+            self._check_place(path)
             self._bounded(lambda: self._o.put(self._store, path, data, use_multipart=False))
             self._flush(path)
 
@@ -208,11 +220,10 @@ class Remote:
                 for name, size, changed in self._folder.list(prefix, _NAME.fullmatch):
                     yield Item(f"{prefix}/{name}", size, changed)
                 return
-            batches = iter(self._o.list(self._store, prefix))
-            while (batch := self._bounded(lambda: next(batches, None))) is not None:
-                for each in batch:
-                    if _NAME.fullmatch(each["path"].removeprefix(f"{prefix}/")):
-                        yield Item(each["path"], each["size"], each["last_modified"].timestamp())
+            pages = iter(self._o.list(self._store, prefix, offset=start_of(prefix)))
+            for each in listed(pages, prefix, self._bounded):
+                if _NAME.fullmatch(each["path"].removeprefix(f"{prefix}/")):
+                    yield Item(each["path"], each["size"], each["last_modified"].timestamp())
 
     # Large objects: streamed, hashed.
 
@@ -237,6 +248,8 @@ class Remote:
                     pieces = self._pieces(path, done, size)
                     while piece := within(end - time.monotonic(), partial(next, pieces, None)):
                         tries = 0
+                        if len(piece) > size - done:
+                            raise Damaged(f"it has more than {size} bytes")
                         digest.update(piece)
                         if to:
                             to.write(piece)
@@ -274,6 +287,7 @@ class Remote:
                 raise Damaged(f"{source.name} was replaced meanwhile")
             pieces = checked(data, source.name, sha256, progress)
             with self._errors():
+                self._check_place(path)
                 if size <= PART:  # one request; an iterator always makes three
                     whole = b"".join(pieces)
                     self._bounded(
@@ -283,6 +297,11 @@ class Remote:
                     more = {"chunk_size": PART, "max_concurrency": 4}
                     self._bounded(lambda: self._o.put(self._store, path, pieces, **more), size)
                 self._flush(path)
+
+    def _check_place(self, path: str) -> None:
+        """Raises StoreError where the folder of a file to be written is a link: it leads elsewhere."""
+        if self._folder:
+            self._folder.check(path.rpartition("/")[0])
 
     def _flush(self, path: str) -> None:
         """obstore leaves a folder's files to the kernel: a power cut would leave names of nothing."""

@@ -69,14 +69,16 @@ def blobs_of(remote: Remote) -> dict[str, Item]:
 def faults(
     remote: Remote, trust: Trust, remove: bool = False, quick: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with a store: path and reason. remove: it, too; quick: believe sizes, and read no
-    bytes. Raises StoreError."""
+    """What is wrong with a store: path and reason. remove: it, too; quick: believe bytes that have a
+    size that was signed, and read no others. Bytes are judged by their sha256: an entry that states
+    another size is the one that is wrong. Raises StoreError."""
     blobs, wrong = blobs_of(remote), dict[str, str]()
     held = list(entries_of(remote, trust))
-    wanted = {blob: None for each in held if each.entry for blob in each.entry.blobs()}
-    for (sha256, _), fault in zip(wanted, _judged(remote, list(wanted), blobs, quick)):
+    wanted: dict[str, set[int]] = {}
+    for sha256, size in (blob for each in held if each.entry for blob in each.entry.blobs()):
+        wanted.setdefault(blob_path(sha256), set()).add(size)
+    for path, fault in zip(wanted, _judged(remote, wanted, blobs, quick)):
         if fault:
-            path = blob_path(sha256)
             wrong[path] = fault
             yield path, fault
             if remove and path in blobs:
@@ -84,33 +86,44 @@ def faults(
     for each in held:
         fault = each.fault
         if each.entry:
-            bad = [blob_path(digest) for digest, _ in each.entry.blobs() if blob_path(digest) in wrong]
-            fault = f"of {each.entry.name}: its bytes are not to be had" if bad else ""
+            fault = _fault(each.entry, blobs, wrong)
         if fault:
             yield each.item.path, fault
             if remove:
                 remote.remove(each.item.path)
 
 
+def _fault(entry: Entry, blobs: dict[str, Item], wrong: dict[str, str]) -> str:
+    """What is wrong with an entry that is believed, by its bytes; empty where they are sound."""
+    for sha256, size in entry.blobs():
+        path = blob_path(sha256)
+        if path in wrong:
+            return f"of {entry.name}: its bytes are not to be had"
+        if blobs[path].size != size:
+            return f"of {entry.name}: it states {size} bytes, and its bytes are {blobs[path].size}"
+    return ""
+
+
 def _judged(
-    remote: Remote, wanted: list[tuple[str, int]], blobs: dict[str, Item], quick: bool
+    remote: Remote, wanted: dict[str, set[int]], blobs: dict[str, Item], quick: bool
 ) -> Iterator[str]:
-    def judge(blob: tuple[str, int]) -> str:
-        sha256, size = blob
-        there = blobs.get(blob_path(sha256))
+    """What is wrong with each of the wanted bytes. wanted: sizes that were signed, by path."""
+
+    def judge(path: str) -> str:
+        there = blobs.get(path)
         if there is None:
             return "missing"
-        if there.size != size:
-            return f"{there.size} bytes, and {size} were signed"
-        if quick:
+        signed = there.size in wanted[path]
+        if quick and signed:
             return ""
         try:
-            return "" if remote.download(there.path, sha256, size, None) else "missing"
+            found = remote.download(path, path.rpartition("/")[2], there.size, None)
+            return "" if found else "missing"
         except Damaged as damaged:
-            return str(damaged)
+            return str(damaged) if signed else f"{there.size} bytes, and {min(wanted[path])} were signed"
 
     with ThreadPoolExecutor(4) as pool:
-        yield from pool.map(judge, wanted)
+        yield from pool.map(judge, list(wanted))
 
 
 def gc(
