@@ -40,7 +40,7 @@ def test_a_file_of_two_roles_that_changes_between_its_copies_is_noticed(tmp_path
 
     monkeypatch.setattr(module, "copy_hashed", hooked)
     with pytest.raises(EngineBuildError, match=r"w\.bin changed while it was converted"):
-        snapshot(wanted, tmp_path / "copies")
+        snapshot(wanted, tmp_path / "copies", tmp_path)
     assert len(calls) == 2
 
 

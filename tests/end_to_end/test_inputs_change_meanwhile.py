@@ -286,12 +286,12 @@ class TestConversions:
         onnx = ".trt/onnx/a.fp16.onnx"
         assert sha256(tree.path(onnx)) == sha256(clean.path(onnx))
 
-    def test_an_exporting_script_that_is_edited_and_put_back_fails_the_export(self, tree, tmp_path):
+    def test_an_exporting_script_that_is_edited_and_put_back_runs_as_it_was(self, tree, tmp_path):
         script, other = tree.path("models/export.py"), tmp_path / "other.py"
         make_model(tree.path("models/real.onnx"), seed=1)
         text = "import shutil\ndef export(target, model):\n    shutil.copy(model, target)\n"
         script.write_text(text)
-        other.write_text(text + "# other\n")
+        other.write_text(text + "    raise SystemExit\n")
         backup = shutil.copy(script, tmp_path / "backup")
         python = wrapper(
             tmp_path / "python", edit_in_place(script, other), edit_in_place(script, backup)
@@ -304,8 +304,7 @@ class TestConversions:
             """
         )
         run = tree.scons("engines")
-        assert run.status == 2, run.out
-        assert "export.py changed while it was converted; run again" in run.out
+        assert (run.status, run.built) == (0, ["a"]), run.out
 
     @pytest.mark.parametrize("kind", ["npz", "npy"])
     def test_a_refusal_names_the_users_file_and_not_the_private_copy(self, tree, models, kind):

@@ -45,9 +45,9 @@ NO_SECOND_LOOK = (
 )
 CONVERTS_BY_PATH = (
     "convert/make.py",
-    """    places, samples = snapshot(wanted, folder / "inputs")
+    """    places, samples = snapshot(wanted, inputs, state.top)
 """,
-    """    places, samples = snapshot(wanted, folder / "inputs")
+    """    places, samples = snapshot(wanted, inputs, state.top)
     places = {role: str(each.path) for role, each in wanted.onnx.items()}
     samples = samples and {**samples, "path": str(wanted.samples.path)}
 """,

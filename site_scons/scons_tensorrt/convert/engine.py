@@ -21,7 +21,7 @@ from ..identity.runtime import Runtime
 from ..identity.writing import cause, remove_tree, unlink_link
 from ..recipe.key import input_name
 from .make import CONVERTER, Converting
-from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
+from .snapshot import named_as_given, snapshot
 from .step import StepWanted
 
 
@@ -65,9 +65,7 @@ def _run(
 ) -> dict[str, Any] | str:
     log = shop.state.log(wanted.engine)
     files = {name: str(folder / name) for name in ("inputs", "expected", "outputs")}
-    by_name = PathStamps(scripts(check))
-    check_scripts(check, shop.memo)
-    onnx, samples = snapshot(check, folder / "originals")
+    onnx, samples = snapshot(check, folder / "originals", shop.state.top)
     more = {
         "onnx": onnx,
         "files": files,
@@ -82,7 +80,6 @@ def _run(
         return dict(last["facts"])
 
     convert("expect")
-    by_name.check()
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **gpu_choice(os.environ)}
     plugins = {input_name("plugin", path.name): (path, None) for path in wanted.recipe.plugins}
     with links_to(plugins, wanted.ingredients, shop.memo, "loaded") as pinned:

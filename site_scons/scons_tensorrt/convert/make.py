@@ -23,7 +23,8 @@ from ..integrity.receipt import Receipt
 from ..integrity.state import DATA_SUFFIX, StateFolder
 from ..progress import Begin, unwatched
 from ..record import Record
-from .snapshot import PathStamps, check_scripts, named_as_given, scripts, snapshot
+from .code import copy_export
+from .snapshot import CODE, named_as_given, snapshot
 from .step import StepWanted, judge_step
 
 ROOM = "scons_tensorrt.convert.worker"
@@ -173,9 +174,8 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     state, log = shop.state, shop.state.log(wanted.target)
     fresh_log(log)
     made = folder / wanted.target.name
-    by_name = PathStamps(scripts(wanted))
-    check_scripts(wanted, shop.memo)
-    places, samples = snapshot(wanted, folder / "inputs")
+    inputs = folder / "inputs"
+    places, samples = snapshot(wanted, inputs, state.top)
     job = {
         "kind": wanted.kind,
         "options": dict(wanted.options),
@@ -183,8 +183,7 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
         "temporary": str(folder / "temporary"),
         "onnx": places,
         "samples": samples,
-        "script": wanted.script and str(wanted.script),
-        "files": {name: str(path) for name, path in wanted.files.items()},
+        **copy_export(wanted, inputs / CODE, state.top),
     }
     (folder / "temporary").mkdir()
     started = time.time()
@@ -194,14 +193,13 @@ def _make(wanted: StepWanted, shop: Converting, folder: Path) -> Receipt:
     try:
         facts, seconds = run_program(CONVERTER, shop.python, job, log, shop.stopping, _environment())
     except (RecipeError, AccuracyError) as error:
-        told = named_as_given(str(error), wanted, folder / "inputs")
+        told = named_as_given(str(error), wanted, inputs)
         raise type(error)(f"{wanted.source}: {told}") from None
     except EngineBuildError as error:
-        told = named_as_given(str(error), wanted, folder / "inputs")
+        told = named_as_given(str(error), wanted, inputs)
         raise EngineBuildError(f"{wanted.source}: {told}; log: {state.relative(log)}") from None
     finally:
         running.end()
-    by_name.check()
     if not made.is_file():
         raise EngineBuildError(f"{wanted.source}: the converter left no {made.name}")
     details: dict[str, Any] = {

@@ -25,7 +25,7 @@ from ..integrity.memo import DigestMemo
 from ..integrity.state import StateFolder
 from ..recipe.backends import effective
 from ..recipe.options import Recipe
-from .step import Onnx, SampleFiles, StepWanted, judge_step, want_step
+from .step import Onnx, SampleFiles, StepWanted, data_name, judge_step, want_step
 
 LARGEST = 64 << 20  # bytes of declared.json
 AWAITS = "input_stale"  # reason code: what it is made of would be made first
@@ -137,12 +137,31 @@ class RecalledStep:
             path, label = place(told["path"]), str(told["label"])
             summary = inputs.summary_of(path, label)
             onnx[role] = Onnx(path, label, {loc: path.parent / loc for loc in summary.external}, summary)
-        files = {name: place(path) for name, path in item["files"].items()}
+        files = self._with_data({name: place(path) for name, path in item["files"].items()})
         script = place(item["script"]) if item["script"] else None
         return want_step(
             *(place(self.label), str(item["kind"]), item["options"], item["ingredients"], onnx),
             *(self._samples(), str(item["source"]), script, files, inputs.digest),
         )
+
+    def _with_data(self, files: Mapping[str, Path]) -> dict[str, Path]:
+        """The files of an export, and the data of ONNX files that were not there when it was told."""
+        found = dict(files)
+        for name, path in files.items():
+            for location, data in self._data_of(path).items():
+                if data not in found.values():
+                    found.setdefault(data_name(location, name), data)
+        return found
+
+    def _data_of(self, path: Path) -> dict[str, Path]:
+        """The external data of a file that a function reads, as the graph has it."""
+        if not path.name.endswith(".onnx"):
+            return {}
+        try:
+            summary = self._declaration.inputs.summary(str(path))
+        except (RecipeError, OSError, ValueError):
+            return {}
+        return {location: path.parent / location for location in summary.external}
 
     def _samples(self) -> SampleFiles | None:
         told, place = self._item["samples"], self._declaration.place
@@ -152,6 +171,10 @@ class RecalledStep:
         name, where = where.name, place(told.get("at", told["place"]))
         if kind == "npy":  # a folder: what is in it now
             files = sorted([*where.glob("*.npy"), *where.glob("*/*.npy")], key=str)
+        if kind == "reader":
+            files += [
+                data for path in files for data in self._data_of(path).values() if data not in files
+            ]
         return SampleFiles(kind, where, str(told["label"]), files, {}, name)
 
 

@@ -32,6 +32,9 @@ VERSIONS: Mapping[str, str] = {
 }
 
 
+SCRIPT = ""  # in `StepWanted.named`
+
+
 class Onnx(Record):
     """An ONNX of a step. label: what people call it; external: its data files by location; summary:
     as it was read, where it was."""
@@ -44,7 +47,8 @@ class Onnx(Record):
 
 class SampleFiles(Record):
     """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
-    that it is made of; label: what people call it; name: of its place as the user named it."""
+    that it is made of; label: what people call it; name: of its place as the user named it; named: where
+    the files of a reader are by the names that the SConstruct gives them."""
 
     kind: str
     path: Path
@@ -52,11 +56,13 @@ class SampleFiles(Record):
     files: Sequence[Path]
     key_fields: Mapping[str, Any]
     name: str = ""
+    named: Sequence[Path] = ()
 
 
 class StepWanted(Record):
     """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
-    files: of an export, the files by the argument that gets their path."""
+    files: of an export, the files by the argument that gets their path, its imports and the data of ONNX
+    files among them; named: where these are by the names that the SConstruct gives them."""
 
     target: Path
     kind: str
@@ -67,6 +73,7 @@ class StepWanted(Record):
     source: str
     script: Path | None = None
     files: Mapping[str, Path] = {}
+    named: Mapping[str, Path] = {}
 
     @property
     def key(self) -> str:
@@ -126,6 +133,11 @@ def file_fields(
     return fields
 
 
+def data_name(location: str, of: str) -> str:
+    """What the external data of an ONNX is called among the files of an export. of: the ONNX's name."""
+    return f"data {location} of {of}"
+
+
 def want_step(
     target: Path,
     kind: str,
@@ -137,6 +149,7 @@ def want_step(
     script: Path | None,
     files: Mapping[str, Path],
     digest: Callable[[Path, str], str],
+    named: Mapping[str, Path] = {},
 ) -> StepWanted:
     """The file as its sources are now. fields: as `step_fields` told them; digest: of a file with
     the name that people know. Raises RecipeError, and EngineError as `digest` does."""
@@ -148,7 +161,7 @@ def want_step(
         ingredients[input_name("script")] = digest(script, source)
     for name, path in files.items():
         ingredients[input_name("file", name)] = digest(path, f"{name} of {source}")
-    return StepWanted(target, kind, options, onnx, samples, ingredients, source, script, files)
+    return StepWanted(target, kind, options, onnx, samples, ingredients, source, script, files, named)
 
 
 def _of_later_rules(kind: str, onnx: Mapping[str, Onnx]) -> dict[str, str]:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import SCons.Node
 
 from ..compile.wanted import Verdict
-from ..convert.step import Onnx, SampleFiles, StepWanted, judge_step, step_fields, want_step
+from ..convert.step import (
+    SCRIPT,
+    Onnx,
+    SampleFiles,
+    StepWanted,
+    data_name,
+    judge_step,
+    step_fields,
+    want_step,
+)
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
 from ..record import Record
@@ -35,7 +44,8 @@ class SampleNodes(Record):
     def files(self) -> SampleFiles:
         paths = [real_path(node) for node in self.nodes]
         fields, name = self.samples.key_fields(), Path(self.place).name
-        return SampleFiles(self.kind, self.at(), self.label, paths, fields, name)
+        named = [Path(node.get_abspath()) for node in self.nodes]
+        return SampleFiles(self.kind, self.at(), self.label, paths, fields, name, named)
 
     def at(self) -> Path:
         """Where the set lies: a folder's files may be in a Repository or at the source of a VariantDir.
@@ -167,17 +177,48 @@ class Derived:
         """The file as its sources are now. Raises EngineError, naming the source at fault."""
         self._check_owners()
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
-        samples = self.samples.files() if self.samples else None
+        samples = self._all_samples().files() if self.samples else None
         script = real_path(self.script) if self.script else None
-        files = {name: real_path(node) for name, node in self.files.items()}
+        nodes = self._all_files()
+        files = {name: real_path(node) for name, node in nodes.items()}
+        named = {name: Path(node.get_abspath()) for name, node in nodes.items()}
+        named.update({SCRIPT: Path(self.script.get_abspath())} if self.script else {})
         return want_step(
             *(self.path, self.kind, self.options, self.fields, onnx, samples, self.source),
-            *(script, files, self._session.inputs.digest),
+            *(script, files, self._session.inputs.digest, named),
         )
+
+    def _all_files(self) -> dict[str, Any]:
+        """What an export is given, and the external data of the ONNX files among that."""
+        found = dict(self.files)
+        for name, node in self.files.items():
+            for location, data in self._data_of(node).items():
+                if data not in found.values():
+                    found[data_name(location, name)] = data
+        return found
+
+    def _all_samples(self) -> SampleNodes:
+        """The samples, and the external data of the ONNX files that a reader reads."""
+        assert self.samples
+        found = list(self.samples.nodes)
+        for node in self.samples.nodes if self.samples.kind == "reader" else ():
+            found += [data for data in self._data_of(node).values() if data not in found]
+        return self.samples._replace(nodes=found)
+
+    def _data_of(self, node: Any) -> dict[str, Any]:
+        """The external data of a file that a function reads: none where it is no ONNX, or a damaged one,
+        which the function will tell."""
+        if not node.name.endswith(".onnx"):
+            return {}
+        try:
+            summary = self._session.inputs.summary(str(real_path(node)))
+            return {location: data_node(node, location) for location in summary.external}
+        except (RecipeError, OSError, ValueError):
+            return {}
 
     def to_json(self) -> dict[str, Any]:
         """For `.trt/declared.json`."""
-        samples, place = self.samples, self._session.place
+        samples, place = self.samples and self._all_samples(), self._session.place
         return {
             "step": self.label,
             "kind": self.kind,
@@ -197,7 +238,7 @@ class Derived:
                 "files": [place(node) for node in samples.nodes],
             },
             "script": self.script and place(self.script),
-            "files": {name: place(node) for name, node in self.files.items()},
+            "files": {name: place(node) for name, node in self._all_files().items()},
         }
 
     def _samples_apart(self, samples: SampleNodes) -> dict[str, str]:
@@ -236,7 +277,8 @@ class Derived:
 
     def needs(self) -> list[Any]:
         """The nodes of files that it is made from, as far as they are known."""
-        data = [node for onnx in self.onnx.values() for node in data_of(self._session, onnx)]
+        read = [*self.onnx.values(), *(node for node in self.nodes() if node.name.endswith(".onnx"))]
+        data = [node for onnx in dict.fromkeys(read) for node in data_of(self._session, onnx)]
         return self.nodes() + data
 
     def source_missing(self) -> bool:

@@ -117,8 +117,9 @@ def _declare(env: Any, derived: Derived, session: Session) -> Any:
     sign(node, EngineFile)
     for each in sources:
         sign(each)
-    for each in derived.onnx.values():
-        each.attributes.trt_onnx = True
+    for each in sources:
+        if each in derived.onnx.values() or each.name.endswith(".onnx"):
+            each.attributes.trt_onnx = True
     values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
     guard = session.value(env, INTEGRITY)
     guard.Decider(tampered)

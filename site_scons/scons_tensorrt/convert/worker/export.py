@@ -9,15 +9,16 @@ from scons_tensorrt.compile.worker.failure import Refused
 from scons_tensorrt.convert.worker import sources
 
 
-def export(script, function, target, options):
+def export(script, function, target, options, told):
     """Call the function, which writes an ONNX to `target`, with one file of external data at most,
     `target`.data beside it; the facts that it returns, a JSON object, or none.
 
-    Refused with EngineBuildError, naming script, line and exception.
+    told: of its code, as `sources.Code` has it. Refused with EngineBuildError, naming script, line and
+    exception, and with RecipeError where it imports what is not declared.
     """
     folder, name = os.path.split(script)
     sys.path.insert(0, folder)
-    sources.import_from_source()
+    code = sources.import_from_source(script, told)
     try:
         module = sources.load(script, os.path.splitext(name)[0])
         if not hasattr(module, function):
@@ -26,7 +27,10 @@ def export(script, function, target, options):
     except Refused:
         raise
     except BaseException as error:
-        raise _told(error, script, name) from None
+        refused = _told(error, script, name)
+        code.check(error)
+        raise refused from None
+    code.check()
     if not os.path.isfile(target):
         raise Refused("EngineBuildError", "%s: `%s` wrote no ONNX to its target" % (name, function))
     facts = {} if facts is None else facts

@@ -9,6 +9,7 @@ import traceback
 from scons_tensorrt.compile.worker import link
 from scons_tensorrt.compile.worker.failure import Refused
 
+NO_ARGUMENTS = ("import ", "data ")  # how the names of files begin that a function is not given
 NEEDED = "run `%s -m pip install numpy onnx onnxruntime`, or name another interpreter by TRT_ONNX_PYTHON"
 
 
@@ -90,8 +91,8 @@ def _samples(job):
 def _export(job):
     options = dict(job["options"])
     function = options.pop("function")
-    options.update((k, path) for k, path in job["files"].items() if not k.startswith("import "))
-    return _module("export").export(job["script"], function, job["target"], options)
+    options.update((k, path) for k, path in job["files"].items() if not k.startswith(NO_ARGUMENTS))
+    return _module("export").export(job["script"], function, job["target"], options, job["code"])
 
 
 def _expect(job):

@@ -264,7 +264,7 @@ class _Reader(_Samples):
     def __init__(self, spec, inputs):
         super().__init__(spec, inputs)
         self.function = spec["function"]
-        sources.import_from_source()
+        self.code = sources.import_from_source(self.path, spec.get("code"))
 
     def _raw(self):
         folder = os.path.dirname(os.path.abspath(self.path))
@@ -311,10 +311,13 @@ class _Reader(_Samples):
         prints goes to standard error."""
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                return call(*arguments)
+                given = call(*arguments)
+            self.code.check()
+            return given
         except Refused:
             raise
         except (Exception, SystemExit) as error:
+            self.code.check(error)
             line = self._line_number(error)
             raise _refused(
                 "%s, %s(), line %s: %s: %s"
