@@ -29,7 +29,8 @@ class Check(Protocol):
     """How the engine itself is compared with its original, on the GPU that it is for.
 
     key: of what it is compared by; why_not: known beforehand; run: the figures of the engine at a
-    path, of these bytes, or why it was not run. Raises EngineError, AccuracyError beyond a bound.
+    path, of these bytes, with that key as `by`, or why it was not run. Raises EngineError,
+    AccuracyError beyond a bound.
     """
 
     def key(self) -> str: ...

@@ -83,6 +83,20 @@ class StepWanted(Record):
     def data(self) -> Path:
         return self.target.with_name(self.target.name + DATA_SUFFIX)
 
+    def inputs(self) -> dict[str, Path]:
+        """Its input files by their ingredient names, without samples, which have one name together."""
+        files = {input_name(role): each.path for role, each in self.onnx.items()}
+        for role, each in self.onnx.items():
+            data = _data_role(role)
+            files.update({input_name(data, location): path for location, path in each.external.items()})
+        if self.script:
+            files[input_name("script")] = self.script
+        return {**files, **{input_name("file", name): path for name, path in self.files.items()}}
+
+
+def _data_role(role: str) -> str:
+    return "data" if role == "onnx" else f"{role} data"
+
 
 def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
     """The ingredients of a step that are not files: each becomes a Value node of the graph."""
@@ -115,9 +129,7 @@ def file_fields(
         fields[input_name(role)] = digest(each.path, each.label)
         for location, path in each.external.items():
             label = f"external data {location!r} of {each.label}"
-            fields[input_name("data" if role == "onnx" else f"{role} data", location)] = digest(
-                path, label
-            )
+            fields[input_name(_data_role(role), location)] = digest(path, label)
             if each.summary:
                 needed = each.summary.external[location]
                 check_data(path, label, needed, location in each.summary.exact)

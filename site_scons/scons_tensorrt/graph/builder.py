@@ -90,7 +90,8 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
 
 def build(target: Any, source: Any, env: Any) -> None:
     """The action. Raises BuildError with one line."""
-    from ..compile.make import make  # a run that reuses everything needs none of it
+    from ..compile.make import Outcome, make  # a run that reuses everything needs none of it
+    from .unchanged import check_unchanged
 
     declared = _declared(target[0])
     session = session_of(env)
@@ -98,9 +99,13 @@ def build(target: Any, source: Any, env: Any) -> None:
     declared.consider()
     _stop_for_the_doomed(target, [declared], session)
     session.report.without_effect(declared)
-    outcome = _or_fail(
-        target, declared, lambda: make(declared.wanted(), session.making.workshop(declared.python)), env
-    )
+
+    def do() -> Outcome:
+        wanted = declared.wanted()
+        check_unchanged(wanted, declared.steps())
+        return make(wanted, session.making.workshop(declared.python))
+
+    outcome = _or_fail(target, declared, do, env)
     session.report.finished(declared, outcome, time.monotonic() - began)
 
 

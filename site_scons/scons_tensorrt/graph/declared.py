@@ -186,6 +186,21 @@ class Declared:
         nodes = [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
         return [*nodes, self.samples.target] if self.samples else nodes
 
+    def steps(self) -> list[Any]:
+        """What this run judged or made before the engine, each after what it is made from."""
+        found: dict[Any, None] = {}
+
+        def add(node: Any) -> None:
+            step = getattr(node.attributes, "trt_engine", None)
+            if step is not None and step not in found:
+                for onnx in step.onnx.values():
+                    add(onnx)
+                found[step] = None
+
+        for node in (*self._made_of(), *([self.gate.target] if self.gate else ())):
+            add(node)
+        return [step for step in found if step.known]
+
     @cached_property
     def strongly_typed(self) -> bool:
         """Whether the network's own types decide its precision."""

@@ -98,7 +98,7 @@ class Derived:
         self.reported = False
         self.began: float | None = None  # as of an engine
         self._receipt: Receipt | None = None  # of what this run made, or what was asked for
-        self._key = ""  # by which it was judged
+        self._key = ""  # by which it was judged or made
         self._verdict: Verdict | None = None
         self._looked = False
         chosen = samples.samples.key_fields() if samples else {}
@@ -138,7 +138,12 @@ class Derived:
 
     def made(self, receipt: Receipt) -> None:
         """This run made it, or another process did meanwhile."""
-        self._receipt = receipt
+        self._receipt, self._key = receipt, receipt.key
+
+    @property
+    def known(self) -> bool:
+        """Whether this run judged it, or made it or tried to."""
+        return not (self._verdict is None and self._receipt is None and self.began is None)
 
     def consider(self) -> None:
         """The hardware of its engines is named before anything is said of it."""
@@ -166,8 +171,8 @@ class Derived:
 
     @property
     def key(self) -> str:
-        """By which it was judged, or would be now. Raises EngineError."""
-        return self._key if self._verdict else self.wanted().key
+        """By which it was judged or made, or would be now. Raises EngineError."""
+        return self._key if self._verdict or self._receipt else self.wanted().key
 
     def stands(self) -> bool:
         """Whether nothing is left to do for it. Raises EngineError."""
@@ -285,12 +290,17 @@ class Derived:
         """Whether SCons itself will refuse this file before its action is asked."""
         return any(not node.has_builder() and not real_path(node).exists() for node in self.nodes())
 
-    def told(self) -> dict[str, Any]:
-        """For the receipts of engines: how it was made, from its own receipt."""
+    def receipt(self) -> Receipt | None:
+        """That of the file which this run made, or found to be current."""
         if self._receipt is None and self._verdict and self._verdict.current and self.sha256:
             receipts = self._session.state.receipts
             self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
-        details = self._receipt.details if self._receipt else {}
+        return self._receipt
+
+    def told(self) -> dict[str, Any]:
+        """For the receipts of engines: how it was made, from its own receipt."""
+        receipt = self.receipt()
+        details = receipt.details if receipt else {}
         told = {"file": self.label, "kind": self.kind, "source": self.source}
         return {**told, "facts": details.get("facts")}
 

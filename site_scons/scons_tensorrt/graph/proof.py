@@ -34,6 +34,7 @@ class Proof:
     def run(self, wanted: Wanted, engine: Path, sha256: str) -> dict[str, Any] | str:
         """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
         from ..convert.engine import run_engine
+        from .unchanged import check_unchanged
 
         session, began = self._session, time.monotonic()
         try:
@@ -42,6 +43,8 @@ class Proof:
         except HardwareError as error:
             return str(error)
         shop = session.making.converting(self._env)
-        found = run_engine(engine, sha256, wanted, self._gate.wanted(), runtime, shop)
+        step = self._gate.wanted()
+        check_unchanged(wanted, [self._gate])
+        found = run_engine(engine, sha256, wanted, step, runtime, shop)
         session.report.proved(wanted, found, time.monotonic() - began)
-        return found
+        return {**found, "by": step.key} if isinstance(found, dict) else found
