@@ -280,7 +280,8 @@ def fake_compiler(
 ) -> Path:
     """A stand-in for the interpreter with TensorRT, for fault timing and for hardware that is
     not here. act: Python; `write()` writes a whole plan of the job, `done()` reports it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in (product, f"{product}_cu13-{version}.dist-info"):  # as an installation lies there
+        (folder / name).mkdir(parents=True, exist_ok=True)
     script = folder / "python"
     text = (HERE / "fake_compiler.py").read_text()
     for name, value in (("PRODUCT", product), ("VERSION", version), ("FOLDER", str(folder))):

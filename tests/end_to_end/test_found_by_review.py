@@ -193,7 +193,7 @@ def test_10_ctrl_c_at_the_terminal_is_not_called_a_crash(two: Tree) -> None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=5)
-    assert "Interrupted: stopped on request" in out
+    assert "INTERRUPTED engines/a__sm80plus_cu13.0_rtx1.7_fp32.engine: stopped on request" in out
     assert "crashed" not in out
     assert process.returncode != 0
 
@@ -221,7 +221,7 @@ def test_11_wrong_types_are_one_line(two: Tree, call: str) -> None:
     run = two.scons()
     assert run.status == 2
     line = next(line for line in run.out.splitlines() if line.startswith("scons: *** "))
-    assert line.startswith("scons: *** Engine "), run.out
+    assert line.startswith("scons: *** SConstruct:4: Engine "), run.out
 
 
 def test_11_a_path_object_and_options_by_position_are_welcome(two: Tree) -> None:
