@@ -140,7 +140,7 @@ def test_keep_and_older_hold_back(boards: Tree) -> None:
     assert boards.scons("engines-prune", "OLDER=30", "KEEP=1").lines("WOULD PRUNE") == []
 
 
-@pytest.mark.parametrize("argument", ["KEEP=x", "OLDER=-1", "OLDER=nan", "PRUNE=maybe"])
+@pytest.mark.parametrize("argument", ["KEEP=x", "KEEP=0.5", "OLDER=-1", "OLDER=nan", "PRUNE=maybe"])
 def test_a_wrong_argument_is_one_line(boards: Tree, argument: str) -> None:
     run = boards.scons("engines-prune", argument)
     assert run.status == 2
@@ -334,3 +334,15 @@ def test_another_trees_engines_in_a_shared_state_folder_are_its_own(
     assert run.names("PRUNED") == ["b"]
     assert "engines/agx_orin/b__sm87_jp6.2_trt10.3_fp32.engine is kept" in run.out
     assert other.scons("engines").reused == ["a", "b"]
+
+
+def test_a_copy_of_an_engine_without_its_sidecar_is_removed_after_the_engine(boards: Tree) -> None:
+    """Its receipts, by which it is known as built here, stay until nothing of its bytes is left."""
+    for name in ("mine", "zone"):  # before and after the folder of the board
+        boards.path(f"engines/{name}").mkdir()
+        copy = boards.path(f"engines/{name}/{Path(B[1]).name}")
+        copy.write_bytes(boards.path(B[1]).read_bytes())
+    run = boards.scons("engines-prune", "PRUNE=yes")
+    assert (run.status, len(run.lines("PRUNED"))) == (0, 4), run.out
+    assert not list(boards.path("engines").rglob("b__*"))
+    assert not list(boards.path(".trt/receipts").glob("b__*"))

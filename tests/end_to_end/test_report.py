@@ -113,7 +113,10 @@ def test_the_place_is_the_users(built):
 def test_a_place_that_cannot_be_written_is_one_line(built):
     built.path("taken").write_text("a file")
     run = built.scons("engines-report", "REPORT=taken")
-    assert run.summary == ("engines: report taken/ cannot be written: File exists; name another REPORT=")
+    assert run.summary == (
+        f"engines: report taken/ cannot be written: {built.path('taken')} is not a folder; "
+        "remove it, or move it away"
+    )
     assert built.path("taken").read_text() == "a file"
 
 

@@ -508,12 +508,15 @@ def test_keygen_makes_a_missing_folder_for_its_owner_alone(tmp_path) -> None:
     assert sorted(p.name for p in (tmp_path / "keys").iterdir()) == ["release.pem", "release.pem.pub"]
 
 
-def test_keygen_below_a_file_is_refused_in_one_line(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("command", ["keygen", "certificates"])
+@pytest.mark.parametrize("below", ["keys/release", "keys/deep/release"])
+def test_what_writes_keys_names_the_file_that_is_not_a_folder(tmp_path, capsys, command, below) -> None:
     pytest.importorskip("cryptography")
     (tmp_path / "keys").write_text("")
-    assert main(["keygen", str(tmp_path / "keys" / "release.pem")]) == 1
+    assert main([command, str(tmp_path / below)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path / 'keys'}")
+    assert line.startswith(f"EngineError: {tmp_path / 'keys'}")
+    assert line.endswith(f": {tmp_path / 'keys'} is not a folder; remove it, or move it away")
 
 
 @pytest.mark.parametrize("there", ["release.pem", "release.pem.pub"])

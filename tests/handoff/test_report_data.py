@@ -260,7 +260,8 @@ def test_a_place_that_cannot_be_written_is_one_line(past, tmp_path, capsys, opti
     place = tmp_path / "file/x"
     assert main(["report", str(past.top), option, str(place)]) == 1
     said = capsys.readouterr().err
-    assert said == f"EngineError: {place}: Not a directory; name another place\n"
+    file = tmp_path / "file"
+    assert said == f"EngineError: {place}: {file} is not a folder; remove it, or move it away\n"
 
 
 def test_without_jinja2_the_data_is_written_and_a_line_says_what_the_page_needs(past, tmp_path):

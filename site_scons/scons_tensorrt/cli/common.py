@@ -4,6 +4,7 @@ an engine belongs to."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ..convert.recall import declarations
 from ..errors import EngineError, one_line
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
 from ..identity.reading import walk_files
+from ..identity.writing import cause
 from ..integrity.state import DEFAULT, StateFolder
 
 if TYPE_CHECKING:
@@ -25,6 +27,16 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(one_line(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def writing(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises EngineError, in one line, where files at or below `place` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        where, why = error.filename or os.fspath(place), cause(error, "name another place")
+        raise EngineError(f"{where}: {why}") from None
 
 
 def engines(paths: list[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import say
+from .common import say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -95,7 +95,9 @@ def _certificates(arguments: argparse.Namespace) -> int:
     from ..dispatch.tls import make_certificates
 
     names = arguments.names or ["scheduler", "worker", "client"]
-    for place in make_certificates(Path(arguments.folder), names):
+    with writing(arguments.folder):
+        made = make_certificates(Path(arguments.folder), names)
+    for place in made:
         say(f"{place}")
     say(f"{arguments.folder}/authority/key.pem signs more of them: keep it where no worker is")
     return 0

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import HandoffError
-from .common import say
+from .common import say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -32,11 +32,12 @@ def _keygen(arguments: argparse.Namespace) -> int:
                 f"{path}: already there, and a key is never overwritten; name another file"
             )
     private_pem, public_pem, keyid = generate()
-    os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)
-    for path, data, mode in ((arguments.file, private_pem, 0o600), (public, public_pem, 0o644)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as out:
-            out.write(data)
+    with writing(arguments.file):
+        os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)
+        for path, data, mode in ((arguments.file, private_pem, 0o600), (public, public_pem, 0o644)):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with open(descriptor, "wb") as out:
+                out.write(data)
     say(f"{arguments.file}: the private key {keyid}; keep it out of every repo")
     say(f"{public}: for --trusted-key")
     return 0

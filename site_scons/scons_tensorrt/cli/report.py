@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import EngineError
 from ..integrity.memo import DigestMemo
 from ..integrity.state import DEFAULT, StateFolder
-from .common import say
+from .common import say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -39,13 +39,11 @@ def _report(arguments: argparse.Namespace) -> int:
     state = StateFolder(root, top)
     near = top if state.inside else Path("/")
     place = Path(os.path.abspath(arguments.out)) if arguments.out else root / "report"
-    try:
+    with writing(place):
         written = write_report(state, DigestMemo(state.digests, near, arguments.full), place)
         report = written.data
         if arguments.junit:
             Path(arguments.junit).write_bytes(junit(report))
-    except OSError as error:
-        raise EngineError(f"{error.filename or place}: {error.strerror}; name another place") from None
     if arguments.github:
         for line in github(report):
             print(line)

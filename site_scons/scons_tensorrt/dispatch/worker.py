@@ -19,7 +19,7 @@ from ..identity.host import Host
 from ..identity.remember import Remembered
 from ..identity.runtime import Interpreter
 from ..identity.signature import HardwareSignature
-from ..identity.writing import remove_tree
+from ..identity.writing import cause, remove_tree
 from ..record import Record
 from .bench import VARIABLE, open_shared
 from .here import here
@@ -146,7 +146,7 @@ def _own(folder: Path) -> int:
         for name in ("jobs", "dask", "state/partial", "state/receipts", "state/logs", "state/locks"):
             remove_tree(folder / name)
     except OSError as error:
-        raise DispatchError(f"{folder}: {error.strerror}; name another --folder") from None
+        raise DispatchError(f"{folder}: {cause(error, 'name another --folder')}") from None
     return lock
 
 

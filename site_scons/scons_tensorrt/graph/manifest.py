@@ -19,7 +19,7 @@ import SCons.Util
 
 from ..errors import EngineError, HandoffError
 from ..handoff import VERSION
-from ..identity.writing import write_atomic
+from ..identity.writing import cause, write_atomic
 from . import settings
 from .action import SignedAction
 from .declared import Declared
@@ -134,9 +134,8 @@ def write(target: Any, source: Any, env: Any) -> None:
 def fail(session: Session, target: Any, label: str, error: EngineError | OSError) -> NoReturn:
     """Say a failure in one line, and stop. Raises BuildError."""
     if isinstance(error, OSError):
-        error = HandoffError(
-            f"{error.filename or label}: {error.strerror}; make room or make it writable"
-        )
+        where, why = error.filename or label, cause(error, "make room or make it writable")
+        error = HandoffError(f"{where}: {why}")
     name = type(error).__name__
     session.report.console.line(f"FAILED {label}: {name}: {error}", failure=True)
     raise SCons.Errors.BuildError(

@@ -18,7 +18,17 @@ import SCons.Errors
 import SCons.Script
 
 from ..errors import EngineError, HandoffError, HardwareError, SidecarError
-from ..handoff.prune import DAY_S, Folder, Item, choose, entries, find, parsed, remove
+from ..handoff.prune import (
+    DAY_S,
+    Folder,
+    Item,
+    choose,
+    entries,
+    find,
+    known_bytes,
+    parsed,
+    remove,
+)
 from ..identity.filename import SUFFIX, EngineFilename
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
@@ -116,10 +126,10 @@ def _check_alone(session: Session) -> None:
 def _asked() -> tuple[int, float, bool]:
     """KEEP, OLDER in seconds, PRUNE. Raises UserError."""
 
-    def number(name: str, example: str) -> float:
+    def number(name: str, example: str, kind: type[int] | type[float]) -> float:
         text = str(SCons.Script.ARGUMENTS.get(name) or 0)
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             value = -1
         if not 0 <= value < 1e6:
@@ -130,8 +140,8 @@ def _asked() -> tuple[int, float, bool]:
     if said not in ("yes", "no", ""):
         raise SCons.Errors.UserError(f"PRUNE={said}: write PRUNE=yes, or leave it out")
     return (
-        int(number("KEEP", "how many to keep of each, such as 2")),
-        number("OLDER", "days, such as 30") * DAY_S,
+        int(number("KEEP", "how many to keep of each, a whole number such as 2", int)),
+        number("OLDER", "days, such as 30", float) * DAY_S,
         said == "yes",
     )
 
@@ -238,7 +248,7 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
         if now.want(item.path) or _wanted_by(now, item):
             raise HandoffError("another tree declares it by now")
         receipts = not _shared(item, session, others)
-        remove(item, session.state, lambda name: _stated(name, folders), session.memo, receipts)
+        remove(item, session.state, lambda name: _stated(name, folders, session), session.memo, receipts)
     except (EngineError, OSError) as error:
         cause = error.strerror if isinstance(error, OSError) else error
         problem = HandoffError(f"it is not removed: {cause}")
@@ -270,14 +280,17 @@ def _shared(item: Item, session: Session, others: Others) -> bool:
     return (name.model, name.precision) in others.models
 
 
-def _stated(name: str, folders: list[Folder]) -> set[str] | None:
-    """What sidecars of engines of a filename state; None where it stands and is wanted nowhere."""
-    found, known = set(), False
+def _stated(name: str, folders: list[Folder], session: Session) -> set[str] | None:
+    """The sha256 of engines of a filename, and what their sidecars state; None where it stands and is
+    wanted nowhere. Raises EngineError."""
+    found, known = set[str](), False
     for folder in folders:
         path = folder.path / name
         known |= folder.names is None or name in folder.names or _stands(path)
         with contextlib.suppress(SidecarError):
             found.add(read_sidecar(path))
+        if _stands(path):
+            found |= known_bytes(session.state, path, session.memo)
     return found if known or found else None
 
 

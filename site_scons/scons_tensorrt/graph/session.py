@@ -420,7 +420,7 @@ class Session:
             if written.note:
                 console.line(f"engines: {written.note}")
         except OSError as error:
-            why = f"{error.strerror}; name another REPORT="
+            why = cause(error, "name another REPORT=")
             console.line(f"engines: report {where}/ cannot be written: {why}", failure=True)
         except EngineError as error:
             console.line(f"engines: no report: {error}", failure=True)

@@ -155,11 +155,18 @@ def is_ours(state: StateFolder, path: Path, memo: DigestMemo) -> bool:
             digest = read_sidecar(path)
             return any(receipt.sha256 == digest for receipt in receipts)
         return False
+    return bool(known_bytes(state, path, memo))
+
+
+def known_bytes(state: StateFolder, path: Path, memo: DigestMemo) -> set[str]:
+    """The sha256 of a file whose very bytes a receipt here is of; empty for any other. Raises
+    EngineError where receipts cannot be read."""
     with contextlib.suppress(OSError):  # the size first: a sparse file takes minutes to read
         size = path.lstat().st_size
+        receipts = state.receipts.all_of(path.name)
         stated = {receipt.sha256 for receipt in receipts if receipt.size == size}
-        return bool(stated) and _digest(path, memo) in stated
-    return False
+        return stated & {_digest(path, memo)} if stated else set()
+    return set()
 
 
 def _is_calibration(path: Path, memo: DigestMemo) -> bool:
@@ -306,10 +313,11 @@ def remove(
     with _locked(state.lock(item.path), name):
         if not is_ours(state, item.path, memo):
             raise HandoffError("other bytes stand there by now")
-        mine = None
+        mine = set[str]()
         if parsed(name):
+            mine = known_bytes(state, item.path, memo)
             with contextlib.suppress(SidecarError):
-                mine = read_sidecar(item.path)
+                mine.add(read_sidecar(item.path))
             sidecar_of(item.path).unlink(missing_ok=True)
         item.path.unlink(missing_ok=True)
         if item.path.parent == state.calibration and _CACHE.fullmatch(name):
@@ -318,8 +326,9 @@ def remove(
         others = elsewhere(name) if parsed(name) else None
         if receipts and others is None:
             _remove_receipts(state, name, None)
-        elif receipts and mine and mine not in (others or ()):
-            _remove_receipts(state, name, mine)
+        elif receipts and others is not None:
+            for sha256 in mine - others:
+                _remove_receipts(state, name, sha256)
         _remove_traces(state, state.partial(item.path), state.lock(item.path), state.log(item.path))
 
 
