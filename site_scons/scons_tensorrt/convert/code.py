@@ -25,15 +25,17 @@ class CodeCopies:
     def __init__(self, folder: Path, top: Path, option: str) -> None:
         # A function may resolve its `__file__`, and is to find itself.
         self._folder, self._top, self._option = Path(os.path.realpath(folder)), top, option
-        self._beside: dict[str, str] = {}
+        self._beside: dict[str, list[str]] = {}
         self.digests: dict[Path, str] = {}
 
     def add(self, path: Path, named: Path) -> Path:
         """Copy the file at `path`, which the SConstruct names `named`; where the copy is. Raises
         EngineBuildError, PublishError and OSError."""
         place = self._folder / str(named).lstrip("/")
-        if path.parent != named.parent:
-            self._beside[str(place.parent)] = str(path.parent)
+        for folder in (path.parent, Path(os.path.realpath(path)).parent):
+            found = self._beside.setdefault(str(place.parent), [])
+            if folder != named.parent and str(folder) not in found:
+                found.append(str(folder))
         if not place.exists():
             try:
                 with open_file(path) as source:

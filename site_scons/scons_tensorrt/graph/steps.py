@@ -40,6 +40,9 @@ def declare_export(
         raise RecipeError(f"options={options!r}: write a map of arguments")
     if not isinstance(files or {}, Mapping):
         raise RecipeError(f"files={files!r}: write a map from an argument to a path")
+    for key in files or {}:  # those names are of `_imports` and of external data
+        if not isinstance(key, str) or key.startswith(("import ", "data ")):
+            raise RecipeError(f"files={{{key!r}: …}}: no name of an argument; rename it")
     found = READER.fullmatch(script) if isinstance(script, str) else None
     if not found:
         raise RecipeError(f"{script!r}: write 'script.py:function'")

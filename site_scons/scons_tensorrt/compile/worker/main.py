@@ -112,7 +112,8 @@ def load_plugins(trt, logger, job):
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             link.once_more_with_library_path(job, error)
-            raise Refused("RecipeError", "plugin %s: %s" % (name, error)) from None
+            told = "plugin %s: %s; see `ldd -r %s`" % (name, error, name)
+            raise Refused("RecipeError", told) from None
         if not is_loaded(descriptor):
             raise Refused("EngineBuildError", "%s changed while it was loaded; run again" % name)
 

@@ -27,7 +27,7 @@ def export(script, function, target, options, told):
     except Refused:
         raise
     except BaseException as error:
-        refused = _told(error, script, name)
+        refused = _told(error, script, name, code)
         code.check(error)
         raise refused from None
     code.check()
@@ -41,12 +41,15 @@ def export(script, function, target, options, told):
         raise Refused("EngineBuildError", what) from None
 
 
-def _told(error, script, name):
+def _told(error, script, name, code):
     """One line of an exception in a user's function; the whole of it is in the log."""
     traceback.print_exc()
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == script]
     where = ", line %d" % lines[-1] if lines else ""
     text = " ".join(str(error).split())[:300]
-    if isinstance(error, ImportError):
+    hidden = code.hidden() if isinstance(error, (ImportError, AttributeError)) else ""
+    if hidden:
+        text += hidden
+    elif isinstance(error, ModuleNotFoundError):
         text += "; install it for %s, or name another interpreter by TRT_ONNX_PYTHON" % sys.executable
     return Refused("EngineBuildError", "%s%s: %s: %s" % (name, where, type(error).__name__, text))

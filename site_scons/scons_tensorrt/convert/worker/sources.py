@@ -7,6 +7,7 @@ Python believes a `.pyc` file by the second of the source's mtime and by its siz
 edit, or one that kept the mtime, other code would run than was hashed.
 """
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
@@ -37,27 +38,47 @@ _ANY = (
 
 
 class Code:
-    """The declared code of one function. told: root (the folder of the copies), beside (where originals
-    lie, by the folder of their copies), top (of the tree), option (which declares a file); None where
-    the user's files are used in place. script: what a message calls the function's file."""
+    """The declared code of one function. told: root (the folder of the copies), beside (where else
+    originals lie, by the folder of their copies), top (of the tree), option (which declares a file);
+    None where the user's files are used in place. script: the function's file."""
 
     def __init__(self, told, script):
-        self.script = script
+        self.script = os.path.basename(script)
+        self._folder = os.path.dirname(os.path.abspath(script))
         self._told = told
-        self._before = set(sys.modules)
-        self._seen = len(sys.modules)
         self._undeclared = []
+        if told:
+            sys.path[:] = [place and self.copy_of(place) for place in sys.path]
+            sys.addaudithook(self._refuse_undeclared)
 
     def finder(self, place):
         """What finds modules in a folder of the user's."""
         if not self._told:
             return importlib.machinery.FileFinder.path_hook(_EXTENSIONS, _OF_SOURCES)(place)
-        root = self._told["root"]
-        copy = place if _is_below(place, root) else root + place
-        originals = [copy[len(root) :] or os.sep]
-        if copy in self._told["beside"]:
-            originals.append(self._told["beside"][copy])
-        return _Declared(copy, originals, self)
+        copy = self.copy_of(place)
+        originals = [copy[len(self._told["root"]) :] or os.sep]
+        return _Declared(copy, originals + self._told["beside"].get(copy, []), self)
+
+    def copy_of(self, folder):
+        """The folder of the copies of what lies in `folder`, itself where it is one; an installed one
+        stays as it is."""
+        place, root = os.path.abspath(folder), self._told["root"]
+        if _is_below(place, root) or _is_installed(place) or os.path.isfile(place):
+            return place
+        return root + place
+
+    def hidden(self):
+        """The text for the script, or a file beside it, that has the name of an installed module; empty
+        where there is none."""
+        if not self._told:
+            return ""
+        names = {name.partition(".")[0] for name in os.listdir(self._folder)}
+        installed = [place for place in sys.path if _is_installed(os.path.abspath(place))]
+        for name in sorted(names):
+            found = name in sys.builtin_module_names
+            if found or importlib.machinery.PathFinder.find_spec(name, installed):
+                return "; an installed module is called `%s`, as yours is: rename yours" % name
+        return ""
 
     def found_undeclared(self, path):
         """The text for a module that is not declared, which `check` will tell."""
@@ -65,11 +86,11 @@ class Code:
         return self._text(path)
 
     def check(self, error=None):
-        """Refuse with RecipeError where a module was wanted, or loaded, that is not declared, or `error`
-        is that of a file which is not."""
-        if self._told and not self._undeclared and len(sys.modules) != self._seen:
-            self._seen = len(sys.modules)
-            self._undeclared += self._loaded()
+        """Refuse with RecipeError where a module was wanted, or run, that is not declared, or `error` is
+        that of a file which is not."""
+        if self._told and isinstance(error, ModuleNotFoundError) and error.name:
+            with contextlib.suppress(ImportError):  # of a child process, which has the copies alone
+                importlib.util.find_spec(error.name.partition(".")[0])
         if self._undeclared:
             raise Refused("RecipeError", self._text(self._undeclared[0]))
         path = error.filename if self._told and isinstance(error, FileNotFoundError) else None
@@ -78,18 +99,30 @@ class Code:
             if os.path.exists(original):
                 raise Refused("RecipeError", self._text(original, "reads", "files="))
 
-    def _loaded(self):
-        """Files of the tree that something else than a path loaded as modules."""
-        for name in sorted(set(sys.modules) - self._before):
-            file = getattr(sys.modules[name], "__dict__", {}).get("__file__")
-            if isinstance(file, str) and os.path.isabs(file) and not _is_installed(file):
-                place = os.path.normpath(file)
-                if _is_below(place, self._told["top"]) and not _is_below(place, self._told["root"]):
-                    yield place
+    def _refuse_undeclared(self, event, arguments):
+        """An audit hook: raise ImportError where a file of the tree is run by its path, by whatever
+        means."""
+        if event == "exec":
+            path = getattr(arguments[0], "co_filename", None)
+        elif event == "import":
+            path = arguments[1]  # of an extension module
+        else:
+            return
+        if not isinstance(path, str) or not (os.path.isabs(path) or os.path.isfile(path)):
+            return  # a text, as dataclasses run it
+        place, root = os.path.abspath(path), self._told["root"]
+        work = os.path.dirname(os.path.dirname(root))
+        if _is_installed(place) or _is_below(place, work) or not _is_below(place, self._told["top"]):
+            return
+        while not os.path.exists(place):  # in a zip file
+            place = os.path.dirname(place)
+        raise ImportError(self.found_undeclared(place))
 
     def _text(self, path, verb="imports", option=None):
         top = self._told["top"]
         label = os.path.relpath(path, top) if _is_below(path, top) else path
+        if os.path.isfile(self._told["root"] + path):
+            return "%s runs %s itself, not its private copy; find it by __file__" % (self.script, label)
         what = self.script, verb, label, option or self._told["option"]
         return "%s %s %s, which is not declared; add it to %s" % what
 
@@ -106,9 +139,17 @@ class _Declared(importlib.machinery.FileFinder):
         if spec is not None and spec.loader is not None:
             return spec
         for folder in self._originals:
+            copy = self._code.copy_of(folder)
+            declared = importlib.machinery.FileFinder(copy, _EXTENSIONS, _OF_SOURCES).find_spec(fullname)
+            if declared is not None and declared.loader is not None:
+                return declared
             other = importlib.machinery.FileFinder(folder, *_ANY).find_spec(fullname)
             if other is not None and other.loader is not None:
                 raise ImportError(self._code.found_undeclared(other.origin), name=fullname)
+            if other is not None and spec is None:  # a folder, whose modules will be told
+                spec = other
+                places = [self._code.copy_of(place) for place in other.submodule_search_locations]
+                spec.submodule_search_locations = places
         return spec
 
 
@@ -125,7 +166,7 @@ def _is_installed(place):
 def import_from_source(script, told):
     """Let every import that is not of an installed package compile the source of a declared file; what
     `Code` knows of them. told: as `Code` has it."""
-    code = Code(told, os.path.basename(script))
+    code = Code(told, script)
 
     def hook(path):
         place = os.path.abspath(path)
