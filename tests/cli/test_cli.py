@@ -180,6 +180,22 @@ def test_verify_of_a_folder_that_hides_something_is_not_sound(run, tmp_path):
     assert any("not readable (File name too long)" in line for line in lines)
 
 
+def test_verify_of_a_folder_says_what_a_link_hides(run, tmp_path):
+    engine, elsewhere = pair(tmp_path / "engines"), pair(tmp_path / "elsewhere")
+    flip(elsewhere)
+    (tmp_path / "engines" / "latest").symlink_to(".")  # nothing more behind it
+    assert run("verify", tmp_path / "engines") == (0, [f"OK {engine}"], [])
+    (tmp_path / "engines" / "more").symlink_to("../elsewhere")
+    why = "a link to a folder elsewhere, which is not followed"
+    more = tmp_path / "engines" / "more"
+    status, lines, errors = run("verify", tmp_path / "engines")
+    assert (status, lines) == (1, [f"OK {engine}"])
+    assert errors == [f"EngineError: {more}: {why}; what is in there was not looked at"]
+    status, lines, _ = run("verify", "--hardware", "rtx_portable", tmp_path / "engines")
+    assert status != 0
+    assert f"REFUSED {more}: missing: {why}" in lines
+
+
 def test_verify_of_a_folder_without_engines_ends_with_1(run, tmp_path):
     status, lines, errors = run("verify", tmp_path)
     assert (status, lines) == (1, [])
@@ -308,7 +324,7 @@ def test_probe_with_a_python_that_is_not_there_ends_with_1(run, tree):
 # explain
 
 
-def keep(top, data=b"engine", ingredients=None, **details):
+def keep(top, data=b"engine", ingredients=None, name=NAME, **details):
     """A receipt in the state folder of `top`."""
     ingredients = ingredients or {
         "input onnx": "0" * 64,
@@ -316,7 +332,7 @@ def keep(top, data=b"engine", ingredients=None, **details):
         "hardware machine": "aarch64",
         "recipe version": "1",
     }
-    receipt = Receipt(NAME, make_key(NAME, ingredients), sha(data), len(data), ingredients, details)
+    receipt = Receipt(name, make_key(name, ingredients), sha(data), len(data), ingredients, details)
     StateFolder(top / ".trt", top).receipts.put(receipt)
     return receipt
 
@@ -446,6 +462,21 @@ def test_explain_of_bytes_that_no_receipt_knows_says_so_and_ends_with_1(run, tmp
     status, lines, _ = run("explain", engine)
     assert status == 1
     assert f"of bytes that no receipt knows ({sha(b'Engine')[:12]})" in lines[1]
+
+
+@pytest.mark.parametrize("command", ["explain", "reproduce", "status"])
+def test_terabytes_of_a_hole_are_refused_by_their_size(run, declared, tmp_path, command):
+    """Read, they would take hours."""
+    other = tmp_path / "engines" / f"other_{NAME}"
+    keep(tmp_path, name=other.name)
+    for engine in (declared.engine, pair(tmp_path / "engines", name=other.name)):
+        os.truncate(engine, 1 << 39)
+    keep(tmp_path, b"another build", declared.ingredients)  # of several receipts, none is of that size
+    declared.declare()
+    status, lines, _ = run(command, tmp_path if command == "status" else declared.engine)
+    assert status == 1
+    assert f"{1 << 39} bytes" in " ".join(lines)
+    assert command != "status" or [row[0] for row in rows(lines)] == ["tampered", "tampered"]
 
 
 def test_explain_of_a_missing_engine_tells_of_the_one_that_is_gone(run, tmp_path):

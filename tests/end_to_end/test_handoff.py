@@ -219,6 +219,7 @@ def test_a_wrong_call_is_one_line(two: Tree, call: str, why: str) -> None:
     run = two.scons("-n", "engines")
     assert run.status == 2
     assert why in run.out
+    assert "\nscons: *** SConstruct:" in run.out
 
 
 # Signatures.

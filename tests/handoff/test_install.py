@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from handing import A, sha
 
 from scons_tensorrt.errors import HandoffError
+from scons_tensorrt.handoff import install as module
 from scons_tensorrt.handoff.install import install_bytes, install_engine, place
 
 pytest_plugins = ["handing"]
@@ -106,3 +108,27 @@ def test_what_a_killed_installation_left_is_not_packed(engine: Path, tmp_path: P
     install_engine(engine, target, sha(engine.read_bytes()))
     alive = f".{A}.{os.getppid()}.tmp"
     assert sorted(path.name for path in target.parent.iterdir()) == [alive, A, A + ".sha256"]
+
+
+def test_a_source_that_grows_without_end_is_copied_no_further_than_its_size(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Growing(io.FileIO):
+        reads = 0
+
+        def read(self, size: int = -1) -> bytes:
+            Growing.reads += 1
+            assert Growing.reads < 20, "copied for ever"
+            with open(engine, "ab") as more:
+                more.write(b"x" * (1 << 20))
+            return super().read(size)
+
+        def readinto(self, buffer) -> int:
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+    monkeypatch.setattr(module, "open_file", lambda path, follow: Growing(path))
+    with pytest.raises(HandoffError, match="its bytes changed while it was installed"):
+        install_engine(engine, tmp_path / "out" / A, sha(engine.read_bytes()))
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,6 +1,7 @@
 """What a report tells of damaged, hostile and large state folders; JUnit and GitHub's annotations."""
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -64,6 +65,7 @@ def test_each_engine_is_told_as_it_is_now(past):
         (lambda engine: sidecar_of(engine).write_text("x"), "sidecar malformed"),
         (lambda engine: (engine.rename(f"{engine}.x"), engine.symlink_to(f"{engine}.x")), "link"),
         (lambda engine: (engine.unlink(), engine.mkdir()), "not readable"),
+        (lambda engine: os.truncate(engine, 1 << 39), f"it has {1 << 39} bytes, not the 6"),
     ],
 )
 def test_whatever_is_wrong_with_a_pair_is_told(past, hurt, fault):

@@ -125,6 +125,17 @@ def test_what_is_no_envelope_is_refused_in_words(data: bytes) -> None:
         read_envelopes(data)
 
 
+def test_so_many_envelopes_or_signatures_that_checking_takes_hours_are_refused(signed: Handoff) -> None:
+    line = signed.envelope.read_bytes().strip()
+    assert len(read_envelopes((line + b"\n") * 1000)) == 1000
+    with pytest.raises(HandoffError, match="more than 1000 envelopes"):
+        read_envelopes((line + b"\n") * 1001)
+    fields = json.loads(line)
+    fields["signatures"] *= 17
+    with pytest.raises(HandoffError, match="more than 16 signatures"):
+        read_envelopes(json.dumps(fields).encode())
+
+
 def test_a_key_is_taken_as_a_file_or_as_text(keys: tuple[bytes, bytes], tmp_path) -> None:
     (tmp_path / "key").write_bytes(keys[0])
     by_file, by_text = load_signer(str(tmp_path / "key")), load_signer(keys[0].decode())

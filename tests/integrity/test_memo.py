@@ -5,12 +5,15 @@ that an answer from memory and an answer from the bytes differ.
 """
 
 import hashlib
+import io
 import json
 import os
 import time
 
 import pytest
 
+from scons_tensorrt.compile.inputs import Inputs
+from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.integrity import memo as module
 from scons_tensorrt.integrity.memo import FINE_TICK_NS, DigestMemo, sha256_file, sha256_of
 
@@ -357,3 +360,28 @@ def test_a_memo_that_cannot_be_written_is_an_os_error(shop):
     memo.sha256(shop.file)
     with pytest.raises(OSError):
         memo.save()
+
+
+def test_a_file_that_grows_without_end_is_read_no_further_than_its_size(shop, monkeypatch):
+    class Growing(io.FileIO):
+        reads = 0
+
+        def readinto(self, buffer):
+            Growing.reads += 1
+            assert Growing.reads < 10, "read for ever"
+            with open(shop.file, "ab") as more:
+                more.write(b"x" * len(buffer))
+            return super().readinto(buffer)
+
+    def grows(path, follow=True):
+        Growing.reads = 0
+        return Growing(path)
+
+    monkeypatch.setattr(module, "open_file", grows)
+    for hashes in (shop.memo().sha256, sha256_file):
+        with pytest.raises(OSError, match="it changed while it was read"):
+            hashes(shop.file)
+    with grows(shop.file) as source, pytest.raises(OSError, match="it changed while it was read"):
+        shop.memo().sha256_open(source, shop.file)
+    with pytest.raises(EngineBuildError, match="models/a changed while it was read; run again"):
+        Inputs(shop.memo()).digest(shop.file, "models/a")

@@ -214,7 +214,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_its_size(tmp_path
         return found
 
     monkeypatch.setattr("scons_tensorrt.integrity.verified.os.fstat", growing)
-    with pytest.raises(SidecarError, match="it grew while it was read"):
+    with pytest.raises(SidecarError, match="it changed while it was read"):
         load_verified(engine, most=1 << 20)
 
 
@@ -228,7 +228,7 @@ def test_a_file_that_grows_while_it_is_hashed_is_not_hashed_beyond_its_size(tmp_
             more.truncate(8 << 40)
 
     monkeypatch.setattr("scons_tensorrt.integrity.verified.too_large", grows)
-    assert fault_of(engine) == "the engine is not readable (it grew while it was read)"
+    assert fault_of(engine) == "the engine is not readable (it changed while it was read)"
 
 
 def test_a_hole_that_no_header_promises_takes_no_memory(tmp_path):

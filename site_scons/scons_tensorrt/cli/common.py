@@ -7,15 +7,17 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..convert.recall import declarations
 from ..errors import EngineError, one_line
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
-from ..identity.reading import walk_files
+from ..identity.reading import open_file, walk_files
 from ..identity.writing import cause
+from ..integrity.memo import sha256_of
+from ..integrity.receipt import Receipt
 from ..integrity.state import DEFAULT, StateFolder
 
 if TYPE_CHECKING:
@@ -59,6 +61,17 @@ def engines(paths: list[str]) -> Iterator[str]:
     if hidden:
         more = f", and {len(hidden) - 1} more" if len(hidden) > 1 else ""
         raise EngineError(f"{hidden[0]}{more}; what is in there was not looked at")
+
+
+def known_digest(engine: Path, known: Iterable[Receipt]) -> tuple[str | None, int | None]:
+    """The sha256 and size of an engine; no sha256 where no receipt is of its size, so that it need not
+    be read, and neither where there is no engine. Raises OSError."""
+    if not os.path.lexists(engine):
+        return None, None
+    with open_file(engine, follow=False) as source:
+        size = os.fstat(source.fileno()).st_size
+        possible = any(receipt.size == size for receipt in known)
+        return sha256_of(source)[0] if possible else None, size
 
 
 def state_folder(engine: Path, named: str | None) -> StateFolder:

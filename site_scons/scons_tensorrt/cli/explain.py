@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..convert.recall import Recalled, recall
 from ..errors import EngineError
 from ..identity.filename import SIDECAR_SUFFIX, EngineFilename
-from ..integrity.memo import sha256_file
 from ..integrity.receipt import Receipt
 from ..recipe.key import differences
-from .common import add_state_dir, say, state_folder
+from .common import add_state_dir, known_digest, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -40,7 +38,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     known = list(state.receipts.all_of(engine.name))
     if not known:
         raise EngineError(f"{engine}: no receipt in {state.root} says what it was made from")
-    digest = sha256_file(engine, follow=False) if os.path.lexists(engine) else None
+    digest, size = known_digest(engine, known)
     receipt = next((r for r in known if r.sha256 == digest), None)
     found = recall(engine, state)
     now = _now(found, receipt or known[0]) if found else None
@@ -49,6 +47,7 @@ def _explain(arguments: argparse.Namespace) -> int:
             "schema": 1,
             "engine": str(engine),
             "sha256": digest,
+            "size": size,
             "known": receipt is not None,
             "receipt": json.loads((receipt or known[0]).dump()),
             "now": now,
@@ -57,7 +56,11 @@ def _explain(arguments: argparse.Namespace) -> int:
         return 0 if receipt else 1
     say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
-        what = "missing" if digest is None else f"of bytes that no receipt knows ({digest[:12]})"
+        what = "missing"
+        if size is not None:
+            what = f"of {size} bytes, a size that no receipt knows"
+        if digest is not None:
+            what = f"of bytes that no receipt knows ({digest[:12]})"
         say(f"  the file is {what}; the newest receipt tells of one that is gone:")
     for title, rows in _story(receipt or known[0]):
         _print(title, rows)

@@ -17,7 +17,7 @@ from ..integrity.memo import sha256_file
 from ..integrity.receipt import Receipt
 from ..integrity.state import StateFolder
 from ..recipe.options import Recipe
-from .common import add_state_dir, engines, say, state_folder
+from .common import add_state_dir, engines, known_digest, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -47,9 +47,13 @@ def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
     """How an engine's bytes differ from those that its recipe gives now. Raises EngineError."""
     from ..compile.again import compile_again
 
-    digest = sha256_file(engine, follow=False)
     state = state_folder(engine, arguments.state_dir)
-    receipt = next((r for r in state.receipts.all_of(engine.name) if r.sha256 == digest), None)
+    known = list(state.receipts.all_of(engine.name))
+    digest, size = known_digest(engine, known)
+    receipt = next((r for r in known if r.sha256 == digest), None)
+    if digest is None:
+        what = "the engine is missing" if size is None else f"no receipt is of {size} bytes"
+        return f"{what}; build it again"
     if receipt is None:
         return "no receipt knows these bytes; build it again"
     wanted = _wanted_of(engine, receipt, state)

@@ -9,6 +9,7 @@ last run was not for, and orphans.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 from collections import Counter
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..convert.recall import Declaration, Recalled, declarations
-from ..errors import EngineError, SidecarError
+from ..errors import EngineError, ReceiptError, SidecarError
 from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..integrity.receipt import Receipt
 from ..integrity.sidecar import read_sidecar
 from ..integrity.state import DEFAULT
+from ..integrity.verified import fault_of_size
 from ..record import Record
 from .common import say
 
@@ -151,8 +154,14 @@ def _others(tree: Declaration) -> Iterator[Row]:
 def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
     """What is wrong with the pair of an engine of which nothing says what it should be."""
     try:
-        digest = tree.memo.sha256(engine, follow=False)
-        if read_sidecar(engine) != digest:
+        os.lstat(engine)
+        stated, receipts = read_sidecar(engine), list[Receipt]()
+        with contextlib.suppress(ReceiptError):
+            receipts += tree.state.receipts.all_of(engine.name)
+        fault = fault_of_size(engine, stated, receipts)
+        if fault:
+            return "sidecar_mismatch", fault
+        if stated != tree.memo.sha256(engine, follow=False):
             return "sidecar_mismatch", "its bytes are not those its sidecar states"
     except FileNotFoundError:
         return "engine_missing", "there is a sidecar and no engine"

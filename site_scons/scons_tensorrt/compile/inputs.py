@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from ..errors import PublishError, RecipeError
+from ..errors import EngineBuildError, PublishError, RecipeError
 from ..integrity.memo import DigestMemo
 from ..recipe.onnx_summary import OnnxSummary
 
@@ -54,12 +54,14 @@ class Inputs:
         return known[1]
 
     def summary_of(self, path: Path, label: str) -> OnnxSummary:
-        """The summary of an ONNX that people call `label`. Raises RecipeError."""
+        """The summary of an ONNX that people call `label`. Raises RecipeError or EngineBuildError."""
         try:
             return self.summary(str(path))
         except RecipeError as error:
             raise RecipeError(f"{label}: {error}") from None
         except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise _changed(label) from None
             raise RecipeError(f"{label}: {error.strerror}; check the path") from None
 
     def known_data(self, onnx: str) -> list[str]:
@@ -70,7 +72,8 @@ class Inputs:
             return []
 
     def digest(self, path: Path, label: str) -> str:
-        """The sha256 of an input. Raises RecipeError or PublishError with its label."""
+        """The sha256 of an input. Raises RecipeError, PublishError or EngineBuildError with its
+        label."""
         try:
             return self._memo.sha256(path)
         except IsADirectoryError:
@@ -80,4 +83,10 @@ class Inputs:
         except OSError as error:
             if error.errno == errno.EINVAL:
                 raise RecipeError(f"{label} is not a regular file: {path}; put the file there") from None
+            if error.errno == errno.EBUSY:
+                raise _changed(label) from None
             raise PublishError(f"{label}: {error.strerror}: {path}") from None
+
+
+def _changed(label: str) -> EngineBuildError:
+    return EngineBuildError(f"{label} changed while it was read; run again")

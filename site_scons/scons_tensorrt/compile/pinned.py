@@ -12,6 +12,7 @@ several hard links (SCons's VariantDir makes and removes them, which moves ctime
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -21,13 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import EngineBuildError, PublishError
-from ..identity.reading import open_file, open_for_writing
+from ..identity.reading import blocks, open_file, open_for_writing
 from ..identity.writing import cause, new_file
 from ..integrity.memo import DigestMemo
 
 MOST_OPEN = 32  # descriptors of one compile; a model with more data files is copied
 SETTLE_S = 0.1  # a file changed so recently may change again without moving its stat
-BLOCK = 1 << 20
 
 
 class Stamp(NamedTuple):
@@ -83,7 +83,12 @@ class Pinned:
         if not always and not is_steady(source):
             return False
         stamp = _settled(source)
-        digest = self._memo.sha256_open(source, path) if self._memo else _hash(source)
+        try:
+            digest = self._memo.sha256_open(source, path) if self._memo else _hash(source)
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # it grew meanwhile
+                raise changed(path, self._verb) from None
+            raise
         if digest != sha256 or stamp_of(source.fileno()) != stamp:
             raise changed(path, self._verb)
         self.descriptors[name] = source.fileno()
@@ -104,9 +109,9 @@ class Pinned:
 
 
 def _hash(source: io.FileIO) -> str:
-    digest = hashlib.sha256()
     source.seek(0)
-    while block := source.read(BLOCK):
+    digest = hashlib.sha256()
+    for block in blocks(source):
         digest.update(block)
     return digest.hexdigest()
 
@@ -148,7 +153,7 @@ def copy_hashed(source: io.FileIO, place: Path) -> str:
     except OSError as error:
         raise _unwritable(place, error) from None
     with out:
-        while block := source.read(BLOCK):
+        for block in blocks(source):
             digest.update(block)
             try:
                 out.write(block)

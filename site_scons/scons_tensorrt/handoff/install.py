@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ..errors import HandoffError
 from ..identity.filename import SIDECAR_SUFFIX
-from ..identity.reading import open_file
+from ..identity.reading import blocks, open_file
 from ..identity.writing import new_file, remove_stale, sync_folder
-from ..integrity.memo import BLOCK
 
 DEFAULT_PREFIX = "/usr/local"
 MODE = 0o644  # as `install -m 0644`: an image must not depend on the umask of who packed it
@@ -101,11 +100,11 @@ def install_bytes(target: Path, data: bytes) -> None:
 
 def _copy(source: Path, temporary: Path) -> str:
     """Hex sha256 of the bytes that were written, which are those that were read."""
-    digest, view = hashlib.sha256(), memoryview(bytearray(BLOCK))
+    digest = hashlib.sha256()
     with open_file(source, follow=False) as data, new_file(temporary) as out:
-        while count := data.readinto(view):
-            digest.update(view[:count])
-            out.write(view[:count])
+        for block in blocks(data):
+            digest.update(block)
+            out.write(block)
         out.flush()
         os.fchmod(out.fileno(), MODE)
         os.fsync(out.fileno())

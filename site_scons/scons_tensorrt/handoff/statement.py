@@ -25,6 +25,8 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:scons-tensorrt:engines:v1"
 BUILDER = "urn:scons-tensorrt:builder"
 LARGEST = 256 << 20  # bytes of a file of envelopes
+MOST_ENVELOPES = 1000
+MOST_SIGNATURES = 16  # of an envelope, each of which hashes all of its payload
 
 
 class Signature(Record):
@@ -102,9 +104,12 @@ def write_envelope(payload: bytes, signature: Signature) -> bytes:
 
 
 def read_envelopes(data: bytes) -> list[Envelope]:
-    """The envelopes of a file, one a line. Raises HandoffError."""
+    """The envelopes of a file, one a line. Raises HandoffError, also for so many that checking them
+    would take hours."""
+    if data.count(b"\n") > MOST_ENVELOPES:
+        raise HandoffError(f"more than {MOST_ENVELOPES} envelopes; keep those of this manifest")
     try:
-        found = [_envelope(json.loads(line)) for line in data.splitlines() if line.strip()]
+        found = [_envelope(json.loads(line)) for line in data.split(b"\n") if line.strip()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HandoffError(f"damaged ({type(error).__name__})") from None
     if not found:
@@ -116,6 +121,8 @@ def _envelope(fields: Mapping[str, Any]) -> Envelope:
     signatures = tuple(
         Signature(str(each.get("keyid") or ""), _base64(each["sig"])) for each in fields["signatures"]
     )
+    if len(signatures) > MOST_SIGNATURES:
+        raise HandoffError(f"an envelope with more than {MOST_SIGNATURES} signatures")
     kind = fields["payloadType"]
     if not isinstance(kind, str):
         raise TypeError

@@ -13,9 +13,13 @@ import stat
 from collections.abc import Iterator
 
 _PIECE = 1 << 16  # bytes
+_BLOCK = 1 << 20
 # Nothing there, or nothing that this package puts there: whatever else keeps from reading is told.
 _ODD = ("//", "/./", "/../")
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG)
+
+
+LINKED_FOLDER = "a link to a folder elsewhere, which is not followed"
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -73,6 +77,15 @@ def open_for_writing(source: io.FileIO) -> bool:
     return False
 
 
+def blocks(source: io.FileIO) -> Iterator[bytes]:
+    """The bytes of an open file from where it stands. Of one that grows meanwhile there are some more
+    than it had, by which its sha256 tells, and an end. Raises OSError."""
+    left = os.fstat(source.fileno()).st_size - source.tell()
+    while left >= 0 and (block := source.read(_BLOCK)):
+        left -= len(block)
+        yield block
+
+
 def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> bytes:
     """A file's bytes. follow: as `open_file`. Raises OSError, also for more than `most` bytes."""
     with open_file(path, follow) as source:
@@ -97,8 +110,9 @@ def text_of(module: str) -> str:
 
 
 def walk_files(folder: str) -> Iterator[tuple[str, str]]:
-    """Every file below a folder, links too, and why a folder cannot be looked into. However deep."""
-    waiting = [folder]
+    """Every file below a folder, links too, and why a folder cannot be looked into, or is not: one
+    outside that a link leads to. However deep."""
+    waiting, top = [folder], os.path.join(os.path.realpath(folder), "")
     while waiting:
         here = waiting.pop()
         try:
@@ -109,4 +123,15 @@ def walk_files(folder: str) -> Iterator[tuple[str, str]]:
             continue
         inner = [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
         waiting += reversed(inner)
-        yield from ((entry.path, "") for entry in found if not entry.is_dir(follow_symlinks=False))
+        for entry in found:
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.path, LINKED_FOLDER if _leads_out(entry, top) else ""
+
+
+def _leads_out(entry: os.DirEntry[str], top: str) -> bool:
+    """Whether an entry is a link to a folder that is not below `top`."""
+    try:
+        linked = entry.is_symlink() and entry.is_dir()
+    except OSError:
+        return True  # nobody knows what is there
+    return linked and not os.path.join(os.path.realpath(entry.path), "").startswith(top)

@@ -37,6 +37,7 @@ COARSE_TICK_NS = 2_100_000_000  # FAT and old NFS keep whole seconds, FAT only e
 BLOCK = 1 << 20
 LARGEST = 64 << 20  # bytes of a memo: some 200,000 files
 MINE_ALONE = 0o600
+CHANGED = "it changed while it was read"  # with EBUSY
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,16 +48,18 @@ def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
 
 
 def sha256_of(source: io.FileIO, begun: bytes = b"", most: int | None = None) -> tuple[str, int]:
-    """Hex sha256 and size of what is still to be read, after what was. most: bytes of the whole. Raises
-    OSError, also where the file has more than `most` by now."""
+    """Hex sha256 and size of what is still to be read, after what was. most: bytes of the whole;
+    default: what the file has now. Raises OSError, also where there are more: it may grow without
+    end."""
     digest, size = hashlib.sha256(begun), len(begun)
+    most = os.fstat(source.fileno()).st_size if most is None else most
     buffer = bytearray(BLOCK)
     view = memoryview(buffer)
     while count := source.readinto(buffer):
         digest.update(view[:count])
         size += count
-        if most is not None and size > most:
-            raise OSError(errno.EFBIG, "it grew while it was read")
+        if size > most:
+            raise OSError(errno.EBUSY, CHANGED)
     return digest.hexdigest(), size
 
 

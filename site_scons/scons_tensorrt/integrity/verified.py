@@ -10,13 +10,18 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..errors import EngineFilenameError, SidecarError
 from ..identity.filename import EngineFilename
 from ..identity.reading import open_file
-from .memo import sha256_of
+from .memo import CHANGED, sha256_of
 from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from .sidecar import read_sidecar
+
+if TYPE_CHECKING:
+    from .receipt import Receipt
 
 _OTHER = "its bytes are not those its sidecar states"
 
@@ -40,6 +45,19 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
     return _fault(engine, stated, digest, head, size)
 
 
+def fault_of_size(
+    engine: str | os.PathLike[str], stated: str, receipts: Iterable[Receipt] = ()
+) -> str | None:
+    """Why an engine is not what its sidecar states, as far as its size tells, before it is hashed.
+    receipts: some may be of the stated sha256. Raises OSError."""
+    with open_file(engine, follow=False) as source:
+        head, size = source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size
+    recorded = next((receipt.size for receipt in receipts if receipt.sha256 == stated), size)
+    if size != recorded:
+        return f"it has {size} bytes, not the {recorded} it was built with"
+    return cut_short(head, size) or too_large(size)
+
+
 def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> bytes:
     """The bytes of an engine, proven to be those its sidecar states, for a runtime to deserialize.
 
@@ -61,7 +79,7 @@ def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> by
             source.seek(0)
             data = io.BufferedReader(source).read(size + 1)  # it may grow while it is read
             if len(data) > size:
-                raise SidecarError(f"{os.fspath(engine)}: it grew while it was read; try again")
+                raise SidecarError(f"{os.fspath(engine)}: {CHANGED}; try again")
     except OSError as error:
         raise SidecarError(f"{os.fspath(engine)}: {_unreadable(error)}") from None
     digest = hashlib.sha256(data).hexdigest()

@@ -13,6 +13,7 @@ from ...integrity.memo import DigestMemo
 from ...integrity.receipt import Receipt
 from ...integrity.sidecar import read_sidecar
 from ...integrity.state import StateFolder
+from ...integrity.verified import fault_of_size
 from ...recipe.figures import share_of_bound
 from ...recipe.key import differences
 from .history import WORDS
@@ -32,8 +33,8 @@ def describe(
     """An engine of declared.json as report.json tells it. event: the run's last word on it."""
     label = text(item.get("engine"))
     path = state.top / label
-    disk, fault, sha256 = on_disk(path, memo)
     builds = _builds(path.name, state)
+    disk, fault, sha256 = on_disk(path, memo, builds)
     receipt = next((r for r in builds if r.sha256 == sha256), None)
     ingredients = receipt.ingredients if receipt else _texts(item.get("ingredients"))
     recipe = mapping(receipt.details.get("recipe") if receipt else item.get("recipe"))
@@ -57,21 +58,27 @@ def describe(
     }
 
 
-def on_disk(path: Path, memo: DigestMemo) -> tuple[str, str, str | None]:
-    """ "intact", "missing" or "damaged"; why; and the sha256 of what is there."""
+def on_disk(path: Path, memo: DigestMemo, builds: list[Receipt]) -> tuple[str, str, str | None]:
+    """ "intact", "missing" or "damaged"; why; and the sha256 of what is there, unless its size alone
+    tells that it is damaged."""
+    stated = fault = ""
     try:
         if not os.path.lexists(path):
             return "missing", "the engine is missing", None
+        try:
+            stated = read_sidecar(path)
+        except EngineError as error:
+            fault = text(str(error).rpartition(": ")[2])
+        early = fault_of_size(path, stated, builds)
+        if early:
+            return "damaged", fault or early, None
         digest = memo.sha256(path, follow=False)
-        stated = read_sidecar(path)
-    except EngineError as error:
-        return "damaged", text(str(error).rpartition(": ")[2]), digest
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         return "damaged", f"the engine is not readable ({why})", None
-    if digest != stated:
-        return "damaged", "its bytes are not those its sidecar states", digest
-    return "intact", "", digest
+    if not fault and digest != stated:
+        fault = "its bytes are not those its sidecar states"
+    return ("damaged" if fault else "intact"), fault, digest
 
 
 def _size(path: Path) -> int | None:
