@@ -203,7 +203,7 @@ def test_no_such_worker_is_told_at_once_with_who_is_connected(far: Tree, site: S
     hardware(far.path("hardware/old.json"), **{**DESK, "runtime_version": "1.6.0.1"})
     run = far.scons("-k", "engines", "HARDWARE=nx,old,desk")
     assert (run.status, run.names("DISPATCHED"), len(run.failed)) == (2, ["a", "b"], 4)
-    failed = {line.split("/")[1]: line for line in run.lines("FAILED")}
+    failed = {line.split("/")[1]: line for line in reversed(run.lines("FAILED"))}
     start = f"DispatchError: no worker of {site.url} can compile for "
     assert f"{start}nx (Orin, sm87, 16 GiB" in failed["nx"]
     assert "connected: bench (product: wanted tensorrt, found tensorrt_rtx)" in failed["nx"]

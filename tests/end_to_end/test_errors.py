@@ -95,6 +95,11 @@ MODELS = {
     "external data missing": (external_missing, "external data 'a.bin' of models/a.onnx is missing"),
     "external data absolute": (external_at("/etc/passwd"), "lies outside its folder"),
     "external data climbs": (external_at("../../x.bin"), "lies outside its folder"),
+    "external data with NUL": (
+        external_at("weigh\0s.bin"),
+        r"external data 'weigh\x00s.bin' has a NUL character in its name; save the model with another",
+    ),
+    "external data nowhere": (external_at("./././././."), "'./././././.' is the name of no file; save"),
 }
 
 
@@ -237,6 +242,19 @@ def test_a_damaged_hardware_file_is_named(two: Tree, text: str, message: str) ->
     assert (run.status, run.failed) == (2, ["a"])
     assert "hardware/board.json" in run.reason("a")
     assert message in run.reason("a")
+
+
+@pytest.mark.parametrize("option", ["-k", "-n", "-kj2"])
+def test_one_cause_is_told_once_however_many_engines_it_stops(two: Tree, option: str) -> None:
+    hardware(two.path("hardware/board.json")).write_text("{")
+
+    run = two.scons(option, "engines", "HARDWARE=board")
+
+    assert run.out.count("not readable as JSON") == 1
+    assert run.out.count("FAIL engines/" if option == "-n" else "FAILED engines/") == 2
+    assert run.out.count("__unknown_fp32.engine: HardwareError, told above\n") == 1
+    assert " 0 built, 2 failed " in run.summary
+    assert run.status == 2
 
 
 def test_tensorrt_not_installed(two: Tree, tmp_path) -> None:

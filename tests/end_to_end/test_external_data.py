@@ -57,15 +57,23 @@ WRONG = {
 }
 
 
+def assert_told_once(run: Run, reason: str) -> None:
+    """It stopped each precision's engine or conversion, and the first line says why."""
+    first, *others = run.lines("FAILED")
+    assert reason in first, run.out
+    assert not any(reason in line for line in others)
+    assert sum(line.endswith("Error, told above") for line in others) == len(PRECISIONS) - 1
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_external_data_is_named_in_one_line(tree: Tree, wrong: str) -> None:
     data, entries, reason = WRONG[wrong]
     matmul(tree.path("models/m.onnx"), data, **entries)
     run = in_every_precision(tree, "models/m.onnx")
     assert run.status == 2
-    told = [line for line in run.lines("FAILED") if reason in line]
-    assert len(told) == len(PRECISIONS), run.out
-    assert all("RecipeError: " in line and "models/m.onnx" in line for line in told)
+    assert_told_once(run, reason)
+    assert "RecipeError: " in run.lines("FAILED")[0]
+    assert "models/m.onnx" in run.lines("FAILED")[0]
 
 
 @pytest.mark.parametrize(
@@ -85,19 +93,13 @@ def test_a_pointer_of_exactly_the_tensors_size_is_no_data(tree: Tree) -> None:
     made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
     tree.path("models/m.onnx").write_bytes(made.SerializeToString())
     run = in_every_precision(tree, "models/m.onnx")
-    told = [line for line in run.lines("FAILED") if "is a git-lfs pointer, not the data" in line]
-    assert len(told) == len(PRECISIONS), run.out
+    assert_told_once(run, "is a git-lfs pointer, not the data")
 
 
 def test_an_onnx_that_is_a_pointer_is_told(tree: Tree) -> None:
     tree.path("models/m.onnx").write_bytes(POINTER)
     run = in_every_precision(tree, "models/m.onnx")
-    told = [
-        line
-        for line in run.lines("FAILED")
-        if "models/m.onnx: it is a git-lfs pointer, not the model; run `git lfs pull`" in line
-    ]
-    assert len(told) == len(PRECISIONS), run.out
+    assert_told_once(run, "models/m.onnx: it is a git-lfs pointer, not the model; run `git lfs pull`")
 
 
 # Links.

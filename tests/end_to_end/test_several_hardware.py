@@ -58,7 +58,7 @@ def test_what_cannot_be_compiled_here_fails_alone(two: Tree) -> None:
     run = two.scons("-k", "engines", "HARDWARE=orin_nx,nonsense,unheard,rtx_sm89")
     assert (run.status, run.failed, run.built) == (2, ["a"] * 3 + ["b"] * 3, ["a", "b"])
     assert folders(two) == ["engines/rtx_sm89"] * 2
-    failed = {line.split()[1].split("/")[1]: line for line in run.lines("FAILED")}
+    failed = {line.split()[1].split("/")[1]: line for line in reversed(run.lines("FAILED"))}
     assert "SignatureError: it can be compiled only on orin_nx (Orin, sm87" in failed["orin_nx"]
     assert "HARDWARE=nonsense: no hardware/nonsense.json" in failed["nonsense"]
     assert "HARDWARE=unheard: no hardware/unheard.json" in failed["unheard"]

@@ -16,6 +16,7 @@ from ..errors import EngineError
 from . import dispatching, explain, keygen, name, probe, report, reproduce, status, store, verify
 from .common import say
 
+STACK = "TRT_STACKTRACE"  # set where the stack of an error shall be printed
 COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
 
 
@@ -30,7 +31,19 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         say(f"{error.filename}: {error.strerror}", sys.stderr)
+        _print_stack(error)
+    except Exception as error:
+        say(f"{type(error).__name__}: {error}; {STACK}=1 shows the stack", sys.stderr)
+        _print_stack(error)
     return 1
+
+
+def _print_stack(error: Exception) -> None:
+    """Where the environment asks for it. `error` is one that no message was written for."""
+    if os.environ.get(STACK):
+        import traceback
+
+        traceback.print_exception(error)
 
 
 def run() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -24,6 +25,7 @@ from ..identity.writing import cause
 from ..recipe.key import VERSION
 from . import settings
 from .action import SignedAction
+from .calls import SEE_STACK
 from .declared import Declared
 from .nodes import data_nodes, real_path
 from .session import Session, session_of
@@ -129,9 +131,13 @@ def _or_fail(target: Any, declared: Declared | Derived, do: Callable[[], _T], en
 
 
 def _unforeseen(declared: Declared | Derived, error: Exception) -> EngineError:
-    """What no message was written for, as one line."""
+    """What no message was written for, as one line; its stack is printed under --debug=stacktrace."""
+    if "stacktrace" in settings.option("debug"):
+        traceback.print_exception(error)
     kind, text = type(error).__name__, one_line(str(error))
-    return EngineBuildError(f"{declared.label}: {kind}: {text}; check the paths of its inputs")
+    return EngineBuildError(
+        f"{declared.label}: {kind}: {text}; check the paths of its inputs; {SEE_STACK}"
+    )
 
 
 def _stop_for_the_doomed(target: Any, owners: list[Declared], session: Session) -> None:

@@ -15,6 +15,7 @@ import SCons.Errors
 
 from ..errors import one_line
 
+SEE_STACK = "--debug=stacktrace shows the stack"  # where no message was written for an error
 _LOOKUP = re.compile(r"Tried to lookup (\w+) '(.*)' as a (\w+)\.?", re.DOTALL)
 _FOUND = re.compile(r"(File|Directory) (.*) found where (?:file|directory) expected\.?", re.DOTALL)
 _KINDS = {"Dir": "folder", "File": "file"}
@@ -75,4 +76,4 @@ def _cause(error: Exception) -> str:
         return f"{where}{error.strerror}; check the path"
     if isinstance(error, ValueError) and "null" in str(error):
         return "a path of it has a NUL character; remove that"
-    return f"{type(error).__name__}: {error}; check the arguments of the call"
+    return f"{type(error).__name__}: {error}; check the arguments of the call; {SEE_STACK}"

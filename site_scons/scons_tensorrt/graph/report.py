@@ -36,6 +36,7 @@ class Report:
         self._began = time.time()
         self._lock = threading.Lock()
         self._idle: set[str] = set()
+        self._causes: set[tuple[str, str]] = set()  # class and text of what failed
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._earlier: list[float | None] = []  # of what would be built or made
         self._boards: dict[str, dict[str, int]] = {}
@@ -150,7 +151,7 @@ class Report:
         elif self._dry:
             self.would_fail(engine.label, error)
         else:
-            self.console.line(f"FAILED {engine.label}: {name}: {error}", failure=True)
+            self.console.line(f"FAILED {engine.label}: {self._told(error)}", failure=True)
         judged = engine.judged
         if isinstance(engine, Declared) and judged and not judged.reusable:
             self._miss(engine, judged, "failed", None)
@@ -160,8 +161,16 @@ class Report:
 
     def would_fail(self, label: str, error: Exception) -> None:
         """Under -n: the exit status tells it, too."""
-        self.console.line(f"WOULD FAIL {label}: {type(error).__name__}: {error}", failure=True)
+        self.console.line(f"WOULD FAIL {label}: {self._told(error)}", failure=True)
         fail_run()
+
+    def _told(self, error: Exception) -> str:
+        """What a line says of an error: the whole of it once a run, however many engines it stops."""
+        name, text = type(error).__name__, str(error)
+        with self._lock:
+            first = (name, text) not in self._causes
+            self._causes.add((name, text))
+        return f"{name}: {text}" if first else f"{name}, told above"
 
     def _event(
         self,

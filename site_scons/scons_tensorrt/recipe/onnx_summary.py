@@ -87,7 +87,10 @@ def _a(kind: type[_T], value: Any) -> _T:
 def inside_folder(location: str) -> str:
     """The location, if it is one of a file below the model's folder. Raises RecipeError."""
     parts = PurePosixPath(location)
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in location:
+    if "\0" in location or not parts.parts:
+        what = "has a NUL character in its name" if "\0" in location else "is the name of no file"
+        raise RecipeError(f"its external data {location[:200]!r} {what}; save the model with another")
+    if parts.is_absolute() or ".." in parts.parts:
         raise RecipeError(
             f"its external data {location[:200]!r} lies outside its folder; save the model with the "
             "data beside it"
