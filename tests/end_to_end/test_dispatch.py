@@ -165,6 +165,9 @@ def test_ctrl_c_ends_the_wait_at_once_and_not_the_compile(far: Tree, site: Site)
     assert time.monotonic() - began < 10  # the compile is held for ever
     assert process.returncode == 2
     assert "INTERRUPTED engines/desk/a__sm89_cu13.0_rtx1.7_fp32.engine: stopped; the compile" in said
+    assert "FAILED" not in said
+    last = said.strip().splitlines()[-1]
+    assert re.match(r"engines: 0 reused, 0 built, (0 dispatched, )?0 failed, 1 interrupted in ", last)
     site.release()
     until(lambda: far.scons(TRT_DISPATCH="").names("FETCHED") == ["a"])
 
