@@ -134,6 +134,67 @@ def test_two_trees_that_take_turns_at_one_path_keep_their_own_conversions(
     assert [file.stat().st_mtime_ns for file in files] == stamps
 
 
+def test_prune_keeps_what_another_tree_at_the_path_needs(half: Tree, tmp_path: Path) -> None:
+    second = half.copy(tmp_path / "second", "models")
+    second.write('env.Engine("b", "models/a.onnx")')
+    work, state = tmp_path / "work", tmp_path / "state"
+    with bound(half, work) as here:
+        assert here.scons().built == ["a"]
+    work.rmdir()
+    with bound(second, work) as here:
+        assert here.scons().built == ["b"]
+        here.write('env.Engine("c", "models/a.onnx")')
+        assert here.scons().built == ["c"]
+        run = here.scons("engines-prune", "PRUNE=yes")
+        assert run.status == 0, run.out
+        assert run.names("PRUNED") == ["b"]
+        (kept,) = run.lines("engines: what other trees")
+        assert kept.startswith(
+            f"engines: what other trees at {work} declared is kept; once they are gone"
+        )
+        saved = Path(kept.rpartition(" ")[2])
+        assert saved.parent == state / "declared"
+    work.rmdir()
+    with bound(half, work) as here:
+        assert here.scons().reused == ["a"]
+    work.rmdir()
+    with bound(second, work) as here:
+        saved.unlink()
+        assert len(here.scons("engines-prune", "PRUNE=yes").lines("PRUNED")) >= 1
+
+
+def test_prune_keeps_engines_in_a_folder_that_is_mounted_in_both_trees(
+    half: Tree, tmp_path: Path
+) -> None:
+    second = half.copy(tmp_path / "second", "models")
+    second.write('env.Engine("b", "models/a.onnx")')
+    work = tmp_path / "work"
+    (tmp_path / "shared").mkdir()
+    shared = half._at(tmp_path / "shared")
+    with bound(half, work) as here, bound(shared, work / "engines"):
+        assert here.scons().built == ["a"]
+    work.rmdir()
+    with bound(second, work) as here, bound(shared, work / "engines"):
+        assert here.scons().built == ["b"]
+        here.write('env.Engine("c", "models/a.onnx")')
+        assert here.scons().built == ["c"]
+        assert here.scons("engines-prune", "PRUNE=yes").names("PRUNED") == ["b"]
+    assert len(list(shared.root.glob("a__*"))) == 2
+
+
+def test_a_state_folder_that_is_mounted_in_its_tree_is_not_pruned(half: Tree, tmp_path: Path) -> None:
+    del half.environment["TRT_STATE_DIR"]
+    other = half.copy(tmp_path / "other", "models")
+    other.write('env.Engine("b", "models/a.onnx")')
+    assert half.scons().built == ["a"]
+    with bound(half._at(half.path(".trt")), other.path(".trt")):
+        assert other.scons().built == ["b"]
+        run = other.scons("engines-prune", "PRUNE=yes")
+        assert (run.status, run.lines("PRUNED")) == (2, [])
+        assert ".trt is a mount, which other trees may share; mount it outside" in run.out
+    assert half.scons().reused == ["a"]
+
+
 def test_a_state_folder_in_the_tree_is_the_same_by_a_link(half: Tree, tmp_path: Path) -> None:
     del half.environment["TRT_STATE_DIR"]
     assert half.scons().built == ["a"]

@@ -32,6 +32,7 @@ from ..handoff.prune import (
 from ..identity.filename import SUFFIX, EngineFilename
 from ..identity.hardware import BUILT_IN, Hardware
 from ..identity.reading import read_small
+from ..integrity.mounts import mount_below
 from ..integrity.sidecar import read_sidecar
 from ..record import Record
 from . import settings
@@ -62,11 +63,12 @@ class Place(Record):
 class Others(Record):
     """What other trees declare that share the state folder: theirs is not ours to remove. models:
     (name, precision); places: where their engines are; folders: of these, and of hardware beside or
-    above them."""
+    above them; before: declarations of trees that were at this tree's path."""
 
     models: frozenset[tuple[str, str]] = frozenset()
     places: frozenset[Place | None] = frozenset()
     folders: frozenset[tuple[int, int]] = frozenset()
+    before: tuple[Path, ...] = ()
 
     def want(self, path: Path) -> bool:
         """Whether it may be theirs: declared in their last run, or of a model of theirs, on whatever
@@ -97,6 +99,11 @@ def prune(env: Any, session: Session) -> None:
     say = session.report.console.line
     for line in left:
         say(f"engines: {line}")
+    if others.before:
+        say(
+            f"engines: what other trees at {session.top} declared is kept; once they are gone, remove "
+            + ", ".join(map(str, sorted(others.before)))
+        )
     wanted = {Place.of(engine.path) for engine in engines}
     chosen = choose(items, keep, older_s)
     going = [i for i in chosen if Place.of(i.path) not in wanted and not others.want(i.path)]
@@ -113,13 +120,19 @@ def prune(env: Any, session: Session) -> None:
 
 def _check_alone(session: Session) -> None:
     """A state folder inside a tree has one declaration, of that tree. Raises UserError where a link
-    leads to it, which other trees may have, too."""
+    leads to it, or where it is mounted: other trees may have it, too."""
     state = session.state
     place = os.path.realpath(state.root)  # Path.resolve() raises RuntimeError where links go round
     if state.inside and not Path(place).is_relative_to(os.path.realpath(state.top)):
         raise SCons.Errors.UserError(
             f"{PRUNE}: {state.relative(state.root)} is a link to {place}, which other "
             "trees may share; name that folder with TRT_STATE_DIR= in each of them, and build there once"
+        )
+    mount = mount_below(session.top, state.root) if state.inside else None
+    if mount:
+        raise SCons.Errors.UserError(
+            f"{PRUNE}: {state.relative(mount)} is a mount, which other trees may share; mount it "
+            "outside of the tree, name it with TRT_STATE_DIR= in each of them, and build there once"
         )
 
 
@@ -216,24 +229,37 @@ def _of_other_trees(session: Session) -> Others:
     """Raises UserError for a declaration that cannot be read."""
     if session.state.inside:
         return Others()
-    models, places, shared = set(), set(), set[tuple[int, int]]()
+    models, places, folders = set(), set(), set[tuple[int, int]]()
+    before = list[Path]()
+    own: dict[Path, bool] = {}
     for file in session.state.declared.parent.glob("*.json"):
         if file == session.state.declared:
             continue
         try:
             data = json.loads(read_small(file, LARGEST))
+            before += [file] if data["top"] == str(session.top) else []
             for item in data["engines"]:
                 place = Path(data["top"], item["engine"])
-                places.add(Place.of(place))
-                shared |= _folders_of(place)
                 name = parsed(place.name)
                 models.update([(name.model, name.precision)] if name else [])
+                if place.parent not in own:
+                    own[place.parent] = _is_own(session, place.parent)
+                if file in before and own[place.parent]:
+                    continue  # theirs is in their tree, which is not here
+                places.add(Place.of(place))
+                folders |= _folders_of(place)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SCons.Errors.UserError(
                 f"{PRUNE}: {file}: not readable ({error}), so that nothing tells what its tree wants; "
                 "mend or remove it"
             ) from None
-    return Others(frozenset(models), frozenset(places), frozenset(shared))
+    return Others(frozenset(models), frozenset(places), frozenset(folders), tuple(before))
+
+
+def _is_own(session: Session, folder: Path) -> bool:
+    """Whether a folder belongs to this tree alone: no link or mount leads to it."""
+    inside = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(session.top))
+    return inside and mount_below(session.top, folder) is None
 
 
 def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:

@@ -66,6 +66,13 @@ class Mounts:
         return max(above, key=lambda each: len(each.place), default=None)
 
 
+def mount_below(top: Path, path: Path) -> Path | None:
+    """Where something is mounted between a folder and a path below it; None where nothing is."""
+    places = {mount.place for mount in _mount_table()}
+    between = [path, *path.parents][: len(path.parts) - len(top.parts)]
+    return next((each for each in between if os.path.realpath(each) in places), None)
+
+
 def _mount_table() -> list[Mount]:
     try:
         lines = Path(MOUNT_TABLE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -5,7 +5,8 @@ each path of a tree, what the tree is (device, inode, file system) and the path 
 named: the first path it was built under. So what was made under one path is found under the others.
 
 Another tree at the same path may be a new clone, which takes the files over, or that of another
-container. Once the first one comes back, there are two, and it gets a name of its own.
+container. Once the first one comes back, there are two, and it gets a name of its own. Until then what
+it declared is kept under that name, so that nobody prunes what it needs.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def known_as(root: Path, top: Path) -> Path:
     if same:  # several, where the first runs under two paths began at once
         return Path(min(same))
     if own and tree and tree in own["past"]:
-        return top / f".{'-'.join(map(str, tree))}"  # hashed only: no such file is made
+        return _name_of(top, tree)
     return top if own or _declaration(root, top).exists() else _earlier(root, top)
 
 
@@ -63,6 +64,8 @@ def register(root: Path, top: Path, name: Path) -> None:
     if own and own["tree"] != tree:
         past = [*own["past"], own["tree"]][-MOST_PAST:]
         place = name if name.parent == top else top
+        if place == top:
+            _keep_declaration(root, top, own, past)
     elif own:
         past = own["past"]
     entry = {"path": str(top), "as": str(name), "tree": tree, "past": past if place == top else []}
@@ -71,6 +74,24 @@ def register(root: Path, top: Path, name: Path) -> None:
         write_atomic(file, json.dumps(entry).encode(), durable=False)
         if name not in (top, place):
             _declaration(root, top).unlink(missing_ok=True)  # of the same tree, and older
+
+
+def _keep_declaration(root: Path, top: Path, own: dict[str, Any], past: list[Any]) -> None:
+    """Keep what the tree that was at this path declared, under the name that it has once it comes back:
+    it may be that of another container, and what it needs is not to be pruned. Raises OSError."""
+    before = _declaration(root, _name_of(top, own["tree"]))
+    if not before.exists() and _declaration(root, top).exists():
+        write_atomic(before, read_small(_declaration(root, top), LARGEST_DECLARATION), durable=False)
+    for tree in own["past"]:
+        gone = _name_of(top, tree)
+        if tree not in past and not (root / "trees" / f"{hash_of(gone)}.json").exists():
+            _declaration(root, gone).unlink(missing_ok=True)
+
+
+def _name_of(top: Path, tree: list[Any]) -> Path:
+    """The name of a tree at a path that another one has taken over. Hashed only: no such file is
+    made."""
+    return top / f".{'-'.join(map(str, tree))}"
 
 
 def _declaration(root: Path, top: Path) -> Path:
