@@ -35,7 +35,9 @@ spec.loader.exec_module(helper)
 """
 
 
-def export(tree: Tree, script: str, more: str = "", place: str = "tools/exp.py", **environment) -> Run:
+def export(
+    tree: Tree, script: str, more: str = "", place: str = "tools/exp.py", **environment: str
+) -> Run:
     """Run an export whose `value(**files)` is what `script` says. more: of its call."""
     tree.write(dedent(script) + WRITE, place, header="")
     tree.write(f'Default(env.OnnxExport("a", "{place}:export"{more}))\n')
@@ -244,6 +246,23 @@ def test_odd_scripts_run(tree: Tree) -> None:
     )
 
     assert value(tree, run) == [1, 3, [2, 4], "text", "text"]
+
+
+@pytest.mark.parametrize("place", ["scratch", ""], ids=["in the tree", "of the machine"])
+def test_code_that_the_run_itself_writes_may_run(tree: Tree, place: str) -> None:
+    tree.path("scratch").mkdir()
+    script = """
+    import os, runpy, tempfile
+    def value():
+        path = os.path.join(tempfile.mkdtemp(), "generated.py")
+        with open(path, "w") as file:
+            file.write("V = 5")
+        return runpy.run_path(path)["V"]
+    """
+
+    run = export(tree, script, TMPDIR=str(tree.path(place)) if place else "/tmp")
+
+    assert value(tree, run) == 5
 
 
 def test_a_file_is_given_as_a_private_copy(tree: Tree) -> None:

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
+import tempfile
 
 from scons_tensorrt.compile.worker.failure import Refused
 
@@ -49,6 +50,11 @@ class Code:
         self._undeclared = []
         if told:
             sys.path[:] = [place and self.copy_of(place) for place in sys.path]
+            # Code that libraries generate and run lies there.
+            self._written = [os.path.dirname(os.path.dirname(told["root"]))]
+            temporary = os.path.abspath(tempfile.gettempdir())
+            if not _is_below(told["top"], temporary):
+                self._written.append(temporary)
             sys.addaudithook(self._refuse_undeclared)
 
     def finder(self, place):
@@ -110,9 +116,10 @@ class Code:
             return
         if not isinstance(path, str) or not (os.path.isabs(path) or os.path.isfile(path)):
             return  # a text, as dataclasses run it
-        place, root = os.path.abspath(path), self._told["root"]
-        work = os.path.dirname(os.path.dirname(root))
-        if _is_installed(place) or _is_below(place, work) or not _is_below(place, self._told["top"]):
+        place = os.path.abspath(path)
+        if not _is_below(place, self._told["top"]) or _is_installed(place):
+            return
+        if any(_is_below(place, folder) for folder in self._written):
             return
         while not os.path.exists(place):  # in a zip file
             place = os.path.dirname(place)
