@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from common import percentile, run
+
 from conftest import Tree, fake_compiler, make_model
 
 rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 100

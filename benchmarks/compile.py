@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from common import report, run, side_by_side
+
 from conftest import Tree, make_model
 
 RAW = """

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from common import run
-from conftest import Tree
 from onnx import TensorProto, helper
 
 from compile import RAW
+from conftest import Tree
 
 SIZE = 8192
 layers = int(sys.argv[1]) if len(sys.argv) > 1 else 9

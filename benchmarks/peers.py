@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import Cost, run
+
 from conftest import Tree, fake_compiler, make_model
 
 # The stand-in: the model, zeros up to the size of an engine, and the sidecar.

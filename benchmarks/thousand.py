@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from common import report, run, side_by_side
+
 from conftest import Tree, fake_compiler, make_model
 
 rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 11

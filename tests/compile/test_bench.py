@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
-sys.path.insert(0, str(REPO / "tests" / "end_to_end"))
 from conftest import make_model  # noqa: E402
 
 DRIVER = """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import fake_compiler, hardware
 from scons_tensorrt.compile.context import Supplied, Workshop
 from scons_tensorrt.compile.make import make
 from scons_tensorrt.compile.wanted import Wanted
@@ -20,9 +20,6 @@ from scons_tensorrt.integrity.memo import DigestMemo
 from scons_tensorrt.integrity.state import StateFolder
 from scons_tensorrt.recipe.key import input_name, value_fields
 from scons_tensorrt.recipe.options import parse
-
-sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
-from conftest import fake_compiler, hardware
 
 PLAN = b"ftrt" + b"\0" * 60 + b"an engine"
 

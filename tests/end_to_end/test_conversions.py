@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Tree, flip_last_bit, make_model, sha256, sound
 from onnx import TensorProto, helper, numpy_helper
+
+from conftest import Tree, flip_last_bit, make_model, sha256, sound
 
 
 @pytest.fixture(scope="module")
@@ -469,6 +470,7 @@ def test_an_export_is_a_target_and_its_facts_reach_the_receipts(exported: Tree) 
     assert len(exported.scons().reused) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -499,6 +501,7 @@ def test_a_restored_export_needs_none_of_what_made_it(exported: Tree, tmp_path: 
     assert (run.status, run.reused) == (0, ["net", "net"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

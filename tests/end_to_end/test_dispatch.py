@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, fake_compiler, hardware, make_model, sha256, sound
 
 pytest.importorskip("distributed")
@@ -289,6 +290,7 @@ def test_what_is_wrong_in_the_settings_is_told_at_once(far: Tree, more, message)
     assert message in run.out
 
 
+@pytest.mark.slow
 def test_a_scheduler_lost_is_told_and_the_compile_lands_all_the_same(far: Tree, site: Site) -> None:
     far.write('env.Engine("a", "models/a.onnx")')
     site.hold.touch()

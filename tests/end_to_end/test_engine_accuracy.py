@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Run, Tree, hardware
 from onnx import TensorProto, helper
+
+from conftest import Run, Tree, hardware
 
 TESTS = Path(__file__).parents[1]
 PLAYED = """
@@ -146,6 +147,7 @@ def test_an_old_pair_stands_when_the_new_engine_is_beyond(board: Board) -> None:
     assert board.tree.snapshot() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["bound", "samples"])
 def test_another_bound_or_other_samples_run_it_again_and_compile_nothing(board: Board, what) -> None:
     board.scons()

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, fake_compiler, flip_last_bit, hardware, make_model, workers_of
 
 CALLS = {

@@ -8,8 +8,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import Run, Tree, fake_compiler, hardware, make_model
 
+from conftest import Run, Tree, fake_compiler, hardware, make_model
 from scons_tensorrt.recipe.options import DEFAULTS
 
 # By option: where (a hardware file), what else is declared, the option's values, and what is said of it.

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+
 from conftest import Tree, fake_compiler, make_model
 
 

@@ -8,6 +8,7 @@ import py_compile
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, make_model
 
 EXPORT = """
@@ -55,6 +56,7 @@ def exported(tree: Tree) -> Tree:
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_every_import_counts_when_two_have_one_basename(exported: Tree, name: str) -> None:
     assert exported.scons().built == ["a"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Run, Tree, make_model
 from onnx import TensorProto, helper
+
+from conftest import Run, Tree, make_model
 
 POINTER = (
     b"version https://git-lfs.github.com/spec/v1\n"
@@ -76,6 +77,7 @@ def test_wrong_external_data_is_named_in_one_line(tree: Tree, wrong: str) -> Non
     assert "models/m.onnx" in run.lines("FAILED")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "entries", [{}, {"offset": 4096}, {"offset": 4096, "length": 16384}, {"length": 16384}], ids=str
 )
@@ -147,6 +149,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_linked_external_data_is_converted_and_compared(tree: Tree, layout: str) -> None:
     source = LAYOUTS[layout](tree)

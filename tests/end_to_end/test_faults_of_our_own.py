@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from conftest import Run, Tree
 
+from conftest import Run, Tree
 from scons_tensorrt import cli
 
 PATCH = """

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, fake_compiler, flip_last_bit, make_model
 
 SITE = Path(__file__).parents[2] / "site_scons"
@@ -66,6 +67,7 @@ def test_two_scons_write_their_records_without_each_other(built: Tree) -> None:
     assert [process.returncode for process in running] == [0, 0, 0], said
 
 
+@pytest.mark.slow
 def test_a_variant_dirs_copy_linked_anew_does_not_fail_a_running_compile(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"), external="a.bin")
     tree.write('env.VariantDir("build", "models")\nenv.Engine("a", "build/a.onnx")')
@@ -94,6 +96,7 @@ def test_what_moves_no_byte_of_a_model_does_not_fail_its_compile(two: Tree, act:
     assert two.scons(TRT_PYTHON=str(python)).built == ["a"]
 
 
+@pytest.mark.slow
 def test_a_command_that_uses_external_data_too_sees_one_signature(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"), external="a.bin")
     tree.write(
@@ -118,12 +121,13 @@ def test_a_finished_compile_of_another_process_is_not_swept(two: Tree) -> None:
     two.write(
         """
         env.Engine("a", "models/a.onnx")
-        env.Command("slow", [], "while [ ! -e go ]; do sleep 0.02; done; touch $TARGET")
+        env.Command("slow", [], "touch begun; while [ ! -e go ]; do sleep 0.02; done; touch $TARGET")
         """
     )
     assert two.scons("engines").built == ["a"]
     first = two.start("engines", "slow")
-    time.sleep(0.7)
+    while not two.path("begun").exists():
+        time.sleep(0.01)
     make_model(model, seed=6)
     kill = ["strace", "-f", "-o", os.devnull, "-e", "inject=rename:signal=SIGKILL:when=3"]
     if not shutil.which("strace"):

@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import onnx
 import pytest
+
 from conftest import Run, Tree, make_model
 
 WRITE = """

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, fake_compiler, hardware, make_model
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

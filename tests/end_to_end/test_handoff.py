@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import REPO, Tree, fake_compiler, flip_last_bit, hardware, make_model, sha256
 
 A, B = (f"{name}__sm80plus_cu13.0_rtx1.7_fp32.engine" for name in "ab")
@@ -126,6 +127,7 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS)
 def test_one_that_was_tampered_with_is_written_again_and_no_engine_built(made: Tree, tamper) -> None:
     before = {name: sha for name, (sha, _) in made.snapshot("dist").items()}

@@ -1,6 +1,7 @@
 """Another board, JetPack or TensorRT: another name or folder; the old files untouched."""
 
 import pytest
+
 from conftest import Tree, fake_compiler, hardware, make_model
 
 
@@ -31,6 +32,7 @@ def test_hardware_from_the_environment_is_the_same(boards: Tree) -> None:
     assert boards.scons("engines", "HARDWARE=hardware/orin_nx.json").reused == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
@@ -60,6 +62,7 @@ def test_driver_host_name_and_cuda_patch_rebuild_nothing(boards: Tree) -> None:
     assert boards.scons("engines", "HARDWARE=orin_nx").built == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part"),
     [

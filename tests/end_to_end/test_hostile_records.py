@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Tree, fake_compiler, make_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import Tree, fake_compiler, make_model
 from scons_tensorrt.cli import main
 
 odd = st.sampled_from(
@@ -78,6 +78,7 @@ RECORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDS)
 @settings(
     max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "25")),
@@ -118,6 +119,7 @@ def test_any_json_in_any_place_of_a_record(template: Tree, capsys, name: str, da
         shutil.rmtree(template.root.parent / "page", ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["declared.json", "events", "receipt", "memo"])
 def test_a_record_that_is_built_to_exhaust_is_given_up(template: Tree, capsys, name: str) -> None:
     """Deeper than a stack, or with more digits than a number has."""

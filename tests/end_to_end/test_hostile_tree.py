@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import Run, Tree, fake_compiler, make_model, sha256, sound
 
 HOLE_BYTES = 1 << 40
@@ -81,6 +82,7 @@ ODD: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD)
 def test_a_state_folder_full_of_odd_things(stood: Tree, precious: Path, odd: str) -> None:
     """Each of its files is something else. What is needed is made again, or the run says in a line
@@ -149,6 +151,7 @@ def test_an_engine_or_sidecar_that_is_a_link_is_made_anew(
     assert sha256(elsewhere) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["partial", "locks", "logs", "onnx", "receipts"])
 def test_a_folder_of_the_state_that_is_a_link_loses_nothing_elsewhere(
     stood: Tree, precious: Path, name: str
@@ -188,6 +191,7 @@ def bless(tree: Tree) -> None:
     memo.write_text(json.dumps(said))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o602, 0o620])
 def test_a_memo_that_others_can_write_blesses_no_tampered_engine(stood: Tree, mode: int) -> None:
     true = sha256(stood.engine("a"))

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, hardware, make_model, sound
 
 pytest.importorskip("distributed")
@@ -97,6 +98,7 @@ def start_hostile(site: Site, act: str) -> Path:
     return marker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ANSWERS)
 def test_whatever_a_worker_returns_is_no_code(far: Tree, site: Site, how: str) -> None:
     marker = start_hostile(site, ANSWERS[how])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from conftest import Tree, fake_compiler, hardware, make_model, sha256
 
 ENGINE = 'env.Engine("a", "models/a.onnx", hardware="orin_nx")\n'
@@ -218,6 +219,7 @@ class TestConversions:
         tree.environment["TRT_ONNX_PYTHON"] = str(python)
         return tree.scons("engines", **environment)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("verify", ["stat", "full"])
     def test_a_model_edited_before_the_converter_starts_is_not_what_is_converted(
         self, tree, models, tmp_path, verify
@@ -306,6 +308,7 @@ class TestConversions:
         run = tree.scons("engines")
         assert (run.status, run.built) == (0, ["a"]), run.out
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["npz", "npy"])
     def test_a_refusal_names_the_users_file_and_not_the_private_copy(self, tree, models, kind):
         samples = tree.path("models/s.npz" if kind == "npz" else "models/samples")
@@ -375,6 +378,7 @@ class TestPlugins:
 
 
 class TestManyFiles:
+    @pytest.mark.slow
     def test_models_of_600_data_files_under_1024_descriptors(self, tree):
         """Two compiles and two conversions at once."""
         import onnx

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+
 from conftest import Tree, fake_compiler, flip_last_bit, make_model, sha256, sound, workers_of
 
 WORKER = "First text of a compile's child process"
@@ -51,7 +52,7 @@ def compiles(tree: Tree) -> int:
 @pytest.mark.parametrize("jobs", ["-j1", "-j4"])
 def test_a_killed_scons_loses_no_finished_engine(slow: Tree, jobs: str) -> None:
     process = slow.start(jobs, "engines")
-    wait_for(lambda: len(slow.engines()) >= 1 and compiles(slow) >= 2)
+    wait_for(lambda: list(slow.path("engines").glob("*.sha256")) and compiles(slow) >= 2)
     process.kill()
     process.wait()
     wait_for(lambda: not workers_of(str(slow.path("fake"))))
@@ -68,6 +69,7 @@ def test_a_killed_scons_loses_no_finished_engine(slow: Tree, jobs: str) -> None:
     assert not list(slow.path(".trt").rglob("partial/*/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["-j1", "-j4"])
 def test_no_worker_outlives_a_killed_scons(tree: Tree, jobs: str) -> None:
     """The real compiler, in the middle of a build that would run on for seconds."""
@@ -99,6 +101,7 @@ def maps_of(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("jobs", ["-j1", "-j4"])
 def test_a_stopped_scons_ends_soon_and_the_next_run_goes_on(slow: Tree, jobs: str, number: int) -> None:
@@ -148,6 +151,7 @@ def test_killed_after_publishing_then_reverted_is_never_the_wrong_bytes(built: T
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
+@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("call", ["rename", "fsync"])
 @pytest.mark.parametrize("old_pair", [False, True], ids=["first build", "rebuild"])

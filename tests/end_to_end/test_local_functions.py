@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Tree
 from onnx import TensorProto, helper, numpy_helper
+
+from conftest import Tree
 
 FLOAT = TensorProto.FLOAT
 BLOCKS = 3
@@ -61,6 +62,7 @@ def facts(tree: Tree) -> dict:
     return next(each["facts"] for each in found if each.get("kind") == "quantize")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_data", [False, True], ids=["weights inside", "external data"])
 def test_int8_quantizes_the_nodes_of_local_functions(functions: Tree, with_data: bool) -> None:
     blocks(functions.path("models/m.onnx"), with_data=with_data)

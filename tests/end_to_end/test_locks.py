@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, fake_compiler, make_model, sound
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -87,6 +88,7 @@ def test_a_waiter_says_for_whom_and_since_when_and_a_killed_holder_is_noticed_at
     assert held.scons().reused == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_waiter_that_is_stopped_ends_soon_and_leaves_the_holder_alone(held: Tree, number: int) -> None:
     first = Running(held)
@@ -118,6 +120,7 @@ def test_a_wait_that_may_last_so_long_says_for_whom_it_was_and_what_to_do(held: 
     assert first.process.wait(timeout=30) == 0
 
 
+@pytest.mark.slow
 def test_eight_scons_in_two_trees_with_one_state_folder(tmp_path) -> None:
     """The trees have engines of the same names, of other models: each compiles its own, once."""
     state, trees = tmp_path / "state", []
@@ -145,6 +148,7 @@ def test_eight_scons_in_two_trees_with_one_state_folder(tmp_path) -> None:
     assert list(state.glob("partial/*")) == []
 
 
+@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def test_a_file_system_without_locks_is_refused_and_the_way_out_named(held: Tree, error: str) -> None:

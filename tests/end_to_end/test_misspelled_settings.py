@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import HEADER, REPO, Tree, hardware
 
+from conftest import HEADER, REPO, Tree, hardware
 from scons_tensorrt.graph import dispatching, settings
 
 

@@ -1,6 +1,7 @@
 """SCons's own switches mean for engines what they mean for everything else."""
 
 import pytest
+
 from conftest import Tree, make_model, sound
 
 
@@ -148,6 +149,7 @@ def test_the_engine_returned_is_a_pair_of_nodes(two: Tree, jobs: str) -> None:
     assert len(two.path("listed").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_engines_that_fail(tree: Tree) -> None:
     """SCons keeps every failure to its end; what was sent to the compiler must not stay with it."""
     import onnx

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+
 from conftest import Tree, hardware, make_model
 
 
@@ -95,6 +96,7 @@ def test_nothing_is_said_while_all_is_as_it_was_read(read: Tree) -> None:
     assert (status, "changed since" in out) == (0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_what_changed_since_is_named(read: Tree, name: str) -> None:
     edit: Callable[[Tree], None] = EDITS[name]
@@ -123,6 +125,7 @@ def test_a_dry_run_is_not_the_last_run(read: Tree) -> None:
     assert "models/SConscript changed since" in command(read, "status")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("HARDWARE=dsek",), ("HARDWARE=dsek", "-k"), ("BACKEND=tensort",)]
 )

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from conftest import Tree
 from onnx import TensorProto, helper
+
+from conftest import Tree
 
 FLOAT = TensorProto.FLOAT
 FLOATS = helper.make_tensor_type_proto(FLOAT, None)

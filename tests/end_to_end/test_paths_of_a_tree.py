@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, make_model
 
 
@@ -93,6 +94,7 @@ def test_a_state_folder_of_an_earlier_version_serves_both_paths(half: Tree, tmp_
     assert converted(state) == files
 
 
+@pytest.mark.slow
 def test_another_tree_that_comes_to_a_path_does_not_take_the_first_ones_files(
     half: Tree, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_another_tree_that_comes_to_a_path_does_not_take_the_first_ones_files(
     assert half.scons().reused == ["a"]
 
 
+@pytest.mark.slow
 def test_two_trees_that_take_turns_at_one_path_keep_their_own_conversions(
     half: Tree, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, hardware, make_model
 
 UNKNOWN = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "gpu_name", "integrated", "jetpack")

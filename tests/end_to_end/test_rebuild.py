@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from conftest import HEADER, Tree, flip_last_bit, make_model, sha256
 
 CHANGES = {
@@ -12,6 +13,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "reason"), CHANGES.values(), ids=CHANGES)
 def test_a_changed_option_rebuilds_that_engine_only(built: Tree, option: str, reason: str) -> None:
     built.write(

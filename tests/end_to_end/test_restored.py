@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tree, make_model
 
+from conftest import Tree, make_model
 from scons_tensorrt.identity.filename import EngineFilename
 from scons_tensorrt.identity.signature import HardwareSignature
 from scons_tensorrt.integrity.receipt import make_key

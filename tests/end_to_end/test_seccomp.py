@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from conftest import Tree, make_model, sound
 
 pytestmark = pytest.mark.skipif(
@@ -59,6 +60,7 @@ def one(tree: Tree) -> Tree:
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("calls", "answer", "stack", "why"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from conftest import Run, Tree, flip_last_bit, make_model
 
 TWO = 'a = env.Engine("a", "models/a.onnx")\nb = env.Engine("b", "models/b.onnx")\n'
@@ -112,6 +113,7 @@ def test_external_data_that_a_builder_makes_are_asked_for(tree: Tree) -> None:
     assert tree.scons().built == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decider", ["content", "timestamp-match", "content-timestamp"])
 def test_what_is_made_of_an_engine_stays_as_it_is(built: Tree, decider: str) -> None:
     built.write(
@@ -177,6 +179,7 @@ FETCH = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["Requires", "first"])
 def test_what_the_alias_waits_for_comes_first(built: Tree, how: str) -> None:
     rule = 'env.Requires(env.Alias("engines"), fetch)\n' + TWO

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+
 from conftest import Tree, fake_compiler, hardware, make_model
 
 BOTH = "HARDWARE=rtx_sm86,rtx_sm89"

@@ -6,6 +6,7 @@ import random
 import time
 
 import pytest
+
 from conftest import Tree, make_model, sound, workers_of
 
 MOMENTS = int(os.environ.get("SWEEP", "4"))
@@ -42,6 +43,7 @@ def working_in(root) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(MOMENTS))
 def test_killed_at_a_random_moment_twice_over(tmp_path, seconds: float, seed: int) -> None:
     moments = random.Random(seed)

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+
 from conftest import Tree, flip_last_bit, sha256, sound
 
 
@@ -38,6 +39,7 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tamper", "reason"), TAMPERINGS.values(), ids=TAMPERINGS)
 def test_that_pair_alone_is_rebuilt(built: Tree, tamper, reason: str) -> None:
     bytes_before = sha256(built.engine("a"))

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 
 import pytest
+
 from conftest import HEADER, Tree, make_model, sha256
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from conftest import Tree, make_model
 
 SCRIPT = """
@@ -228,6 +229,7 @@ def test_the_external_data_of_an_exports_onnx_counts(tree: Tree) -> None:
     assert tree.scons("-q").status == 0
 
 
+@pytest.mark.slow
 def test_the_external_data_of_a_readers_onnx_counts(tree: Tree) -> None:
     text = "import onnx, numpy\ndef read():\n    onnx.load(__file__.replace('reader.py', 'real.onnx'))\n"
     text += "    yield {'x': numpy.ones((1, 8, 16, 16), numpy.float32)}\n"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import Tree, make_model, sha256
 from test_status import status
+
+from conftest import Tree, make_model, sha256
 
 
 def receipt_onnx(tree: Tree, name: str = "a") -> str:
@@ -55,6 +56,7 @@ def test_a_dry_run_judges_the_copy_that_would_be_made(tree: Tree) -> None:
     assert tree.scons().built == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duplicate", [0, 1])
 def test_samples_of_a_variant_folder_are_those_of_its_source(tree: Tree, duplicate: int) -> None:
     import numpy as np

@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import Tree, fake_compiler, make_model
 
+from conftest import Tree, fake_compiler, make_model
 from scons_tensorrt.recipe.options import DEFAULTS
 
 VALUES = """

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
 from conftest import Run, Tree, fake_compiler, make_model, sha256
 
 ALL = os.environ.get("FAULTS") == "all"

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,12 +22,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from calls import TRACES, processes_in
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
-from calls import TRACES, processes_in
-from conftest import REPO, Run, Tree, fake_compiler, hardware, make_model
 from played import (
     ACT,
     SAMPLES,
@@ -40,6 +36,8 @@ from played import (
     sha,
 )
 from stores import Store
+
+from conftest import REPO, Run, Tree, fake_compiler, hardware, make_model
 
 NAMES, BOARDS = ("a", "b", "c"), ("here", "there")
 STEPS = ("c.fp16.onnx", "c.fp16.accuracy.json")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from calls import ALL, Call, Point, Scenario, calls_of, needs_strace, scenarios, touches, traced
-from conftest import Tree
 from mutants import mutant
+
+from conftest import Tree
 
 IMAGE_BYTES = 24 << 20
 NO_FLUSH = ("integrity/publish.py", "            sync_file(engine)\n", "")

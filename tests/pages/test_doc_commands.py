@@ -9,6 +9,7 @@ from doc_blocks import PAGES, REPO, RUN, Block, blocks
 from doc_host import Host, host
 from doc_shell import Reader, run_buildroot
 
+README = REPO / "README.md"
 WITH_BLOCKS = [page for page in PAGES if any(b.language in RUN and not b.reason for b in blocks(page))]
 
 
@@ -28,8 +29,16 @@ def fill(reader: Reader, built: Path) -> None:
     shutil.copytree(built, reader.cwd, symlinks=True)
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in WITH_BLOCKS if page != README], ids=lambda p: p.stem)
 def test_the_page_runs(page: Path, host: Host, built: Path, tmp_path: Path) -> None:
+    read(page, host, built, tmp_path)
+
+
+def test_the_readme_runs(host: Host, built: Path, tmp_path: Path) -> None:
+    read(README, host, built, tmp_path)
+
+
+def read(page: Path, host: Host, built: Path, tmp_path: Path) -> None:
     found = blocks(page)
     reader = Reader(host, tmp_path / "page", found)
     if not any("env = Environment(" in block.text for block in found):

@@ -20,13 +20,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "end_to_end"))
-
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("cryptography")
 
 from conftest import Tree, fake_compiler, hardware, make_model, sha256, sound  # noqa: E402
-
 from scons_tensorrt.cli import main  # noqa: E402
 from scons_tensorrt.store.keys import Signer  # noqa: E402
 

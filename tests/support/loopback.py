@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 from conftest import CLEAN, REPO, Tree
-
 from scons_tensorrt.dispatch.tls import make_certificates
 from scons_tensorrt.handoff.signing import generate
 

@@ -1,5 +1,5 @@
 #!@PYTHON@
-"""Plays an interpreter with TensorRT; see `fake_compiler` in conftest.py."""
+"""Plays an interpreter with TensorRT; see `fake_compiler` in tests/conftest.py."""
 import hashlib
 import json
 import os

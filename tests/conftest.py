@@ -1,4 +1,4 @@
-"""A small vocabulary for tests that drive real scons in real temporary trees."""
+"""A small vocabulary for tests that drive real scons in real temporary trees, and which cases run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import textwrap
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-REPO = HERE.parents[1]
+REPO = HERE.parent
 CLEAN = {
     name: value
     for name, value in os.environ.items()
@@ -26,6 +27,44 @@ HEADER = """
 DefaultEnvironment(tools=[])
 env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.tools")])
 """
+
+
+CASES = 2  # of a test with parameters that drives scons
+SAMPLED = ("end_to_end", "faults", "pages", "store")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-cases", action="store_true", help="run slow tests, and every case of each test"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "slow: one case runs by default, none where there are no parameters"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep a sample of the tests that drive scons: the same each time, spread over the cases.
+
+    Files and tests that are named on the command line run whole.
+    """
+    if config.getoption("--all-cases") or any(not Path(name).is_dir() for name in config.args):
+        return
+    families: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if Path(item.path).parent.name in SAMPLED:
+            families.setdefault(item.nodeid.split("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for name, cases in families.items():
+        slow = cases[0].get_closest_marker("slow") is not None
+        count = CASES - slow if len(cases) > 1 else 1 - slow
+        start = zlib.crc32(name.encode())  # not always the first cases
+        kept = {(start + at * len(cases) // max(count, 1)) % len(cases) for at in range(count)}
+        left_out.update(case for at, case in enumerate(cases) if at not in kept)
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 @dataclass
@@ -283,7 +322,7 @@ def fake_compiler(
     for name in (product, f"{product}_cu13-{version}.dist-info"):  # as an installation lies there
         (folder / name).mkdir(parents=True, exist_ok=True)
     script = folder / "python"
-    text = (HERE / "fake_compiler.py").read_text()
+    text = (HERE / "support/fake_compiler.py").read_text()
     for name, value in (("PRODUCT", product), ("VERSION", version), ("FOLDER", str(folder))):
         text = text.replace(f"@{name}@", value)
     text = text.replace("@ACT@", act).replace("@PYTHON@", sys.executable)
