@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     families: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if Path(item.path).parent.name in SAMPLED:
+        if Path(item.path).parent.name in SAMPLED or item.get_closest_marker("slow"):
             families.setdefault(item.nodeid.split("[")[0], []).append(item)
     left_out: set[pytest.Item] = set()
     for name, cases in families.items():

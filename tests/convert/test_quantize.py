@@ -661,6 +661,7 @@ def test_the_same_inputs_make_the_same_bytes_in_any_process_and_print_nothing(tm
         assert target.read_bytes() == made.target.read_bytes()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     proto = model([node("Conv", "x w", "y")], {"w": weight(2, 4, 1, 1)}, [1, 4, 256, 256])
     made = Made(tmp_path, proto, {"x": RANDOM.standard_normal((4, 1, 4, 256, 256)).astype("f4")})
@@ -712,6 +713,7 @@ def test_a_pitch_tracker_keeps_its_pitch(tmp_path):
     assert compiles(made.target, {"audio": ((1, 256), (1, 16000), (1, 160000))}) == ""
 
 
+@pytest.mark.slow
 def test_a_file_type_classifier_keeps_its_answers(tmp_path):
     source = packaged("magika", "models", "standard_v3_3", "model.onnx")
     made = Made(tmp_path, source, code(), method="entropy")
@@ -721,6 +723,7 @@ def test_a_file_type_classifier_keeps_its_answers(tmp_path):
     assert compiles(made.target, {"bytes": ((1, 2048), (16, 2048), (64, 2048))}) == ""
 
 
+@pytest.mark.slow
 def test_a_text_recognizer_of_an_old_opset_compiles(tmp_path):
     source = packaged("rapidocr", "models", "PP-OCRv6_rec_small.onnx")
     noise = RANDOM.uniform(-1, 1, (2, 1, 3, 48, 64)).astype("f4")

@@ -71,6 +71,7 @@ def test_other_calibration_data_are_the_reason(board: Tree) -> None:
     assert run.reason("a").startswith("samples a.int8.samples changed: ")
 
 
+@pytest.mark.slow
 def test_another_method_is_the_reason(board: Tree) -> None:
     board.scons()
     declare(board, 'method="minmax"')
@@ -79,6 +80,7 @@ def test_another_method_is_the_reason(board: Tree) -> None:
     assert run.reason("a") == "calibrator changed: entropy → minmax"
 
 
+@pytest.mark.slow
 def test_how_many_there_must_be_and_a_rewritten_set_compile_nothing(board: Tree) -> None:
     board.scons()
     declare(board, "at_least=4")
@@ -90,6 +92,7 @@ def test_how_many_there_must_be_and_a_rewritten_set_compile_nothing(board: Tree)
     assert (run.reused, len(run.lines("CONVERTED"))) == (["a"], 1)
 
 
+@pytest.mark.slow
 def test_samples_that_were_harmed_are_made_again(board: Tree) -> None:
     board.scons()
     board.path(".trt/onnx/a.int8.samples").write_bytes(b"x")

@@ -82,6 +82,7 @@ def decoder(tree: Tree) -> Tree:
     return tree
 
 
+@pytest.mark.slow
 def test_samples_whose_past_is_empty_are_taken(decoder: Tree) -> None:
     run = decoder.scons()
     assert (run.status, run.built, len(run.lines("CHECKED"))) == (0, ["m", "m"], 2), run.out

@@ -185,6 +185,7 @@ def test_a_worker_killed_in_a_compile_is_followed_by_another(far: Tree, site: Si
     assert sound(far.engines("engines/desk")["a"])
 
 
+@pytest.mark.slow
 def test_a_compile_that_ends_two_workers_is_given_up_with_its_log(far: Tree, site: Site) -> None:
     far.write('env.Engine("a", "models/a.onnx")')
     site.hold.touch()
@@ -214,6 +215,7 @@ def test_no_such_worker_is_told_at_once_with_who_is_connected(far: Tree, site: S
     assert "connected: bench (runtime_version: wanted 1.6.0.1, found 1.7.1.116)" in failed["old"]
 
 
+@pytest.mark.slow
 def test_a_worker_may_be_waited_for(far: Tree, site: Site, driver: Path) -> None:  # noqa: F811
     """It plays a board, as far as a C library can play its driver: the probe, the offer, the GPU's lock
     and the way of the bytes are real, the compiler is not."""
@@ -252,6 +254,7 @@ def test_a_certificate_of_another_authority_opens_nothing(far: Tree, tmp_path) -
     assert time.monotonic() - began < 20  # Dask alone tries for long
 
 
+@pytest.mark.slow
 def test_another_version_of_distributed_is_refused_on_both_sides(
     far: Tree, site: Site, tmp_path
 ) -> None:

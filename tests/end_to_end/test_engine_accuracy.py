@@ -138,6 +138,7 @@ def test_an_engine_beyond_its_bound_is_never_published(board: Board) -> None:
     assert board.scons().built == ["a"]
 
 
+@pytest.mark.slow
 def test_an_old_pair_stands_when_the_new_engine_is_beyond(board: Board) -> None:
     board.scons()
     before = board.tree.snapshot()
@@ -166,6 +167,7 @@ def test_another_bound_or_other_samples_run_it_again_and_compile_nothing(board: 
     assert board.runs() == 0
 
 
+@pytest.mark.slow
 def test_a_bound_that_the_engine_does_not_keep_fails_until_it_does(board: Board) -> None:
     board.play("off", "0.015")
     board.declare("atol=0.02")
@@ -179,6 +181,7 @@ def test_a_bound_that_the_engine_does_not_keep_fails_until_it_does(board: Board)
     assert board.scons().reused == ["a"]
 
 
+@pytest.mark.slow
 def test_without_that_gpu_what_was_measured_is_kept(board: Board, tmp_path: Path) -> None:
     board.scons()
     told = board.told()
@@ -192,6 +195,7 @@ def test_without_that_gpu_what_was_measured_is_kept(board: Board, tmp_path: Path
     assert said == "not run: nothing here speaks for an NVIDIA GPU"
 
 
+@pytest.mark.slow
 def test_on_another_gpu_it_is_not_run(board: Board) -> None:
     board.scons()
     board.runs()
@@ -203,6 +207,7 @@ def test_on_another_gpu_it_is_not_run(board: Board) -> None:
     assert board.runs() == 0
 
 
+@pytest.mark.slow
 def test_what_was_not_run_elsewhere_is_run_where_the_gpu_is(board: Board) -> None:
     board.scons()
     driver = board.tree.environment.pop("LD_LIBRARY_PATH")

@@ -131,6 +131,7 @@ def test_07_a_dollar_in_a_path(tmp_path) -> None:
     assert os.listdir(tree.path("out$x")) == []
 
 
+@pytest.mark.slow
 def test_08_a_dry_run_says_what_the_real_run_does(tree: Tree) -> None:
     make_model(tree.path("src/a.onnx"), external="a.bin")
     make_model(tree.path("src/b.onnx"), seed=1)

@@ -320,6 +320,7 @@ def test_a_file_by_a_name_that_no_argument_has_is_refused(tree: Tree, name: str)
     assert run.status == 2
 
 
+@pytest.mark.slow
 def test_a_plugin_finds_a_library_of_its_own_beside_it(two: Tree) -> None:
     def compile(name: str, text: str, *more: str) -> None:
         two.write(text, f"lib/{name}.c", header="")

@@ -108,6 +108,7 @@ def test_without_tensorrt_the_receipts_name_it(host: Tree) -> None:
     assert host.scons(CUDA_VISIBLE_DEVICES="1", PLAY_GPUS="2").status == 2
 
 
+@pytest.mark.slow
 def test_without_the_gpu_too_they_name_the_host_that_built(host: Tree) -> None:
     host.scons()
     host.environment["TRT_PYTHON"] = "/no/such/python"

@@ -81,7 +81,7 @@ RECORDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDS)
 @settings(
-    max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "15")),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

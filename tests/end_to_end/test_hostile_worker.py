@@ -109,6 +109,7 @@ def test_whatever_a_worker_returns_is_no_code(far: Tree, site: Site, how: str) -
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_a_worker_cannot_say_that_this_run_was_stopped(far: Tree, site: Site) -> None:
     said = '{"outcome": "failed", "worker": "w", "error_class": "Interrupted", "message": "no more"}'
     start_hostile(site, f"return {said!r}")
@@ -118,6 +119,7 @@ def test_a_worker_cannot_say_that_this_run_was_stopped(far: Tree, site: Site) ->
     assert "INTERRUPTED" not in run.out
 
 
+@pytest.mark.slow
 def test_an_exception_of_a_worker_is_words(far: Tree, site: Site) -> None:
     marker = start_hostile(site, "raise RuntimeError('it is over', Evil())")
     run = far.scons()

@@ -20,6 +20,7 @@ def mount(image: Path, place: Path) -> os.stat_result:
     return (place / "a.onnx").stat()
 
 
+@pytest.mark.slow
 def test_a_model_on_another_image_with_the_same_stat_is_compiled(tree: Tree, tmp_path: Path) -> None:
     if os.geteuid() != 0 or not shutil.which("mke2fs"):
         pytest.skip("needs root and mke2fs")

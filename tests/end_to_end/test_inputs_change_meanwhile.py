@@ -271,6 +271,7 @@ class TestConversions:
         run = self.convert(tree, python, GATE)
         assert run.status == 0, run.out  # NaN was never read
 
+    @pytest.mark.slow
     def test_a_link_flipped_while_it_is_converted(self, tree, models, tmp_path):
         one, other = models
         real = one.rename(tree.path("models/real.onnx"))

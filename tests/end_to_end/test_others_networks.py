@@ -17,6 +17,7 @@ MODELS = sweep.models_of(DATA) if DATA.is_dir() else {}
 EVERY = 12  # of those that this onnx still ships
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(MODELS) < EVERY, reason="this onnx ships no test models")
 def test_our_outcome_is_the_raw_apis(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     chosen = dict(sorted(MODELS.items())[::EVERY])

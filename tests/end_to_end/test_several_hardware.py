@@ -14,6 +14,7 @@ def folders(tree: Tree) -> list[str]:
     return sorted(str(path.parent.relative_to(tree.root)) for path in tree.path(".").rglob("*.engine"))
 
 
+@pytest.mark.slow
 def test_each_has_its_folder_and_is_named_first_and_last(two: Tree) -> None:
     run = two.scons("engines", BOTH)
     assert (run.status, run.built) == (0, ["a", "a", "b", "b"])
@@ -26,6 +27,7 @@ def test_each_has_its_folder_and_is_named_first_and_last(two: Tree) -> None:
     assert two.events()[-1]["hardware"]["rtx_sm89"] == {"reused": 0, "built": 2, "failed": 0}
 
 
+@pytest.mark.slow
 def test_one_alone_has_the_same_engines_as_among_several(two: Tree) -> None:
     two.scons("engines", BOTH)
     before = two.snapshot()
@@ -82,6 +84,7 @@ def test_hardware_that_is_no_name_is_told_at_once(two: Tree, wrong: str) -> None
     assert "write a name or a list of names" in run.out
 
 
+@pytest.mark.slow
 def test_help_question_and_clean(two: Tree) -> None:
     assert two.scons("-h", "HARDWARE=x,y").status == 0
     assert two.scons("-q", "engines", BOTH).status == 1
@@ -103,6 +106,7 @@ def test_one_tampered_pair_is_rebuilt_alone(two: Tree) -> None:
     assert "/rtx_sm86/" in run.lines("BUILT")[0]
 
 
+@pytest.mark.slow
 def test_a_conversion_is_made_once_for_all_and_declared_for_each(two: Tree) -> None:
     two.write('env.Engine("a", "models/a.onnx", precision="fp16")')
     run = two.scons("-j2", "engines", BOTH)
@@ -146,6 +150,7 @@ def test_gates_stand_apart_where_one_compiles_the_converted_and_another_the_orig
     assert "tensorrt_rtx is not installed for" in run.lines("FAILED")[0]
 
 
+@pytest.mark.slow
 def test_what_one_hardware_refuses_does_not_keep_the_others_from_their_conversion(mixed) -> None:
     shutil.rmtree(mixed.path("fake"))
     fake_compiler(mixed.path("fake"), version="11.4.0.106")

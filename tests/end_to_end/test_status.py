@@ -147,6 +147,7 @@ def test_status_knows_an_option_that_the_last_run_declared_otherwise(built: Tree
     assert rows["a"]["reason"] == "workspace_mb changed: 4096 → 64"
 
 
+@pytest.mark.slow
 def test_two_trees_that_share_a_state_folder_have_a_status_each(two: Tree, tmp_path: Path) -> None:
     state = tmp_path / "state"
     two.environment["TRT_STATE_DIR"] = str(state)

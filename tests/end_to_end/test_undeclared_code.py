@@ -208,6 +208,7 @@ def with_data(path: Path, seed: int) -> None:
     onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=0)
 
 
+@pytest.mark.slow
 def test_the_external_data_of_an_exports_onnx_counts(tree: Tree) -> None:
     put(
         tree.root,

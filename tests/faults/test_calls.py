@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from calls import ALL, MUTATES, Call, Point, Scenario, hit, needs_strace, scenarios
 
-SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "8"))  # points of each scenario
+SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "5"))  # points of each scenario
 SEED = int(os.environ.get("FAULTS_SEED", "6"))
 NAMES = ["first", "rebuild", "adopt", "adopt-half", "reuse", "conversion", "prune"]
 ATTEMPTS = 8  # a call's number moves when a file is hashed once more, within a clock tick of its ctime

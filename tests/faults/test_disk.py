@@ -184,6 +184,7 @@ WORKER = [
 ]
 
 
+@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize(("call", "fault", "when"), WORKER if ALL else WORKER[3:4])
 def test_a_fault_where_the_real_compiler_writes_its_engine(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from machine import Machine
 
 CHOSEN = "FAULTS_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "40" if ALL else "4"))
+EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "40" if ALL else "3"))
 
 
 class TestMachine(Machine.TestCase):  # type: ignore[name-defined, misc]

@@ -258,6 +258,7 @@ def test_many_failures_leave_the_page_readable(browser, tmp_path):
     assert "And 20 more: see the table" in browser.ask("document.body.textContent")
 
 
+@pytest.mark.slow
 def test_a_thousand_engines(browser, tmp_path):
     past = Past(tmp_path / "tree")
     for n in range(1000):

@@ -295,9 +295,6 @@ OUTSIDE = [
     "sub/../../weights.bin",  # above, by a detour
     "sub/../weights.bin",  # `..` means another folder where `sub` is a link
     "..",  # the folder above
-    "",  # nowhere
-    ".",  # the folder itself
-    "w\0.bin",  # no filename
 ]
 
 
@@ -307,6 +304,20 @@ def test_a_location_outside_the_models_folder_is_refused_by_name(read, location)
         read(model(graph(initializer=[stored("w", location)])))
     assert repr(location) in str(caught.value)
     assert "beside it" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [
+        ("", "is the name of no file"),
+        (".", "is the name of no file"),
+        ("w\0.bin", "has a NUL character"),
+    ],
+)
+def test_a_location_that_names_no_file_is_refused_by_name(read, location, why):
+    with pytest.raises(RecipeError, match=why) as caught:
+        read(model(graph(initializer=[stored("w", location)])))
+    assert repr(location) in str(caught.value)
 
 
 def test_a_location_outside_is_refused_in_a_subgraph_too(read):

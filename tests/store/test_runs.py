@@ -207,6 +207,7 @@ def test_a_store_that_says_nothing_is_given_up_once(clone, reads):
         assert run.out.count("is not used any more in this run") == 1
 
 
+@pytest.mark.slow
 def test_a_refusal_that_lasts_is_shared_and_can_be_overridden(clone, writes, reads, tmp_path):
     import onnx
     from onnx import TensorProto, helper
@@ -257,6 +258,7 @@ def test_a_crash_and_a_timeout_are_nobody_elses_news(clone, writes, tmp_path, ac
     assert stored(store) == []
 
 
+@pytest.mark.slow
 def test_a_second_publisher_keeps_its_own_engine_and_the_store_the_first(clone, writes, reads, tmp_path):
     """As with TensorRT on a GPU, which does not repeat its bytes."""
     store = tmp_path / "store"
