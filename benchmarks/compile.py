@@ -43,9 +43,7 @@ def main() -> None:
             return run(tree.command("engines"), tree.root, tree.env())
 
         def raw():
-            return run(
-                [sys.executable, str(script), str(model), str(tree.path("raw.engine"))], tree.root
-            )
+            return run([sys.executable, str(script), str(model), str(tree.path("raw.engine"))], tree.root)
 
         a, b = side_by_side(ours, raw, rounds)
         size = tree.path("raw.engine").stat().st_size

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from common import run
+from compile import RAW
 from onnx import TensorProto, helper
 
-from compile import RAW
 from conftest import Tree
 
 SIZE = 8192
@@ -47,8 +47,7 @@ def make(folder: Path) -> Path:
         nodes.append(helper.make_node("MatMul", [f"h{number}", f"w{number}"], [f"m{number}"]))
         nodes.append(helper.make_node("Relu", [f"m{number}"], [f"h{number + 1}"]))
     tensors = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE])
-        for name in ("h0", f"h{layers}")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE]) for name in ("h0", f"h{layers}")
     ]
     graph = helper.make_graph(nodes, "large", tensors[:1], tensors[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -67,9 +67,7 @@ class Job(NamedTuple):
     def rules(self, text: str) -> str:
         """`text` for each engine: {m} its model, {e} itself, {n} its number."""
         rows = [
-            text.format(
-                n=n, m=self.model(n).relative_to(self.top), e=self.engine(n).relative_to(self.top)
-            )
+            text.format(n=n, m=self.model(n).relative_to(self.top), e=self.engine(n).relative_to(self.top))
             for n in range(self.count)
         ]
         return "\n".join(rows) + "\n"

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from common import REPO, Cost, report, side_by_side
 
-sys.path[:0] = [str(REPO / "tests" / "store"), str(REPO / "site_scons")]
+sys.path[:0] = [str(REPO / "tests" / "cache"), str(REPO / "site_scons")]
 
 import obstore  # noqa: E402
 from parts import S3, WRITER  # noqa: E402
 
-from scons_tensorrt.identity.writing import sync_file  # noqa: E402
-from scons_tensorrt.store.entry import blob_path  # noqa: E402
-from scons_tensorrt.store.remote import Remote  # noqa: E402
+from scons_tensorrt.cache.entry import blob_path  # noqa: E402
+from scons_tensorrt.cache.object_store import ObjectStore  # noqa: E402
+from scons_tensorrt.files.writing import sync_file  # noqa: E402
 
 BOUND = 1 / 0.8  # of seconds, for at least 0.8 of the rate
 
@@ -44,7 +44,7 @@ def timed(do: Callable[[], None], made: Path) -> Cost:
     return Cost(time.perf_counter() - began, cpu, 0)
 
 
-def compare(title: str, remote: Remote, plain: Callable[[Path], None], data: Path, rounds: int) -> None:
+def compare(title: str, remote: ObjectStore, plain: Callable[[Path], None], data: Path, rounds: int) -> None:
     with open(data, "rb") as source:
         digest = hashlib.sha256(source.read()).hexdigest()
     size, made = data.stat().st_size, data.with_name("made")
@@ -54,9 +54,7 @@ def compare(title: str, remote: Remote, plain: Callable[[Path], None], data: Pat
         with open(made, "wb") as out:
             assert remote.download(blob_path(digest), digest, size, out)
 
-    ours, theirs = side_by_side(
-        lambda: timed(fetch, made), lambda: timed(lambda: plain(made), made), rounds
-    )
+    ours, theirs = side_by_side(lambda: timed(fetch, made), lambda: timed(lambda: plain(made), made), rounds)
     for field in ("wall", "cpu"):
         report(f"{title}, {size >> 20} MiB", ours, theirs, field, BOUND if field == "wall" else None)
     rate = sorted(size / cost.wall for cost in ours)[len(ours) // 2]
@@ -78,7 +76,7 @@ def main() -> None:
             blob = folder / "store" / blob_path(digest)
             os.spawnvp(os.P_WAIT, "cp", ["cp", "--reflink=never", str(blob), str(made)])
 
-        compare("a folder", Remote((folder / "store").as_uri(), writes=True), cp, data, chosen.rounds)
+        compare("a folder", ObjectStore((folder / "store").as_uri(), writes=True), cp, data, chosen.rounds)
         server = S3(folder / "seaweed")
         try:
             os.environ.update(server.env(WRITER))
@@ -89,7 +87,7 @@ def main() -> None:
                     for piece in obstore.get(store, blob_path(digest)).stream():
                         out.write(piece)
 
-            compare("S3", Remote(server.url, writes=True), stream, data, chosen.rounds)
+            compare("S3", ObjectStore(server.url, writes=True), stream, data, chosen.rounds)
         finally:
             server.close()
 

@@ -30,19 +30,15 @@ env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.
 
 
 CASES = 2  # of a test with parameters that drives scons
-SAMPLED = ("end_to_end", "faults", "pages", "store")
+SAMPLED = ("end_to_end", "faults", "pages", "cache")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--all-cases", action="store_true", help="run slow tests, and every case of each test"
-    )
+    parser.addoption("--all-cases", action="store_true", help="run slow tests, and every case of each test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "slow: one case runs by default, none where there are no parameters"
-    )
+    config.addinivalue_line("markers", "slow: one case runs by default, none where there are no parameters")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

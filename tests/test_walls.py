@@ -13,42 +13,36 @@ import scons_tensorrt
 PACKAGE = Path(scons_tensorrt.__file__).parent
 SITE = PACKAGE.parent
 ME = "scons_tensorrt"
-WORKER = f"{ME}.compile.worker"
-CONVERTER = f"{ME}.convert.worker"
+WORKER, COMMON = f"{ME}.worker.trt", f"{ME}.worker.common"
+CONVERTER = f"{ME}.worker.onnx"
+WORKERS = f"{ME}.worker"
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 
 # Each room, and the rooms it may import besides itself and the package's own version.
-BELOW = {
-    "errors": set(),
-    "record": set(),
-    "progress": set(),
-    "identity": {"errors", "record"},
-    "integrity": {"errors", "record", "identity"},
-    "recipe": {"errors", "record", "identity", "integrity"},
-    "compile": {"errors", "record", "progress", "identity", "integrity", "recipe"},
-    "convert": {"errors", "record", "progress", "identity", "integrity", "recipe", "compile"},
-    "store": {"errors", "record", "progress", "identity", "integrity", "recipe", "compile", "convert"},
-    "handoff": {"errors", "record", "identity", "integrity", "recipe", "compile"},
-    "dispatch": {"errors", "record", "progress", "identity", "integrity", "recipe", "compile", "store"},
-    "graph": {
-        *("errors", "record", "progress", "identity", "integrity", "recipe", "compile", "convert"),
-        *("store", "dispatch", "handoff"),
-    },
-    "cli": {
-        *("errors", "record", "identity", "integrity", "recipe", "compile", "convert"),
-        *("store", "dispatch", "handoff"),
-    },
+ROOMS = (
+    *("errors", "record", "files", "hardware", "artifact", "recipe", "worker", "build"),
+    *("cache", "remote", "release", "report", "scons_tool", "cli"),
+)
+BELOW = {room: set(ROOMS[:at]) for at, room in enumerate(ROOMS)}
+# Beside each other: none needs the other, and a device has neither SCons nor the command line.
+BELOW["cache"] -= {"worker"}
+BELOW["release"] -= {"cache", "remote", "worker"}
+BELOW["report"] -= {"cache", "remote", "release", "worker"}
+BELOW["cli"] -= {"scons_tool", "worker"}
+BELOW["scons_tool"] -= {"worker"}
+BELOW |= {
     "__main__": {"cli"},
-    "tools": {"graph"},
-    "__init__": {"integrity"},  # load_verified, when it is asked for
+    "tools": {"scons_tool"},
+    "__init__": {"artifact"},  # load_verified, when it is asked for
 }
 # What else than the standard library a room may import.
 OUTSIDE = {
-    "graph": {"SCons", "rich"},
-    "compile": {"filelock"},
-    "store": {"obstore", "cryptography"},
-    "handoff": {"cryptography", "jinja2", "markupsafe"},
-    "dispatch": {"distributed", "dask", "msgpack", "cryptography"},
+    "scons_tool": {"SCons", "rich"},
+    "files": {"filelock"},
+    "cache": {"obstore", "cryptography"},
+    "release": {"cryptography"},
+    "report": {"jinja2", "markupsafe"},
+    "remote": {"distributed", "dask", "msgpack", "cryptography"},
 }
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}
@@ -93,10 +87,10 @@ def inside(module):
 
 
 def test_the_walk_sees_relative_and_absolute_and_late_imports():
-    assert f"{ME}.identity.filename" in imports(f"{ME}.cli.name")
-    assert "filelock" in imports(f"{ME}.compile.locks")
-    assert f"{WORKER}.failure" in imports(f"{WORKER}.build")
-    assert "SCons.Script" in imports(f"{ME}.graph.settings")
+    assert f"{ME}.artifact.filename" in imports(f"{ME}.cli.name")
+    assert "filelock" in imports(f"{ME}.files.locks")
+    assert f"{COMMON}.errors" in imports(f"{WORKER}.build")
+    assert "SCons.Script" in imports(f"{ME}.scons_tool.settings")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -112,47 +106,46 @@ def test_imports_go_down_only(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_the_graph_imports_scons_and_only_the_compile_filelock(module):
+def test_each_room_imports_only_its_own_packages(module):
     allowed = CONVERTERS if module.startswith(CONVERTER) else OUTSIDE.get(room(module), set())
     assert outside(module) <= allowed
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(CONVERTER)])
-def test_the_converter_imports_itself_and_how_a_worker_talks(module):
-    talk = (f"{WORKER}.link", f"{WORKER}.failure", f"{WORKER}.records", WORKER)
-    assert all(name.startswith(CONVERTER) or name in talk for name in inside(module))
+def test_the_converter_imports_itself_and_what_workers_share(module):
+    assert all(name.startswith((CONVERTER, COMMON)) or name == WORKERS for name in inside(module))
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room(m) in ("identity", "integrity")])
-def test_identity_and_integrity_need_the_standard_library_alone(module):
+@pytest.mark.parametrize("module", [m for m in MODULES if room(m) in ("hardware", "artifact")])
+def test_hardware_and_artifact_need_the_standard_library_alone(module):
     assert outside(module) == set()
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(WORKER)])
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith((WORKER, COMMON))])
 def test_the_worker_imports_the_standard_library_and_itself(module):
     assert outside(module) == set()
+    below = (COMMON, f"{ME}.hardware.cuda") if module.startswith(WORKER) else (COMMON,)
     assert all(
-        name.startswith((WORKER, f"{ME}.identity.cuda")) or name == f"{ME}.identity"
-        for name in inside(module)
+        name.startswith((WORKER, *below)) or name in (WORKERS, f"{ME}.hardware") for name in inside(module)
     )
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith((WORKER, CONVERTER))])
+@pytest.mark.parametrize("module", [m for m in MODULES if room(m) != "worker"])
 def test_nobody_imports_the_workers(module):
-    assert not any(name.startswith((WORKER, CONVERTER)) for name in inside(module))
+    assert not any(name.startswith(WORKERS) for name in inside(module))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_worker_imports_by_a_name_it_is_told(module):
     text = MODULES[module].read_text(encoding="utf-8")
     if "import_module(" in text or "__import__(" in text:
-        assert module.startswith((WORKER, CONVERTER))
+        assert room(module) == "worker"
 
 
-def test_the_in_tree_door_opens_to_the_graph_alone():
+def test_the_in_tree_tool_imports_the_scons_tool_alone():
     doors = list((SITE / "site_tools").glob("*.py"))
     for door in doors:
-        assert {room(name) for name in imports(f"door.{door.stem}", door)} == {"graph"}
+        assert {room(name) for name in imports(f"door.{door.stem}", door)} == {"scons_tool"}
     assert "trt_engines.py" in [door.name for door in doors]
 
 
@@ -163,9 +156,7 @@ def test_no_tool_is_called_like_a_module_it_would_hide():
 
 # The same, tried: a Python that has nothing but its standard library.
 
-WATCHED = (
-    *("SCons", "onnx", "numpy", "filelock", "tensorrt", "tensorrt_rtx", "obstore", "cryptography"),
-)
+WATCHED = (*("SCons", "onnx", "numpy", "filelock", "tensorrt", "tensorrt_rtx", "obstore", "cryptography"),)
 
 
 def bare(*arguments, **more):
@@ -231,7 +222,7 @@ print(sorted(foreign))
     assert (done.stderr, done.stdout.splitlines()[-1]) == ("", "['__main__', 'scons_tensorrt']")
 
 
-@pytest.mark.parametrize("where", ["identity", "integrity", "recipe"])
+@pytest.mark.parametrize("where", ["hardware", "artifact", "recipe"])
 def test_a_room_of_the_standard_library_imports_in_a_bare_python(where):
     names = [name for name in MODULES if room(name) == where]
     done = bare("-c", "\n".join(f"import {name.removesuffix('.__init__')}" for name in names))
@@ -240,12 +231,12 @@ def test_a_room_of_the_standard_library_imports_in_a_bare_python(where):
 
 def test_a_null_build_compiles_no_text_when_it_imports():
     # A dataclass is written as text and compiled, and so is a NamedTuple: record.py
-    used = ", ".join(f"{ME}.graph.{name}" for name in ("tool", "steps", "manifest", "install"))
+    used = ", ".join(f"{ME}.scons_tool.{name}" for name in ("tool", "onnx_steps", "manifest", "install"))
     ask = f"import sys, {used}; print(*(m for m in sys.modules if m.startswith('{ME}')))"
     names = subprocess.run(
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=SITE
     ).stdout.split()
-    assert {f"{ME}.recipe.options", f"{ME}.convert.step", f"{ME}.graph.listed"} <= {*names}
+    assert {f"{ME}.recipe.options", f"{ME}.build.onnx_spec", f"{ME}.scons_tool.manifest_target"} <= {*names}
     for name in names:
         path = SITE.joinpath(*name.split("."))
         source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .integrity.verified import load_verified as load_verified
+    from .artifact.verify import load_verified as load_verified
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """As late as it is asked for: to import the package alone imports nothing."""
     if name == "load_verified":
-        from .integrity.verified import load_verified
+        from .artifact.verify import load_verified
 
         return load_verified
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,7 +42,7 @@ class AccuracyError(EngineError):
     """A converted model's outputs are further from the original's than `accuracy=` allows."""
 
 
-class SignatureError(EngineError):
+class HardwareMismatchError(EngineError):
     """The engine cannot be made here: wanted and found hardware or runtime differ."""
 
 

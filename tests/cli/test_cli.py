@@ -9,11 +9,11 @@ import sys
 import pytest
 
 import scons_tensorrt
+from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.sidecar import sidecar_of
+from scons_tensorrt.artifact.state import StateFolder
 from scons_tensorrt.cli import main
-from scons_tensorrt.identity.signature import HardwareSignature
-from scons_tensorrt.integrity.receipt import Receipt, make_key
-from scons_tensorrt.integrity.sidecar import sidecar_of
-from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.hardware.signature import HardwareSignature
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 ORIN = {
@@ -505,7 +505,7 @@ def test_explain_of_a_bad_name_ends_with_1(run, tmp_path):
 def declared(tmp_path):
     """A tree whose engine was made from models/a.onnx, and is declared so."""
 
-    class Declared:
+    class EngineTarget:
         onnx = tmp_path / "models" / "a.onnx"
         engine = pair(tmp_path / "engines")
         ingredients = {"input onnx": sha(ONNX), "option precision": "fp16"}  # noqa: RUF012
@@ -513,10 +513,10 @@ def declared(tmp_path):
         def declare(self, **changes):
             declare(tmp_path, {**self.ingredients, **changes})
 
-    Declared.onnx.parent.mkdir()
-    Declared.onnx.write_bytes(ONNX)
-    keep(tmp_path, ingredients=Declared.ingredients)
-    return Declared()
+    EngineTarget.onnx.parent.mkdir()
+    EngineTarget.onnx.write_bytes(ONNX)
+    keep(tmp_path, ingredients=EngineTarget.ingredients)
+    return EngineTarget()
 
 
 def test_explain_says_that_an_engine_is_as_it_is_wanted(run, declared):
@@ -526,16 +526,16 @@ def test_explain_says_that_an_engine_is_as_it_is_wanted(run, declared):
 
 def test_explain_says_what_is_now_wanted_otherwise(run, declared):
     declared.declare(**{"option precision": "fp32"})
-    wanted = explained(run("explain", declared.engine)[1])["now wanted"]
-    assert wanted == "precision changed: fp16 → fp32"
+    spec = explained(run("explain", declared.engine)[1])["now wanted"]
+    assert spec == "precision changed: fp16 → fp32"
 
 
 def test_explain_sees_a_model_that_changed(run, declared):
     declared.declare()
     declared.onnx.write_bytes(ONNX + b"\x12\x01p")
-    wanted = explained(run("explain", declared.engine)[1])["now wanted"]
+    spec = explained(run("explain", declared.engine)[1])["now wanted"]
     now = sha(ONNX + b"\x12\x01p")
-    assert wanted == f"models/a.onnx changed: {sha(ONNX)[:12]} → {now[:12]}"
+    assert spec == f"models/a.onnx changed: {sha(ONNX)[:12]} → {now[:12]}"
 
 
 def test_explain_says_what_is_wrong_with_a_model_now(run, declared):
@@ -560,9 +560,7 @@ def test_explain_says_nothing_of_what_is_wanted_where_nothing_is_declared(run, d
     assert "now wanted" not in explained(run("explain", declared.engine)[1])
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"engines": 5}', '{"engines": [5]}', '{"engines": [{}]}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"engines": 5}', '{"engines": [5]}', '{"engines": [{}]}'])
 def test_explain_passes_over_a_damaged_declaration(run, declared, tmp_path, text):
     (tmp_path / ".trt" / "declared.json").write_text(text)
     status, lines, _ = run("explain", declared.engine)
@@ -685,9 +683,7 @@ def test_status_writes_nothing(run, declared, tmp_path):
     assert sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    "change", [{"recipe": 5}, {"signature": 7}, {"onnx": 5}, {"plugins": None}], ids=str
-)
+@pytest.mark.parametrize("change", [{"recipe": 5}, {"signature": 7}, {"onnx": 5}, {"plugins": None}], ids=str)
 def test_a_declaration_of_another_version_is_one_line(run, declared, tmp_path, change):
     declared.declare()
     file = tmp_path / ".trt" / "declared.json"

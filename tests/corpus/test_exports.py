@@ -33,9 +33,7 @@ def script(name):
         sys.path.remove(FOLDER)
 
 
-aliked, dinov2_vpr, lightglue, exporting = map(
-    script, ("aliked", "dinov2_vpr", "lightglue", "exporting")
-)
+aliked, dinov2_vpr, lightglue, exporting = map(script, ("aliked", "dinov2_vpr", "lightglue", "exporting"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,9 +180,7 @@ def test_size_must_suit_the_network(tmp_path):
 def pair(count0, count1):
     sets = [drawn(1, count0, 2, seed=5), drawn(1, count1, 2, seed=6)]
     for seed, count in ((7, count0), (8, count1)):
-        sets.append(
-            torch.nn.functional.normalize(drawn(1, count, lightglue.DIMENSIONS, seed=seed), dim=2)
-        )
+        sets.append(torch.nn.functional.normalize(drawn(1, count, lightglue.DIMENSIONS, seed=seed), dim=2))
     return sets
 
 

@@ -14,9 +14,7 @@ from scons_tensorrt import cli
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 NOT_RUN = [block for block in BLOCKS if block.reason is not None]
 SHELL = [block for block in BLOCKS if block.language in ("sh", "console")]
-COMMAND = re.compile(
-    r"^\s*(\$ |(scons|python3?|pip3?|pytest|mkdir|cp|cd|git|docker) +[\w.'\"/~-])", re.M
-)
+COMMAND = re.compile(r"^\s*(\$ |(scons|python3?|pip3?|pytest|mkdir|cp|cd|git|docker) +[\w.'\"/~-])", re.M)
 # Debian has no `python`, and its `pip` installs nothing outside of a virtual environment.
 BARE = re.compile(r"(?:^|[\s;&|(`])(?<!-m )(python|pip3?)\s+-?\w", re.M)
 EXAMPLES = REPO / "docs" / "examples"
@@ -46,9 +44,7 @@ def test_there_are_blocks_of_every_kind_to_run():
 def test_each_block_is_run_or_shown_or_says_why_not(block):
     assert block.reason != ""
     if block.reason is None:
-        assert block.language in (*RUN, *SHOWN), (
-            "name the language, or write <!-- not run: why --> above"
-        )
+        assert block.language in (*RUN, *SHOWN), "name the language, or write <!-- not run: why --> above"
     if block.language in SHOWN:
         assert not COMMAND.search(block.text), "commands belong into a block `sh` or `console`"
     if block.language == "console":

@@ -34,8 +34,8 @@ def texts():
 
 
 def variables():
-    """The construction variables with a default, by name; graph/ needs SCons, so they are read."""
-    tree = ast.parse((PACKAGE / "graph" / "settings.py").read_text(encoding="utf-8"))
+    """The construction variables with a default, by name; scons_tool/ needs SCons, so they are read."""
+    tree = ast.parse((PACKAGE / "scons_tool" / "settings.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "VARIABLES":
             return {key.value for key in node.value.keys}

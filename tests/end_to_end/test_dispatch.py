@@ -25,7 +25,7 @@ pytest.importorskip("cryptography")
 from loopback import Site, until, write_key
 from test_gpu_host import driver  # noqa: F401
 
-from scons_tensorrt.dispatch.tls import make_certificates
+from scons_tensorrt.remote.tls import make_certificates
 
 DESK = {
     "product": "tensorrt_rtx",
@@ -70,9 +70,7 @@ def test_a_real_engine_comes_back_as_it_would_have_been_made_here(far: Tree, sit
     assert all(map(sound, there.values()))
     assert far.receipt("a")["dispatched"] == {"worker": "bench"}
     assert far.receipt("a")["inputs"][0]["name"] == "models/a.onnx"
-    left = [
-        path for path in (site.root / "bench").rglob("*") if "__sm89" in path.name and path.is_file()
-    ]
+    left = [path for path in (site.root / "bench").rglob("*") if "__sm89" in path.name and path.is_file()]
     assert left == []
     run = far.scons("-j2", "engines")
     assert (run.reused, run.names("SENT")) == (["a", "b"], [])
@@ -255,9 +253,7 @@ def test_a_certificate_of_another_authority_opens_nothing(far: Tree, tmp_path) -
 
 
 @pytest.mark.slow
-def test_another_version_of_distributed_is_refused_on_both_sides(
-    far: Tree, site: Site, tmp_path
-) -> None:
+def test_another_version_of_distributed_is_refused_on_both_sides(far: Tree, site: Site, tmp_path) -> None:
     """A scheduler whose installation says that it is another version."""
     (tmp_path / "distributed-2020.1.0.dist-info").mkdir()
     (tmp_path / "distributed-2020.1.0.dist-info/METADATA").write_text(

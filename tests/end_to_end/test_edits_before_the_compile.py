@@ -15,8 +15,7 @@ import pytest
 from conftest import Run, Tree, make_model, sha256
 
 FP32_GATE = (
-    'env.Engine("a", "models/a.onnx", '
-    'accuracy=dict(inputs="models/s.npz", reference="models/ref.onnx"))\n'
+    'env.Engine("a", "models/a.onnx", accuracy=dict(inputs="models/s.npz", reference="models/ref.onnx"))\n'
 )
 FP16_GATE = (
     'env.Engine("a", "models/a.onnx", precision="fp16", '
@@ -49,14 +48,14 @@ def before_the_compile(tree: Tree, code: str) -> None:
     done = str(tree.root.parent / f"{tree.root.name}.edited")
     head = f"""
         import os, shutil, subprocess, time
-        from scons_tensorrt.graph.declared import Declared
-        consider = Declared.consider
+        from scons_tensorrt.scons_tool.engine_target import EngineTarget
+        mark_requested = EngineTarget.mark_requested
         def edited(self):
-            consider(self)
+            mark_requested(self)
             if self.began is not None and not os.path.exists({done!r}):
                 open({done!r}, "w").close()
                 edit()
-        Declared.consider = edited
+        EngineTarget.mark_requested = edited
         def edit():
     """
     text = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(code).strip("\n"), "    ") + "\n"
@@ -105,9 +104,7 @@ class TestOneBuild:
         ],
         ids=["reference", "samples", "original of a gate", "original"],
     )
-    def test_another_input_of_a_step_edited_after_it_stops_the_engine(
-        self, tree, models, what, edited, by
-    ):
+    def test_another_input_of_a_step_edited_after_it_stops_the_engine(self, tree, models, what, edited, by):
         before_the_compile(tree, copies(tree.path(f"models/{by}"), tree.path(f"models/{edited}")))
         tree.write(what)
         assert_nothing_was_made(tree.scons(), tree, edited)
@@ -165,13 +162,13 @@ class TestOneBuild:
         tree.write(FP32_GATE)
         tree.path("site_scons").mkdir()
         edit = f"""
-            import shutil, scons_tensorrt.graph.builder as builder
-            stop = builder._stop_for_the_doomed
+            import shutil, scons_tensorrt.scons_tool.builders as builder
+            stop = builder._stop_for_invalid_engines
             def edited(*given):
                 {copies(tree.path("models/v2.onnx"), models)}
                 {copies(tree.path("models/v2.onnx"), tree.path("models/ref.onnx"))}
                 stop(*given)
-            builder._stop_for_the_doomed = edited
+            builder._stop_for_invalid_engines = edited
         """
         tree.path("site_scons/site_init.py").write_text(textwrap.dedent(edit))
         run = tree.scons()
@@ -214,9 +211,7 @@ class TestTwoBuilds:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("put_back", [False, True])
-    def test_the_first_does_not_publish_what_the_gate_of_the_second_refused(
-        self, tree, beyond, put_back
-    ):
+    def test_the_first_does_not_publish_what_the_gate_of_the_second_refused(self, tree, beyond, put_back):
         original = shutil.copy(beyond, tree.root.parent / "v1.onnx")
         self.convert_meanwhile(tree, beyond)
         if put_back:

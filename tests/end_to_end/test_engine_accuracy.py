@@ -84,9 +84,7 @@ def board(tree: Tree, driver: Path, tmp_path: Path) -> Board:
     (site / "tensorrt" / "__init__.py").write_text(PLAYED.format(compile=str(TESTS / "compile")))
     (site / "tensorrt_cu12-10.3.0.30.dist-info").mkdir()
     tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in "xy"]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:]
-    )
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:])
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tree.path("models/a.onnx"))
     samples(tree, 3)
@@ -127,9 +125,7 @@ def test_an_engine_beyond_its_bound_is_never_published(board: Board) -> None:
     run = board.scons()
     assert (run.status, run.failed) == (2, ["a"])
     reason = run.reason("a")
-    assert reason.startswith(
-        "AccuracyError: the engine, run on the GPU: output `y`: elemwise error 0.5,"
-    )
+    assert reason.startswith("AccuracyError: the engine, run on the GPU: output `y`: elemwise error 0.5,")
     assert "worst at [0, 1]: " in reason
     assert "; log: .trt/logs/" in reason
     assert board.tree.engines() == {}
@@ -246,9 +242,7 @@ def test_an_engine_that_does_not_load_fails(board: Board) -> None:
 
 def test_samples_that_no_profile_takes_are_named(board: Board) -> None:
     tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 8]) for n in "xy"]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:]
-    )
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, board.tree.path("models/a.onnx"))
     np.savez(board.tree.path("models/a.npz"), x=np.zeros((2, 3, 8), np.float32))

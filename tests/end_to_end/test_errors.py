@@ -276,19 +276,17 @@ def test_no_such_interpreter(two: Tree) -> None:
 
 def test_the_wrong_version_of_the_runtime(two: Tree) -> None:
     fields = {"product": "tensorrt_rtx", "jetpack": None, "cuda": "13.0", "machine": os.uname().machine}
-    hardware(
-        two.path("hardware/box.json"), **fields, compute_capability="8.9", runtime_version="1.6.0.5"
-    )
+    hardware(two.path("hardware/box.json"), **fields, compute_capability="8.9", runtime_version="1.6.0.5")
     run = two.scons("engines", "HARDWARE=box")
     assert (run.status, run.failed) == (2, ["a"])
-    assert "SignatureError: runtime_version: wanted 1.6.0.5, found 1.7.1.116" in run.reason("a")
+    assert "HardwareMismatchError: runtime_version: wanted 1.6.0.5, found 1.7.1.116" in run.reason("a")
 
 
 def test_an_architecture_that_rtx_lacks(two: Tree) -> None:
     fields = {"product": "tensorrt_rtx", "jetpack": None, "cuda": "13.0", "machine": os.uname().machine}
     hardware(two.path("hardware/box.json"), **fields, runtime_version="1.7.1.116")
     run = two.scons("engines", "HARDWARE=box")
-    assert "SignatureError: SM 87 is not an architecture of tensorrt_rtx 1.7.1.116" in run.reason("a")
+    assert "HardwareMismatchError: SM 87 is not an architecture of tensorrt_rtx 1.7.1.116" in run.reason("a")
 
 
 def test_an_engine_folder_that_is_a_file(two: Tree) -> None:

@@ -108,15 +108,11 @@ def test_no_option_is_forgotten() -> None:
 
 
 def declare(tree: Tree, after: bool) -> None:
-    engines = [
-        (name, where, {**more, **values[after]}) for name, (where, more, values, _) in CHANGES.items()
-    ]
+    engines = [(name, where, {**more, **values[after]}) for name, (where, more, values, _) in CHANGES.items()]
     engines += [
         (name, "server", {**more, **values[after]}) for name, (more, values, _) in CONVERSIONS.items()
     ]
-    engines += [
-        (f"idle_{n}", where, {**more, **values[after]}) for n, (where, more, values) in IDLE.items()
-    ]
+    engines += [(f"idle_{n}", where, {**more, **values[after]}) for n, (where, more, values) in IDLE.items()]
     tree.write(
         f"""
         import json

@@ -171,7 +171,7 @@ def test_linked_external_data_is_converted_and_compared(tree: Tree, layout: str)
 
 @pytest.mark.parametrize("linked", [os.symlink, os.link])
 def test_a_model_of_the_wanted_type_is_copied_with_its_linked_data(tmp_path: Path, linked) -> None:
-    from scons_tensorrt.convert.worker import precision
+    from scons_tensorrt.worker.onnx import precision
 
     options = {"to": "fp16", "keep_ops": [], "keep_nodes": [], "keep_io": False}
     make_model(tmp_path / "whole.onnx", external="whole.data")

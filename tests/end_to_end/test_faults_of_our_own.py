@@ -10,15 +10,15 @@ from conftest import Run, Tree
 from scons_tensorrt import cli
 
 PATCH = """
-from scons_tensorrt.graph.{module} import {name}
+from scons_tensorrt.scons_tool.{module} import {name}
 def at_fault(self, *args, **kwargs):
     return {{}}["a fault of our own"]
 {name}.{method} = at_fault
 env.Engine("a", "models/a.onnx")
 """
 LINE = "KeyError: 'a fault of our own'; check the {}; --debug=stacktrace shows the stack"
-OF_BOTH = {"module": "declared", "name": "Declared", "method": "wanted"}
-OF_ACTION = {"module": "making", "name": "Making", "method": "workshop"}
+OF_BOTH = {"module": "engine_target", "name": "EngineTarget", "method": "spec"}
+OF_ACTION = {"module": "build_services", "name": "BuildServices", "method": "build_context"}
 
 
 def scons(tree: Tree, *arguments: str) -> Run:
@@ -50,7 +50,7 @@ def test_scons_names_the_option_that_shows_the_stack(two: Tree, where: dict[str,
 
 
 def test_scons_names_the_option_where_a_call_fails(two: Tree) -> None:
-    two.write(PATCH.format(module="engine", name="Declared", method="__init__"))
+    two.write(PATCH.format(module="engine_target", name="EngineTarget", method="__init__"))
 
     run = two.scons()
 

@@ -112,9 +112,7 @@ def test_06_a_plugin_of_a_variant_dir(tree: Tree, duplicate: int) -> None:
     command = ["cc", "-shared", "-fPIC", "-o", tree.path("models/p.so"), tree.path("models/p.c")]
     subprocess.run(command, check=True)
     tree.write(f'SConscript("models/SConscript", exports="env", variant_dir="v", duplicate={duplicate})')
-    tree.write(
-        'Import("env")\nenv.Engine("a", "a.onnx", plugins=["p.so"])', "models/SConscript", header=""
-    )
+    tree.write('Import("env")\nenv.Engine("a", "a.onnx", plugins=["p.so"])', "models/SConscript", header="")
     assert tree.scons("-n", "engines").names("WOULD BUILD") == ["a"]
     assert tree.scons().built == ["a"]
 
@@ -380,14 +378,10 @@ def test_21_a_hash_in_names_is_no_top(tree: Tree) -> None:
 
 
 def test_eight_scons_at_once_compile_each_engine_once(two: Tree) -> None:
-    python = fake_compiler(
-        two.path("fake"), "time.sleep(0.5); done(write())", "tensorrt_rtx", "1.7.1.116"
-    )
+    python = fake_compiler(two.path("fake"), "time.sleep(0.5); done(write())", "tensorrt_rtx", "1.7.1.116")
     two.environment["TRT_PYTHON"] = str(python)
     runs = []
-    threads = [
-        threading.Thread(target=lambda: runs.append(two.scons("-j4", "engines"))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: runs.append(two.scons("-j4", "engines"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

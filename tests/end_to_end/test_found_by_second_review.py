@@ -17,7 +17,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two 
 
 LOCK = """
 import sys, threading, os
-from scons_tensorrt.compile.locks import gpu_lock
+from scons_tensorrt.files.locks import gpu_lock
 os.setuid(int(sys.argv[1]))
 with gpu_lock(sys.argv[2], threading.Lock(), "an engine", print, lambda: False, 0.5):
     print("held")

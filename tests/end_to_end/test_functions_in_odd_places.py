@@ -36,9 +36,7 @@ spec.loader.exec_module(helper)
 """
 
 
-def export(
-    tree: Tree, script: str, more: str = "", place: str = "tools/exp.py", **environment: str
-) -> Run:
+def export(tree: Tree, script: str, more: str = "", place: str = "tools/exp.py", **environment: str) -> Run:
     """Run an export whose `value(**files)` is what `script` says. more: of its call."""
     tree.write(dedent(script) + WRITE, place, header="")
     tree.write(f'Default(env.OnnxExport("a", "{place}:export"{more}))\n')
@@ -165,9 +163,7 @@ def test_a_package_whose_init_is_not_declared_is_named(tree: Tree) -> None:
 def test_a_relative_import_of_a_declared_package_is_named(tree: Tree) -> None:
     put(tree, tools__parts__INIT="from .one import V", tools__parts__one="V = 2")
 
-    run = export(
-        tree, "import parts\ndef value(): return parts.V\n", ', imports=["tools/parts/__init__.py"]'
-    )
+    run = export(tree, "import parts\ndef value(): return parts.V\n", ', imports=["tools/parts/__init__.py"]')
 
     assert "exp.py imports tools/parts/one.py, which is not declared" in run.out
 
@@ -312,9 +308,7 @@ def test_an_onnx_is_given_with_its_data_in_a_folder(tree: Tree, tmp_path: Path, 
 def test_a_file_by_a_name_that_no_argument_has_is_refused(tree: Tree, name: str) -> None:
     tree.write("", "given.txt", header="")
 
-    run = export(
-        tree, "def value(**files): return sorted(files)\n", f', files={{"{name}": "given.txt"}}'
-    )
+    run = export(tree, "def value(**files): return sorted(files)\n", f', files={{"{name}": "given.txt"}}')
 
     assert f"OnnxExport 'a': files={{'{name}': …}}: no name of an argument; rename it" in run.out
     assert run.status == 2
@@ -338,9 +332,7 @@ def test_a_plugin_finds_a_library_of_its_own_beside_it(two: Tree) -> None:
     assert two.scons().reused == ["a"]
     two.path("lib/libq.so").unlink()
     two.engine("a").unlink()
-    told = (
-        "plugin libp.so: libq.so: cannot open shared object file: No such file or directory; see `ldd -r"
-    )
+    told = "plugin libp.so: libq.so: cannot open shared object file: No such file or directory; see `ldd -r"
     assert told in two.scons().out
 
     compile("q", "int q(void) { return 8; }")

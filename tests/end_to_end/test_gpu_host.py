@@ -60,10 +60,7 @@ def test_a_warm_run_neither_calls_cuda_nor_starts_a_process(host: Tree) -> None:
         check=True,
         capture_output=True,
     )
-    assert (
-        len([line for line in trace.read_text().splitlines() if "= 0" in line and "execve(" in line])
-        == 1
-    )
+    assert len([line for line in trace.read_text().splitlines() if "= 0" in line and "execve(" in line]) == 1
     assert asked(host) == 1
 
 

@@ -97,9 +97,7 @@ def test_a_manifest_lists_what_the_sidecars_state(made: Tree) -> None:
     }
     assert [e["recipe_digest"] for e in data["engines"]] == [made.receipt(n)["key"] for n in "ab"]
     assert made.path("dist/manifest.json.sha256").read_text() == sha256(made.path("dist/manifest.json"))
-    done = subprocess.run(
-        ["sha256sum", "-c", "../dist/SHA256SUMS"], cwd=made.path("engines"), check=False
-    )
+    done = subprocess.run(["sha256sum", "-c", "../dist/SHA256SUMS"], cwd=made.path("engines"), check=False)
     assert done.returncode == 0
 
 
@@ -137,10 +135,7 @@ def test_one_that_was_tampered_with_is_written_again_and_no_engine_built(made: T
     assert len(dry.lines("WOULD WRITE")) == 1
     run = made.scons("dist")
     assert (run.status, run.built, len(run.lines("WROTE"))) == (0, [], 1)
-    assert (
-        run.lines("WROTE")[0].partition(" because ")[2]
-        == dry.out.partition(" because ")[2].split("\n")[0]
-    )
+    assert run.lines("WROTE")[0].partition(" because ")[2] == dry.out.partition(" because ")[2].split("\n")[0]
     assert {name: sha for name, (sha, _) in made.snapshot("dist").items()} == before
     assert made.scons("-q", "dist").status == 0
 
@@ -420,9 +415,7 @@ def test_a_build_without_install_arguments_installs_nothing(made: Tree) -> None:
 @pytest.mark.skipif(
     not (shutil.which("mksquashfs") and shutil.which("unsquashfs")), reason="no squashfs-tools here"
 )
-def test_an_image_is_packed_unpacked_and_verified_with_nothing_but_python(
-    made: Tree, tmp_path: Path
-) -> None:
+def test_an_image_is_packed_unpacked_and_verified_with_nothing_but_python(made: Tree, tmp_path: Path) -> None:
     made.scons("install", f"DESTDIR={tmp_path}/root", "PREFIX=/usr")
     images = [tmp_path / "one.squashfs", tmp_path / "two.squashfs"]
     for image in images:
@@ -433,9 +426,7 @@ def test_an_image_is_packed_unpacked_and_verified_with_nothing_but_python(
         )  # fmt: skip
     assert images[0].read_bytes() == images[1].read_bytes()
     device = tmp_path / "device"
-    subprocess.run(
-        ["unsquashfs", "-quiet", "-no-progress", "-d", str(device), str(images[0])], check=True
-    )
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", str(device), str(images[0])], check=True)
     assert installed(device) == PACKED
     folder = device / "usr/share/engines"
     asked = ["verify", "--manifest", str(folder / "manifest.json"), "--hardware", host(tmp_path)]
@@ -460,9 +451,7 @@ def test_a_board_packs_its_own_and_clean_engines_removes_its_own_alone(two: Tree
         assert (run.status, run.built) == (0, ["a", "b"])
         manifest = json.loads(two.path(f"{name}/usr/share/engines/manifest.json").read_text())
         assert manifest["hardware"] == name
-        assert {e["signature"]["sm_count"] for e in manifest["engines"]} == {
-            8 if name == "orin_nx" else 16
-        }
+        assert {e["signature"]["sm_count"] for e in manifest["engines"]} == {8 if name == "orin_nx" else 16}
     theirs = two.snapshot("engines/agx_orin")
     assert two.scons("-c", "engines", "HARDWARE=orin_nx").status == 0
     assert two.snapshot("engines/agx_orin") == theirs

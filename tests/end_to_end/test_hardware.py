@@ -135,7 +135,7 @@ def test_firmware_build_on_a_host_without_tensorrt(boards: Tree, tmp_path) -> No
     run = clone.scons("engines", "HARDWARE=agx_orin", "-k")
     assert (run.status, run.failed, run.reused) == (2, ["a"], ["b"])
     assert run.reason("a").startswith(
-        "SignatureError: it can be compiled only on agx_orin (Orin, sm87, 64 GiB"
+        "HardwareMismatchError: it can be compiled only on agx_orin (Orin, sm87, 64 GiB"
     )
     assert "Build it there and bring engines/agx_orin/ and .trt/ over" in run.reason("a")
 

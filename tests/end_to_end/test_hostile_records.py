@@ -50,9 +50,7 @@ def template(tmp_path_factory) -> Tree:
 def places(data: object, at: tuple = ()) -> list[tuple]:
     """The way to every value in a JSON document, the document's own first."""
     found = [at]
-    children = (
-        data.items() if isinstance(data, dict) else enumerate(data if isinstance(data, list) else ())
-    )
+    children = data.items() if isinstance(data, dict) else enumerate(data if isinstance(data, list) else ())
     for key, value in children:
         found += places(value, (*at, key))
     return found

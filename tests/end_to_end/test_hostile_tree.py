@@ -120,9 +120,7 @@ def test_a_model_of_a_terabyte_is_refused_at_once(stood: Tree) -> None:
 
 @pytest.mark.parametrize("odd", ["pipe", "hole", "folder"])
 @pytest.mark.parametrize("suffix", ["", ".sha256"])
-def test_an_engine_or_sidecar_that_is_no_file(
-    stood: Tree, precious: Path, odd: str, suffix: str
-) -> None:
+def test_an_engine_or_sidecar_that_is_no_file(stood: Tree, precious: Path, odd: str, suffix: str) -> None:
     path = Path(f"{stood.engine('a')}{suffix}")
     path.unlink()
     ODD[odd](path, precious)
@@ -136,9 +134,7 @@ def test_an_engine_or_sidecar_that_is_no_file(
 
 
 @pytest.mark.parametrize("suffix", ["", ".sha256"])
-def test_an_engine_or_sidecar_that_is_a_link_is_made_anew(
-    stood: Tree, tmp_path: Path, suffix: str
-) -> None:
+def test_an_engine_or_sidecar_that_is_a_link_is_made_anew(stood: Tree, tmp_path: Path, suffix: str) -> None:
     """Although it leads to the very bytes: tomorrow it may lead to others."""
     path, elsewhere = Path(f"{stood.engine('a')}{suffix}"), tmp_path / "elsewhere"
     shutil.move(path, elsewhere)
@@ -181,14 +177,14 @@ def tampered(tree: Tree) -> bytes:
 
 def bless(tree: Tree) -> None:
     """Let the memo say of the tampered engine what it said of the true one."""
-    memo = tree.path(".trt/digests.json")
-    said = json.loads(memo.read_text())
+    digest_cache = tree.path(".trt/digests.json")
+    said = json.loads(digest_cache.read_text())
     stat = tree.engine("a").stat()
     name = str(tree.engine("a").relative_to(tree.root))
     said["files"][name]["stat"] = [
         *(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     ]
-    memo.write_text(json.dumps(said))
+    digest_cache.write_text(json.dumps(said))
 
 
 @pytest.mark.slow
@@ -197,13 +193,11 @@ def test_a_memo_that_others_can_write_blesses_no_tampered_engine(stood: Tree, mo
     true = sha256(stood.engine("a"))
     tampered(stood)
     bless(stood)
-    memo = stood.path(".trt/digests.json")
-    blessed = memo.read_bytes()
-    assert stood.scons("-q", "engines").status == 0, (
-        "its own user's memo is believed, or this shows nothing"
-    )
-    memo.write_bytes(blessed)
-    memo.chmod(mode)
+    digest_cache = stood.path(".trt/digests.json")
+    blessed = digest_cache.read_bytes()
+    assert stood.scons("-q", "engines").status == 0, "its own user's memo is believed, or this shows nothing"
+    digest_cache.write_bytes(blessed)
+    digest_cache.chmod(mode)
     assert stood.scons("-q", "engines").status == 1
     run = stood.scons()
     assert (run.status, run.built) == (0, ["a"])

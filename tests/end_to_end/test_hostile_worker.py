@@ -25,7 +25,7 @@ if "scons_tensorrt" in " ".join(sys.orig_argv) or "spawn_main" in " ".join(sys.o
     import pickle
     import distributed
     from distributed.protocol import to_serialize
-    from scons_tensorrt.dispatch import task, topics
+    from scons_tensorrt.remote import task; from scons_tensorrt.remote import topics
 
     class Evil:
         """Writes a file where scons unpickles it; the scheduler and workers are Dask's own to guard."""

@@ -41,9 +41,7 @@ def test_a_model_on_another_image_with_the_same_stat_is_compiled(tree: Tree, tmp
     for image in (one, two):
         found = mount(image, place)
         try:
-            stats.append(
-                (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            )
+            stats.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
             if stats[0] != stats[-1]:
                 pytest.skip("the kernel gave another loop device")
             assert tree.scons().built == ["a"]

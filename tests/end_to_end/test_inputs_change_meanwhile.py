@@ -243,7 +243,7 @@ class TestConversions:
         tree.environment["TRT_ONNX_PYTHON"] = str(python)
         script = textwrap.dedent(
             f"""
-            import shutil, scons_tensorrt.convert.make as make
+            import shutil, scons_tensorrt.build.onnx_step as make
             judge = make.judge_step
             def edited(*given):
                 found = judge(*given)
@@ -265,9 +265,7 @@ class TestConversions:
         bad = tmp_path / "bad.npz"
         np.savez(bad, x=np.full((2, 8, 16, 16), np.nan, np.float32))
         backup = shutil.copy(samples, tmp_path / "backup")
-        python = wrapper(
-            tmp_path / "python", edit_in_place(samples, bad), edit_in_place(samples, backup)
-        )
+        python = wrapper(tmp_path / "python", edit_in_place(samples, bad), edit_in_place(samples, backup))
         run = self.convert(tree, python, GATE)
         assert run.status == 0, run.out  # NaN was never read
 
@@ -296,9 +294,7 @@ class TestConversions:
         script.write_text(text)
         other.write_text(text + "    raise SystemExit\n")
         backup = shutil.copy(script, tmp_path / "backup")
-        python = wrapper(
-            tmp_path / "python", edit_in_place(script, other), edit_in_place(script, backup)
-        )
+        python = wrapper(tmp_path / "python", edit_in_place(script, other), edit_in_place(script, backup))
         tree.environment["TRT_ONNX_PYTHON"] = str(python)
         tree.write(
             """
@@ -324,9 +320,7 @@ class TestConversions:
         assert str(samples) in run.lines("FAILED")[0]
         assert "partial" not in run.out
 
-    def test_a_conversion_killed_between_its_receipt_and_its_rename_is_finished(
-        self, tree, models, tmp_path
-    ):
+    def test_a_conversion_killed_between_its_receipt_and_its_rename_is_finished(self, tree, models, tmp_path):
         tree.write('env.Engine("a", "models/a.onnx", precision="fp16")\n')
         assert tree.scons("engines").status == 0
         target = tree.path(".trt/onnx/a.fp16.onnx")
@@ -359,21 +353,19 @@ class TestPlugins:
     @pytest.mark.skipif(not shutil.which("c++"), reason="needs a C++ compiler")
     @pytest.mark.parametrize("flipped", [False, True])
     def test_a_library_flipped_while_it_is_loaded_is_noticed(self, tmp_path, flipped):
-        from scons_tensorrt.compile.worker.main import is_loaded
+        from scons_tensorrt.worker.trt.main import is_loaded
 
         one, other = self.library(tmp_path, "one"), self.library(tmp_path, "other")
         program = textwrap.dedent(
             f"""
             import ctypes, os, sys
-            from scons_tensorrt.compile.worker.main import is_loaded
+            from scons_tensorrt.worker.trt.main import is_loaded
             held = os.open({str(one)!r}, os.O_RDONLY)
             ctypes.CDLL({str(other if flipped else one)!r})
             print(is_loaded(held))
             """
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == str(not flipped)
         assert callable(is_loaded)
 

@@ -17,9 +17,7 @@ BLOCKS = 3
 def blocks(path: Path, function_opset: int = 18, with_data: bool = False) -> None:
     """A Conv, then `BLOCKS` calls of a function that has a Conv and a Relu."""
     random = np.random.default_rng(0)
-    weights = [
-        (random.standard_normal((8, 8, 3, 3)) * 0.1).astype(np.float32) for _ in range(BLOCKS + 1)
-    ]
+    weights = [(random.standard_normal((8, 8, 3, 3)) * 0.1).astype(np.float32) for _ in range(BLOCKS + 1)]
     body = [
         helper.make_node("Conv", ["a", "b"], ["d"], pads=[1] * 4),
         helper.make_node("Relu", ["d"], ["c"]),

@@ -176,9 +176,7 @@ def test_one_tree_under_two_names_is_one_tree(held: Tree, tmp_path) -> None:
     """Mounted a second time, as into a container: the locks are the files', not the paths'."""
     there = tmp_path / "there"
     there.mkdir()
-    done = subprocess.run(
-        ["mount", "--bind", held.root, there], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["mount", "--bind", held.root, there], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"mount is not allowed here: {done.stderr.strip()}")
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import HEADER, REPO, Tree, hardware
-from scons_tensorrt.graph import dispatching, settings
+from scons_tensorrt.scons_tool import remote_settings, settings
 
 
 def refused(tree: Tree, *arguments: str, **environment: str) -> str:
@@ -117,7 +117,7 @@ def test_a_sconstruct_from_standard_input_cannot_be_looked_at(built: Tree) -> No
 
 
 def test_every_setting_of_the_command_line_is_known() -> None:
-    help_text = settings.HELP + dispatching.HELP
+    help_text = settings.HELP + remote_settings.HELP
     for name in settings.ARGUMENTS:
         assert f"{name}=" in help_text or f"TRT_{name}" in help_text
     source = "".join(p.read_text() for p in Path(settings.__file__).parent.glob("*.py"))
@@ -184,9 +184,9 @@ def test_the_folder_of_other_hardware_is_not_up_to_date(built: Tree) -> None:
     hardware(built.path("hardware/agx_orin.json"))
     assert built.scons("engines", "HARDWARE=agx_orin").status == 2
     built.path("engines/agx_orin").mkdir(exist_ok=True)
-    wanted = "scons: *** engines/agx_orin: no engine of this run; name its hardware, HARDWARE=agx_orin"
-    assert refused(built, "engines/agx_orin") == wanted
-    assert refused(built, "-c", "engines/agx_orin") == wanted
+    spec = "scons: *** engines/agx_orin: no engine of this run; name its hardware, HARDWARE=agx_orin"
+    assert refused(built, "engines/agx_orin") == spec
+    assert refused(built, "-c", "engines/agx_orin") == spec
     assert built.scons("engines/agx_orin", "HARDWARE=agx_orin").status == 2
 
 

@@ -9,9 +9,7 @@ def test_dry_run_writes_nothing_at_all(two: Tree) -> None:
     run = two.scons("-n", "engines")
     assert (run.status, run.names("WOULD BUILD")) == (0, ["a", "b"])
     assert run.summary.startswith("engines: 0 reused, 0 built, 0 failed in ")
-    assert run.summary.endswith(
-        "(dry run: 2 would be built; no earlier receipt says how long that takes)"
-    )
+    assert run.summary.endswith("(dry run: 2 would be built; no earlier receipt says how long that takes)")
     assert not two.path(".trt").exists()
     assert not two.path("engines").exists()
 
@@ -22,9 +20,7 @@ def test_dry_run_estimates_seconds_by_earlier_receipts(built: Tree) -> None:
     make_model(built.path("models/c.onnx"), seed=4)
     built.write('for n in "abc": env.Engine(n, f"models/{n}.onnx")')
     run = built.scons("-n", "engines")
-    assert run.summary.endswith(
-        f"(dry run: 2 would be built; {seconds} s by earlier receipts, 1 of 2 known)"
-    )
+    assert run.summary.endswith(f"(dry run: 2 would be built; {seconds} s by earlier receipts, 1 of 2 known)")
 
 
 def test_dry_run_of_what_is_current_builds_nothing(built: Tree) -> None:

@@ -126,9 +126,7 @@ def test_a_dry_run_is_not_the_last_run(read: Tree) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments", [("HARDWARE=dsek",), ("HARDWARE=dsek", "-k"), ("BACKEND=tensort",)]
-)
+@pytest.mark.parametrize("arguments", [("HARDWARE=dsek",), ("HARDWARE=dsek", "-k"), ("BACKEND=tensort",)])
 def test_hardware_that_is_not_known_replaces_nothing(read: Tree, arguments: tuple[str, ...]) -> None:
     before = command(read, "status")
     assert before[0] == 0

@@ -28,9 +28,7 @@ def half(tree: Tree, tmp_path: Path) -> Tree:
 def bound(tree: Tree, place: Path) -> Iterator[Tree]:
     """The same tree at another place."""
     place.mkdir()
-    if subprocess.run(
-        ["mount", "--bind", tree.root, place], capture_output=True, check=False
-    ).returncode:
+    if subprocess.run(["mount", "--bind", tree.root, place], capture_output=True, check=False).returncode:
         pytest.skip("no bind mounts here")
     try:
         yield tree._at(place)
@@ -111,9 +109,7 @@ def test_another_tree_that_comes_to_a_path_does_not_take_the_first_ones_files(
 
 
 @pytest.mark.slow
-def test_two_trees_that_take_turns_at_one_path_keep_their_own_conversions(
-    half: Tree, tmp_path: Path
-) -> None:
+def test_two_trees_that_take_turns_at_one_path_keep_their_own_conversions(half: Tree, tmp_path: Path) -> None:
     second = half.copy(tmp_path / "second", "models", "SConstruct")
     make_model(second.path("models/a.onnx"), seed=2)
     files: list[Path] = []
@@ -152,9 +148,7 @@ def test_prune_keeps_what_another_tree_at_the_path_needs(half: Tree, tmp_path: P
         assert run.status == 0, run.out
         assert run.names("PRUNED") == ["b"]
         (kept,) = run.lines("engines: what other trees")
-        assert kept.startswith(
-            f"engines: what other trees at {work} declared is kept; once they are gone"
-        )
+        assert kept.startswith(f"engines: what other trees at {work} declared is kept; once they are gone")
         saved = Path(kept.rpartition(" ")[2])
         assert saved.parent == state / "declared"
     work.rmdir()
@@ -166,9 +160,7 @@ def test_prune_keeps_what_another_tree_at_the_path_needs(half: Tree, tmp_path: P
         assert len(here.scons("engines-prune", "PRUNE=yes").lines("PRUNED")) >= 1
 
 
-def test_prune_keeps_engines_in_a_folder_that_is_mounted_in_both_trees(
-    half: Tree, tmp_path: Path
-) -> None:
+def test_prune_keeps_engines_in_a_folder_that_is_mounted_in_both_trees(half: Tree, tmp_path: Path) -> None:
     second = half.copy(tmp_path / "second", "models")
     second.write('env.Engine("b", "models/a.onnx")')
     work = tmp_path / "work"

@@ -176,11 +176,7 @@ def check(tree: Tree, path: str, kind: str, elsewhere: Path) -> list[str]:
             bad.append(f"stack: {what}\n{done.out}")
         if done.status not in (0, 2):
             bad.append(f"status {done.status}: {what}\n{done.out}")
-        if (
-            done.status == 2
-            and path not in READ
-            and not (NEXT_STEP.search(done.out) and near in done.out)
-        ):
+        if done.status == 2 and path not in READ and not (NEXT_STEP.search(done.out) and near in done.out):
             bad.append(f"no place or no next step: {what}\n{done.out}")
     if [each.name for each in elsewhere.iterdir() if each.name == "kept"] != ["kept"]:
         bad.append("what the link leads to was removed")
@@ -191,9 +187,7 @@ def check(tree: Tree, path: str, kind: str, elsewhere: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "kind"), TRIED, ids=[f"{kind}-{path}" for path, kind in TRIED])
-def test_no_path_of_the_wrong_kind_ends_in_a_stack(
-    whole: Tree, tmp_path: Path, path: str, kind: str
-) -> None:
+def test_no_path_of_the_wrong_kind_ends_in_a_stack(whole: Tree, tmp_path: Path, path: str, kind: str) -> None:
     tree = whole.twin(tmp_path / "tree")
     bad = check(tree, path, kind, tmp_path / "elsewhere")
     assert not bad, "\n".join(bad)
@@ -214,15 +208,15 @@ def test_names_that_no_file_system_or_stream_takes_end_in_one_line(tree: Tree, t
     assert done.built == ["b"]
 
 
-@pytest.mark.parametrize("place", ["scons_tensorrt.compile.make.make", "Declared.wanted"])
+@pytest.mark.parametrize("place", ["scons_tensorrt.build.engine.make", "EngineTarget.spec"])
 def test_what_no_message_was_written_for_is_one_line(tree: Tree, tmp_path: Path, place: str) -> None:
     fake = fake_compiler(tmp_path / "fake", "done(write())", "tensorrt_rtx", "1.7.1.116")
     tree.environment["TRT_PYTHON"] = str(fake)
     make_model(tree.path("models/a.onnx"))
     tree.write(
         f"""
-        import scons_tensorrt.compile.make
-        from scons_tensorrt.graph.declared import Declared
+        import scons_tensorrt.build.engine
+        from scons_tensorrt.scons_tool.engine_target import EngineTarget
         def fail(*args, **kwargs):
             raise ValueError("embedded\\nnull byte")
         {place} = fail

@@ -44,8 +44,8 @@ def boards(origin: Tree, tmp_path: Path) -> Tree:
 def traces(tree: Tree, word: str) -> list[str]:
     """Files of the tree, and rows of the memo, whose name holds `word`."""
     files = [str(p.relative_to(tree.root)) for p in tree.root.rglob("*") if word in p.name]
-    memo = json.loads(tree.path(".trt/digests.json").read_text())["files"]
-    return sorted(files) + sorted(f"memo: {name}" for name in memo if word in name)
+    digest_cache = json.loads(tree.path(".trt/digests.json").read_text())["files"]
+    return sorted(files) + sorted(f"memo: {name}" for name in digest_cache if word in name)
 
 
 def listed(run) -> list[str]:
@@ -172,30 +172,26 @@ def test_receipts_of_engines_that_are_gone_go_when_nobody_declares_them(boards: 
 def test_what_another_process_is_at_work_on_is_left(boards: Tree) -> None:
     import fcntl
 
-    (lock,) = (
-        p for p in boards.path(".trt/locks").glob("b__*.lock") if p.exists() and _is_of(boards, p)
-    )
+    (lock,) = (p for p in boards.path(".trt/locks").glob("b__*.lock") if p.exists() and _is_of(boards, p))
     with open(lock) as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         run = boards.scons("engines-prune", "PRUNE=yes")
     assert run.status == 2
     assert len(run.lines("FAILED")) == 1
     assert "it is not removed: " in run.lines("FAILED")[0]
-    assert [str(p.relative_to(boards.root)) for p in boards.path("engines").rglob("b__*.engine")] == B[
-        1:
-    ]
+    assert [str(p.relative_to(boards.root)) for p in boards.path("engines").rglob("b__*.engine")] == B[1:]
     assert boards.scons("engines-prune", "PRUNE=yes").status == 0
 
 
 def _is_of(tree: Tree, lock: Path) -> bool:
-    from scons_tensorrt.integrity.state import StateFolder
+    from scons_tensorrt.artifact.state import StateFolder
 
     return lock == StateFolder(tree.path(".trt"), tree.root).lock(tree.path(B[1]))
 
 
 def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(boards: Tree) -> None:
-    from scons_tensorrt.integrity.receipt import Receipt, make_key
-    from scons_tensorrt.integrity.state import StateFolder
+    from scons_tensorrt.artifact.receipt import Receipt, make_key
+    from scons_tensorrt.artifact.state import StateFolder
 
     boards.write('env.Engine("a", "models/a.onnx", precision="fp16")')
     folder = boards.path(".trt/onnx")
@@ -253,7 +249,7 @@ def test_a_first_run_that_only_reuses_declares_its_engines_before_it_says_so(
     # Looks at its own declaration when the run judges its first engine.
     other.write(
         """
-        import scons_tensorrt.graph.declared as declared, glob
+        import scons_tensorrt.scons_tool.engine_target as declared, glob
         judge = declared.judge
         def watched(*given):
             print("DECLARED", len(glob.glob(STATE + "/declared/*.json")))
@@ -304,8 +300,8 @@ done(data)
 
 def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -> None:
     """engines/ of a clone may hold a probed board's, which only the board can make again."""
-    from scons_tensorrt.integrity.receipt import Receipt, make_key
-    from scons_tensorrt.integrity.state import StateFolder
+    from scons_tensorrt.artifact.receipt import Receipt, make_key
+    from scons_tensorrt.artifact.state import StateFolder
 
     assert two.scons().status == 0
     book = StateFolder(two.path(".trt"), two.root).receipts
@@ -320,9 +316,7 @@ def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -
     assert two.scons().reused == ["a", "b"]
 
 
-def test_another_trees_engines_in_a_shared_state_folder_are_its_own(
-    boards: Tree, tmp_path: Path
-) -> None:
+def test_another_trees_engines_in_a_shared_state_folder_are_its_own(boards: Tree, tmp_path: Path) -> None:
     state = tmp_path / "shared"
     boards.environment["TRT_STATE_DIR"] = str(state)
     boards.write(ALL)

@@ -143,7 +143,4 @@ def test_the_command_where_nothing_was_built_says_what_to_do(tree):
     assert command(tree).returncode == 1
     tree.path(".trt").mkdir()
     done = command(tree)
-    assert (
-        done.stderr
-        == f"EngineError: {tree.path('.trt')}: nothing was built here yet; run scons engines\n"
-    )
+    assert done.stderr == f"EngineError: {tree.path('.trt')}: nothing was built here yet; run scons engines\n"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from conftest import Tree, make_model
-from scons_tensorrt.identity.filename import EngineFilename
-from scons_tensorrt.identity.signature import HardwareSignature
-from scons_tensorrt.integrity.receipt import make_key
+from scons_tensorrt.artifact.filename import EngineFilename
+from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.hardware.signature import HardwareSignature
 
 NEEDED = ("SCons", "filelock", "rich", "pygments", "markdown_it", "mdurl")
 
@@ -172,12 +172,10 @@ def test_on_a_host_without_a_gpu_the_receipts_say_the_hardware_too(
     make_model(bare.path("models/a.onnx"), seed=9)
     run = bare.scons("-k", "engines")
     assert (run.status, run.reused, run.failed) == (2, ["b"], ["a"]), run.out
-    assert "SignatureError: it can be compiled only on its own host (Orin, sm87" in run.reason("a")
+    assert "HardwareMismatchError: it can be compiled only on its own host (Orin, sm87" in run.reason("a")
 
 
-def test_prune_removes_nothing_by_what_receipts_say(
-    built: Tree, tmp_path: Path, bare_python: Path
-) -> None:
+def test_prune_removes_nothing_by_what_receipts_say(built: Tree, tmp_path: Path, bare_python: Path) -> None:
     rewrite(built, keep=True, runtime_version="1.99.0.1")
     bare = restore(built, tmp_path / "clone", bare_python)
     before = bare.snapshot()
@@ -212,9 +210,7 @@ def rewrite(tree: Tree, *names: str, keep: bool = False, drop: tuple = (), **fie
         folder.mkdir(exist_ok=True)
         (folder / f"{data['key']}.{data['sha256'][:16]}.json").write_text(json.dumps(data))
         for suffix in ("", ".sha256"):
-            tree.path(f"engines/{new}{suffix}").write_bytes(
-                tree.path(f"engines/{old}{suffix}").read_bytes()
-            )
+            tree.path(f"engines/{new}{suffix}").write_bytes(tree.path(f"engines/{old}{suffix}").read_bytes())
         if not keep:
             path.unlink()
 

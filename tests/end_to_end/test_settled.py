@@ -134,8 +134,7 @@ def test_what_is_made_of_an_engine_stays_as_it_is(built: Tree, decider: str) -> 
 
 def test_what_depends_on_the_alias_follows_the_engines(built: Tree) -> None:
     built.write(
-        TWO + 'image = env.Command("image", [], "date +%s%N > $TARGET")\n'
-        'Depends(image, env.Alias("engines"))'
+        TWO + 'image = env.Command("image", [], "date +%s%N > $TARGET")\nDepends(image, env.Alias("engines"))'
     )
     built.scons("image")
     first = built.path("image").read_text()
@@ -155,8 +154,7 @@ def test_the_tree_that_scons_prints_is_whole(built: Tree) -> None:
 def test_a_rule_of_ones_own_in_a_later_script_counts(built: Tree) -> None:
     # Asked for its children while the graph is read, the alias settles nothing yet.
     built.write(
-        TWO + 'env.Alias("engines")[0].children()\n'
-        'Depends(a, env.Command("note", [], "echo made > $TARGET"))'
+        TWO + 'env.Alias("engines")[0].children()\nDepends(a, env.Command("note", [], "echo made > $TARGET"))'
     )
     run, tasks = asked(built)
     assert (run.reused, tasks) == (["a", "b"], ["a"])
@@ -174,8 +172,7 @@ def test_the_hardware_is_named_before_anything_else(built: Tree) -> None:
 # What the alias itself waits for may make what engines are made from.
 
 FETCH = (
-    'fetch = env.Command("stamp", "models.txt", '
-    '["cp up.onnx models/a.onnx", Copy("$TARGET", "$SOURCE")])\n'
+    'fetch = env.Command("stamp", "models.txt", ["cp up.onnx models/a.onnx", Copy("$TARGET", "$SOURCE")])\n'
 )
 
 

@@ -215,9 +215,7 @@ def test_the_external_data_of_an_exports_onnx_counts(tree: Tree) -> None:
         exp="import onnx\ndef export(target, model):\n    onnx.save(onnx.load(model), target)\n",
     )
     with_data(tree.path("models/real.onnx"), seed=1)
-    tree.write(
-        'env.Engine("a", env.OnnxExport("a", "exp.py:export", files={"model": "models/real.onnx"}))\n'
-    )
+    tree.write('env.Engine("a", env.OnnxExport("a", "exp.py:export", files={"model": "models/real.onnx"}))\n')
     assert tree.scons().built == ["a"]
     assert tree.scons().reused == ["a"]
     data = tree.path("models/w.bin")

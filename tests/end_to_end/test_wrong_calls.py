@@ -88,8 +88,8 @@ attempt("no arguments", env.InstallEngines)
 """,
     "construction variables": """
 import os
-from scons_tensorrt.graph.settings import VARIABLES
-from scons_tensorrt.graph import dispatching
+from scons_tensorrt.scons_tool.settings import VARIABLES
+from scons_tensorrt.scons_tool import remote_settings as dispatching
 for number, value in enumerate(VALUES):
     for name in [*VARIABLES, *dispatching.VARIABLES]:
         if name == "TRT_REPORT":

@@ -44,7 +44,7 @@ GROWS = re.compile(r"open.*O_CREAT|p?write|rename|mkdir|symlink|link\(|linkat|fs
 # Dies with its parent as the real worker does, and counts its compiles in its own tree.
 ACT = """
 link = {}
-exec(dict(job["modules"])["scons_tensorrt.compile.worker.link"], link)
+exec(dict(job["modules"])["scons_tensorrt.worker.common.parent"], link)
 link["die_with_parent"]()
 with open(job["output"].split("/.trt/")[0] + "/compiled", "a") as calls:
     calls.write("1\\n")
@@ -251,11 +251,11 @@ class Scenario:
         if not hit(tree.root, point.call, point.fault, lines):
             shutil.rmtree(root)
             raise LookupError(str(point))
-        problem = self.judge(tree, run, point)
+        problem = self.check_up_to_date(tree, run, point)
         shutil.rmtree(root)
         return problem and f"{self.name}: {point}:\n  {problem}"
 
-    def judge(self, tree: Tree, run: Run, point: Point) -> str | None:
+    def check_up_to_date(self, tree: Tree, run: Run, point: Point) -> str | None:
         """What is wrong with a tree in which a run met a fault, and with the runs that follow."""
         killed = time.monotonic()
         while processes_in(tree.root):
@@ -294,9 +294,9 @@ class Scenario:
                 return f"{turn}: status {run.status}: {run.out}"
             if pair(tree) != (self.new, self.new):
                 return f"{turn}: {pair(tree)}: {run.out}"
-            made, wanted = compiles(tree) - before, 0 if done else 1
-            if made != wanted:
-                return f"{turn}: {made} compiles instead of {wanted}: {run.out}"
+            made, spec = compiles(tree) - before, 0 if done else 1
+            if made != spec:
+                return f"{turn}: {made} compiles instead of {spec}: {run.out}"
         left = litter(tree) + temporaries(tree)
         return f"left behind: {left}" if left else self.unfinished(tree)
 
@@ -319,7 +319,7 @@ import hashlib, json, os, shutil, sys
 stdin = sys.stdin.buffer
 job = json.loads(stdin.read(int(stdin.read(16))))
 link = {{}}
-exec(dict(job["modules"])["scons_tensorrt.compile.worker.link"], link)
+exec(dict(job["modules"])["scons_tensorrt.worker.common.parent"], link)
 link["die_with_parent"]()
 with open(job["target"].split("/.trt/")[0] + "/converted", "a") as calls:
     calls.write("1\\n")

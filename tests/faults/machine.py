@@ -235,7 +235,7 @@ class World:
         more = [self.plugin.read_bytes()] if name == "b" else []
         return [half_of(onnx) if name == "c" else onnx, *more]
 
-    def wanted(self, name: str) -> str:
+    def spec(self, name: str) -> str:
         """sha256 of the engine as it is wanted now."""
         onnx, *more = self.compiled_from(name)
         return sha(engine_of(onnx, self.workspace_mb, self.sm_count[self.board], *more))
@@ -256,16 +256,14 @@ class World:
         return sha(path.read_bytes()) if path.exists() else None
 
     def must_make(self, step: str) -> bool:
-        wanted = self.step_wanted(step)
-        if wanted is None:
+        spec = self.step_wanted(step)
+        if spec is None:
             return False
-        if any(self.tree.path(f".trt/receipts/{step}").glob(f"*.{wanted[:16]}.json")):
+        if any(self.tree.path(f".trt/receipts/{step}").glob(f"*.{spec[:16]}.json")):
             waiting = self._partial(self.step(step)) / "step" / step
-            if wanted == self.step_is(step) or (
-                waiting.exists() and sha(waiting.read_bytes()) == wanted
-            ):
+            if spec == self.step_is(step) or (waiting.exists() and sha(waiting.read_bytes()) == spec):
                 return False
-        return not self.in_store(step, wanted)
+        return not self.in_store(step, spec)
 
     def in_store(self, name: str, digest: str) -> bool:
         return self.mode != "off" and self.store.key_of(name, digest) is not None
@@ -280,20 +278,20 @@ class World:
     def receipt(self, name: str) -> int | None:
         """Which file the receipt of the wanted bytes is; writing it again makes another."""
         folder = self.tree.path(".trt/receipts") / self.engine(name).stem
-        found = list(folder.glob(f"*.{self.wanted(name)[:16]}.json"))
+        found = list(folder.glob(f"*.{self.spec(name)[:16]}.json"))
         return found[0].stat().st_mtime_ns if found else None
 
     def must_come(self, name: str) -> bool:
         """Whether an engine must be compiled or fetched."""
-        wanted = self.wanted(name)
+        spec = self.spec(name)
         if self.fails(name):
             return False
         if self.receipt(name) is None:
             return True
-        return self.pair(name) != (wanted, wanted) and not self._waits(self.engine(name), wanted)
+        return self.pair(name) != (spec, spec) and not self._waits(self.engine(name), spec)
 
     def must_compile(self, name: str) -> bool:
-        fetched = self.in_store(self.engine(name).name, self.wanted(name))
+        fetched = self.in_store(self.engine(name).name, self.spec(name))
         return self.must_come(name) and not fetched
 
     def _waits(self, engine: Path, digest: str) -> bool:
@@ -356,12 +354,12 @@ class World:
         clone.cut_off = {}
         try:
             clone.use_store("read")
-            keys = {n: self.store.key_of(self.engine(n).name, self.wanted(n)) for n in NAMES}
+            keys = {n: self.store.key_of(self.engine(n).name, self.spec(n)) for n in NAMES}
             fetched = Before(clone).fetched
             clone.build()
             for name in fetched:
                 assert keys[name] in clone.keys_of(name), f"{name}: fetched under another key"
-                if self.pair(name)[0] == self.wanted(name):
+                if self.pair(name)[0] == self.spec(name):
                     assert keys[name] in self.keys_of(name), f"{name}: of another key than here"
         finally:
             shutil.rmtree(root)
@@ -422,17 +420,17 @@ class World:
             now = self.step_is(step)
             assert now in (before.steps[step], self.step_wanted(step)), f"{step}: half of it"
         for name in NAMES:
-            wanted, now, place = self.wanted(name), self.pair(name), self.engine(name)
+            spec, now, place = self.spec(name), self.pair(name), self.engine(name)
             before.keeps(name)
-            assert now[1] in (before.pairs[name][1], wanted), f"{name}: a half sidecar"
+            assert now[1] in (before.pairs[name][1], spec), f"{name}: a half sidecar"
             if now[1] != before.pairs[name][1]:
-                assert now[0] == wanted, f"{name}: a sidecar before its engine"
+                assert now[0] == spec, f"{name}: a sidecar before its engine"
             if self.receipt(name) not in (None, before.receipts[name]):
-                self.cut_off[place, wanted] = False
-            if now == (wanted, wanted):
-                self.cut_off.pop((place, wanted), None)
-            elif (place, wanted) in self.cut_off and now[0] == wanted != before.pairs[name][0]:
-                self.cut_off[place, wanted] = True
+                self.cut_off[place, spec] = False
+            if now == (spec, spec):
+                self.cut_off.pop((place, spec), None)
+            elif (place, spec) in self.cut_off and now[0] == spec != before.pairs[name][0]:
+                self.cut_off[place, spec] = True
 
     def _all_right(self, before: Before, said: str) -> None:
         made = self.compiled() - before.compiled
@@ -445,11 +443,11 @@ class World:
             if self.fails(name):
                 assert self.pair(name) == before.pairs[name], f"{name} changed\n{said}"
                 continue
-            wanted = self.wanted(name)
-            assert self.pair(name) == (wanted, wanted), said
+            spec = self.spec(name)
+            assert self.pair(name) == (spec, spec), said
             before.keeps(name)
             assert self.keys_of(name), f"{name}: no receipt of its inputs as they are\n{said}"
-            self.cut_off.pop((self.engine(name), wanted), None)
+            self.cut_off.pop((self.engine(name), spec), None)
             self._nothing_left(self.engine(name))
         if not self.fails("c"):
             self._steps_right(said)
@@ -459,9 +457,7 @@ class World:
 
     def _steps_right(self, said: str) -> None:
         for step in STEPS:
-            assert self.step_is(step) == self.step_wanted(step), (
-                f"{step} is not what it should be\n{said}"
-            )
+            assert self.step_is(step) == self.step_wanted(step), f"{step} is not what it should be\n{said}"
             left = list(self._partial(self.step(step)).glob("*"))
             assert not left, f"left behind: {left}"
 
@@ -474,8 +470,7 @@ class World:
             receipt["key"]
             for receipt in found
             if receipt["sha256"] == digest
-            and inputs
-            == sorted(text for n, text in receipt["ingredients"].items() if n.startswith("input "))
+            and inputs == sorted(text for n, text in receipt["ingredients"].items() if n.startswith("input "))
         ]
 
     def _nothing_left(self, engine: Path) -> None:
@@ -485,8 +480,8 @@ class World:
         assert len(left) == waiting, f"left behind: {left}"
 
     def _partial(self, target: Path) -> Path:
-        slot = sha(os.fsencode(target.relative_to(self.tree.root)))[:16]
-        return self.tree.path(f".trt/partial/{slot}")
+        path_id = sha(os.fsencode(target.relative_to(self.tree.root)))[:16]
+        return self.tree.path(f".trt/partial/{path_id}")
 
 
 class Before:
@@ -495,7 +490,7 @@ class Before:
     def __init__(self, world: World) -> None:
         self._world = world
         self.must = [name for name in NAMES if world.must_compile(name)]
-        self.expected = Counter(world.wanted(name) for name in self.must)
+        self.expected = Counter(world.spec(name) for name in self.must)
         self.fetched = [n for n in NAMES if world.must_come(n) and n not in self.must]
         self.status = 2 if any(map(world.fails, NAMES)) else 0
         self.compiled, self.converted = world.compiled(), world.converted()
@@ -514,7 +509,7 @@ class Before:
         if name in self._open:
             with open(self._open.pop(name), "rb") as held:
                 assert sha(held.read()) == before, f"{name} was written to in place"
-        assert now in (before, self._world.wanted(name)), f"{name}: half an engine"
+        assert now in (before, self._world.spec(name)), f"{name}: half an engine"
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:

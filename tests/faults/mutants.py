@@ -8,17 +8,17 @@ from pathlib import Path
 from conftest import REPO
 
 MTIME_ONLY = (
-    "integrity/memo.py",
+    "files/digest_cache.py",
     "return [device, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *more]",
     "return [0, 0, 0, stat.st_mtime_ns, stat.st_mtime_ns, *more]",
 )
 IN_PLACE = (
-    "integrity/publish.py",
+    "artifact/publish.py",
     "os.replace(engine, self._engine)",
     "self._engine.write_bytes(engine.read_bytes()); engine.unlink()",
 )
 SIDECAR_FIRST = (
-    "integrity/publish.py",
+    "artifact/publish.py",
     """            if self._in_place:
                 engine.unlink(missing_ok=True)  # whatever it is, it is not what was vouched for
             else:
@@ -35,50 +35,50 @@ SIDECAR_FIRST = (
 """,
 )
 NO_SECOND_LOOK = (
-    "compile/make.py",
-    """    with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
-        verdict = judge(wanted, shop.state, shop.memo)
+    "build/engine.py",
+    """    with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
+        up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
 """,
-    """    verdict = judge(wanted, shop.state, shop.memo)
-    with engine_lock(lock, what, waiting, shop.stopping, shop.lock_timeout_s):
+    """    up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
+    with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
 """,
 )
 CONVERTS_BY_PATH = (
-    "convert/make.py",
-    """    places, samples = snapshot(wanted, inputs, state.top)
+    "build/onnx_step.py",
+    """    places, samples = snapshot(spec, inputs, state.top)
 """,
-    """    places, samples = snapshot(wanted, inputs, state.top)
-    places = {role: str(each.path) for role, each in wanted.onnx.items()}
-    samples = samples and {**samples, "path": str(wanted.samples.path)}
+    """    places, samples = snapshot(spec, inputs, state.top)
+    places = {role: str(each.path) for role, each in spec.onnx.items()}
+    samples = samples and {**samples, "path": str(spec.samples.path)}
 """,
 )
 NO_LOOK_AT_STEPS = (
-    "convert/step.py",
+    "build/onnx_spec.py",
     "    receipt = next((r for r in receipts if r.sha256 == there), None)",
     "    receipt = receipts[0]",
 )
 SAMPLES_OF_NO_KEY = (
-    "convert/step.py",
+    "build/onnx_spec.py",
     """    if samples:
         base = samples.path""",
     """    if samples and not onnx:
         base = samples.path""",
 )
 PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other plugin
-    "compile/wanted.py",
+    "build/spec.py",
     """digest(path, f"plugin {path.name}")""",
     "path.name",
-    "compile/pinned.py",
+    "build/pinned_inputs.py",
     "        if digest != sha256 or stamp_of",
     "        if (digest != sha256 and not always) or stamp_of",
-    "compile/checks.py",
-    "if _digest(memo, path) != wanted.ingredients[name]",
-    """if "plugin" not in name and _digest(memo, path) != wanted.ingredients[name]""",
+    "build/checks.py",
+    "if _digest(digest_cache, path) != spec.ingredients[name]",
+    """if "plugin" not in name and _digest(digest_cache, path) != spec.ingredients[name]""",
 )
 BELIEVES_A_STORE = (
-    "store/moving.py",
+    "cache/transfer.py",
     """    if digest.hexdigest() != sha256:
-        raise Damaged(f"its sha256 is {digest.hexdigest()[:12]}…")
+        raise DigestMismatch(f"its sha256 is {digest.hexdigest()[:12]}…")
 
 
 def _kernel_copy""",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ACT = """
 link = {}
-exec(dict(job["modules"])["scons_tensorrt.compile.worker.link"], link)
+exec(dict(job["modules"])["scons_tensorrt.worker.common.parent"], link)
 link["die_with_parent"]()
 onnx = open(os.path.join(job["folder"], job["onnx"]), "rb").read()
 made = [hashlib.sha256(onnx).hexdigest(), job["recipe"]["workspace_mb"], job["hardware"]["sm_count"]]
@@ -52,7 +52,7 @@ def send(event, **fields):
 
 job = json.loads(sys.stdin.buffer.read(int(sys.stdin.buffer.read(16))))
 link = {{}}
-exec(dict(job["modules"])["scons_tensorrt.compile.worker.link"], link)
+exec(dict(job["modules"])["scons_tensorrt.worker.common.parent"], link)
 link["die_with_parent"]()
 root = job["target"].split("/.trt/")[0]
 exchanged = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from played import sha
 
-from scons_tensorrt.handoff.signing import generate
+from scons_tensorrt.release.keys import generate
 
 
 class Store:

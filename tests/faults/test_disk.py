@@ -108,9 +108,7 @@ def read_only(tmp_path):
         mounted.append(folder)
         mount("-o", "remount,ro,bind", str(folder))
 
-    make.undo = lambda: [
-        subprocess.run(["umount", "-l", str(mounted.pop())], check=True) for _ in mounted[:]
-    ]
+    make.undo = lambda: [subprocess.run(["umount", "-l", str(mounted.pop())], check=True) for _ in mounted[:]]
     yield make
     make.undo()
 
@@ -199,8 +197,8 @@ def test_a_fault_where_the_real_compiler_writes_its_engine(
     for path in tree.engines().values():
         path.unlink()
     shutil.rmtree(tree.path(".trt/receipts"))
-    slot = next(tree.path(".trt/locks").glob("*.lock")).name.split(".")[-2]
-    path = tree.path(f".trt/partial/{slot}/{receipt['key']}.engine")
+    path_id = next(tree.path(".trt/locks").glob("*.lock")).name.split(".")[-2]
+    path = tree.path(f".trt/partial/{path_id}/{receipt['key']}.engine")
     wrapper = tmp_path / "python"
     wrapper.write_text(WRAPPER.format(python=python, path=path, call=call, fault=fault, when=when))
     wrapper.chmod(0o755)
@@ -224,11 +222,11 @@ def test_the_real_compilers_work_is_not_lost(tmp_path, target: str) -> None:
     other = tree.copy(tmp_path / "trace", "models", "SConstruct")
     run, lines = traced(other)
     assert run.status == 0, run.out
-    wanted = pair(other)
+    spec = pair(other)
     renames = [c for c in calls_of(other.root, lines) if c.name == "rename" and target + '"' in c.text]
     traced(tree, "signal=SIGKILL", renames[0])
     run = tree.scons()
     assert run.status == 0
     assert run.built == (["a"] if target == ".json" else [])
-    assert pair(tree) == wanted
+    assert pair(tree) == spec
     assert litter(tree) == []

@@ -18,7 +18,7 @@ from mutants import mutant
 from conftest import Tree
 
 IMAGE_BYTES = 24 << 20
-NO_FLUSH = ("integrity/publish.py", "            sync_file(engine)\n", "")
+NO_FLUSH = ("artifact/publish.py", "            sync_file(engine)\n", "")
 ATTEMPTS = 12  # a call's number moves on a busy machine; see test_calls.py
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))  # each how-manyth call
 
@@ -70,7 +70,7 @@ class Disk:
         if not touches(tree.root, last):
             raise LookupError(str(call))
         self._mount(after)
-        problem = self._scenario.judge(tree, run, Point(call, "signal=SIGKILL"))
+        problem = self._scenario.check_up_to_date(tree, run, Point(call, "signal=SIGKILL"))
         self._unmount()
         when = "with the journal" if journal else "as it was"
         return problem and f"{self._scenario.name}, {when}, {call}:\n  {problem}"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from scons_tensorrt.handoff import files_of
-from scons_tensorrt.handoff.manifest import Entry, Manifest, digest
-from scons_tensorrt.handoff.signing import generate, load_signer
-from scons_tensorrt.handoff.statement import statement
-from scons_tensorrt.identity.signature import HardwareSignature
-from scons_tensorrt.integrity.receipt import make_key
+from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.hardware.signature import HardwareSignature
+from scons_tensorrt.release import files_of
+from scons_tensorrt.release.keys import generate, load_signer
+from scons_tensorrt.release.manifest import Manifest, ManifestEntry, digest
+from scons_tensorrt.release.provenance import statement
 
 A = "a__sm87_jp6.2_trt10.3_fp16.engine"
 B = "b__sm87_jp6.2_trt10.3_fp32.engine"
@@ -42,17 +42,17 @@ def plan(body: bytes) -> bytes:
 
 
 def rtx_plan(body: bytes, mask: int = 0x3E) -> bytes:
-    """A plan of TensorRT for RTX 1.7.1.116; mask: its architectures, see integrity/plan.py."""
+    """A plan of TensorRT for RTX 1.7.1.116; mask: its architectures, see artifact/plan.py."""
     size = (64 + len(body)).to_bytes(8, "little")
     head = b"vtrt" + b"\0" * 12 + size + bytes([1, 7, 1, 116]) + b"\0" * 4 + mask.to_bytes(4, "little")
     return head + b"\0" * 28 + body
 
 
-def entry(name: str, data: bytes, signature: dict | None = None, **recipe: str) -> Entry:
+def entry(name: str, data: bytes, signature: dict | None = None, **recipe: str) -> ManifestEntry:
     ingredients = {"input onnx": sha(name.encode()), "option precision": "fp16", **recipe}
     given = ORIN_NX if signature is None else signature
     fields = {k: v for k, v in given.items() if k not in ("schema", "jetpack", "cuda")}
-    return Entry(name, sha(data), len(data), make_key(name, ingredients), ingredients, fields)
+    return ManifestEntry(name, sha(data), len(data), make_key(name, ingredients), ingredients, fields)
 
 
 class Handoff:
@@ -61,7 +61,7 @@ class Handoff:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = folder / "manifest.json"
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, ManifestEntry] = {}
         folder.mkdir()
 
     def path(self, name: str) -> Path:

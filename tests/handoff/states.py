@@ -6,10 +6,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from scons_tensorrt.integrity.memo import DigestMemo
-from scons_tensorrt.integrity.receipt import Receipt, make_key
-from scons_tensorrt.integrity.sidecar import sidecar_of
-from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.sidecar import sidecar_of
+from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.files.digest_cache import DigestCache
 
 HARDWARE = {
     "hardware product": "tensorrt",
@@ -91,5 +91,5 @@ class Past:
         lines = [json.dumps(event) + "\n" for event in self.events]
         (root / "events.jsonl").write_text("".join(lines))
 
-    def memo(self) -> DigestMemo:
-        return DigestMemo(self.state.digests, self.top)
+    def digest_cache(self) -> DigestCache:
+        return DigestCache(self.state.digests, self.top)

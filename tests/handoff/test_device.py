@@ -14,9 +14,9 @@ from handing import HOST, ORIN_NX, A, B, Handoff, plan, rtx_plan, sha
 
 import scons_tensorrt
 from scons_tensorrt.cli import main
-from scons_tensorrt.handoff.device import Status
-from scons_tensorrt.handoff.manifest import digest
-from scons_tensorrt.identity.writing import remove_tree
+from scons_tensorrt.files.writing import remove_tree
+from scons_tensorrt.release.manifest import digest
+from scons_tensorrt.release.verify import Status
 
 pytest_plugins = ["handing"]
 SITE = Path(scons_tensorrt.__file__).parents[1]
@@ -151,12 +151,12 @@ REFUSALS = {
 @pytest.mark.parametrize(("damage", "expected"), REFUSALS.values(), ids=REFUSALS)
 def test_each_refusal_has_its_status_and_one_line(handoff: Handoff, verify, damage, expected) -> None:
     damage(handoff)
-    wanted, name, why = expected
+    spec, name, why = expected
     status, lines = verify()
     refused = [line for line in lines if line.startswith("REFUSED ")]
-    assert (status, len(refused)) == (wanted, 1)
+    assert (status, len(refused)) == (spec, 1)
     assert name in refused[0]
-    assert wanted.name.lower().replace("_", " ") + ": " in refused[0]
+    assert spec.name.lower().replace("_", " ") + ": " in refused[0]
     assert why in refused[0]
     assert not any(line.startswith("OK ") and line.endswith(name) for line in lines)
 
@@ -178,9 +178,7 @@ def test_a_whole_handoff_is_ok_engine_by_engine(handoff: Handoff, verify) -> Non
     ]
 
 
-def test_engines_may_stand_in_another_folder_than_their_manifest(
-    handoff: Handoff, verify, tmp_path
-) -> None:
+def test_engines_may_stand_in_another_folder_than_their_manifest(handoff: Handoff, verify, tmp_path) -> None:
     (tmp_path / "opt").mkdir()
     for name in (A, B):
         for each in (name, name + ".sha256"):
@@ -189,9 +187,7 @@ def test_engines_may_stand_in_another_folder_than_their_manifest(
     assert verify()[0] == Status.MISSING
 
 
-def test_a_folder_that_is_not_there_is_a_manifest_that_is_not_there(
-    tmp_path, board: Path, capsys
-) -> None:
+def test_a_folder_that_is_not_there_is_a_manifest_that_is_not_there(tmp_path, board: Path, capsys) -> None:
     asked = ["verify", "--manifest", str(tmp_path / "no/manifest.json"), "--hardware", str(board)]
     assert main(asked) == Status.MANIFEST
     assert len(capsys.readouterr().out.splitlines()) == 1
@@ -272,9 +268,7 @@ def test_an_engine_for_ampere_and_later_is_not_held_to_the_gpu_it_was_made_on(tm
     made.add(AMPERE, plan(b"x"), SERVER, **{"option hardware_compatibility": "ampere_plus"})
     made.list()
     host = tmp_path / "l40.json"
-    host.write_text(
-        json.dumps({**SERVER, "compute_capability": "8.9", "gpu_name": "L40", "sm_count": 142})
-    )
+    host.write_text(json.dumps({**SERVER, "compute_capability": "8.9", "gpu_name": "L40", "sm_count": 142}))
     assert main(["verify", "--manifest", str(made.manifest), "--hardware", str(host)]) == 0
     host.write_text(json.dumps({**SERVER, "machine": "x86_64"}))
     assert main(["verify", "--manifest", str(made.manifest), "--hardware", str(host)]) == Status.HOST
@@ -303,14 +297,14 @@ MASKS = [
 ]
 
 
-@pytest.mark.parametrize(("mask", "host", "wanted", "why"), MASKS)
-def test_of_an_rtx_engine_the_plans_mask_decides(tmp_path, capsys, mask, host, wanted, why) -> None:
+@pytest.mark.parametrize(("mask", "host", "spec", "why"), MASKS)
+def test_of_an_rtx_engine_the_plans_mask_decides(tmp_path, capsys, mask, host, spec, why) -> None:
     made = Handoff(tmp_path / "h")
     made.add(RTX, rtx_plan(b"x", mask), RTX_HOST)
     made.list()
     path = tmp_path / "host.json"
     path.write_text(json.dumps({**RTX_HOST, **host}))
-    assert main(["verify", "--manifest", str(made.manifest), "--hardware", str(path)]) == wanted
+    assert main(["verify", "--manifest", str(made.manifest), "--hardware", str(path)]) == spec
     assert why in capsys.readouterr().out
 
 
@@ -340,7 +334,7 @@ def test_a_signed_handoff_is_ok_and_says_by_whom(handoff: Handoff, verify, trust
 
 
 def foreign_key(handoff: Handoff) -> None:
-    from scons_tensorrt.handoff.signing import generate
+    from scons_tensorrt.release.keys import generate
 
     handoff.list(generate()[0])
 
@@ -374,9 +368,7 @@ UNSIGNED = {
     "another payload": (other_payload, "no trusted key signed it"),
     "another payload type": (other_type, "no trusted key signed it"),
     "signatures that are none": (
-        lambda h: h.envelope.write_text(
-            json.dumps({**json.loads(h.envelope.read_text()), "signatures": []})
-        ),
+        lambda h: h.envelope.write_text(json.dumps({**json.loads(h.envelope.read_text()), "signatures": []})),
         "no trusted key signed it",
     ),
     "an attacker's engine in order with all but the signature": (
@@ -406,7 +398,7 @@ def test_the_keyid_in_the_envelope_is_believed_by_nobody(handoff: Handoff, verif
 
 
 def test_one_of_several_trusted_keys_is_enough(handoff: Handoff, verify, trusted, tmp_path) -> None:
-    from scons_tensorrt.handoff.signing import generate
+    from scons_tensorrt.release.keys import generate
 
     (tmp_path / "other.pub").write_bytes(generate()[1])
     assert verify("--trusted-key", tmp_path / "other.pub", "--trusted-key", trusted)[0] == 0
@@ -429,9 +421,7 @@ def test_a_key_that_cannot_be_read_refuses_all(handoff: Handoff, verify, trusted
     assert (status, len(lines)) == (Status.KEY, 1)
 
 
-def test_without_cryptography_a_signature_refuses_all(
-    handoff: Handoff, verify, trusted, monkeypatch
-) -> None:
+def test_without_cryptography_a_signature_refuses_all(handoff: Handoff, verify, trusted, monkeypatch) -> None:
     for name in [n for n in sys.modules if n.partition(".")[0] == "cryptography"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cryptography", None)
@@ -489,9 +479,7 @@ def test_every_status_is_one_of_its_own_and_in_the_docs() -> None:
 # keygen
 
 
-def test_keygen_writes_a_pair_that_signs_and_is_trusted(
-    handoff: Handoff, verify, tmp_path, capsys
-) -> None:
+def test_keygen_writes_a_pair_that_signs_and_is_trusted(handoff: Handoff, verify, tmp_path, capsys) -> None:
     pytest.importorskip("cryptography")
     key = tmp_path / "release.pem"
     assert main(["keygen", str(key)]) == 0
@@ -550,9 +538,7 @@ def test_an_engine_in_a_subfolder_is_not_where_the_manifest_lists_it(handoff, ve
         handoff.path(name).rename(inner / name)
     status, lines = verify()
     assert status == Status.UNLISTED
-    assert f"REFUSED {inner / A}: unlisted: the manifest lists it in {handoff.folder}" in "\n".join(
-        lines
-    )
+    assert f"REFUSED {inner / A}: unlisted: the manifest lists it in {handoff.folder}" in "\n".join(lines)
     assert f"REFUSED {A}: missing: the manifest lists it, and it is not there" in lines
 
 
@@ -682,6 +668,4 @@ def test_without_a_runtime_a_manifest_of_several_releases_is_refused(tmp_path):
     handoff.list()
     done = verify_by_zipapp(tmp_path, handoff)
     assert done.returncode == Status.HOST
-    assert (
-        "several releases of TensorRT for RTX (1.7.1.116 on cu13.0, 1.8.0.10 on cu13.0)" in done.stdout
-    )
+    assert "several releases of TensorRT for RTX (1.7.1.116 on cu13.0, 1.8.0.10 on cu13.0)" in done.stdout

@@ -10,8 +10,8 @@ import pytest
 from handing import A, sha
 
 from scons_tensorrt.errors import HandoffError
-from scons_tensorrt.handoff import install as module
-from scons_tensorrt.handoff.install import install_bytes, install_engine, place
+from scons_tensorrt.release import install as module
+from scons_tensorrt.release.install import install_bytes, install_engine, place
 
 pytest_plugins = ["handing"]
 
@@ -34,9 +34,9 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("folder", "arguments", "wanted"), PLACES)
-def test_where_a_folder_is_installed(folder: str, arguments: dict, wanted: str) -> None:
-    assert place(folder, arguments) == wanted
+@pytest.mark.parametrize(("folder", "arguments", "spec"), PLACES)
+def test_where_a_folder_is_installed(folder: str, arguments: dict, spec: str) -> None:
+    assert place(folder, arguments) == spec
 
 
 @pytest.mark.parametrize(

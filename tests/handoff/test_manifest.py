@@ -9,7 +9,7 @@ import pytest
 from handing import A, B, Handoff, entry, plan
 
 from scons_tensorrt.errors import HandoffError
-from scons_tensorrt.handoff.manifest import Manifest
+from scons_tensorrt.release.manifest import Manifest
 
 pytest_plugins = ["handing"]
 

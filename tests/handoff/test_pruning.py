@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from handing import A, plan, sha
 
+from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.state import StateFolder
 from scons_tensorrt.errors import HandoffError
-from scons_tensorrt.handoff import prune
-from scons_tensorrt.handoff.prune import Folder, Item, choose, find, remove
-from scons_tensorrt.integrity.memo import DigestMemo
-from scons_tensorrt.integrity.receipt import Receipt, make_key
-from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.files.digest_cache import DigestCache
+from scons_tensorrt.release import prune
+from scons_tensorrt.release.prune import Folder, Item, choose, find, remove
 
 pytest_plugins = ["handing"]
 
@@ -42,10 +42,10 @@ def left(top: Path) -> list[Path]:
 
 def run(state: StateFolder, engine: Path) -> None:
     folder = Folder(engine.parent, frozenset(), "nobody wants it")
-    memo = DigestMemo(state.digests, state.top)
-    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), memo)
+    digest_cache = DigestCache(state.digests, state.top)
+    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), digest_cache)
     for item in items:
-        remove(item, state, lambda name: None, memo)
+        remove(item, state, lambda name: None, digest_cache)
 
 
 class Steps:
@@ -129,12 +129,12 @@ def test_a_link_that_stands_for_an_engine_is_left_alone_with_what_it_leads_to(tm
 
 def test_an_engine_that_was_exchanged_before_its_turn_is_left_alone(tmp_path: Path) -> None:
     state, engine = make(tmp_path / "tree")
-    memo = DigestMemo(state.digests, state.top)
+    digest_cache = DigestCache(state.digests, state.top)
     folder = Folder(engine.parent, frozenset(), "nobody wants it")
-    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), memo)
+    items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), digest_cache)
     engine.write_bytes(plan(b"fresh"))
     with pytest.raises(HandoffError, match="other bytes stand there by now"):
-        remove(items[0], state, lambda name: None, memo)
+        remove(items[0], state, lambda name: None, digest_cache)
     assert engine.read_bytes() == plan(b"fresh")
 
 
@@ -176,6 +176,6 @@ def test_the_size_decides_before_an_engine_is_read(tmp_path: Path, monkeypatch) 
     state, engine = make(tmp_path)
     with open(engine, "r+b") as file:
         file.truncate(1 << 30)
-    monkeypatch.setattr(DigestMemo, "sha256", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(DigestCache, "sha256", lambda *_, **__: pytest.fail("it was read"))
     run(state, engine)
     assert engine.exists()

@@ -12,14 +12,14 @@ import pytest
 from onnx import TensorProto, helper
 from states import Past
 
+from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import EngineError, RecipeError
-from scons_tensorrt.handoff.report import words, write_report
-from scons_tensorrt.handoff.report.ci import github, junit, step_summary, unfit
-from scons_tensorrt.handoff.report.gather import gather
-from scons_tensorrt.handoff.report.history import when
-from scons_tensorrt.integrity.sidecar import sidecar_of
-from scons_tensorrt.recipe.onnx_census import TYPES, read_census
+from scons_tensorrt.recipe.onnx.census import TYPES, read_census
+from scons_tensorrt.report import format, write_report
+from scons_tensorrt.report.ci import github, junit, step_summary, unfit
+from scons_tensorrt.report.gather import gather
+from scons_tensorrt.report.history import when
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def past(tmp_path):
 
 
 def told(past):
-    return gather(past.state, past.memo(), None, past.top / "none")
+    return gather(past.state, past.digest_cache(), None, past.top / "none")
 
 
 FAILED = {"outcome": "failed", "reason": "error", "error_class": "EngineBuildError"}
@@ -111,7 +111,7 @@ def test_no_field_of_an_event_or_declaration_breaks_it(past, junk):
     past.save()
     past.events[-1]["seconds"] = junk
     past.state.events.write_text("".join(json.dumps(event) + "\n" for event in past.events))
-    report = write_report(past.state, past.memo(), past.top / "out").data
+    report = write_report(past.state, past.digest_cache(), past.top / "out").data
     assert "engines" in json.loads((past.top / "out/report.json").read_text())
     junit(report)
     list(github(report))
@@ -119,9 +119,7 @@ def test_no_field_of_an_event_or_declaration_breaks_it(past, junk):
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
 def test_no_detail_of_a_receipt_and_no_earlier_report_breaks_it(past, junk):
-    names = (
-        "accuracy hardware inputs made_by worker recipe started duration_s peak_memory_bytes log".split()
-    )
+    names = "accuracy hardware inputs made_by worker recipe started duration_s peak_memory_bytes log".split()
     for n, name in enumerate(names):
         past.engine(f"a{n}", b"engine", lasted=1.0, **({name: junk} if name != "duration_s" else {}))
     past.engine("deep", b"e", accuracy={"onnx": {"outputs": {"y": junk}}}, inputs=[{"role": junk}])
@@ -130,7 +128,7 @@ def test_no_detail_of_a_receipt_and_no_earlier_report_breaks_it(past, junk):
     out.mkdir()
     network = {"census": 1, "ops": junk, "weights": {"x": junk}, "inputs": junk, "outputs": [junk]}
     (out / "report.json").write_text(json.dumps({"networks": {"0" * 64: network, "y": junk}}))
-    write_report(past.state, past.memo(), out)
+    write_report(past.state, past.digest_cache(), out)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.count("<details") >= len(names)
 
@@ -148,22 +146,22 @@ def test_files_of_garbage_are_no_reason_to_fail(past):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (words.size(20358780), "19.4 MiB"),
-        (words.size(0), "0 B"),
-        (words.size(None), "–"),
-        (words.duration(2.933), "2.93 s"),
-        (words.duration(59.97), "1 min 0 s"),
-        (words.duration(3700), "1 h 1 min"),
-        (words.count(784223), "784 k"),
-        (words.count(9999), "9999"),
-        (words.change(103.2, 100), "+3.2 %"),
-        (words.change(1, 2), "−50.0 %"),
-        (words.change(2, 2), "same"),
-        (words.change(2, 0), "–"),
-        (words.moment("2026-11-25T03:52:43Z"), "25 Nov 2026, 03:52 UTC"),
-        (words.moment("2026-13-25T03:52:43Z"), "2026-13-25T03:52:43Z"),
-        (words.profile([[1, 3], [1, 3], [1, 3]]), "1×3"),
-        (words.shape([None, 3]), "?×3"),
+        (format.size(20358780), "19.4 MiB"),
+        (format.size(0), "0 B"),
+        (format.size(None), "–"),
+        (format.duration(2.933), "2.93 s"),
+        (format.duration(59.97), "1 min 0 s"),
+        (format.duration(3700), "1 h 1 min"),
+        (format.count(784223), "784 k"),
+        (format.count(9999), "9999"),
+        (format.change(103.2, 100), "+3.2 %"),
+        (format.change(1, 2), "−50.0 %"),
+        (format.change(2, 2), "same"),
+        (format.change(2, 0), "–"),
+        (format.moment("2026-11-25T03:52:43Z"), "25 Nov 2026, 03:52 UTC"),
+        (format.moment("2026-13-25T03:52:43Z"), "2026-13-25T03:52:43Z"),
+        (format.profile([[1, 3], [1, 3], [1, 3]]), "1×3"),
+        (format.shape([None, 3]), "?×3"),
     ],
 )
 def test_numbers_as_people_read_them(said, expected):
@@ -206,9 +204,7 @@ def test_annotations_are_one_line_each_and_escaped(past):
         "engines/failed__sm87_jp6.2_trt10.3_fp16.engine: EngineBuildError: "
         "100%25%0D%0A::error::evil, a:b"
     )
-    assert lines[1].startswith(
-        "::error file=models/altered.onnx,title=Engine altered::engines/altered__"
-    )
+    assert lines[1].startswith("::error file=models/altered.onnx,title=Engine altered::engines/altered__")
     assert lines[-1] == "::notice title=Engines::0 reused, 2 built, 1 failed in 1 min 0 s"
     assert all(line.startswith("::") and "\n" not in line for line in lines)
 
@@ -223,13 +219,9 @@ def test_an_annotation_of_a_name_with_commas_and_colons_names_that_file(past):
 
 
 def test_an_altered_engine_that_was_replaced_is_a_warning(past):
-    past.engine(
-        "a", b"engine", said={"reason": "sidecar_missing", "reason_text": "its sidecar is missing"}
-    )
+    past.engine("a", b"engine", said={"reason": "sidecar_missing", "reason_text": "its sidecar is missing"})
     past.save()
-    assert next(iter(github(told(past)))).startswith(
-        "::warning file=models/a.onnx,title=Engine a had been"
-    )
+    assert next(iter(github(told(past)))).startswith("::warning file=models/a.onnx,title=Engine a had been")
 
 
 def test_the_step_summary_is_a_table_of_text(past, tmp_path):
@@ -273,9 +265,7 @@ def test_without_jinja2_the_data_is_written_and_a_line_says_what_the_page_needs(
 
     site = scons_tensorrt.__file__.rpartition("/scons_tensorrt/")[0]
     command = [sys.executable, "-S", "-B", "-c", program + "sys.exit(main(sys.argv[1:]))", site]
-    done = subprocess.run(
-        [*command, "report", str(past.top)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "report", str(past.top)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "engines: index.html was not written: it needs jinja2 (pip install jinja2)\n"
     assert done.stdout.endswith("report/report.json\n")
@@ -331,9 +321,7 @@ def test_every_type_of_onnx_has_its_bits():
             continue
         bits = TYPES[number][1]
         assert helper.tensor_dtype_to_np_dtype(number).itemsize * 8 == max(bits, 8), name
-    names = {
-        name: TYPES[getattr(TensorProto, name)][0] for name in ("FLOAT", "BFLOAT16", "UINT4", "BOOL")
-    }
+    names = {name: TYPES[getattr(TensorProto, name)][0] for name in ("FLOAT", "BFLOAT16", "UINT4", "BOOL")}
     assert names == {"FLOAT": "fp32", "BFLOAT16": "bf16", "UINT4": "uint4", "BOOL": "bool"}
 
 
@@ -348,7 +336,7 @@ def test_what_is_no_onnx_has_no_census(tmp_path, data):
 
 
 def banner(past, out):
-    write_report(past.state, past.memo(), out)
+    write_report(past.state, past.digest_cache(), out)
     page = (out / "index.html").read_text(encoding="utf-8")
     return page.partition('role="status">')[2].partition("</small>")[0]
 

@@ -6,7 +6,7 @@ import pytest
 from chromium import PROGRAM, Chromium, Ended
 from states import Past
 
-from scons_tensorrt.handoff.report import write_report
+from scons_tensorrt.report import write_report
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
 
@@ -35,7 +35,7 @@ def page(tmp_path_factory):
     past.engine("broken", None, 20, 0.5, said={**error, "outcome": "failed", "reason": "error"})
     past.save()
     folder = past.top / "report"
-    write_report(past.state, past.memo(), folder)
+    write_report(past.state, past.digest_cache(), folder)
     return folder / "index.html"
 
 
@@ -204,7 +204,7 @@ def test_names_of_strangers_are_text(browser, tmp_path):
     past.event("engine.convert.done", 3, engine=EVIL, outcome="failed", reason_text=EVIL, run="run1")
     past.save()
     page = tmp_path / "out/index.html"
-    write_report(past.state, past.memo(), page.parent)
+    write_report(past.state, past.digest_cache(), page.parent)
     browser.open(page)
     browser.ask("document.querySelectorAll('details').forEach(each => { each.open = true })")
     assert quiet(browser, page)
@@ -217,12 +217,8 @@ def test_names_of_strangers_are_text(browser, tmp_path):
 def test_what_gets_into_the_page_all_the_same_cannot_run(browser, page, tmp_path):
     """The second wall: the policy, should the first one have a hole."""
     broken = tmp_path / "index.html"
-    hole = (
-        "<script>document.title = 1</script><img src=http://127.0.0.1:9/x onerror='document.title = 1'>"
-    )
-    broken.write_text(
-        page.read_text().replace("<main>", f"<main>{hole}<style>h1{{color:#123456}}</style>")
-    )
+    hole = "<script>document.title = 1</script><img src=http://127.0.0.1:9/x onerror='document.title = 1'>"
+    broken.write_text(page.read_text().replace("<main>", f"<main>{hole}<style>h1{{color:#123456}}</style>"))
     browser.open(broken)
     assert browser.ask("document.title") == "Engines of tree"
     assert browser.ask("getComputedStyle(document.querySelector('h1')).color") != "rgb(18, 52, 86)"
@@ -235,7 +231,7 @@ def test_engines_of_several_boards_say_which(browser, tmp_path):
     past.engine("b", b"b", declared={"hardware": "orin_nano"})
     past.save()
     page = tmp_path / "out/index.html"
-    write_report(past.state, past.memo(), page.parent)
+    write_report(past.state, past.digest_cache(), page.parent)
     for width in (320, 1001, 1280):
         browser.open(page, width=width)
         assert overflow(browser) == 0
@@ -252,7 +248,7 @@ def test_many_failures_leave_the_page_readable(browser, tmp_path):
         past.engine(f"n{n}", None, said={"outcome": "failed", "reason_text": "no"})
     past.save()
     page = tmp_path / "out/index.html"
-    write_report(past.state, past.memo(), page.parent)
+    write_report(past.state, past.digest_cache(), page.parent)
     browser.open(page)
     assert browser.ask("document.querySelectorAll('.attention li').length") == 30
     assert "And 20 more: see the table" in browser.ask("document.body.textContent")
@@ -265,7 +261,7 @@ def test_a_thousand_engines(browser, tmp_path):
         past.engine(f"net_{n:04}", b"%04d" % n * (n + 1), n / 20, 0.04 + n % 7 / 5)
     past.save(70.0)
     page = tmp_path / "out/index.html"
-    write_report(past.state, past.memo(), page.parent)
+    write_report(past.state, past.digest_cache(), page.parent)
     assert page.stat().st_size < 5_000_000
     browser.open(page, width=390)
     assert overflow(browser) == 0

@@ -9,8 +9,8 @@ import pytest
 from handing import A, B, Handoff, sha
 
 from scons_tensorrt.errors import HandoffError, SigningError
-from scons_tensorrt.handoff.signing import load_signer, load_trusted
-from scons_tensorrt.handoff.statement import covers, pae, read_envelopes
+from scons_tensorrt.release.keys import load_signer, load_trusted
+from scons_tensorrt.release.provenance import covers, pae, read_envelopes
 
 pytest_plugins = ["handing"]
 
@@ -66,9 +66,7 @@ def test_the_statement_is_in_totos_with_slsas_provenance(signed: Handoff) -> Non
     assert ":" in statement["predicate"]["runDetails"]["builder"]["id"]
 
 
-def test_the_same_manifest_and_key_give_the_same_bytes(
-    signed: Handoff, keys: tuple[bytes, bytes]
-) -> None:
+def test_the_same_manifest_and_key_give_the_same_bytes(signed: Handoff, keys: tuple[bytes, bytes]) -> None:
     before = signed.envelope.read_bytes()
     signed.list(keys[0])
     assert signed.envelope.read_bytes() == before
@@ -145,9 +143,7 @@ def test_a_key_is_taken_as_a_file_or_as_text(keys: tuple[bytes, bytes], tmp_path
 
 def test_no_message_holds_a_key(keys: tuple[bytes, bytes], tmp_path) -> None:
     secret = keys[0].decode().splitlines()[1]
-    (tmp_path / "key").write_text(
-        f"-----BEGIN PRIVATE KEY-----\n{secret[:-8]}\n-----END PRIVATE KEY-----\n"
-    )
+    (tmp_path / "key").write_text(f"-----BEGIN PRIVATE KEY-----\n{secret[:-8]}\n-----END PRIVATE KEY-----\n")
     for given in (secret, secret + "\n", keys[0].decode().replace("MC", "XX", 1), str(tmp_path / "key")):
         with pytest.raises(SigningError) as caught:
             load_signer(given)

@@ -5,17 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from scons_tensorrt.identity.filename import EngineFilename
-from scons_tensorrt.identity.hardware import load
-from scons_tensorrt.identity.runtime import Runtime
+from scons_tensorrt.artifact.filename import EngineFilename
+from scons_tensorrt.hardware.resolve import load
+from scons_tensorrt.hardware.runtime import Runtime
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "hardware").glob("*.json"))
 
 
 def installed(product):
-    return Runtime(
-        product, "1.7.1.116" if product == "tensorrt_rtx" else "11.4.0.106", "13.0", "/x", "/y"
-    )
+    return Runtime(product, "1.7.1.116" if product == "tensorrt_rtx" else "11.4.0.106", "13.0", "/x", "/y")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

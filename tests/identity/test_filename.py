@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scons_tensorrt.artifact.filename import PRECISIONS, EngineFilename, check_model_name
 from scons_tensorrt.errors import EngineError, EngineFilenameError
-from scons_tensorrt.identity.filename import PRECISIONS, EngineFilename, check_model_name
-from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.hardware.signature import HardwareSignature
 
 GOOD = "dinov2_vpr__sm87_jp6.2_trt10.3_fp16.engine"
 
@@ -27,9 +27,7 @@ names = st.builds(
 
 
 def test_the_fields_of_a_name():
-    assert EngineFilename.parse(GOOD) == EngineFilename(
-        "dinov2_vpr", 87, False, "jp6.2", "trt10.3", "fp16"
-    )
+    assert EngineFilename.parse(GOOD) == EngineFilename("dinov2_vpr", 87, False, "jp6.2", "trt10.3", "fp16")
 
 
 def test_plus_is_told_from_the_sm():

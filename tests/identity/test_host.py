@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.identity import cuda
-from scons_tensorrt.identity.filename import EngineFilename
-from scons_tensorrt.identity.hardware import probe
-from scons_tensorrt.identity.host import Host
-from scons_tensorrt.identity.remember import Remembered
-from scons_tensorrt.identity.runtime import Runtime
+from scons_tensorrt.files.json_cache import JsonCache
+from scons_tensorrt.hardware import cuda
+from scons_tensorrt.hardware.host import Host
+from scons_tensorrt.hardware.resolve import probe
+from scons_tensorrt.hardware.runtime import Runtime
 
 HERE = Path(__file__).parent
 STATUS = """Package: libc6
@@ -92,7 +92,7 @@ def test_the_drivers_version(tmp_path, line):
 
 def test_a_library_of_ld_so_cache_is_a_sign(tmp_path):
     write(tmp_path, "etc/ld.so.cache", "glibc-ld.so.cache1.1\0libcuda.so.1\0/opt/x/libcuda.so.1\0")
-    assert Host(tmp_path).sign_of_nvidia() == "libcuda.so.1 of /etc/ld.so.cache"
+    assert Host(tmp_path).nvidia_evidence() == "libcuda.so.1 of /etc/ld.so.cache"
 
 
 # The driver.
@@ -124,7 +124,7 @@ def play(libraries, monkeypatch):
 
 
 def ask():
-    return Host().devices(Remembered(None))
+    return Host().devices(JsonCache(None))
 
 
 def test_one_gpu_is_told_whole(play):
@@ -175,7 +175,7 @@ def test_an_unusable_driver_is_one_line_with_the_next_step(play, how, cause):
 
 
 def test_a_driver_that_hangs_is_given_up(play, monkeypatch):
-    monkeypatch.setattr("scons_tensorrt.identity.host.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("scons_tensorrt.hardware.host.PROBE_SECONDS", 0.2)
     play(PLAY_INIT="hang")
     with pytest.raises(HardwareError, match="did not answer within"):
         ask()
@@ -183,20 +183,20 @@ def test_a_driver_that_hangs_is_given_up(play, monkeypatch):
 
 def test_a_warm_run_does_not_ask_again(play, tmp_path):
     play(PLAY_LOG=str(tmp_path / "log"))
-    first = Remembered(tmp_path / "host.json")
+    first = JsonCache(tmp_path / "host.json")
     devices = Host().devices(first)
     first.save()
-    assert Host().devices(Remembered(tmp_path / "host.json")) == devices
+    assert Host().devices(JsonCache(tmp_path / "host.json")) == devices
     assert (tmp_path / "log").read_text() == "init\n"
 
 
 def test_other_visible_devices_are_asked_for(play, tmp_path):
     play(PLAY_GPUS="2", PLAY_LOG=str(tmp_path / "log"))
-    memo = Remembered(tmp_path / "host.json")
+    memo = JsonCache(tmp_path / "host.json")
     Host().devices(memo)
     memo.save()
     play(CUDA_VISIBLE_DEVICES="1")
-    assert Host().devices(Remembered(tmp_path / "host.json"))[0]["sm_count"] == 170
+    assert Host().devices(JsonCache(tmp_path / "host.json"))[0]["sm_count"] == 170
 
 
 # From both: hardware.
@@ -207,7 +207,7 @@ def probed(root, devices, backend=None, jetpack=None):
         def devices(self, memo):
             return devices
 
-    return probe(Played(root), "/etc/x", runtime, backend, jetpack, Remembered(None))
+    return probe(Played(root), "/etc/x", runtime, backend, jetpack, JsonCache(None))
 
 
 def test_an_orin_nx_by_its_files_and_driver(play, tmp_path):
@@ -236,10 +236,7 @@ def test_an_orin_nx_by_its_files_and_driver(play, tmp_path):
 def test_a_discrete_gpu_goes_by_cuda_of_the_runtime(play, tmp_path):
     play(PLAY_GPUS="2")
     hardware = probed(tmp_path, ask()[1:])
-    assert (
-        EngineFilename.of(hardware.signature, "a", "fp32").build()
-        == "a__sm120_cu13.0_trt10.3_fp32.engine"
-    )
+    assert EngineFilename.of(hardware.signature, "a", "fp32").build() == "a__sm120_cu13.0_trt10.3_fp32.engine"
     assert hardware.signature.memory_gib == 32
 
 
@@ -261,7 +258,7 @@ def test_a_host_with_a_gpu_and_no_tensorrt_is_never_silently_rtx(play, tmp_path)
 
     play()
     with pytest.raises(HardwareError, match=r"tensorrt is not installed.*BACKEND=tensorrt_rtx asks"):
-        probe(Host(), "/etc/x", none, None, None, Remembered(None))
+        probe(Host(), "/etc/x", none, None, None, JsonCache(None))
 
 
 def test_jetpack_named_on_a_host_that_is_no_jetson(tmp_path):
@@ -275,12 +272,12 @@ def test_jetpack_named_on_a_host_that_is_no_jetson(tmp_path):
 
 CHECK = """
 import json, sys
-from scons_tensorrt.compile.worker.failure import Refused
-from scons_tensorrt.compile.worker import host
+from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.trt import check_hardware as host
 try:
     host.check_gpu({"hardware": json.loads(sys.argv[1])})
     print("fine")
-except Refused as refused:
+except WorkerError as refused:
     print(refused.error_class, refused)
 """
 
@@ -312,11 +309,11 @@ def test_a_field_that_is_not_known_is_not_compared(play):
 def test_another_board_of_the_same_name_is_refused_with_field_wanted_and_found(play):
     play()
     said = check(**{**RIGHT, "sm_count": 16, "memory_gib": 64})
-    assert said == "SignatureError sm_count: wanted 16, found 8; memory_gib: wanted 64, found 16"
+    assert said == "HardwareMismatchError sm_count: wanted 16, found 8; memory_gib: wanted 64, found 16"
 
 
 def test_no_driver_is_refused():
-    assert check(**RIGHT).startswith("SignatureError the GPU cannot be asked what it is: libcuda")
+    assert check(**RIGHT).startswith("HardwareMismatchError the GPU cannot be asked what it is: libcuda")
 
 
 @pytest.mark.parametrize(

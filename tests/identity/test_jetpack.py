@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.identity.jetpack import RANGES, jetpack, l4t_release
+from scons_tensorrt.hardware.jetpack import RANGES, jetpack, l4t_release
 
 # From NVIDIA's JetPack archive.
 RELEASES = [

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from scons_tensorrt.identity.reading import open_file, read_small
+from scons_tensorrt.files.reading import open_file, read_small
 
 
 def within(seconds, call):

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.identity.installed import installed
-from scons_tensorrt.identity.runtime import Interpreter
+from scons_tensorrt.hardware.installed import installed
+from scons_tensorrt.hardware.runtime import Interpreter
 
 
 def site(folder, *names):
@@ -137,7 +137,7 @@ def test_an_upgrade_is_seen(foreign):
 @pytest.mark.parametrize("stamp_kept", [False, True])
 def test_an_upgrade_that_keeps_the_folders_times_is_seen(foreign, monkeypatch, stamp_kept):
     if stamp_kept:  # two images mounted one after the other can have the same times
-        monkeypatch.setattr("scons_tensorrt.identity.runtime._stamp", lambda python, path: [python])
+        monkeypatch.setattr("scons_tensorrt.hardware.runtime._stamp", lambda python, path: [python])
     ask(foreign)
     before = foreign.site.stat()
     old = foreign.site / "tensorrt-10.3.0.30.dist-info"

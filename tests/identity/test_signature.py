@@ -6,14 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.identity.cuda import memory_class
-from scons_tensorrt.identity.filename import EngineFilename
-from scons_tensorrt.identity.signature import (
-    DEVICE_CLASS,
-    HARD,
-    HardwareSignature,
-)
+from scons_tensorrt.hardware.cuda import memory_class
+from scons_tensorrt.hardware.signature import DEVICE_CLASS, HARD, HardwareSignature
 
 ORIN = {
     "schema": 1,

@@ -5,11 +5,11 @@ import platform
 
 import pytest
 
+from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.identity.filename import EngineFilename
-from scons_tensorrt.identity.hardware import BUILT_IN, load, resolve
-from scons_tensorrt.identity.host import Host
-from scons_tensorrt.identity.runtime import Runtime
+from scons_tensorrt.hardware.host import Host
+from scons_tensorrt.hardware.resolve import BUILT_IN, load, resolve
+from scons_tensorrt.hardware.runtime import Runtime
 
 ORIN = {
     "schema": 1,
@@ -62,8 +62,7 @@ def test_where_nothing_speaks_for_nvidia_hardware_it_is_rtx_portable(top):
     assert hardware.name is None
     assert hardware.signature.architectures == (80, 86, 89, 120, 121)
     assert (
-        EngineFilename.of(hardware.signature, "a", "fp32").build()
-        == "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
+        EngineFilename.of(hardware.signature, "a", "fp32").build() == "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
     )
     assert "nothing here speaks for NVIDIA hardware" in hardware.why
 
@@ -90,7 +89,7 @@ def test_a_named_hardware_is_taken_on_a_host_with_nvidia_hardware(top):
 
 
 def test_a_host_without_a_sign_has_none(top):
-    assert Host(top / "host").sign_of_nvidia() is None
+    assert Host(top / "host").nvidia_evidence() is None
 
 
 def test_a_name_is_a_file_under_hardware(top):
@@ -119,8 +118,7 @@ def test_each_built_in_has_an_engine_name_of_its_own_folder(top, name):
     assert hardware.name == name
     sm = "80plus" if name == "rtx_portable" else name.removeprefix("rtx_sm")
     assert (
-        EngineFilename.of(hardware.signature, "a", "fp32").build()
-        == f"a__sm{sm}_cu13.0_rtx1.7_fp32.engine"
+        EngineFilename.of(hardware.signature, "a", "fp32").build() == f"a__sm{sm}_cu13.0_rtx1.7_fp32.engine"
     )
 
 

@@ -6,13 +6,7 @@ import time
 
 import pytest
 
-from scons_tensorrt.identity.writing import (
-    STALE_SECONDS,
-    remove_tree,
-    sync_file,
-    sync_folder,
-    write_atomic,
-)
+from scons_tensorrt.files.writing import STALE_SECONDS, remove_tree, sync_file, sync_folder, write_atomic
 
 both = pytest.mark.parametrize("durable", [True, False])
 
@@ -107,9 +101,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
 def test_two_writers_of_one_file_leave_the_bytes_of_one_of_them(tmp_path):
     texts = [bytes([65 + n]) * 10_000 for n in range(4)]
-    threads = [
-        threading.Thread(target=write_atomic, args=(tmp_path / "f", text, False)) for text in texts
-    ]
+    threads = [threading.Thread(target=write_atomic, args=(tmp_path / "f", text, False)) for text in texts]
     for thread in threads:
         thread.start()
     for thread in threads:

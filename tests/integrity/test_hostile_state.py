@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scons_tensorrt.artifact.publish import Publication
+from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder, make_key
+from scons_tensorrt.artifact.state import StateFolder
 from scons_tensorrt.errors import ReceiptError
-from scons_tensorrt.identity.remember import Remembered
-from scons_tensorrt.identity.writing import new_file, sync_file, write_atomic
-from scons_tensorrt.integrity.memo import DigestMemo
-from scons_tensorrt.integrity.publish import Publication
-from scons_tensorrt.integrity.receipt import Receipt, ReceiptBook, make_key
-from scons_tensorrt.integrity.state import StateFolder
+from scons_tensorrt.files.digest_cache import DigestCache
+from scons_tensorrt.files.json_cache import JsonCache
+from scons_tensorrt.files.writing import new_file, sync_file, write_atomic
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 SHA, FALSE = "0123456789abcdef" * 4, "f" * 64
@@ -106,7 +106,7 @@ def test_a_receipt_that_is_no_file_is_none(state, odd):
     else:
         with open(path, "wb") as out:
             out.truncate(1 << 40)
-    assert ReceiptBook(state.root / "receipts").get(NAME, receipt().key) == []
+    assert ReceiptFolder(state.root / "receipts").get(NAME, receipt().key) == []
 
 
 # The digest memo.
@@ -119,10 +119,8 @@ def planted(state, tmp_path):
     stat = (tmp_path / "f").stat()
     stamp = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     entry = {"stat": stamp, "sha256": FALSE, "facts": {}}
-    write_atomic(
-        state.digests, json.dumps({"schema": 1, "files": {"f": entry}}).encode(), False, mode=0o600
-    )
-    return lambda: DigestMemo(state.digests, tmp_path).sha256(tmp_path / "f") == FALSE
+    write_atomic(state.digests, json.dumps({"schema": 1, "files": {"f": entry}}).encode(), False, mode=0o600)
+    return lambda: DigestCache(state.digests, tmp_path).sha256(tmp_path / "f") == FALSE
 
 
 def test_ones_own_memo_is_believed(planted):
@@ -142,11 +140,11 @@ def test_another_users_memo_is_not_believed(planted, state):
 
 
 def test_a_memo_is_written_for_its_user_alone(state, tmp_path, monkeypatch):
-    monkeypatch.setattr("scons_tensorrt.integrity.memo.FINE_TICK_NS", 0)
+    monkeypatch.setattr("scons_tensorrt.files.digest_cache.FINE_TICK_NS", 0)
     (tmp_path / "f").write_bytes(b"first")
-    memo = DigestMemo(state.digests, tmp_path)
-    memo.sha256(tmp_path / "f")
-    memo.save()
+    digest_cache = DigestCache(state.digests, tmp_path)
+    digest_cache.sha256(tmp_path / "f")
+    digest_cache.save()
     assert state.digests.stat().st_mode & 0o777 == 0o600
 
 
@@ -173,7 +171,7 @@ def test_a_memo_of_any_json_is_read(tmp_path_factory, data):
     top = tmp_path_factory.getbasetemp()
     (top / "digests.json").write_text(json.dumps(data))
     (top / "f").write_bytes(b"first")
-    assert len(DigestMemo(top / "digests.json", top).sha256(top / "f")) == 64
+    assert len(DigestCache(top / "digests.json", top).sha256(top / "f")) == 64
 
 
 # Answers that were remembered.
@@ -182,12 +180,12 @@ def test_a_memo_of_any_json_is_read(tmp_path_factory, data):
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", DEEP, HUGE, b'{"stamp": 1}', b"\xff"])
 def test_a_damaged_answer_is_none(tmp_path, data):
     (tmp_path / "host.json").write_bytes(data)
-    assert Remembered(tmp_path / "host.json").get() == (None, None)
+    assert JsonCache(tmp_path / "host.json").get() == (None, None)
 
 
 def test_an_answer_in_a_pipe_is_none(tmp_path):
     os.mkfifo(tmp_path / "host.json")
-    assert Remembered(tmp_path / "host.json").get() == (None, None)
+    assert JsonCache(tmp_path / "host.json").get() == (None, None)
 
 
 # Links where something is written.
@@ -308,9 +306,7 @@ def test_what_waits_behind_a_link_is_not_taken_for_finished(state, precious):
 # Who may write.
 
 
-@pytest.mark.parametrize(
-    ("mode", "told"), [(0o755, False), (0o775, False), (0o777, True), (0o1777, True)]
-)
+@pytest.mark.parametrize(("mode", "told"), [(0o755, False), (0o775, False), (0o777, True), (0o1777, True)])
 def test_folders_that_everybody_may_write_are_told(state, mode, told):
     state.root.mkdir()
     state.root.chmod(mode)

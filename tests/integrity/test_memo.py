@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from scons_tensorrt.compile.inputs import Inputs
+from scons_tensorrt.build.inputs import Inputs
 from scons_tensorrt.errors import EngineBuildError
-from scons_tensorrt.integrity import memo as module
-from scons_tensorrt.integrity.memo import FINE_TICK_NS, DigestMemo, sha256_file, sha256_of
+from scons_tensorrt.files import digest_cache as module
+from scons_tensorrt.files.digest_cache import FINE_TICK_NS, DigestCache, sha256_file, sha256_of
 
 FALSE = "f" * 64
 
@@ -33,8 +33,8 @@ class Shop:
         self.file = top / "f"
         self.file.write_bytes(b"first")
 
-    def memo(self, full=False):
-        return DigestMemo(self.store, self.top, full)
+    def digest_cache(self, full=False):
+        return DigestCache(self.store, self.top, full)
 
     def settle(self):
         """Let the file's ctime grow older than the racy window."""
@@ -44,9 +44,9 @@ class Shop:
     def planted(self):
         """Remember `f`, then make the memory false."""
         self.settle()
-        memo = self.memo()
-        memo.sha256(self.file)
-        memo.save()
+        digest_cache = self.digest_cache()
+        digest_cache.sha256(self.file)
+        digest_cache.save()
         saved = json.loads(self.store.read_bytes())
         assert list(saved["files"]) == ["f"]
         saved["files"]["f"]["sha256"] = FALSE
@@ -54,7 +54,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path):
+def context(tmp_path):
     return Shop(tmp_path)
 
 
@@ -65,132 +65,132 @@ def test_a_files_sum_is_that_of_its_bytes(tmp_path, size):
     assert sha256_file(tmp_path / "f") == sha(data)
 
 
-def test_a_new_file_is_hashed(shop):
-    assert shop.memo().sha256(shop.file) == sha(b"first")
+def test_a_new_file_is_hashed(context):
+    assert context.digest_cache().sha256(context.file) == sha(b"first")
 
 
-def test_a_missing_file_is_an_os_error(shop):
+def test_a_missing_file_is_an_os_error(context):
     with pytest.raises(FileNotFoundError):
-        shop.memo().sha256(shop.top / "missing")
+        context.digest_cache().sha256(context.top / "missing")
 
 
-def test_a_file_that_was_left_alone_is_believed(shop):
-    shop.planted()
-    assert shop.memo().sha256(shop.file) == FALSE
+def test_a_file_that_was_left_alone_is_believed(context):
+    context.planted()
+    assert context.digest_cache().sha256(context.file) == FALSE
 
 
-def test_a_file_that_was_left_alone_is_believed_in_the_same_run_too(shop, monkeypatch):
-    shop.settle()
-    memo = shop.memo()
-    memo.sha256(shop.file)
+def test_a_file_that_was_left_alone_is_believed_in_the_same_run_too(context, monkeypatch):
+    context.settle()
+    digest_cache = context.digest_cache()
+    digest_cache.sha256(context.file)
     monkeypatch.setattr(module, "sha256_file", lambda path, follow: FALSE)
-    assert memo.sha256(shop.file) == sha(b"first")
+    assert digest_cache.sha256(context.file) == sha(b"first")
 
 
-def test_a_write_is_seen(shop):
-    shop.planted()
-    shop.file.write_bytes(b"second, longer")
-    assert shop.memo().sha256(shop.file) == sha(b"second, longer")
+def test_a_write_is_seen(context):
+    context.planted()
+    context.file.write_bytes(b"second, longer")
+    assert context.digest_cache().sha256(context.file) == sha(b"second, longer")
 
 
-def test_a_same_size_rewrite_with_restored_mtime_is_seen(shop):
-    shop.planted()
-    before = shop.file.stat()
-    shop.file.write_bytes(b"fIrst")
-    os.utime(shop.file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    after = shop.file.stat()
+def test_a_same_size_rewrite_with_restored_mtime_is_seen(context):
+    context.planted()
+    before = context.file.stat()
+    context.file.write_bytes(b"fIrst")
+    os.utime(context.file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = context.file.stat()
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
         before.st_ino,
         before.st_size,
         before.st_mtime_ns,
     )
-    assert shop.memo().sha256(shop.file) == sha(b"fIrst")
+    assert context.digest_cache().sha256(context.file) == sha(b"fIrst")
 
 
-def test_another_file_moved_to_its_place_with_its_mtime_is_seen(shop):
-    shop.planted()
-    before = shop.file.stat()
-    other = shop.top / "other"
+def test_another_file_moved_to_its_place_with_its_mtime_is_seen(context):
+    context.planted()
+    before = context.file.stat()
+    other = context.top / "other"
     other.write_bytes(b"fIrst")
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
-    os.replace(other, shop.file)
-    assert shop.memo().sha256(shop.file) == sha(b"fIrst")
+    os.replace(other, context.file)
+    assert context.digest_cache().sha256(context.file) == sha(b"fIrst")
 
 
-def test_a_touched_file_is_hashed_and_then_believed_again(shop):
-    shop.planted()
-    os.utime(shop.file)
-    assert shop.memo().sha256(shop.file) == sha(b"first")
-    shop.planted()
-    assert shop.memo().sha256(shop.file) == FALSE
+def test_a_touched_file_is_hashed_and_then_believed_again(context):
+    context.planted()
+    os.utime(context.file)
+    assert context.digest_cache().sha256(context.file) == sha(b"first")
+    context.planted()
+    assert context.digest_cache().sha256(context.file) == FALSE
 
 
-def test_a_file_changed_a_moment_ago_is_told_but_not_remembered(shop, monkeypatch):
+def test_a_file_changed_a_moment_ago_is_told_but_not_remembered(context, monkeypatch):
     monkeypatch.setattr(module, "FINE_TICK_NS", 10**12)  # however slow this machine is
-    shop.file.write_bytes(b"just now")
-    memo = shop.memo()
-    assert memo.sha256(shop.file) == sha(b"just now")
-    memo.save()
-    assert not shop.store.exists()
+    context.file.write_bytes(b"just now")
+    digest_cache = context.digest_cache()
+    assert digest_cache.sha256(context.file) == sha(b"just now")
+    digest_cache.save()
+    assert not context.store.exists()
 
 
-def test_a_file_changed_again_within_the_racy_window_is_seen_in_one_run(shop):
-    memo = shop.memo()
-    shop.file.write_bytes(b"one")
-    first = memo.sha256(shop.file)
-    shop.file.write_bytes(b"two")
-    assert (first, memo.sha256(shop.file)) == (sha(b"one"), sha(b"two"))
+def test_a_file_changed_again_within_the_racy_window_is_seen_in_one_run(context):
+    digest_cache = context.digest_cache()
+    context.file.write_bytes(b"one")
+    first = digest_cache.sha256(context.file)
+    context.file.write_bytes(b"two")
+    assert (first, digest_cache.sha256(context.file)) == (sha(b"one"), sha(b"two"))
 
 
-def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(shop, monkeypatch):
-    shop.settle()
+def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(context, monkeypatch):
+    context.settle()
 
     def hash_and_change(source):
         digest = sha256_of(source)
-        shop.file.write_bytes(b"while it was read")
+        context.file.write_bytes(b"while it was read")
         return digest
 
-    memo = shop.memo()
+    digest_cache = context.digest_cache()
     monkeypatch.setattr(module, "sha256_of", hash_and_change)
-    memo.sha256(shop.file)
+    digest_cache.sha256(context.file)
     monkeypatch.undo()
-    assert memo.sha256(shop.file) == sha(b"while it was read")
+    assert digest_cache.sha256(context.file) == sha(b"while it was read")
 
 
-def test_an_mtime_in_the_future_does_not_keep_a_file_from_being_remembered(shop):
+def test_an_mtime_in_the_future_does_not_keep_a_file_from_being_remembered(context):
     later = time.time_ns() + 10**15
-    os.utime(shop.file, ns=(later, later))
-    shop.planted()
-    assert shop.memo().sha256(shop.file) == FALSE
+    os.utime(context.file, ns=(later, later))
+    context.planted()
+    assert context.digest_cache().sha256(context.file) == FALSE
 
 
-def test_a_ctime_of_whole_seconds_needs_two_seconds(shop):
+def test_a_ctime_of_whole_seconds_needs_two_seconds(context):
     stamp = [1, 2, 3, 5_000_000_000, 5_000_000_000]  # as FAT and old NFS tell it
     assert module._racy(stamp, 6_900_000_000)
     assert not module._racy(stamp, 7_200_000_000)
 
 
-def test_full_believes_nothing(shop):
-    shop.planted()
-    assert shop.memo(full=True).sha256(shop.file) == sha(b"first")
+def test_full_believes_nothing(context):
+    context.planted()
+    assert context.digest_cache(full=True).sha256(context.file) == sha(b"first")
 
 
-def test_full_hashes_a_file_once_a_run(shop, monkeypatch):
-    shop.settle()
+def test_full_hashes_a_file_once_a_run(context, monkeypatch):
+    context.settle()
     hashed = []
     monkeypatch.setattr(module, "sha256_of", lambda source: hashed.append(source) or sha256_of(source))
-    memo = shop.memo(full=True)
-    memo.sha256(shop.file)
-    memo.sha256(shop.file)
+    digest_cache = context.digest_cache(full=True)
+    digest_cache.sha256(context.file)
+    digest_cache.sha256(context.file)
     assert len(hashed) == 1
 
 
-def test_what_full_finds_is_remembered(shop):
-    shop.planted()
-    memo = shop.memo(full=True)
-    memo.sha256(shop.file)
-    memo.save()
-    assert shop.memo().sha256(shop.file) == sha(b"first")
+def test_what_full_finds_is_remembered(context):
+    context.planted()
+    digest_cache = context.digest_cache(full=True)
+    digest_cache.sha256(context.file)
+    digest_cache.save()
+    assert context.digest_cache().sha256(context.file) == sha(b"first")
 
 
 DAMAGED = [
@@ -214,162 +214,162 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("data", DAMAGED, ids=[repr(d[:60]) for d in DAMAGED])
-def test_a_damaged_memo_counts_as_unknown(shop, data):
-    shop.settle()
-    shop.store.parent.mkdir()
-    shop.store.write_bytes(data)
-    assert shop.memo().sha256(shop.file) == sha(b"first")
+def test_a_damaged_memo_counts_as_unknown(context, data):
+    context.settle()
+    context.store.parent.mkdir()
+    context.store.write_bytes(data)
+    assert context.digest_cache().sha256(context.file) == sha(b"first")
 
 
-def test_a_damaged_memo_is_mended_by_the_next_save(shop):
-    shop.settle()
-    shop.store.parent.mkdir()
-    shop.store.write_bytes(b"{")
-    memo = shop.memo()
-    memo.sha256(shop.file)
-    memo.save()
-    assert list(json.loads(shop.store.read_bytes())["files"]) == ["f"]
+def test_a_damaged_memo_is_mended_by_the_next_save(context):
+    context.settle()
+    context.store.parent.mkdir()
+    context.store.write_bytes(b"{")
+    digest_cache = context.digest_cache()
+    digest_cache.sha256(context.file)
+    digest_cache.save()
+    assert list(json.loads(context.store.read_bytes())["files"]) == ["f"]
 
 
-def test_nothing_is_written_when_nothing_changed(shop):
-    shop.planted()
-    before = shop.store.stat().st_mtime_ns, shop.store.stat().st_ino
-    memo = shop.memo()
-    memo.sha256(shop.file)
-    memo.save()
-    assert (shop.store.stat().st_mtime_ns, shop.store.stat().st_ino) == before
+def test_nothing_is_written_when_nothing_changed(context):
+    context.planted()
+    before = context.store.stat().st_mtime_ns, context.store.stat().st_ino
+    digest_cache = context.digest_cache()
+    digest_cache.sha256(context.file)
+    digest_cache.save()
+    assert (context.store.stat().st_mtime_ns, context.store.stat().st_ino) == before
 
 
-def test_saving_joins_with_what_another_process_saved(shop):
-    (shop.top / "g").write_bytes(b"other")
-    shop.settle()
+def test_saving_joins_with_what_another_process_saved(context):
+    (context.top / "g").write_bytes(b"other")
+    context.settle()
     time.sleep(1.3 * FINE_TICK_NS / 1e9)
-    mine, others = shop.memo(), shop.memo()
-    mine.sha256(shop.file)
-    others.sha256(shop.top / "g")
+    mine, others = context.digest_cache(), context.digest_cache()
+    mine.sha256(context.file)
+    others.sha256(context.top / "g")
     others.save()
     mine.save()
-    assert sorted(json.loads(shop.store.read_bytes())["files"]) == ["f", "g"]
+    assert sorted(json.loads(context.store.read_bytes())["files"]) == ["f", "g"]
 
 
-def test_saving_does_not_undo_what_another_process_learned_meanwhile(shop):
-    shop.planted()
-    (shop.top / "g").write_bytes(b"other")
-    shop.settle()
-    mine = shop.memo()  # has read an old entry of f, and does not ask for f
-    shop.file.write_bytes(b"newer")
-    shop.settle()
-    others = shop.memo()
-    others.sha256(shop.file)
+def test_saving_does_not_undo_what_another_process_learned_meanwhile(context):
+    context.planted()
+    (context.top / "g").write_bytes(b"other")
+    context.settle()
+    mine = context.digest_cache()  # has read an old entry of f, and does not ask for f
+    context.file.write_bytes(b"newer")
+    context.settle()
+    others = context.digest_cache()
+    others.sha256(context.file)
     others.save()
-    mine.sha256(shop.top / "g")
+    mine.sha256(context.top / "g")
     mine.save()
-    assert json.loads(shop.store.read_bytes())["files"]["f"]["sha256"] == sha(b"newer")
+    assert json.loads(context.store.read_bytes())["files"]["f"]["sha256"] == sha(b"newer")
 
 
-def test_names_are_relative_to_the_top(shop):
-    shop.settle()
-    memo = shop.memo()
-    memo.sha256(str(shop.file))
-    memo.save()
-    assert list(json.loads(shop.store.read_bytes())["files"]) == ["f"]
+def test_names_are_relative_to_the_top(context):
+    context.settle()
+    digest_cache = context.digest_cache()
+    digest_cache.sha256(str(context.file))
+    digest_cache.save()
+    assert list(json.loads(context.store.read_bytes())["files"]) == ["f"]
 
 
-def test_a_file_outside_the_top_is_known_by_its_whole_path(shop, tmp_path):
-    shop.settle()
-    memo = DigestMemo(shop.store, tmp_path / "elsewhere")
-    memo.sha256(shop.file)
-    memo.save()
-    assert list(json.loads(shop.store.read_bytes())["files"]) == [str(shop.file)]
+def test_a_file_outside_the_top_is_known_by_its_whole_path(context, tmp_path):
+    context.settle()
+    digest_cache = DigestCache(context.store, tmp_path / "elsewhere")
+    digest_cache.sha256(context.file)
+    digest_cache.save()
+    assert list(json.loads(context.store.read_bytes())["files"]) == [str(context.file)]
 
 
-def test_a_fact_is_computed_once(shop):
-    shop.settle()
-    memo = shop.memo()
-    first = memo.fact(shop.file, "inputs", lambda: [1])
-    assert (first, memo.fact(shop.file, "inputs", lambda: [2])) == ([1], [1])
+def test_a_fact_is_computed_once(context):
+    context.settle()
+    digest_cache = context.digest_cache()
+    first = digest_cache.fact(context.file, "inputs", lambda: [1])
+    assert (first, digest_cache.fact(context.file, "inputs", lambda: [2])) == ([1], [1])
 
 
-def test_a_fact_is_remembered_for_the_next_run(shop):
-    shop.settle()
-    memo = shop.memo()
-    memo.fact(shop.file, "inputs", lambda: {"x": [1, None]})
-    memo.save()
-    assert shop.memo().fact(shop.file, "inputs") == {"x": [1, None]}
+def test_a_fact_is_remembered_for_the_next_run(context):
+    context.settle()
+    digest_cache = context.digest_cache()
+    digest_cache.fact(context.file, "inputs", lambda: {"x": [1, None]})
+    digest_cache.save()
+    assert context.digest_cache().fact(context.file, "inputs") == {"x": [1, None]}
 
 
-def test_a_fact_that_nobody_told_is_none(shop):
-    assert shop.memo().fact(shop.file, "inputs") is None
+def test_a_fact_that_nobody_told_is_none(context):
+    assert context.digest_cache().fact(context.file, "inputs") is None
 
 
-def test_a_fact_of_a_racy_file_is_computed_all_the_same(shop):
-    shop.file.write_bytes(b"just now")
-    assert shop.memo().fact(shop.file, "inputs", lambda: [1]) == [1]
+def test_a_fact_of_a_racy_file_is_computed_all_the_same(context):
+    context.file.write_bytes(b"just now")
+    assert context.digest_cache().fact(context.file, "inputs", lambda: [1]) == [1]
 
 
-def test_facts_are_dropped_when_the_bytes_change(shop):
-    shop.settle()
-    memo = shop.memo()
-    memo.fact(shop.file, "inputs", lambda: [1])
-    shop.file.write_bytes(b"other")
-    shop.settle()
-    assert memo.fact(shop.file, "inputs", lambda: [2]) == [2]
+def test_facts_are_dropped_when_the_bytes_change(context):
+    context.settle()
+    digest_cache = context.digest_cache()
+    digest_cache.fact(context.file, "inputs", lambda: [1])
+    context.file.write_bytes(b"other")
+    context.settle()
+    assert digest_cache.fact(context.file, "inputs", lambda: [2]) == [2]
 
 
-def test_facts_outlive_a_touch(shop):
-    shop.settle()
-    memo = shop.memo()
-    memo.fact(shop.file, "inputs", lambda: [1])
-    os.utime(shop.file)
-    shop.settle()
-    assert memo.fact(shop.file, "inputs", lambda: [2]) == [1]
+def test_facts_outlive_a_touch(context):
+    context.settle()
+    digest_cache = context.digest_cache()
+    digest_cache.fact(context.file, "inputs", lambda: [1])
+    os.utime(context.file)
+    context.settle()
+    assert digest_cache.fact(context.file, "inputs", lambda: [2]) == [1]
 
 
-def test_a_fact_read_off_other_bytes_is_not_one_of_these(shop):
-    shop.settle()
-    memo = shop.memo()
+def test_a_fact_read_off_other_bytes_is_not_one_of_these(context):
+    context.settle()
+    digest_cache = context.digest_cache()
 
     def changed_meanwhile():
-        shop.file.write_bytes(b"other")
+        context.file.write_bytes(b"other")
         return "of other"
 
-    memo.fact(shop.file, "inputs", changed_meanwhile)
-    shop.file.write_bytes(b"first")
-    shop.settle()
-    assert memo.fact(shop.file, "inputs", lambda: "of first") == "of first"
+    digest_cache.fact(context.file, "inputs", changed_meanwhile)
+    context.file.write_bytes(b"first")
+    context.settle()
+    assert digest_cache.fact(context.file, "inputs", lambda: "of first") == "of first"
 
 
-def test_a_fact_told_of_a_file_the_memo_does_not_know_is_forgotten(shop):
-    memo = shop.memo()
-    memo.tell(shop.file, "inputs", [1])
-    assert memo.fact(shop.file, "inputs") is None
+def test_a_fact_told_of_a_file_the_memo_does_not_know_is_forgotten(context):
+    digest_cache = context.digest_cache()
+    digest_cache.tell(context.file, "inputs", [1])
+    assert digest_cache.fact(context.file, "inputs") is None
 
 
-def test_a_fact_told_anew_replaces_the_old_one(shop):
-    shop.settle()
-    memo = shop.memo()
-    memo.fact(shop.file, "csig", lambda: "1")
-    memo.tell(shop.file, "csig", "2")
-    assert memo.fact(shop.file, "csig") == "2"
+def test_a_fact_told_anew_replaces_the_old_one(context):
+    context.settle()
+    digest_cache = context.digest_cache()
+    digest_cache.fact(context.file, "csig", lambda: "1")
+    digest_cache.tell(context.file, "csig", "2")
+    assert digest_cache.fact(context.file, "csig") == "2"
 
 
-def test_a_memo_that_cannot_be_written_is_an_os_error(shop):
-    shop.settle()
-    (shop.top / ".trt").write_bytes(b"a file where the folder should be")
-    memo = shop.memo()
-    memo.sha256(shop.file)
+def test_a_memo_that_cannot_be_written_is_an_os_error(context):
+    context.settle()
+    (context.top / ".trt").write_bytes(b"a file where the folder should be")
+    digest_cache = context.digest_cache()
+    digest_cache.sha256(context.file)
     with pytest.raises(OSError):
-        memo.save()
+        digest_cache.save()
 
 
-def test_a_file_that_grows_without_end_is_read_no_further_than_its_size(shop, monkeypatch):
+def test_a_file_that_grows_without_end_is_read_no_further_than_its_size(context, monkeypatch):
     class Growing(io.FileIO):
         reads = 0
 
         def readinto(self, buffer):
             Growing.reads += 1
             assert Growing.reads < 10, "read for ever"
-            with open(shop.file, "ab") as more:
+            with open(context.file, "ab") as more:
                 more.write(b"x" * len(buffer))
             return super().readinto(buffer)
 
@@ -378,10 +378,10 @@ def test_a_file_that_grows_without_end_is_read_no_further_than_its_size(shop, mo
         return Growing(path)
 
     monkeypatch.setattr(module, "open_file", grows)
-    for hashes in (shop.memo().sha256, sha256_file):
+    for hashes in (context.digest_cache().sha256, sha256_file):
         with pytest.raises(OSError, match="it changed while it was read"):
-            hashes(shop.file)
-    with grows(shop.file) as source, pytest.raises(OSError, match="it changed while it was read"):
-        shop.memo().sha256_open(source, shop.file)
+            hashes(context.file)
+    with grows(context.file) as source, pytest.raises(OSError, match="it changed while it was read"):
+        context.digest_cache().sha256_open(source, context.file)
     with pytest.raises(EngineBuildError, match="models/a changed while it was read; run again"):
-        Inputs(shop.memo()).digest(shop.file, "models/a")
+        Inputs(context.digest_cache()).digest(context.file, "models/a")

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from scons_tensorrt.integrity import mounts as module
-from scons_tensorrt.integrity.memo import COARSE_TICK_NS, FINE_TICK_NS, DigestMemo
-from scons_tensorrt.integrity.mounts import Mounts
+from scons_tensorrt.files import mounts as module
+from scons_tensorrt.files.digest_cache import COARSE_TICK_NS, FINE_TICK_NS, DigestCache
+from scons_tensorrt.files.mounts import Mounts
 
 OLD, NEW = b"the first image's model", b"the other image's model"
 
@@ -72,13 +72,13 @@ def test_two_images_at_one_place_with_one_stat(images, monkeypatch, options, old
     store, file = images / "digests.json", images / "at/f"
     with mounted(images, "one.img", options) as first:
         settle(file)
-        memo = DigestMemo(store, images)
-        assert memo.sha256(file) == sum_of(OLD)
-        memo.save()
+        digest_cache = DigestCache(store, images)
+        assert digest_cache.sha256(file) == sum_of(OLD)
+        digest_cache.save()
     with mounted(images, "two.img", options) as second:
         if not same(first, second):
             pytest.skip("the kernel gave another loop device")
-        assert DigestMemo(store, images).sha256(file) == sum_of(NEW)
+        assert DigestCache(store, images).sha256(file) == sum_of(NEW)
 
 
 def test_an_image_that_stays_mounted_is_hashed_once(images):
@@ -87,10 +87,10 @@ def test_an_image_that_stays_mounted_is_hashed_once(images):
         settle(file)
         if module._unique_id(str(file)) is None:
             pytest.skip("this kernel has no unique mount ids")
-        memo = DigestMemo(store, images)
-        memo.sha256(file)
-        memo.save()
-        assert DigestMemo(store, images).stamp(file) is not None
+        digest_cache = DigestCache(store, images)
+        digest_cache.sha256(file)
+        digest_cache.save()
+        assert DigestCache(store, images).stamp(file) is not None
 
 
 LINES = {
@@ -115,11 +115,11 @@ def test_the_file_system_decides_whether_a_stat_is_remembered(tmp_path, monkeypa
     file, store = tmp_path / "f", tmp_path / "digests.json"
     file.write_bytes(OLD)
     settle(file)
-    memo = DigestMemo(store, tmp_path)
-    memo.sha256(file)
-    assert memo.stamp(file) is not None  # in one run, it is hashed once
-    memo.save()
-    assert (DigestMemo(store, tmp_path).stamp(file) is not None) == remembered
+    digest_cache = DigestCache(store, tmp_path)
+    digest_cache.sha256(file)
+    assert digest_cache.stamp(file) is not None  # in one run, it is hashed once
+    digest_cache.save()
+    assert (DigestCache(store, tmp_path).stamp(file) is not None) == remembered
 
 
 def test_a_device_that_the_table_does_not_name_is_looked_up_by_its_place(tmp_path, monkeypatch):
@@ -145,12 +145,12 @@ def test_a_write_through_a_mapping_that_moves_no_time_is_seen(tmp_path):
         mapping[0:1] = b"b"  # the page is dirty now
         settle(file)
         before = file.stat()
-        memo = DigestMemo(store, tmp_path)
-        memo.sha256(file)
-        memo.save()
+        digest_cache = DigestCache(store, tmp_path)
+        digest_cache.sha256(file)
+        digest_cache.save()
         mapping[0:1] = b"c"
         if not same(before, file.stat()):
             pytest.skip("the page was written out meanwhile")
-        want = sum_of(file.read_bytes())
-        assert memo.sha256(file) == want
-    assert DigestMemo(store, tmp_path).sha256(file) == want
+        engine_spec = sum_of(file.read_bytes())
+        assert digest_cache.sha256(file) == engine_spec
+    assert DigestCache(store, tmp_path).sha256(file) == engine_spec

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scons_tensorrt.integrity.plan import HEADER_BYTES, PlanHeader, parse_header, why_not_whole
+from scons_tensorrt.artifact.plan import HEADER_BYTES, PlanHeader, parse_header, why_not_whole
 
 
 def rtx(size=1000, mask=0x3E, version=(1, 7, 1, 116)):
@@ -26,9 +26,7 @@ def tensorrt(version=(10, 3, 0, 30)):
 
 
 def test_an_rtx_plan_tells_product_size_version_and_architectures():
-    assert parse_header(rtx()) == PlanHeader(
-        "tensorrt_rtx", 1000, (1, 7, 1, 116), (80, 86, 89, 120, 121)
-    )
+    assert parse_header(rtx()) == PlanHeader("tensorrt_rtx", 1000, (1, 7, 1, 116), (80, 86, 89, 120, 121))
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from scons_tensorrt.artifact import publish
+from scons_tensorrt.artifact.publish import Publication
+from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.sidecar import sidecar_of
+from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.verify import fault_of
 from scons_tensorrt.errors import PublishError
-from scons_tensorrt.identity.reading import open_file
-from scons_tensorrt.integrity import memo, publish
-from scons_tensorrt.integrity.publish import Publication
-from scons_tensorrt.integrity.receipt import Receipt, make_key
-from scons_tensorrt.integrity.sidecar import sidecar_of
-from scons_tensorrt.integrity.state import StateFolder
-from scons_tensorrt.integrity.verified import fault_of
+from scons_tensorrt.files import digest_cache
+from scons_tensorrt.files.reading import open_file
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 OLD, NEW = b"old engine" * 50, b"new engine, longer" * 70
@@ -354,7 +355,7 @@ def test_what_cannot_be_read_is_not_taken_for_finished(site, monkeypatch, suffix
         return open_file(path, follow)
 
     monkeypatch.setattr(publish, "open_file", refuse)
-    monkeypatch.setattr(memo, "open_file", refuse)
+    monkeypatch.setattr(digest_cache, "open_file", refuse)
     with pytest.raises(PublishError, match=r"Input/output error; make room or"):
         site.pending(NEW)
 

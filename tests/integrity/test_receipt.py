@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scons_tensorrt.artifact import receipt as module
+from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder, make_key
 from scons_tensorrt.errors import ReceiptError
-from scons_tensorrt.integrity import receipt as module
-from scons_tensorrt.integrity.memo import FINE_TICK_NS, DigestMemo
-from scons_tensorrt.integrity.receipt import Receipt, ReceiptBook, make_key
+from scons_tensorrt.files.digest_cache import FINE_TICK_NS, DigestCache
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 SHA = "0123456789abcdef" * 4
@@ -136,7 +136,7 @@ def test_a_receipt_with_any_bytes_in_it_loads_or_is_refused(patch, start, end):
 
 @pytest.fixture
 def book(tmp_path):
-    return ReceiptBook(tmp_path / "receipts")
+    return ReceiptFolder(tmp_path / "receipts")
 
 
 def age(book, receipt, seconds):
@@ -241,7 +241,7 @@ def test_an_engine_never_made_has_no_receipts(book):
 def test_a_book_that_cannot_be_written_is_an_os_error(tmp_path):
     (tmp_path / "receipts").write_bytes(b"")
     with pytest.raises(OSError):
-        ReceiptBook(tmp_path / "receipts").put(receipt())
+        ReceiptFolder(tmp_path / "receipts").put(receipt())
 
 
 class Shelf:
@@ -249,19 +249,21 @@ class Shelf:
 
     def __init__(self, top):
         self.top = top
-        self.book = ReceiptBook(top / "receipts")
+        self.book = ReceiptFolder(top / "receipts")
         self.book.put(receipt())
         self.path = self.book.path(receipt())
         time.sleep(1.3 * FINE_TICK_NS / 1e9)
-        memo = self.memo()
-        assert self.vouches(memo)
-        memo.save()
+        digest_cache = self.digest_cache()
+        assert self.find_verified(digest_cache)
+        digest_cache.save()
 
-    def memo(self, full=False):
-        return DigestMemo(self.top / "digests.json", self.top, full)
+    def digest_cache(self, full=False):
+        return DigestCache(self.top / "digests.json", self.top, full)
 
-    def vouches(self, memo=None, key=None, sha256=SHA, size=7):
-        return self.book.vouches(NAME, key or receipt().key, sha256, memo or self.memo()) == (
+    def find_verified(self, digest_cache=None, key=None, sha256=SHA, size=7):
+        return self.book.find_verified(
+            NAME, key or receipt().key, sha256, digest_cache or self.digest_cache()
+        ) == (
             size,
             None,
             None,
@@ -275,15 +277,15 @@ def shelf(tmp_path):
 
 def test_a_receipt_that_was_left_alone_is_not_read_again(shelf, monkeypatch):
     monkeypatch.setattr(module, "_read", None)
-    assert shelf.vouches()
-    assert shelf.vouches(shelf.memo(full=True))
+    assert shelf.find_verified()
+    assert shelf.find_verified(shelf.digest_cache(full=True))
 
 
 def test_a_receipt_vouches_for_its_own_key_and_bytes_alone(shelf):
     other = SHA[:16] + "f" * 48  # the same file
-    assert not shelf.vouches(sha256=other)
-    assert not shelf.vouches(size=8)
-    assert not shelf.vouches(key="0" * 64)
+    assert not shelf.find_verified(sha256=other)
+    assert not shelf.find_verified(size=8)
+    assert not shelf.find_verified(key="0" * 64)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -307,7 +309,7 @@ def test_a_receipt_that_was_changed_since_vouches_for_nothing(shelf, data, full)
     else:
         shelf.path.write_bytes(data)
         os.utime(shelf.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert not shelf.vouches(shelf.memo(full))
+    assert not shelf.find_verified(shelf.digest_cache(full))
 
 
 @pytest.mark.parametrize("fact", [None, True, 7, "x", [], [SHA], {"sha256": SHA}])
@@ -316,7 +318,7 @@ def test_a_damaged_memo_vouches_for_nothing(shelf, fact):
     for entry in saved["files"].values():
         entry["facts"] = dict.fromkeys(entry["facts"], fact)
     (shelf.top / "digests.json").write_text(json.dumps(saved))
-    assert not shelf.vouches()
+    assert not shelf.find_verified()
 
 
 def test_a_receipt_that_is_there_and_cannot_be_read_is_not_none(book, monkeypatch):

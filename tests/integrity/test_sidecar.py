@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scons_tensorrt.artifact.sidecar import read_sidecar, sidecar_of
+from scons_tensorrt.artifact.verify import fault_of
 from scons_tensorrt.errors import SidecarError
-from scons_tensorrt.integrity.sidecar import read_sidecar, sidecar_of
-from scons_tensorrt.integrity.verified import fault_of
 
 BYTES = b"\x00engine\xff" * 1000
 SHA = hashlib.sha256(BYTES).hexdigest()

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from scons_tensorrt.integrity.state import StateFolder
-from scons_tensorrt.integrity.trees import hash_of, known_as, register
+from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.trees import hash_of, known_as, register
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_an_engine_outside_of_its_tree_keeps_its_lock(paths, tmp_path):
     root, one, two = paths
     engine = tmp_path / "elsewhere/x.engine"
     StateFolder(root, two).register()
-    assert {StateFolder(root, top).slot(engine) for top in (one, two)} == {hash_of(engine)}
+    assert {StateFolder(root, top).path_id(engine) for top in (one, two)} == {hash_of(engine)}
 
 
 def test_the_first_path_names_files_as_an_earlier_version_did(paths):
     root, _, two = paths
     StateFolder(root, two).register()
     assert StateFolder(root, two).onnx == root / "onnx" / hash_of(two)
-    assert StateFolder(root, two).slot(two / "engines/x") == hash_of(two / "engines/x")
+    assert StateFolder(root, two).path_id(two / "engines/x") == hash_of(two / "engines/x")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"as": 1, "tree": [], "past": []}', "[" * 100_000])

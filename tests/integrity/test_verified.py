@@ -13,11 +13,11 @@ import pytest
 
 import scons_tensorrt
 from scons_tensorrt import load_verified
+from scons_tensorrt.artifact import verify
+from scons_tensorrt.artifact.sidecar import sidecar_of
+from scons_tensorrt.artifact.verify import fault_of
 from scons_tensorrt.errors import SidecarError
-from scons_tensorrt.identity.reading import read_small
-from scons_tensorrt.integrity import verified
-from scons_tensorrt.integrity.sidecar import sidecar_of
-from scons_tensorrt.integrity.verified import fault_of
+from scons_tensorrt.files.reading import read_small
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 PORTABLE = "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
@@ -112,9 +112,7 @@ def test_the_bound_can_be_told(engine):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_engine_that_is_exchanged_while_it_is_read_is_the_one_that_was_opened(
-    engine, monkeypatch, whole
-):
+def test_an_engine_that_is_exchanged_while_it_is_read_is_the_one_that_was_opened(engine, monkeypatch, whole):
     other = engine.with_name("other")
     other.write_bytes(b"other")
 
@@ -126,8 +124,8 @@ def test_an_engine_that_is_exchanged_while_it_is_read_is_the_one_that_was_opened
             shutil.copyfile(other, engine)  # the very file is written to
         return source
 
-    verified_open = verified.open_file
-    monkeypatch.setattr(verified, "open_file", opened_and_exchanged)
+    verified_open = verify.open_file
+    monkeypatch.setattr(verify, "open_file", opened_and_exchanged)
     if whole:
         assert load_verified(engine) == BYTES
     else:
@@ -213,7 +211,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_its_size(tmp_path
                 more.truncate(8 << 40)
         return found
 
-    monkeypatch.setattr("scons_tensorrt.integrity.verified.os.fstat", growing)
+    monkeypatch.setattr("scons_tensorrt.artifact.verify.os.fstat", growing)
     with pytest.raises(SidecarError, match="it changed while it was read"):
         load_verified(engine, most=1 << 20)
 
@@ -227,7 +225,7 @@ def test_a_file_that_grows_while_it_is_hashed_is_not_hashed_beyond_its_size(tmp_
         with open(engine, "ab") as more:
             more.truncate(8 << 40)
 
-    monkeypatch.setattr("scons_tensorrt.integrity.verified.too_large", grows)
+    monkeypatch.setattr("scons_tensorrt.artifact.verify.too_large", grows)
     assert fault_of(engine) == "the engine is not readable (it changed while it was read)"
 
 
@@ -250,6 +248,6 @@ def test_a_small_file_that_grows_is_not_read_beyond_what_may_be(tmp_path, monkey
         os.truncate(path, 8 << 40)
         return found
 
-    monkeypatch.setattr("scons_tensorrt.identity.reading.os.fstat", grows)
+    monkeypatch.setattr("scons_tensorrt.files.reading.os.fstat", grows)
     with pytest.raises(OSError, match="more than 100 bytes"):
         read_small(path, 100)

@@ -58,9 +58,7 @@ class Host:
         }
 
     def new_venv(self, folder: Path) -> Path:
-        subprocess.run(
-            [self.bin / "python3", "-m", "venv", "--system-site-packages", folder], check=True
-        )
+        subprocess.run([self.bin / "python3", "-m", "venv", "--system-site-packages", folder], check=True)
         return folder
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.identity.filename import EngineFilename
-from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.backends import effective, refusals, without_effect
 from scons_tensorrt.recipe.key import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse

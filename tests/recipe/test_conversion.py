@@ -3,7 +3,7 @@
 import pytest
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.conversion import (
     BFLOAT16,
     FLOAT,
@@ -20,7 +20,7 @@ from scons_tensorrt.recipe.conversion import (
     parse_gate,
     strongly_typed,
 )
-from scons_tensorrt.recipe.onnx_summary import OnnxInput, OnnxSummary
+from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.options import parse
 
 X = OnnxInput("x", (1, 3), FLOAT)
@@ -81,8 +81,8 @@ def test_a_model_may_be_of_its_precision_already(summary, precision, found):
 
 
 def test_another_precision_is_a_step_on_a_strongly_typed_runtime_alone():
-    wanted = Conversion(("Softmax",), ("head",), False)
-    step = next_step("fp16", wanted, True, FP32)
+    spec = Conversion(("Softmax",), ("head",), False)
+    step = next_step("fp16", spec, True, FP32)
     options = {"to": "fp16", "keep_ops": ["Softmax"], "keep_nodes": ["head"], "keep_io": False}
     assert step == Step("precision", options)
     assert next_step("fp16", PLAIN, False, FP32) is None
@@ -119,9 +119,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("precision", "wanted", "strong", "summary", "message"), FAULTS)
-def test_what_cannot_be_is_named_with_what_to_write(precision, wanted, strong, summary, message):
-    assert message in "; ".join(faults(precision, wanted, strong, summary))
+@pytest.mark.parametrize(("precision", "spec", "strong", "summary", "message"), FAULTS)
+def test_what_cannot_be_is_named_with_what_to_write(precision, spec, strong, summary, message):
+    assert message in "; ".join(faults(precision, spec, strong, summary))
 
 
 FINE = [
@@ -133,9 +133,9 @@ FINE = [
 ]
 
 
-@pytest.mark.parametrize(("precision", "wanted", "strong", "summary"), FINE)
-def test_what_can_be_has_no_fault(precision, wanted, strong, summary):
-    assert faults(precision, wanted, strong, summary) == []
+@pytest.mark.parametrize(("precision", "spec", "strong", "summary"), FINE)
+def test_what_can_be_has_no_fault(precision, spec, strong, summary):
+    assert faults(precision, spec, strong, summary) == []
 
 
 def test_a_set_of_samples_has_short_forms():

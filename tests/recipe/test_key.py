@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scons_tensorrt.identity.signature import HardwareSignature
+from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.key import VERSION, differences, input_name, value_fields
 from scons_tensorrt.recipe.options import parse
 
@@ -111,9 +111,7 @@ def test_files_are_told_before_options_before_hardware_before_the_recipe():
 
 
 ingredients = st.dictionaries(
-    st.sampled_from(
-        ["input onnx", "input data w", "option flags", "hardware os", "recipe version", "z"]
-    ),
+    st.sampled_from(["input onnx", "input data w", "option flags", "hardware os", "recipe version", "z"]),
     st.text(min_size=1, max_size=5),
 )
 

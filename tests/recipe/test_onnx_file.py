@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.onnx_file import read_onnx
-from scons_tensorrt.recipe.onnx_summary import OnnxInput, OnnxSummary
+from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
+from scons_tensorrt.recipe.onnx.walk import read_onnx
 
 FLOAT = TensorProto.FLOAT
 
@@ -66,9 +66,7 @@ def read(tmp_path):
 
 def test_weights_are_counted_by_type_wherever_they_are(read):
     half = numpy_helper.from_array(np.zeros((2, 3), np.float16), "h")
-    inside = helper.make_node(
-        "Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(5, np.float16))
-    )
+    inside = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(5, np.float16)))
     scalar = numpy_helper.from_array(np.float32(1), "s")
     nodes = [inside, helper.make_node("Add", ["h", "s"], ["y"])]
     assert read(model(graph(nodes, initializer=[half, scalar]))).elements == {10: 11, 1: 1}
@@ -200,16 +198,14 @@ def sparse_node(**parts):
 
 
 def if_node(inner):
-    return helper.make_node(
-        "If", ["x"], ["y"], then_branch=inner, else_branch=branch(constant(plain("t")))
-    )
+    return helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=branch(constant(plain("t"))))
 
 
 def sparse_attribute():
     node = helper.make_node("Constant", [], ["c"])
-    node.attribute.add(
-        name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR
-    ).sparse_tensor.CopyFrom(sparse_node(values=stored("w")))
+    node.attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR).sparse_tensor.CopyFrom(
+        sparse_node(values=stored("w"))
+    )
     return node
 
 
@@ -256,9 +252,7 @@ PLACES = {
         graph([helper.make_node("Custom", [], ["y"], domain="d", gs=[branch(constant(stored("w")))])])
     ),
     "a function": lambda: model(functions=[function(constant(stored("w")))]),
-    "a subgraph of a function": lambda: model(
-        functions=[function(if_node(branch(constant(stored("w")))))]
-    ),
+    "a subgraph of a function": lambda: model(functions=[function(if_node(branch(constant(stored("w")))))]),
     "a default of a function's attribute": function_default,
     "values of a sparse initializer": lambda: model(
         graph(sparse_initializer=[sparse_node(values=stored("w"))])
@@ -516,9 +510,7 @@ def summary_of(data):
             return None
 
 
-@given(
-    st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"\x08\x09\x3a" + varint(len(b)) + b)
-)
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"\x08\x09\x3a" + varint(len(b)) + b))
 def test_any_bytes_are_read_or_refused(data):
     summary_of(data)
 

@@ -10,15 +10,7 @@ from test_backends import RTX
 
 from scons_tensorrt.recipe.backends import WITHOUT_EFFECT, refusals
 from scons_tensorrt.recipe.conversion import METHODS, METRICS, WAYS, parse_calibration, parse_gate
-from scons_tensorrt.recipe.options import (
-    DEFAULT_NUMBERS,
-    DEFAULTS,
-    FLAGS,
-    NUMBERS,
-    POOLS,
-    WORDS,
-    parse,
-)
+from scons_tensorrt.recipe.options import DEFAULT_NUMBERS, DEFAULTS, FLAGS, NUMBERS, POOLS, WORDS, parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 HEAD = ["option", "default", "unit", "TensorRT 10", "TensorRT 11", "RTX", "meaning"]

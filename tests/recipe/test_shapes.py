@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.onnx_summary import OnnxInput
+from scons_tensorrt.recipe.onnx.summary import OnnxInput
 from scons_tensorrt.recipe.shapes import parse_profiles, problems, text
 
 LOW, USUAL, HIGH = (1, 3, 32, 32), (1, 3, 64, 64), (4, 3, 128, 128)

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from conftest import CLEAN, REPO, Tree
-from scons_tensorrt.dispatch.tls import make_certificates
-from scons_tensorrt.handoff.signing import generate
+from scons_tensorrt.release.keys import generate
+from scons_tensorrt.remote.tls import make_certificates
 
 PATIENCE_S = 60.0
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ..convert.recall import declarations
+from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
+from ..artifact.receipt import Receipt
+from ..artifact.state import DEFAULT, StateFolder
+from ..build.declared import declarations
 from ..errors import EngineError, one_line
-from ..identity.filename import SIDECAR_SUFFIX, SUFFIX
-from ..identity.reading import open_file, walk_files
-from ..identity.writing import cause
-from ..integrity.memo import sha256_of
-from ..integrity.receipt import Receipt
-from ..integrity.state import DEFAULT, StateFolder
+from ..files.digest_cache import sha256_of
+from ..files.reading import open_file, walk_files
+from ..files.writing import cause
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

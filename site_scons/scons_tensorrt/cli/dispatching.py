@@ -24,9 +24,7 @@ def add(commands: Commands) -> None:
     _add_certificates(scheduler)
     scheduler.set_defaults(run=_scheduler)
     certificates = commands.add_parser("certificates", help="make certificates for mutual TLS")
-    certificates.add_argument(
-        "folder", metavar="DIR", help="gets a folder for the authority and each NAME"
-    )
+    certificates.add_argument("folder", metavar="DIR", help="gets a folder for the authority and each NAME")
     certificates.add_argument("names", metavar="NAME", nargs="*", help="a machine or person")
     certificates.set_defaults(run=_certificates)
 
@@ -58,8 +56,8 @@ def _add_certificates(command: argparse.ArgumentParser) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from ..dispatch.worker import Options, work
     from ..errors import DispatchError
+    from ..remote.worker import Options, work
 
     for name in ("store", "key"):
         if not getattr(arguments, name):
@@ -85,14 +83,14 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _scheduler(arguments: argparse.Namespace) -> int:
-    from ..dispatch.scheduler import schedule
+    from ..remote.scheduler import schedule
 
     asyncio.run(schedule(arguments.listen, Path(arguments.certificates), say))
     return 0
 
 
 def _certificates(arguments: argparse.Namespace) -> int:
-    from ..dispatch.tls import make_certificates
+    from ..remote.tls import make_certificates
 
     names = arguments.names or ["scheduler", "worker", "client"]
     with writing(arguments.folder):

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..convert.recall import Recalled, recall
+from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
+from ..artifact.receipt import Receipt
+from ..build.declared import DeclaredEngine, declared_engines
 from ..errors import EngineError
-from ..identity.filename import SIDECAR_SUFFIX, EngineFilename
-from ..integrity.receipt import Receipt
 from ..recipe.key import differences
 from .common import add_state_dir, known_digest, say, state_folder
 
@@ -40,7 +40,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         raise EngineError(f"{engine}: no receipt in {state.root} says what it was made from")
     digest, size = known_digest(engine, known)
     receipt = next((r for r in known if r.sha256 == digest), None)
-    found = recall(engine, state)
+    found = declared_engines(engine, state)
     now = _now(found, receipt or known[0]) if found else None
     if arguments.json:
         told = {
@@ -178,18 +178,18 @@ def _flat(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _now(found: Recalled, receipt: Receipt) -> dict[str, Any]:
+def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
     """What would become of it now, and how what is wanted differs from what the receipt says."""
     outdated = found.declaration.outdated()
     now: dict[str, Any] = {"code": None, "reason": None, "changes": None, "outdated": outdated}
     try:
-        wanted = found.wanted()
-        now["changes"] = differences(receipt.ingredients, wanted.ingredients, found.source)
+        spec = found.spec()
+        now["changes"] = differences(receipt.ingredients, spec.ingredients, found.source)
     except EngineError as error:
         now.update(code=type(error).__name__, reason=str(error))
     try:
-        verdict = found.verdict()
-        now.update(code=verdict.code, reason=verdict.reason)
+        up_to_date = found.up_to_date()
+        now.update(code=up_to_date.code, reason=up_to_date.reason)
     except EngineError as error:
         now.update(code=type(error).__name__, reason=str(error))
     return now

@@ -23,14 +23,12 @@ def add(commands: Commands) -> None:
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
-    from ..handoff.signing import generate
+    from ..release.keys import generate
 
     public = arguments.file + ".pub"
     for path in (arguments.file, public):
         if os.path.lexists(path):
-            raise HandoffError(
-                f"{path}: already there, and a key is never overwritten; name another file"
-            )
+            raise HandoffError(f"{path}: already there, and a key is never overwritten; name another file")
     private_pem, public_pem, keyid = generate()
     with writing(arguments.file):
         os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)

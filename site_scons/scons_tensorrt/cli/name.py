@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..identity.filename import EngineFilename
+from ..artifact.filename import EngineFilename
 
 if TYPE_CHECKING:
     from .common import Commands

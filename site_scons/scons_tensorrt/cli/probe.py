@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..artifact.filename import EngineFilename
 from ..errors import HardwareError
-from ..identity.filename import EngineFilename
-from ..identity.hardware import Hardware, resolve
-from ..identity.host import Host
-from ..identity.runtime import Interpreter
-from ..identity.signature import HardwareSignature
+from ..hardware.host import Host
+from ..hardware.resolve import Hardware, resolve
+from ..hardware.runtime import Interpreter
+from ..hardware.signature import HardwareSignature
 from .common import say
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..artifact.state import DEFAULT, StateFolder
 from ..errors import EngineError
-from ..integrity.memo import DigestMemo
-from ..integrity.state import DEFAULT, StateFolder
+from ..files.digest_cache import DigestCache
 from .common import say, writing
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def add(commands: Commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..handoff.report import write_report  # as late as it is asked for
-    from ..handoff.report.ci import github, junit, step_summary, unfit
+    from ..report import write_report  # as late as it is asked for
+    from ..report.ci import github, junit, step_summary, unfit
 
     top = Path(os.path.abspath(arguments.tree))
     root = Path(os.path.abspath(arguments.state_dir)) if arguments.state_dir else top / DEFAULT
@@ -40,7 +40,7 @@ def _report(arguments: argparse.Namespace) -> int:
     near = top if state.inside else Path("/")
     place = Path(os.path.abspath(arguments.out)) if arguments.out else root / "report"
     with writing(place):
-        written = write_report(state, DigestMemo(state.digests, near, arguments.full), place)
+        written = write_report(state, DigestCache(state.digests, near, arguments.full), place)
         report = written.data
         if arguments.junit:
             Path(arguments.junit).write_bytes(junit(report))

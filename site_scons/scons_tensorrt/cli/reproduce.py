@@ -7,15 +7,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compile.wanted import Wanted
-from ..convert.recall import recall
+from ..artifact.receipt import Receipt
+from ..artifact.state import StateFolder
+from ..build.declared import declared_engines
+from ..build.spec import EngineSpec
 from ..errors import EngineError
-from ..identity.hardware import Hardware
-from ..identity.runtime import Interpreter
-from ..identity.signature import HardwareSignature
-from ..integrity.memo import sha256_file
-from ..integrity.receipt import Receipt
-from ..integrity.state import StateFolder
+from ..files.digest_cache import sha256_file
+from ..hardware.resolve import Hardware
+from ..hardware.runtime import Interpreter
+from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
 from .common import add_state_dir, engines, known_digest, say, state_folder
 
@@ -45,7 +45,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
     """How an engine's bytes differ from those that its recipe gives now. Raises EngineError."""
-    from ..compile.again import compile_again
+    from ..build.reproduce import compile_again
 
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))
@@ -56,12 +56,12 @@ def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
         return f"{what}; build it again"
     if receipt is None:
         return "no receipt knows these bytes; build it again"
-    wanted = _wanted_of(engine, receipt, state)
-    for name, path in wanted.inputs().items():
+    spec = _wanted_of(engine, receipt, state)
+    for name, path in spec.inputs().items():
         if not path.is_file() or sha256_file(path) != receipt.ingredients.get(name):
             return f"{path} is not what it was made from; build it again"
     interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
-    made = compile_again(wanted, interpreter, state.log(engine).with_suffix(".again.log"))
+    made = compile_again(spec, interpreter, state.log(engine).with_suffix(".again.log"))
     if made.sha256 == digest:
         return None
     why = made.not_reproducible_because or receipt.details.get("not_reproducible_because")
@@ -69,12 +69,12 @@ def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
     return f"{moved} ({why})" if why else moved
 
 
-def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> Wanted:
+def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> EngineSpec:
     """The engine as its receipt says it was wanted, its files where the last run had them."""
-    found = recall(engine, state)
+    found = declared_engines(engine, state)
     if found is None:
         raise EngineError("the last run did not declare it, so where its inputs are is not known")
-    now = found.wanted()
+    now = found.spec()
     try:
         hardware = receipt.details["hardware"]
         signature = HardwareSignature.from_json(hardware["signature"], engine.name)

@@ -1,6 +1,6 @@
 """`status`: every engine of a tree, and whether it is what is wanted now.
 
-Wanted is what the last run declared, of the files as they are now; the judgement is the one that
+It lists what the last run declared, of the files as they are now; the judgement is the one that
 `scons` comes to. It reads, and writes nothing. Where the SConstruct changed since that run, it says
 so. What stands in the engines' folders and is not declared is told too: engines of hardware that the
 last run was not for, and orphans.
@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..convert.recall import Declaration, Recalled, declarations
+from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..artifact.receipt import Receipt
+from ..artifact.sidecar import read_sidecar
+from ..artifact.state import DEFAULT
+from ..artifact.verify import fault_of_size
+from ..build.declared import Declaration, DeclaredEngine, declarations
 from ..errors import EngineError, ReceiptError, SidecarError
-from ..identity.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..integrity.receipt import Receipt
-from ..integrity.sidecar import read_sidecar
-from ..integrity.state import DEFAULT
-from ..integrity.verified import fault_of_size
 from ..record import Record
 from .common import say
 
@@ -114,8 +114,8 @@ def _nearest(place: Path) -> Path:
 def _declared(tree: Declaration) -> Iterator[Row]:
     for engine in tree.engines:
         try:
-            verdict = engine.verdict()
-            code, reason = verdict.code, verdict.reason
+            up_to_date = engine.up_to_date()
+            code, reason = up_to_date.code, up_to_date.reason
         except EngineError as error:
             yield Row(*_head(engine), "failing", type(error).__name__, str(error))
             continue
@@ -123,7 +123,7 @@ def _declared(tree: Declaration) -> Iterator[Row]:
         yield Row(*_head(engine), state, code, reason)
 
 
-def _head(engine: Recalled) -> tuple[str, str, str | None]:
+def _head(engine: DeclaredEngine) -> tuple[str, str, str | None]:
     return engine.label, engine.name, engine.hardware
 
 
@@ -161,7 +161,7 @@ def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
         fault = fault_of_size(engine, stated, receipts)
         if fault:
             return "sidecar_mismatch", fault
-        if stated != tree.memo.sha256(engine, follow=False):
+        if stated != tree.digest_cache.sha256(engine, follow=False):
             return "sidecar_mismatch", "its bytes are not those its sidecar states"
     except FileNotFoundError:
         return "engine_missing", "there is a sidecar and no engine"

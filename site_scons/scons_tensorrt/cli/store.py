@@ -13,8 +13,8 @@ from ..errors import StoreError
 from .common import say
 
 if TYPE_CHECKING:
-    from ..store.keys import Trust
-    from ..store.remote import Item, Remote
+    from ..cache.keys import TrustedSigners
+    from ..cache.object_store import Item, ObjectStore
     from .common import Commands
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -24,12 +24,8 @@ def add(commands: Commands) -> None:
     store = commands.add_parser("store", help="look after the team's store")
     jobs = store.add_subparsers(required=True, metavar="JOB")
     gc = jobs.add_parser("gc", help="remove what is old or too much, and bytes without an entry")
-    gc.add_argument(
-        "--older", type=_days, metavar="DAYS", help="entries not used by a writer for so long"
-    )
-    gc.add_argument(
-        "--most", type=_size, metavar="SIZE", help="then the oldest, down to SIZE, as in 500G"
-    )
+    gc.add_argument("--older", type=_days, metavar="DAYS", help="entries not used by a writer for so long")
+    gc.add_argument("--most", type=_size, metavar="SIZE", help="then the oldest, down to SIZE, as in 500G")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
     gc.set_defaults(run=_gc)
     verify = jobs.add_parser("verify", help="are all entries signed, and all bytes what was signed")
@@ -43,8 +39,7 @@ def add(commands: Commands) -> None:
         job.add_argument(
             "--trust",
             metavar="FILES",
-            help=f"public keys, or folders of *.pub, with {os.pathsep!r} between; default: "
-            "$TRT_STORE_TRUST",
+            help=f"public keys, or folders of *.pub, with {os.pathsep!r} between; default: $TRT_STORE_TRUST",
         )
 
 
@@ -62,9 +57,9 @@ def _days(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text}: write days, such as 30")
 
 
-def _opened(arguments: argparse.Namespace) -> tuple[Remote, Trust]:
-    from ..store.keys import Trust
-    from ..store.remote import Remote
+def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedSigners]:
+    from ..cache.keys import TrustedSigners
+    from ..cache.object_store import ObjectStore
 
     url = arguments.store or os.environ.get("TRT_STORE")
     trust = arguments.trust or os.environ.get("TRT_STORE_TRUST")
@@ -72,11 +67,11 @@ def _opened(arguments: argparse.Namespace) -> tuple[Remote, Trust]:
         raise StoreError("which store? Give --store URL, or set TRT_STORE")
     if not trust:
         raise StoreError("whose entries are sound? Give --trust FILES, or set TRT_STORE_TRUST")
-    return Remote(url), Trust.load(trust.split(os.pathsep))
+    return ObjectStore(url), TrustedSigners.load(trust.split(os.pathsep))
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    from ..store.upkeep import gc
+    from ..cache.gc import gc
 
     remote, trust = _opened(arguments)
     older_s = None if arguments.older is None else arguments.older * 86400
@@ -91,7 +86,7 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ..store.upkeep import faults
+    from ..cache.gc import faults
 
     count = 0
     for path, fault in faults(*_opened(arguments), arguments.remove, arguments.quick):
@@ -102,8 +97,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from ..store.entry import blob_path
-    from ..store.upkeep import blobs_of, entries_of
+    from ..cache.entry import blob_path
+    from ..cache.gc import blobs_of, entries_of
 
     remote, trust = _opened(arguments)
     held, blobs = list(entries_of(remote, trust)), blobs_of(remote)

@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..artifact.filename import EngineFilename
+from ..artifact.verify import fault_of
 from ..errors import EngineError, HardwareError
-from ..identity.filename import EngineFilename
-from ..identity.hardware import resolve
-from ..identity.host import Host
-from ..identity.remember import Remembered
-from ..identity.runtime import Interpreter, Runtime
-from ..identity.signature import HardwareSignature
-from ..integrity.verified import fault_of
+from ..files.json_cache import JsonCache
+from ..hardware.host import Host
+from ..hardware.resolve import resolve
+from ..hardware.runtime import Interpreter, Runtime
+from ..hardware.signature import HardwareSignature
 from .common import engines, say
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def add(commands: Commands) -> None:
         default=[],
         help="who may sign: a public key, PEM",
     )
-    verify.add_argument(
-        "--hardware", metavar="NAME", help="the host, as after HARDWARE=; default: probed"
-    )
+    verify.add_argument("--hardware", metavar="NAME", help="the host, as after HARDWARE=; default: probed")
     verify.add_argument("--jetpack", metavar="X.Y", help="as after JETPACK=")
     verify.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
     verify.set_defaults(run=_verify, wrong=verify.error)
@@ -77,10 +75,10 @@ def _fault(path: str) -> str | None:
 
 
 def _against_manifest(arguments: argparse.Namespace) -> int:
-    from ..handoff.device import Asked, verify
+    from ..release.verify import VerifyRequest, verify
 
     host, note = _host(arguments)
-    asked = Asked(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
+    asked = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
     statuses = []
     for each in verify(asked):
         statuses.append(int(each.status))
@@ -118,8 +116,8 @@ def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineErro
 def _host_without_runtime(path: str) -> HardwareSignature | EngineError | None:
     """This host as far as it can be told without TensorRT for RTX, for a manifest of its engines: the
     GPU by its driver, if there is one; the runtime as the manifest says. None for other engines."""
-    from ..handoff.device import read_manifest
-    from ..handoff.host import rtx_host
+    from ..artifact.compatibility import rtx_host
+    from ..release.verify import read_manifest
 
     try:
         engines = read_manifest(path).manifest.engines.values()
@@ -127,7 +125,7 @@ def _host_without_runtime(path: str) -> HardwareSignature | EngineError | None:
         return None
     try:
         host = Host()
-        device = host.devices(Remembered(None))[0] if host.sign_of_nvidia() else None
+        device = host.devices(JsonCache(None))[0] if host.nvidia_evidence() else None
         return rtx_host(engines, str(device["compute_capability"]) if device else None)
     except EngineError as error:
         return error

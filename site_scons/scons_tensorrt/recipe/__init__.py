@@ -1,1 +1,1 @@
-"""HOW an engine is to be made: its options, its shapes, its model, and the key of all these."""
+"""How an engine is to be made: options, shapes, precision, the ONNX, and the cache key of all these."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..identity.signature import HardwareSignature
+from ..hardware.signature import HardwareSignature
 from .options import Recipe
 
 # What RTX takes and makes the same bytes of: left out of its key, never passed on, and told.
@@ -84,7 +84,5 @@ def refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]:
         if signature.integrated is False:
             found.append("dla_core: only a Jetson has a DLA; leave it out for this GPU")
     if "hardware_compatibility" in settings and signature.integrated:
-        found.append(
-            "hardware_compatibility: TensorRT has none on a Jetson; build for each board, HARDWARE="
-        )
+        found.append("hardware_compatibility: TensorRT has none on a Jetson; build for each board, HARDWARE=")
     return found

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RecipeError
-from ..identity.signature import HardwareSignature
+from ..hardware.signature import HardwareSignature
 from ..record import Record
-from .onnx_summary import OnnxSummary
+from .onnx.summary import OnnxSummary
 
 METHODS = ("entropy", "minmax", "percentile")
 METRICS = ("elemwise", "max", "mean", "median", "cosine")
@@ -105,9 +105,7 @@ def already(summary: OnnxSummary, precision: str) -> bool:
     return any(i.dtype == wanted for i in summary.inputs)
 
 
-def next_step(
-    precision: str, wanted: Conversion, strong: bool, summary: OnnxSummary | None
-) -> Step | None:
+def next_step(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummary | None) -> Step | None:
     """What must be made of the ONNX so that it compiles to `precision`; None for nothing.
 
     strong: whether the network's own types decide; summary: None while the ONNX is not there,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..identity.signature import HardwareSignature
+from ..hardware.signature import HardwareSignature
 from .backends import effective
 from .options import Recipe, default_text
 
@@ -20,10 +20,7 @@ def value_fields(recipe: Recipe, signature: HardwareSignature) -> dict[str, str]
     fields = {"recipe version": VERSION}
     fields.update({f"hardware {name}": text for name, text in signature.key_fields().items()})
     fields.update(
-        {
-            f"option {name}": text
-            for name, text in effective(recipe, signature.product).key_fields().items()
-        }
+        {f"option {name}": text for name, text in effective(recipe, signature.product).key_fields().items()}
     )
     return fields
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError
-from ..identity.filename import PRECISIONS, check_model_name
 from ..record import Record
 from .conversion import Calibration, Conversion, Gate, Samples, flag, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text

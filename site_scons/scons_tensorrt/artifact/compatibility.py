@@ -1,0 +1,125 @@
+"""Whether an engine is for this host, as far as its name, its plan and its manifest tell.
+
+A name alone lets an AGX Orin's engine pass on an Orin Nano, and says "maybe" of an RTX engine for
+several architectures: the manifest's signature decides the one, the plan's mask the other. What
+cannot be told is no.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from ..errors import HandoffError
+from ..hardware.signature import DEVICE_CLASS, HARD, SCHEMA, HardwareSignature
+from .filename import EngineFilename
+from .plan import PlanHeader
+
+_COMPATIBILITY = "option hardware_compatibility"
+_OF_THE_PLAN = ("compute_capability", "architectures")  # its mask tells better
+
+
+class RecordedEngine(Protocol):
+    """An engine as a manifest lists it. signature: fields of its hardware; recipe: its ingredients."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def recipe(self) -> Mapping[str, str]: ...
+
+    @property
+    def signature(self) -> Mapping[str, Any]: ...
+
+
+def why_not_here(
+    name: EngineFilename, header: PlanHeader, host: HardwareSignature, entry: RecordedEngine | None
+) -> str | None:
+    """Why an engine is not for `host`; None when it is."""
+    return (
+        _by_name(name, host)
+        or _by_plan(name, header, host)
+        or (_by_signature(name, host, entry) if entry else None)
+    )
+
+
+def rtx_host(engines: Iterable[RecordedEngine], compute_capability: str | None) -> HardwareSignature | None:
+    """The host of these engines as far as it can be told without their runtime: its own system and
+    machine, the GPU's compute capability where it is known. None unless all are of TensorRT for RTX;
+    raises HandoffError where they are of several releases or platforms."""
+    entries = list(engines)
+    if not entries or any(each.signature.get("product") != "tensorrt_rtx" for each in entries):
+        return None
+    name = EngineFilename.parse(entries[0].name)
+    releases = {(str(each.signature.get("runtime_version")), _platform(each)) for each in entries}
+    if len(releases) > 1:
+        listed = ", ".join(f"{version} on {platform_}" for version, platform_ in sorted(releases))
+        raise HandoffError(
+            f"the manifest lists engines of several releases of TensorRT for RTX ({listed}), and this "
+            "Python has none to compare them with; install it, or write a manifest for each release"
+        )
+    data = {
+        "schema": SCHEMA,
+        **entries[0].signature,
+        "os": platform.system().lower(),
+        "machine": platform.machine(),
+        name.platform[:2].replace("cu", "cuda").replace("jp", "jetpack"): name.platform[2:],
+    }
+    if compute_capability:
+        sm = int(compute_capability.replace(".", ""))
+        data.update(compute_capability=compute_capability, architectures=[sm])
+    return HardwareSignature.from_json(data, "this host")
+
+
+def _platform(engine: RecordedEngine) -> str:
+    return EngineFilename.parse(engine.name).platform
+
+
+def _by_name(name: EngineFilename, host: HardwareSignature) -> str | None:
+    if name.matches_host(host) != "no":
+        return None
+    is_for = f"sm{name.sm}{'plus' if name.plus else ''}, {name.platform}, {name.runtime}"
+    here = f"sm{host.sm}{'plus' if host.plus else ''}, {host.platform}, {host.runtime}"
+    return f"it is for {is_for}, and this host is {here}"
+
+
+def _by_plan(name: EngineFilename, header: PlanHeader, host: HardwareSignature) -> str | None:
+    if host.product != "tensorrt_rtx":
+        return None
+    if header.version and ".".join(map(str, header.version)) != host.runtime_version:
+        made = ".".join(map(str, header.version))
+        return f"it was made by TensorRT for RTX {made}, and this host has {host.runtime_version}"
+    if name.matches_host(host) == "yes":
+        return None
+    if not header.architectures:
+        return "its plan does not tell for which architectures it is"
+    lacking = sorted({*(host.architectures or (host.sm,))} - {*header.architectures})
+    if lacking:
+        has, needs = (", ".join(map(str, each)) for each in (header.architectures, lacking))
+        return f"its plan is for SM {has}, and this host needs SM {needs}"
+    return None
+
+
+def _by_signature(name: EngineFilename, host: HardwareSignature, entry: RecordedEngine) -> str | None:
+    here = host.to_json()
+    for field in _fields(name, host, entry.recipe):
+        spec, found = entry.signature.get(field), here.get(field)
+        if spec is not None and found is not None and spec != found:
+            return f"it was made for {field} {_text(spec)}, and this host has {_text(found)}"
+    return None
+
+
+def _fields(name: EngineFilename, host: HardwareSignature, recipe: Mapping[str, str]) -> list[str]:
+    """Those of a signature that decide: an engine that was made to serve other devices too is not
+    held to its own one's."""
+    hard = [field for field in HARD if field not in _OF_THE_PLAN]
+    if host.product == "tensorrt_rtx" or name.plus:
+        return hard
+    if recipe.get(_COMPATIBILITY) == "same_compute_capability":
+        return list(HARD)
+    return [*HARD, *DEVICE_CLASS]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,137 @@
+r"""An engine's filename is a schema: `build` and `parse` are inverse to each other.
+
+    <model>__sm<SM>[plus]_<platform>_<runtime>_<precision>.engine
+
+    >>> name = EngineFilename.parse("dinov2_vpr__sm87_jp6.2_trt10.3_fp16.engine")
+    >>> name.model, name.sm, name.plus, name.platform, name.runtime, name.precision
+    ('dinov2_vpr', 87, False, 'jp6.2', 'trt10.3', 'fp16')
+    >>> name.build()
+    'dinov2_vpr__sm87_jp6.2_trt10.3_fp16.engine'
+
+The first `__` ends the model's name, which is why a model's name may hold none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import EngineFilenameError
+from ..hardware.signature import HardwareSignature
+from ..record import Record
+
+SUFFIX = ".engine"
+SIDECAR_SUFFIX = ".sha256"
+MODEL_LENGTH = 64
+LONGEST = 255  # characters of a name that a message repeats
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")
+
+_NUMBER = r"(?:0|[1-9][0-9]{0,5})"
+_MODEL = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
+_SM = r"sm([1-9][0-9]{0,3})(plus)?"
+_VERSIONED = re.compile(rf"(jp|cu|trt|rtx){_NUMBER}\.{_NUMBER}")
+
+
+class _Fields(Record):
+    model: str
+    sm: int
+    plus: bool
+    platform: str
+    runtime: str
+    precision: str
+
+
+class EngineFilename(_Fields):
+    """The fields of an engine's filename.
+
+    model: `[a-z0-9_]+`, at most 64 characters, no `__`, no leading or trailing `_`.
+    sm: compute capability without its dot (87, 120); plus: also later architectures.
+    platform: `jp<major.minor>` (JetPack) or `cu<major.minor>` (CUDA of the runtime library).
+    runtime: `trt<major.minor>` or `rtx<major.minor>`.
+    precision: one of PRECISIONS.
+
+    Raises EngineFilenameError, naming the field, when one cannot stand in a filename.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, model: str, sm: int, plus: bool, platform: str, runtime: str, precision: str
+    ) -> EngineFilename:
+        check_model_name(model)
+        if type(sm) is not int or not 0 < sm < 10000:
+            raise EngineFilenameError(f"SM {sm!r}: not a compute capability such as 87")
+        for field, value, known, example in (
+            ("platform", platform, ("jp", "cu"), "jp6.2 or cu13.0"),
+            ("runtime", runtime, ("trt", "rtx"), "trt10.3 or rtx1.7"),
+        ):
+            found = _VERSIONED.fullmatch(value)
+            if not found or found[1] not in known:
+                raise EngineFilenameError(f"{field} {value!r}: not like {example}")
+        if precision not in PRECISIONS:
+            raise EngineFilenameError(f"precision {precision!r}: not one of {', '.join(PRECISIONS)}")
+        return super().__new__(cls, model, sm, plus, platform, runtime, precision)
+
+    @classmethod
+    def of(
+        cls, signature: HardwareSignature, model: str, precision: str, ampere_plus: bool = False
+    ) -> EngineFilename:
+        """The filename of a model's engine for this hardware. ampere_plus: for Ampere and all later
+        architectures. Raises HardwareError where neither JetPack nor CUDA is known."""
+        sm, plus = (80, True) if ampere_plus else (signature.sm, signature.plus)
+        return cls(model, sm, plus, signature.platform, signature.runtime, precision)
+
+    def build(self) -> str:
+        """The filename; `parse` gives these fields back."""
+        plus = "plus" if self.plus else ""
+        return f"{self.model}__sm{self.sm}{plus}_{self.platform}_{self.runtime}_{self.precision}{SUFFIX}"
+
+    @classmethod
+    def parse(cls, name: str) -> EngineFilename:
+        """The fields of `name`, a bare filename; raises EngineFilenameError with the wrong part."""
+        try:
+            return cls._parse(name)
+        except EngineFilenameError as error:
+            shown, why = repr(name[:LONGEST]), str(error)[: 2 * LONGEST]
+            raise EngineFilenameError(f"{shown} is not an engine's filename: {why}") from None
+
+    @classmethod
+    def _parse(cls, name: str) -> EngineFilename:
+        if not name.endswith(SUFFIX):
+            raise EngineFilenameError(f"it does not end in {SUFFIX}")
+        model, separator, rest = name[: -len(SUFFIX)].partition("__")
+        if not separator:
+            raise EngineFilenameError("no `__` ends the model's name")
+        fields = rest.split("_")
+        if len(fields) != 4:
+            raise EngineFilenameError(
+                f"{len(fields)} fields after `__`, not 4 (sm, platform, runtime, precision)"
+            )
+        sm = re.fullmatch(_SM, fields[0])
+        if not sm:
+            raise EngineFilenameError(f"SM {fields[0]!r}: not like sm87 or sm80plus")
+        return cls(model, int(sm[1]), bool(sm[2]), fields[1], fields[2], fields[3])
+
+    def matches_host(self, host: HardwareSignature) -> str:
+        """'yes', 'no' or 'maybe': could this engine load on `host`? Precision plays no part.
+
+        'maybe' is all a name can say of an RTX engine for several architectures: which they
+        are stands in the plan's capability mask.
+        """
+        if (self.platform, self.runtime) != (host.platform, host.runtime):
+            return "no"
+        if not self.plus:
+            return "yes" if self.sm == host.sm and not host.plus else "no"
+        if host.sm < self.sm:
+            return "no"
+        return "maybe" if self.runtime.startswith("rtx") else "yes"
+
+
+def check_model_name(model: object) -> None:
+    """Raise EngineFilenameError unless `model` can open an engine's filename."""
+    if not isinstance(model, str) or not _MODEL.fullmatch(model):
+        raise EngineFilenameError(
+            f"model name {model!r}: write lower-case letters and digits in words joined by "
+            "single underscores, such as dinov2_vpr"
+        )
+    if len(model) > MODEL_LENGTH:
+        raise EngineFilenameError(f"model name {model!r}: {len(model)} characters, at most {MODEL_LENGTH}")

@@ -1,0 +1,95 @@
+"""The first bytes of a plan, as far as they can be known without the runtime that made it.
+
+TensorRT for RTX 1.x: `vtrt` at 0, total size u64 at 16, version bytes at 24, capability mask
+at 32. TensorRT: `ftrt` at 0, serialization version u32 at 4, version bytes at 24. Measured on
+plans of RTX 1.7.1 and read off published TensorRT plans; neither layout is documented, so
+anything else is "cannot tell", never a guess.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..files.reading import open_file
+from ..hardware.signature import PRODUCTS
+from .filename import EngineFilename
+
+RTX_MAGIC = b"vtrt"
+TENSORRT_MAGIC = b"ftrt"
+HEADER_BYTES = 64
+LARGEST_ENGINE = 1 << 40  # bytes; a larger file is a sparse one, which would be hashed for hours
+MASK_SM = {0x01: 75, 0x02: 80, 0x04: 86, 0x08: 89, 0x10: 120, 0x20: 121}
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """product: None when it cannot be told; size: bytes the header promises; architectures: SMs."""
+
+    product: str | None
+    size: int | None = None
+    version: tuple[int, ...] | None = None
+    architectures: tuple[int, ...] | None = None
+
+
+def read_header(path: str | os.PathLike[str]) -> PlanHeader:
+    """The header of a plan file. Raises OSError."""
+    with open_file(path, follow=False) as source:
+        return parse_header(source.read(HEADER_BYTES))
+
+
+def parse_header(data: bytes) -> PlanHeader:
+    """The header of a plan's first HEADER_BYTES bytes; fewer tell less."""
+    if len(data) < HEADER_BYTES:
+        return PlanHeader(None)
+    version = tuple(data[24:28])
+    if data[:4] == RTX_MAGIC:
+        mask = int.from_bytes(data[32:36], "little")
+        known = all(not mask >> bit & 1 or 1 << bit in MASK_SM for bit in range(32))
+        architectures = tuple(sm for bit, sm in MASK_SM.items() if mask & bit)
+        return PlanHeader(
+            "tensorrt_rtx",
+            int.from_bytes(data[16:24], "little"),
+            version,
+            architectures if known and architectures else None,
+        )
+    if data[:4] == TENSORRT_MAGIC:
+        return PlanHeader("tensorrt", None, version)
+    return PlanHeader(None)
+
+
+def why_not_whole(path: str | os.PathLike[str]) -> str | None:
+    """Why the file cannot be a whole plan, as far as its header tells; None when it may be one.
+    Raises OSError."""
+    with open_file(path, follow=False) as source:
+        return cut_short(source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size)
+
+
+def cut_short(data: bytes, size: int) -> str | None:
+    """Why `size` bytes that begin with `data` (HEADER_BYTES of them) cannot be a whole plan."""
+    if size == 0:
+        return "it is empty"
+    if len(data) < HEADER_BYTES and data[:4] == RTX_MAGIC:
+        return f"it ends inside its header, after {len(data)} bytes"
+    header = parse_header(data)
+    if header.size is not None and header.size != size:
+        return f"it has {size} bytes where its header promises {header.size}"
+    return None
+
+
+def too_large(size: int) -> str | None:
+    """Why a file of this size is no engine, whatever it holds."""
+    return f"it has {size} bytes, and no engine is so large" if size > LARGEST_ENGINE else None
+
+
+def why_not_named(header: PlanHeader, name: EngineFilename) -> str | None:
+    """How a plan's header contradicts its filename, as far as it tells; None when it does not."""
+    if header.product is None:
+        return None
+    if not name.runtime.startswith(PRODUCTS[header.product]):
+        return f"it is a plan of {header.product}, and its name says {name.runtime}"
+    found = header.architectures
+    if found and (min(found) < name.sm if name.plus else found != (name.sm,)):
+        listed, plus = ", ".join(map(str, found)), "plus" * name.plus
+        return f"its plan is for SM {listed}, and its name says sm{name.sm}{plus}"
+    return None

@@ -1,0 +1,204 @@
+"""Bringing an engine and its sidecar to their place so that no crash leaves half a pair.
+
+The order, which survived every crash point tried on ext4, xfs and btrfs:
+
+1. engine and sidecar are written as temporaries and flushed to disk;
+2. the receipt is written durably: the commit point;
+3. rename engine, flush folder, rename sidecar, flush folder.
+
+The temporary sidecar is the journal: it exists from before 2 until the last rename, so while
+it is there publishing was not finished, and a later run finishes it without a compile.
+Before 2 the old pair is untouched. Between the renames engine and sidecar disagree, and a
+pair that disagrees is never reused.
+
+Temporaries lie in the state folder where a rename from there reaches the engine's folder
+(tried, because a bind mount has the same device number and still refuses), else beside the
+engine as dotfiles. Nothing is written, hashed or removed through a link that stands under one of
+these names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from pathlib import Path
+
+from ..errors import PublishError, ReceiptError
+from ..files.digest_cache import sha256_file
+from ..files.reading import is_none, open_file
+from ..files.writing import cause, new_file, remove_tree, sync_file, sync_folder, unlink_link
+from .receipt import Receipt, ReceiptFolder
+from .sidecar import sidecar_of
+from .state import StateFolder
+from .trees import hash_of
+
+_OURS = r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)"  # what a sweep may remove
+
+
+class Publication:
+    """One engine's way from the compiler to its place, under the engine's lock."""
+
+    def __init__(self, state: StateFolder, engine: Path, key: str) -> None:
+        self._state = state
+        self._engine = engine
+        self._key = key
+        self._in_place = False
+        # Two trees with state folders of their own may share an engine folder elsewhere.
+        self._path_id = f"{state.path_id(engine)}-{hash_of(state.root)}"
+        path_id = self._path_id
+        self._places: tuple[tuple[Path, Path], ...] = (
+            (state.partial(engine) / f"{key}.engine", state.partial(engine) / f"{key}.sha256"),
+            (
+                engine.with_name(f".{path_id}.{key}.engine.partial"),
+                engine.with_name(f".{path_id}.{key}.sha256.partial"),
+            ),
+        )
+
+    def open(self) -> Path:
+        """The path the compile shall write to; leftovers of abandoned compiles are removed.
+
+        Raises PublishError when engine or state folder cannot be written.
+        """
+        try:
+            self._engine.parent.mkdir(parents=True, exist_ok=True)
+            unlink_link(self._places[0][0].parent)
+            self._places[0][0].parent.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            place = self._places[0] if self._renames() else self._places[1]
+            new_file(place[0]).close()  # a folder that cannot be written says so before the compile
+        except OSError as error:
+            raise self._error(error) from None
+        self._places = (place,)
+        return place[0]
+
+    def commit(self, receipt: Receipt, book: ReceiptFolder) -> None:
+        """Steps 1 and 2: after this the compile is never lost. Raises PublishError."""
+        engine, sidecar = self._places[0]
+        try:
+            sync_file(engine)
+            with new_file(sidecar) as out:
+                out.write(receipt.sha256.encode("ascii"))
+                out.flush()
+                os.fsync(out.fileno())
+            sync_folder(sidecar.parent)
+            book.put(receipt)
+        except OSError as error:
+            raise self._error(error) from None
+
+    def pending(self, receipt: Receipt) -> bool:
+        """Whether this receipt's engine was compiled and its publishing was not finished.
+
+        Raises PublishError where that cannot be read: taken for no, it would be compiled again.
+        """
+        try:
+            for engine, sidecar in self._places:
+                if _text(sidecar) != receipt.sha256:
+                    continue
+                for path in (engine, self._engine):
+                    if _is(path, receipt):
+                        self._places = ((engine, sidecar),)
+                        self._in_place = path == self._engine
+                        return True
+        except OSError as error:
+            raise self._error(error) from None
+        return False
+
+    def finish(self) -> None:
+        """Step 3. Raises PublishError."""
+        engine, sidecar = self._places[0]
+        folder = self._engine.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._in_place:
+                engine.unlink(missing_ok=True)  # whatever it is, it is not what was vouched for
+            else:
+                os.replace(engine, self._engine)
+            sync_folder(folder)
+            os.replace(sidecar, sidecar_of(self._engine))
+            sync_folder(folder)
+        except OSError as error:
+            raise self._error(error) from None
+        with contextlib.suppress(OSError, ReceiptError):
+            self._sweep(in_place=True)
+        self._tidy()
+
+    def abandon(self) -> None:
+        """Remove the temporaries of a compile that failed; why it failed is the caller's to say."""
+        for path in self._places[0]:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        try:
+            self._state.partial(self._engine).rmdir()
+        except OSError:
+            pass  # another key's finished compile still waits there
+
+    def sweep(self) -> None:
+        """Remove this engine's temporaries that are of no more use: those that no receipt vouches
+        for, and, of an engine that is in its place, its own. Raises OSError and ReceiptError."""
+        unlink_link(self._state.partial(self._engine))
+        self._sweep(in_place=True)
+        for place in self._places:
+            for path in place:
+                path.unlink(missing_ok=True)
+        for name in ("model", "run"):
+            remove_tree(self._state.partial(self._engine) / name)
+        self._tidy()
+
+    def _sweep(self, in_place: bool = False) -> None:
+        """in_place: this engine is, so that a journal whose own engine was there is of no use."""
+        dot = re.escape(f".{self._path_id}.")
+        inside = (self._state.partial(self._engine), re.compile(_OURS))
+        beside = (self._engine.parent, re.compile(rf"{dot}{_OURS}\.partial"))
+        for folder, ours in (inside, beside):
+            for path in folder.glob("*.*"):
+                name = ours.fullmatch(path.name)
+                if not name:
+                    continue
+                alone = not path.with_name(path.name.replace(".sha256", ".engine")).exists()
+                replaced = in_place and name[1] != self._key and alone
+                if replaced or not self._state.receipts.knows(self._engine.name, name[1]):
+                    path.unlink(missing_ok=True)
+
+    def _renames(self) -> bool:
+        probe = self._places[0][0].with_name(f"probe.{os.getpid()}")
+        there = self._engine.with_name(f".{self._path_id}.{probe.name}.partial")
+        new_file(probe).close()
+        try:
+            os.replace(probe, there)
+            there.unlink()
+            return True
+        except OSError as error:
+            probe.unlink(missing_ok=True)
+            if error.errno == errno.EXDEV:
+                return False
+            raise
+
+    def _error(self, error: OSError) -> PublishError:
+        where = self._state.relative(error.filename2 or error.filename or self._engine)
+        return PublishError(
+            f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
+        )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        with open_file(path, follow=False) as source:
+            return source.read(65).decode("ascii", "replace")
+    except OSError as error:
+        if is_none(error):
+            return None
+        raise
+
+
+def _is(path: Path, receipt: Receipt) -> bool:
+    try:
+        return path.lstat().st_size == receipt.size and sha256_file(path, False) == receipt.sha256
+    except OSError as error:
+        if is_none(error):
+            return False
+        raise

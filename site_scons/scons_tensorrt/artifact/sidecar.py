@@ -1,0 +1,45 @@
+"""The sidecar: `<engine>.sha256`, exactly 64 lowercase hex characters and nothing else.
+
+That form is all the onboard loader of the lineage reads. The reader here also takes a
+trailing newline and the line that `sha256sum` writes, if it names this engine. A symbolic link is
+no sidecar.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import SidecarError
+from ..files.reading import open_file
+from .filename import SIDECAR_SUFFIX
+
+_FORM = re.compile(rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?")
+_LONGEST = 4096
+
+
+def sidecar_of(engine: str | os.PathLike[str]) -> Path:
+    """The path of an engine's sidecar."""
+    return Path(os.fspath(engine) + SIDECAR_SUFFIX)
+
+
+def read_sidecar(engine: str | os.PathLike[str]) -> str:
+    """The sha256 that an engine's sidecar states. Raises SidecarError."""
+    path = os.fspath(engine) + SIDECAR_SUFFIX
+    try:
+        with open_file(path, follow=False) as source:
+            data = source.read(_LONGEST + 1) or b""
+    except FileNotFoundError:
+        raise SidecarError(f"{path}: sidecar missing") from None
+    except OSError as error:
+        raise SidecarError(f"{path}: sidecar not readable ({error.strerror})") from None
+    if not data:
+        raise SidecarError(f"{path}: sidecar empty")
+    found = _FORM.fullmatch(data)
+    if not found:
+        raise SidecarError(f"{path}: sidecar malformed (not 64 lowercase hex characters)")
+    if found[2] is not None and found[2] != os.fsencode(os.path.basename(engine)):
+        other = found[2].decode("utf-8", "replace")
+        raise SidecarError(f"{path}: sidecar names another file, {other!r}")
+    return found[1].decode("ascii")

@@ -1,0 +1,112 @@
+"""Is an engine what its sidecar says, and its bytes for whoever asks: on a device, with nothing but
+Python.
+
+The engine is opened once and never through a link, and what is judged is what was read: a file
+that is exchanged meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..errors import EngineFilenameError, SidecarError
+from ..files.digest_cache import CHANGED, sha256_of
+from ..files.reading import open_file
+from .filename import EngineFilename
+from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
+from .sidecar import read_sidecar
+
+if TYPE_CHECKING:
+    from .receipt import Receipt
+
+_OTHER = "its bytes are not those its sidecar states"
+
+
+def fault_of(engine: str | os.PathLike[str]) -> str | None:
+    """Why an engine is not what its sidecar and its name say; None when it is. In constant memory.
+
+    Raises SidecarError for a sidecar that is missing or malformed.
+    """
+    try:
+        with open_file(engine, follow=False) as source:
+            stated = read_sidecar(engine)
+            head = source.read(HEADER_BYTES)
+            size = os.fstat(source.fileno()).st_size
+            fault = cut_short(head, size) or too_large(size)
+            if fault:  # before terabytes of a sparse file are hashed
+                return fault
+            digest, size = sha256_of(source, head, size)
+    except OSError as error:
+        return _unreadable(error)
+    return _fault(engine, stated, digest, head, size)
+
+
+def fault_of_size(
+    engine: str | os.PathLike[str], stated: str, receipts: Iterable[Receipt] = ()
+) -> str | None:
+    """Why an engine is not what its sidecar states, as far as its size tells, before it is hashed.
+    receipts: some may be of the stated sha256. Raises OSError."""
+    with open_file(engine, follow=False) as source:
+        head, size = source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size
+    recorded = next((receipt.size for receipt in receipts if receipt.sha256 == stated), size)
+    if size != recorded:
+        return f"it has {size} bytes, not the {recorded} it was built with"
+    return cut_short(head, size) or too_large(size)
+
+
+def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The bytes of an engine, proven to be those its sidecar states, for a runtime to deserialize.
+
+    most: bytes that are read at most; default: this machine's memory. Raises SidecarError when
+    the sidecar is missing or malformed, or the engine is missing, is no regular file, is larger, or
+    is not what sidecar, header and filename say.
+    """
+    stated = read_sidecar(engine)
+    try:
+        with open_file(engine, follow=False) as source:
+            size = os.fstat(source.fileno()).st_size
+            most = _memory() if most is None else most
+            if size > most:  # also a hole that takes no room on disk
+                raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {most}")
+            head = source.read(HEADER_BYTES)
+            fault = cut_short(head, size)
+            if fault:  # before memory is taken for a hole
+                raise SidecarError(f"{os.fspath(engine)}: {fault}")
+            source.seek(0)
+            data = io.BufferedReader(source).read(size + 1)  # it may grow while it is read
+            if len(data) > size:
+                raise SidecarError(f"{os.fspath(engine)}: {CHANGED}; try again")
+    except OSError as error:
+        raise SidecarError(f"{os.fspath(engine)}: {_unreadable(error)}") from None
+    digest = hashlib.sha256(data).hexdigest()
+    fault = _fault(engine, stated, digest, data[:HEADER_BYTES], len(data))
+    if fault is not None:
+        raise SidecarError(f"{os.fspath(engine)}: {fault}")
+    return data
+
+
+def _fault(engine: str | os.PathLike[str], stated: str, digest: str, head: bytes, size: int) -> str | None:
+    if digest != stated:
+        return _OTHER
+    fault = cut_short(head, size)
+    if fault is not None:
+        return fault
+    try:
+        name = EngineFilename.parse(os.path.basename(engine))
+    except EngineFilenameError:  # a device may call it as it likes
+        return None
+    return why_not_named(parse_header(head), name)
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the engine is missing"
+    return f"the engine is not readable ({error.strerror})"
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,246 @@
+"""Check, compile (or be supplied with) and publish one engine, under its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import (EngineBuildError, EngineError, HardwareError, PublishError, HardwareMismatchError)
+from ..files.writing import (cause, new_file)
+from ..files.digest_cache import DigestCache
+from ..artifact.publish import Publication
+from ..artifact.receipt import Receipt
+from ..artifact.state import StateFolder
+from .progress import ProgressHandle
+from .checks import (check_inputs, check_plan)
+from .context import (ProvidedFile, EngineProvider, BuildContext)
+from .job import (fresh_log, is_tensorrt, linked_model, make_job)
+from ..files.locks import engine_lock
+from .phases import (READING, Phases)
+from .worker_process import (Compiled, run_worker)
+from .accuracy import (alone_on_gpu, update_receipt, receipt_details)
+from .spec import (UpToDateResult, EngineSpec, check_up_to_date)
+
+
+@dataclass(frozen=True)
+class BuildOutcome:
+    """how: "reused", "built", "fetched" or "dispatched"; sha256: of the engine; seconds: of the
+    compile, or of bringing it here; size: bytes. Both None when it was reused."""
+
+    how: str
+    up_to_date: UpToDateResult
+    sha256: str
+    seconds: float | None = None
+    size: int | None = None
+
+
+def make(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
+    """Have the wanted engine at its place: reused, its publishing finished, supplied, or compiled.
+
+    Raises EngineError; the old pair then stands as it was.
+    """
+    what = context.state.relative(spec.engine)
+
+    def waiting(holder: str) -> None:
+        context.say(f"WAITING {what}: for {holder}")
+
+    lock = context.state.lock(spec.engine)
+    with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
+        up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
+        publication = Publication(context.state, spec.engine, spec.key)
+        reused = up_to_date.sha256
+        if up_to_date.receipt and publication.pending(up_to_date.receipt):
+            publication.finish()
+            reused = up_to_date.receipt.sha256
+        if reused:
+            with contextlib.suppress(OSError, EngineError):
+                publication.sweep()
+            update_receipt(spec, reused, context, waiting)
+            return BuildOutcome("reused", up_to_date, reused)
+        partial = publication.open()
+        try:
+            how, receipt, seconds = _obtain(spec, context, partial, waiting)
+        except BaseException:
+            publication.abandon()
+            raise
+        publication.commit(receipt, context.state.receipts)
+        publication.finish()
+    if how == "built":
+        for taker in context.takers:
+            taker.made(spec, receipt)
+    return BuildOutcome(how, up_to_date, receipt.sha256, seconds, receipt.size)
+
+
+def _obtain(
+    spec: EngineSpec, context: BuildContext, partial: Path, waiting: Callable[[str], None]
+) -> tuple[str, Receipt, float]:
+    """The wanted engine in `partial`: how it came, its receipt and the seconds it took."""
+    for supplier in context.suppliers:
+        supplied = _supplied(supplier, spec, context, partial)
+        if supplied:
+            made = spec.filename, spec.key, supplied.sha256, supplied.size
+            told = receipt_details(spec, context, supplied.details, partial, supplied.sha256, waiting)
+            details = {**supplied.details, **told}
+            receipt = Receipt(*made, spec.ingredients, details)
+            return supplied.how, receipt, supplied.seconds
+    times = is_tensorrt(spec)  # kernels on the GPU, when it compiles
+    with alone_on_gpu(spec, context, waiting) if times else contextlib.nullcontext():
+        receipt, seconds = _compile(spec, context, partial)
+        sha256, turn = receipt.sha256, None if times else waiting
+        told = receipt_details(spec, context, {}, partial, sha256, turn)
+    receipt = receipt._replace(details={**receipt.details, **told})
+    return "built", receipt, seconds
+
+
+def _supplied(supplier: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path) -> ProvidedFile | None:
+    """What the supplier brings, checked as a compile is; else `partial` is empty again."""
+    supplied = supplier.supply(spec, partial, context)
+    if supplied:
+        check_inputs(spec, context.digest_cache)
+        try:
+            check_plan(spec, partial, supplied.size)
+            return supplied
+        except EngineError as error:
+            what = context.state.relative(spec.engine)
+            context.say(f"engines: {what} was {supplied.how}, and is not taken: {error}")
+    try:
+        new_file(partial).close()
+    except OSError as error:
+        where = context.state.relative(partial)
+        raise PublishError(f"{where}: {cause(error, 'make the folder writable')}") from None
+    return None
+
+
+def tidy(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> None:
+    """Remove what a killed compile of an engine that is current left, unless one runs now or a
+    finished one waits for its place."""
+    with (
+        contextlib.suppress(OSError, EngineError),
+        engine_lock(state.lock(spec.engine), "", lambda holder: None, lambda: True),
+    ):
+        if check_up_to_date(spec, state, digest_cache).current:
+            Publication(state, spec.engine, spec.key).sweep()
+
+
+def _compile(spec: EngineSpec, context: BuildContext, partial: Path, copy: bool = False) -> tuple[Receipt, float]:
+    """copy: compile private copies of the inputs, once links to them proved too little."""
+    log = context.state.log(spec.engine)
+    started = time.time()
+    heard: dict[str, Any] = {}
+    running = context.begin("COMPILING", context.state.relative(spec.engine), _short(spec), "")
+    running.update(words=READING)
+    phases = Phases()
+    try:
+        fresh_log(log)
+        with linked_model(spec, context.state, context.digest_cache, copy) as (model, pinned):
+            runtime = context.interpreter.runtime(spec.hardware.signature.product)
+            job = make_job(spec, context.state, runtime, context.environment, model, partial, pinned)
+            refusal = None
+            try:
+                made = run_worker(
+                    job["python"],
+                    job,
+                    log,
+                    context.stopping,
+                    lambda event: _hear(context, event, heard, phases, running),
+                    spec.recipe.timeout_s,
+                    tuple(pinned.descriptors.values()),
+                )
+            except EngineBuildError as error:
+                refusal = error  # of these inputs, or of what stood there for a moment
+            sure = pinned.check()
+            check_inputs(spec, context.digest_cache)
+            if refusal and sure:
+                raise refusal
+        if sure:
+            check_plan(spec, partial, made.size)
+    except EngineBuildError as error:
+        if error.lasting:
+            for taker in context.takers:
+                taker.refused(spec, error)
+        told = EngineBuildError(f"{error}; log: {context.state.relative(log)}")
+        told.lasting = error.lasting
+        raise told from None
+    except (HardwareMismatchError, HardwareError) as error:
+        if is_tensorrt(spec):
+            raise _elsewhere(spec, error, context.state) from None
+        raise
+    finally:
+        running.end()
+    if not sure:
+        return _compile(spec, context, partial, copy=True)
+    return _receipt(spec, context, made, started, log, heard), made.duration_s
+
+
+def _short(spec: EngineSpec) -> str:
+    return f"{spec.recipe.model} {spec.recipe.precision}"
+
+
+def _hear(
+    context: BuildContext,
+    event: Mapping[str, Any],
+    heard: dict[str, Any],
+    phases: Phases,
+    running: ProgressHandle,
+) -> None:
+    """heard: gets what the receipt shall tell."""
+    if event.get("event") == "note":
+        context.say(f"engines: {event.get('text')}")
+    elif event.get("event") == "calibration":
+        heard["calibration"] = {name: event.get(name) for name in ("cache", "sha256", "samples")}
+    else:
+        doing = phases.hear(event)
+        running.update(doing.done, doing.total, doing.words)
+
+
+def _elsewhere(spec: EngineSpec, error: EngineError, state: StateFolder) -> HardwareMismatchError:
+    """TensorRT compiles only on the hardware it compiles for: say which, and what to do."""
+    hardware = f"{spec.hardware.name or 'its own host'} ({spec.hardware.signature.describe()})"
+    places = f"{state.relative(spec.engine.parent)}/ and {state.relative(state.root)}/"
+    return HardwareMismatchError(
+        f"it can be compiled only on {hardware}, and here {error}. Build it there and bring "
+        f"{places} over, or name other HARDWARE="
+    )
+
+
+def _receipt(
+    spec: EngineSpec,
+    context: BuildContext,
+    made: Compiled,
+    started: float,
+    log: Path,
+    heard: Mapping[str, Any],
+) -> Receipt:
+    signature = spec.hardware.signature
+    inputs = [
+        {
+            "role": name.split(" ")[1],
+            "name": context.state.relative(path),
+            "sha256": spec.ingredients[name],
+        }
+        for name, path in spec.inputs().items()
+    ]
+    for item in inputs:
+        if os.path.isabs(item["name"]):
+            item["name"] = os.path.basename(item["name"])
+    details: dict[str, Any] = {
+        "hardware": {"name": spec.hardware.name, "signature": signature.to_json()},
+        "recipe": spec.recipe.to_json(),
+        "inputs": inputs,
+        "builder": {"scons_tensorrt": __version__},
+        "worker": {"python": made.python, signature.product: made.version},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "duration_s": round(made.duration_s, 3),
+        "peak_memory_bytes": made.peak_memory_bytes,
+        "log": os.path.relpath(log, context.state.root),
+        "reproducible": made.not_reproducible_because is None,
+        "not_reproducible_because": made.not_reproducible_because,
+    }
+    details.update(heard)
+    return Receipt(spec.filename, spec.key, made.sha256, made.size, spec.ingredients, details)

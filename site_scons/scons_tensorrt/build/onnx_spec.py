@@ -1,0 +1,231 @@
+"""A file that is made of an ONNX before the compile: as it is wanted and judged.
+
+As an engine it has a key, a receipt and a pinned version of how it is made, and it is reused by
+its receipt alone: a restored one needs neither onnx nor the converter. The versions of these
+are told in the receipt and play no part in the key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .spec import UpToDateResult
+from ..errors import RecipeError
+from ..files.digest_cache import DigestCache
+from ..artifact.receipt import make_key
+from ..artifact.state import (DATA_SUFFIX, StateFolder)
+from ..recipe.key import (differences, input_name)
+from ..recipe.onnx.summary import (OnnxSummary, check_data)
+from ..record import Record
+
+# Of each kind of step: bump one when the same ingredients would now give other bytes.
+VERSIONS: Mapping[str, str] = {
+    "precision": "1",
+    "quantize": "1",
+    "accuracy": "1",
+    "export": "1",
+    "samples": "1",
+}
+
+
+SCRIPT = ""  # in `OnnxSpec.named`
+
+
+class Onnx(Record):
+    """An ONNX of a step. label: what people call it; external: its data files by location; summary:
+    as it was read, where it was."""
+
+    path: Path
+    label: str
+    external: Mapping[str, Path] = {}
+    summary: OnnxSummary | None = None
+
+
+class SampleFiles(Record):
+    """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
+    that it is made of; label: what people call it; name: of its place as the user named it; named: where
+    the files of a reader are by the names that the SConstruct gives them."""
+
+    kind: str
+    path: Path
+    label: str
+    files: Sequence[Path]
+    key_fields: Mapping[str, Any]
+    name: str = ""
+    named: Sequence[Path] = ()
+
+
+class OnnxSpec(Record):
+    """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
+    files: of an export, the files by the argument that gets their path, its imports and the data of ONNX
+    files among them; named: where these are by the names that the SConstruct gives them."""
+
+    target: Path
+    kind: str
+    options: Mapping[str, Any]
+    onnx: Mapping[str, Onnx]
+    samples: SampleFiles | None
+    ingredients: Mapping[str, str]
+    source: str
+    script: Path | None = None
+    files: Mapping[str, Path] = {}
+    named: Mapping[str, Path] = {}
+
+    @property
+    def key(self) -> str:
+        return make_key(self.target.name, self.ingredients)
+
+    @property
+    def data(self) -> Path:
+        return self.target.with_name(self.target.name + DATA_SUFFIX)
+
+    def inputs(self) -> dict[str, Path]:
+        """Its input files by their ingredient names, without samples, which have one name together."""
+        files = {input_name(role): each.path for role, each in self.onnx.items()}
+        for role, each in self.onnx.items():
+            data = _data_role(role)
+            files.update({input_name(data, location): path for location, path in each.external.items()})
+        if self.script:
+            files[input_name("script")] = self.script
+        return {**files, **{input_name("file", name): path for name, path in self.files.items()}}
+
+
+def _data_role(role: str) -> str:
+    return "data" if role == "onnx" else f"{role} data"
+
+
+def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """The ingredients of a step that are not files: each becomes a Value node of the graph."""
+    fields = {"recipe version": f"{kind} {VERSIONS[kind]}"}
+    for name, value in options.items():
+        if kind == "export":  # the function tells None, [] and texts such as "8" apart
+            fields[f"option {name}"] = _argument(value)
+        elif value is not None and value != []:
+            fields[f"option {name}"] = value if isinstance(value, str) else json.dumps(value)
+    return fields
+
+
+def _argument(value: Any) -> str:
+    """An argument as no other is written. A text that is no JSON stands for itself."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
+def file_fields(
+    onnx: Mapping[str, Onnx], samples: SampleFiles | None, digest: Callable[[Path, str], str]
+) -> dict[str, str]:
+    """The ingredients of a step that are files. digest: of a file with the name that people know.
+    Raises EngineError as `digest` does."""
+    fields = {}
+    for role, each in onnx.items():
+        fields[input_name(role)] = digest(each.path, each.label)
+        for location, path in each.external.items():
+            label = f"external data {location!r} of {each.label}"
+            fields[input_name(_data_role(role), location)] = digest(path, label)
+            if each.summary:
+                needed = each.summary.external[location]
+                check_data(path, label, needed, location in each.summary.exact)
+    if samples:
+        base = samples.path if samples.kind == "npy" else samples.path.parent
+        names = [os.path.relpath(path, base) for path in samples.files]
+        if any("\n" in name for name in names):
+            raise RecipeError(f"{samples.label}: a file's name has a line break in it; rename it")
+        lines = [f"{digest(path, samples.label)} {name}" for path, name in zip(samples.files, names)]
+        fields[input_name("samples", samples.name or samples.path.name)] = make_key(
+            "samples", {"files": "\n".join(lines)}
+        )
+    return fields
+
+
+def data_name(location: str, of: str) -> str:
+    """What the external data of an ONNX is called among the files of an export. of: the ONNX's name."""
+    return f"data {location} of {of}"
+
+
+def onnx_spec_of(
+    target: Path,
+    kind: str,
+    options: Mapping[str, Any],
+    fields: Mapping[str, str],
+    onnx: Mapping[str, Onnx],
+    samples: SampleFiles | None,
+    source: str,
+    script: Path | None,
+    files: Mapping[str, Path],
+    digest: Callable[[Path, str], str],
+    named: Mapping[str, Path] = {},
+) -> OnnxSpec:
+    """The file as its sources are now. fields: as `step_fields` told them; digest: of a file with
+    the name that people know. Raises RecipeError, and EngineError as `digest` does."""
+    if samples and not samples.files:
+        raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
+    ingredients = {**fields, **file_fields(onnx, samples, digest)}
+    ingredients.update(_of_later_rules(kind, onnx))
+    if script:
+        ingredients[input_name("script")] = digest(script, source)
+    for name, path in files.items():
+        ingredients[input_name("file", name)] = digest(path, f"{name} of {source}")
+    return OnnxSpec(target, kind, options, onnx, samples, ingredients, source, script, files, named)
+
+
+def _of_later_rules(kind: str, onnx: Mapping[str, Onnx]) -> dict[str, str]:
+    """What version 1 of a kind made otherwise of some models: no other model's file is made again."""
+    summary = onnx["onnx"].summary if "onnx" in onnx else None
+    if summary and kind == "quantize" and summary.functions:
+        return {"local functions": "inlined"}
+    if summary and kind == "precision" and summary.quantized:
+        return {"scales of Q/DQ nodes": "16 bit"}
+    return {}
+
+
+def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult:
+    """Whether the file at its place is the wanted one, and if not, why."""
+    name, key, there = spec.target.name, spec.key, _of_ours(spec.target, state, digest_cache)
+    vouched = state.receipts.find_verified(name, key, there, digest_cache) if there else None
+    if vouched and vouched.data in (None, _digest(spec.data, digest_cache)):
+        return UpToDateResult("current", "", there)
+    receipts = state.receipts.get(name, key)
+    if not receipts:
+        known = list(state.receipts.all_of(name))
+        made_this = next((r for r in known if r.sha256 == there), None) or (known[0] if known else None)
+        if made_this is None or there is None:
+            return UpToDateResult("new", "there was none yet")
+        changes = differences(made_this.ingredients, spec.ingredients, spec.source)
+        return UpToDateResult("changed", "; ".join(changes))
+    if there is None:
+        return UpToDateResult("missing", f"{name} is missing")
+    receipt = next((r for r in receipts if r.sha256 == there), None)
+    if receipt is None:
+        return UpToDateResult("tampered", f"the bytes of {name} are not those that were made")
+    stated = receipt.details.get("data_sha256")
+    if stated is not None and _digest(spec.data, digest_cache) != stated:
+        return UpToDateResult("tampered", f"the bytes of {spec.data.name} are not those that were made")
+    return UpToDateResult("current", "", there)
+
+
+def _of_ours(target: Path, state: StateFolder, digest_cache: DigestCache) -> str | None:
+    """The sha256 of the file at its place, "" for one of a size that none ever had: that need not be
+    read, and may be without end. None where there is none."""
+    try:
+        if digest_cache.stamp(target) is None:
+            size = target.lstat().st_size
+            if all(receipt.size != size for receipt in state.receipts.all_of(target.name)):
+                return ""
+    except OSError:
+        return None
+    return _digest(target, digest_cache)
+
+
+def _digest(path: Path, digest_cache: DigestCache) -> str | None:
+    try:
+        return digest_cache.sha256(path, follow=False)
+    except OSError:
+        return None

@@ -1,0 +1,255 @@
+"""Makes such a file: in a child process of the interpreter that has onnx, then brought to its place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import __version__
+from .context import ProvidedFile
+from .job import fresh_log
+from ..files.locks import engine_lock
+from .worker_process import (Program, run_program)
+from .spec import UpToDateResult
+from ..errors import (AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError)
+from ..files.writing import (cause, remove_tree, sync_file, sync_folder, unlink_link)
+from ..files.digest_cache import (DigestCache, sha256_file)
+from ..artifact.receipt import Receipt
+from ..artifact.state import (DATA_SUFFIX, StateFolder)
+from .progress import (BeginProgress, no_progress)
+from ..record import Record
+from .script_copies import copy_export
+from .step_inputs import (CODE, named_as_given, snapshot)
+from .onnx_spec import (OnnxSpec, check_onnx_up_to_date)
+
+ROOM = "scons_tensorrt.worker.onnx"
+SIGNING_KEY = "TRT_SIGNING_KEY"
+CONVERTER = Program(
+    modules=(
+        "scons_tensorrt.worker.common.errors",
+        "scons_tensorrt.worker.common.parent",
+        "scons_tensorrt.worker.common.array_file",
+        f"{ROOM}.main",
+    ),
+    done={"facts": dict},
+    options=("-B",),
+    argument="2",
+    later=tuple(
+        f"{ROOM}.{name}"
+        for name in (
+            "graph_walk tensors sources samples calibration_batches precision quantize accuracy engine_accuracy export".split()
+        )
+    ),
+)
+
+
+class OnnxProvider(Protocol):
+    """As `compile.context` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
+    itself; data beside it is told by `data_sha256` in the details."""
+
+    def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
+        """Write the file to `made`, which is not there yet, and its data beside it."""
+
+
+class OnnxListener(Protocol):
+    """As `compile.context.Taker`."""
+
+    def made_step(self, spec: OnnxSpec, receipt: Receipt) -> None:
+        """Told what was made here."""
+
+
+@dataclass(frozen=True)
+class OnnxContext:
+    """What every step of a run shares. python: the interpreter that has onnx and onnxruntime."""
+
+    state: StateFolder
+    digest_cache: DigestCache
+    python: str
+    lock_timeout_s: float | None
+    stopping: Callable[[], bool]
+    say: Callable[[str], None]
+    suppliers: Sequence[OnnxProvider] = ()
+    begin: BeginProgress = no_progress
+    takers: Sequence[OnnxListener] = ()
+
+
+class OnnxOutcome(Record):
+    """how: "reused", "made" or "fetched"."""
+
+    how: str
+    up_to_date: UpToDateResult
+    receipt: Receipt
+
+
+def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
+    """Have the wanted file at its place. Raises EngineError; an old file then stands as it was."""
+    state = context.state
+    what = state.relative(spec.target)
+
+    def waiting(holder: str) -> None:
+        context.say(f"WAITING {what}: for {holder}")
+
+    lock = state.lock(spec.target)
+    with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
+        up_to_date = check_onnx_up_to_date(spec, state, context.digest_cache)
+        if up_to_date.current and up_to_date.sha256:
+            receipt = state.receipts.of_bytes(spec.target.name, spec.key, up_to_date.sha256)
+            if receipt:
+                return OnnxOutcome("reused", up_to_date, receipt)
+        folder = state.partial(spec.target) / "step"
+        try:
+            unlink_link(folder.parent)
+            finished = _finish(spec, context, folder)
+            if finished:
+                return OnnxOutcome("reused", up_to_date, finished)
+            remove_tree(folder)
+            folder.mkdir(parents=True)
+            receipt = _fetch(spec, context, folder)
+            how = "fetched" if receipt else "made"
+            receipt = receipt or _make(spec, context, folder)
+        except OSError as error:
+            where = state.relative(error.filename or state.root)
+            raise PublishError(
+                f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
+            ) from None
+        finally:
+            remove_tree(folder)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+    if how == "made":
+        for taker in context.takers:
+            taker.made_step(spec, receipt)
+    return OnnxOutcome(how, up_to_date, receipt)
+
+
+def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None:
+    """Bring a file to its place that was whole, with its receipt, when an earlier run was killed."""
+    made, data = folder / spec.target.name, _data_of(folder / spec.target.name)
+    receipts = context.state.receipts.get(spec.target.name, spec.key)
+    if not receipts or folder.is_symlink() or made.is_symlink() or not made.is_file():
+        return None
+    sha256 = sha256_file(made, follow=False)
+    receipt = next((each for each in receipts if each.sha256 == sha256), None)
+    if receipt is None:
+        return None
+    stated = receipt.details.get("data_sha256")
+    there = next(
+        (path for path in (data, spec.data) if path.is_file() and not path.is_symlink()), None
+    )
+    if stated is not None and (there is None or sha256_file(there, follow=False) != stated):
+        return None
+    _bring(spec, [path for path in (data, made) if path.exists()], keep=stated is not None)
+    return receipt
+
+
+def tidy_step(target: Path, state: StateFolder) -> None:
+    """Remove what a killed conversion of a file that is current left, unless one runs now."""
+    with (
+        contextlib.suppress(OSError, EngineError),
+        engine_lock(state.lock(target), "", lambda holder: None, lambda: True),
+    ):
+        folder = state.partial(target)
+        unlink_link(folder)
+        remove_tree(folder / "step")
+        folder.rmdir()
+
+
+def _fetch(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None:
+    made = folder / spec.target.name
+    for supplier in context.suppliers:
+        supplied = supplier.supply_step(spec, made, context)
+        if supplied:
+            return _publish(spec, context, made, supplied.sha256, supplied.size, dict(supplied.details))
+        for path in (made, _data_of(made)):
+            path.unlink(missing_ok=True)
+    return None
+
+
+def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
+    state, log = context.state, context.state.log(spec.target)
+    fresh_log(log)
+    made = folder / spec.target.name
+    inputs = folder / "inputs"
+    places, samples = snapshot(spec, inputs, state.top)
+    job = {
+        "kind": spec.kind,
+        "options": dict(spec.options),
+        "target": str(made),
+        "temporary": str(folder / "temporary"),
+        "onnx": places,
+        "samples": samples,
+        **copy_export(spec, inputs / CODE, state.top),
+    }
+    (folder / "temporary").mkdir()
+    started = time.time()
+    verb = "CHECKING" if spec.kind == "accuracy" else "CONVERTING"
+    short = " ".join(spec.target.name.split(".")[:2])
+    running = context.begin(verb, state.relative(spec.target), short, "")
+    try:
+        facts, seconds = run_program(CONVERTER, context.python, job, log, context.stopping, _environment())
+    except (RecipeError, AccuracyError) as error:
+        told = named_as_given(str(error), spec, inputs)
+        raise type(error)(f"{spec.source}: {told}") from None
+    except EngineBuildError as error:
+        told = named_as_given(str(error), spec, inputs)
+        raise EngineBuildError(f"{spec.source}: {told}; log: {state.relative(log)}") from None
+    finally:
+        running.end()
+    if not made.is_file():
+        raise EngineBuildError(f"{spec.source}: the converter left no {made.name}")
+    details: dict[str, Any] = {
+        "kind": spec.kind,
+        "facts": dict(facts["facts"]),
+        "inputs": {name: text for name, text in spec.ingredients.items() if name.startswith("input ")},
+        "builder": {"scons_tensorrt": __version__},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "duration_s": round(seconds, 3),
+    }
+    if _data_of(made).exists():
+        details["data_sha256"] = sha256_file(_data_of(made))
+    return _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the key that signs manifests: functions of others run there."""
+    return {name: text for name, text in os.environ.items() if name != SIGNING_KEY}
+
+
+def _data_of(made: Path) -> Path:
+    return made.with_name(made.name + DATA_SUFFIX)
+
+
+def _publish(
+    spec: OnnxSpec,
+    context: OnnxContext,
+    made: Path,
+    sha256: str,
+    size: int,
+    details: Mapping[str, Any],
+) -> Receipt:
+    """Data first, then the ONNX that refers to it; a cut between the two is judged as tampered
+    with, and made again."""
+    data = _data_of(made)
+    there = [path for path in (data, made) if path.exists()]
+    receipt = Receipt(spec.target.name, spec.key, sha256, size, spec.ingredients, details)
+    for path in there:
+        sync_file(path)
+    context.state.receipts.put(receipt)
+    _bring(spec, there, keep=data in there)
+    return receipt
+
+
+def _bring(spec: OnnxSpec, there: list[Path], keep: bool) -> None:
+    """Rename what was made to its place. keep: whether there is data beside the ONNX."""
+    folder = spec.target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in there:
+        os.replace(path, folder / path.name)
+    if not keep:
+        spec.data.unlink(missing_ok=True)
+    sync_folder(folder)

@@ -1,0 +1,49 @@
+"""What a compile is doing, from the events of TensorRT's progress monitor.
+
+Its phases nest. The innermost says what is done now; how many of its steps are done says how far
+it is, unless it has but one: most of a build is one step of one phase, of which nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..record import Record
+
+READING = "reading the network"  # before the first phase
+
+
+class CurrentPhase(Record):
+    """words: the phase; done, total: its steps, None where there is but one."""
+
+    words: str
+    done: int | None = None
+    total: int | None = None
+
+
+class Phases:
+    """The phases that one compile is in. What is no event of a phase changes nothing."""
+
+    def __init__(self) -> None:
+        self._open: list[CurrentPhase] = []
+        self._begun = False
+
+    def hear(self, event: Mapping[str, Any]) -> CurrentPhase:
+        """What is done after this event."""
+        kind, name = event.get("event"), str(event.get("name"))
+        at = next((i for i, each in reversed([*enumerate(self._open)]) if each.words == name), None)
+        if kind == "phase":
+            self._begun = True
+            steps = event.get("steps")
+            counts = (0, steps) if isinstance(steps, int) and steps > 1 else (None, None)
+            self._open.append(CurrentPhase(name, *counts))
+        elif kind == "phase_done" and at is not None:
+            del self._open[at:]
+        elif kind == "step" and at is not None:
+            step, total = event.get("step"), self._open[at].total
+            if isinstance(step, int) and total:
+                self._open[at] = self._open[at]._replace(done=min(max(step, 0) + 1, total))
+        if self._open:
+            return self._open[-1]
+        return CurrentPhase("writing the engine" if self._begun else READING)

@@ -1,0 +1,40 @@
+"""Compiling an engine again, to see whether its bytes repeat."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import EngineError
+from ..hardware.runtime import Interpreter
+from ..artifact.state import StateFolder
+from .checks import check_plan
+from .job import (fresh_log, linked_model, make_job)
+from .worker_process import (Compiled, run_worker)
+from .spec import EngineSpec
+
+
+def compile_again(
+    spec: EngineSpec, interpreter: Interpreter, log: Path, stopping: Callable[[], bool] = lambda: False
+) -> Compiled:
+    """Compile `wanted` into a folder that is gone afterwards; log: where native output goes.
+
+    Raises EngineError.
+    """
+    with tempfile.TemporaryDirectory(prefix="scons-tensorrt-") as name:
+        state = StateFolder(Path(name) / "state", Path(name))
+        there = spec._replace(engine=Path(name) / spec.filename)
+        runtime = interpreter.runtime(spec.hardware.signature.product)
+        fresh_log(log)
+        try:
+            with linked_model(there, state, None, copy=True) as (model, pinned):
+                job = make_job(there, state, runtime, os.environ, model, there.engine, pinned)
+                descriptors = tuple(pinned.descriptors.values())
+                made = run_worker(job["python"], job, log, stopping, descriptors=descriptors)
+                pinned.check()
+        except EngineError as error:
+            raise type(error)(f"{error}; log: {log}") from None
+        check_plan(there, there.engine, made.size)
+        return made

@@ -1,0 +1,118 @@
+"""An engine against its original, on the GPU that it is for: three processes, one after the other.
+
+The interpreter that has ONNX Runtime runs the original on the samples; the one that has TensorRT runs
+the engine on them, in a process of its own, so that the compile's stays as canonical as it is; and the
+first compares. Where the engine cannot be run, that is told and is no fault.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .job import gpu_choice
+from .pinned_inputs import (Pinned, links_to)
+from .worker_process import (RUNNER, run_program)
+from .spec import EngineSpec
+from ..errors import (AccuracyError, EngineBuildError, PublishError)
+from ..hardware.runtime import Runtime
+from ..files.writing import (cause, remove_tree, unlink_link)
+from ..recipe.key import input_name
+from .onnx_step import (CONVERTER, OnnxContext)
+from .step_inputs import (named_as_given, snapshot)
+from .onnx_spec import OnnxSpec
+
+
+def run_engine(
+    engine: Path, sha256: str, spec: EngineSpec, check: OnnxSpec, runtime: Runtime, context: OnnxContext
+) -> dict[str, Any] | str:
+    """The figures of the engine at a path, of these bytes, or why it was not run.
+
+    check: the samples and options, "reference" and "converted" among its ONNX. Raises AccuracyError
+    when an output is beyond its bound or the engine does not run.
+    """
+    folder = context.state.partial(spec.engine) / "run"
+    log = context.state.log(spec.engine)
+    try:
+        unlink_link(folder.parent)
+        remove_tree(folder)
+        folder.mkdir(parents=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return _run(engine, sha256, spec, check, runtime, context, folder)
+    except (AccuracyError, EngineBuildError) as error:
+        told = named_as_given(str(error), check, folder / "originals")
+        text = f"the engine, run on the GPU: {told}; log: {context.state.relative(log)}"
+        raise AccuracyError(text) from None
+    except OSError as error:
+        where = context.state.relative(error.filename or context.state.root)
+        raise PublishError(
+            f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
+        ) from None
+    finally:
+        remove_tree(folder)
+
+
+def _run(
+    engine: Path,
+    sha256: str,
+    spec: EngineSpec,
+    check: OnnxSpec,
+    runtime: Runtime,
+    context: OnnxContext,
+    folder: Path,
+) -> dict[str, Any] | str:
+    log = context.state.log(spec.engine)
+    files = {name: str(folder / name) for name in ("inputs", "expected", "outputs")}
+    onnx, samples = snapshot(check, folder / "originals", context.state.top)
+    more = {
+        "onnx": onnx,
+        "files": files,
+        "samples": samples,
+        "options": dict(check.options),
+        "target": str(folder / "accuracy.json"),
+    }
+
+    def convert(kind: str) -> Mapping[str, Any]:
+        job = {**more, "kind": kind}
+        last, _ = run_program(CONVERTER, context.python, job, log, context.stopping, dict(os.environ))
+        return dict(last["facts"])
+
+    convert("expect")
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **gpu_choice(os.environ)}
+    plugins = {input_name("plugin", path.name): (path, None) for path in spec.recipe.plugins}
+    with links_to(plugins, spec.ingredients, context.digest_cache, "loaded") as pinned:
+        job = {
+            **_job(engine, sha256, spec, runtime, pinned),
+            "inputs": files["inputs"],
+            "outputs": files["outputs"],
+        }
+        descriptors = tuple(pinned.descriptors.values())
+        ran, _ = run_program(
+            RUNNER, runtime.python, job, log, context.stopping, environment, descriptors=descriptors
+        )
+        pinned.check()
+    if ran["not_run_because"]:
+        return str(ran["not_run_because"])
+    return {**convert("judge"), "gpu": ran["gpu"]}
+
+
+def _job(engine: Path, sha256: str, spec: EngineSpec, runtime: Runtime, pinned: Pinned) -> dict[str, Any]:
+    """What the worker is told, see worker/trt/run_engine.py."""
+    signature, recipe = spec.hardware.signature, spec.recipe
+    return {
+        "engine": str(engine),
+        "sha256": sha256,
+        "product": signature.product,
+        "runtime_version": signature.runtime_version,
+        "package_folder": runtime.folder,
+        "library_path": os.environ.get("LD_LIBRARY_PATH"),
+        "architectures": list(signature.architectures or ()),
+        "hardware": signature.to_json(),
+        "plugins": [
+            [str(path), pinned.descriptors[input_name("plugin", path.name)]] for path in recipe.plugins
+        ],
+        "flags": list(recipe.flags),
+        "settings": dict(recipe.settings),
+    }

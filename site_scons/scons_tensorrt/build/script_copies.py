@@ -1,0 +1,86 @@
+"""Private copies of a function of the user's, and of all that it is declared to import and read.
+
+They lie below one folder, under the paths that the SConstruct names them by. So a file in a
+Repository or at the source of a VariantDir lies beside those it is used with, and what is not declared
+is not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .pinned_inputs import (changed, copy_hashed)
+from ..files.reading import open_file
+from ..recipe.key import input_name
+from .onnx_spec import (SCRIPT, SampleFiles, OnnxSpec)
+
+
+class CodeCopies:
+    """The copies below `folder`. top: of the tree, which messages name files from; option: what
+    declares one more file."""
+
+    def __init__(self, folder: Path, top: Path, option: str) -> None:
+        # A function may resolve its `__file__`, and is to find itself.
+        self._folder, self._top, self._option = Path(os.path.realpath(folder)), top, option
+        self._beside: dict[str, list[str]] = {}
+        self.digests: dict[Path, str] = {}
+
+    def add(self, path: Path, named: Path) -> Path:
+        """Copy the file at `path`, which the SConstruct names `named`; where the copy is. Raises
+        EngineBuildError, PublishError and OSError."""
+        place = self._folder / str(named).lstrip("/")
+        for folder in (path.parent, Path(os.path.realpath(path)).parent):
+            found = self._beside.setdefault(str(place.parent), [])
+            if folder != named.parent and str(folder) not in found:
+                found.append(str(folder))
+        if not place.exists():
+            try:
+                with open_file(path) as source:
+                    digest = copy_hashed(source, place)
+            except FileNotFoundError:
+                raise changed(path, "converted") from None
+            if self.digests.setdefault(path, digest) != digest:
+                raise changed(path, "converted")
+        return place
+
+    def to_json(self) -> dict[str, Any]:
+        """For a job, see worker/onnx/sources.py."""
+        return {
+            "root": str(self._folder),
+            "beside": self._beside,
+            "top": str(self._top),
+            "option": self._option,
+        }
+
+
+def copy_export(onnx_spec: OnnxSpec, folder: Path, top: Path) -> dict[str, Any]:
+    """Private copies for an export: what a job is told of them. Raises EngineBuildError where a file has
+    other bytes than `wanted` says, PublishError, and OSError."""
+    if onnx_spec.script is None:
+        return {"script": None, "files": {}, "code": None}
+    copies = CodeCopies(folder, top, "imports=")
+    named = onnx_spec.named
+    script = copies.add(onnx_spec.script, named.get(SCRIPT, onnx_spec.script))
+    files = {name: copies.add(path, named.get(name, path)) for name, path in onnx_spec.files.items()}
+    expected = {input_name("script"): onnx_spec.script}
+    expected.update({input_name("file", name): path for name, path in onnx_spec.files.items()})
+    for ingredient, path in expected.items():
+        if copies.digests[path] != onnx_spec.ingredients[ingredient]:
+            raise changed(path, "converted")
+    return {
+        "script": str(script),
+        "files": {name: str(place) for name, place in files.items()},
+        "code": copies.to_json(),
+    }
+
+
+def copy_reader(samples: SampleFiles, folder: Path, top: Path) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Private copies of a reader and what it reads: the fields of its samples for a job, and the sha256
+    of each file. Raises as `CodeCopies.add`."""
+    copies = CodeCopies(folder, top, "files=")
+    named: Sequence[Path] = samples.named or samples.files
+    places = [copies.add(path, name) for path, name in zip(samples.files, named)]
+    return {"path": str(places[0]), "code": copies.to_json()}, copies.digests

@@ -1,0 +1,270 @@
+"""An engine as it is wanted, and the judgement on the one at hand.
+
+`judge` is the whole of "is this engine right": the receipt of the wanted key exists, the
+engine's bytes are that receipt's, the sidecar says so. The graph asks it before a build, the
+compile asks it again under the engine's lock, and the command line asks it to explain.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import SidecarError
+from ..hardware.resolve import Hardware
+from ..files.digest_cache import DigestCache
+from ..artifact.receipt import (Compared, Receipt, comparison, make_key)
+from ..artifact.sidecar import (read_sidecar, sidecar_of)
+from ..artifact.state import StateFolder
+from ..recipe.key import (differences, input_name)
+from ..recipe.onnx.summary import check_data
+from ..recipe.options import Recipe
+from ..record import Record
+
+
+class AccuracyCheck(Protocol):
+    """How the engine itself is compared with its original, on the GPU that it is for.
+
+    key: of what it is compared by; why_not: known beforehand; run: the figures of the engine at a
+    path, of these bytes, with that key as `by`, or why it was not run. Raises EngineError,
+    AccuracyError beyond a bound.
+    """
+
+    def key(self) -> str: ...
+
+    def why_not(self) -> str | None: ...
+
+    def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str: ...
+
+
+class EngineSpec(Record):
+    """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
+    onnx, external: the files themselves; source: what people call the ONNX; told: more for the
+    receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
+    of a calibrator, see worker/onnx/calibration_batches.py; check: where `accuracy=` is declared."""
+
+    engine: Path
+    recipe: Recipe
+    hardware: Hardware
+    ingredients: Mapping[str, str]
+    onnx: Path
+    source: str
+    external: Mapping[str, Path]
+    told: Callable[[], Mapping[str, Any]] = dict
+    samples: Path | None = None
+    check: AccuracyCheck | None = None
+
+    @property
+    def filename(self) -> str:
+        return self.engine.name
+
+    @property
+    def key(self) -> str:
+        return make_key(self.filename, self.ingredients)
+
+    def inputs(self) -> dict[str, Path]:
+        """Every input file by its ingredient name."""
+        files = {"input onnx": self.onnx}
+        files.update({f"input data {name}": path for name, path in self.external.items()})
+        files.update({f"input plugin {path.name}": path for path in self.recipe.plugins})
+        if self.samples:
+            files[f"input samples {self.samples.name}"] = self.samples
+        return files
+
+
+class LastBuild(Record):
+    """From which files: onnx; external: each with the bytes it must have at least; samples: of a
+    calibrator, and what people call them; exact: locations of data that must have no byte more."""
+
+    onnx: Path
+    source: str
+    external: Mapping[str, tuple[Path, int]]
+    samples: tuple[Path, str] | None = None
+    exact: Sequence[str] = ()
+
+
+def engine_spec(
+    engine: Path,
+    recipe: Recipe,
+    hardware: Hardware,
+    fields: Mapping[str, str],
+    made: LastBuild,
+    digest: Callable[[Path, str], str],
+    told: Callable[[], Mapping[str, Any]] = dict,
+) -> EngineSpec:
+    """The engine as its files are now. fields: the ingredients that are not files; digest: of a
+    file with the name that people know. Raises RecipeError, and EngineError as `digest` does."""
+    ingredients = dict(fields)
+    ingredients[input_name("onnx")] = digest(made.onnx, made.source)
+    for location, (path, least) in made.external.items():
+        label = f"external data {location!r} of {made.source}"
+        ingredients[input_name("data", location)] = digest(path, label)
+        check_data(path, label, least, location in made.exact)
+    for path in recipe.plugins:
+        ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
+    if made.samples:
+        samples, label = made.samples
+        ingredients[input_name("samples", samples.name)] = digest(samples, label)
+    external = {location: path for location, (path, _) in made.external.items()}
+    return EngineSpec(
+        *(engine, recipe, hardware, ingredients, made.onnx, made.source, external, told),
+        made.samples and made.samples[0],
+    )
+
+
+class UpToDateResult(Record):
+    """code: "current", "unfinished" (compiled, publishing was cut off), or the reason code of a
+    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: as
+    its receipt tells."""
+
+    code: str
+    reason: str
+    sha256: str | None = None
+    receipt: Receipt | None = None
+    compared: Compared | None = None
+
+    @property
+    def current(self) -> bool:
+        return self.code == "current"
+
+    @property
+    def reusable(self) -> bool:
+        return self.code in ("current", "unfinished")
+
+
+def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult:
+    """Whether the engine at its place is the wanted one, and if not, why."""
+    whole = _whole(spec, state, digest_cache)
+    if whole:
+        return whole
+    receipts = state.receipts.get(spec.filename, spec.key)
+    if not receipts:
+        return _unknown(spec, state)
+    receipt = _of_these_bytes(spec, receipts, digest_cache) or receipts[0]
+    fault = _engine_fault(spec, receipt, state, digest_cache) or _sidecar_fault(spec, receipt)
+    if fault is None:
+        return UpToDateResult("current", "", receipt.sha256, compared=comparison(receipt.details))
+    from ..artifact.publish import Publication  # only what is at fault may be unfinished
+
+    for each in receipts:
+        if Publication(state, spec.engine, spec.key).pending(each):
+            return UpToDateResult("unfinished", "its publishing was cut off", receipt=each)
+    return UpToDateResult(*fault)
+
+
+def _whole(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult | None:
+    """That sidecar, receipt and engine agree, at a stat each; else None, and what is wrong takes a
+    closer look."""
+    try:
+        stated = read_sidecar(spec.engine)
+        size = os.lstat(spec.engine).st_size
+        vouched = state.receipts.find_verified(spec.filename, spec.key, stated, digest_cache)
+        if vouched is None or vouched.size != size:
+            return None
+        if digest_cache.sha256(spec.engine, follow=False) != stated:
+            return None
+        return UpToDateResult("current", "", stated, compared=vouched.compared)
+    except (SidecarError, OSError):
+        return None
+
+
+def _of_these_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: DigestCache) -> Receipt | None:
+    """The one of several receipts whose engine is there; a single one needs no choice."""
+    if len(receipts) == 1:
+        return receipts[0]
+    try:
+        size = os.lstat(spec.engine).st_size
+        if all(receipt.size != size for receipt in receipts):
+            return None
+        digest = digest_cache.sha256(spec.engine, follow=False)
+    except OSError:
+        return None
+    return next((receipt for receipt in receipts if receipt.sha256 == digest), None)
+
+
+def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
+    """No receipt of this key: say what differs from the one that made what is there."""
+    try:
+        stated = read_sidecar(spec.engine)
+    except SidecarError:
+        stated = None
+    known = list(state.receipts.all_of(spec.filename))
+    made_this = next((r for r in known if r.sha256 == stated), None)
+    if made_this is None and known and not os.path.lexists(spec.engine):
+        made_this = known[0]
+    if made_this is not None:
+        return UpToDateResult("changed", _changes(made_this, spec))
+    if os.path.lexists(spec.engine):
+        return UpToDateResult("receipt_missing", "no receipt says what it was made from")
+    return UpToDateResult("new", "there was none yet")
+
+
+def _changes(receipt: Receipt, spec: EngineSpec) -> str:
+    """What differs, in words. On a Jetson the power mode gates SMs: another count tells both."""
+    changed = differences(receipt.ingredients, spec.ingredients, spec.source)
+    now = spec.hardware.signature.recorded.get("power_mode")
+    try:
+        then = receipt.details["hardware"]["signature"]["recorded"]["power_mode"]
+    except (KeyError, TypeError):
+        then = None
+    if then and now and any(change.startswith("hardware sm_count ") for change in changed):
+        changed.append(f"power mode then {then}, now {now}")
+    return "; ".join(changed)
+
+
+def _engine_fault(
+    spec: EngineSpec, receipt: Receipt, state: StateFolder, digest_cache: DigestCache
+) -> tuple[str, str] | None:
+    engine = spec.engine
+    try:
+        found = os.lstat(engine)
+        if stat.S_ISLNK(found.st_mode):
+            return "engine_tampered", "the engine is a symbolic link, which is never followed"
+        size = found.st_size
+        if size == receipt.size:
+            digest = digest_cache.sha256(engine, follow=False)
+            if digest == receipt.sha256:
+                return None
+    except FileNotFoundError:
+        return "engine_missing", "the engine is missing"
+    except OSError as error:
+        return "engine_unreadable", f"the engine is not readable ({error.strerror})"
+    if not stat.S_ISREG(found.st_mode):
+        return "engine_tampered", "the engine is not a regular file"
+    other = _last_build(spec, state, size, digest_cache)
+    if other is not None:
+        return "engine_other", "the engine is of another build: " + _changes(other, spec)
+    if size == 0:
+        return "engine_truncated", "the engine is empty"
+    if size < receipt.size:
+        return "engine_truncated", f"the engine is truncated: {size} of {receipt.size} bytes"
+    if size > receipt.size:
+        return (
+            "engine_tampered",
+            f"the engine has {size} bytes, not the {receipt.size} it was built with",
+        )
+    moved = f"sha256 {receipt.sha256[:12]} → {digest[:12]}"
+    return "engine_tampered", f"the engine's bytes are not those that were built: {moved}"
+
+
+def _last_build(spec: EngineSpec, state: StateFolder, size: int, digest_cache: DigestCache) -> Receipt | None:
+    """The other receipt of this filename whose engine this is."""
+    for receipt in state.receipts.all_of(spec.filename):
+        if receipt.size == size and receipt.sha256 == digest_cache.sha256(spec.engine, follow=False):
+            return receipt
+    return None
+
+
+def _sidecar_fault(spec: EngineSpec, receipt: Receipt) -> tuple[str, str] | None:
+    try:
+        stated = read_sidecar(spec.engine)
+    except SidecarError as error:
+        words = str(error).removeprefix(f"{sidecar_of(spec.engine)}: sidecar ")
+        code = "sidecar_missing" if words == "missing" else "sidecar_malformed"
+        return code, "its sidecar " + words if words.startswith("names") else f"its sidecar is {words}"
+    if stated != receipt.sha256:
+        return "sidecar_mismatch", f"its sidecar is of another engine: {stated[:12]}"
+    return None

@@ -1,0 +1,106 @@
+"""The inputs of a step, so that what is converted is what was hashed.
+
+ONNX Runtime, numpy and functions of the user's read files by name, so a step works on private copies,
+hashed as they are written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .pinned_inputs import (changed, copy_hashed)
+from ..files.reading import open_file
+from ..recipe.key import input_name
+from .script_copies import copy_reader
+from .onnx_spec import (Onnx, SampleFiles, OnnxSpec, file_fields)
+
+CODE = "code"  # the folder of what a function of the user's is made of
+
+
+def sample_spec(samples: SampleFiles) -> dict[str, Any]:
+    """A set of samples for a job, see worker/onnx/samples.py."""
+    return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
+
+
+def snapshot(
+    onnx_spec: OnnxSpec, folder: Path, top: Path
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Private copies of the ONNX files and samples of a step below `folder`: their places by role, and
+    the samples for a job. External data lies beside its ONNX, whatever links led to it.
+
+    ONNX Runtime and numpy read by name, so only a copy is sure to be what was hashed. top: of the tree.
+    Raises EngineBuildError where a file has other bytes than `wanted` says, PublishError, and OSError.
+    """
+    digests: dict[Path, str] = {}
+    places = {role: _copied(each, folder / role, digests) for role, each in onnx_spec.onnx.items()}
+    samples = onnx_spec.samples
+    spec = samples and sample_spec(samples)
+    if samples and samples.kind == "reader":
+        fields, copied = copy_reader(samples, folder / CODE, top)
+        spec = {**(spec or {}), **fields}
+        digests.update(copied)
+    elif samples:
+        base = samples.path if samples.kind == "npy" else samples.path.parent
+        for path in samples.files:
+            _copy(path, folder / "samples" / path.relative_to(base), digests)
+        spec = {**(spec or {}), "path": str(folder / "samples" / samples.path.relative_to(base))}
+    _check_copied(onnx_spec, digests)
+    return places, spec
+
+
+def named_as_given(text: str, onnx_spec: OnnxSpec, folder: Path) -> str:
+    """A message of the converter with the user's own paths in place of the copies below `folder`, which
+    are gone when it is read."""
+    originals: dict[str, Path] = {}
+    for role, each in onnx_spec.onnx.items():
+        originals[_place(each, folder / role)] = each.path
+        originals.update((str(folder / role / name), path) for name, path in each.external.items())
+    if onnx_spec.samples:
+        base = folder / "samples"
+        copy = base if onnx_spec.samples.kind == "npy" else base / onnx_spec.samples.path.name
+        originals[str(copy)] = onnx_spec.samples.path
+    originals[os.path.realpath(folder / CODE) + "/"] = Path("/")
+    for copied in sorted(originals, key=len, reverse=True):
+        text = text.replace(copied, str(originals[copied]))
+    return text
+
+
+def _place(onnx: Onnx, folder: Path) -> str:
+    """Where the copy of an ONNX is: under its own name, unless its data has that."""
+    name = onnx.path.name
+    while name in {PurePosixPath(location).parts[0] for location in onnx.external}:
+        name = f"_{name}"
+    return str(folder / name)
+
+
+def _copied(onnx: Onnx, folder: Path, digests: dict[Path, str]) -> str:
+    place = _place(onnx, folder)
+    _copy(onnx.path, Path(place), digests)
+    for location, path in onnx.external.items():
+        _copy(path, folder / location, digests)
+    return place
+
+
+def _copy(path: Path, place: Path, digests: dict[Path, str]) -> None:
+    try:
+        with open_file(path) as source:
+            digest = copy_hashed(source, place)
+    except FileNotFoundError:
+        raise changed(path, "converted") from None
+    if digests.setdefault(path, digest) != digest:  # copied for two roles
+        raise changed(path, "converted")
+
+
+def _check_copied(onnx_spec: OnnxSpec, digests: Mapping[Path, str]) -> None:
+    """Raise EngineBuildError unless what was copied is what the step is said to be made from."""
+    for name, sha256 in file_fields(
+        onnx_spec.onnx, onnx_spec.samples, lambda path, label: digests[path]
+    ).items():
+        if onnx_spec.ingredients[name] != sha256:
+            path = next(
+                (each.path for role, each in onnx_spec.onnx.items() if name == input_name(role)), None
+            )
+            raise changed(path or Path(name.rpartition(" ")[2]), "converted")

@@ -1,0 +1,300 @@
+"""A run's use of a store: asked before anything is made here, told what was made.
+
+Nothing that a store does, or fails to do, fails a build. What it says is believed only as far as a
+trusted key signed it (entry.py) and the bytes have the sha256 that was signed (remote.py); anything
+else is a miss, and told. The first failure to reach it ends its use in this run.
+
+An entry is written once: TensorRT does not repeat its bytes, so a second host that made the same
+keeps its own engine, and the store keeps the first. Only an entry that nobody could use (damaged,
+signed by a stranger, or with bytes that are gone) is replaced. Bytes go first, the entry last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ..build.context import ProvidedFile
+from ..build.progress import BeginProgress, ProgressHandle
+from ..build.worker_process import STOPPED
+from ..errors import EngineBuildError, Interrupted, StoreError
+from ..files.writing import new_file
+from . import entry as entries
+from .entry import (
+    ENGINE,
+    REFUSAL,
+    STEP,
+    CacheEntry,
+    EntryRejected,
+    blob_path,
+    entry_path,
+    sign_entry,
+    verify_entry,
+)
+from .keys import EntrySigner, TrustedSigners
+from .object_store import ObjectStore
+from .transfer import DigestMismatch
+
+if TYPE_CHECKING:
+    from ..artifact.receipt import Receipt
+    from ..build.context import BuildContext
+    from ..build.onnx_spec import OnnxSpec
+    from ..build.onnx_step import OnnxContext
+    from ..build.spec import EngineSpec
+
+REFUSAL_S = 7 * 86400  # for which a refusal is believed
+REFRESH_S = 7 * 86400  # after which an entry that a writer uses is dated anew, so that gc keeps it
+_T = TypeVar("_T")
+
+
+class CacheClient:
+    """signer: who writes; None only reads. say: a line for people; refusals: whether entries of what
+    cannot be compiled are believed."""
+
+    def __init__(
+        self,
+        remote: ObjectStore,
+        trust: TrustedSigners,
+        signer: EntrySigner | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        refusals: bool = True,
+    ) -> None:
+        self.remote = remote
+        self.trust = trust
+        self.signer = signer
+        self._say = say
+        self._refusals = refusals
+        self._lock = threading.Lock()
+        self._off = False
+        self._told: set[str] = set()
+        self.pushed: list[int] = []  # sizes of what this run gave, in bytes
+
+    # What is asked of it.
+
+    def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
+        """See `compile.context.Supplier`. Raises EngineBuildError for what a trusted host found to be
+        impossible."""
+        label, short = context.state.relative(spec.engine), spec.recipe.model
+
+        def bring() -> ProvidedFile | None:
+            found = self.lookup(ENGINE, spec.key, spec.filename)
+            if found:
+                with _shown(context.begin, label, short) as running:
+                    return self._bring(found, [partial], running)
+            if self._refusals:
+                self._repeat(self.lookup(REFUSAL, spec.key, spec.filename))
+            return None
+
+        return self._tried(bring, context.stopping)
+
+    def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
+        """See `convert.make.StepSupplier`."""
+        label = context.state.relative(spec.target)
+
+        def bring() -> ProvidedFile | None:
+            found = self.lookup(STEP, spec.key, spec.target.name)
+            if not found:
+                return None
+            with _shown(context.begin, label, spec.target.name) as running:
+                return self._bring(found, [made, made.with_name(spec.data.name)], running)
+
+        return self._tried(bring, context.stopping)
+
+    def _repeat(self, refused: CacheEntry | None) -> None:
+        if refused:
+            since, until = (
+                time.strftime("%Y-%m-%d", time.gmtime(at)) for at in (refused.made, refused.expires)
+            )
+            raise EngineBuildError(
+                f"{' '.join(refused.error.split())} (so says the store since {since} and until {until}; "
+                "STORE_REFUSALS=ignore compiles all the same)"
+            )
+
+    def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
+        """The entry of a key that may be believed; whatever else is there is told. Raises
+        StoreError."""
+        if self._off:
+            return None
+        path = entry_path(kind, key)
+        found = self.remote.read(path, entries.LARGEST)
+        if found is None:
+            return None
+        try:
+            entry = verify_entry(found[0], self.trust, kind, key)
+            if entry.name != name:
+                raise EntryRejected(f"it is the entry of {entry.name}")
+        except EntryRejected as refused:
+            self._tell_refused(name, path, refused)
+            return None
+        if self.signer and time.time() - found[1] > REFRESH_S and kind != REFUSAL:
+            self.remote.replace(path, found[0])
+        return entry
+
+    def _tell_refused(self, name: str, path: str, refused: EntryRejected) -> None:
+        if refused.stranger:
+            hint = "name that in STORE_TRUST=" if self.trust.keys else "there is no STORE_TRUST="
+            self._once(f"engines: entries of {self.remote.url} are not taken: {refused}; {hint}")
+        elif not refused.expired:
+            self._say(f"engines: the store's entry of {name} is not taken: {refused} ({path})")
+
+    def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
+        """The bytes that an entry speaks for, in files; None where they are not to be had."""
+        began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
+        for (sha256, size), place in zip(entry.blobs(), places):
+            shown = _Shifted(running, before, whole)
+            if not self.fetch(sha256, size, place, entry.name, shown):
+                return None
+            before += size
+        where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
+        details = {**entry.details, "fetched": where}
+        return ProvidedFile("fetched", entry.sha256, entry.size, details, time.monotonic() - began)
+
+    def fetch(
+        self,
+        sha256: str,
+        size: int,
+        to: Path,
+        name: str,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> bool:
+        """Write the bytes of a sha256 to a file; False where there are none, or others: then that is
+        told. name: for people. Raises StoreError, OSError."""
+        path = blob_path(sha256)
+        try:
+            with new_file(to) as out:
+                if self.remote.download(path, sha256, size, out, progress):
+                    return True
+            self._say(f"engines: the store knows {name} and has its bytes no more ({path})")
+        except DigestMismatch as damaged:
+            removed = ""
+            if self.signer:
+                with contextlib.suppress(StoreError):
+                    if self.remote.size(path) == size:  # else it may be the size that is wrong
+                        self.remote.remove(path)
+                        removed = "; removed"
+            self._say(f"engines: the store's bytes of {name} are not taken: {damaged} ({path}){removed}")
+        return False
+
+    # What it is told.
+
+    def publish(self, entry: CacheEntry, files: Mapping[str, Path]) -> bool:
+        """Give the store an entry and its bytes, files by sha256; whether it had none that could be
+        used. Raises StoreError."""
+        if self._off or self.signer is None:
+            return False
+        if self._usable(entry):
+            return False
+        try:
+            for sha256, size in entry.blobs():
+                self.remote.upload(blob_path(sha256), files[sha256], sha256, size)
+        except (DigestMismatch, OSError):  # another build of this host replaced the file meanwhile
+            return False
+        data = sign_entry(entry, self.signer)
+        if not self.remote.create(entry.path, data):
+            if self._usable(entry):
+                return False
+            self.remote.replace(entry.path, data)
+        with self._lock:
+            self.pushed.append(sum(size for _, size in entry.blobs()))
+        return True
+
+    def _usable(self, entry: CacheEntry) -> bool:
+        """Whether there is an entry of this key that others can use."""
+        found = self.remote.read(entry.path, entries.LARGEST)
+        if found is None:
+            return False
+        try:
+            there = verify_entry(found[0], self.trust, entry.kind, entry.key)
+        except EntryRejected:
+            return False
+        return all(self.remote.size(blob_path(sha256)) == size for sha256, size in there.blobs())
+
+    def refuse(self, spec: EngineSpec, error: EngineBuildError) -> None:
+        """Say for a week that these inputs cannot be compiled. Raises StoreError."""
+        if self._off or self.signer is None:
+            return
+        now = int(time.time())
+        what = REFUSAL, spec.key, spec.filename, spec.ingredients
+        entry = CacheEntry(*what, made=now, expires=now + REFUSAL_S, error=str(error))
+        self.remote.replace(entry.path, sign_entry(entry, self.signer))
+
+    def forgive(self, spec: EngineSpec) -> None:
+        """It was compiled after all. Raises StoreError."""
+        if self.signer and not self._refusals:
+            self.remote.remove(entry_path(REFUSAL, spec.key))
+
+    # When it fails.
+
+    def _tried(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
+        """What `do` gives, in a thread of its own: SCons's have small stacks, and a transfer must not
+        hold up Ctrl-C. A store that cannot be reached is used no more. Raises EngineError, OSError."""
+        if self._off:
+            return None
+        result: list[_T | None] = []
+        raised: list[Exception] = []
+
+        def run() -> None:
+            try:
+                result.append(do())
+            except Exception as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name="store", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)
+            if stopping():
+                raise Interrupted(STOPPED)
+        if raised and isinstance(raised[0], StoreError):
+            self.give_up(raised[0])
+        elif raised:
+            raise raised[0]
+        return result[0] if result else None
+
+    def give_up(self, error: StoreError) -> None:
+        """Use the store no more in this run."""
+        with self._lock:
+            if self._off:
+                return
+            self._off = True
+        self._say(f"engines: the store {self.remote.url} is not used any more in this run: {error}")
+
+    @property
+    def off(self) -> bool:
+        return self._off
+
+    def _once(self, text: str) -> None:
+        with self._lock:
+            told = text in self._told
+            self._told.add(text)
+        if not told:
+            self._say(text)
+
+
+class _Shifted:
+    """One of several files of a transfer that is shown as one."""
+
+    def __init__(self, running: ProgressHandle, before: int, whole: int) -> None:
+        self._running, self._before, self._whole = running, before, whole
+
+    def __call__(self, done: int) -> None:
+        self._running.update(self._before + done, self._whole)
+
+
+@contextlib.contextmanager
+def _shown(begin: BeginProgress, label: str, short: str) -> Iterator[ProgressHandle]:
+    running = begin("FETCHING", label, short, "B")
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> CacheEntry:
+    """The entry of what a receipt tells."""
+    what = receipt.key, receipt.filename, receipt.ingredients, receipt.sha256, receipt.size
+    return CacheEntry(kind, *what, data, receipt.details, int(time.time()))

@@ -1,0 +1,180 @@
+"""Entries: what a key gave, signed. The only thing of a store that is believed.
+
+An entry is JSON of two texts: a body and the signature of exactly that body. The body binds key,
+name, sha256 and size together, so that the entry of one engine proves nothing of another; the key
+is computed again from the name and the ingredients that the body states. Bytes are believed because
+their sha256 stands in such a body.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..artifact.receipt import make_key
+from ..record import Record
+from .keys import EntrySigner, TrustedSigners
+
+SCHEMA = 1
+LARGEST = 4 << 20  # bytes of an entry
+ENGINE, STEP, REFUSAL = "engine", "step", "refusal"
+FOLDERS = {ENGINE: "ac", STEP: "ac", REFUSAL: "no"}
+_PURPOSE = b"scons-tensorrt store entry 1\n"  # a signature of it is good for nothing else
+RECEIPT_FIELDS = {"schema", "engine", "key", "sha256", "size", "ingredients"}  # no details
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class EntryRejected(Exception):
+    """An entry that is not believed; the text says why. stranger: signed by a key that is not
+    trusted, which may well be another's; expired: it was believed once."""
+
+    def __init__(self, why: str, stranger: bool = False, expired: bool = False) -> None:
+        super().__init__(why)
+        self.stranger, self.expired = stranger, expired
+
+
+class CacheEntry(Record):
+    """kind: ENGINE, STEP (a file made of an ONNX) or REFUSAL; name: the file's; sha256, size: of the
+    file, "" and 0 of a refusal; data: sha256 and size of the file beside it; details: as in
+    `integrity.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: the name of
+    the key that signed it."""
+
+    kind: str
+    key: str
+    name: str
+    ingredients: Mapping[str, str]
+    sha256: str = ""
+    size: int = 0
+    data: tuple[str, int] | None = None
+    details: Mapping[str, Any] = {}
+    made: int = 0
+    expires: int | None = None
+    error: str = ""
+    by: str = ""
+
+    @property
+    def path(self) -> str:
+        return entry_path(self.kind, self.key)
+
+    def blobs(self) -> list[tuple[str, int]]:
+        """Sha256 and size (bytes) of all bytes it speaks for."""
+        return [(self.sha256, self.size)] * bool(self.sha256) + ([self.data] if self.data else [])
+
+
+def entry_path(kind: str, key: str) -> str:
+    return f"{FOLDERS[kind]}/{key}"
+
+
+def blob_path(sha256: str) -> str:
+    return f"cas/{sha256}"
+
+
+def sign_entry(entry: CacheEntry, signer: EntrySigner) -> bytes:
+    """The bytes of an entry, signed."""
+    fields = entry._replace(by=signer.name, details=dict(entry.details))._asdict()
+    fields["ingredients"] = dict(entry.ingredients)
+    body = json.dumps({"schema": SCHEMA, **fields}, sort_keys=True)
+    signature = signer.sign(_PURPOSE + body.encode("utf-8")).hex()
+    return (json.dumps({"body": body, "signature": signature}) + "\n").encode("utf-8")
+
+
+def verify_entry(data: bytes, trust: TrustedSigners, kind: str, key: str) -> CacheEntry:
+    """The entry of this kind and key. Raises Refused."""
+    entry = read_entry(data, trust)
+    if (entry.kind, entry.key) != (kind, key):
+        raise EntryRejected(f"it is the entry of another key, {entry.kind} {entry.key[:12]}…")
+    if entry.expires is not None and entry.expires < time.time():
+        raise EntryRejected("it has expired", expired=True)
+    return entry
+
+
+def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
+    """The entry in `data`, of whatever key. Raises Refused."""
+    try:
+        sealed = json.loads(data)
+        body, signature = sealed["body"], bytes.fromhex(sealed["signature"])
+        signed = _PURPOSE + body.encode("utf-8")
+        by = json.loads(body)["by"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise EntryRejected("it is damaged, or not signed") from None
+    if not isinstance(by, str) or by not in trust.keys:
+        raise EntryRejected(f"it is signed by a key that is not trusted, {by!r}", stranger=True)
+    if not trust.holds(by, signature, signed):
+        raise EntryRejected(f"its signature is not one of {by}")
+    return _parsed(body)
+
+
+def claimed(data: bytes) -> list[str]:
+    """The sha256 of all bytes that an entry names, whoever signed it: what gc must leave alone."""
+    try:
+        body = json.loads(json.loads(data)["body"])
+        named = [body["sha256"], *(body["data"] or ())[:1]]
+        return [text for text in named if isinstance(text, str) and _DIGEST.fullmatch(text)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 37  # a year that strftime can tell
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+# What each field must be: a trusted key may sign for a program that is wrong.
+_SOUND: Mapping[str, Callable[[Any], bool]] = {
+    "kind": lambda value: isinstance(value, str) and value in FOLDERS,
+    "key": _is_digest,
+    "name": lambda value: _is_text(value) and value not in ("", ".", "..") and "/" not in value,
+    "ingredients": lambda value: _is_map(value) and all(map(_is_text, value.values())),
+    "sha256": lambda value: value == "" or _is_digest(value),
+    "size": _is_size,
+    "data": lambda value: (
+        value is None
+        or (isinstance(value, list) and len(value) == 2 and _is_digest(value[0]) and _is_size(value[1]))
+    ),
+    "details": lambda value: _is_map(value) and not RECEIPT_FIELDS & value.keys(),
+    "made": _is_time,
+    "expires": lambda value: value is None or _is_time(value),
+    "error": _is_text,
+    "by": _is_text,
+}
+
+
+def _parsed(body: str) -> CacheEntry:
+    """Whoever signed is trusted, and may still be another version. Raises Refused."""
+    try:
+        fields = json.loads(body)
+        if fields.pop("schema") != SCHEMA:
+            raise EntryRejected("its schema is another version's")
+        for field, is_sound in _SOUND.items():
+            if field in fields and not is_sound(fields[field]):
+                raise EntryRejected(f"its {field} is of another type than it must be")
+        data = fields.pop("data")
+        entry = CacheEntry(data=tuple(data) if data else None, **fields)
+        if not entry.sha256 and entry.kind != REFUSAL:
+            raise EntryRejected("no sha256")
+        data_sha256 = entry.data[0] if entry.data else None
+        if entry.details.get("data_sha256", data_sha256) != data_sha256:
+            raise EntryRejected("its details name other data than it has")
+        if make_key(entry.name, entry.ingredients) != entry.key:
+            raise EntryRejected("its key is not that of its ingredients")
+        return entry
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EntryRejected(f"it is damaged ({type(error).__name__})") from None

@@ -1,0 +1,171 @@
+"""Looking after a store: what it holds, whether that is sound, and what may go.
+
+Entries go first, then the bytes that no entry speaks for any more; bytes that came only lately stay,
+because a push brings them before their entry. Whoever reads meanwhile finds an entry whose bytes are
+gone: a miss, and the next writer heals it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from ..record import Record
+from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
+from .keys import TrustedSigners
+from .object_store import Item, ObjectStore
+from .transfer import DigestMismatch
+
+THREADS = 16  # of requests at once
+GRACE_S = 86400.0  # for bytes without an entry
+
+
+class StoredEntry(Record):
+    """One entry. fault: why it is not believed; entry: where it is; blobs: paths of the bytes it
+    names, believed or not."""
+
+    item: Item
+    entry: CacheEntry | None
+    fault: str
+    blobs: list[str]
+
+
+class RemovedObject(Record):
+    """What gc removed, or would: paths and bytes."""
+
+    entries: list[str]
+    blobs: list[str]
+    size: int
+
+
+def entries_of(remote: ObjectStore, trust: TrustedSigners) -> Iterator[StoredEntry]:
+    """Every entry. Raises StoreError."""
+
+    def look(item: Item) -> StoredEntry:
+        found = remote.read(item.path, LARGEST)
+        if found is None:
+            return StoredEntry(item, None, "it went meanwhile", [])
+        names = [blob_path(sha256) for sha256 in claimed(found[0])]
+        try:
+            entry = read_entry(found[0], trust)
+        except EntryRejected as refused:
+            return StoredEntry(item, None, str(refused), names)
+        if entry_path(entry.kind, entry.key) != item.path:
+            return StoredEntry(item, None, f"it is the entry of {entry.path}", names)
+        return StoredEntry(item, entry, "", names)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for folder in sorted(set(FOLDERS.values())):
+            yield from pool.map(look, list(remote.all_of(folder)))
+
+
+def blobs_of(remote: ObjectStore) -> dict[str, Item]:
+    """Every object of bytes by its path. Raises StoreError."""
+    return {item.path: item for item in remote.all_of("cas")}
+
+
+def faults(
+    remote: ObjectStore, trust: TrustedSigners, remove: bool = False, quick: bool = False
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with a store: path and reason. remove: it, too; quick: believe bytes that have a
+    size that was signed, and read no others. Bytes are judged by their sha256: an entry that states
+    another size is the one that is wrong. Raises StoreError."""
+    blobs, wrong = blobs_of(remote), dict[str, str]()
+    held = list(entries_of(remote, trust))
+    spec: dict[str, set[int]] = {}
+    for sha256, size in (blob for each in held if each.entry for blob in each.entry.blobs()):
+        spec.setdefault(blob_path(sha256), set()).add(size)
+    for path, fault in zip(spec, _judged(remote, spec, blobs, quick)):
+        if fault:
+            wrong[path] = fault
+            yield path, fault
+            if remove and path in blobs:
+                remote.remove(path)
+    for each in held:
+        fault = each.fault
+        if each.entry:
+            fault = _fault(each.entry, blobs, wrong)
+        if fault:
+            yield each.item.path, fault
+            if remove:
+                remote.remove(each.item.path)
+
+
+def _fault(entry: CacheEntry, blobs: dict[str, Item], wrong: dict[str, str]) -> str:
+    """What is wrong with an entry that is believed, by its bytes; empty where they are sound."""
+    for sha256, size in entry.blobs():
+        path = blob_path(sha256)
+        if path in wrong:
+            return f"of {entry.name}: its bytes are not to be had"
+        if blobs[path].size != size:
+            return f"of {entry.name}: it states {size} bytes, and its bytes are {blobs[path].size}"
+    return ""
+
+
+def _judged(
+    remote: ObjectStore, spec: dict[str, set[int]], blobs: dict[str, Item], quick: bool
+) -> Iterator[str]:
+    """What is wrong with each of the wanted bytes. wanted: sizes that were signed, by path."""
+
+    def check_up_to_date(path: str) -> str:
+        there = blobs.get(path)
+        if there is None:
+            return "missing"
+        signed = there.size in spec[path]
+        if quick and signed:
+            return ""
+        try:
+            found = remote.download(path, path.rpartition("/")[2], there.size, None)
+            return "" if found else "missing"
+        except DigestMismatch as damaged:
+            return str(damaged) if signed else f"{there.size} bytes, and {min(spec[path])} were signed"
+
+    with ThreadPoolExecutor(4) as pool:
+        yield from pool.map(check_up_to_date, list(spec))
+
+
+def gc(
+    remote: ObjectStore,
+    trust: TrustedSigners,
+    older_s: float | None = None,
+    most: int | None = None,
+    dry: bool = False,
+    grace_s: float = GRACE_S,
+    now: Callable[[], float] = time.time,
+) -> RemovedObject:
+    """Remove entries not used by a writer for `older_s` seconds, then the oldest until all that
+    remains has `most` bytes, refusals that have expired, and bytes that no entry names. Entries that
+    are not believed here may be another team's: they, and what they name, go by age and size alone.
+    Raises StoreError."""
+    blobs = blobs_of(remote)
+    going, staying = list[StoredEntry](), deque[StoredEntry]()
+    for each in sorted(entries_of(remote, trust), key=lambda each: each.item.changed):
+        (going if _over(each, older_s, now()) else staying).append(each)
+    named = Counter(path for each in staying for path in each.blobs)
+    size = sum(blobs[path].size for path in named if path in blobs)
+    while most is not None and staying and size > most:
+        going.append(staying.popleft())
+        for path in going[-1].blobs:
+            named[path] -= 1
+            if not named[path] and path in blobs:
+                size -= blobs[path].size
+    # Bytes of an entry that goes came with it: the grace is of those that may still get one.
+    theirs = {path for each in going for path in each.blobs}
+    loose = [
+        blob
+        for path, blob in blobs.items()
+        if not named[path] and (path in theirs or now() - blob.changed > grace_s)
+    ]
+    if not dry:
+        for item in [each.item for each in going] + loose:
+            remote.remove(item.path)
+    paths = [each.item.path for each in going]
+    return RemovedObject(paths, [blob.path for blob in loose], sum(blob.size for blob in loose))
+
+
+def _over(held: StoredEntry, older_s: float | None, now: float) -> bool:
+    if held.entry and held.entry.expires is not None and held.entry.expires < now:
+        return True
+    return older_s is not None and now - held.item.changed > older_s

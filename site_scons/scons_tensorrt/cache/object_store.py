@@ -1,0 +1,350 @@
+"""The bytes of a store, wherever it is: a folder, or a bucket of S3, GCS or Azure.
+
+obstore speaks to all of them. What it leaves open is done here: a folder's files are flushed to
+disk (it does not), a transfer that breaks off is taken up where it stopped, bytes are hashed while
+they move, and every wait has an end. An upload whose bytes turn out wrong is never seen: until the
+last part is sent, nothing is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from ..errors import StoreError
+from ..files.reading import open_file
+from ..files.writing import sync_folder
+from ..record import Record
+from .bounded import SLOWEST, TIMEOUT_S, within
+from .folder import Folder
+from .listing import listed, start_of
+from .transfer import PIECE, DigestMismatch, Hashing, Progress, checked, copied
+
+_T = TypeVar("_T")
+SCHEMES = ("file", "s3", "gs", "az")
+PART = 16 << 20  # bytes of an upload's part; four are in memory
+SMALL_PIECE = 64 << 10  # bytes of a small object, read at once
+TRIES = 3  # of a transfer that breaks off
+PATIENCE_S = 10.0  # for a server that says nothing
+_NAME = re.compile(r"[0-9a-f]{64}")  # of every object: a key, or the sha256 of its bytes
+
+
+class Item(Record):
+    """size: bytes; changed: seconds since the epoch."""
+
+    path: str
+    size: int
+    changed: float
+
+
+class ObjectStore:
+    """One store. Every method raises StoreError where it cannot be used."""
+
+    def __init__(
+        self,
+        url: str,
+        writes: bool = False,
+        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """patience_s: seconds for a server to connect, or to say its next byte; timeout_s: seconds for
+        a whole operation, and one more for each MB of a transfer."""
+        self._timeout_s = timeout_s
+        self.url = url.rstrip("/")
+        self._patience_s = patience_s
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            _check_file(url, parts)
+        self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        self._folder = Folder(self._root) if self._root else None
+        self._writes = writes
+        self._creates: bool | None = None  # whether a conditional write is one; asked once
+        self._o, self._store = self._open()
+
+    def _open(self) -> tuple[Any, Any]:
+        try:
+            import obstore
+            import obstore.store
+        except ImportError:
+            raise StoreError(
+                "obstore is not installed: run `python3 -m pip install obstore cryptography`"
+            ) from None
+        wait = timedelta(seconds=self._patience_s)
+        more: dict[str, Any] = {"mkdir": self._writes}
+        if self._root is not None and not self._writes and not self._root.is_dir():
+            raise StoreError(f"there is no folder {self._root}")
+        if self._root is None:
+            more = {
+                # Over the whole of a body, which may be gigabytes; read_timeout is of each piece.
+                "client_options": {
+                    "timeout": timedelta(days=1),
+                    "connect_timeout": min(wait, timedelta(seconds=5)),
+                    "read_timeout": wait,
+                    "allow_http": True,  # the endpoint's URL says which it is
+                },
+                "retry_config": {
+                    "max_retries": 2,
+                    "retry_timeout": 3 * wait,
+                    "backoff": {
+                        "init_backoff": timedelta(milliseconds=100),
+                        "max_backoff": timedelta(seconds=2),
+                    },
+                },
+            }
+        try:
+            return obstore, obstore.store.from_url(self.url, **more)
+        except Exception as error:
+            raise StoreError(_words(error)) from None
+
+    # Small objects: entries.
+
+    def read(self, path: str, most: int = 4 << 20) -> tuple[bytes, float] | None:
+        """A small object's bytes and when it was written (seconds since the epoch); None where there
+        is none. More than `most` bytes are cut off."""
+        with self._errors():
+            if self._folder:
+                return self._folder.read(path, most)
+            try:
+                return self._bounded(lambda: self._read(path, most))
+            except Exception as error:
+                if _missing(error):
+                    return None
+                if _too_short(error):
+                    return b"", time.time()
+                raise
+
+    def _read(self, path: str, most: int) -> tuple[bytes, float]:
+        found = self._o.get(self._store, path, options={"range": (0, most)})
+        data = bytearray()
+        for piece in found.stream(min_chunk_size=SMALL_PIECE):  # a server may send more than it was asked
+            data += piece
+            if len(data) >= most:
+                break
+        return bytes(data[:most]), found.meta["last_modified"].timestamp()
+
+    def _bounded(self, call: Callable[[], _T], size: int = 0) -> _T:
+        """What `call` returns, within the time of an operation on `size` bytes."""
+        return call() if self._folder else within(self._timeout_s + size / SLOWEST, call)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small object unless there is one; whether it was written."""
+        return self._bounded(lambda: self._create(path, data))
+
+    def _create(self, path: str, data: bytes) -> bool:
+        with self._errors():
+            self._check_place(path)
+            if self._creates is None:
+                self._creates = self._probe()
+            if self._creates:
+                written = self._put_new(path, data)
+            else:  # the last of two that look at once wins: either is whole, and refers to whole bytes
+                written = self._size(path) is None
+                if written:
+                    self._o.put(self._store, path, data)
+            if written:
+                self._flush(path)
+            return written
+
+    def _probe(self) -> bool:
+        """Whether this server keeps the promise of `create`: some take the condition and ignore it."""
+        path = f"probe/{os.urandom(8).hex()}"
+        self._check_place(path)
+        try:
+            self._put_new(path, b"1")
+            return not self._put_new(path, b"2")
+        except Exception as error:
+            if type(error).__name__ in ("NotSupportedError", "NotImplementedError"):
+                return False
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                self._o.delete(self._store, path)
+
+    def _put_new(self, path: str, data: bytes) -> bool:
+        try:
+            self._o.put(self._store, path, data, mode="create")
+            return True
+        except Exception as error:
+            if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
+                return False
+            raise
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a small object, whatever was there."""
+        with self._errors():
+            self._check_place(path)
+            self._bounded(lambda: self._o.put(self._store, path, data, use_multipart=False))
+            self._flush(path)
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if there is one."""
+        with self._errors():
+            if self._folder:
+                return self._folder.remove(path)
+            try:
+                self._bounded(lambda: self._o.delete(self._store, path))
+            except Exception as error:
+                if not _missing(error):
+                    raise
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        with self._errors():
+            return self._bounded(lambda: self._size(path))
+
+    def _size(self, path: str) -> int | None:
+        if self._folder:
+            return self._folder.size(path)
+        try:
+            return int(self._o.head(self._store, path)["size"])
+        except Exception as error:
+            if _missing(error):
+                return None
+            raise
+
+    def all_of(self, prefix: str) -> Iterator[Item]:
+        """Every object right below a prefix that has the name of one of ours; other things may lie
+        there, and are nobody's to remove."""
+        with self._errors():
+            if self._folder:
+                for name, size, changed in self._folder.list(prefix, _NAME.fullmatch):
+                    yield Item(f"{prefix}/{name}", size, changed)
+                return
+            pages = iter(self._o.list(self._store, prefix, offset=start_of(prefix)))
+            for each in listed(pages, prefix, self._bounded):
+                if _NAME.fullmatch(each["path"].removeprefix(f"{prefix}/")):
+                    yield Item(each["path"], each["size"], each["last_modified"].timestamp())
+
+    # Large objects: streamed, hashed.
+
+    def download(
+        self,
+        path: str,
+        sha256: str,
+        size: int,
+        to: BinaryIO | None,
+        progress: Progress = lambda done: None,
+    ) -> bool:
+        """Write an object to `to`, None to look at it only; False where there is none. Raises DigestMismatch
+        when it has not this sha256 or not `size` bytes, of which no more are ever read; OSError as
+        `to` does."""
+        if self._root is not None:
+            return copied(self._root / path, sha256, size, to, progress)
+        done, tries = 0, 0
+        end = time.monotonic() + self._timeout_s + size / SLOWEST
+        with Hashing(size) as digest:
+            while done < size:
+                try:
+                    pieces = self._pieces(path, done, size)
+                    while piece := within(end - time.monotonic(), partial(next, pieces, None)):
+                        tries = 0
+                        if len(piece) > size - done:
+                            raise DigestMismatch(f"it has more than {size} bytes")
+                        digest.update(piece)
+                        if to:
+                            to.write(piece)
+                        done += len(piece)
+                        progress(done)
+                    if done != size:
+                        raise DigestMismatch(f"it ends after {done} of {size} bytes")
+                except _Broken as broken:
+                    if _missing(broken.cause):
+                        return False
+                    if _too_short(broken.cause):
+                        raise DigestMismatch(f"it ends within {done} of {size} bytes") from None
+                    tries += 1
+                    if tries >= TRIES:
+                        raise StoreError(_words(broken.cause)) from None
+                    time.sleep(0.1 * 3**tries)
+        if digest.hexdigest() != sha256:
+            raise DigestMismatch(f"its sha256 is {digest.hexdigest()[:12]}…")
+        return True
+
+    def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
+        try:
+            found = self._o.get(self._store, path, options={"range": (start, end)})
+            yield from found.stream(min_chunk_size=PIECE)
+        except Exception as error:
+            raise _Broken(error) from None
+
+    def upload(
+        self, path: str, source: Path, sha256: str, size: int, progress: Progress = lambda done: None
+    ) -> None:
+        """Write an object from a file. Raises DigestMismatch where the file has no more these bytes, and then
+        nothing was written; OSError where it cannot be read."""
+        with open_file(source, follow=False) as data:
+            if os.fstat(data.fileno()).st_size != size:
+                raise DigestMismatch(f"{source.name} was replaced meanwhile")
+            pieces = checked(data, source.name, sha256, progress)
+            with self._errors():
+                self._check_place(path)
+                if size <= PART:  # one request; an iterator always makes three
+                    whole = b"".join(pieces)
+                    self._bounded(lambda: self._o.put(self._store, path, whole, use_multipart=False), size)
+                else:
+                    more = {"chunk_size": PART, "max_concurrency": 4}
+                    self._bounded(lambda: self._o.put(self._store, path, pieces, **more), size)
+                self._flush(path)
+
+    def _check_place(self, path: str) -> None:
+        """Raises StoreError where the folder of a file to be written is a link: it leads elsewhere."""
+        if self._folder:
+            self._folder.check(path.rpartition("/")[0])
+
+    def _flush(self, path: str) -> None:
+        """obstore leaves a folder's files to the kernel: a power cut would leave names of nothing."""
+        if self._root is not None:
+            with open_file(self._root / path, follow=False) as written:
+                os.fsync(written.fileno())
+            sync_folder((self._root / path).parent)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (DigestMismatch, StoreError):
+            raise
+        except Exception as error:
+            raise StoreError(_words(error)) from None
+
+
+def _check_file(url: str, parts: SplitResult) -> None:
+    """Raises StoreError for a URL of which a part would be passed over: it is of another folder."""
+    extra = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
+    if extra or not parts.path.startswith("/") or not parts.path.strip("/"):
+        raise StoreError(f"{url}: write file:///FOLDER, the whole path, with %23 for # and %3F for ?")
+
+
+class _Broken(Exception):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _missing(error: Exception) -> bool:
+    """Whether an object is not there; a bucket that is not is another matter."""
+    absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
+    return absent and "NoSuchBucket" not in str(error)
+
+
+def _too_short(error: Exception) -> bool:
+    """Whether an object has not one byte of the range that was asked for."""
+    return any(words in str(error) for words in ("416 Range Not Satisfiable", "range was invalid"))
+
+
+def _words(error: Exception) -> str:
+    """obstore's errors end in pages of debugging."""
+    text = str(error).split("\n\nDebug source")[0]
+    for tag in ("Code", "Message"):
+        if f"<{tag}>" in text and tag == "Message":
+            said = text.split(f"<{tag}>")[1].split("<")[0]
+            text = f"{text.split(': <?xml')[0]}: {said}"
+    return " ".join(text.split())[:300] or type(error).__name__

@@ -1,1 +1,0 @@
-"""The ONNX before its compile: another precision, quantization, and how accurate that is."""

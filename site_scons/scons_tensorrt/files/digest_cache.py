@@ -1,0 +1,230 @@
+"""What is known of files' bytes, remembered for as long as their stat is unchanged.
+
+An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's inputs). It is
+believed while {device, inode, size, mtime, ctime} are the same: a tamper that restores the
+mtime still changes the ctime. On an image the mount must be the same, too, and where a stat proves
+nothing an entry holds for one run (see mounts.py).
+
+The memo is believed when it is this user's own, or root's, and nobody else can write it: whoever
+can would bless a tampered engine.
+
+Git's racy rule: bytes may change twice within one tick of the filesystem's clock, so what
+is hashed so soon after its ctime is told but not remembered. Neither is a file that somebody has
+open for writing: a shared mapping can write without moving mtime or ctime. Blind, as any stat memo is,
+to bit rot and to a clock set back: `full` hashes everything.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .mounts import Mounts
+from .reading import absolute, open_file, open_for_writing
+from .writing import write_atomic
+
+SCHEMA = 1
+FINE_TICK_NS = 100_000_000  # kernels tick at 1 to 10 ms
+COARSE_TICK_NS = 2_100_000_000  # FAT and old NFS keep whole seconds, FAT only even ones
+BLOCK = 1 << 20
+LARGEST = 64 << 20  # bytes of a memo: some 200,000 files
+MINE_ALONE = 0o600
+CHANGED = "it changed while it was read"  # with EBUSY
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
+    """Hex sha256 of a regular file's bytes, in constant memory. Raises OSError."""
+    with open_file(path, follow) as source:
+        return sha256_of(source)[0]
+
+
+def sha256_of(source: io.FileIO, begun: bytes = b"", most: int | None = None) -> tuple[str, int]:
+    """Hex sha256 and size of what is still to be read, after what was. most: bytes of the whole;
+    default: what the file has now. Raises OSError, also where there are more: it may grow without
+    end."""
+    digest, size = hashlib.sha256(begun), len(begun)
+    most = os.fstat(source.fileno()).st_size if most is None else most
+    buffer = bytearray(BLOCK)
+    view = memoryview(buffer)
+    while count := source.readinto(buffer):
+        digest.update(view[:count])
+        size += count
+        if size > most:
+            raise OSError(errno.EBUSY, CHANGED)
+    return digest.hexdigest(), size
+
+
+class DigestCache:
+    """The memo of one run, read from `path` and saved there.
+
+    full: believe nothing and hash each file once a run.
+    """
+
+    def __init__(self, path: Path, top: Path, full: bool = False) -> None:
+        self._path = path
+        self._top = os.path.join(top, "")
+        self._full = full
+        self._mounts = Mounts()
+        self._on_device: dict[int, list[str]] = {}
+        self._this_run = f"run {os.urandom(8).hex()}"
+        self._fresh: set[str] = set()
+        self._changed: set[str] = set()
+        self._entries: dict[str, dict[str, Any]] = _load(path)
+
+    def sha256(self, path: str | os.PathLike[str], follow: bool = True, most: int | None = None) -> str:
+        """Hex sha256 of a file, from the memo where its stat is unchanged. follow: as `open_file`;
+        most: bytes; a larger file is not read. Raises OSError."""
+        return self._sha256(path, self._name(path), follow, most)
+
+    def _sha256(
+        self, path: str | os.PathLike[str], name: str, follow: bool = True, most: int | None = None
+    ) -> str:
+        stamp = self._stamp(os.stat(path, follow_symlinks=follow), path)
+        if most is not None and stamp[2] > most:
+            raise OSError(errno.EFBIG, f"{stamp[2]} bytes, more than {most}", path)
+        entry = self._entries.get(name)
+        if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
+            return str(entry["sha256"])
+        now = time.time_ns()
+        with open_file(path, follow) as source:
+            written = open_for_writing(source)  # asked first: who opens it from now on moves the stat
+            opened = self._stamp(os.fstat(source.fileno()), path)
+            digest = sha256_of(source)[0]
+        after = self._stamp(os.stat(path, follow_symlinks=follow), path)
+        facts = entry["facts"] if entry and entry["sha256"] == digest else {}
+        if after == opened == stamp and not (written or _racy(stamp, now)):
+            self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
+            self._fresh.add(name)
+            self._changed.add(name)
+        elif self._entries.pop(name, None):
+            self._changed.add(name)
+        return digest
+
+    def sha256_open(self, source: io.FileIO, path: str | os.PathLike[str]) -> str:
+        """Hex sha256 of an open file that was found at `path`: from the memo where the open file's own
+        stat is the one it knows, else hashed through the descriptor. Raises OSError."""
+        stamp = self._stamp(os.fstat(source.fileno()), path)
+        name = self._name(path)
+        entry = None if self._this_run in stamp else self._entries.get(name)
+        if entry and entry["stat"] == stamp and (not self._full or name in self._fresh):
+            return str(entry["sha256"])
+        source.seek(0)
+        return sha256_of(source)[0]
+
+    def fact(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        compute: Callable[[], Any] | None = None,
+        most: int | None = None,
+    ) -> Any:
+        """A fact that follows from the file's bytes: remembered, or computed now, or None.
+
+        The fact must be JSON. most: bytes; a larger file is not read. Raises OSError.
+        """
+        file = self._name(path)
+        self._sha256(path, file, most=most)
+        entry = self._entries.get(file)
+        if entry and name in entry["facts"]:
+            return entry["facts"][name]
+        if compute is None:
+            return None
+        before = self.stamp(path)
+        value = compute()
+        if before is not None and self.stamp(path) == before:
+            self.tell(path, name, value)
+        return value
+
+    def last_fact(self, path: str | os.PathLike[str], name: str) -> Any:
+        """A fact as last remembered, whatever the file is now; None when there is none."""
+        entry = self._entries.get(self._name(path))
+        return entry["facts"].get(name) if entry else None
+
+    def stamp(self, path: str | os.PathLike[str]) -> list[Any] | None:
+        """The stat by which the memo knows this file's bytes now; None when it does not. Raises
+        OSError."""
+        entry = self._entries.get(self._name(path))
+        stamp = self._stamp(os.stat(path), path)
+        return stamp if entry and entry["stat"] == stamp else None
+
+    def tell(self, path: str | os.PathLike[str], name: str, value: Any) -> None:
+        """Remember a fact of a file whose bytes the memo knows."""
+        file = self._name(path)
+        entry = self._entries.get(file)
+        if entry and entry["facts"].get(name) != value:
+            entry["facts"][name] = value
+            self._changed.add(file)
+
+    def forget_missing(self) -> None:
+        """Forget the files that are gone."""
+        for name in list(self._entries):  # of a moment: other threads add to it
+            if not os.path.lexists(os.path.join(self._top, name)):
+                self._entries.pop(name, None)
+                self._changed.add(name)
+
+    def save(self) -> None:
+        """Write the memo if it changed, joined with what other processes saved meanwhile.
+
+        Losing it costs time, never truth: no fsync. Raises OSError.
+        """
+        if not self._changed:
+            return
+        entries = _load(self._path)
+        for name in self._changed:
+            if name in self._entries:
+                entries[name] = self._entries[name]
+            else:
+                entries.pop(name, None)
+        text = json.dumps({"schema": SCHEMA, "files": entries}, separators=(",", ":"))
+        write_atomic(self._path, text.encode("utf-8"), durable=False, mode=MINE_ALONE)
+        self._changed.clear()
+
+    def _stamp(self, stat: os.stat_result, path: str | os.PathLike[str]) -> list[Any]:
+        """What must be the same for a file's bytes to be believed the same. path: where it is."""
+        device = stat.st_dev
+        more = self._on_device.get(device)
+        if more is None:
+            mount = self._mounts.identity(device, path)
+            more = [self._this_run if mount is None else mount] if mount != "" else []
+            self._on_device[device] = more
+        return [device, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *more]
+
+    def _name(self, path: str | os.PathLike[str]) -> str:
+        name = absolute(path)
+        return name[len(self._top) :] if name.startswith(self._top) else name
+
+
+def _racy(stamp: list[Any], hashed_at_ns: int) -> bool:
+    changed = max(stamp[3], stamp[4]) if stamp[3] <= hashed_at_ns else stamp[4]
+    tick = COARSE_TICK_NS if stamp[4] % 1_000_000_000 == 0 else FINE_TICK_NS
+    return bool(hashed_at_ns - changed < tick)
+
+
+def _load(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a memo file; a damaged one, or one that others can write, tells nothing."""
+    try:
+        with open_file(path) as source:
+            stat = os.fstat(source.fileno())
+            if stat.st_uid not in (os.geteuid(), 0) or stat.st_mode & 0o022 or stat.st_size > LARGEST:
+                return {}
+            saved = json.loads(source.readall())
+        if saved["schema"] != SCHEMA:
+            return {}
+        return {
+            name: entry
+            for name, entry in saved["files"].items()
+            if isinstance(entry["stat"], list)
+            and _DIGEST.fullmatch(entry["sha256"])
+            and isinstance(entry["facts"], dict)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}

@@ -1,0 +1,227 @@
+"""One lock an engine, held through check, compile and publish; one a GPU, held through a compile
+that times kernels. Across processes, threads and users."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import inspect
+import json
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import Interrupted, LockTimeout, PublishError
+from .reading import read_small
+from .writing import cause, new_file
+
+POLL_SECONDS = 0.1
+# What flock answers where it is not there: NFS without its lock service, FUSE, old kernels.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+LONGEST_HOLDER = 4096  # bytes that say who holds a lock
+
+
+@contextlib.contextmanager
+def engine_lock(
+    path: Path,
+    what: str,
+    waiting: Callable[[str], None],
+    stopping: Callable[[], bool],
+    timeout_s: float | None = None,
+) -> Iterator[None]:
+    """Hold the lock file `path`.
+
+    what: the engine, for messages; waiting: told once, in words, who holds it; stopping: ends
+    the wait. Raises LockTimeout after timeout_s seconds, Interrupted, or PublishError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():  # a lock library may empty what it leads to
+            raise PublishError(f"{path} is a symbolic link; remove it")
+        lock = _file_lock(path)
+        _wait(path, lock, what, waiting, stopping, timeout_s)
+    except (OSError, NotImplementedError) as error:  # the second: filelock's, for ENOSYS
+        raise PublishError(f"{path}: {_why_no_lock(error)}") from None
+    try:
+        with contextlib.suppress(OSError), new_file(path.with_suffix(".holder")) as out:
+            out.write(_signature(what))
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def gpu_lock(
+    uuid: str,
+    turn: threading.Lock,
+    what: str,
+    waiting: Callable[[str], None],
+    stopping: Callable[[], bool],
+    timeout_s: float | None = None,
+) -> Iterator[None]:
+    """Hold a physical GPU, machine-wide: compiles that time kernels disturb each other on one.
+
+    Taken after the engine's lock, never before. turn: of this process's own threads, whose
+    waiting is no timeout. Raises as engine_lock does.
+    """
+    while not turn.acquire(timeout=POLL_SECONDS):
+        if stopping():
+            raise Interrupted(f"{what}: stopped while it waited for its turn on the GPU")
+    path = gpu_lock_path(uuid)
+    try:
+        lock = _SharedLock(path)
+        try:
+            _wait(path, lock, what, waiting, stopping, timeout_s)
+            lock.sign(_signature(what))
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise PublishError(f"{path}: {error.strerror}; remove the file") from None
+    finally:
+        turn.release()
+
+
+def gpu_lock_path(uuid: str) -> Path:
+    """The same file for every user and state folder of this machine."""
+    folder = Path("/run/lock")
+    try:
+        shared = folder.stat().st_mode & 0o002
+    except OSError:
+        shared = 0
+    return (folder if shared else Path("/tmp")) / f"scons-tensorrt-gpu-{uuid}.lock"
+
+
+def _why_no_lock(error: OSError | NotImplementedError) -> str:
+    number = error.errno if isinstance(error, OSError) else errno.ENOSYS
+    if number in NO_LOCKS:
+        return (
+            "this file system has no locks, so that two builds would not exclude each other; name a "
+            "folder on another one by TRT_STATE_DIR"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return cause(error, "make the folder writable")
+    return f"{os.strerror(number or errno.EIO)}; make the folder writable"
+
+
+class _SharedLock:
+    """A lock file that any user may take, whoever made it: a lock library rightly refuses another
+    user's file in a world-writable folder, and this one must be shared. It holds no secret, is
+    never followed through a link, and says who holds it."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # Without O_CREAT: the kernel forbids that on others' files in sticky folders.
+            self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(path, flags, 0o666)
+            with contextlib.suppress(OSError):
+                os.fchmod(self._file, 0o666)  # the umask took the others' right to it
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            os.close(self._file)
+            raise OSError(errno.EINVAL, "not a regular file", path)
+
+    def attempt(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(POLL_SECONDS)
+            return False
+
+    def sign(self, data: bytes) -> None:
+        """Say who holds it, in the file that is held and in no other that has its name by now."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, data, 0)
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+class _FileLock:
+    """filelock's, with the same two words."""
+
+    def __init__(self, lock: Any, timeout: type[Exception]) -> None:
+        self._lock, self._timeout = lock, timeout
+
+    def attempt(self) -> bool:
+        try:
+            self._lock.acquire(timeout=POLL_SECONDS, poll_interval=0.02)
+            return True
+        except self._timeout:
+            return False
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _file_lock(path: Path) -> _FileLock:
+    try:
+        import filelock  # 0.1 s to import, and a run that reuses everything needs none
+    except ImportError:
+        raise PublishError(
+            f"filelock is not installed for {sys.executable}: run `{sys.executable} -m pip install filelock`"
+        ) from None
+    # A fresh object for each holder: one that threads share would not exclude them. Never a soft
+    # lock, which a killed process would leave for ever.
+    options: dict[str, Any] = {"thread_local": False}
+    if "fallback_to_soft" in inspect.signature(filelock.FileLock.__init__).parameters:
+        options["fallback_to_soft"] = False
+    return _FileLock(filelock.FileLock(path, **options), filelock.Timeout)
+
+
+def _wait(
+    path: Path,
+    lock: _FileLock | _SharedLock,
+    what: str,
+    waiting: Callable[[str], None],
+    stopping: Callable[[], bool],
+    timeout_s: float | None,
+) -> None:
+    began, told = time.monotonic(), False
+    while not lock.attempt():  # after the first attempt the holder has signed
+        if stopping():
+            raise Interrupted(f"{what}: stopped while it waited for {_holder(path)}")
+        if not told:
+            waiting(_holder(path))
+            told = True
+        if timeout_s is not None and time.monotonic() - began > timeout_s:
+            raise LockTimeout(
+                f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)}, to release {path}: run "
+                "again when it is done, or with a longer TRT_LOCK_TIMEOUT"
+            )
+
+
+def _signature(what: str) -> bytes:
+    """Who holds a lock and for what, for whoever waits."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": now, "engine": what}
+    return json.dumps(holder).encode()
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as it says; it may be a stranger."""
+    try:
+        beside = path.with_suffix(".holder")
+        said = json.loads(read_small(beside if beside.exists() else path, LONGEST_HOLDER))
+        host = said.get("host")
+        there = "" if host in (None, os.uname().nodename) else f" on {host}"
+        return f"process {int(said['pid'])}{there}, which compiles {said['engine']} since {said['since']}"
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
+        return "another process"

@@ -1,0 +1,234 @@
+"""Which hardware this run compiles for, and why. First found wins:
+
+1. a name: HARDWARE= on the command line or TRT_HARDWARE, which is `hardware/<name>.json`,
+   the path of such a file, or a built-in;
+2. a probe of this host, where anything speaks for NVIDIA hardware;
+3. `rtx_portable`, where nothing does: TensorRT for RTX compiles on a CPU alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import HardwareError
+from ..files.json_cache import JsonCache
+from ..files.reading import read_small
+from ..record import Record
+from .host import Host
+from .runtime import Runtime
+from .signature import PRODUCTS, SCHEMA, HardwareSignature, check_fields
+
+# SMs that TensorRT for RTX compiles for when it is told nothing (its documentation, and the
+# capability mask of such a plan). SM 75 is left out: with it, fp32 transformers fail.
+RTX_PORTABLE = (80, 86, 89, 120, 121)
+RTX_SINGLE = (75, *RTX_PORTABLE)
+BUILT_IN = ("rtx_portable", *(f"rtx_sm{sm}" for sm in RTX_SINGLE))
+LARGEST = 1 << 20  # bytes of a hardware file
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+class Hardware(Record):
+    """name: the folder under `engines/`, None for the default host; why, title: for people;
+    from_receipts: nothing here says it, so that it is enough to reuse by, and not to remove by."""
+
+    name: str | None
+    signature: HardwareSignature
+    why: str
+    title: str = "this host"
+    from_receipts: bool = False
+
+
+def resolve(
+    named: str | None,
+    top: Path,
+    runtime: Callable[[str], Runtime],
+    backend: str | None = None,
+    jetpack: str | None = None,
+    host: Host | None = None,
+    memo: JsonCache | None = None,
+) -> Hardware:
+    """The hardware for this run.
+
+    named: as after HARDWARE=; top: where `hardware/` lies; runtime: the installed runtime of
+    a product, asked only where the name does not say its version; backend, jetpack: as on the
+    command line; host, memo: for a probe. Raises HardwareError.
+    """
+    if backend and backend not in PRODUCTS:
+        raise HardwareError(f"BACKEND={backend}: unknown; write one of {', '.join(sorted(PRODUCTS))}")
+    host = host or Host()
+    if named:
+        hardware = _named(named, top, runtime, host)
+    else:
+        sign = host.nvidia_evidence()
+        if sign:
+            return probe(host, sign, runtime, backend, jetpack, memo or JsonCache(None))
+        hardware = Hardware(
+            None,
+            _built_in("rtx_portable", runtime("tensorrt_rtx")),
+            "nothing here speaks for NVIDIA hardware and no HARDWARE= was named",
+            "rtx_portable",
+        )
+    signature = hardware.signature
+    if backend and backend != signature.product:
+        raise HardwareError(
+            f"BACKEND={backend}: {hardware.name or hardware.title} is for {signature.product}; name "
+            f"a HARDWARE= whose product is {backend}"
+        )
+    if jetpack:
+        signature = _with_jetpack(signature, jetpack, hardware.name)
+    return hardware._replace(signature=signature)
+
+
+def probe(
+    host: Host,
+    sign: str,
+    runtime: Callable[[str], Runtime],
+    backend: str | None,
+    jetpack: str | None,
+    memo: JsonCache,
+) -> Hardware:
+    """This host's own hardware. An unusable driver or a missing runtime is an error, never a
+    silent other product. Raises HardwareError."""
+    product = backend or "tensorrt"
+    try:
+        devices = host.devices(memo)
+    except HardwareError as error:
+        raise HardwareError(f"this host has NVIDIA hardware ({sign}), but {error}") from None
+    device = devices[0]
+    try:
+        found = runtime(product)
+    except HardwareError as error:
+        hint = ""
+        if not backend:
+            hint = "; TensorRT for RTX is used only where BACKEND=tensorrt_rtx asks for it"
+        raise HardwareError(f"this host has an NVIDIA GPU ({sign}), and {error}{hint}") from None
+    data = _host_fields(host, device, found, jetpack)
+    why = f"probed here ({sign})"
+    if len(devices) > 1:
+        why += f", the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"
+    return Hardware(None, HardwareSignature.from_json(data, "probe of this host"), why)
+
+
+def _host_fields(
+    host: Host, device: Mapping[str, Any], runtime: Runtime, jetpack: str | None
+) -> dict[str, Any]:
+    """A plan of RTX is compiled on the CPU for an architecture: of the GPU only that counts."""
+    rtx = runtime.product == "tensorrt_rtx"
+    sm = str(device["compute_capability"])
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "product": runtime.product,
+        "os": platform.system().lower(),
+        "machine": platform.machine(),
+        "compute_capability": sm,
+        "recorded": host.recorded(dict(device)),
+        **runtime_fields(host, runtime),
+    }
+    on_jetson = host.jetpack(jetpack)
+    if jetpack and not on_jetson:
+        raise HardwareError(f"JETPACK={jetpack}: this host is not a Jetson; leave it out")
+    if on_jetson:
+        data["jetpack"] = on_jetson
+        data.pop("cuda", None)
+    if rtx:
+        return {**data, "architectures": [int(sm.replace(".", ""))]}
+    from .cuda import memory_class  # ctypes, which a host that is not probed needs not
+
+    integrated = bool(device["integrated"])
+    return {
+        **data,
+        **{field: device[field] for field in ("gpu_name", "sm_count", "integrated")},
+        **{field: device[field] for field in ("memory_bus_bits", "l2_bytes") if device[field] > 0},
+        "memory_gib": memory_class(int(device["memory_bytes"]), integrated),
+    }
+
+
+def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
+    """Version and CUDA of an installed runtime. A Debian package (JetPack) says all four parts
+    and CUDA's minor, which the distribution's metadata beside it leaves out."""
+    version, cuda = runtime.version, runtime.cuda
+    packaged = host.tensorrt() if runtime.product == "tensorrt" else None
+    if packaged and (packaged[0] + ".").startswith(version + "."):
+        version, cuda = packaged
+    return {"runtime_version": version, **({"cuda": cuda} if cuda else {})}
+
+
+def _named(named: str, top: Path, runtime: Callable[[str], Runtime], host: Host) -> Hardware:
+    if "," in named:
+        raise HardwareError(f"HARDWARE={named}: one kind of hardware here; name one")
+    is_path = "/" in named or named.endswith(".json")
+    path = (top / named) if is_path else (top / "hardware" / f"{named}.json")
+    if os.path.isfile(path):  # unlike Path's, no error for a name that is too long
+        return Hardware(_folder(path.stem), load(path, runtime, host), f"HARDWARE={named}")
+    if not is_path and named in BUILT_IN:
+        signature = _built_in(named, runtime("tensorrt_rtx"))
+        return Hardware(named, signature, f"HARDWARE={named}")
+    known = sorted({*BUILT_IN, *(p.stem for p in (top / "hardware").glob("*.json"))})
+    place = f"no file {path}" if is_path else f"no hardware/{named}.json and no built-in"
+    raise HardwareError(f"HARDWARE={named}: {place}; known: {', '.join(known)}")
+
+
+def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None) -> HardwareSignature:
+    """The signature in a hardware file.
+
+    A file may leave out `runtime_version` and `cuda`: they are then the installed ones.
+    Raises HardwareError, naming the file.
+    """
+    host = host or Host()
+    try:
+        data = json.loads(read_small(path, LARGEST).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise HardwareError(f"{path}: not readable as JSON ({error})") from None
+    check_fields(data, str(path))
+    if data.get("product") == "tensorrt_rtx":  # compiles on a CPU alone, for its own machine
+        data.setdefault("os", platform.system().lower())
+        data.setdefault("machine", platform.machine())
+    if data.get("product") in PRODUCTS:
+        on_jetson = "jetpack" in data
+        if "runtime_version" not in data or not (on_jetson or "cuda" in data):
+            found = runtime_fields(host, runtime(data["product"]))
+            data.setdefault("runtime_version", found["runtime_version"])
+            if not on_jetson and "cuda" in found:
+                data.setdefault("cuda", found["cuda"])
+    signature = HardwareSignature.from_json(data, str(path))
+    if signature.product == "tensorrt_rtx" and signature.architectures is None:
+        signature = signature._replace(architectures=(signature.sm,))
+    return signature
+
+
+def _built_in(name: str, runtime: Runtime) -> HardwareSignature:
+    portable = name == "rtx_portable"
+    architectures = RTX_PORTABLE if portable else (int(name[len("rtx_sm") :]),)
+    lowest = architectures[0]
+    return HardwareSignature.from_json(
+        {
+            "schema": SCHEMA,
+            "product": runtime.product,
+            "runtime_version": runtime.version,
+            "os": platform.system().lower(),
+            "machine": platform.machine(),
+            "compute_capability": f"{lowest // 10}.{lowest % 10}" + ("+" if portable else ""),
+            "architectures": architectures,
+            **({"cuda": runtime.cuda} if runtime.cuda else {}),
+        },
+        name,
+    )
+
+
+def _with_jetpack(signature: HardwareSignature, jetpack: str, name: str | None) -> HardwareSignature:
+    if signature.jetpack is None:
+        raise HardwareError(f"JETPACK={jetpack}: {name or 'this host'} is not a Jetson; leave it out")
+    data = {**signature.to_json(), "jetpack": jetpack}
+    return HardwareSignature.from_json(data, "JETPACK=")
+
+
+def _folder(stem: str) -> str:
+    if not re.fullmatch(_NAME, stem):
+        raise HardwareError(f"hardware name {stem!r}: write letters, digits, `.`, `_` and `-`")
+    return stem

@@ -1,0 +1,153 @@
+"""The TensorRT runtime that will compile: product, version, CUDA, and where it is installed.
+
+SCons and TensorRT may live in different interpreters. SCons's own is looked at in place; a
+foreign one is asked once by a child process, and its answer is remembered for as long as
+the interpreter and the folders of its path are unchanged, so that a warm run starts none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import HardwareError
+from ..files.json_cache import JsonCache
+from ..files.reading import text_of
+from ..record import Record
+from . import installed as query
+
+PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+QUERY_SECONDS = 60
+OLDEST_PYTHON = (3, 10)  # JetPack 6's
+
+
+class Runtime(Record):
+    """An installed TensorRT. version: as its distribution says; cuda: major.minor or None."""
+
+    product: str
+    version: str
+    cuda: str | None
+    folder: str
+    python: str
+
+
+class Interpreter:
+    """The interpreter that will run the worker.
+
+    python: a path or a command name, default SCons's own; memo: a file for the answer of a
+    foreign one, or None to ask anew.
+    """
+
+    def __init__(self, python: str | None, memo: Path | None = None) -> None:
+        self.python = _resolve(python)
+        self._memo = JsonCache(memo)
+        self._answer: dict[str, Any] | None = None
+
+    def save(self) -> None:
+        """Remember what a foreign interpreter answered. Raises OSError."""
+        self._memo.save()
+
+    def runtime(self, product: str) -> Runtime:
+        """The installed runtime of `product`; raises HardwareError when there is none."""
+        answer = self._ask()
+        version = tuple(int(part) for part in str(answer["python"]).split(".")[:2])
+        if version < OLDEST_PYTHON:
+            raise HardwareError(
+                f"{self.python} is Python {answer['python']}, and the compile needs "
+                f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later; set TRT_PYTHON to another"
+            )
+        found = answer["products"].get(product)
+        if not found:
+            raise HardwareError(
+                f"{product} is not installed for {self.python}: run `{self.python} -m pip "
+                f"install {PACKAGES[product]}`, or set TRT_PYTHON to an interpreter that has it"
+            )
+        return Runtime(product, found["version"], found["cuda"], found["folder"], self.python)
+
+    def _ask(self) -> dict[str, Any]:
+        if self._answer is None:
+            if self.python == sys.executable:
+                self._answer = query.answer()
+            else:
+                self._answer = self._remembered() or self._foreign()
+        return self._answer
+
+    def _foreign(self) -> dict[str, Any]:
+        text = text_of(query.__name__)
+        try:
+            done = subprocess.run(
+                [self.python, "-B", "-c", text],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=QUERY_SECONDS,
+                check=True,
+            )
+            found = json.loads(done.stdout)
+            if not _is_answer(found):
+                raise ValueError("what it answered is of another form")
+            stamp = _stamp(self.python, found["path"])
+        except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
+            raise HardwareError(
+                f"TRT_PYTHON={self.python}: this interpreter did not answer "
+                f"({_cause(error)}); name a Python 3.10 or later that has TensorRT"
+            ) from None
+        self._memo.put(stamp, found)
+        return dict(found)
+
+    def _remembered(self) -> dict[str, Any] | None:
+        stamp, answer = self._memo.get()
+        if not (_is_answer(answer) and stamp == _stamp(self.python, answer["path"])):
+            return None
+        now = query.installed(answer["path"])  # the names of folders tell more than their times
+        return dict(answer) if now == answer["products"] else None
+
+
+def _resolve(python: str | None) -> str:
+    if not python:
+        return sys.executable
+    found = shutil.which(os.path.expanduser(python))
+    if not found:
+        raise HardwareError(f"TRT_PYTHON={python}: no such program; name a Python that has TensorRT")
+    return os.path.abspath(found)
+
+
+def _is_answer(found: Any) -> bool:
+    """Whether this is what `installed.answer` says, as it says it."""
+    try:
+        texts = [t for v in found["products"].values() for t in (v["version"], v["folder"], v["cuda"] or "")]
+        return (
+            isinstance(found["path"], list)
+            and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}\..*", found["python"]) is not None
+            and all(isinstance(text, str) and "\0" not in text for text in (*found["path"], *texts))
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
+
+
+def _stamp(python: str, path: list[str]) -> list[Any]:
+    """Changes whenever the interpreter or anything installed for it may have."""
+    stamp: list[Any] = [python, os.environ.get("PYTHONPATH", "")]
+    for name in [python, *path]:
+        try:
+            stat = os.stat(name)
+            stamp.append([name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+        except OSError:
+            stamp.append([name])
+    return stamp
+
+
+def _cause(error: BaseException) -> str:
+    said = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").strip()
+    if said:
+        return str(said.splitlines()[-1])
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"it ended with status {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {QUERY_SECONDS} s"
+    return str(error)

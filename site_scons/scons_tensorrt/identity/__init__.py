@@ -1,1 +1,0 @@
-"""WHAT an engine is for: its filename, its hardware, its runtime. Standard library only."""

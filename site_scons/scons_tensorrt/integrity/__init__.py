@@ -1,1 +1,0 @@
-"""WHETHER an engine's bytes are whole. Standard library only."""

@@ -1,0 +1,1 @@
+"""Reading an ONNX file by its wire format, without the onnx package."""

@@ -1,0 +1,124 @@
+"""The manifest: which engines a build hands on, and what each was made from.
+
+It is a function of the engines and their ingredients alone: no time, no place, no version of this
+package, keys in order. The same inputs give the same bytes in every clone, so that nothing has
+to be remembered of a manifest: whether one is right is seen by making it again.
+
+Names are bare: on a device the engines stand beside their manifest, wherever that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..artifact.filename import EngineFilename
+from ..artifact.receipt import LARGEST_SIZE, make_key
+from ..errors import EngineError, HandoffError
+from ..record import Record
+
+SCHEMA = 1
+LARGEST = 64 << 20  # bytes of a manifest
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class ManifestEntry(Record):
+    """One engine. name: its filename; size: bytes; key: of the ingredients `recipe`; signature: the
+    hard and device-class fields of its hardware."""
+
+    name: str
+    sha256: str
+    size: int
+    key: str
+    recipe: Mapping[str, str]
+    signature: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        filename = EngineFilename.parse(self.name)
+        return {
+            "name": self.name,
+            "model": filename.model,
+            "precision": filename.precision,
+            "sha256": self.sha256,
+            "size": self.size,
+            "recipe_digest": self.key,
+            "recipe": dict(self.recipe),
+            "signature": dict(self.signature),
+        }
+
+
+class Manifest(Record):
+    """hardware: the name of the hardware, None for a default host; engines: by name."""
+
+    hardware: str | None
+    engines: Mapping[str, ManifestEntry]
+
+    def dump(self) -> bytes:
+        """The manifest file: JSON, sorted, for people and machines."""
+        data = {
+            "schema": SCHEMA,
+            "hardware": self.hardware,
+            "engines": [self.engines[name].to_json() for name in sorted(self.engines)],
+        }
+        return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode("ascii")
+
+    def sums(self) -> bytes:
+        """What `sha256sum -c` reads in the folder of the engines."""
+        lines = [f"{self.engines[name].sha256}  {name}\n" for name in sorted(self.engines)]
+        return "".join(lines).encode("ascii")
+
+    @classmethod
+    def load(cls, data: bytes) -> Manifest:
+        """The manifest in `data`; unknown fields are passed over. Raises HandoffError."""
+        try:
+            fields = json.loads(data, object_pairs_hook=_unique)
+            if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
+                raise HandoffError("a schema this version does not read")
+            hardware, engines = fields.get("hardware"), {}
+            if not (hardware is None or isinstance(hardware, str)):
+                raise HandoffError("a hardware name that is not text")
+            for item in fields["engines"]:
+                entry = _entry(item)
+                if entry.name in engines:
+                    raise HandoffError(f"{entry.name} stands in it twice")
+                engines[entry.name] = entry
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise HandoffError(f"damaged ({type(error).__name__})") from None
+        return cls(hardware, engines)
+
+
+def digest(data: bytes) -> str:
+    """Hex sha256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _entry(item: Any) -> ManifestEntry:
+    name, sha256, size = item["name"], item["sha256"], item["size"]
+    key, recipe, signature = item["recipe_digest"], item["recipe"], item["signature"]
+    if not (isinstance(name, str) and isinstance(recipe, dict) and isinstance(signature, dict)):
+        raise HandoffError("an engine without name, recipe or signature")
+    try:
+        EngineFilename.parse(name)  # also: no folder, nothing above
+    except EngineError as error:
+        raise HandoffError(str(error)) from None
+    if not (
+        isinstance(sha256, str)
+        and _DIGEST.fullmatch(sha256)
+        and type(size) is int
+        and 0 <= size < LARGEST_SIZE
+    ):
+        raise HandoffError(f"{name} without sha256 or size")
+    if not all(isinstance(text, str) for text in recipe.values()) or make_key(name, recipe) != key:
+        raise HandoffError(f"the recipe digest of {name} is not that of its recipe")
+    return ManifestEntry(name, sha256, size, key, recipe, signature)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two readers may take another one of two fields of one name."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise HandoffError("a field stands in it twice")
+    return found

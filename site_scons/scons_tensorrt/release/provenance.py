@@ -1,0 +1,147 @@
+"""The signed statement beside a manifest: an in-toto Statement v1 with SLSA provenance v1, in a DSSE
+envelope, one line of JSON.
+
+Written from the public specifications (DSSE 1.0.2, in-toto attestation v1, SLSA provenance v1), so
+that other tools read it. Subjects are the manifest and each engine, so a tool may ask about either.
+SLSA's optional times and invocation are left out: with them the same build would not give the same
+bytes. Nothing here knows a key: see `signing`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import __version__
+from ..errors import HandoffError
+from ..record import Record
+from .manifest import Manifest, ManifestEntry, digest
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+PROVENANCE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:scons-tensorrt:engines:v1"
+BUILDER = "urn:scons-tensorrt:builder"
+LARGEST = 256 << 20  # bytes of a file of envelopes
+MOST_ENVELOPES = 1000
+MOST_SIGNATURES = 16  # of an envelope, each of which hashes all of its payload
+
+
+class Signature(Record):
+    """keyid: a hint, never a reason to trust."""
+
+    keyid: str
+    sig: bytes
+
+
+class Envelope(Record):
+    payload_type: str
+    payload: bytes
+    signatures: tuple[Signature, ...]
+
+
+def statement(manifest: Manifest, name: str, data: bytes, builder: str = BUILDER) -> bytes:
+    """The statement on a manifest called `name` whose bytes are `data`. builder: a URI that says who
+    builds."""
+    engines = [manifest.engines[each] for each in sorted(manifest.engines)]
+    subjects = {name: digest(data), **{each.name: each.sha256 for each in engines}}
+    predicate = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "hardware": manifest.hardware or "",
+                "engines": {each.name: _of(each, "option ") for each in engines},
+            },
+            "internalParameters": {
+                "recipes": {each.name: each.key for each in engines},
+                "signatures": {each.name: _of(each, "hardware ") for each in engines},
+            },
+            "resolvedDependencies": list(_inputs(engines)),
+        },
+        "runDetails": {"builder": {"id": builder, "version": {"scons_tensorrt": __version__}}},
+    }
+    whole = {
+        "_type": STATEMENT,
+        "subject": [{"name": n, "digest": {"sha256": sha256}} for n, sha256 in subjects.items()],
+        "predicateType": PROVENANCE,
+        "predicate": predicate,
+    }
+    return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _of(entry: ManifestEntry, group: str) -> dict[str, str]:
+    return {n.removeprefix(group): t for n, t in entry.recipe.items() if n.startswith(group)}
+
+
+def _inputs(engines: Iterable[ManifestEntry]) -> Iterable[dict[str, Any]]:
+    for entry in engines:
+        for role, sha256 in sorted(_of(entry, "input ").items()):
+            yield {"name": f"{entry.name}: {role}", "digest": {"sha256": sha256}}
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed.
+
+    >>> pae("http://example.com/HelloWorld", b"hello world")
+    b'DSSEv1 29 http://example.com/HelloWorld 11 hello world'
+    """
+    kind = payload_type.encode("utf-8")
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def write_envelope(payload: bytes, signature: Signature) -> bytes:
+    """One line of JSON."""
+    data = {
+        "payload": base64.b64encode(payload).decode("ascii"),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": signature.keyid, "sig": base64.b64encode(signature.sig).decode("ascii")}],
+    }
+    return (json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n").encode("ascii")
+
+
+def read_envelopes(data: bytes) -> list[Envelope]:
+    """The envelopes of a file, one a line. Raises HandoffError, also for so many that checking them
+    would take hours."""
+    if data.count(b"\n") > MOST_ENVELOPES:
+        raise HandoffError(f"more than {MOST_ENVELOPES} envelopes; keep those of this manifest")
+    try:
+        found = [_envelope(json.loads(line)) for line in data.split(b"\n") if line.strip()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise HandoffError(f"damaged ({type(error).__name__})") from None
+    if not found:
+        raise HandoffError("empty")
+    return found
+
+
+def _envelope(fields: Mapping[str, Any]) -> Envelope:
+    signatures = tuple(
+        Signature(str(each.get("keyid") or ""), _base64(each["sig"])) for each in fields["signatures"]
+    )
+    if len(signatures) > MOST_SIGNATURES:
+        raise HandoffError(f"an envelope with more than {MOST_SIGNATURES} signatures")
+    kind = fields["payloadType"]
+    if not isinstance(kind, str):
+        raise TypeError
+    return Envelope(kind, _base64(fields["payload"]), signatures)
+
+
+def _base64(text: str) -> bytes:
+    """Standard or URL-safe, as DSSE asks of readers."""
+    return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+
+
+def covers(envelope: Envelope, data: bytes, engines: Mapping[str, ManifestEntry]) -> bool:
+    """Whether an envelope's statement, believed, speaks of a manifest with these bytes and of all its
+    engines as they are."""
+    if envelope.payload_type != PAYLOAD_TYPE:
+        return False
+    try:
+        fields = json.loads(envelope.payload)
+        if fields["_type"] != STATEMENT or fields["predicateType"] != PROVENANCE:
+            return False
+        spoken = {each["digest"]["sha256"] for each in fields["subject"]}
+        return {digest(data), *(each.sha256 for each in engines.values())} <= spoken
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False

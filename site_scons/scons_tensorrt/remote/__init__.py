@@ -1,0 +1,1 @@
+"""Compiles on other machines, for hardware that this host cannot compile for."""

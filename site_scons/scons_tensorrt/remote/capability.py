@@ -1,0 +1,115 @@
+"""What a worker offers to compile for, as the name of a Dask resource.
+
+The scheduler knows resources by name alone, so the name says all: whoever asks reads from it which
+hardware a worker has and which versions it runs, and asks for that very name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..hardware.signature import HardwareSignature
+from ..recipe.key import VERSION
+from ..record import Record
+from .local_capability import differences, machine_fields
+from .plain_data import fields_of, line
+
+PREFIX = "scons-tensorrt "
+LONGEST = 200  # characters of a text that a worker says of itself
+
+
+class WorkerCapability(Record):
+    """machine: fields of a signature, see `here.machine_fields`; recipe: the version of recipes that its
+    keys are of; distributed: the version of that package."""
+
+    machine: Mapping[str, Any]
+    recipe: str
+    distributed: str
+
+    @classmethod
+    def of(cls, signature: HardwareSignature, distributed: str) -> WorkerCapability:
+        return cls(machine_fields(signature), VERSION, distributed)
+
+    @property
+    def resource(self) -> str:
+        return PREFIX + json.dumps([dict(self.machine), *self[1:]], sort_keys=True)
+
+    @classmethod
+    def read(cls, resource: Any) -> WorkerCapability | None:
+        """The offer in a resource's name; None where it is not one of ours."""
+        if not isinstance(resource, str) or not resource.startswith(PREFIX):
+            return None
+        try:
+            machine, recipe, distributed = json.loads(resource.removeprefix(PREFIX))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        told = [recipe, distributed]
+        if not isinstance(machine, dict) or not all(map(_is_short, told + list(machine.values()))):
+            return None
+        return cls(machine, str(recipe), str(distributed))
+
+    def faults(self, spec: HardwareSignature, distributed: str) -> list[str]:
+        """Why it does not serve; empty where it does."""
+        found = differences(spec, self.machine)
+        if self.recipe != VERSION:
+            found.append(f"its scons-tensorrt makes recipes of version {self.recipe}, not {VERSION}")
+        if self.distributed != distributed:
+            found.append(f"it runs distributed {self.distributed}, and here is {distributed}")
+        return found
+
+    def describe(self) -> str:
+        known = self.machine
+        parts = [known.get("gpu_name"), known.get("product"), known.get("runtime_version")]
+        return ", ".join(str(part) for part in (*parts, known.get("machine")) if part)
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value that a worker says can stand in a line."""
+    if isinstance(value, str):
+        return len(value) <= LONGEST and value.isprintable()
+    return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63)
+
+
+class Worker(Record):
+    """A connected worker. offers: of each product that it has."""
+
+    name: str
+    address: str
+    offers: tuple[WorkerCapability, ...]
+
+
+def workers(identity: Mapping[str, Any]) -> list[Worker]:
+    """Those of a scheduler's identity that compile engines."""
+    found = []
+    known = fields_of(fields_of(identity).get("workers"))
+    for address, each in sorted(known.items(), key=lambda item: str(item[0])):
+        said = fields_of(each)
+        offers = tuple(filter(None, map(WorkerCapability.read, fields_of(said.get("resources")))))
+        if offers:
+            found.append(Worker(line(str(said.get("name")), LONGEST), str(address), offers))
+    return found
+
+
+def choose(known: list[Worker], spec: HardwareSignature, distributed: str) -> tuple[str, list[Worker]]:
+    """The resource to ask for, and who offers it: of several, what most offer. Empty where none does."""
+    by_resource: dict[str, list[Worker]] = {}
+    for worker in known:
+        for offer in worker.offers:
+            if not offer.faults(spec, distributed):
+                by_resource.setdefault(offer.resource, []).append(worker)
+    if not by_resource:
+        return "", []
+    best = max(sorted(by_resource), key=lambda name: len(by_resource[name]))
+    return best, by_resource[best]
+
+
+def connected(known: list[Worker], spec: HardwareSignature, distributed: str) -> str:
+    """Who is connected, and what each lacks, for an error."""
+    words = []
+    for worker in known[:8]:
+        lacks = [offer.faults(spec, distributed) for offer in worker.offers]
+        words.append(f"{worker.name} ({', '.join(sorted(lacks, key=len)[0])})")
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    return f"connected: {', '.join(words)}{more}" if words else "no worker of ours is connected"

@@ -1,0 +1,24 @@
+"""A Dask worker that finishes what it compiles when its scheduler is gone: the engine lands in the store
+all the same, and whoever asks next finds it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from distributed import Worker
+
+from .executor import busy
+from .no_http import NoHttp
+
+LOST = ("worker-handle-scheduler-connection-broken", "worker-heartbeat-error")
+LOOK_S = 0.2
+
+
+class DrainingWorker(NoHttp, Worker):  # type: ignore[misc]  # Dask's is untyped here
+    """Closes late where the scheduler was lost, and at once where it is told to."""
+
+    async def close(self, *arguments: Any, reason: str = "worker-close", **more: Any) -> Any:
+        while reason in LOST and busy():
+            await asyncio.sleep(LOOK_S)
+        return await super().close(*arguments, reason=reason, **more)

@@ -1,0 +1,189 @@
+"""A machine at work: from an action's digest to an engine in the store.
+
+The compile is the one that a build does, in the same child process with the same checks; only the
+inputs come from the store, and the engine goes there. The store's entry is signed by this machine:
+what it signs, it made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..artifact.state import StateFolder
+from ..build.context import BuildContext
+from ..build.engine import make
+from ..cache.client import CacheClient, engine_entry
+from ..cache.entry import ENGINE, blob_path
+from ..cache.keys import EntrySigner, TrustedSigners
+from ..cache.object_store import ObjectStore
+from ..errors import DispatchError, EngineBuildError, EngineError, StoreError
+from ..files.digest_cache import DigestCache
+from ..files.json_cache import JsonCache
+from ..files.writing import remove_tree
+from ..hardware.host import Host
+from ..hardware.runtime import Interpreter
+from .job import LARGEST, Action, places
+from .progress_publisher import ProgressPublisher
+
+VARIABLE = "SCONS_TENSORRT_BENCH"  # JSON, in the environment of the process that compiles
+LOG_BYTES = 256 << 10  # of a log that goes back
+
+
+_busy: set[int] = set()  # threads that compile
+
+
+@contextlib.contextmanager
+def _working() -> Iterator[None]:
+    _busy.add(threading.get_ident())
+    try:
+        yield
+    finally:
+        _busy.discard(threading.get_ident())
+
+
+def busy() -> bool:
+    """Whether this process compiles something."""
+    return bool(_busy)
+
+
+class RemoteExecutor:
+    """folder: of this machine's own; python: the interpreter that has TensorRT."""
+
+    def __init__(self, folder: Path, python: str | None, shared: CacheClient) -> None:
+        self._folder = folder
+        self._shared = shared
+        self._interpreter = Interpreter(python)
+        self._devices = JsonCache(folder / "host.json")
+
+    def make(
+        self, digest: str, key: str, teller: ProgressPublisher, stopping: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """See `task.compile_action`."""
+        with _working():
+            return self._made(digest, key, teller, stopping)
+
+    def _made(
+        self, digest: str, key: str, teller: ProgressPublisher, stopping: Callable[[], bool]
+    ) -> dict[str, Any]:
+        jobs = self._folder / "jobs"
+        jobs.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=jobs))
+        said: dict[str, Any] = {"worker": teller.name, "seconds": None, "log": ""}
+        try:
+            said.update(self._make(digest, key, place, teller, stopping, said))
+        except EngineError as error:
+            said.update(outcome="failed", error_class=type(error).__name__, message=_without_log(error))
+            said["lasting"] = isinstance(error, EngineBuildError) and error.lasting
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            said.update(outcome="failed", error_class="DispatchError", message=what)
+        finally:
+            teller.end()
+            remove_tree(place)
+        return said
+
+    def _make(
+        self,
+        digest: str,
+        key: str,
+        place: Path,
+        teller: ProgressPublisher,
+        stopping: Callable[[], bool],
+        said: dict[str, Any],
+    ) -> Mapping[str, Any]:
+        action = self._action(digest)
+        if action.key != key:
+            raise DispatchError("the action is of another key")
+        if self._there(action):  # another worker made it, and died before it could say so
+            return {"outcome": "there"}
+        spec = action.spec(place)
+        for each, path in places(action, place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._shared.fetch(each.sha256, each.size, path, each.label):
+                raise DispatchError(f"{each.label} is not in the store; run again, which sends it there")
+        state = StateFolder(self._folder / "state", place / "inputs")
+        log = state.log(spec.engine)
+        teller.started(log)
+        context = BuildContext(
+            state,
+            DigestCache(state.digests, place),
+            self._interpreter,
+            self._gpu,
+            stopping=stopping,
+            begin=teller.begin,
+        )
+        try:
+            made = make(spec, context)
+        except EngineBuildError as error:
+            if error.lasting:
+                with contextlib.suppress(StoreError):  # the failure itself is told
+                    self._shared.refuse(spec, EngineBuildError(_without_log(error)))
+            raise
+        finally:
+            said["log"] = _tail(log)
+            lock = state.lock(spec.engine)  # its place is no other job's
+            for path in (log, lock, lock.with_suffix(".holder")):
+                path.unlink(missing_ok=True)
+        receipt = state.receipts.of_bytes(spec.filename, spec.key, made.sha256)
+        assert receipt is not None
+        self._shared.publish(engine_entry(receipt), {receipt.sha256: spec.engine})
+        if not self._there(action):
+            raise DispatchError("it was compiled, and the store did not take it")
+        state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry has it
+        return {"outcome": "made", "seconds": made.seconds}
+
+    def _action(self, digest: str) -> Action:
+        found = self._shared.remote.read(blob_path(digest), LARGEST)
+        if found is None or hashlib.sha256(found[0]).hexdigest() != digest:
+            raise DispatchError(f"the store has no action {digest[:12]}…")
+        return Action.read(found[0])
+
+    def _there(self, action: Action) -> bool:
+        entry = self._shared.lookup(ENGINE, action.key, action.filename)
+        return entry is not None and all(
+            self._shared.remote.size(blob_path(sha256)) == size for sha256, size in entry.blobs()
+        )
+
+    def _gpu(self) -> str | None:
+        try:
+            return str(Host().devices(self._devices)[0]["uuid"])
+        except EngineError:  # the compile will say it better
+            return None
+
+
+def open_shared(said: Mapping[str, Any]) -> CacheClient:
+    """The store of a machine that signs what it makes. said: `url`, `key` (a file, or the PEM), `trust`
+    (files).
+    Raises StoreError."""
+    signer = EntrySigner.load(said["key"])
+    return CacheClient(ObjectStore(said["url"], True), TrustedSigners.load(said["trust"], signer), signer)
+
+
+@lru_cache(maxsize=1)
+def bench() -> RemoteExecutor:
+    """The bench of this process, as whoever started it says in the environment. Raises EngineError."""
+    said = json.loads(os.environ[VARIABLE])
+    return RemoteExecutor(Path(said["folder"]), said["python"], open_shared(said["store"]))
+
+
+def _without_log(error: EngineError) -> str:
+    """What an error says, less the place of the log, which is of this machine."""
+    return str(error).rpartition("; log: ")[0] or str(error)
+
+
+def _tail(log: Path) -> str:
+    try:
+        with open(log, "rb") as source:
+            source.seek(max(0, os.stat(log).st_size - LOG_BYTES))
+            return source.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

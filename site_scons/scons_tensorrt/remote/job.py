@@ -1,0 +1,181 @@
+"""A compile as a file: all that a machine far away must know, its inputs by their sha256.
+
+Its own sha256 is what travels. What it says is checked where it is read: the key against the
+ingredients, these against the recipe and the hardware, the inputs against their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..artifact.filename import EngineFilename
+from ..artifact.receipt import make_key
+from ..artifact.state import StateFolder
+from ..build.spec import EngineSpec
+from ..errors import DispatchError, EngineError
+from ..hardware.resolve import Hardware
+from ..hardware.signature import HardwareSignature
+from ..recipe.key import input_name, value_fields
+from ..recipe.options import Recipe
+from ..record import Record
+
+SCHEMA = 1
+LARGEST = 4 << 20  # bytes of an action
+_DATA = input_name("data") + " "
+
+
+class Input(Record):
+    """name: of the ingredient; label: a relative path, as people know it; size: bytes."""
+
+    name: str
+    label: str
+    sha256: str
+    size: int
+
+
+def write_action(spec: EngineSpec, state: StateFolder) -> tuple[bytes, list[tuple[Input, Path]]]:
+    """The action of an engine, and the files that it takes. Raises OSError."""
+    inputs = [
+        (Input(name, _label(at, path, state), spec.ingredients[name], path.stat().st_size), path)
+        for at, (name, path) in enumerate(spec.inputs().items())
+    ]
+    data = {
+        "schema": SCHEMA,
+        "engine": spec.filename,
+        "ingredients": dict(spec.ingredients),
+        "recipe": spec.recipe.to_json(),
+        "timeout_s": spec.recipe.timeout_s,
+        "hardware": {
+            "name": spec.hardware.name,
+            "signature": spec.hardware.signature.to_json(),
+        },
+        "source": spec.source,
+        "inputs": [list(each) for each, _ in inputs],
+    }
+    return json.dumps(data, sort_keys=True).encode("utf-8"), inputs
+
+
+def _label(at: int, path: Path, state: StateFolder) -> str:
+    """Of a file outside the tree, its name: two may have the same."""
+    label = state.relative(path)
+    return f"elsewhere/{at}/{path.name}" if os.path.isabs(label) else label
+
+
+def _input(name: Any, label: Any, sha256: Any, size: Any) -> Input:
+    return Input(str(name), _text(label), str(sha256), int(size))
+
+
+def _text(value: Any) -> str:
+    """A text that a file system and a log can take. Raises ValueError for any other."""
+    os.fsencode(str(value))
+    return str(value)
+
+
+def _timeout(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not value > 0:
+        raise ValueError("timeout_s is not a number of seconds above 0")
+    return float(value)
+
+
+class Action(Record):
+    """An action as it was read. digest: of its bytes."""
+
+    digest: str
+    filename: str
+    ingredients: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    timeout_s: float | None
+    hardware: Hardware
+    source: str
+    inputs: tuple[Input, ...]
+
+    @property
+    def key(self) -> str:
+        return make_key(self.filename, self.ingredients)
+
+    @classmethod
+    def read(cls, data: bytes) -> Action:
+        """Raises DispatchError where it is damaged, or another version's."""
+        try:
+            fields = json.loads(data)
+            if fields["schema"] != SCHEMA:
+                raise DispatchError("the action is of another version of scons-tensorrt")
+            said = fields["hardware"]
+            signature = HardwareSignature.from_json(said["signature"], "the action")
+            action = cls(
+                hashlib.sha256(data).hexdigest(),
+                EngineFilename.parse(fields["engine"]).build(),
+                {_text(name): _text(text) for name, text in fields["ingredients"].items()},
+                dict(fields["recipe"]),
+                _timeout(fields["timeout_s"]),
+                Hardware(said["name"], signature, "an action"),
+                _text(fields["source"]),
+                tuple(_input(*each) for each in fields["inputs"]),
+            )
+        except (
+            *(LookupError, TypeError, ValueError, AttributeError, RecursionError),
+            OverflowError,
+        ) as error:
+            if isinstance(error, EngineError):
+                raise DispatchError(f"the action is damaged: {error}") from None
+            raise DispatchError(f"the action is damaged ({error!r})") from None
+        return action
+
+    def spec(self, folder: Path) -> EngineSpec:
+        """The engine, to be made in a folder that has the inputs. Raises DispatchError where what the
+        action says of its ingredients is not true."""
+        paths = {each.name: _below(folder, each.label) for each in self.inputs}
+        onnx = paths.get(input_name("onnx"))
+        if onnx is None:
+            raise DispatchError("the action has no ONNX")
+        external = {name.removeprefix(_DATA): path for name, path in paths.items() if name.startswith(_DATA)}
+        for location in external:  # the compile makes a link there, below a folder of its own
+            _below(folder, location)
+        model = EngineFilename.parse(self.filename).model
+        plugins = [path for name, path in paths.items() if name.startswith(input_name("plugin") + " ")]
+        samples = [path for name, path in paths.items() if name.startswith(input_name("samples") + " ")]
+        try:
+            recipe = Recipe.from_json(model, self.recipe, _in_order(plugins, self.recipe["plugins"]))
+        except (LookupError, TypeError, ValueError) as error:
+            raise DispatchError(f"the action is of another version of scons-tensorrt ({error!r})") from None
+        recipe = recipe._replace(timeout_s=self.timeout_s)
+        self._check(recipe)
+        engine = folder / "engine" / self.filename
+        return EngineSpec(
+            *(engine, recipe, self.hardware, self.ingredients, onnx, self.source, external),
+            samples=samples[0] if samples else None,
+        )
+
+    def _check(self, recipe: Recipe) -> None:
+        stated = {k: v for k, v in self.ingredients.items() if not k.startswith("input ")}
+        if stated != value_fields(recipe, self.hardware.signature):
+            raise DispatchError("the action's ingredients are not those of its recipe and hardware")
+        inputs = {k: v for k, v in self.ingredients.items() if k.startswith("input ")}
+        if inputs != {each.name: each.sha256 for each in self.inputs}:
+            raise DispatchError("the action's inputs are not its ingredients")
+
+
+def places(action: Action, folder: Path) -> Iterator[tuple[Input, Path]]:
+    """Where each input shall be. Raises DispatchError for one that would be elsewhere."""
+    for each in action.inputs:
+        yield each, _below(folder, each.label)
+
+
+def _below(folder: Path, label: str) -> Path:
+    path = PurePosixPath(label)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in label:
+        raise DispatchError(f"the action names {label!r}, which is no path below a folder")
+    return folder / "inputs" / path
+
+
+def _in_order(plugins: list[Path], names: list[str]) -> list[Path]:
+    """The order in which plugins are loaded is the recipe's."""
+    known = {path.name: path for path in plugins}
+    return [known[name] for name in names]

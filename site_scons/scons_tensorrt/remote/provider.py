@@ -1,0 +1,105 @@
+"""A run's use of other machines: a supplier of engines that this host cannot compile.
+
+The inputs go to the store, their description's sha256 to a worker, the engine comes from the store:
+by its entry there, never by what a worker says. The compile goes on when this run ends, and the next
+run, or a colleague's, finds its engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cache.entry import blob_path
+from ..cache.transfer import DigestMismatch
+from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
+from ..files.json_cache import JsonCache
+from ..hardware.host import Host
+from .job import write_action
+from .local_capability import why_not_here
+from .remote_compile import RemoteCompile
+from .scheduler_client import SchedulerClient
+
+if TYPE_CHECKING:
+    from ..build.context import BuildContext, ProvidedFile
+    from ..build.progress import ProgressHandle
+    from ..build.spec import EngineSpec
+    from ..cache.client import CacheClient
+
+
+class RemoteProvider:
+    """A `compile.context.Supplier`. shared: the open store, or None where there is none."""
+
+    def __init__(
+        self, link: SchedulerClient, shared: Callable[[], CacheClient | None], host: Host, devices: JsonCache
+    ) -> None:
+        self._link = link
+        self._shared = shared
+        self._host = host
+        self._devices = devices
+
+    def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
+        """The engine, compiled elsewhere; None where this host can compile it. Raises EngineError."""
+        signature = spec.hardware.signature
+        why = why_not_here(signature, context.interpreter.runtime, self._host, self._devices)
+        if why is None:
+            return None
+        what = context.state.relative(spec.engine)
+        shared = self._shared()
+        if shared is None or shared.off:
+            raise DispatchError(
+                f"it can be compiled only on {spec.hardware.name or 'other hardware'}, and DISPATCH= "
+                "needs a STORE= that works, which carries the bytes"
+            )
+        began = time.monotonic()
+        running = context.begin("COMPILING", what, f"{spec.recipe.model} {spec.recipe.precision}", "")
+        try:
+            sending = RemoteCompile(spec, context, self._link, running)
+            sending.check_workers()
+            digest = self._give(spec, context, shared, running)
+            context.say(f"SENT {what}: to {self._link.url}, because {why}")
+            result = sending.result(digest)
+        finally:
+            running.end()
+        supplied = shared.supply(spec, partial, context)
+        if supplied is None:
+            raise DispatchError(
+                f"{result.worker} compiled it, and the store's entry of it is not believed here; "
+                "name that worker's public key in STORE_TRUST="
+            )
+        details = {**supplied.details, "dispatched": {"worker": result.worker}}
+        return supplied._replace(how="dispatched", details=details, seconds=time.monotonic() - began)
+
+    def _give(
+        self, spec: EngineSpec, context: BuildContext, shared: CacheClient, running: ProgressHandle
+    ) -> str:
+        """Have all that the compile takes in the store; the sha256 of its description. Raises
+        EngineError."""
+
+        def sent(done: int) -> None:
+            running.update(words=f"sending its inputs to the store, {done >> 20} MiB of a file")
+            if context.stopping():
+                raise Interrupted("stopped while its inputs were sent to the store; run again to go on")
+
+        try:
+            data, inputs = write_action(spec, context.state)
+            for each, path in inputs:
+                place = blob_path(each.sha256)
+                if shared.remote.size(place) != each.size:
+                    shared.remote.upload(place, path, each.sha256, each.size, sent)
+            digest = hashlib.sha256(data).hexdigest()
+            if shared.remote.size(blob_path(digest)) != len(data):
+                shared.remote.replace(blob_path(digest), data)
+            return digest
+        except StoreError as error:
+            if context.stopping():  # which ended an upload from within
+                raise Interrupted("stopped; run again to go on") from None
+            raise DispatchError(f"the store does not take what is to be compiled: {error}") from None
+        except DigestMismatch:
+            raise EngineBuildError("an input changed while it was sent; run again") from None
+
+    def close(self) -> None:
+        self._link.close()

@@ -1,0 +1,207 @@
+"""One compile on another machine, from here: sent, waited for, followed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    AccuracyError,
+    CalibrationCacheError,
+    DispatchError,
+    EngineBuildError,
+    EngineError,
+    HardwareError,
+    HardwareMismatchError,
+    Interrupted,
+    LockTimeout,
+    PublishError,
+    RecipeError,
+    by_name,
+)
+from ..files.writing import new_file
+from .answer import MOST_LOG, Answer
+from .capability import choose
+from .handshake import versions
+from .plain_data import KILLED, line, whole
+from .scheduler_client import LOOK_S, SchedulerClient
+from .task import compile_action
+from .topics import task_of
+
+if TYPE_CHECKING:
+    from ..build.context import BuildContext
+    from ..build.progress import ProgressHandle
+    from ..build.spec import EngineSpec
+
+ATTEMPTS = 4  # where workers died before this compile had begun on them
+GONE_S = 20.0  # for a worker that is gone to come back, or another
+MOST_STARTS = 16  # that are believed of one compile
+# Errors with which a compile can end on a worker. Any other is this host's own to say.
+FROM_A_WORKER = (
+    *(AccuracyError, CalibrationCacheError, DispatchError, EngineBuildError, HardwareError),
+    *(LockTimeout, PublishError, RecipeError, HardwareMismatchError),
+)
+LOOKS = 4  # of LOOK_S, between two looks at whether anyone can still do it
+
+
+class RemoteCompile:
+    """One compile elsewhere, from here."""
+
+    def __init__(
+        self, spec: EngineSpec, context: BuildContext, link: SchedulerClient, running: ProgressHandle
+    ) -> None:
+        self._spec, self._context, self._link, self._running = spec, context, link, running
+        self._what = context.state.relative(spec.engine)
+        self._name = f"{spec.hardware.name or 'its own host'} ({spec.hardware.signature.describe()})"
+        self._starts: list[str] = []  # workers that began
+        self._log = ""
+
+    def check_workers(self) -> None:
+        """Raises DispatchError where nobody can compile it, before anything is sent."""
+        self._link.run(self._find, self._context.stopping, self._what)
+
+    async def _find(self) -> str:
+        signature = self._spec.hardware.signature
+        return (await self._link.find(signature, self._name, self._waiting))[0]
+
+    def _waiting(self, words: str) -> None:
+        self._running.update(words=f"waiting for a worker of {self._link.url}")
+
+    def result(self, digest: str) -> Answer:
+        """What a worker says of the compile. Raises EngineError."""
+        try:
+            said = self._link.run(lambda: self._ask(digest), self._context.stopping, self._what)
+        except Interrupted:
+            who = f" ({self._starts[-1]})" if self._starts else ""
+            raise Interrupted(
+                f"stopped; the compile goes on there{who}, and the next run fetches it from the store"
+            ) from None
+        where = self._write(said.log or self._log)
+        if said.outcome != "failed":
+            return said
+        kind = by_name(said.error_class)
+        if kind not in FROM_A_WORKER:
+            kind = DispatchError
+        words = f"{said.message} (on {said.worker})"
+        error: EngineError = kind(words + (f"; log: {where}" if kind is EngineBuildError else ""))
+        raise error
+
+    def _write(self, text: str) -> str:
+        log = self._context.state.log(self._spec.engine)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(log) as out:
+                out.write(text.encode("utf-8", "replace"))
+        except OSError:
+            pass
+        return self._context.state.relative(log)
+
+    # On the link's loop.
+
+    async def _ask(self, digest: str) -> Answer:
+        from distributed import fire_and_forget
+
+        client = await self._link.client()
+        key = self._spec.key
+        await self._link.listen(key, self._hear)
+        try:
+            for attempt in range(ATTEMPTS):
+                resource = await self._find()
+                self._running.update(words=f"waiting for its turn at {self._link.url}")
+                future = client.submit(
+                    *(compile_action, digest, key),
+                    key=task_of(key, attempt),
+                    resources={resource: 1},
+                    pure=False,
+                )
+                fire_and_forget(future)  # it goes on without us
+                said = await self._outcome(future)
+                if said is not None:
+                    return said
+            raise DispatchError(f"workers of {self._link.url} die before they begin with it; see their logs")
+        finally:
+            self._link.unlisten(key, self._hear)
+
+    async def _outcome(self, future: Any) -> Answer | None:
+        """What came of a task; None where it was given up for the death of workers that had not begun
+        with it. Raises EngineError."""
+        waiting = asyncio.ensure_future(_result(future))
+        gone_since: float | None = None
+        try:
+            while True:
+                done, _ = await asyncio.wait({waiting}, timeout=LOOK_S * LOOKS)
+                if done:
+                    break
+                gone_since = await self._anyone(gone_since)
+            said = waiting.result()
+        except EngineError:
+            raise
+        except _Lost:
+            raise self._link.lose(
+                f"{self._link.url} was lost while it was asked for {self._what}; run again"
+            ) from None
+        except Exception as error:
+            if str(error) == KILLED:
+                self._killed()
+                return None
+            raise DispatchError(f"the worker failed: {line(str(error))}") from None
+        finally:
+            waiting.cancel()
+        return Answer.read(said)
+
+    def _killed(self) -> None:
+        """The task was given up because of workers that died. Raises EngineBuildError where they had
+        begun with it."""
+        if len(self._starts) < 2:
+            return
+        where = self._write(self._log)
+        raise EngineBuildError(
+            f"it ended {len(self._starts)} workers that compiled it ({', '.join(self._starts)}); log: {where}"
+        )
+
+    async def _anyone(self, gone_since: float | None) -> float | None:
+        """Since when nobody is connected that could do it. Raises DispatchError when that is long."""
+        known = await self._link.who()
+        if choose(known, self._spec.hardware.signature, versions()["distributed"])[1]:
+            return None
+        now = time.monotonic()
+        if gone_since is not None and now - gone_since > GONE_S:
+            raise DispatchError(
+                f"the last worker of {self._link.url} that can compile for {self._name} is gone; it is "
+                "compiled when one is back, and a later run fetches it"
+            )
+        return gone_since or now
+
+    def _hear(self, said: Mapping[str, Any]) -> None:
+        """Any holder of a certificate can say anything here: what has another shape is dropped."""
+        started = line(said.get("started"), 200)
+        if started and len(self._starts) < MOST_STARTS:
+            self._starts.append(started)
+            self._log += f"-- {started}\n"
+            self._running.update(words=f"on {started}")
+        doing, log = said.get("doing"), said.get("log")
+        if isinstance(log, str):
+            self._log += log[: max(0, MOST_LOG - len(self._log))]
+        if isinstance(doing, (list, tuple)) and len(doing) == 3:
+            done, total = whole(doing[0]), whole(doing[1])
+            counted = done is not None and total is not None and total > 0
+            words = f"{line(doing[2], 200) or 'compiling'}, on {line(said.get('by'), 200)}"
+            self._running.update(done if counted else None, total if counted else None, words)
+
+
+class _Lost(Exception):
+    """The scheduler is gone."""
+
+
+async def _result(future: Any) -> Any:
+    """The future's result. Raises _Lost where its scheduler is gone."""
+    from distributed.client import FutureCancelledError
+
+    try:
+        return await future.result()
+    except (FutureCancelledError, asyncio.CancelledError):
+        if future.status in ("cancelled", "lost"):
+            raise _Lost from None
+        raise

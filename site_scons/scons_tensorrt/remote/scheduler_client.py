@@ -1,0 +1,184 @@
+"""One connection of a run to a scheduler.
+
+It lives in a thread of its own, with a loop of its own: SCons's threads have stacks too small for
+Dask, and none of them may wait in it, because a Ctrl-C ends every wait at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import DispatchError, Interrupted
+from ..hardware.signature import HardwareSignature
+from .capability import Worker, choose, connected, workers
+from .handshake import ANSWER_S, cause, check_scheduler, quiet, versions
+from .plain_data import fields_of, only_plain
+from .tls import security
+from .topics import topic_of
+
+T = TypeVar("T")
+POLL_S = 0.1
+LOOK_S = 0.5  # between two looks at who is connected
+CLOSE_S = 2.0
+Heard = Callable[[Mapping[str, Any]], None]
+
+
+class SchedulerClient:
+    """wait_s: seconds to wait for a scheduler, or a worker, that is not there."""
+
+    def __init__(self, url: str, certificates: Path, wait_s: float) -> None:
+        self.url = url
+        self._certificates = certificates
+        self._wait_s = wait_s
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Any = None
+        self._connecting: asyncio.Lock | None = None
+        self._lost: str | None = None  # why this run asks no more
+        self._heard: dict[str, list[Heard]] = {}
+        self._topics: set[str] = set()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]], stopping: Callable[[], bool], what: str) -> T:
+        """What a coroutine of this link's loop returns; called in any thread. Raises as it does, and
+        Interrupted."""
+        future = asyncio.run_coroutine_threadsafe(work(), self._started())
+        while not concurrent.futures.wait([future], timeout=POLL_S).done:
+            if stopping():
+                future.cancel()
+                raise Interrupted(f"stopped while {self.url} was asked for {what}; run again to go on")
+        return future.result()
+
+    def close(self) -> None:
+        """Say goodbye, within bounds."""
+        loop, client = self._loop, self._client
+        if loop is None:
+            return
+        if client is not None:
+            future = asyncio.run_coroutine_threadsafe(_goodbye(client), loop)
+            concurrent.futures.wait([future], timeout=CLOSE_S)
+        loop.call_soon_threadsafe(loop.stop)
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._serve, name="dispatch", daemon=True).start()
+            return self._loop
+
+    def _serve(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    # On the loop.
+
+    async def client(self) -> Any:
+        """The connected client. Raises DispatchError; what was lost once is not tried again."""
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._lost:
+                raise DispatchError(self._lost)
+            if self._client is None:
+                try:
+                    self._client = await self._connect()
+                except DispatchError as error:
+                    self._lost = str(error)
+                    raise
+            return self._client
+
+    async def _connect(self) -> Any:
+        versions()
+        quiet()
+        only_plain()
+        from distributed import Client
+
+        secure = security(self._certificates)
+        end = time.monotonic() + self._wait_s
+        while True:
+            try:
+                await check_scheduler(self.url, secure)
+                break
+            except DispatchError as error:
+                if time.monotonic() >= end or "must be the same" in str(error):
+                    raise
+            await asyncio.sleep(LOOK_S)
+        try:
+            return await Client(
+                self.url,
+                security=secure,
+                asynchronous=True,
+                timeout=ANSWER_S,
+                set_as_default=False,
+                serializers=["msgpack"],  # a result is text, see plain.py
+                deserializers=["msgpack"],
+            )
+        except (OSError, asyncio.TimeoutError) as error:
+            raise DispatchError(f"{self.url} does not answer: {cause(error)}") from None
+
+    def lose(self, why: str) -> DispatchError:
+        """Ask no more in this run."""
+        self._lost = self._lost or why
+        return DispatchError(why)
+
+    async def who(self) -> list[Worker]:
+        """The workers that are connected. Raises DispatchError."""
+        client = await self.client()
+        try:
+            return workers(await asyncio.wait_for(client.scheduler.identity(), ANSWER_S))
+        except (OSError, asyncio.TimeoutError) as error:
+            raise self.lose(f"{self.url} was lost: {cause(error)}") from None
+
+    async def find(
+        self, spec: HardwareSignature, name: str, waiting: Callable[[str], None]
+    ) -> tuple[str, list[Worker]]:
+        """The resource to ask for, and who has it. Raises DispatchError at once, or when the wait for a
+        worker is over, with who is connected."""
+        ours = versions()["distributed"]
+        end = time.monotonic() + self._wait_s
+        while True:
+            known = await self.who()
+            resource, able = choose(known, spec, ours)
+            if able:
+                return resource, able
+            if time.monotonic() >= end:
+                waited = f", waited for {self._wait_s:g} s (DISPATCH_WAIT)" if self._wait_s else ""
+                raise DispatchError(
+                    f"no worker of {self.url} can compile for {name}{waited}; "
+                    f"{connected(known, spec, ours)}; start one there, or wait for one with "
+                    "DISPATCH_WAIT=SECONDS"
+                )
+            waiting(connected(known, spec, ours))
+            await asyncio.sleep(LOOK_S)
+
+    async def listen(self, key: str, heard: Heard) -> None:
+        """Let `heard` be told what is said of a key."""
+        client = await self.client()
+        self._heard.setdefault(key, []).append(heard)
+        topic = topic_of(key)
+        if topic not in self._topics:
+            self._topics.add(topic)
+            client.subscribe_topic(topic, self._hear)
+
+    def unlisten(self, key: str, heard: Heard) -> None:
+        listeners = self._heard.get(key, [])
+        if heard in listeners:
+            listeners.remove(heard)
+
+    def _hear(self, event: Any) -> None:
+        try:
+            said = fields_of(event[1])
+            for heard in list(self._heard.get(said["key"], ())):
+                heard(said)
+        except (LookupError, TypeError, AttributeError, ValueError):
+            pass  # whatever it was, it was not of ours
+
+
+async def _goodbye(client: Any) -> None:
+    await client.close(timeout=CLOSE_S)

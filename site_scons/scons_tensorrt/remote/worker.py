@@ -1,0 +1,153 @@
+"""`python -m scons_tensorrt worker`: this machine, at the service of a scheduler.
+
+A nanny starts the process that compiles, and another when that dies. What the machine is for is
+probed here, and offered as the name of a resource.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import DispatchError, EngineError, HardwareError
+from ..files.json_cache import JsonCache
+from ..files.writing import cause, remove_tree
+from ..hardware.host import Host
+from ..hardware.runtime import Interpreter
+from ..hardware.signature import HardwareSignature
+from ..record import Record
+from .capability import WorkerCapability
+from .executor import VARIABLE, open_shared
+from .handshake import check_scheduler, quiet, versions
+from .local_capability import here
+from .shutdown import stopped
+from .tls import check_url, security
+
+AGAIN_S = 2.0  # between two attempts to reach a scheduler
+PRODUCTS = ("tensorrt", "tensorrt_rtx")
+
+
+class Options(Record):
+    """store: what `bench.open_shared` takes; jobs: compiles at once; folder: of this worker alone;
+    verbose: Dask logs, too."""
+
+    scheduler: str
+    certificates: Path
+    store: dict[str, Any]
+    folder: Path
+    python: str | None
+    name: str
+    jobs: int = 1
+    host: str | None = None
+    verbose: bool = False
+
+
+async def work(options: Options, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; a scheduler that goes away is waited for. Raises EngineError."""
+    found = versions()
+    check_url(options.scheduler)
+    quiet()
+    if not options.verbose:  # of the process that the nanny starts
+        os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
+    secure = security(options.certificates)
+    offers = [WorkerCapability.of(each, found["distributed"]) for each in products(options)]
+    if options.jobs > 1 and any(each.machine["product"] == "tensorrt" for each in offers):
+        raise DispatchError(f"--jobs {options.jobs}: one compile a GPU; start a worker for each GPU")
+    open_shared(options.store)  # what is wrong with it is said now
+    lock = _own(options.folder)
+    for each in offers:
+        say(f"worker {options.name}: offers {each.describe()}")
+    stop = asyncio.create_task(stopped())
+    told = ""
+    try:
+        while not stop.done():
+            try:
+                await check_scheduler(options.scheduler, secure)
+            except DispatchError as error:
+                if "must be the same" in str(error):
+                    raise
+                if str(error) != told:
+                    told = str(error)
+                    say(f"worker {options.name}: {told}; it is tried again")
+                await asyncio.wait({stop}, timeout=AGAIN_S)
+                continue
+            told = ""
+            await _serve(options, secure, offers, stop, say)
+    finally:
+        os.close(lock)
+
+
+async def _serve(
+    options: Options, secure: Any, offers: list[WorkerCapability], stop: Any, say: Callable[[str], None]
+) -> None:
+    from distributed import Nanny
+
+    from .draining_worker import DrainingWorker
+
+    environment = {
+        VARIABLE: json.dumps(
+            {"folder": str(options.folder), "python": options.python, "store": options.store}
+        )
+    }
+    nanny = Nanny(
+        options.scheduler,
+        nthreads=options.jobs,
+        resources={each.resource: options.jobs for each in offers},
+        name=options.name,
+        security=secure,
+        memory_limit=0,  # the compile is another process; the kernel looks after memory
+        local_directory=str(options.folder / "dask"),
+        host=options.host,
+        env=environment,
+        worker_class=DrainingWorker,
+        config={"distributed.worker.profile.enabled": False},
+        dashboard=False,
+    )
+    try:
+        async with nanny:
+            say(f"worker {options.name}: works for {options.scheduler}")
+            over = asyncio.create_task(nanny.finished())
+            await asyncio.wait({stop, over}, return_when=asyncio.FIRST_COMPLETED)
+            over.cancel()
+    except (OSError, asyncio.TimeoutError, RuntimeError) as error:
+        say(f"worker {options.name}: {error}; it is tried again")
+        await asyncio.wait({stop}, timeout=AGAIN_S)
+
+
+def products(options: Options) -> list[HardwareSignature]:
+    """What this machine is for each product that it has. Raises HardwareError where it has none."""
+    interpreter, host = Interpreter(options.python), Host()
+    devices = JsonCache(options.folder / "host.json")
+    found, why = [], []
+    for product in PRODUCTS:
+        try:
+            found.append(here(product, interpreter.runtime, host, devices))
+        except HardwareError as error:
+            why.append(str(error))
+    if not found:
+        raise HardwareError(f"this machine can compile nothing: {'; '.join(why)}")
+    return found
+
+
+def _own(folder: Path) -> int:
+    """The folder for this process alone, without what a killed one left. Raises DispatchError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DispatchError(f"{folder}: another worker's; name another --folder") from None
+        for name in ("jobs", "dask", "state/partial", "state/receipts", "state/logs", "state/locks"):
+            remove_tree(folder / name)
+    except OSError as error:
+        raise DispatchError(f"{folder}: {cause(error, 'name another --folder')}") from None
+    return lock
+
+
+__all__ = ["EngineError", "Options", "products", "work"]

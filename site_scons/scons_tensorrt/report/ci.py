@@ -1,0 +1,140 @@
+"""The same for machines that run builds: JUnit XML, GitHub's annotations and its step summary."""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import one_line
+from . import format
+from .history import WORDS
+from .view import ALWAYS
+
+MOST_ROWS = 200  # of a step summary, which may have 1 MiB
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def unfit(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The engines that failed, or that are not there as they should be."""
+    return [e for e in report["engines"] if e["outcome"] == "failed" or e["on_disk"] != "intact"]
+
+
+def what_is_wrong(engine: Mapping[str, Any]) -> str:
+    """The failure of an unfit engine in words."""
+    if engine["outcome"] == "failed":
+        return f"{engine['error_class'] or 'EngineError'}: {engine['reason']}"
+    return f"{engine['fault']}; run scons engines"
+
+
+def junit(report: Mapping[str, Any]) -> bytes:
+    """One test case an engine: a failure, skipped where the run did not come to it, else passed. The
+    time is that of the run's action, in seconds."""
+    engines, run = report["engines"], report["run"]
+    bad = {each["engine"] for each in unfit(report)}
+    skipped = [e for e in engines if e["outcome"] == "none" and e["engine"] not in bad]
+    suite = ET.Element(
+        "testsuite",
+        name="engines",
+        tests=str(len(engines)),
+        failures=str(len(bad)),
+        errors="0",
+        skipped=str(len(skipped)),
+        time=f"{run['seconds']:.3f}",
+        timestamp=run["started"].removesuffix("Z"),
+    )
+    for engine in engines:
+        folder, _, name = engine["engine"].rpartition("/")
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname=_xml(folder.replace("/", ".") or "engines"),
+            name=_xml(name),
+            time=f"{engine['seconds'] or 0:.3f}",
+        )
+        if engine["engine"] in bad:
+            message = _xml(what_is_wrong(engine))
+            kind = engine["error_class"] or engine["on_disk"]
+            failure = ET.SubElement(case, "failure", message=message, type=_xml(kind))
+            failure.text = _xml(f"{message}\nmade from {engine['source']}")
+        elif engine["outcome"] == "none":
+            ET.SubElement(case, "skipped", message=_xml(engine["reason"]))
+        else:
+            told = f"{engine['outcome']}: {engine['reason']}\nsha256 {engine['sha256']}"
+            ET.SubElement(case, "system-out").text = _xml(told)
+    suites = ET.Element("testsuites")
+    suites.append(suite)
+    ET.indent(suites)
+    return bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _xml(text: str) -> str:
+    """What XML 1.0 can hold."""
+    return _NOT_XML.sub("?", text)
+
+
+def github(report: Mapping[str, Any]) -> Iterator[str]:
+    """Workflow commands of GitHub Actions: an error an unfit engine, a warning for one that had been
+    altered, a notice with the counts. GitHub shows the first ten of each."""
+    for engine in unfit(report):
+        yield _command(
+            "error", engine, f"Engine {engine['name']}", f"{engine['engine']}: {what_is_wrong(engine)}"
+        )
+    for engine in report["engines"]:
+        if engine["integrity"] and engine["outcome"] in ("built", "fetched", "dispatched"):
+            text = f"{engine['engine']} was replaced: {engine['reason']}"
+            yield _command("warning", engine, f"Engine {engine['name']} had been altered", text)
+    yield f"::notice title=Engines::{_data(_counts(report))}"
+
+
+def _counts(report: Mapping[str, Any]) -> str:
+    run = report["run"]
+    counts = ", ".join(f"{run[word]} {word}" for word in WORDS if run[word] or word in ALWAYS)
+    return f"{counts} in {format.duration(run['seconds'])}"
+
+
+def _command(kind: str, engine: Mapping[str, Any], title: str, text: str) -> str:
+    source = engine["source"]
+    near = source and not source.startswith(("/", "."))  # a file of the repo
+    file = f"file={_property(source)}," if near else ""
+    return f"::{kind} {file}title={_property(title)}::{_data(text)}"
+
+
+def _data(text: str) -> str:
+    """The message of a workflow command, on its one line."""
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return one_line(escaped)
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def step_summary(report: Mapping[str, Any], path: str | None) -> None:
+    """Append a table to GitHub's step summary, where there is one. Raises OSError."""
+    if not path:
+        return
+    rows = [
+        f"| {_markdown(e['engine'])} | {e['outcome']} | {format.size(e['size'])} | {_markdown(_why(e))} |"
+        for e in report["engines"][:MOST_ROWS]
+    ]
+    more = len(report["engines"]) - len(rows)
+    lines = [f"### Engines: {_counts(report)}", "", "| engine | outcome | size | why |"]
+    lines += ["| --- | --- | ---: | --- |", *rows]
+    lines += [f"\nand {more} more"] if more else []
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o666), "a", encoding="utf-8", errors="replace") as out:
+        out.write("\n".join(lines) + "\n")
+
+
+def _why(engine: Mapping[str, Any]) -> str:
+    if engine["outcome"] == "failed" or engine["on_disk"] != "intact":
+        return what_is_wrong(engine)
+    return str(engine["reason"])
+
+
+def _markdown(text: str) -> str:
+    """Text in a cell of a table, and nothing but text."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:-])", r"\\\1", one_line(text))

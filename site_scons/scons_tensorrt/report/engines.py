@@ -1,0 +1,218 @@
+"""What is known of one declared engine: the file that is there, its receipt, what the run said of it,
+and the builds before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..artifact.receipt import Receipt
+from ..artifact.sidecar import read_sidecar
+from ..artifact.state import StateFolder
+from ..artifact.verify import fault_of_size
+from ..errors import EngineError, ReceiptError
+from ..files.digest_cache import DigestCache
+from ..recipe.figures import share_of_bound
+from ..recipe.key import differences
+from .history import WORDS
+from .tolerant import listing, mapping, number, plain, seconds, text
+
+MOST_BUILDS = 20
+_PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+_TAMPERED = ("engine_tampered", "engine_truncated", "engine_other", "sidecar_")
+
+
+def describe(
+    item: Mapping[str, Any],
+    event: Mapping[str, Any] | None,
+    state: StateFolder,
+    memo: DigestCache,
+) -> dict[str, Any]:
+    """An engine of declared.json as report.json tells it. event: the run's last word on it."""
+    label = text(item.get("engine"))
+    path = state.top / label
+    builds = _builds(path.name, state)
+    disk, fault, sha256 = on_disk(path, memo, builds)
+    receipt = next((r for r in builds if r.sha256 == sha256), None)
+    ingredients = receipt.ingredients if receipt else _texts(item.get("ingredients"))
+    recipe = mapping(receipt.details.get("recipe") if receipt else item.get("recipe"))
+    return {
+        "name": text(item.get("name")),
+        "engine": label,
+        "source": text(item.get("original")) or text(item.get("source")),
+        "onnx": text(item.get("onnx")),
+        "precision": text(mapping(item.get("recipe")).get("precision")),
+        "hardware": _hardware(item.get("hardware"), ingredients),
+        "shapes": plain(listing(recipe.get("profiles"))),
+        "options": _options(ingredients),
+        **_outcome(event),
+        "on_disk": disk,
+        "fault": fault,
+        "sha256": sha256,
+        "size": receipt.size if receipt else _size(path),
+        "accuracy": _accuracy(receipt),
+        "receipt": receipt and _receipt(receipt),
+        "builds": _history(builds, receipt, text(item.get("source"))),
+    }
+
+
+def on_disk(path: Path, memo: DigestCache, builds: list[Receipt]) -> tuple[str, str, str | None]:
+    """ "intact", "missing" or "damaged"; why; and the sha256 of what is there, unless its size alone
+    tells that it is damaged."""
+    stated = fault = ""
+    try:
+        if not os.path.lexists(path):
+            return "missing", "the engine is missing", None
+        try:
+            stated = read_sidecar(path)
+        except EngineError as error:
+            fault = text(str(error).rpartition(": ")[2])
+        early = fault_of_size(path, stated, builds)
+        if early:
+            return "damaged", fault or early, None
+        digest = memo.sha256(path, follow=False)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        return "damaged", f"the engine is not readable ({why})", None
+    if not fault and digest != stated:
+        fault = "its bytes are not those its sidecar states"
+    return ("damaged" if fault else "intact"), fault, digest
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _builds(filename: str, state: StateFolder) -> list[Receipt]:
+    """Every receipt of this filename, the oldest first."""
+    try:
+        found = list(state.receipts.all_of(filename))
+    except (ReceiptError, ValueError):
+        return []
+    return sorted(found, key=lambda receipt: text(receipt.details.get("started")))
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {name: each for name, each in mapping(value).items() if isinstance(each, str)}
+
+
+def _hardware(name: Any, ingredients: Mapping[str, str]) -> dict[str, Any]:
+    fields = {
+        key.removeprefix("hardware "): value
+        for key, value in ingredients.items()
+        if key.startswith("hardware ")
+    }
+    sm = fields.get("compute_capability", "").replace(".", "")
+    memory = fields.get("memory_gib")
+    runtime = f"{_PRODUCTS.get(fields.get('product', ''), '')} {fields.get('runtime_version', '')}"
+    parts = [
+        fields.get("gpu_name", ""),
+        f"sm{sm}" if sm else "",
+        f"{memory} GiB" if memory else "",
+        fields.get("machine", ""),
+        runtime.strip(),
+    ]
+    title = ", ".join(part for part in parts if part) or "not known"
+    return {"name": text(name), "title": title, "fields": fields}
+
+
+def _options(ingredients: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key.removeprefix("option "): value for key, value in ingredients.items() if key.startswith("option ")
+    }
+
+
+def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
+    """outcome: one of WORDS, or none where the run did not come to it."""
+    if event is None:
+        return {
+            "outcome": "none",
+            "reason": "the run did not come to it, or was not asked for it",
+            "code": None,
+            "error_class": None,
+            "integrity": False,
+            "seconds": None,
+            "compile_s": None,
+        }
+    outcome, code = text(event.get("outcome")), text(event.get("reason"))
+    reason = text(event.get("reason_text")) or ("nothing changed" if outcome == "reused" else "")
+    return {
+        "outcome": outcome if outcome in WORDS else "none",
+        "reason": reason,
+        "code": code,
+        "error_class": text(event.get("error_class")) or None,
+        "integrity": code.startswith(_TAMPERED),
+        "seconds": seconds(event.get("duration_s")),
+        "compile_s": seconds(event.get("compile_duration_s")),
+    }
+
+
+def _accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
+    """Figures of the ONNX that was compiled against its original, the output nearest to its bound
+    first; of the engine itself there are none, which takes a GPU."""
+    told = mapping(receipt.details.get("accuracy")) if receipt else {}
+    facts = mapping(told.get("onnx"))
+    outputs = [_output(name, mapping(each)) for name, each in mapping(facts.get("outputs")).items()]
+    if not outputs:
+        return None
+    outputs.sort(key=lambda each: -each["used"])
+    return {
+        "metric": text(facts.get("metric")),
+        "samples": number(facts.get("samples")),
+        "engine": text(told.get("engine")),
+        "outputs": outputs,
+    }
+
+
+def _output(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    error, bound = number(figures.get("error")), number(figures.get("bound"))
+    used = number(share_of_bound(error, bound)) or 0.0
+    return {
+        "output": text(name),
+        "error": error,
+        "bound": bound,
+        "used": round(used, 6),
+        "cosine": number(figures.get("cosine")),
+        "max_abs": number(figures.get("max_abs")),
+        "mean_abs": number(figures.get("mean_abs")),
+    }
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    details = receipt.details
+    inputs = [mapping(each) for each in listing(details.get("inputs"))]
+    return {
+        "key": receipt.key,
+        "started": text(details.get("started")),
+        "duration_s": seconds(details.get("duration_s")),
+        "peak_memory_bytes": number(details.get("peak_memory_bytes")),
+        "reproducible": details.get("reproducible") is True,
+        "not_reproducible_because": text(details.get("not_reproducible_because")) or None,
+        "made_with": {k: text(v) for k, v in mapping(details.get("worker")).items()},
+        "log": text(details.get("log")),
+        "inputs": [{name: text(each.get(name)) for name in ("role", "name", "sha256")} for each in inputs],
+        "made_by": plain(listing(details.get("made_by"))),
+    }
+
+
+def _history(builds: list[Receipt], current: Receipt | None, source: str) -> list[dict[str, Any]]:
+    """The builds of this filename, the newest first, each with what changed since the one before."""
+    found = []
+    for before, receipt in zip([None, *builds[:-1]], builds):
+        changes = differences(before.ingredients, receipt.ingredients, source) if before else []
+        found.append(
+            {
+                "started": text(receipt.details.get("started")),
+                "duration_s": seconds(receipt.details.get("duration_s")),
+                "size": receipt.size,
+                "sha256": receipt.sha256,
+                "current": receipt is current,
+                "changes": [text(change, 300) for change in changes],
+            }
+        )
+    return found[::-1][:MOST_BUILDS]

@@ -1,0 +1,148 @@
+"""Runs, as `events.jsonl` tells them: what each did to each engine, and when.
+
+The file is appended to by every run, may hold lines of a run that was killed, and may be damaged: what
+cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files.reading import read_small
+from .tolerant import number, seconds, text
+
+LARGEST = 64 << 20  # bytes of one file of events
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z")
+WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # what becomes of an engine
+
+
+@dataclass
+class Run:
+    """started, ended: seconds since the epoch; seconds, counts: as the run's summary told them; whole:
+    whether it came to a summary; events: of engines and steps, in order."""
+
+    id: str
+    started: float = 0.0
+    ended: float = 0.0
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORDS, 0))
+    whole: bool = False
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def of_engines(self) -> dict[str, dict[str, Any]]:
+        """The last word on each engine (and step), by its path."""
+        return {text(event.get("engine")): event for event in self.events}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": self.id,
+            "started": stamp(self.started),
+            "seconds": round(self.seconds, 3),
+            **self.counts,
+            "whole": self.whole,
+        }
+
+
+def when(value: Any) -> float | None:
+    """Seconds since the epoch of a time such as 2026-11-25T03:52:43.677Z; None for anything else."""
+    if not isinstance(value, str) or not _STAMP.fullmatch(value):
+        return None
+    try:
+        whole = calendar.timegm(time.strptime(value[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+    return whole + float("0" + value[19:-1])
+
+
+def stamp(moment: float) -> str:
+    """The time of `when`, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def read_runs(events: Path) -> list[Run]:
+    """The runs of `events.jsonl` and of the file it was set aside as, the oldest first."""
+    runs: dict[str, Run] = {}
+    for path in (events.with_name("events.1.jsonl"), events):
+        for event in _events(path):
+            run = runs.setdefault(text(event.get("run"), 64), Run(text(event.get("run"), 64)))
+            _add(run, event)
+    found = [_whole(run) for run in runs.values() if run.ended]
+    return sorted(found, key=lambda run: run.ended)
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        data = read_small(path, LARGEST)
+    except OSError:
+        return
+    for line in data.splitlines():
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def _add(run: Run, event: dict[str, Any]) -> None:
+    if event.get("event") != "engine.compile.summary":
+        run.events.append(event)
+        if not run.ended:
+            run.started = run.ended = when(event.get("time")) or 0.0
+        return
+    run.whole = True
+    run.ended = when(event.get("time")) or run.ended
+    run.seconds = seconds(event.get("seconds")) or 0.0
+    run.started = when(event.get("started")) or run.ended - run.seconds
+    for word in WORDS:
+        run.counts[word] = int(number(event.get(word)) or 0)
+
+
+def _whole(run: Run) -> Run:
+    """What a run without a summary tells all the same."""
+    if run.whole:
+        return run
+    starts = [when(event.get("started")) for event in run.events]
+    run.started = min([run.started, *(start for start in starts if start)])
+    run.ended = max(when(event.get("time")) or 0.0 for event in run.events)
+    run.seconds = run.ended - run.started
+    for path, event in run.of_engines().items():
+        outcome = text(event.get("outcome"))
+        if outcome in run.counts and path.endswith(".engine"):
+            run.counts[outcome] += 1
+    return run
+
+
+def spans(run: Run) -> list[dict[str, Any]]:
+    """What took time in a run: starts and durations in seconds, from the run's start."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for event in run.events:
+        started, lasted = when(event.get("started")), seconds(event.get("duration_s"))
+        if started is None or lasted is None:
+            continue
+        path = text(event.get("engine"))
+        found[path, _kind(path)] = {
+            "of": path,
+            "model": text(event.get("model_name")),
+            "kind": _kind(path),
+            "started_s": round(max(0.0, started - run.started), 3),
+            "duration_s": lasted,
+            "compile_s": seconds(event.get("compile_duration_s")),
+            "outcome": text(event.get("outcome")),
+        }
+    return sorted(found.values(), key=lambda span: (span["started_s"], span["of"]))
+
+
+def _kind(path: str) -> str:
+    name = os.path.basename(path)
+    if name.endswith(".engine"):
+        return "compile"
+    return "check" if name.endswith(".accuracy.json") else "convert"

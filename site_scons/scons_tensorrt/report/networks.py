@@ -1,0 +1,83 @@
+"""What the networks are made of, as far as it can be known without their GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from . import format
+from .tolerant import listing, mapping, number, text
+
+MOST_OPS = 40
+
+
+class Network(NamedTuple):
+    """One ONNX as the page shows it. ops: counts by operator, the greatest first."""
+
+    id: str
+    title: str
+    used: str
+    file: str
+    sha256: str
+    producer: str
+    opset: float
+    nodes: float
+    parameters: float
+    bytes: float
+    types: str
+    inputs: list[str]
+    outputs: list[str]
+    ops: dict[str, float]
+
+    @property
+    def op_chips(self) -> list[str]:
+        """The most frequent operators."""
+        chips = [f"{kind} {n:,.0f}" for kind, n in list(self.ops.items())[:MOST_OPS]]
+        left = len(self.ops) - MOST_OPS
+        return [*chips, f"and {left} more"] if left > 0 else chips
+
+
+def networks(report: Mapping[str, Any]) -> list[Network]:
+    """Every network of the report."""
+    used: dict[str, list[str]] = {}
+    for engine in report["engines"]:
+        if engine["network"]:
+            used.setdefault(engine["network"], []).append(f"{engine['name']} {engine['precision']}")
+    return [
+        _network(sha256, mapping(each), used.get(sha256, [])) for sha256, each in report["networks"].items()
+    ]
+
+
+def _network(sha256: str, each: Mapping[str, Any], used: list[str]) -> Network:
+    weights, file = _counts(each.get("weights")), text(each.get("file"))
+    more = f" and {len(used) - 3} more" if len(used) > 3 else ""
+    return Network(
+        id=sha256[:16],
+        title="/".join(file.split("/")[-2:]) or sha256[:12],  # many are called model.onnx
+        used=", ".join(used[:3]) + more,
+        file=file,
+        sha256=sha256,
+        producer=text(each.get("producer")),
+        opset=_count(each.get("opset")),
+        nodes=_count(each.get("nodes")),
+        parameters=sum(weights.values()),
+        bytes=_count(each.get("weights_bytes")),
+        types=", ".join(f"{kind} {format.count(n)}" for kind, n in list(weights.items())[:4]),
+        inputs=_tensors(each.get("inputs")),
+        outputs=_tensors(each.get("outputs")),
+        ops=_counts(each.get("ops")),
+    )
+
+
+def _count(value: Any) -> float:
+    return number(value) or 0
+
+
+def _counts(found: Any) -> dict[str, float]:
+    counts = [(name, _count(n)) for name, n in mapping(found).items()]
+    return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
+
+
+def _tensors(found: Any) -> list[str]:
+    tensors = [mapping(each) for each in listing(found)[:50]]
+    return [f"{text(t.get('name'))} {text(t.get('type'))} {format.shape(t.get('shape'))}" for t in tensors]

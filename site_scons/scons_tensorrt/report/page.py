@@ -1,0 +1,87 @@
+"""The page: one file that fetches nothing and runs no script but its own.
+
+Templates escape every text; control characters and bidirectional marks are
+shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from ..errors import one_line
+from . import details, format, networks, timeline, view
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page of a report, as `gather` returns it."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    return _environment().get_template("page.html").render(
+        report=report,
+        run=report["run"],
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        hardware=view.hardware(report),
+        verdict=view.verdict(report),
+        tiles=view.tiles(report),
+        attention=view.attention(report),
+        chart=timeline.timeline(report),
+        rows=view.engine_rows(report),
+        largest=max((each["size"] or 0 for each in report["engines"]), default=0),
+        longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
+        history=view.history(report),
+        networks=networks.networks(report),
+        outcomes=view.OUTCOMES,
+    ) + "\n"  # fmt: skip
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_shown, undefined=StrictUndefined
+    )
+    environment.filters.update(
+        {name: getattr(format, name) for name in ("size", "duration", "count", "change", "moment", "figure")},
+        plural=format.plural,
+        breakable=_breakable,
+        pairs=details.pairs,
+        shape_chips=details.shape_chips,
+        option_chips=details.option_chips,
+        step_lines=details.step_lines,
+    )
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """A value as a template prints it."""
+    if value is None or value is False:
+        return ""
+    return value if isinstance(value, Markup) else one_line(str(value))
+
+
+def _breakable(name: str) -> Markup:
+    """A long name that may wrap after each `_` or `/`."""
+    return Markup(re.sub(r"([_/]+)", r"\1<wbr>", str(escape(one_line(name)))))
+
+
+def _policy(style: str, script: str) -> str:
+    """A content security policy: nothing is fetched, and only this style and this script apply."""
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(source: str) -> str:
+    digest = hashlib.sha256(source.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

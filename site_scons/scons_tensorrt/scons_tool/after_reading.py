@@ -1,0 +1,105 @@
+"""What is checked once SCons has read every SConscript, and before it builds or removes anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import SCons.Node.FS
+import SCons.Script
+
+from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
+from ..errors import one_line
+from ..hardware.resolve import BUILT_IN
+from . import remote_settings, settings
+from .console import say
+from .nodes import command_line_places
+
+if TYPE_CHECKING:
+    from .services import RunServices
+
+
+def check(session: RunServices) -> None:
+    """Stop, with exit status 2, at what would be ignored silently."""
+    _check_arguments(session)
+    if session.engines:
+        _check_targets(session)
+        if settings.option("clean"):
+            tell_environment(session)
+
+
+def _stop(session: RunServices, text: str) -> NoReturn:
+    session.stopped = True
+    sys.stderr.write(f"scons: *** {one_line(text)}\n")
+    raise SystemExit(2)
+
+
+def _check_arguments(session: RunServices) -> None:
+    """A setting that is misspelled would be ignored, and the run go on without it."""
+    names = [name for name in SCons.Script.ARGUMENTS if name not in settings.ARGUMENTS]
+    names = [name for name in names if name not in session.arguments_read]
+    if not names:
+        return
+    from .spelling import misspelled, texts_read
+
+    variables = (*settings.VARIABLES, *remote_settings.VARIABLES, settings.SIGNING_KEY, "TRT_STORE_KEY")
+    if not misspelled(names, settings.ARGUMENTS, variables):
+        return
+    texts = texts_read(session.top)
+    unread = [] if texts is None else [name for name in names if name not in texts]
+    wrong = misspelled(unread, settings.ARGUMENTS, variables)
+    if wrong:
+        _stop(session, "; ".join(wrong))
+
+
+def _check_targets(session: RunServices) -> None:
+    """SCons takes what is there and nobody declared for up to date: an engine of other hardware, and
+    the folder of such engines."""
+    places = command_line_places(str(session.top))
+    for place in sorted(places):
+        folder = next((f for f in session.checked if place.startswith(f + os.sep)), None)
+        if folder is None or any(_is_in(path, place) for e in session.engines for path in e.paths()):
+            continue
+        name = place[len(folder) + 1 :].partition(os.sep)[0]
+        known = name in BUILT_IN or (session.top / "hardware" / f"{name}.json").is_file()
+        if os.path.isdir(place):
+            mixed = _is_in(str(session.top), folder)  # ENGINE_DIR=. holds anything
+            if mixed and not known and not any(Path(place).glob(f"*{SUFFIX}")):
+                continue
+        elif not place.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX)) or not os.path.lexists(place):
+            continue
+        if _is_built(SCons.Node.FS.get_default_fs().Entry(place)):
+            continue
+        failed = next((e.problem for e in session.engines if e.problem and not e.hardware), None)
+        why = failed or f"no engine of this run; name its hardware, HARDWARE={name if known else ''}"
+        _stop(session, f"{session.state.relative(place)}: {why}")
+
+
+def _is_built(node: Any) -> bool:
+    """Whether the SConstruct says how to make it, or something in it."""
+    if not isinstance(node, SCons.Node.FS.Dir):
+        return bool(node.has_builder())
+    return any(_is_built(each) for name, each in node.entries.items() if name not in (".", ".."))
+
+
+def _is_in(path: str, place: str) -> bool:
+    return path == place or path.startswith(place + os.sep)
+
+
+def tell_environment(session: RunServices) -> None:
+    """HARDWARE in the environment is not read; who set it may think that it is."""
+    named = os.environ.get("HARDWARE")
+    if not named or SCons.Script.ARGUMENTS.get("HARDWARE"):
+        return
+    if settings.option("question") or all(engine.asked_for for engine in session.engines):
+        return
+    from .spelling import texts_read
+
+    texts = texts_read(session.top)
+    if texts is not None and "HARDWARE" not in texts and not settings.option("silent"):
+        say(
+            f"engines: HARDWARE={named} in the environment is not read; write it on the command line, "
+            f"or set TRT_HARDWARE={named}"
+        )

@@ -1,0 +1,108 @@
+"""What a run needs as soon as something is to be made, and not before."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..build.context import BuildContext
+from ..errors import EngineError
+from ..files.json_cache import JsonCache
+from ..hardware.host import Host
+from . import remote_settings, settings
+from .progress import Progress
+from .providers import Providers
+
+if TYPE_CHECKING:
+    from ..build.onnx_step import OnnxContext
+    from .console import Console
+    from .engine_target import EngineTarget
+    from .services import RunServices
+    from .stop_signal import StopSignal
+
+
+class BuildServices:
+    """elsewhere: where else things can come from; progress: shows what takes its time. Used by several
+    threads at once."""
+
+    def __init__(
+        self,
+        session: RunServices,
+        console: Console,
+        host: Host,
+        devices: JsonCache,
+        stop: StopSignal,
+        lock_timeout_s: float | None,
+        store: settings.StoreSettings,
+        scheduler: remote_settings.DispatchSettings,
+    ) -> None:
+        self._session = session
+        self._host, self._devices = host, devices
+        self._stop, self._lock_timeout_s = stop, lock_timeout_s
+        self._say = console.line
+        self.progress = Progress(console)
+        self.elsewhere = Providers(console, store)
+        if scheduler.url:
+            more = self.elsewhere, host, devices
+            self.elsewhere.dispatch = lambda: remote_settings.dispatcher(scheduler, *more)
+        self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
+        self._gpu_asked = False
+        self._gpu_uuid: str | None = None
+        self._doom_asking = threading.Lock()
+        self._doomed: list[EngineTarget] | None = None
+
+    def build_context(self, python: str) -> BuildContext:
+        """What makes engines. Raises HardwareError."""
+        session, elsewhere = self._session, self.elsewhere.open()
+        return BuildContext(
+            session.state,
+            session.digest_cache,
+            session.interpreter(python),
+            self._gpu,
+            self._gpu_turn,
+            self._lock_timeout_s,
+            self._stop,
+            self._say,
+            begin=self.progress.begin,
+            suppliers=elsewhere.suppliers,
+            takers=elsewhere.takers,
+        )
+
+    def onnx_context(self, env: Any) -> OnnxContext:
+        """What makes the ONNX files of engines."""
+        from ..build.onnx_step import OnnxContext
+
+        session, elsewhere = self._session, self.elsewhere.open()
+        python = settings.onnx_python(env, session.top)
+        shared = session.state, session.digest_cache, python, self._lock_timeout_s, self._stop, self._say
+        more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
+        return OnnxContext(*shared, *more)
+
+    def _gpu(self) -> str | None:
+        with self._gpu_asking:
+            if not self._gpu_asked:
+                self._gpu_asked = True
+                with contextlib.suppress(EngineError):  # the worker will say it better
+                    self._gpu_uuid = str(self._host.devices(self._devices)[0]["uuid"])
+            return self._gpu_uuid
+
+    def invalid_engines(self) -> list[EngineTarget]:
+        """Engines that this run shall build and cannot, as their recipes and models already tell:
+        without -k nothing is compiled before that is said. Looked for once a run."""
+        with self._doom_asking:
+            if self._doomed is None:
+                self._doomed = [] if settings.option("keep_going") else self._find_invalid_engines()
+            return self._doomed
+
+    def _find_invalid_engines(self) -> list[EngineTarget]:
+        session = self._session
+        return [engine for engine in session.asked_of(session.engines) if engine.faulty()]
+
+    def again(self) -> None:
+        """An interactive session builds once more."""
+        self._doomed = None
+
+    def close(self) -> None:
+        """Nothing is shown any more."""
+        self.progress.close()

@@ -1,0 +1,79 @@
+"""What a user's SConstruct calls: whatever goes wrong in a call is one line that names the line of the
+call, and exit status 2."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import SCons.Errors
+
+from ..errors import one_line
+
+SEE_STACK = "--debug=stacktrace shows the stack"  # where no message was written for an error
+_LOOKUP = re.compile(r"Tried to lookup (\w+) '(.*)' as a (\w+)\.?", re.DOTALL)
+_FOUND = re.compile(r"(File|Directory) (.*) found where (?:file|directory) expected\.?", re.DOTALL)
+_KINDS = {"Dir": "folder", "File": "file"}
+_OF_SCONS = f"{os.sep}SCons{os.sep}"
+
+
+def user_call(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method` as a method of environments, whose every error is a UserError with the place of the
+    call."""
+
+    @functools.wraps(method)
+    def call(env: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(env, *args, **kwargs)
+        except Exception as error:
+            text = f"{_place(env, sys._getframe(1))}: {_message(method.__name__, args, error)}"
+            raise SCons.Errors.UserError(one_line(text)) from error
+
+    # SCons names the deepest frame that is not its own: this one counts as SCons's, so that it names
+    # the user's.
+    code = call.__code__  # type: ignore[attr-defined]
+    call.__code__ = code.replace(co_filename=f"{_OF_SCONS}{method.__name__}")  # type: ignore[attr-defined]
+    return call
+
+
+def _place(env: Any, frame: FrameType | None) -> str:
+    """FILE:LINE of the user's call, relative to the top where it lies below it."""
+    while frame and frame.f_back and _OF_SCONS in frame.f_code.co_filename:
+        frame = frame.f_back
+    if frame is None:
+        return "SConstruct"
+    path = frame.f_code.co_filename
+    near = os.path.relpath(path, env.fs.Top.get_abspath())
+    return f"{path if near.startswith(os.pardir) else near}:{frame.f_lineno}"
+
+
+def _message(name: str, args: tuple[Any, ...], error: Exception) -> str:
+    if isinstance(error, SCons.Errors.UserError):
+        return str(error)
+    if str(error).startswith(f"{name}()"):  # Python's own word on too few arguments or too many
+        return f"{error}; check the arguments of the call"
+    first = f" {args[0]!r}" if args and isinstance(args[0], (str, list, tuple)) else ""
+    return f"{name}{first}: {_cause(error)}"
+
+
+def _cause(error: Exception) -> str:
+    seen = _FOUND.fullmatch(str(error)) if isinstance(error, TypeError) else None
+    if seen:
+        there, spec = ("file", "folder") if seen[1] == "File" else ("folder", "file")
+        return f"{seen[2]} is a {there} where a {spec} shall be; remove it, or name another"
+    found = _LOOKUP.fullmatch(str(error)) if isinstance(error, TypeError) else None
+    if found:
+        there, path, spec = found.groups()
+        kinds = _KINDS.get(there, there), _KINDS.get(spec, spec)
+        return f"{path} is a {kinds[0]} where a {kinds[1]} shall be; remove it, or name another"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; check the path"
+    if isinstance(error, ValueError) and "null" in str(error):
+        return "a path of it has a NUL character; remove that"
+    return f"{type(error).__name__}: {error}; check the arguments of the call; {SEE_STACK}"

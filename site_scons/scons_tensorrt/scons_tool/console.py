@@ -1,0 +1,103 @@
+"""What a run says: a line an engine, a summary last, and the same as events in the state folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import one_line
+from .stop_signal import fail_run
+
+EVENTS_BYTES = 8 << 20  # then the file is set aside as events.1.jsonl
+
+
+class Console:
+    """Lines and events of one run.
+
+    quiet: `-s`; silent: nothing at all (`-q`, `-h`, `-c`).
+    """
+
+    def __init__(self, quiet: bool, silent: bool) -> None:
+        self._quiet = quiet
+        self._silent = silent
+        self._lock = threading.Lock()
+        self.run = os.urandom(6).hex()
+        self._pending: list[str] = []
+        self._last = (0, "")
+
+    @property
+    def speaks(self) -> bool:
+        """Whether anything but failures is printed."""
+        return not (self._silent or self._quiet)
+
+    def line(self, text: str, failure: bool = False) -> None:
+        """Print one line whole; under `-s` only failures, to standard error."""
+        self.lines([text], failure)
+
+    def lines(self, texts: Iterable[str], failure: bool = False) -> None:
+        """The same for several, in one write."""
+        if self._silent or (self._quiet and not failure):
+            return
+        with self._lock:
+            say(*texts, stream=sys.stderr if self._quiet else sys.stdout)
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Keep an event for `flush`."""
+        line = json.dumps({"event": name, "time": self.stamp(time.time()), "run": self.run, **fields})
+        with self._lock:
+            self._pending.append(line + "\n")
+
+    def stamp(self, when: float) -> str:
+        """A time, in seconds since the epoch, as events tell it: UTC to the millisecond."""
+        second, text = self._last
+        if int(when) != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
+            self._last = int(when), text
+        return f"{text}.{int(when * 1000) % 1000:03}Z"
+
+    def flush(self, events: Path) -> None:
+        """Append the events in one write, so that those of two runs do not mix. Raises OSError."""
+        with self._lock:
+            lines, self._pending = self._pending, []
+        if not lines:
+            return
+        events.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if events.stat().st_size > EVENTS_BYTES:
+                os.replace(events, events.with_name("events.1.jsonl"))
+        except FileNotFoundError:
+            pass
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(events, flags, 0o666), "ab", buffering=0) as out:
+            out.write("".join(lines).encode("utf-8"))
+
+
+def say(*texts: str, stream: TextIO | None = None) -> None:
+    """Print lines whole, whatever the terminal's encoding; without lines, only flush. A reader that has
+    gone (`| head`) is no reason to fail; a full disk is told once, and fails the run."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    try:
+        lines = "".join([one_line(text) + "\n" for text in texts])
+        stream.write(lines.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        _drop(stream)
+    except OSError as error:
+        _drop(stream)
+        if stream is not sys.stderr:
+            say(f"engines: standard output: {error.strerror}; make room for it", stream=sys.stderr)
+        fail_run()
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is written to a stream from now on, and what it still holds, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

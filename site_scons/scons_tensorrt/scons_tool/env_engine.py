@@ -1,0 +1,227 @@
+"""`env.Engine`: declare an engine and its sidecar as targets of everything they are made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import SCons.Errors
+import SCons.Node.FS
+import SCons.Util
+
+from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..errors import EngineError, PublishError, RecipeError
+from ..hardware.resolve import Hardware
+from ..recipe.conversion import CONVERTED, next_step
+from ..recipe.options import Recipe, name_options
+from . import settings, skip_up_to_date
+from .builders import INTEGRITY, declare_on, tampered
+from .engine_target import NEVER, EngineTarget
+from .file_nodes import EngineFile, sign
+from .nodes import as_list, data_nodes, file_node, named_for_cleaning, real_path
+from .session import Session, session_of
+
+
+def Engine(
+    env: Any,
+    name: Any = None,
+    source: Any = None,
+    *positional: Any,
+    hardware: Any = None,
+    **options: Any,
+) -> Any:
+    """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar], and so on
+    for each kind of hardware.
+
+    hardware: a name or a list of names as after HARDWARE=, which wins over it. precision: fp32
+    (TF32 off), tf32, fp16, bf16, int8, fp8 or mixed; on a strongly typed runtime
+    fp16, bf16 and int8 are made of the ONNX first, as targets of their own. shapes: {input: (min,
+    opt, max)} or {input: shape} for dynamic inputs, sizes in elements; a list of such maps for
+    several profiles. workspace_mb: MiB. calibration, accuracy: sets of samples. Every option with
+    its unit and default: docs/recipes.md.
+
+    Raises UserError for what is wrong in the call itself; what is wrong with the model or the
+    hardware fails the engine when it is built, so that unrelated targets still build.
+    """
+    session = session_of(env)
+    session.settle(env)
+    try:
+        kinds = settings.read(env, session.top, hardware)
+        options = name_options(positional, options)
+        plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
+        recipe = session.recipe(name, options, plugins)
+        onnx = _one_source(env, source)
+        pairs = [_declare(env, session, chosen, recipe, onnx, plugins) for chosen in kinds]
+    except RecipeError as error:
+        raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+    return pairs[0] if len(pairs) == 1 else SCons.Util.NodeList(n for pair in pairs for n in pair)
+
+
+def _declare(
+    env: Any, session: Session, chosen: settings.Settings, recipe: Recipe, onnx: Any, plugins: list[Any]
+) -> Any:
+    """The pair of one kind of hardware. Raises RecipeError and UserError."""
+    if chosen.engine_dir not in session.checked:
+        _check_folder(session, chosen.engine_dir)
+        session.checked.add(chosen.engine_dir)
+    hardware, problem = _hardware(session, chosen)
+    folder, filename = _place(chosen, recipe, hardware)
+    fault = _fault_of_place(session, folder, filename)
+    if fault:
+        hardware, problem = None, fault
+        folder, filename = _place(chosen, recipe, None)
+    path = os.path.join(folder, filename)
+    declared = EngineTarget(session, recipe.model, recipe, hardware, problem, Path(path))
+    declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
+    declared.original, declared.asked_for = onnx, chosen.hardware
+    _refuse_second(session, declared, folder, filename)
+    if hardware is not None:
+        _convert(env, session, declared)
+    _connect(env, session, declared)
+    return declared.pair
+
+
+def _connect(env: Any, session: Session, declared: EngineTarget) -> None:
+    """The nodes of the pair, and all that they depend on."""
+    onnx = declared.onnx
+    pair = env.TRT_Engine(env.fs.File(str(declared.path)), onnx)
+    plain = not any(node.depends for node in pair)  # an emitter of the user's may have added some
+    declared.pair, declared.target = pair, pair[0]
+    declare_on(pair, declared)
+    sign(pair[0], EngineFile)
+    data = data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
+    for node in (onnx, *declared.plugins, *data):
+        sign(node)
+    more = [each.target for each in (declared.gate, declared.samples) if each]
+    more += declared.compared_by
+    for node in pair:
+        node.add_dependency(more)
+    _depend(env, session, pair, declared)
+    _protect(env, pair, declared)
+    declared.depends = len(pair[0].depends) if plain else NEVER
+    session.engines.append(declared)
+    skip_up_to_date.join(env, session, pair[1])
+
+
+def OnnxExport(
+    env: Any, name: Any, script: Any, options: Any = None, files: Any = None, imports: Any = None
+) -> Any:
+    """Declare an ONNX that a Python function writes; returns its node, a source for `env.Engine`.
+
+    script: `script.py:function`; it is called as `function(target, **options, **files)` in
+    TRT_ONNX_PYTHON, and what it returns, a JSON object, is told in the receipts. options: what
+    JSON can hold; files: paths or nodes by argument, which become dependencies; imports: what the
+    script imports of your own, dependencies too. What else it reads is not known to the graph.
+    Raises UserError.
+    """
+    from . import onnx_steps
+
+    session = session_of(env)
+    session.settle(env)
+    try:
+        return onnx_steps.declare_export(env, session, name, script, options, files, imports)
+    except EngineError as error:
+        raise SCons.Errors.UserError(f"OnnxExport {name!r}: {error}") from None
+
+
+def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
+    """Let the engine be made of what must be made of its ONNX first. Raises RecipeError."""
+    recipe, original = declared.recipe, declared.onnx
+    if recipe.precision not in CONVERTED and recipe.accuracy is None:
+        return
+    from . import onnx_steps
+
+    summary = session.summary_if_there(original)
+    step = next_step(recipe.precision, recipe.conversion, declared.strongly_typed, summary)
+    calibration = recipe.conversion.calibration
+    if step is not None:
+        samples = None
+        if step.kind == "quantize" and calibration:
+            samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")
+        declared.onnx = onnx_steps.declare_step(env, session, declared, step, samples)
+    elif calibration and recipe.calibrator and not declared.strongly_typed:
+        samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")
+        declared.samples = onnx_steps.declare_samples(env, session, declared, samples)
+    gate = recipe.accuracy
+    if gate is not None:
+        reference = file_node(env, gate.reference, "reference") if gate.reference else original
+        samples = onnx_steps.sample_nodes(env, session, gate.samples, "accuracy inputs")
+        onnx_steps.declare_gate(env, session, declared, reference, samples)
+
+
+def _one_source(env: Any, source: Any) -> Any:
+    sources = as_list(source)
+    if len(sources) != 1:
+        raise RecipeError(f"{len(sources)} sources: give the one ONNX")
+    return file_node(env, sources[0], "source")
+
+
+def _fault_of_place(session: Session, folder: str, filename: str) -> EngineError | None:
+    """Why SCons cannot even have a node at an engine's place."""
+    folders = session.folders_in(folder)
+    for name in (filename, filename + SIDECAR_SUFFIX):
+        if name in folders:
+            where = session.state.relative(os.path.join(folder, name))
+            return PublishError(f"{where} is a folder where the engine shall be; remove it")
+    return None
+
+
+def _check_folder(session: Session, folder: str) -> None:
+    """Refuse an ENGINE_DIR that is, or lies below, a file. Raises UserError."""
+    place = Path(folder)
+    for above in (place, *place.parents):
+        if above.is_file():
+            where = session.state.relative(above)
+            raise SCons.Errors.UserError(f"ENGINE_DIR: {where} is a file; name a folder")
+        if above.is_dir():
+            break
+
+
+def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | None, EngineError | None]:
+    """The hardware, or the error that the engine's action shall raise. `-h` asks nobody."""
+    if settings.option("help"):
+        return None, None
+    try:
+        return session.hardware(chosen), None
+    except EngineError as error:
+        return None, error
+
+
+def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None) -> tuple[str, str]:
+    """The folder and filename of an engine."""
+    if hardware is None:
+        return chosen.folder, f"{recipe.model}__unknown_{recipe.precision}{SUFFIX}"
+    folder = chosen.engine_dir
+    if hardware.name:
+        folder = os.path.join(folder, hardware.name)
+    name = EngineFilename.of(hardware.signature, recipe.model, recipe.precision, recipe.ampere_plus)
+    return folder, name.build()
+
+
+def _refuse_second(session: Session, declared: EngineTarget, folder: str, filename: str) -> None:
+    other = session.places.setdefault((folder, filename), declared)
+    if other is not declared:
+        raise SCons.Errors.UserError(
+            f"Engine {declared.name!r} is declared twice for the same hardware and precision (of "
+            f"{other.source} and {declared.source}); give one another name"
+        )
+
+
+def _depend(env: Any, session: Session, pair: Any, declared: EngineTarget) -> None:
+    """Values are compared by position, so they are sorted; one each, so that a reason names it."""
+    values = [session.value(env, f"{name}={text}") for name, text in sorted(declared.fields.items())]
+    guard = session.value(env, INTEGRITY, tampered)
+    for node in pair:
+        node.add_dependency([*values, *declared.plugins, guard])
+
+
+def _protect(env: Any, pair: Any, declared: EngineTarget) -> None:
+    """Old bytes stand until new ones are whole; a bare `scons -c` cannot take what this host
+    may be unable to make again."""
+    for node in pair:
+        node.set_precious(True)
+        node.set_nocache(True)
+    if settings.option("clean") and not named_for_cleaning(env, declared.places()):
+        env.NoClean(pair)
+        declared.kept = os.path.lexists(declared.path)

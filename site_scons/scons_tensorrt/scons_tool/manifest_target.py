@@ -1,0 +1,163 @@
+"""One manifest of a run: what it shall say of its engines, what it says, and how the two differ."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError, HandoffError
+from ..files.reading import read_small
+from ..hardware.signature import DEVICE_CLASS, HARD
+from ..release import files_of
+from .engine_target import EngineTarget
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..release.keys import SigningKey
+    from ..release.manifest import Manifest, ManifestEntry
+
+
+class ManifestTarget:
+    """One manifest. engines: in the order of their names; key: of the signature, "" for none."""
+
+    def __init__(
+        self, session: Session, path: Path, engines: list[EngineTarget], builder: str, key: str
+    ) -> None:
+        self._session = session
+        self.path = path
+        self.label = session.state.relative(path)
+        self.engines = engines
+        self.problem: EngineError | None = None
+        self._builder, self._key = builder, key
+        self._signer: SigningKey | None = None
+        self._contents: dict[str, bytes] | None = None
+        self._looked: set[Any] = set()
+
+    @property
+    def sidecar(self) -> Path:
+        return self._beside(0)
+
+    @property
+    def sums(self) -> Path:
+        return self._beside(1)
+
+    @property
+    def envelope(self) -> Path:
+        return self._beside(2)
+
+    def _beside(self, which: int) -> Path:
+        return self.path.with_name(files_of(self.path.name)[which])
+
+    @property
+    def signed(self) -> bool:
+        return bool(self._key)
+
+    def on_visit(self, node: Any) -> None:
+        """A second look is another build of an interactive session."""
+        if node in self._looked:
+            self._looked, self._contents, self.problem = set(), None, None
+        self._looked.add(node)
+
+    def ready(self) -> bool:
+        """Whether every engine is what is wanted."""
+        return all(engine.current for engine in self.engines)
+
+    def contents(self) -> dict[str, bytes]:
+        """The bytes of each file by its name. Raises EngineError."""
+        if self._contents is None:
+            from ..release.manifest import digest
+
+            manifest = self.manifest()
+            data = manifest.dump()
+            files = {
+                self.path.name: data,
+                self.sidecar.name: digest(data).encode("ascii"),
+                self.sums.name: manifest.sums(),
+            }
+            if self._key:
+                files[self.envelope.name] = self._sign(manifest, data)
+            self._contents = files
+        return self._contents
+
+    def manifest(self) -> Manifest:
+        """Of the engines as this run judged or made them. Raises EngineError."""
+        from ..release.manifest import Manifest
+
+        hardware = self.engines[0].hardware
+        entries = {engine.path.name: _entry(engine) for engine in self.engines}
+        return Manifest(hardware.name if hardware else None, entries)
+
+    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+        from ..release.keys import load_signer
+        from ..release.provenance import BUILDER, statement
+
+        self._signer = self._signer or load_signer(self._key)
+        payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
+        return self._signer.envelope(payload)
+
+    def right(self, name: str) -> bool:
+        """Whether the file of this name is there as it shall be. Raises EngineError."""
+        return read(self.path.with_name(name)) == self.contents()[name]
+
+    def reason(self) -> str:
+        """Why it is written, in words. Raises EngineError."""
+        from ..release.manifest import Manifest
+
+        if not self.ready():
+            return "its engines would be built first"
+        there = read(self.path)
+        if there is None:
+            return "there was none yet"
+        try:
+            before, now = Manifest.load(there).engines, self.manifest().engines
+        except EngineError:
+            return "its bytes are not a manifest's"
+        changed = [
+            *(f"{name} added" for name in now if name not in before),
+            *(f"{name} removed" for name in before if name not in now),
+            *(f"{name} changed" for name in now if name in before and now[name] != before[name]),
+        ]
+        if not changed and [n for n in self.contents() if not self.right(n)] == [self.envelope.name]:
+            return "no statement signed by this key is beside it"
+        return "; ".join(changed) or "its files are not as they were written"
+
+    def foreign_envelope(self) -> str | None:
+        """What to say of a signed statement that lies beside it and is not of this manifest."""
+        from ..release.provenance import LARGEST as LARGEST_ENVELOPES
+        from ..release.provenance import covers, read_envelopes
+
+        try:
+            data = read_small(self.envelope, LARGEST_ENVELOPES, follow=False)
+            manifest, found = self.contents()[self.path.name], read_envelopes(data)
+            engines = self.manifest().engines
+        except FileNotFoundError:
+            return None
+        except (OSError, EngineError) as error:
+            return f"{self._session.state.relative(self.envelope)}: {error}"
+        if any(covers(each, manifest, engines) for each in found):
+            return None
+        where = self._session.state.relative(self.envelope)
+        return f"{where} signs another manifest; sign again with SIGNING_KEY=, or remove it"
+
+
+def _entry(engine: EngineTarget) -> ManifestEntry:
+    from ..release.manifest import ManifestEntry
+
+    spec, sha256 = engine.known, engine.sha256  # its inputs may have changed since
+    if spec is None or sha256 is None or engine.hardware is None:
+        raise HandoffError(f"{engine.label} is not built")
+    given = engine.hardware.signature.to_json()
+    signature = {name: given[name] for name in HARD + DEVICE_CLASS if name in given}
+    size = os.lstat(engine.path).st_size
+    return ManifestEntry(spec.filename, sha256, size, spec.key, spec.ingredients, signature)
+
+
+def read(path: Path) -> bytes | None:
+    """The bytes of a small file; None where there is none of ours."""
+    from ..release.manifest import LARGEST
+
+    try:
+        return read_small(path, 4 * LARGEST, follow=False)
+    except OSError:
+        return None

@@ -1,0 +1,174 @@
+"""Declaring what must be made of an ONNX before its compile: the nodes, and what they depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import SCons.Errors
+import SCons.Node.FS
+
+from ..artifact.filename import check_model_name
+from ..artifact.state import DATA_SUFFIX
+from ..errors import RecipeError
+from ..recipe.conversion import CONVERTED, READER, Samples, Step
+from .builders import INTEGRITY, declare_on, tampered
+from .engine_accuracy import EngineAccuracyCheck
+from .engine_target import NEVER, EngineTarget
+from .file_nodes import EngineFile, sign
+from .nodes import as_list, file_node, named_for_cleaning
+from .onnx_target import OnnxTarget, SampleNodes
+from .session import Session
+from .settings import option
+
+
+def declare_step(env: Any, session: Session, owner: EngineTarget, step: Step, samples: Any) -> Any:
+    """The node of the ONNX that `step` makes of the owner's source. Raises UserError."""
+    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.onnx"
+    onnx = {"onnx": owner.onnx}
+    return _declare(env, OnnxTarget(session, owner, path, step.kind, step.options, onnx, samples), session)
+
+
+def declare_export(
+    env: Any, session: Session, name: str, script: Any, options: Any, files: Any, imports: Any
+) -> Any:
+    """The node of the ONNX that a user's function writes. Raises RecipeError or UserError."""
+    if not isinstance(options or {}, Mapping):
+        raise RecipeError(f"options={options!r}: write a map of arguments")
+    if not isinstance(files or {}, Mapping):
+        raise RecipeError(f"files={files!r}: write a map from an argument to a path")
+    for key in files or {}:  # those names are of `_imports` and of external data
+        if not isinstance(key, str) or key.startswith(("import ", "data ")):
+            raise RecipeError(f"files={{{key!r}: …}}: no name of an argument; rename it")
+    found = READER.fullmatch(script) if isinstance(script, str) else None
+    if not found:
+        raise RecipeError(f"{script!r}: write 'script.py:function'")
+    check_model_name(name)
+    files = {key: file_node(env, value, f"file {key}") for key, value in (files or {}).items()}
+    files.update(_imports([file_node(env, each, "import") for each in as_list(imports)]))
+    try:
+        given = json.loads(json.dumps(options or {}, sort_keys=True))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"options={options!r}: {error}; files go into files=") from None
+    if "function" in given or "target" in given or not isinstance(given, dict):
+        raise RecipeError(f"options={options!r}: write a map of arguments, without target or function")
+    path = session.state.onnx / f"{name}.onnx"
+    given = {"function": found[2], **given}
+    node = file_node(env, found[1], "script")
+    return _declare(env, OnnxTarget(session, None, path, "export", given, {}, None, node, files), session)
+
+
+def _imports(nodes: list[Any]) -> dict[str, Any]:
+    """Modules that a script imports, by the names of their ingredients. Where two have one basename, as
+    each `__init__.py` has, all are named by their path from the folder that they share."""
+    nodes = list(dict.fromkeys(nodes))
+    if len({node.name for node in nodes}) == len(nodes):
+        return {f"import {node.name}": node for node in nodes}
+    shared = os.path.commonpath([os.path.dirname(node.get_abspath()) for node in nodes])
+    return {f"import {os.path.relpath(node.get_abspath(), shared)}": node for node in nodes}
+
+
+def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: SampleNodes) -> OnnxTarget:
+    """The node of the samples as a calibrator takes them, for the owner's ONNX."""
+    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.samples"
+    derived = OnnxTarget(session, owner, path, "samples", {}, {"onnx": owner.onnx}, samples)
+    return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
+
+
+def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any, samples: Any) -> None:
+    """Let the owner's ONNX be compared with `reference` before the compile, unless it is the same; and
+    its engine after it, where there is the GPU for it."""
+    gate = owner.recipe.accuracy
+    assert gate is not None
+    name = f"{owner.name}.{owner.recipe.precision}"
+    if owner.onnx is owner.original and owner.recipe.precision in CONVERTED:
+        name += ".unconverted"  # another kind of hardware may compile a converted one
+    path = session.state.onnx / f"{name}.accuracy.json"
+    onnx = {"reference": reference, "converted": owner.onnx}
+    derived = OnnxTarget(session, owner, path, "accuracy", gate.key_fields(), onnx, samples)
+    if reference is not owner.onnx:
+        owner.gate = derived = _declare(env, derived, session).attributes.trt_engine
+    elif owner.hardware and owner.hardware.signature.product == "tensorrt":
+        values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
+        owner.compared_by = [*values, *samples.nodes]
+    owner.proof = EngineAccuracyCheck(session, derived, owner.python, env)
+
+
+def _declare(env: Any, derived: OnnxTarget, session: Session) -> Any:
+    """The node; two engines that want the very same file share it."""
+    other = session.derived.get(derived.path)
+    if other is not None and not other.same_as(derived):
+        raise SCons.Errors.UserError(
+            f"{derived.name!r}: {derived.label} is wanted twice and not alike (of "
+            f"{other.source} and {derived.source}); give one another name"
+        )
+    if other is not None:
+        other.owners += derived.owners
+        return other.target
+    if derived.path.name in session.folders_in(str(derived.path.parent)):
+        raise SCons.Errors.UserError(
+            f"{derived.name!r}: {derived.label} is a folder where a file shall be; remove it"
+        )
+    session.derived[derived.path] = derived
+    sources = derived.nodes()
+    node = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)[0]
+    derived.target, plain = node, not node.depends
+    declare_on([node], derived)
+    sign(node, EngineFile)
+    for each in sources:
+        sign(each)
+    for each in sources:
+        if each in derived.onnx.values() or each.name.endswith(".onnx"):
+            each.attributes.trt_onnx = True
+    values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
+    guard = session.value(env, INTEGRITY)
+    guard.Decider(tampered)
+    node.add_dependency([*values, guard])
+    derived.depends = len(node.depends) if plain else NEVER
+    node.set_precious(True)
+    node.set_nocache(True)
+    if option("clean"):
+        if named_for_cleaning(env, [node]):
+            env.Clean(node, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))
+        else:
+            env.NoClean(node)
+    return node
+
+
+def sample_nodes(env: Any, session: Session, samples: Samples, what: str) -> SampleNodes:
+    """The files of a set of samples. Raises RecipeError."""
+    where = samples.where
+    if samples.function:
+        reader = file_node(env, where, f"{what} reader")
+        more = [file_node(env, each, f"{what} file") for each in samples.files]
+        nodes, kind = [reader, *more], "reader"
+    elif _is_folder(env, where):
+        folder = env.fs.Dir(str(where)) if not isinstance(where, SCons.Node.FS.Dir) else where
+        found = [n for pattern in ("*.npy", "*/*.npy") for n in folder.glob(pattern)]
+        place = folder.get_abspath()
+        return SampleNodes("npy", place, session.state.relative(place) + "/", _sorted(found), samples)
+    else:
+        nodes, kind = [file_node(env, where, what)], "npz"
+        if not nodes[0].name.endswith(".npz"):
+            raise RecipeError(f"{what} {nodes[0]}: give a .npz, a folder of .npy, or 'reader.py:function'")
+    place = nodes[0].get_abspath()
+    return SampleNodes(kind, place, session.state.relative(place), nodes, samples)
+
+
+def _is_folder(env: Any, where: Any) -> bool:
+    if isinstance(where, SCons.Node.FS.Dir):
+        return True
+    if not isinstance(where, (str, os.PathLike)):
+        return False
+    place = env.fs.Entry(str(where))
+    if isinstance(place, SCons.Node.FS.Dir) or Path(place.get_abspath()).is_dir():
+        return True
+    source = Path(place.dir.srcnode().get_abspath(), place.name)  # of a VariantDir
+    return source.is_dir()
+
+
+def _sorted(nodes: list[Any]) -> list[Any]:
+    return sorted(as_list(nodes), key=lambda node: str(node.get_abspath()))

@@ -1,0 +1,310 @@
+"""The files that are made of an ONNX before the compile: another precision, Q/DQ nodes, the figures
+of an accuracy gate. Each is a target of its own, judged as engines are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import SCons.Node
+
+from ..build.onnx_spec import (
+    SCRIPT,
+    Onnx,
+    OnnxSpec,
+    SampleFiles,
+    check_onnx_up_to_date,
+    data_name,
+    onnx_spec_of,
+    step_fields,
+)
+from ..build.spec import UpToDateResult
+from ..errors import EngineError, RecipeError
+from ..recipe.conversion import Samples
+from ..record import Record
+from .engine_target import EngineTarget
+from .nodes import data_node, data_of, label_of, real_path
+
+if TYPE_CHECKING:
+    from ..artifact.receipt import Receipt
+    from .services import TargetServices
+
+
+class SampleNodes(Record):
+    """A set of samples as nodes. place: what the user named; nodes: every file of it."""
+
+    kind: str
+    place: str
+    label: str
+    nodes: Sequence[Any]
+    samples: Samples
+
+    def files(self) -> SampleFiles:
+        paths = [real_path(node) for node in self.nodes]
+        fields, name = self.samples.key_fields(), Path(self.place).name
+        named = [Path(node.get_abspath()) for node in self.nodes]
+        return SampleFiles(self.kind, self.at(), self.label, paths, fields, name, named)
+
+    def at(self) -> Path:
+        """Where the set lies: a folder's files may be in a Repository or at the source of a VariantDir.
+        Raises RecipeError where some are elsewhere."""
+        if self.kind != "npy":
+            return real_path(self.nodes[0])
+        places = {}
+        for node in self.nodes:
+            depth = len(Path(node.get_abspath()).relative_to(self.place).parts)
+            places[real_path(node).parents[depth - 1]] = node.name
+        if len(places) > 1:
+            (one, first), (two, second) = list(places.items())[:2]
+            raise RecipeError(f"{self.label}: {first} is in {one}, {second} in {two}; put them in one folder")
+        return next(iter(places), Path(self.place))
+
+
+class OnnxTarget:
+    """One file to be made, for the engine `owner` if it is for one; owners: all that share it, as an
+    engine for several kinds of hardware does. onnx: nodes by role, the first is the source; script,
+    files: nodes of an export."""
+
+    def __init__(
+        self,
+        session: TargetServices,
+        owner: EngineTarget | None,
+        path: Path,
+        kind: str,
+        options: Mapping[str, Any],
+        onnx: Mapping[str, Any],
+        samples: SampleNodes | None = None,
+        script: Any = None,
+        files: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._session = session
+        self.owners = [owner] if owner else []
+        self.name = owner.name if owner else path.name.partition(".")[0]
+        self.path = path
+        self.label = session.state.relative(path)
+        self.kind = kind
+        self.options = options
+        self.onnx = onnx
+        self.samples = samples
+        self.script = script
+        self.files = files or {}
+        self.target: Any = None
+        self.depends = 0  # of the node, as declared here
+        self.problem: EngineError | None = None
+        self.reported = False
+        self.began: float | None = None  # as of an engine
+        self._receipt: Receipt | None = None  # of what this run made, or what was asked for
+        self._key = ""  # by which it was judged or made
+        self._up_to_date: UpToDateResult | None = None
+        self._looked = False
+        chosen = samples.samples.key_fields() if samples else {}
+        more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
+        self.fields = step_fields(kind, {**options, **more})
+
+    def same_as(self, other: OnnxTarget) -> bool:
+        """Whether two engines want the very same file."""
+        return self._made_of == other._made_of
+
+    @property
+    def _made_of(self) -> tuple[Any, ...]:
+        place = self.samples.place if self.samples else None
+        return self.fields, self.onnx, place, self.script, self.files
+
+    def nodes(self) -> list[Any]:
+        """Every source."""
+        samples = self.samples.nodes if self.samples else ()
+        script = [self.script] if self.script else []
+        return [*self.onnx.values(), *script, *self.files.values(), *samples]
+
+    @property
+    def source(self) -> str:
+        """What it is made of, as people know it."""
+        return label_of(self._session, self.nodes()[0])
+
+    @property
+    def checked(self) -> UpToDateResult | None:
+        return self._up_to_date
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file's bytes, as far as they were judged or made."""
+        if self._receipt is None and self._up_to_date and self._up_to_date.current:
+            return self._up_to_date.sha256
+        return self._receipt.sha256 if self._receipt else None
+
+    def made(self, receipt: Receipt) -> None:
+        """This run made it, or another process did meanwhile."""
+        self._receipt, self._key = receipt, receipt.key
+
+    @property
+    def known(self) -> bool:
+        """Whether this run judged it, or made it or tried to."""
+        return not (self._up_to_date is None and self._receipt is None and self.began is None)
+
+    def mark_requested(self) -> None:
+        """The hardware of its engines is named before anything is said of it."""
+        asked = self.owners if len(self.owners) < 2 else self._session.asked_of(self.owners)
+        for owner in asked or self.owners:
+            self._session.requested(owner)
+
+    def on_visit(self, node: Any) -> None:
+        """A second look is another build of an interactive session."""
+        if self._looked:
+            self._up_to_date, self._receipt, self.reported, self.began = None, None, False, None
+        self._looked = True
+
+    def up_to_date(self) -> UpToDateResult:
+        """The judgement before anything is made. Raises EngineError."""
+        if self._up_to_date is None:
+            spec = self.spec()
+            self._key = spec.key
+            self._up_to_date = check_onnx_up_to_date(spec, self._session.state, self._session.digest_cache)
+        return self._up_to_date
+
+    def forget(self) -> None:
+        """Judge it anew when it is asked for."""
+        self._up_to_date = None
+
+    @property
+    def key(self) -> str:
+        """By which it was judged or made, or would be now. Raises EngineError."""
+        return self._key if self._up_to_date or self._receipt else self.spec().key
+
+    def stands(self) -> bool:
+        """Whether nothing is left to do for it. Raises EngineError."""
+        return self.up_to_date().current
+
+    def spec(self) -> OnnxSpec:
+        """The file as its sources are now. Raises EngineError, naming the source at fault."""
+        self._check_owners()
+        onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
+        samples = self._all_samples().files() if self.samples else None
+        script = real_path(self.script) if self.script else None
+        nodes = self._all_files()
+        files = {name: real_path(node) for name, node in nodes.items()}
+        named = {name: Path(node.get_abspath()) for name, node in nodes.items()}
+        named.update({SCRIPT: Path(self.script.get_abspath())} if self.script else {})
+        return onnx_spec_of(
+            *(self.path, self.kind, self.options, self.fields, onnx, samples, self.source),
+            *(script, files, self._session.inputs.digest, named),
+        )
+
+    def _all_files(self) -> dict[str, Any]:
+        """What an export is given, and the external data of the ONNX files among that."""
+        found = dict(self.files)
+        for name, node in self.files.items():
+            for location, data in self._data_of(node).items():
+                if data not in found.values():
+                    found[data_name(location, name)] = data
+        return found
+
+    def _all_samples(self) -> SampleNodes:
+        """The samples, and the external data of the ONNX files that a reader reads."""
+        assert self.samples
+        found = list(self.samples.nodes)
+        for node in self.samples.nodes if self.samples.kind == "reader" else ():
+            found += [data for data in self._data_of(node).values() if data not in found]
+        return self.samples._replace(nodes=found)
+
+    def _data_of(self, node: Any) -> dict[str, Any]:
+        """The external data of a file that a function reads: none where it is no ONNX, or a damaged one,
+        which the function will tell."""
+        if not node.name.endswith(".onnx"):
+            return {}
+        try:
+            summary = self._session.inputs.summary(str(real_path(node)))
+            return {location: data_node(node, location) for location in summary.external}
+        except (RecipeError, OSError, ValueError):
+            return {}
+
+    def to_json(self) -> dict[str, Any]:
+        """For `.trt/declared.json`."""
+        samples, place = self.samples and self._all_samples(), self._session.place
+        return {
+            "step": self.label,
+            "kind": self.kind,
+            "source": self.source,
+            "options": dict(self.options),
+            "ingredients": self.fields,
+            "onnx": {
+                role: {"path": place(node), "label": label_of(self._session, node)}
+                for role, node in self.onnx.items()
+            },
+            "samples": samples
+            and {
+                "kind": samples.kind,
+                "place": self._session.from_top(samples.place),
+                **self._samples_apart(samples),
+                "label": samples.label,
+                "files": [place(node) for node in samples.nodes],
+            },
+            "script": self.script and place(self.script),
+            "files": {name: place(node) for name, node in self._all_files().items()},
+        }
+
+    def _samples_apart(self, samples: SampleNodes) -> dict[str, str]:
+        """Where a set of samples lies that is not where it was named: in a Repository or VariantDir."""
+        with contextlib.suppress(RecipeError):  # told when it is asked for
+            found = str(samples.at())
+            return {} if found == samples.place else {"at": self._session.from_top(found)}
+        return {}
+
+    def _check_owners(self) -> None:
+        """Raise RecipeError where it would be made for nothing; what one engine's hardware cannot do
+        does not hinder those of another."""
+        problem: EngineError | None = None
+        for owner in self.owners:
+            try:
+                owner.check()
+                return
+            except EngineError as error:
+                problem = problem or error
+        if problem:
+            raise problem
+
+    def _onnx(self, node: Any) -> Onnx:
+        path, label = real_path(node), label_of(self._session, node)
+        summary = self._session.inputs.summary_of(path, label)
+        external = {location: real_path(data_node(node, location)) for location in summary.external}
+        return Onnx(path, label, external, summary)
+
+    def places(self) -> list[Any]:
+        """Its one node."""
+        return [self.target]
+
+    def sources(self) -> list[Any]:
+        """What its builder was given."""
+        return self.nodes()
+
+    def needs(self) -> list[Any]:
+        """The nodes of files that it is made from, as far as they are known."""
+        read = [*self.onnx.values(), *(node for node in self.nodes() if node.name.endswith(".onnx"))]
+        data = [node for onnx in dict.fromkeys(read) for node in data_of(self._session, onnx)]
+        return self.nodes() + data
+
+    def source_missing(self) -> bool:
+        """Whether SCons itself will refuse this file before its action is asked."""
+        return any(not node.has_builder() and not real_path(node).exists() for node in self.nodes())
+
+    def receipt(self) -> Receipt | None:
+        """That of the file which this run made, or found to be current."""
+        if self._receipt is None and self._up_to_date and self._up_to_date.current and self.sha256:
+            receipts = self._session.state.receipts
+            self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
+        return self._receipt
+
+    def told(self) -> dict[str, Any]:
+        """For the receipts of engines: how it was made, from its own receipt."""
+        receipt = self.receipt()
+        details = receipt.details if receipt else {}
+        told = {"file": self.label, "kind": self.kind, "source": self.source}
+        return {**told, "facts": details.get("facts")}
+
+    def awaits(self) -> str | None:
+        """The input that this run would build first."""
+        for node in self.target.children():
+            if node.has_builder() and node.get_state() == SCons.Node.executed:
+                return self._session.state.relative(node.get_abspath())
+        return None

@@ -1,0 +1,93 @@
+"""Where else a run's engines can come from: the team's store, and other machines."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import StoreError
+from .console import Console
+from .settings import StoreSettings
+
+if TYPE_CHECKING:
+    from ..build.context import BuildListener, EngineProvider
+    from ..build.onnx_step import OnnxListener, OnnxProvider
+    from ..cache.client import CacheClient
+    from ..cache.upload import Uploader
+    from ..remote.provider import RemoteProvider
+
+SLOW_S = 2.0  # of giving at the end of a run, until that is said
+
+
+class Providers:
+    """suppliers, takers: see build/context.py; step_suppliers, step_takers: build/onnx_step.py. The
+    store is opened when something is to be made, and not before."""
+
+    def __init__(self, console: Console, store: StoreSettings) -> None:
+        self._console = console
+        self.store = store
+        self.suppliers: list[EngineProvider] = []
+        self.takers: list[BuildListener] = []
+        self.step_suppliers: list[OnnxProvider] = []
+        self.step_takers: list[OnnxListener] = []
+        self.shared: CacheClient | None = None
+        self.dispatch: Callable[[], RemoteProvider] | None = None
+        self._dispatcher: RemoteProvider | None = None
+        self._pusher: Uploader | None = None
+        self._opening = threading.Lock()
+        self._opened = False
+
+    def open(self) -> Providers:
+        """This, with the store open where there is one that can be."""
+        with self._opening:
+            if self.store.url and not self._opened:
+                self._opened = True
+                try:
+                    self._open()
+                except StoreError as error:
+                    self._console.line(f"engines: the store {self.store.url} is not used: {error}")
+            if self.dispatch and self._dispatcher is None:
+                self._dispatcher = self.dispatch()
+                self.suppliers.append(self._dispatcher)
+        return self
+
+    def _open(self) -> None:
+        from ..cache.client import CacheClient
+        from ..cache.keys import EntrySigner, TrustedSigners
+        from ..cache.object_store import ObjectStore
+        from ..cache.upload import Uploader
+
+        chosen, say = self.store, self._console.line
+        signer = EntrySigner.load(chosen.key) if chosen.key else None
+        trust = TrustedSigners.load(chosen.trust, signer)
+        remote = ObjectStore(chosen.url, chosen.writes, chosen.patience_s, chosen.timeout_s)
+        shared = CacheClient(remote, trust, signer if chosen.writes else None, say, chosen.refusals)
+        self.shared = shared
+        self.suppliers.insert(0, shared)  # before a compile elsewhere
+        self.step_suppliers.insert(0, shared)
+        if chosen.writes:
+            self._pusher = Uploader(shared)
+            self.takers.append(self._pusher)
+            self.step_takers.append(self._pusher)
+
+    def close(self, stopping: Callable[[], bool]) -> None:
+        """Give what is still to be given, within bounds, and say so."""
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+        if self._pusher is None or self.shared is None:
+            return
+        left, wait_s = self._pusher.waiting, self.store.wait_s
+        url = self.store.url
+        if left and self._pusher.drain(min(SLOW_S, wait_s), stopping):
+            self._console.line(f"engines: giving {self._pusher.waiting} to {url}")
+            left = self._pusher.drain(wait_s, stopping)
+            if left and not self.shared.off:
+                self._console.line(
+                    f"engines: {left} were not given to {url} within {wait_s:g} s (TRT_STORE_WAIT)"
+                )
+        given = self.shared.pushed
+        if given:
+            size = sum(given)
+            self._console.line(f"engines: {len(given)} given to {url} ({size / 1e6:.1f} MB)")
+            self._console.event("engine.store.given", files=len(given), size=size, store=url)

@@ -1,0 +1,332 @@
+"""`scons engines-prune`: which engines and files of this tree nobody wants any more.
+
+What is wanted is asked of what this run declares, on every hardware that has a file in `hardware/`,
+on the built-ins, on the default host and on the one that was named. Hardware whose runtime is not
+known here keeps its folder as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import SCons.Errors
+import SCons.Script
+
+from ..artifact.filename import SUFFIX, EngineFilename
+from ..artifact.sidecar import read_sidecar
+from ..errors import EngineError, HandoffError, HardwareError, SidecarError
+from ..files.mounts import mount_below
+from ..files.reading import read_small
+from ..hardware.resolve import BUILT_IN, Hardware
+from ..record import Record
+from ..release.prune import DAY_S, Folder, Item, choose, entries, find, known_bytes, parsed, remove
+from . import settings
+from .engine_target import EngineTarget
+from .nodes import PRUNE
+from .session import Session
+
+LARGEST = 64 << 20  # bytes of another tree's declaration
+
+
+class Place(Record):
+    """A file by its name and the identity of its folder, whatever links or mounts lead there."""
+
+    device: int
+    inode: int
+    name: str
+
+    @classmethod
+    def of(cls, path: Path) -> Place | None:
+        """None where there is no such folder."""
+        try:
+            folder = os.stat(path.parent)
+        except OSError:
+            return None
+        return cls(folder.st_dev, folder.st_ino, path.name)
+
+
+class Others(Record):
+    """What other trees declare that share the state folder: theirs is not ours to remove. models:
+    (name, precision); places: where their engines are; folders: of these, and of hardware beside or
+    above them; before: declarations of trees that were at this tree's path."""
+
+    models: frozenset[tuple[str, str]] = frozenset()
+    places: frozenset[Place | None] = frozenset()
+    folders: frozenset[tuple[int, int]] = frozenset()
+    before: tuple[Path, ...] = ()
+
+    def engine_spec(self, path: Path) -> bool:
+        """Whether it may be theirs: declared in their last run, or of a model of theirs, on whatever
+        hardware, in a folder that is theirs, too."""
+        name = parsed(path.name)
+        shared = name is not None and (name.model, name.precision) in self.models
+        return Place.of(path) in self.places or (shared and bool(_folders_of(path) & self.folders))
+
+
+def prune(env: Any, session: Session) -> None:
+    """List what may go; with PRUNE=yes remove it. Raises UserError or BuildError."""
+    keep, older_s, really = _asked()
+    _check_alone(session)
+    engines = list(session.engines)
+    if not engines:
+        raise SCons.Errors.UserError(f"{PRUNE}: no engine is declared, so that nothing tells what is wanted")
+    others = _of_other_trees(session)
+    models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | others.models
+    steps = frozenset(session.derived)
+    exports = frozenset(d.name for d in session.derived.values() if not d.owners)
+    try:
+        folders = list(_folders(session, engines))
+        items, left = find(session.state, folders, models, steps, exports, session.digest_cache)
+    except HandoffError as error:
+        raise SCons.Errors.BuildError(errstr=str(error), status=2, exitstatus=2) from None
+    say = session.report.console.line
+    for line in left:
+        say(f"engines: {line}")
+    if others.before:
+        say(
+            f"engines: what other trees at {session.top} declared is kept; once they are gone, remove "
+            + ", ".join(map(str, sorted(others.before)))
+        )
+    spec = {Place.of(engine.path) for engine in engines}
+    chosen = choose(items, keep, older_s)
+    going = [i for i in chosen if Place.of(i.path) not in spec and not others.engine_spec(i.path)]
+    dry = not (really and settings.writes())
+    done = [item for item in going if _let_go(session, item, dry, folders, others)]
+    _summary(session, done, len(items) - len(chosen), dry)
+    if not dry:
+        session.digest_cache.forget_missing()
+    if len(done) < len(going):
+        raise SCons.Errors.BuildError(errstr="not all could be removed, see above", status=2, exitstatus=2)
+
+
+def _check_alone(session: Session) -> None:
+    """A state folder inside a tree has one declaration, of that tree. Raises UserError where a link
+    leads to it, or where it is mounted: other trees may have it, too."""
+    state = session.state
+    place = os.path.realpath(state.root)  # Path.resolve() raises RuntimeError where links go round
+    if state.inside and not Path(place).is_relative_to(os.path.realpath(state.top)):
+        raise SCons.Errors.UserError(
+            f"{PRUNE}: {state.relative(state.root)} is a link to {place}, which other "
+            "trees may share; name that folder with TRT_STATE_DIR= in each of them, and build there once"
+        )
+    mount = mount_below(session.top, state.root) if state.inside else None
+    if mount:
+        raise SCons.Errors.UserError(
+            f"{PRUNE}: {state.relative(mount)} is a mount, which other trees may share; mount it "
+            "outside of the tree, name it with TRT_STATE_DIR= in each of them, and build there once"
+        )
+
+
+def _asked() -> tuple[int, float, bool]:
+    """KEEP, OLDER in seconds, PRUNE. Raises UserError."""
+
+    def number(name: str, example: str, kind: type[int] | type[float]) -> float:
+        text = str(SCons.Script.ARGUMENTS.get(name) or 0)
+        try:
+            value = kind(text)
+        except ValueError:
+            value = -1
+        if not 0 <= value < 1e6:
+            raise SCons.Errors.UserError(f"{name}={text}: write {example}")
+        return value
+
+    said = str(SCons.Script.ARGUMENTS.get("PRUNE", "no"))
+    if said not in ("yes", "no", ""):
+        raise SCons.Errors.UserError(f"PRUNE={said}: write PRUNE=yes, or leave it out")
+    return (
+        int(number("KEEP", "how many to keep of each, a whole number such as 2", int)),
+        number("OLDER", "days, such as 30", float) * DAY_S,
+        said == "yes",
+    )
+
+
+def _folders(session: Session, engines: list[EngineTarget]) -> Iterator[Folder]:
+    """Every folder of engines with the names that are wanted in it."""
+    bases: dict[Path, list[EngineTarget]] = {}
+    for engine in engines:
+        named = engine.hardware is not None and engine.hardware.name
+        bases.setdefault(engine.path.parent.parent if named else engine.path.parent, []).append(engine)
+    hardware = _hardware_names(session)
+    for base, declared in sorted(bases.items()):
+        yield _folder(session, base, None, declared)
+        inner = sorted(name for name in _subfolders(base))
+        for name in inner:
+            if name in hardware:
+                yield _folder(session, base, name, declared)
+            else:
+                yield Folder(base / name, _declared_in(base / name, engines), f"no hardware is called {name}")
+
+
+def _subfolders(base: Path) -> list[str]:
+    return [entry.name for entry in entries(base) if entry.is_dir(follow_symlinks=False)]
+
+
+def _hardware_names(session: Session) -> set[str]:
+    files = {path.stem for path in (session.top / "hardware").glob("*.json")}
+    named = {e.hardware.name for e in session.engines if e.hardware and e.hardware.name}
+    return files | named | {*BUILT_IN}
+
+
+def _folder(session: Session, base: Path, name: str | None, declared: list[EngineTarget]) -> Folder:
+    """The folder of one hardware; without a name, of the default host."""
+    path = base / name if name else base
+    mine = _declared_in(path, session.engines)
+    names, host = set(mine), None
+    for engine in declared:
+        try:
+            hardware = _hardware(session, name, engine)
+            found = EngineFilename.of(
+                hardware.signature,
+                engine.recipe.model,
+                engine.recipe.precision,
+                engine.recipe.ampere_plus,
+            )
+        except EngineError as error:
+            who = name or "this host"
+            where = f"{session.state.relative(path)}/ is kept as it is"
+            return Folder(path, None, f"{where}: what {who} wants is not known: {error}")
+        names.add(found.build())
+        host = None if name else found
+    return Folder(path, frozenset(names), f"{name or 'this host'} wants no engine of this name", host)
+
+
+def _declared_in(folder: Path, engines: list[EngineTarget]) -> frozenset[str]:
+    return frozenset(engine.path.name for engine in engines if engine.path.parent == folder)
+
+
+def _hardware(session: Session, name: str | None, engine: EngineTarget) -> Hardware:
+    """Raises HardwareError."""
+    found = engine.hardware
+    if found is None or found.name != name:
+        found = session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
+    if found.from_receipts:
+        raise HardwareError("its runtime is not installed here, and receipts may tell of several")
+    return found
+
+
+def _of_other_trees(session: Session) -> Others:
+    """Raises UserError for a declaration that cannot be read."""
+    if session.state.inside:
+        return Others()
+    models, places, folders = set(), set(), set[tuple[int, int]]()
+    before = list[Path]()
+    own: dict[Path, bool] = {}
+    for file in session.state.declared.parent.glob("*.json"):
+        if file == session.state.declared:
+            continue
+        try:
+            data = json.loads(read_small(file, LARGEST))
+            before += [file] if data["top"] == str(session.top) else []
+            for item in data["engines"]:
+                place = Path(data["top"], item["engine"])
+                name = parsed(place.name)
+                models.update([(name.model, name.precision)] if name else [])
+                if place.parent not in own:
+                    own[place.parent] = _is_own(session, place.parent)
+                if file in before and own[place.parent]:
+                    continue  # theirs is in their tree, which is not here
+                places.add(Place.of(place))
+                folders |= _folders_of(place)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise SCons.Errors.UserError(
+                f"{PRUNE}: {file}: not readable ({error}), so that nothing tells what its tree wants; "
+                "mend or remove it"
+            ) from None
+    return Others(frozenset(models), frozenset(places), frozenset(folders), tuple(before))
+
+
+def _is_own(session: Session, folder: Path) -> bool:
+    """Whether a folder belongs to this tree alone: no link or mount leads to it."""
+    inside = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(session.top))
+    return inside and mount_below(session.top, folder) is None
+
+
+def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
+    """Tell of one item, and remove it unless this is a list. Whether it went, or would."""
+    label, size = session.state.relative(item.path), _megabytes(item.size)
+    say = session.report.console.line
+    if dry:
+        say(f"WOULD PRUNE {label} ({size}): {item.why}")
+        return True
+    try:
+        now = _of_other_trees(session)  # another tree may have begun to build meanwhile
+        if now.engine_spec(item.path) or _wanted_by(now, item):
+            raise HandoffError("another tree declares it by now")
+        receipts = not _shared(item, session, others)
+        remove(
+            item, session.state, lambda name: _stated(name, folders, session), session.digest_cache, receipts
+        )
+    except (EngineError, OSError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        problem = HandoffError(f"it is not removed: {cause}")
+        say(f"FAILED {label}: {type(problem).__name__}: {problem}", failure=True)
+        return False
+    say(f"PRUNED {label} ({size}): {item.why}")
+    fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
+    session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
+    return True
+
+
+def _folders_of(engine: Path) -> set[tuple[int, int]]:
+    """The identity of an engine's folder and of the one above, which is that of all hardware."""
+    found = (Place.of(folder / "x") for folder in (engine.parent, engine.parent.parent))
+    return {(each.device, each.inode) for each in found if each}
+
+
+def _wanted_by(others: Others, item: Item) -> bool:
+    """Whether other trees declare an engine that this item is what is left of."""
+    name = parsed(f"{item.path.name}{SUFFIX}") if item.path.parent.name == "receipts" else None
+    return name is not None and (name.model, name.precision) in others.models
+
+
+def _shared(item: Item, session: Session, others: Others) -> bool:
+    """Whether another tree may need what receipts say of an item: they are known by its name."""
+    name = parsed(item.path.name)
+    if name is None:
+        return not session.state.inside and item.path.parent.name != "receipts"
+    return (name.model, name.precision) in others.models
+
+
+def _stated(name: str, folders: list[Folder], session: Session) -> set[str] | None:
+    """The sha256 of engines of a filename, and what their sidecars state; None where it stands and is
+    wanted nowhere. Raises EngineError."""
+    found, known = set[str](), False
+    for folder in folders:
+        path = folder.path / name
+        known |= folder.names is None or name in folder.names or _stands(path)
+        with contextlib.suppress(SidecarError):
+            found.add(read_sidecar(path))
+        if _stands(path):
+            found |= known_bytes(session.state, path, session.digest_cache)
+    return found if known or found else None
+
+
+def _stands(path: Path) -> bool:
+    """Whether something is there; what cannot be looked at may be."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _summary(session: Session, done: list[Item], kept: int, dry: bool) -> None:
+    size = _megabytes(sum(item.size for item in done))
+    more = f", {kept} kept by KEEP= or OLDER=" if kept else ""
+    if not dry:
+        text = f"engines: {len(done)} pruned, {size}{more}"
+    else:
+        hint = "; PRUNE=yes removes them" if done else ""
+        text = f"engines: {len(done)} to prune, {size}{more}{hint}"
+    session.report.console.line(text)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,260 @@
+"""What becomes of engines in a run: a line each, an event each, and the counts of the last line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..build.spec import EngineSpec, UpToDateResult
+from ..errors import EngineError, Interrupted
+from ..hardware.resolve import Hardware
+from ..recipe.backends import without_effect
+from ..recipe.figures import share_of_bound
+from .console import Console
+from .engine_target import EngineTarget
+from .stop_signal import fail_run
+
+if TYPE_CHECKING:
+    from ..build.engine import BuildOutcome
+    from ..build.onnx_step import OnnxOutcome
+    from .onnx_target import OnnxTarget
+
+_ALWAYS = ("reused", "built", "failed")  # in the last line, always
+_ELSEWHERE = ("fetched", "dispatched")  # in the last line where there were any
+_COUNTED = (*_ALWAYS, *_ELSEWHERE, "interrupted", "would build")
+_MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
+
+
+class RunLog:
+    """dry: under `-n`, where it says what would be. Told from several threads at once."""
+
+    def __init__(self, console: Console, dry: bool) -> None:
+        self.console = console
+        self._dry = dry
+        self._began = time.time()
+        self._lock = threading.Lock()
+        self._idle: set[str] = set()
+        self._causes: set[tuple[str, str]] = set()  # class and text of what failed
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._earlier: list[float | None] = []  # of what would be built or made
+        self._boards: dict[str, dict[str, int]] = {}
+
+    def hardware(self, hardware: Hardware) -> None:
+        """The first line: for what, with what, and why."""
+        self.console.line(
+            f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
+            f"backend {hardware.signature.product}: {hardware.why}"
+        )
+
+    def without_effect(self, engine: EngineTarget) -> None:
+        """Say once a run which options change nothing on this product, and why."""
+        if engine.hardware is None:
+            return
+        for option, why in without_effect(engine.recipe, engine.hardware.signature.product).items():
+            with self._lock:
+                told = option in self._idle
+                self._idle.add(option)
+            if not told:
+                self.console.line(f"engines: {option} of {engine.name} has no effect: {why}")
+
+    def finished(self, engine: EngineTarget, outcome: BuildOutcome, seconds: float) -> None:
+        engine.made = outcome.sha256
+        if outcome.how == "reused":
+            self.reused(engine, seconds)
+        elif outcome.how == "built":
+            self._say_built(engine, outcome.up_to_date, seconds, outcome.seconds)
+        else:
+            self._say_supplied(engine, outcome, seconds)
+
+    def reused(self, engine: EngineTarget, seconds: float) -> None:
+        self.console.line(self._reused(engine, seconds))
+
+    def all_reused(self, engines: list[EngineTarget]) -> None:
+        """Those that SCons left alone, in one write."""
+        if engines:
+            self.console.lines([self._reused(each, each.judged_s) for each in engines])
+
+    def _reused(self, engine: EngineTarget, seconds: float) -> str:
+        self._count(engine, "reused")
+        self._event("engine.cache.hit", engine, "reused", "current")
+        words = "WOULD REUSE" if self._dry else "REUSED"
+        return f"{words} {engine.label} ({seconds:.2f} s)"
+
+    def would_build(self, engine: EngineTarget, reason: str, earlier_s: float | None) -> None:
+        """earlier_s: how long it took another time, None where no receipt tells."""
+        self._count(engine, "would build")
+        self._earlier.append(earlier_s)
+        self.console.line(f"WOULD BUILD {engine.label} because {reason}")
+
+    def _say_built(
+        self, engine: EngineTarget, up_to_date: UpToDateResult, seconds: float, compile_s: float | None
+    ) -> None:
+        self._count(engine, "built")
+        self.console.line(f"BUILT {engine.label} ({seconds:.2f} s) because {up_to_date.reason}")
+        self._miss(engine, up_to_date, "built", compile_s)
+
+    def _say_supplied(self, engine: EngineTarget, outcome: BuildOutcome, seconds: float) -> None:
+        how, why = outcome.how, outcome.up_to_date.reason
+        self._count(engine, how)
+        what = f"{how.upper()} {engine.label} ({_bytes(outcome.size or 0)}, {seconds:.2f} s)"
+        self.console.line(f"{what} because {why}")
+        took = outcome.seconds and round(outcome.seconds, 3)
+        more: dict[str, Any] = {"reason_text": why, "size": outcome.size, "seconds": took}
+        self._event(f"engine.cache.{how}", engine, how, outcome.up_to_date.code, **more)
+
+    def _miss(
+        self, engine: EngineTarget, up_to_date: UpToDateResult, outcome: str, compile_s: float | None
+    ) -> None:
+        text = up_to_date.reason
+        if up_to_date.code.startswith(_MISMATCH):
+            self._event("engine.sidecar.mismatch", engine, outcome, up_to_date.code, reason_text=text)
+        made = {"sha256": engine.made} if engine.made else {}
+        self._event(
+            "engine.cache.miss", engine, outcome, up_to_date.code, compile_s, reason_text=text, **made
+        )
+
+    def would_convert(self, derived: OnnxTarget, reason: str, earlier_s: float | None) -> None:
+        self._earlier.append(earlier_s)
+        words = "WOULD CHECK" if derived.kind == "accuracy" else "WOULD CONVERT"
+        self.console.line(f"{words} {derived.label} because {reason}")
+
+    def converted(self, derived: OnnxTarget, step: OnnxOutcome, seconds: float) -> None:
+        """An ONNX was made, or its accuracy measured, here or elsewhere."""
+        gate, facts = derived.kind == "accuracy", step.receipt.details.get("facts")
+        why = step.up_to_date.reason
+        words = "CHECKED" if gate else "CONVERTED"
+        size = ""
+        if step.how == "fetched":
+            words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
+        figures = f": {_worst(facts)}" if gate and isinstance(facts, dict) else ""
+        self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
+        self._event("engine.convert.done", derived, step.how, step.up_to_date.code, reason_text=why)
+
+    def proved(self, spec: EngineSpec, found: Mapping[str, Any] | str, seconds: float) -> None:
+        """An engine was run on the GPU, or could not be."""
+        label = f"{spec.filename}"
+        if isinstance(found, str):
+            self.console.line(f"engines: {label} was not run against its original: {found}")
+        else:
+            self.console.line(f"CHECKED {label} on {found['gpu']} ({seconds:.2f} s): {_worst(found)}")
+
+    def failed(self, engine: EngineTarget | OnnxTarget, error: EngineError) -> None:
+        if engine.reported:
+            return
+        stopped = isinstance(error, Interrupted)
+        if isinstance(engine, EngineTarget):
+            self._count(engine, "interrupted" if stopped else "failed")
+        engine.reported = True
+        name = type(error).__name__
+        if stopped:
+            self.console.line(f"INTERRUPTED {engine.label}: {error}", failure=True)
+        elif self._dry:
+            self.would_fail(engine.label, error)
+        else:
+            self.console.line(f"FAILED {engine.label}: {self._told(error)}", failure=True)
+        checked = engine.checked
+        if isinstance(engine, EngineTarget) and checked and not checked.reusable:
+            self._miss(engine, checked, "failed", None)
+        self._event(
+            "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
+        )
+
+    def would_fail(self, label: str, error: Exception) -> None:
+        """Under -n: the exit status tells it, too."""
+        self.console.line(f"WOULD FAIL {label}: {self._told(error)}", failure=True)
+        fail_run()
+
+    def _told(self, error: Exception) -> str:
+        """What a line says of an error: the whole of it once a run, however many engines it stops."""
+        name, text = type(error).__name__, str(error)
+        with self._lock:
+            first = (name, text) not in self._causes
+            self._causes.add((name, text))
+        return f"{name}: {text}" if first else f"{name}, told above"
+
+    def _event(
+        self,
+        event: str,
+        engine: EngineTarget | OnnxTarget,
+        outcome: str,
+        code: str,
+        compile_s: float | None = None,
+        **more: Any,
+    ) -> None:
+        fields: dict[str, Any] = {
+            "model_name": engine.name,
+            "engine": engine.label,
+            "outcome": outcome,
+            "reason": code,
+            "compile_duration_s": compile_s and round(compile_s, 3),
+            "error_class": None,
+        }
+        if engine.began is not None:
+            fields["started"] = self.console.stamp(engine.began)
+            fields["duration_s"] = round(time.time() - engine.began, 3)
+        self.console.event(event, **{**fields, **more})
+
+    def _count(self, engine: EngineTarget, word: str) -> None:
+        engine.reported = True
+        with self._lock:
+            self._counts[word] += 1
+            self._boards.setdefault(engine.board, dict.fromkeys(_COUNTED, 0))[word] += 1
+
+    def summary(self, not_reached: int = 0) -> None:
+        """The last line, and before it one for each of several kinds of hardware. not_reached: engines
+        that an interrupted run did not get to."""
+        counts, seconds = self._counts, time.time() - self._began
+        boards = self._boards if len(self._boards) > 1 else {}
+        for board, of_it in boards.items():
+            self.console.line(f"engines: {board}: {_text(of_it)}{self._would(of_it)}")
+        more_text = self._would(counts, self._estimate())
+        if not_reached:
+            more_text = f" (stopped: {not_reached} not reached)"
+        self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{more_text}")
+        more: dict[str, Any] = (
+            {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
+        )
+        more["started"] = self.console.stamp(self._began)
+        self.console.event("engine.compile.summary", **_told(counts), **more, seconds=round(seconds, 3))
+
+    def _would(self, counts: Mapping[str, int], more: str = "") -> str:
+        return f" (dry run: {counts['would build']} would be built{more})" if self._dry else ""
+
+    def _estimate(self) -> str:
+        """About how long what would be built takes, one after the other."""
+        steps = len(self._earlier) - self._counts["would build"]
+        text = f", {steps} converted or checked" if steps else ""
+        known = [seconds for seconds in self._earlier if seconds is not None]
+        if known:
+            of = f"{len(known)} of {len(self._earlier)} known"
+            return f"{text}; {sum(known):.0f} s by earlier receipts, {of}"
+        return f"{text}; no earlier receipt says how long that takes" if self._earlier else text
+
+
+def _text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {word}" for word, number in _told(counts).items())
+
+
+def _told(counts: Mapping[str, int]) -> dict[str, int]:
+    words = [*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2]]
+    words += ["interrupted"] * bool(counts["interrupted"])
+    return {word: counts[word] for word in words}
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def _worst(facts: Mapping[str, Any]) -> str:
+    """The output that uses the largest share of its bound, as the report names it, too."""
+    outputs = facts.get("outputs") or {}
+    if not outputs:
+        return "no outputs"
+    name = max(outputs, key=lambda each: share_of_bound(outputs[each]["error"], outputs[each]["bound"]))
+    figures = outputs[name]
+    return (
+        f"output `{name}` {facts['metric']} error {figures['error']:.3g} of {figures['bound']:.3g}, "
+        f"cosine {figures.get('cosine', 1.0):.6f}"
+    )

@@ -1,1 +1,0 @@
-"""What a team has made once, for all of it: engines by their keys, and bytes by their sha256."""

@@ -1,0 +1,169 @@
+"""`python -m scons_tensorrt store`: gc, verify, stats, over a folder and over S3."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from parts import generate, key, s3, signer
+from test_shared import Team, entry_of, team
+
+from scons_tensorrt.cache.entry import REFUSAL, CacheEntry, blob_path, sign_entry
+from scons_tensorrt.cache.gc import gc
+from scons_tensorrt.cache.keys import TrustedSigners
+from scons_tensorrt.cli import main
+
+DAY = 86400.0
+
+
+def trust_of(team: Team) -> TrustedSigners:
+    return TrustedSigners({team.signer.name: team.signer.public})
+
+
+@pytest.fixture
+def store(team, key, monkeypatch, capsys):
+    """The command; returns its exit status and lines."""
+    monkeypatch.setenv("TRT_STORE", team.url)
+    monkeypatch.setenv("TRT_STORE_TRUST", str(key.parent / "keys"))
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        status = main(["store", *arguments])
+        told = capsys.readouterr()
+        return status, (told.out + told.err).splitlines()
+
+    return run
+
+
+def paths(team: Team) -> set[str]:
+    return {item.path for folder in ("ac", "no", "cas") for item in team.remote().all_of(folder)}
+
+
+def test_a_sound_store_is_ok_and_counted(team, store) -> None:
+    for number in range(3):
+        team.publish(os.urandom(1000), number)
+    assert store("verify") == (0, ["OK"])
+    status, lines = store("stats")
+    assert status == 0
+    assert lines[0].startswith("3 engines, 0.0 MB, from 20")
+    assert lines[3:] == ["0 files without an entry, 0.0 MB", "0 entries that are not believed"]
+
+
+def test_verify_finds_each_fault_and_removes_it_when_asked(team, store) -> None:
+    entries = [team.publish(os.urandom(1000), number)[0] for number in range(5)]
+    remote = team.remote()
+    remote.replace(blob_path(entries[0].sha256), os.urandom(1000))
+    remote.replace(blob_path(entries[1].sha256), b"cut")
+    remote.remove(blob_path(entries[2].sha256))
+    remote.replace(entries[3].path, sign_entry(entries[4], team.signer))
+    status, lines = store("verify", "--quick")
+    assert status == 1
+    assert len(lines) == 1 + 2 + 2 + 1  # same size: only the bytes would tell
+    status, lines = store("verify")
+    assert status == 1
+    assert [line.split(":")[0] for line in lines if "cas/" in line.split(":")[0]]
+    assert len(lines) == 1 + 3 + 3 + 1
+    assert store("verify", "--remove")[0] == 1
+    assert store("verify") == (0, ["OK"])
+    assert team.fetched(entries[4]) is not None
+
+
+@pytest.mark.parametrize("more", [(), ("--quick",)])
+@pytest.mark.parametrize("size", [5, 4000])
+def test_an_entry_that_states_a_wrong_size_goes_and_the_bytes_stay(team, store, size, more) -> None:
+    data = os.urandom(1000)
+    sound = team.publish(data)[0]
+    wrong = entry_of(data, 1)._replace(size=size)
+    team.remote().replace(wrong.path, sign_entry(wrong, team.signer))
+    status, lines = store("verify", "--remove", *more)
+    assert (status, len(lines)) == (1, 2)
+    assert f"REMOVED {wrong.path}: of {wrong.name}: it states {size} bytes, and its bytes" in lines[0]
+    assert store("verify") == (0, ["OK"])
+    assert team.fetched(sound) == data
+
+
+def test_sound_bytes_stay_where_all_entries_state_a_wrong_size(team, store) -> None:
+    data = os.urandom(1000)
+    entry = team.publish(data)[0]
+    wrong = entry._replace(size=5)
+    team.remote().replace(wrong.path, sign_entry(wrong, team.signer))
+    assert store("verify", "--remove")[0] == 1
+    assert paths(team) == {blob_path(entry.sha256)}
+
+
+def test_gc_by_age_and_size_takes_the_oldest_and_what_no_entry_names(team) -> None:
+    entries = [team.publish(os.urandom(1000), number)[0] for number in range(4)]
+    remote, trust = team.remote(), trust_of(team)
+    remote.replace("cas/" + "0" * 64, b"a push that was cut off")
+    everything = paths(team)
+    assert gc(remote, trust, DAY, 10**6) == ([], [], 0)
+    later = time.time() + 2 * DAY
+    would = gc(remote, trust, most=2500, dry=True, now=lambda: later)
+    assert (len(would.entries), len(would.blobs)) == (2, 3)
+    assert paths(team) == everything
+    gone = gc(remote, trust, most=2500)
+    assert len(gone.entries) == len(gone.blobs) == 2  # the orphan is too young
+    assert sum(team.fetched(entry) is not None for entry in entries) == 2
+    assert gc(remote, trust, most=2500, now=lambda: later).blobs == ["cas/" + "0" * 64]
+    gone = gc(remote, trust, DAY, now=lambda: later)
+    assert len(gone.entries) == len(gone.blobs) == 2
+    assert paths(team) == set()
+
+
+def test_gc_leaves_bytes_that_two_entries_name_until_the_last_goes(team) -> None:
+    data = os.urandom(1000)
+    first, second = (team.publish(data, number)[0] for number in range(2))
+    team.remote().remove(first.path)
+    later = time.time() + 2 * DAY
+    assert gc(team.remote(), trust_of(team), now=lambda: later) == ([], [], 0)
+    assert team.fetched(second) == data
+
+
+def test_gc_with_another_teams_trust_takes_nothing_of_ours(team, tmp_path) -> None:
+    entry, _ = team.publish(b"ours")
+    stranger = generate(tmp_path / "stranger")
+    trust, later = TrustedSigners({stranger.name: stranger.public}), time.time() + 2 * DAY
+    assert gc(team.remote(), trust, now=lambda: later) == ([], [], 0)
+    assert team.fetched(entry) == b"ours"
+
+
+def test_a_refusal_goes_when_it_has_expired(team) -> None:
+    like, now = entry_of(b""), int(time.time())
+    entry = CacheEntry(REFUSAL, like.key, like.name, like.ingredients, made=now, expires=now + 60, error="x")
+    team.remote().replace(entry.path, sign_entry(entry, team.signer))
+    assert gc(team.remote(), trust_of(team)).entries == []
+    assert gc(team.remote(), trust_of(team), now=lambda: now + 61.0).entries == [entry.path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "words"),
+    [
+        (("stats",), "TRT_STORE", "which store?"),
+        (("verify",), "TRT_STORE_TRUST", "whose entries"),
+        (("gc", "--store", "file:///nowhere/at/all"), "", "no folder /nowhere/at/all"),
+    ],
+)
+def test_a_wrong_call_is_told_in_a_line(team, store, monkeypatch, arguments, missing, words) -> None:
+    if missing:
+        monkeypatch.delenv(missing)
+    status, lines = store(*arguments)
+    assert status == 1
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_a_size_is_written_with_its_unit(team, store) -> None:
+    team.publish(b"an engine")
+    with pytest.raises(SystemExit) as told:
+        store("gc", "--most", "much")
+    assert told.value.code == 2
+    assert store("gc", "--most", "1.5G", "--older", "30")[0] == 0
+
+
+@pytest.mark.parametrize("wrong", ["--older=-1", "--older=nan", "--older=inf", f"--most=1{'0' * 400}T"])
+def test_gc_takes_no_age_or_size_that_is_none(team, store, wrong: str) -> None:
+    team.publish(os.urandom(1000), 1)
+    with pytest.raises(SystemExit) as ended:
+        store("gc", wrong)
+    assert ended.value.code == 2
+    assert len(list(team.remote().all_of("ac"))) == 1
