@@ -20,7 +20,7 @@ NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 
 # Each room, and the rooms it may import besides itself and the package's own version.
 ROOMS = (
-    *("errors", "record", "files", "hardware", "artifact", "recipe", "worker", "build"),
+    *("errors", "files", "hardware", "artifact", "recipe", "worker", "build"),
     *("cache", "remote", "release", "report", "scons_tool", "cli"),
 )
 BELOW = {room: set(ROOMS[:at]) for at, room in enumerate(ROOMS)}
@@ -227,20 +227,6 @@ def test_a_room_of_the_standard_library_imports_in_a_bare_python(where):
     names = [name for name in MODULES if room(name) == where]
     done = bare("-c", "\n".join(f"import {name.removesuffix('.__init__')}" for name in names))
     assert done.stderr == ""
-
-
-def test_a_null_build_compiles_no_text_when_it_imports():
-    # A dataclass is written as text and compiled, and so is a NamedTuple: record.py
-    used = ", ".join(f"{ME}.scons_tool.{name}" for name in ("tool", "onnx_steps", "manifest", "install"))
-    ask = f"import sys, {used}; print(*(m for m in sys.modules if m.startswith('{ME}')))"
-    names = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=SITE
-    ).stdout.split()
-    assert {f"{ME}.recipe.options", f"{ME}.build.onnx_spec", f"{ME}.scons_tool.manifest_target"} <= {*names}
-    for name in names:
-        path = SITE.joinpath(*name.split("."))
-        source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
-        assert all(costly not in source for costly in ("@dataclass", "(NamedTuple)")), name
 
 
 def test_no_modules_import_each_other_in_a_circle():

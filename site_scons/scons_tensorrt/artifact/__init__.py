@@ -1,1 +1,1 @@
-"""One engine as files: filename, sidecar, plan header, receipt, publishing, verification. Standard library."""
+"""One engine as files: filename, sidecar, plan header, receipt, publishing, verification."""

@@ -14,10 +14,10 @@ The first `__` ends the model's name, which is why a model's name may hold none.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from ..errors import EngineFilenameError
 from ..hardware.signature import HardwareSignature
-from ..record import Record
 
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".sha256"
@@ -31,7 +31,7 @@ _SM = r"sm([1-9][0-9]{0,3})(plus)?"
 _VERSIONED = re.compile(rf"(jp|cu|trt|rtx){_NUMBER}\.{_NUMBER}")
 
 
-class _Fields(Record):
+class _Fields(NamedTuple):
     model: str
     sm: int
     plus: bool

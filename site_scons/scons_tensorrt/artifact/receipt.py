@@ -17,13 +17,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
 from ..files.reading import is_none, read_small
 from ..files.writing import write_atomic
-from ..record import Record
 from .filename import SUFFIX
 
 SCHEMA = 1
@@ -40,7 +39,7 @@ def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-class Receipt(Record):
+class Receipt(NamedTuple):
     """What an engine of `filename` was made from, and what came out.
 
     sha256, size (bytes): of the engine; details: all that is told but decides nothing
@@ -88,7 +87,7 @@ class Receipt(Record):
         return cls(filename, key, sha256, size, ingredients, fields)
 
 
-class Compared(Record):
+class Compared(NamedTuple):
     """What a receipt tells of an engine's comparison with its original, see build/accuracy.py. by: the
     key of its samples and bounds; ran: whether the engine was run, or only why it was not is told."""
 
@@ -96,7 +95,7 @@ class Compared(Record):
     ran: bool
 
 
-class ReceiptSummary(Record):
+class ReceiptSummary(NamedTuple):
     """What a receipt says of a file of its bytes. size: bytes; data: sha256 of the data beside it."""
 
     size: int

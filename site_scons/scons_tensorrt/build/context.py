@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import EngineBuildError
 from ..hardware.runtime import Interpreter
@@ -19,11 +19,10 @@ from ..files.digest_cache import DigestCache
 from ..artifact.receipt import Receipt
 from ..artifact.state import StateFolder
 from .progress import (BeginProgress, no_progress)
-from ..record import Record
 from .spec import EngineSpec
 
 
-class ProvidedFile(Record):
+class ProvidedFile(NamedTuple):
     """A file made elsewhere, whole in the partial file of whoever asked.
 
     how: "fetched" or "dispatched"; sha256, size (bytes): of what was written, hashed as it came;

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .spec import UpToDateResult
 from ..errors import RecipeError
@@ -20,7 +20,6 @@ from ..artifact.receipt import make_key
 from ..artifact.state import (DATA_SUFFIX, StateFolder)
 from ..recipe.key import (differences, input_name)
 from ..recipe.onnx.summary import (OnnxSummary, check_data)
-from ..record import Record
 
 # Of each kind of step: bump one when the same ingredients would now give other bytes.
 VERSIONS: Mapping[str, str] = {
@@ -35,7 +34,7 @@ VERSIONS: Mapping[str, str] = {
 SCRIPT = ""  # in `OnnxSpec.named`
 
 
-class Onnx(Record):
+class Onnx(NamedTuple):
     """An ONNX of a step. label: what people call it; external: its data files by location; summary:
     as it was read, where it was."""
 
@@ -45,7 +44,7 @@ class Onnx(Record):
     summary: OnnxSummary | None = None
 
 
-class SampleFiles(Record):
+class SampleFiles(NamedTuple):
     """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
     that it is made of; label: what people call it; name: of its place as the user named it; named: where
     the files of a reader are by the names that the SConstruct gives them."""
@@ -59,7 +58,7 @@ class SampleFiles(Record):
     named: Sequence[Path] = ()
 
 
-class OnnxSpec(Record):
+class OnnxSpec(NamedTuple):
     """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
     files: of an export, the files by the argument that gets their path, its imports and the data of ONNX
     files among them; named: where these are by the names that the SConstruct gives them."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .. import __version__
 from .context import ProvidedFile
@@ -22,7 +22,6 @@ from ..files.digest_cache import (DigestCache, sha256_file)
 from ..artifact.receipt import Receipt
 from ..artifact.state import (DATA_SUFFIX, StateFolder)
 from .progress import (BeginProgress, no_progress)
-from ..record import Record
 from .script_copies import copy_export
 from .step_inputs import (CODE, named_as_given, snapshot)
 from .onnx_spec import (OnnxSpec, check_onnx_up_to_date)
@@ -78,7 +77,7 @@ class OnnxContext:
     takers: Sequence[OnnxListener] = ()
 
 
-class OnnxOutcome(Record):
+class OnnxOutcome(NamedTuple):
     """how: "reused", "made" or "fetched"."""
 
     how: str

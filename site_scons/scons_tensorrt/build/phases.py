@@ -7,14 +7,13 @@ it is, unless it has but one: most of a build is one step of one phase, of which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..record import Record
 
 READING = "reading the network"  # before the first phase
 
 
-class CurrentPhase(Record):
+class CurrentPhase(NamedTuple):
     """words: the phase; done, total: its steps, None where there is but one."""
 
     words: str

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import SidecarError
 from ..hardware.resolve import Hardware
@@ -22,7 +22,6 @@ from ..artifact.state import StateFolder
 from ..recipe.key import (differences, input_name)
 from ..recipe.onnx.summary import check_data
 from ..recipe.options import Recipe
-from ..record import Record
 
 
 class AccuracyCheck(Protocol):
@@ -40,7 +39,7 @@ class AccuracyCheck(Protocol):
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str: ...
 
 
-class EngineSpec(Record):
+class EngineSpec(NamedTuple):
     """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
     onnx, external: the files themselves; source: what people call the ONNX; told: more for the
     receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
@@ -75,7 +74,7 @@ class EngineSpec(Record):
         return files
 
 
-class LastBuild(Record):
+class LastBuild(NamedTuple):
     """From which files: onnx; external: each with the bytes it must have at least; samples: of a
     calibrator, and what people call them; exact: locations of data that must have no byte more."""
 
@@ -115,7 +114,7 @@ def engine_spec(
     )
 
 
-class UpToDateResult(Record):
+class UpToDateResult(NamedTuple):
     """code: "current", "unfinished" (compiled, publishing was cut off), or the reason code of a
     rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: as
     its receipt tells."""

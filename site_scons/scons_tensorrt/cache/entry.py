@@ -12,10 +12,9 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..artifact.receipt import make_key
-from ..record import Record
 from .keys import EntrySigner, TrustedSigners
 
 SCHEMA = 1
@@ -36,7 +35,7 @@ class EntryRejected(Exception):
         self.stranger, self.expired = stranger, expired
 
 
-class CacheEntry(Record):
+class CacheEntry(NamedTuple):
     """kind: ENGINE, STEP (a file made of an ONNX) or REFUSAL; name: the file's; sha256, size: of the
     file, "" and 0 of a refusal; data: sha256 and size of the file beside it; details: as in
     `integrity.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: the name of

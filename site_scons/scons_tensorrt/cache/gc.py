@@ -11,8 +11,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-from ..record import Record
 from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
 from .keys import TrustedSigners
 from .object_store import Item, ObjectStore
@@ -22,7 +22,7 @@ THREADS = 16  # of requests at once
 GRACE_S = 86400.0  # for bytes without an entry
 
 
-class StoredEntry(Record):
+class StoredEntry(NamedTuple):
     """One entry. fault: why it is not believed; entry: where it is; blobs: paths of the bytes it
     names, believed or not."""
 
@@ -32,7 +32,7 @@ class StoredEntry(Record):
     blobs: list[str]
 
 
-class RemovedObject(Record):
+class RemovedObject(NamedTuple):
     """What gc removed, or would: paths and bytes."""
 
     entries: list[str]

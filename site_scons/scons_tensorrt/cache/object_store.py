@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import StoreError
 from ..files.reading import open_file
 from ..files.writing import sync_folder
-from ..record import Record
 from .bounded import SLOWEST, TIMEOUT_S, within
 from .folder import Folder
 from .listing import listed, start_of
@@ -37,7 +36,7 @@ PATIENCE_S = 10.0  # for a server that says nothing
 _NAME = re.compile(r"[0-9a-f]{64}")  # of every object: a key, or the sha256 of its bytes
 
 
-class Item(Record):
+class Item(NamedTuple):
     """size: bytes; changed: seconds since the epoch."""
 
     path: str

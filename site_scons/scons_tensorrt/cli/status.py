@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
@@ -24,7 +24,6 @@ from ..artifact.state import DEFAULT
 from ..artifact.verify import fault_of_size
 from ..build.declared import Declaration, DeclaredEngine, declarations
 from ..errors import EngineError, ReceiptError, SidecarError
-from ..record import Record
 from .common import say
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ _STATES = {
 }
 
 
-class Row(Record):
+class Row(NamedTuple):
     """state: current, stale, missing, tampered, unfinished, failing, foreign or orphaned; code: the
     reason code; hardware: the name of a declared engine's, None for the default host."""
 

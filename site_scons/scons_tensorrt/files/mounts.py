@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-
-from ..record import Record
+from typing import NamedTuple
 
 NO_CTIME = ("afs", "cifs", "exfat", "hfs", "msdos", "ntfs", "smb3", "smbfs", "vfat")
 IMAGES = ("cramfs", "erofs", "iso9660", "overlay", "romfs", "squashfs", "udf")
@@ -23,7 +22,7 @@ _STATX_UNIQUE, _STATX_BYTES, _ID_AT = 0x4000, 256, 144  # of statx(2), since Lin
 _AT_FDCWD = -100
 
 
-class Mount(Record):
+class Mount(NamedTuple):
     """A line of the mount table. device: as st_dev; line: all of it."""
 
     device: int

@@ -15,12 +15,11 @@ import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
-from ..record import Record
 
 SIGNS = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
@@ -32,7 +31,7 @@ _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
 _NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
 
 
-class Host(Record):
+class Host(NamedTuple):
     """root: where its files are; `/` is the machine itself, and only it has a driver to ask."""
 
     root: Path = Path("/")

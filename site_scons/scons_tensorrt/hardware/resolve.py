@@ -14,12 +14,11 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import read_small
-from ..record import Record
 from .host import Host
 from .runtime import Runtime
 from .signature import PRODUCTS, SCHEMA, HardwareSignature, check_fields
@@ -33,7 +32,7 @@ LARGEST = 1 << 20  # bytes of a hardware file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-class Hardware(Record):
+class Hardware(NamedTuple):
     """name: the folder under `engines/`, None for the default host; why, title: for people;
     from_receipts: nothing here says it, so that it is enough to reuse by, and not to remove by."""
 

@@ -14,12 +14,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
-from ..record import Record
 from . import installed as query
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
@@ -27,7 +26,7 @@ QUERY_SECONDS = 60
 OLDEST_PYTHON = (3, 10)  # JetPack 6's
 
 
-class Runtime(Record):
+class Runtime(NamedTuple):
     """An installed TensorRT. version: as its distribution says; cuda: major.minor or None."""
 
     product: str

@@ -15,10 +15,9 @@ import re
 import reprlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HardwareError
-from ..record import Record
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
 DEVICE_CLASS = (
@@ -38,7 +37,7 @@ _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
 _COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
 
 
-class _Fields(Record):
+class _Fields(NamedTuple):
     product: str
     runtime_version: str
     os: str

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
-from ..record import Record
 from .onnx.summary import OnnxSummary
 
 METHODS = ("entropy", "minmax", "percentile")
@@ -25,7 +24,7 @@ _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
-class Samples(Record):
+class Samples(NamedTuple):
     """A set of samples. where: what a user wrote, a path or node: a `.npz`, a folder of `.npy`,
     a reader's `.py`; function: of the reader; most: how many to use, None for all; at_least:
     how many there must be; files: what else a reader reads."""
@@ -41,7 +40,7 @@ class Samples(Record):
         return {"function": self.function, "most": self.most, "at_least": self.at_least}
 
 
-class Calibration(Record):
+class Calibration(NamedTuple):
     """How activations get their ranges. ops: types to quantize, empty for the quantizer's choice;
     by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
@@ -53,7 +52,7 @@ class Calibration(Record):
     by: str = "qdq"
 
 
-class Gate(Record):
+class Gate(NamedTuple):
     """How far outputs may be from those of the `reference`, a path or node, None for the source.
 
     elemwise: |error| <= atol + rtol * |reference| for every element; max, mean, median: the
@@ -70,7 +69,7 @@ class Gate(Record):
         return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
 
 
-class Conversion(Record):
+class Conversion(NamedTuple):
     """keep_ops, keep_nodes: what stays float32; keep_io: inputs and outputs keep their types."""
 
     keep_ops: tuple[str, ...] = ()
@@ -79,7 +78,7 @@ class Conversion(Record):
     calibration: Calibration | None = None
 
 
-class Step(Record):
+class Step(NamedTuple):
     """A conversion to make. kind: "precision", "quantize"; options: JSON, all of the key."""
 
     kind: str

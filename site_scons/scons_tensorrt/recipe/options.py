@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError
-from ..record import Record
 from .conversion import Calibration, Conversion, Gate, Samples, flag, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
 
@@ -69,7 +68,7 @@ PRECISION_FLAGS = frozenset("TF32 FP16 BF16 INT8 FP8 INT4 FP4".split())
 BUILDABLE = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "mixed")
 
 
-class Recipe(Record):
+class Recipe(NamedTuple):
     """How one engine is made.
 
     workspace_mb: MiB of builder workspace; flags: BuilderFlag names, sorted; plugins:

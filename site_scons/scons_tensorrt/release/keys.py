@@ -10,18 +10,17 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import SigningError
 from ..files.reading import read_small
-from ..record import Record
 from .provenance import PAYLOAD_TYPE, Envelope, Signature, pae, write_envelope
 
 LARGEST = 1 << 20  # bytes of a key file
 _BEGIN = "-----BEGIN "
 
 
-class SigningKey(Record):
+class SigningKey(NamedTuple):
     """keyid: sha256 of the public key's DER, as cosign-like tools name keys."""
 
     keyid: str
@@ -32,7 +31,7 @@ class SigningKey(Record):
         return write_envelope(payload, Signature(self.keyid, self.sign(pae(PAYLOAD_TYPE, payload))))
 
 
-class TrustedKey(Record):
+class TrustedKey(NamedTuple):
     """A public key that is trusted. accepts: whether it signed these bytes."""
 
     keyid: str

@@ -13,19 +13,18 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import LARGEST_SIZE, make_key
 from ..errors import EngineError, HandoffError
-from ..record import Record
 
 SCHEMA = 1
 LARGEST = 64 << 20  # bytes of a manifest
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class ManifestEntry(Record):
+class ManifestEntry(NamedTuple):
     """One engine. name: its filename; size: bytes; key: of the ingredients `recipe`; signature: the
     hard and device-class fields of its hardware."""
 
@@ -50,7 +49,7 @@ class ManifestEntry(Record):
         }
 
 
-class Manifest(Record):
+class Manifest(NamedTuple):
     """hardware: the name of the hardware, None for a default host; engines: by name."""
 
     hardware: str | None

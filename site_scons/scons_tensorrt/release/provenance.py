@@ -12,11 +12,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import __version__
 from ..errors import HandoffError
-from ..record import Record
 from .manifest import Manifest, ManifestEntry, digest
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -29,14 +28,14 @@ MOST_ENVELOPES = 1000
 MOST_SIGNATURES = 16  # of an envelope, each of which hashes all of its payload
 
 
-class Signature(Record):
+class Signature(NamedTuple):
     """keyid: a hint, never a reason to trust."""
 
     keyid: str
     sig: bytes
 
 
-class Envelope(Record):
+class Envelope(NamedTuple):
     payload_type: str
     payload: bytes
     signatures: tuple[Signature, ...]

@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.plan import LARGEST_ENGINE
@@ -28,7 +29,6 @@ from ..errors import EngineError, HandoffError, SidecarError
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import remove_tree, sync_folder, unlink_link
-from ..record import Record
 
 DAY_S = 86400.0
 _RECEIPT = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{16})?\.json")
@@ -38,7 +38,7 @@ _TRACE = re.compile(rf"(.+{re.escape(SUFFIX)})\.([0-9a-f]{{16}})\.(?:lock|holder
 NOT_OURS = "no receipt here is of its bytes; remove it by hand"
 
 
-class Folder(Record):
+class Folder(NamedTuple):
     """A folder of engines. names: the filenames wanted in it, None where that cannot be told; why: of
     what is wanted by nobody; host: one of the default host's names, whose folder other hosts'
     engines may share, None elsewhere."""
@@ -49,7 +49,7 @@ class Folder(Record):
     host: EngineFilename | None = None
 
 
-class Item(Record):
+class Item(NamedTuple):
     """What may go. path: an engine, a file of the state folder, or, where nothing is left but what was
     said of it, the receipts of a name; group: of which KEEP keeps the last; age_s: seconds since it
     was last written."""

@@ -15,6 +15,7 @@ import enum
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..artifact.compatibility import why_not_here
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
@@ -24,7 +25,6 @@ from ..errors import EngineError, HandoffError, SidecarError, SigningError
 from ..files.digest_cache import sha256_of
 from ..files.reading import open_file, read_small, walk_files
 from ..hardware.signature import HardwareSignature
-from ..record import Record
 from . import SUMS, files_of
 from .manifest import LARGEST, Manifest, ManifestEntry, digest
 from .provenance import LARGEST as LARGEST_ENVELOPES
@@ -47,7 +47,7 @@ class Status(enum.IntEnum):
     KEY = 19
 
 
-class Finding(Record):
+class Finding(NamedTuple):
     """path: of the engine, file or manifest; why: of a refusal; what else is told of a success."""
 
     status: Status
@@ -59,7 +59,7 @@ class Finding(Record):
         return self.status.name.lower().replace("_", " ")
 
 
-class LoadedManifest(Record):
+class LoadedManifest(NamedTuple):
     """A manifest as it was read."""
 
     path: Path
@@ -67,7 +67,7 @@ class LoadedManifest(Record):
     manifest: Manifest
 
 
-class VerifyRequest(Record):
+class VerifyRequest(NamedTuple):
     """host: None where no hardware was asked for, and no manifest; trusted: public key files; note:
     what of the host could not be checked."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DispatchError
-from ..record import Record
 from .plain_data import line
 
 OUTCOMES = ("made", "there", "failed")
@@ -16,7 +15,7 @@ MOST = 2 << 20  # characters of an answer
 MOST_LOG = 512 << 10  # characters
 
 
-class Answer(Record):
+class Answer(NamedTuple):
     """outcome: one of OUTCOMES; error_class, message: of a failure; seconds: of the compile, None
     where nothing was compiled."""
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..hardware.signature import HardwareSignature
 from ..recipe.key import VERSION
-from ..record import Record
 from .local_capability import differences, machine_fields
 from .plain_data import fields_of, line
 
@@ -20,7 +19,7 @@ PREFIX = "scons-tensorrt "
 LONGEST = 200  # characters of a text that a worker says of itself
 
 
-class WorkerCapability(Record):
+class WorkerCapability(NamedTuple):
     """machine: fields of a signature, see `here.machine_fields`; recipe: the version of recipes that its
     keys are of; distributed: the version of that package."""
 
@@ -72,7 +71,7 @@ def _is_short(value: Any) -> bool:
     return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63)
 
 
-class Worker(Record):
+class Worker(NamedTuple):
     """A connected worker. offers: of each product that it has."""
 
     name: str

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import make_key
@@ -22,14 +22,13 @@ from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key import input_name, value_fields
 from ..recipe.options import Recipe
-from ..record import Record
 
 SCHEMA = 1
 LARGEST = 4 << 20  # bytes of an action
 _DATA = input_name("data") + " "
 
 
-class Input(Record):
+class Input(NamedTuple):
     """name: of the ingredient; label: a relative path, as people know it; size: bytes."""
 
     name: str
@@ -84,7 +83,7 @@ def _timeout(value: Any) -> float | None:
     return float(value)
 
 
-class Action(Record):
+class Action(NamedTuple):
     """An action as it was read. digest: of its bytes."""
 
     digest: str

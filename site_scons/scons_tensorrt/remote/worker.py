@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DispatchError, EngineError, HardwareError
 from ..files.json_cache import JsonCache
@@ -20,7 +20,6 @@ from ..files.writing import cause, remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
-from ..record import Record
 from .capability import WorkerCapability
 from .executor import VARIABLE, open_shared
 from .handshake import check_scheduler, quiet, versions
@@ -32,7 +31,7 @@ AGAIN_S = 2.0  # between two attempts to reach a scheduler
 PRODUCTS = ("tensorrt", "tensorrt_rtx")
 
 
-class Options(Record):
+class Options(NamedTuple):
     """store: what `bench.open_shared` takes; jobs: compiles at once; folder: of this worker alone;
     verbose: Dask logs, too."""
 

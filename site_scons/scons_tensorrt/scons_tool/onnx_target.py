@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import SCons.Node
 
@@ -23,7 +23,6 @@ from ..build.onnx_spec import (
 from ..build.spec import UpToDateResult
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
-from ..record import Record
 from .engine_target import EngineTarget
 from .nodes import data_node, data_of, label_of, real_path
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from .services import TargetServices
 
 
-class SampleNodes(Record):
+class SampleNodes(NamedTuple):
     """A set of samples as nodes. place: what the user named; nodes: every file of it."""
 
     kind: str

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..errors import one_line
-from ..record import Record
 
 QUIET_AFTER_S = 2.0  # a pulse then says for how long nothing was heard
 
 
-class ProgressRow(Record):
+class ProgressRow(NamedTuple):
     """One row. done, total: None for a pulse; seconds: since it began; quiet_s: since it was last
     heard of."""
 

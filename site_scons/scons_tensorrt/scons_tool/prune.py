@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import SCons.Errors
 import SCons.Script
@@ -23,7 +23,6 @@ from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..files.mounts import mount_below
 from ..files.reading import read_small
 from ..hardware.resolve import BUILT_IN, Hardware
-from ..record import Record
 from ..release.prune import DAY_S, Folder, Item, choose, entries, find, known_bytes, parsed, remove
 from . import settings
 from .engine_target import EngineTarget
@@ -33,7 +32,7 @@ from .session import Session
 LARGEST = 64 << 20  # bytes of another tree's declaration
 
 
-class Place(Record):
+class Place(NamedTuple):
     """A file by its name and the identity of its folder, whatever links or mounts lead there."""
 
     device: int
@@ -50,7 +49,7 @@ class Place(Record):
         return cls(folder.st_dev, folder.st_ino, path.name)
 
 
-class Others(Record):
+class Others(NamedTuple):
     """What other trees declare that share the state folder: theirs is not ours to remove. models:
     (name, precision); places: where their engines are; folders: of these, and of hardware beside or
     above them; before: declarations of trees that were at this tree's path."""

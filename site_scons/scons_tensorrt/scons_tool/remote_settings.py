@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import SCons.Errors
 import SCons.Script
 
 from ..errors import DispatchError
-from ..record import Record
 from .settings import below, value_of
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ The same as TRT_DISPATCH, TRT_DISPATCH_CERTIFICATES and TRT_DISPATCH_WAIT.
 """
 
 
-class DispatchSettings(Record):
+class DispatchSettings(NamedTuple):
     """url: "" for none; certificates: a folder; wait_s: seconds."""
 
     url: str = ""

@@ -11,14 +11,13 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import SCons.Errors
 import SCons.Script
 
 from ..artifact.state import DEFAULT as STATE_DIR
 from ..errors import RecipeError
-from ..record import Record
 
 VARIABLES = {
     "TRT_HARDWARE": "",
@@ -81,7 +80,7 @@ file, or the PEM itself), TRT_BUILDER_ID (a URI that says in signed statements w
 """
 
 
-class Settings(Record):
+class Settings(NamedTuple):
     """The settings of one environment for one kind of hardware; equal settings share it.
 
     alone: whether that is the only kind that was asked for.
@@ -214,7 +213,7 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
-class StoreSettings(Record):
+class StoreSettings(NamedTuple):
     """url: "" for no store; key: a path, or the PEM itself; trust: paths; wait_s: seconds for giving
     at the end of a run; patience_s: seconds for the server's next byte; timeout_s: seconds
     for a whole operation, and one more for each MB."""

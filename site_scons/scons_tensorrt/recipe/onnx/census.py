@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import RecipeError
 from ...files.reading import open_file
-from ...record import Record
 from .data import TYPES
 from .summary import OnnxInput
 from .walk import _SMALL, _Malformed, _Walk, _Window
@@ -22,7 +21,7 @@ _MOST_KINDS = 1000
 _LONGEST = 128
 
 
-class Census(Record):
+class Census(NamedTuple):
     """ops: nodes by operator, subgraphs and local functions too; elements: of weights and constants,
     by DataType number; opset: of the default domain; producer: name and version of the exporter."""
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ...errors import RecipeError
-from ...record import Record
 
 DYNAMIC = -1  # a dimension
 LFS = b"version https://git-lfs.github.com/spec/"
@@ -20,7 +19,7 @@ LARGEST_POINTER = 1024  # bytes, as git-lfs has it
 _T = TypeVar("_T")
 
 
-class OnnxInput(Record):
+class OnnxInput(NamedTuple):
     """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
     dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
     for a sequence or an optional, which have no shape to give."""
@@ -38,7 +37,7 @@ class OnnxInput(Record):
         return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
 
 
-class OnnxSummary(Record):
+class OnnxSummary(NamedTuple):
     """inputs: without the initializers that old models list among them; external: the
     locations of external data, relative to the model's folder, sorted, each with the bytes that
     the file must have at least; elements: of weights and constants, by DataType number;
