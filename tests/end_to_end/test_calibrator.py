@@ -219,7 +219,7 @@ class Host:
 def host(board: Tree, driver: Path, tmp_path: Path) -> Host:
     site = tmp_path / "site"
     (site / "tensorrt").mkdir(parents=True)
-    (site / "tensorrt" / "__init__.py").write_text(PLAYED.format(compile=str(TESTS / "compile")))
+    (site / "tensorrt" / "__init__.py").write_text(PLAYED.format(compile=str(TESTS / "build")))
     (site / "tensorrt_cu12-10.3.0.30.dist-info").mkdir()
     hardware(board.path("hardware/nx.json"), machine=platform.machine())
     del board.environment["TRT_PYTHON"]

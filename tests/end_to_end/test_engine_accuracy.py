@@ -81,7 +81,7 @@ class Board:
 def board(tree: Tree, driver: Path, tmp_path: Path) -> Board:
     site = tmp_path / "site"
     (site / "tensorrt").mkdir(parents=True)
-    (site / "tensorrt" / "__init__.py").write_text(PLAYED.format(compile=str(TESTS / "compile")))
+    (site / "tensorrt" / "__init__.py").write_text(PLAYED.format(compile=str(TESTS / "build")))
     (site / "tensorrt_cu12-10.3.0.30.dist-info").mkdir()
     tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in "xy"]
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:])

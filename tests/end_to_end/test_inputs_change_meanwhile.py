@@ -243,13 +243,14 @@ class TestConversions:
         tree.environment["TRT_ONNX_PYTHON"] = str(python)
         script = textwrap.dedent(
             f"""
-            import shutil, scons_tensorrt.build.onnx_step as make
-            judge = make.judge_step
+            import shutil
+            from scons_tensorrt.build import onnx_step
+            check = onnx_step.check_onnx_up_to_date
             def edited(*given):
-                found = judge(*given)
+                found = check(*given)
                 shutil.copy({str(other)!r}, {str(one)!r})
                 return found
-            make.judge_step = edited
+            onnx_step.check_onnx_up_to_date = edited
             """
         )
         tree.path("site_scons").mkdir()

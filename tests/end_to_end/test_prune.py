@@ -246,20 +246,21 @@ def test_a_first_run_that_only_reuses_declares_its_engines_before_it_says_so(
     boards.write(ALL)
     assert boards.scons("engines").status == 0
     other = boards.copy(tmp_path / "other", "models", "hardware", "fake")
-    # Looks at its own declaration when the run judges its first engine.
+    # Looks at its own declaration when the run checks its first engine.
     other.write(
         """
-        import scons_tensorrt.scons_tool.engine_target as declared, glob
-        judge = declared.judge
+        import glob
+        from scons_tensorrt.scons_tool import engine_target
+        check = engine_target.check_up_to_date
         def watched(*given):
             print("DECLARED", len(glob.glob(STATE + "/declared/*.json")))
-            return judge(*given)
-        declared.judge = watched
+            return check(*given)
+        engine_target.check_up_to_date = watched
         env.Engine("b", "models/b.onnx")
         """.replace("STATE", repr(str(state)))
     )
     run = other.scons("engines")
-    assert run.reused == ["b"]
+    assert run.reused == ["b"], run.out
     assert "DECLARED 2" in run.out
 
 
