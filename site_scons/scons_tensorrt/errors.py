@@ -1,4 +1,4 @@
-"""What can go wrong, as one family. A message is one line: the file, the fact, the next step."""
+"""The errors of this package. A message is one line: the file, the fact, the next step."""
 
 
 class EngineError(Exception):
@@ -6,7 +6,7 @@ class EngineError(Exception):
 
 
 class EngineFilenameError(EngineError, ValueError):
-    """A name is not an engine's filename, or a field cannot stand in one."""
+    """A name is not an engine filename, or a field is not valid in one."""
 
 
 class HardwareError(EngineError):
@@ -14,48 +14,48 @@ class HardwareError(EngineError):
 
 
 class SidecarError(EngineError):
-    """A sidecar is missing, or is not the sha256 of one engine."""
+    """A sidecar is missing or malformed."""
 
 
 class ReceiptError(EngineError):
-    """A receipt is damaged, or is not the receipt its name says."""
+    """A receipt is damaged, or does not belong to its filename."""
 
 
 class RecipeError(EngineError):
-    """What `env.Engine` was asked for cannot be: an option, a shape, a model, a plugin."""
+    """A recipe is invalid: an option, a shape, a model or a plugin."""
 
 
 class EngineBuildError(EngineError):
-    """The compile failed: the parser's or builder's reason, or how the worker ended.
+    """The compile failed: the reason given by the parser or builder, or how the worker ended.
 
-    lasting: the same inputs would be refused by this runtime on any host.
+    lasting: this runtime would refuse the same inputs on any host.
     """
 
     lasting = False
 
 
 class CalibrationCacheError(EngineError):
-    """A calibration cache and its sidecar do not agree, or one of the two is missing."""
+    """A calibration cache does not match its sidecar, or one of the two is missing."""
 
 
 class AccuracyError(EngineError):
-    """A converted model's outputs are further from the original's than `accuracy=` allows."""
+    """The outputs of a converted model differ from the original by more than `accuracy=` allows."""
 
 
 class HardwareMismatchError(EngineError):
-    """The engine cannot be made here: wanted and found hardware or runtime differ."""
+    """This host cannot build the engine: its hardware or runtime is not the one requested."""
 
 
 class PublishError(EngineError):
-    """The engine's bytes could not be written or moved to their place."""
+    """The engine could not be written or moved into place."""
 
 
 class HandoffError(EngineError):
-    """What was built cannot be handed on: a manifest, an installation, what shall be pruned."""
+    """A manifest, an installation or a prune failed."""
 
 
 class SigningError(EngineError):
-    """A manifest cannot be signed, or its signature cannot be checked: the key, or `cryptography`."""
+    """A manifest cannot be signed or verified: a bad key, or `cryptography` is missing."""
 
 
 class LockTimeout(EngineError):
@@ -63,28 +63,41 @@ class LockTimeout(EngineError):
 
 
 class StoreError(EngineError):
-    """The shared store, or a key of it, cannot be used. It never fails a build."""
+    """The shared store, or one of its keys, cannot be used. Never fails a build."""
 
 
 class DispatchError(EngineError):
-    """No other machine could compile it: none is connected that can, or none answers."""
+    """No remote worker could compile the engine: none is suitable, or none answers."""
 
 
 class Interrupted(EngineError):
-    """The build was asked to stop (Ctrl-C, SIGTERM) while a compile ran."""
+    """The build was stopped (Ctrl-C, SIGTERM) during a compile."""
+
+
+_RENAMED = {"SignatureError": "HardwareMismatchError"}  # old names, kept for one release
+
+
+def __getattr__(name: str) -> type[EngineError]:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import warnings
+
+    new = _RENAMED[name]
+    warnings.warn(f"{name} is now {new}; the old name goes in the next release", DeprecationWarning, 2)
+    return by_name(new)
 
 
 def one_line(text: str) -> str:
-    """`text` without what would end its line or steer a terminal: names that strangers chose reach
-    messages. Also without what is no character, which no stream could print."""
+    """`text` with control characters and lone surrogates escaped: messages quote names that others
+    chose, which must neither break a line nor control the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def by_name(name: str) -> type[EngineError]:
-    """The error class called `name`; `EngineBuildError` for a name this version does not know."""
-    found = globals().get(name)
+    """The error class called `name`, today or in the last release; `EngineBuildError` for any other."""
+    found = globals().get(_RENAMED.get(name, name))
     if isinstance(found, type) and issubclass(found, EngineError):
         return found
     return EngineBuildError

@@ -277,6 +277,15 @@ def test_every_error_is_found_by_its_name(name):
     assert by_name(name).__name__ == name
 
 
+def test_a_renamed_error_is_found_by_its_old_name():
+    assert by_name("SignatureError") is HardwareMismatchError
+    with pytest.warns(DeprecationWarning, match="SignatureError is now HardwareMismatchError"):
+        from scons_tensorrt.errors import SignatureError
+    assert SignatureError is HardwareMismatchError
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = errors.Nothing
+
+
 @pytest.mark.parametrize("name", ["", "ValueError", "Exception", "by_name", "__name__", "Foo"])
 def test_any_other_name_is_a_build_error(name):
     assert by_name(name) is EngineBuildError
