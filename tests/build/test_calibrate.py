@@ -15,11 +15,11 @@ from surface import VERSIONS, Calibrates, Surface
 from test_surfaces import job
 
 from scons_tensorrt.build.calibration import read_cache
-from scons_tensorrt.worker.trt import (calibrate, main)
-from scons_tensorrt.worker.common import parent
-from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.errors import CalibrationCacheError
 from scons_tensorrt.hardware import cuda
+from scons_tensorrt.worker.common import parent
+from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.trt import calibrate, main
 
 WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
 SOURCE = Path(__file__).parents[1] / "identity" / "libcuda.c"
@@ -87,9 +87,7 @@ def cache(folder):
 @pytest.mark.parametrize(
     ("method", "kind"), [("entropy", "IInt8EntropyCalibrator2"), ("minmax", "IInt8MinMaxCalibrator")]
 )
-def test_every_sample_reaches_the_device_and_the_cache_is_kept(
-    version, method, kind, tmp_path, driver, told
-):
+def test_every_sample_reaches_the_device_and_the_cache_is_kept(version, method, kind, tmp_path, driver, told):
     played = run(version, tmp_path, method=method)
     assert played.kinds == [kind]
     assert played.seen == [[data] for data in DATA]

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from scons_tensorrt.artifact.publish import Publication
+from scons_tensorrt.artifact.receipt import Receipt
+from scons_tensorrt.artifact.state import StateFolder
 from scons_tensorrt.build import engine as module
 from scons_tensorrt.build.context import BuildContext
 from scons_tensorrt.build.engine import make
 from scons_tensorrt.build.spec import UpToDateResult
-from scons_tensorrt.artifact.publish import Publication
-from scons_tensorrt.artifact.receipt import Receipt
-from scons_tensorrt.artifact.state import StateFolder
 
 RECEIPT = Receipt("a.engine", "0" * 64, "1" * 64, 7, {}, {})
 
@@ -31,7 +31,9 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
         check=None,
     )
     context = BuildContext(StateFolder(tmp_path / ".trt", tmp_path), None, None)
-    monkeypatch.setattr(module, "check_up_to_date", lambda *_: UpToDateResult("unfinished", "", receipt=RECEIPT))
+    monkeypatch.setattr(
+        module, "check_up_to_date", lambda *_: UpToDateResult("unfinished", "", receipt=RECEIPT)
+    )
     monkeypatch.setattr(module, "_compile", lambda *_: (RECEIPT, 1.0))
     monkeypatch.setattr(Publication, "pending", lambda *_: pending)
     monkeypatch.setattr(Publication, "commit", lambda *_: None)

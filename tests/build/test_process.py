@@ -18,9 +18,16 @@ from hypothesis import strategies as st
 import scons_tensorrt
 from scons_tensorrt import errors
 from scons_tensorrt.build import worker_process
-from scons_tensorrt.build.worker_process import (CALIBRATING, COMPILER, JOB_STEP, RUNNER, run_worker)
 from scons_tensorrt.build.onnx_step import CONVERTER
-from scons_tensorrt.errors import (EngineBuildError, EngineError, Interrupted, RecipeError, HardwareMismatchError, by_name)
+from scons_tensorrt.build.worker_process import CALIBRATING, COMPILER, JOB_STEP, RUNNER, run_worker
+from scons_tensorrt.errors import (
+    EngineBuildError,
+    EngineError,
+    HardwareMismatchError,
+    Interrupted,
+    RecipeError,
+    by_name,
+)
 
 DONE = {
     "event": "done",
@@ -51,7 +58,9 @@ def test_a_job_arrives_as_it_was_sent(job):
 
 
 def test_the_length_of_a_path_does_not_change_the_length_of_the_frame():
-    lengths = {len(worker_process._frame(COMPILER, {"output": "x" * length})) for length in range(0, 3000, 100)}
+    lengths = {
+        len(worker_process._frame(COMPILER, {"output": "x" * length})) for length in range(0, 3000, 100)
+    }
     assert len(lengths) == 1
 
 
@@ -61,7 +70,11 @@ def test_a_frame_is_a_whole_number_of_steps():
 
 @pytest.mark.parametrize(
     ("program", "main", "others"),
-    [(CALIBRATING, "main", {"run_engine"}), (CONVERTER, "main", set()), (RUNNER, "run_engine", {"calibrate"})],
+    [
+        (CALIBRATING, "main", {"run_engine"}),
+        (CONVERTER, "main", set()),
+        (RUNNER, "run_engine", {"calibrate"}),
+    ],
     ids=["compile", "convert", "run"],
 )
 def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program, main, others):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from surface import VERSIONS, Plays, Surface
 
-from scons_tensorrt.worker.common import array_file
-from scons_tensorrt.worker.trt import run_engine
-from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.hardware import cuda
+from scons_tensorrt.worker.common import array_file
+from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.trt import run_engine
 
 SOURCE = Path(__file__).parents[1] / "identity" / "libcuda.c"
 ENGINE = b"ftrt" + bytes(96)

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from conftest import fake_compiler, hardware
-from scons_tensorrt.build.context import (ProvidedFile, BuildContext)
+from scons_tensorrt.artifact.filename import EngineFilename
+from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.build.context import BuildContext, ProvidedFile
 from scons_tensorrt.build.engine import make
 from scons_tensorrt.build.spec import EngineSpec
 from scons_tensorrt.errors import EngineBuildError
-from scons_tensorrt.artifact.filename import EngineFilename
+from scons_tensorrt.files.digest_cache import DigestCache
 from scons_tensorrt.hardware.resolve import resolve
 from scons_tensorrt.hardware.runtime import Interpreter
-from scons_tensorrt.files.digest_cache import DigestCache
-from scons_tensorrt.artifact.state import StateFolder
-from scons_tensorrt.recipe.key import (input_name, value_fields)
+from scons_tensorrt.recipe.key import input_name, value_fields
 from scons_tensorrt.recipe.options import parse
 
 PLAN = b"ftrt" + b"\0" * 60 + b"an engine"

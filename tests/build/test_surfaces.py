@@ -5,10 +5,10 @@ import pytest
 from surface import VERSIONS, RemoteExecutor, Strict, Surface
 
 from scons_tensorrt.worker.common import parent
-from scons_tensorrt.worker.trt import (main, timing_cache)
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.trt.network import (check_precision, strongly_typed)
-from scons_tensorrt.worker.trt.callbacks import (make_logger, make_monitor, make_stream)
+from scons_tensorrt.worker.trt import main, timing_cache
+from scons_tensorrt.worker.trt.callbacks import make_logger, make_monitor, make_stream
+from scons_tensorrt.worker.trt.network import check_precision, strongly_typed
 
 WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
 TENSORRT = [version for version in VERSIONS if version.startswith("tensorrt-")]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.trt.network import (_parser_message, check_precision)
 from scons_tensorrt.worker.trt.callbacks import EngineFile
+from scons_tensorrt.worker.trt.network import _parser_message, check_precision
 
 # The engine on its way to disk.
 

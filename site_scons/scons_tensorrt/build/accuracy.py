@@ -71,7 +71,9 @@ def _proof(
     return f"not run: {why}"
 
 
-def update_receipt(spec: EngineSpec, sha256: str, context: BuildContext, waiting: Callable[[str], None]) -> None:
+def update_receipt(
+    spec: EngineSpec, sha256: str, context: BuildContext, waiting: Callable[[str], None]
+) -> None:
     """Let the receipt of an engine that is reused tell what is told of it now. Raises EngineError for
     one that is beyond its bound by now."""
     receipts = context.state.receipts

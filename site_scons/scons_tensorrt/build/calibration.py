@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..errors import (CalibrationCacheError, SidecarError)
-from ..files.reading import read_small
 from ..artifact.receipt import make_key
-from ..artifact.sidecar import (read_sidecar, sidecar_of)
+from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state import StateFolder
+from ..errors import CalibrationCacheError, SidecarError
+from ..files.reading import read_small
 from .spec import EngineSpec
 
 LARGEST = 64 << 20  # bytes; a cache has some twenty for each tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..errors import (EngineBuildError, HardwareMismatchError)
+from ..artifact.plan import read_header, why_not_whole
+from ..errors import EngineBuildError, HardwareMismatchError
 from ..files.digest_cache import DigestCache
-from ..artifact.plan import (read_header, why_not_whole)
 from .pinned_inputs import changed
 from .spec import EngineSpec
 
@@ -33,7 +33,9 @@ def check_plan(spec: EngineSpec, partial: Path, wrote: int) -> None:
         raise EngineBuildError(f"the compiler left no whole engine: {fault}")
     wanted_sms = signature.architectures
     if wanted_sms and header.architectures and set(wanted_sms) != set(header.architectures):
-        raise HardwareMismatchError(f"architectures: wanted {wanted_sms}, the plan has {header.architectures}")
+        raise HardwareMismatchError(
+            f"architectures: wanted {wanted_sms}, the plan has {header.architectures}"
+        )
 
 
 def check_inputs(spec: EngineSpec, digest_cache: DigestCache) -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import EngineBuildError
-from ..hardware.runtime import Interpreter
-from ..files.digest_cache import DigestCache
 from ..artifact.receipt import Receipt
 from ..artifact.state import StateFolder
-from .progress import (BeginProgress, no_progress)
+from ..errors import EngineBuildError
+from ..files.digest_cache import DigestCache
+from ..hardware.runtime import Interpreter
+from .progress import BeginProgress, no_progress
 from .spec import EngineSpec
 
 

@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .inputs import Inputs
-from .spec import (LastBuild, UpToDateResult, EngineSpec, check_up_to_date, engine_spec)
-from ..errors import (EngineError, RecipeError)
 from ..artifact.filename import EngineFilename
-from ..hardware.resolve import Hardware
-from ..files.reading import read_small
-from ..hardware.signature import HardwareSignature
-from ..files.digest_cache import DigestCache
 from ..artifact.state import StateFolder
+from ..errors import EngineError, RecipeError
+from ..files.digest_cache import DigestCache
+from ..files.reading import read_small
+from ..hardware.resolve import Hardware
+from ..hardware.signature import HardwareSignature
 from ..recipe.backends import effective
 from ..recipe.options import Recipe
-from .onnx_spec import (Onnx, SampleFiles, OnnxSpec, data_name, check_onnx_up_to_date, onnx_spec_of)
+from .inputs import Inputs
+from .onnx_spec import Onnx, OnnxSpec, SampleFiles, check_onnx_up_to_date, data_name, onnx_spec_of
+from .spec import EngineSpec, LastBuild, UpToDateResult, check_up_to_date, engine_spec
 
 LARGEST = 64 << 20  # bytes of declared.json
 AWAITS = "input_stale"  # reason code: what it is made of would be made first
@@ -172,9 +172,7 @@ class DeclaredOnnx:
         if kind == "npy":  # a folder: what is in it now
             files = sorted([*where.glob("*.npy"), *where.glob("*/*.npy")], key=str)
         if kind == "reader":
-            files += [
-                data for path in files for data in self._data_of(path).values() if data not in files
-            ]
+            files += [data for path in files for data in self._data_of(path).values() if data not in files]
         return SampleFiles(kind, where, str(told["label"]), files, {}, name)
 
 

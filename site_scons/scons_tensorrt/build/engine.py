@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import (EngineBuildError, EngineError, HardwareError, PublishError, HardwareMismatchError)
-from ..files.writing import (cause, new_file)
-from ..files.digest_cache import DigestCache
 from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt
 from ..artifact.state import StateFolder
-from .progress import ProgressHandle
-from .checks import (check_inputs, check_plan)
-from .context import (ProvidedFile, EngineProvider, BuildContext)
-from .job import (fresh_log, is_tensorrt, linked_model, make_job)
+from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError, PublishError
+from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
-from .phases import (READING, Phases)
-from .worker_process import (Compiled, run_worker)
-from .accuracy import (alone_on_gpu, update_receipt, receipt_details)
-from .spec import (UpToDateResult, EngineSpec, check_up_to_date)
+from ..files.writing import cause, new_file
+from .accuracy import alone_on_gpu, receipt_details, update_receipt
+from .checks import check_inputs, check_plan
+from .context import BuildContext, EngineProvider, ProvidedFile
+from .job import fresh_log, is_tensorrt, linked_model, make_job
+from .phases import READING, Phases
+from .progress import ProgressHandle
+from .spec import EngineSpec, UpToDateResult, check_up_to_date
+from .worker_process import Compiled, run_worker
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def _obtain(
     return "built", receipt, seconds
 
 
-def _supplied(supplier: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path) -> ProvidedFile | None:
+def _supplied(
+    supplier: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path
+) -> ProvidedFile | None:
     """What the supplier brings, checked as a compile is; else `partial` is empty again."""
     supplied = supplier.supply(spec, partial, context)
     if supplied:
@@ -128,7 +130,9 @@ def tidy(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> Non
             Publication(state, spec.engine, spec.key).sweep()
 
 
-def _compile(spec: EngineSpec, context: BuildContext, partial: Path, copy: bool = False) -> tuple[Receipt, float]:
+def _compile(
+    spec: EngineSpec, context: BuildContext, partial: Path, copy: bool = False
+) -> tuple[Receipt, float]:
     """copy: compile private copies of the inputs, once links to them proved too little."""
     log = context.state.log(spec.engine)
     started = time.time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from ..errors import (EngineBuildError, PublishError, RecipeError)
+from ..errors import EngineBuildError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.onnx.summary import OnnxSummary
 

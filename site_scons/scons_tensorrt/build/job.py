@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..artifact.state import StateFolder
 from ..errors import PublishError
+from ..files.digest_cache import DigestCache
+from ..files.writing import cause, new_file, remove_tree, unlink_link
 from ..hardware.host import CUDA_VARIABLES
 from ..hardware.runtime import Runtime
-from ..files.writing import (cause, new_file, remove_tree, unlink_link)
-from ..files.digest_cache import DigestCache
-from ..artifact.state import StateFolder
 from ..recipe.key import input_name
-from .calibration import (cache_of, read_cache)
-from .pinned_inputs import (Pinned, changed, links_to)
+from .calibration import cache_of, read_cache
+from .pinned_inputs import Pinned, changed, links_to
 from .spec import EngineSpec
 
 
@@ -54,8 +54,7 @@ def make_job(
         "architectures": list(signature.architectures or ()),
         "recipe": spec.recipe.to_json(),
         "plugins": [
-            [str(path), pinned.descriptors[input_name("plugin", path.name)]]
-            for path in spec.recipe.plugins
+            [str(path), pinned.descriptors[input_name("plugin", path.name)]] for path in spec.recipe.plugins
         ],
         "hardware": signature.to_json(),
     }

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .spec import UpToDateResult
+from ..artifact.receipt import make_key
+from ..artifact.state import DATA_SUFFIX, StateFolder
 from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
-from ..artifact.receipt import make_key
-from ..artifact.state import (DATA_SUFFIX, StateFolder)
-from ..recipe.key import (differences, input_name)
-from ..recipe.onnx.summary import (OnnxSummary, check_data)
+from ..recipe.key import differences, input_name
+from ..recipe.onnx.summary import OnnxSummary, check_data
+from .spec import UpToDateResult
 
 # Of each kind of step: bump one when the same ingredients would now give other bytes.
 VERSIONS: Mapping[str, str] = {

@@ -11,23 +11,35 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from .. import __version__
+from ..artifact.receipt import Receipt
+from ..artifact.state import DATA_SUFFIX, StateFolder
+from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
+from ..files.digest_cache import DigestCache, sha256_file
+from ..files.locks import engine_lock
+from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
 from .context import ProvidedFile
 from .job import fresh_log
-from ..files.locks import engine_lock
-from .worker_process import (Program, run_program)
-from .spec import UpToDateResult
-from ..errors import (AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError)
-from ..files.writing import (cause, remove_tree, sync_file, sync_folder, unlink_link)
-from ..files.digest_cache import (DigestCache, sha256_file)
-from ..artifact.receipt import Receipt
-from ..artifact.state import (DATA_SUFFIX, StateFolder)
-from .progress import (BeginProgress, no_progress)
+from .onnx_spec import OnnxSpec, check_onnx_up_to_date
+from .progress import BeginProgress, no_progress
 from .script_copies import copy_export
-from .step_inputs import (CODE, named_as_given, snapshot)
-from .onnx_spec import (OnnxSpec, check_onnx_up_to_date)
+from .spec import UpToDateResult
+from .step_inputs import CODE, named_as_given, snapshot
+from .worker_process import Program, run_program
 
 ROOM = "scons_tensorrt.worker.onnx"
 SIGNING_KEY = "TRT_SIGNING_KEY"
+LATER = (
+    "graph_walk",
+    "tensors",
+    "sources",
+    "samples",
+    "calibration_batches",
+    "precision",
+    "quantize",
+    "accuracy",
+    "engine_accuracy",
+    "export",
+)
 CONVERTER = Program(
     modules=(
         "scons_tensorrt.worker.common.errors",
@@ -38,12 +50,7 @@ CONVERTER = Program(
     done={"facts": dict},
     options=("-B",),
     argument="2",
-    later=tuple(
-        f"{ROOM}.{name}"
-        for name in (
-            "graph_walk tensors sources samples calibration_batches precision quantize accuracy engine_accuracy export".split()
-        )
-    ),
+    later=tuple(f"{ROOM}.{name}" for name in LATER),
 )
 
 
@@ -137,9 +144,7 @@ def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | Non
     if receipt is None:
         return None
     stated = receipt.details.get("data_sha256")
-    there = next(
-        (path for path in (data, spec.data) if path.is_file() and not path.is_symlink()), None
-    )
+    there = next((path for path in (data, spec.data) if path.is_file() and not path.is_symlink()), None)
     if stated is not None and (there is None or sha256_file(there, follow=False) != stated):
         return None
     _bring(spec, [path for path in (data, made) if path.exists()], keep=stated is not None)

@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import (EngineBuildError, PublishError)
-from ..files.reading import (blocks, open_file, open_for_writing)
-from ..files.writing import (cause, new_file)
+from ..errors import EngineBuildError, PublishError
 from ..files.digest_cache import DigestCache
+from ..files.reading import blocks, open_file, open_for_writing
+from ..files.writing import cause, new_file
 
 MOST_OPEN = 32  # descriptors of one compile; a model with more data files is copied
 SETTLE_S = 0.1  # a file changed so recently may change again without moving its stat

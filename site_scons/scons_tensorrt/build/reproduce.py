@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ..artifact.state import StateFolder
 from ..errors import EngineError
 from ..hardware.runtime import Interpreter
-from ..artifact.state import StateFolder
 from .checks import check_plan
-from .job import (fresh_log, linked_model, make_job)
-from .worker_process import (Compiled, run_worker)
+from .job import fresh_log, linked_model, make_job
 from .spec import EngineSpec
+from .worker_process import Compiled, run_worker
 
 
 def compile_again(

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .job import gpu_choice
-from .pinned_inputs import (Pinned, links_to)
-from .worker_process import (RUNNER, run_program)
-from .spec import EngineSpec
-from ..errors import (AccuracyError, EngineBuildError, PublishError)
+from ..errors import AccuracyError, EngineBuildError, PublishError
+from ..files.writing import cause, remove_tree, unlink_link
 from ..hardware.runtime import Runtime
-from ..files.writing import (cause, remove_tree, unlink_link)
 from ..recipe.key import input_name
-from .onnx_step import (CONVERTER, OnnxContext)
-from .step_inputs import (named_as_given, snapshot)
+from .job import gpu_choice
 from .onnx_spec import OnnxSpec
+from .onnx_step import CONVERTER, OnnxContext
+from .pinned_inputs import Pinned, links_to
+from .spec import EngineSpec
+from .step_inputs import named_as_given, snapshot
+from .worker_process import RUNNER, run_program
 
 
 def run_engine(

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .pinned_inputs import (changed, copy_hashed)
 from ..files.reading import open_file
 from ..recipe.key import input_name
-from .onnx_spec import (SCRIPT, SampleFiles, OnnxSpec)
+from .onnx_spec import SCRIPT, OnnxSpec, SampleFiles
+from .pinned_inputs import changed, copy_hashed
 
 
 class CodeCopies:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import SidecarError
-from ..hardware.resolve import Hardware
-from ..files.digest_cache import DigestCache
-from ..artifact.receipt import (Compared, Receipt, comparison, make_key)
-from ..artifact.sidecar import (read_sidecar, sidecar_of)
+from ..artifact.receipt import Compared, Receipt, comparison, make_key
+from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state import StateFolder
-from ..recipe.key import (differences, input_name)
+from ..errors import SidecarError
+from ..files.digest_cache import DigestCache
+from ..hardware.resolve import Hardware
+from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import check_data
 from ..recipe.options import Recipe
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .pinned_inputs import (changed, copy_hashed)
 from ..files.reading import open_file
 from ..recipe.key import input_name
+from .onnx_spec import Onnx, OnnxSpec, SampleFiles, file_fields
+from .pinned_inputs import changed, copy_hashed
 from .script_copies import copy_reader
-from .onnx_spec import (Onnx, SampleFiles, OnnxSpec, file_fields)
 
 CODE = "code"  # the folder of what a function of the user's is made of
 
@@ -25,9 +25,7 @@ def sample_spec(samples: SampleFiles) -> dict[str, Any]:
     return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
 
 
-def snapshot(
-    onnx_spec: OnnxSpec, folder: Path, top: Path
-) -> tuple[dict[str, str], dict[str, Any] | None]:
+def snapshot(onnx_spec: OnnxSpec, folder: Path, top: Path) -> tuple[dict[str, str], dict[str, Any] | None]:
     """Private copies of the ONNX files and samples of a step below `folder`: their places by role, and
     the samples for a job. External data lies beside its ONNX, whatever links led to it.
 

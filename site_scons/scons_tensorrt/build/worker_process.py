@@ -17,15 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import (EngineBuildError, Interrupted, by_name)
+from ..errors import EngineBuildError, Interrupted, by_name
 from ..files.reading import text_of
 
 POLL_SECONDS = 0.1
 JOB_STEP = 256 << 10
 # What stage 1 of boot.py asks the kernel for, and a seccomp filter may kill it for.
-NOT_CANONICAL = (
-    "a seccomp filter forbids personality or setrlimit (SIGSYS), so the process is not canonical"
-)
+NOT_CANONICAL = "a seccomp filter forbids personality or setrlimit (SIGSYS), so the process is not canonical"
 LONGEST_EVENT = 1 << 20
 # What the last event must hold, besides the program's own "done".
 LAST: Mapping[str, Mapping[str, type]] = {
