@@ -71,10 +71,21 @@ def test_every_page_is_listed_in_the_readme():
     assert not [page.name for page in PAGES if f"docs/{page.name}" not in readme]
 
 
-@pytest.mark.parametrize("page", [REPO / "README.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [REPO / "README.md", REPO / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", [DOCS / "architecture.md", REPO / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_paths_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]+(?:/|\.(?:py|json|md)))`", text))
+    named |= set(re.findall(r"\b((?:tests|docs)/[\w./]+\.py)\b", text))
+    assert len(named) > 20
+    assert not [name for name in named if not ((PACKAGE / name).exists() or (REPO / name).exists())]
 
 
 def quoted():
