@@ -3,11 +3,13 @@ standard output that takes nothing."""
 
 import signal
 import subprocess
+import sys
 import time
 
+import numpy
 import pytest
 
-from conftest import Tree, fake_compiler, make_model
+from conftest import Tree, fake_compiler, hardware, make_model
 
 
 def to(stream: str, tree: Tree, *arguments: str) -> tuple[int, str]:
@@ -40,6 +42,57 @@ def test_a_dry_run_that_would_only_build_exits_0(two: Tree) -> None:
 
 def test_a_dry_run_without_hardware_exits_2(two: Tree) -> None:
     assert two.scons("-n", "engines", "HARDWARE=nonsense").status == 2
+
+
+def test_a_dry_run_without_the_tensorrt_of_its_hardware_fails_as_the_real_one(two: Tree) -> None:
+    hardware(two.path("hardware/nx.json"))
+    dry, real = two.scons("-n", "-k", "engines", "HARDWARE=nx"), two.scons("-k", "engines", "HARDWARE=nx")
+    assert dry.names("WOULD FAIL") == real.failed == ["a", "b"]
+    assert "can be compiled only on nx" in dry.out
+    assert dry.status == real.status == 2
+
+
+GATED = """
+env.Engine("a", "models/a.onnx", precision="fp16",
+           accuracy=dict(inputs="models/a.npz", rtol=0, atol=1e-12))
+env.Engine("b", "models/b.onnx")
+"""
+
+
+@pytest.fixture
+def gated(two: Tree) -> Tree:
+    """An engine that no gate lets pass, and another."""
+    numpy.savez(two.path("models/a.npz"), x=numpy.ones((1, 8, 16, 16), "float32"))
+    two.write(GATED)
+    return two
+
+
+@pytest.mark.parametrize("targets", [["."], ["engines"], []], ids=["top", "alias", "none"])
+def test_the_engine_behind_a_gate_that_fails_has_failed(gated: Tree, targets: list[str]) -> None:
+    run = gated.scons("-Q", *targets)
+    assert "FAILED engines/a__" in run.out
+    assert " 1 failed in" in run.out
+    command = [sys.executable, "-m", "scons_tensorrt", "report", "--junit", "junit.xml"]
+    assert subprocess.run(command, cwd=gated.root, env=gated.env(), check=False).returncode == 1
+
+
+def test_an_option_that_is_put_back_is_the_reason_of_its_conversion(two: Tree) -> None:
+    text = 'env.Engine("a", "models/a.onnx", precision="fp16", keep_ops=[{}])'
+    two.write(text.format('"Conv"'))
+    assert two.scons("engines").status == 0
+    two.write(text.format(""))
+    assert two.scons("engines").status == 0
+    two.write(text.format('"Conv"'))
+    (line,) = two.scons("engines").lines("CONVERTED")
+    assert "keep_ops changed" in line
+
+
+def test_a_dry_run_tells_what_waits_for_a_step_that_would_fail(gated: Tree) -> None:
+    gated.path("models/a.onnx").write_bytes(b"no model")
+    run = gated.scons("-n", "-k", "engines")
+    assert run.names("WOULD FAIL")[-1:] == ["a"]
+    assert run.names("WOULD BUILD") == ["b"]
+    assert run.status == 2
 
 
 def slow(tree: Tree) -> None:

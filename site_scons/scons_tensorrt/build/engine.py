@@ -18,6 +18,7 @@ from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMisma
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import cause, new_file
+from ..hardware.resolve import Hardware
 from .accuracy import alone_on_gpu, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
 from .context import BuildContext, EngineProvider, ProvidedFile
@@ -173,7 +174,7 @@ def _compile(
         raise told from None
     except (HardwareMismatchError, HardwareError) as error:
         if is_tensorrt(spec):
-            raise _elsewhere(spec, error, context.state) from None
+            raise only_on_its_hardware(spec.hardware, error, spec.engine, context.state) from None
         raise
     finally:
         running.end()
@@ -203,10 +204,12 @@ def _hear(
         running.update(doing.done, doing.total, doing.words)
 
 
-def _elsewhere(spec: EngineSpec, error: EngineError, state: StateFolder) -> HardwareMismatchError:
+def only_on_its_hardware(
+    wanted: Hardware, error: EngineError, engine: Path, state: StateFolder
+) -> HardwareMismatchError:
     """TensorRT compiles only on the hardware it compiles for: say which, and what to do."""
-    hardware = f"{spec.hardware.name or 'its own host'} ({spec.hardware.signature.describe()})"
-    places = f"{state.relative(spec.engine.parent)}/ and {state.relative(state.root)}/"
+    hardware = f"{wanted.name or 'its own host'} ({wanted.signature.describe()})"
+    places = f"{state.relative(engine.parent)}/ and {state.relative(state.root)}/"
     return HardwareMismatchError(
         f"it can be compiled only on {hardware}, and here {error}. Build it there and bring "
         f"{places} over, or name other HARDWARE="

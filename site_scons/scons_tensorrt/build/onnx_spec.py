@@ -192,9 +192,10 @@ def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: Dige
     if vouched and vouched.data in (None, _digest(spec.data, digest_cache)):
         return UpToDateResult("current", "", there)
     receipts = state.receipts.get(name, key)
-    if not receipts:
-        known = list(state.receipts.all_of(name))
-        made_this = next((r for r in known if r.sha256 == there), None) or (known[0] if known else None)
+    known = list(state.receipts.all_of(name)) if there != "" else []
+    made_this = next((r for r in known if r.sha256 == there), None)
+    if not receipts or (made_this and made_this.key != key):  # else put back, after another build
+        made_this = made_this or (known[0] if known else None)
         if made_this is None or there is None:
             return UpToDateResult("new", "there was none yet")
         changes = differences(made_this.ingredients, spec.ingredients, spec.source)

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..build.context import BuildContext
-from ..errors import EngineError
+from ..errors import EngineError, HardwareError
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host
 from . import remote_settings, settings
@@ -68,6 +68,21 @@ class BuildServices:
             suppliers=elsewhere.suppliers,
             takers=elsewhere.takers,
         )
+
+    def check_can_build(self, engine: EngineTarget) -> None:
+        """Under -n: raise HardwareError or HardwareMismatchError where no TensorRT is installed that
+        could compile the engine, and there is neither a store nor another machine to ask."""
+        from ..build.engine import only_on_its_hardware
+
+        if engine.hardware is None or self.elsewhere.store.url or self.elsewhere.dispatch:
+            return
+        try:
+            interpreter = self._session.interpreter(engine.python)
+            interpreter.runtime(engine.hardware.signature.product)
+        except HardwareError as error:
+            if engine.hardware.signature.product == "tensorrt":
+                raise only_on_its_hardware(engine.hardware, error, engine.path, self._session.state) from None
+            raise
 
     def onnx_context(self, env: Any) -> OnnxContext:
         """What makes the ONNX files of engines."""

@@ -178,6 +178,7 @@ def describe_convert(target: Any, source: Any, env: Any) -> str:
     session = session_of(env)
     awaited = derived.awaits()
     try:
+        _check_steps(target[0])
         up_to_date = None if awaited else derived.up_to_date()
         if up_to_date is None or not up_to_date.current:
             why = up_to_date.reason if up_to_date else f"{awaited} would be built first"
@@ -185,6 +186,14 @@ def describe_convert(target: Any, source: Any, env: Any) -> str:
     except EngineError as error:
         session.report.failed(derived, error)
     return ""
+
+
+def _check_steps(target: Any) -> None:
+    """Under -n: raise EngineBuildError where a step that this target is made from would fail."""
+    for node in target.children():
+        step = getattr(node.attributes, "trt_engine", None)
+        if step is not None and step.reported:
+            raise EngineBuildError(f"{step.label} could not be built; see above")
 
 
 def make_step_builder() -> Any:
@@ -210,9 +219,11 @@ def describe(target: Any, source: Any, env: Any) -> str:
     session = session_of(env)
     awaited = declared.awaits()
     try:
+        _check_steps(target[0])
         if not awaited and declared.up_to_date().reusable:
             session.report.reused(declared, declared.judged_s)
         else:
+            session.making.check_can_build(declared)
             why = f"{awaited} would be built first" if awaited else declared.up_to_date().reason
             session.report.would_build(declared, why, session.earlier_s(declared.path))
     except EngineError as error:

@@ -263,8 +263,14 @@ class EngineTarget:
         return any(not node.has_builder() and not real_path(node).exists() for node in sources)
 
     def blocked_by(self) -> str | None:
-        """The input whose own builder failed, so that this engine's action was never asked."""
-        for node in self.target.children():
+        """The input whose own builder failed, so that this engine's action was never asked.
+
+        Without -k SCons may stop before it visits the engine at all: its steps then tell."""
+        if self.state() == SCons.Node.failed:
+            inputs = self.target.children()
+        else:
+            inputs = [step.target for step in self.steps()]
+        for node in inputs:
             if node.get_state() == SCons.Node.failed:
                 return self._session.state.relative(node.get_abspath())
         return None

@@ -89,8 +89,11 @@ def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
 
 
 def target_places(top: str) -> set[str]:
-    """Where the targets of this run may be, absolute; of an alias, nowhere that anything is."""
-    return _places(SCons.Script.BUILD_TARGETS, top)
+    """Where the targets of this run may be, absolute; of an alias, nowhere that anything is.
+
+    SCons builds the whole tree where neither the command line nor a Default names a target, and leaves
+    BUILD_TARGETS empty then."""
+    return _places(SCons.Script.BUILD_TARGETS, top) or ({top} if not SCons.Script.BUILD_TARGETS else set())
 
 
 def command_line_places(top: str) -> set[str]:

@@ -430,9 +430,10 @@ class Session:
         for derived in self.derived.values():
             if derived.problem and not derived.reported and derived.target.get_state() == SCons.Node.failed:
                 self.report.failed(derived, derived.problem)
-        for engine in self.engines:
-            blocked = engine.blocked_by() if engine.state() == SCons.Node.failed else None
-            if blocked and not engine.reported and not self._stop():
+        for engine in self.asked_of(self.engines):
+            unmade = engine.state() in (SCons.Node.failed, SCons.Node.no_state, SCons.Node.pending)
+            blocked = engine.blocked_by() if unmade and not engine.reported else None
+            if blocked and not self._stop():
                 engine.requested = True
                 self.report.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
 
