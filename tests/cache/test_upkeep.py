@@ -46,7 +46,7 @@ def test_a_sound_store_is_ok_and_counted(team, store) -> None:
     status, lines = store("stats")
     assert status == 0
     assert lines[0].startswith("3 engines, 0.0 MB, from 20")
-    assert lines[3:] == ["0 files without an entry, 0.0 MB", "0 entries that are not believed"]
+    assert lines[3:] == ["0 unreferenced files, 0.0 MB", "0 untrusted entries"]
 
 
 def test_verify_finds_each_fault_and_removes_it_when_asked(team, store) -> None:
@@ -138,8 +138,8 @@ def test_a_refusal_goes_when_it_has_expired(team) -> None:
 @pytest.mark.parametrize(
     ("arguments", "missing", "words"),
     [
-        (("stats",), "TRT_STORE", "which store?"),
-        (("verify",), "TRT_STORE_TRUST", "whose entries"),
+        (("stats",), "TRT_STORE", "no shared engine cache given"),
+        (("verify",), "TRT_STORE_TRUST", "no trusted keys given"),
         (("gc", "--store", "file:///nowhere/at/all"), "", "no folder /nowhere/at/all"),
     ],
 )

@@ -174,7 +174,7 @@ def test_verify_of_a_folder_that_hides_something_is_not_sound(run, tmp_path):
     os.close(where)
     status, lines, errors = run("verify", tmp_path)
     assert (status, lines) == (1, [f"OK {engine}"])
-    assert errors[0].endswith("not readable (File name too long); what is in there was not looked at")
+    assert errors[0].endswith("not readable (File name too long); its contents were not checked")
     status, lines, _ = run("verify", "--hardware", "rtx_portable", tmp_path)
     assert status != 0
     assert any("not readable (File name too long)" in line for line in lines)
@@ -190,7 +190,7 @@ def test_verify_of_a_folder_says_what_a_link_hides(run, tmp_path):
     more = tmp_path / "engines" / "more"
     status, lines, errors = run("verify", tmp_path / "engines")
     assert (status, lines) == (1, [f"OK {engine}"])
-    assert errors == [f"EngineError: {more}: {why}; what is in there was not looked at"]
+    assert errors == [f"EngineError: {more}: {why}; its contents were not checked"]
     status, lines, _ = run("verify", "--hardware", "rtx_portable", tmp_path / "engines")
     assert status != 0
     assert f"REFUSED {more}: missing: {why}" in lines
@@ -199,7 +199,7 @@ def test_verify_of_a_folder_says_what_a_link_hides(run, tmp_path):
 def test_verify_of_a_folder_without_engines_ends_with_1(run, tmp_path):
     status, lines, errors = run("verify", tmp_path)
     assert (status, lines) == (1, [])
-    assert errors == [f"EngineError: {tmp_path}: no engine in this folder"]
+    assert errors == [f"EngineError: {tmp_path}: no engines in this folder"]
 
 
 def flip(engine):
@@ -292,9 +292,9 @@ def test_probe_tells_hardware_why_and_filename(run, tree):
     rows = {line[:20].strip(): line[20:] for line in lines}
     assert status == 0
     assert rows["hardware"] == "orin_nx: Orin, sm87, 16 GiB, aarch64, TensorRT 10.3.0.30, JetPack 6.2"
-    assert rows["why"] == "HARDWARE=orin_nx"
+    assert rows["reason"] == "HARDWARE=orin_nx"
     assert rows["memory_gib"] == "16"
-    assert rows["in filenames"] == "model__sm87_jp6.2_trt10.3_fp32.engine"
+    assert rows["filename"] == "model__sm87_jp6.2_trt10.3_fp32.engine"
 
 
 def test_what_probe_writes_as_json_is_what_hardware_reads(run, tree):
@@ -355,7 +355,7 @@ def explained(lines):
     for line in lines[1:]:
         if not line.startswith("  "):
             heading = line
-        elif heading == "now wanted":
+        elif heading == "changes":
             rows.setdefault(heading, line[2:])
         else:
             rows[line[2:22].strip()] = line[22:]
@@ -394,11 +394,11 @@ def test_explain_tells_what_an_engine_was_made_from(run, tmp_path):
         "sha256": receipt.sha256,
         "size": "6 bytes",
         "key": receipt.key,
-        "made": "2026-01-02T03:04:05Z in 4.2 s",
-        "by": "scons_tensorrt 0.1.0, python 3.11.7, tensorrt 10.3.0.30",
+        "started": "2026-01-02T03:04:05Z, took 4.2 s",
+        "built with": "scons_tensorrt 0.1.0, python 3.11.7, tensorrt 10.3.0.30",
         "peak memory": "3 MiB",
         "log": "logs/a.log in the state folder",
-        "export": ".trt/onnx/a.onnx of a.py: n 2, torch 2.13",
+        "export": ".trt/onnx/a.onnx from a.py: n 2, torch 2.13",
         "output y": "cosine: error 0.25, bound 1e-06",
         "engine": "not run",
         "name": "orin",
@@ -445,7 +445,7 @@ def test_explain_takes_a_state_folder_by_name(run, tmp_path):
 def test_explain_without_a_state_folder_asks_for_one(run, tmp_path):
     status, _, errors = run("explain", pair(tmp_path))
     assert status == 1
-    assert errors[0].endswith("name one with --state-dir")
+    assert errors[0].endswith("specify one with --state-dir")
 
 
 def test_explain_of_an_engine_that_no_receipt_knows_ends_with_1(run, tmp_path):
@@ -461,7 +461,7 @@ def test_explain_of_bytes_that_no_receipt_knows_says_so_and_ends_with_1(run, tmp
     flip(engine)
     status, lines, _ = run("explain", engine)
     assert status == 1
-    assert f"of bytes that no receipt knows ({sha(b'Engine')[:12]})" in lines[1]
+    assert f"no receipt matches the file (sha256 {sha(b'Engine')[:12]})" in lines[1]
 
 
 @pytest.mark.parametrize("command", ["explain", "reproduce", "status"])
@@ -521,19 +521,19 @@ def declared(tmp_path):
 
 def test_explain_says_that_an_engine_is_as_it_is_wanted(run, declared):
     declared.declare()
-    assert explained(run("explain", declared.engine)[1])["now wanted"] == "as it was made"
+    assert explained(run("explain", declared.engine)[1])["changes"] == "none"
 
 
 def test_explain_says_what_is_now_wanted_otherwise(run, declared):
     declared.declare(**{"option precision": "fp32"})
-    spec = explained(run("explain", declared.engine)[1])["now wanted"]
+    spec = explained(run("explain", declared.engine)[1])["changes"]
     assert spec == "precision changed: fp16 → fp32"
 
 
 def test_explain_sees_a_model_that_changed(run, declared):
     declared.declare()
     declared.onnx.write_bytes(ONNX + b"\x12\x01p")
-    spec = explained(run("explain", declared.engine)[1])["now wanted"]
+    spec = explained(run("explain", declared.engine)[1])["changes"]
     now = sha(ONNX + b"\x12\x01p")
     assert spec == f"models/a.onnx changed: {sha(ONNX)[:12]} → {now[:12]}"
 
@@ -543,7 +543,7 @@ def test_explain_says_what_is_wrong_with_a_model_now(run, declared):
     declared.onnx.write_bytes(b"junk")
     status, lines, _ = run("explain", declared.engine)
     assert status == 0
-    assert explained(lines)["now wanted"].startswith("RecipeError: models/a.onnx: not ")
+    assert explained(lines)["changes"].startswith("RecipeError: models/a.onnx: not ")
 
 
 def test_explain_as_json_has_the_receipt_and_what_is_wanted_now(run, declared):
@@ -557,7 +557,7 @@ def test_explain_as_json_has_the_receipt_and_what_is_wanted_now(run, declared):
 
 
 def test_explain_says_nothing_of_what_is_wanted_where_nothing_is_declared(run, declared):
-    assert "now wanted" not in explained(run("explain", declared.engine)[1])
+    assert "changes" not in explained(run("explain", declared.engine)[1])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"engines": 5}', '{"engines": [5]}', '{"engines": [{}]}'])
@@ -565,7 +565,7 @@ def test_explain_passes_over_a_damaged_declaration(run, declared, tmp_path, text
     (tmp_path / ".trt" / "declared.json").write_text(text)
     status, lines, _ = run("explain", declared.engine)
     assert status == 0
-    assert "now wanted" not in explained(lines)
+    assert "changes" not in explained(lines)
 
 
 ODD_DETAILS = [
@@ -635,7 +635,7 @@ def test_status_tells_what_is_not_declared_apart(run, declared, tmp_path):
     status, lines, _ = run("status", tmp_path)
     assert status == 1
     assert [row[0] for row in rows(lines)] == ["current", "foreign", "tampered", "orphaned"]
-    assert rows(lines)[1][2] == "for sm87, jp6.0, trt10.3, fp16, which the last run did not ask for"
+    assert rows(lines)[1][2] == "for sm87, jp6.0, trt10.3, fp16, not requested by the last run"
     assert lines[-1] == "4 engines: 1 current, 1 foreign, 1 tampered, 1 orphaned"
 
 

@@ -67,7 +67,7 @@ def test_a_command_names_the_variable_that_shows_the_stack(monkeypatch, capsys) 
     monkeypatch.delenv("TRT_STACKTRACE", raising=False)
 
     assert cli.main(["name", "parse", "x.engine"]) == 1
-    line = "KeyError: 'a fault of our own'; TRT_STACKTRACE=1 shows the stack\n"
+    line = "KeyError: 'a fault of our own'; set TRT_STACKTRACE=1 to see the traceback\n"
     assert capsys.readouterr().err == line
 
     monkeypatch.setenv("TRT_STACKTRACE", "1")

@@ -1,8 +1,7 @@
-"""`python -m scons_tensorrt COMMAND`: one module a command, each with `add`.
+"""`python -m scons_tensorrt COMMAND`: one module per command, each with an `add` function.
 
-Needs the standard library alone, so that it runs on a device. Exit status: 0; 1 when an
-engine is not what it should be or the question cannot be answered; 2 for a wrong call; `verify` of a
-manifest has a status for each refusal.
+Runs on a device with the standard library alone. Exit status: 0 on success; 1 when a check or the
+command fails; 2 for a usage error. `verify --manifest` has one status per kind of failure.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ..errors import EngineError
 from . import dispatching, explain, keygen, name, probe, report, reproduce, status, store, verify
 from .common import say
 
-STACK = "TRT_STACKTRACE"  # set where the stack of an error shall be printed
+STACKTRACE = "TRT_STACKTRACE"  # set it to print the traceback of an unexpected error
 COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
 
 
@@ -27,20 +26,19 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except EngineError as error:
         say(f"{type(error).__name__}: {error}", sys.stderr)
-    except BrokenPipeError:  # the reader has what it wanted
+    except BrokenPipeError:  # as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         say(f"{error.filename}: {error.strerror}", sys.stderr)
-        _print_stack(error)
+        _print_traceback(error)
     except Exception as error:
-        say(f"{type(error).__name__}: {error}; {STACK}=1 shows the stack", sys.stderr)
-        _print_stack(error)
+        say(f"{type(error).__name__}: {error}; set {STACKTRACE}=1 to see the traceback", sys.stderr)
+        _print_traceback(error)
     return 1
 
 
-def _print_stack(error: Exception) -> None:
-    """Where the environment asks for it. `error` is one that no message was written for."""
-    if os.environ.get(STACK):
+def _print_traceback(error: Exception) -> None:
+    if os.environ.get(STACKTRACE):
         import traceback
 
         traceback.print_exception(error)
@@ -54,8 +52,8 @@ def run() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m scons_tensorrt",
-        description="TensorRT engines as build artifacts. Exit status: 0; 1 when an engine is not "
-        "what it should be or the question cannot be answered; 2 for a wrong call.",
+        description="Inspect, verify and share TensorRT engines. Exit status: 0 on success; 1 when a "
+        "check or the command fails; 2 for a usage error.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

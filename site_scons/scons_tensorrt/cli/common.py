@@ -1,5 +1,4 @@
-"""What several commands need: one line printed, the engines that were named, and the state folder
-an engine belongs to."""
+"""Shared by the commands: printing, the engines named on the command line, and their state folder."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print one line, whatever the terminal's encoding and whoever chose the names in it."""
+    """Print one line. Characters that the terminal cannot encode are replaced."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(one_line(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
@@ -33,18 +32,20 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 @contextlib.contextmanager
 def writing(place: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises EngineError, in one line, where files at or below `place` cannot be written."""
+    """Turn an OSError of writing files at or below `place` into a one-line EngineError."""
     try:
         yield
     except OSError as error:
-        where, why = error.filename or os.fspath(place), cause(error, "name another place")
+        where, why = error.filename or os.fspath(place), cause(error, "choose another path")
         raise EngineError(f"{where}: {why}") from None
 
 
 def engines(paths: list[str]) -> Iterator[str]:
-    """The engines named; a folder stands for those below it, a sidecar for its engine. Raises
-    EngineError, after all that were found, where a folder could not be looked into."""
-    hidden = list[str]()
+    """The engines at `paths`: a folder means all engines below it, a sidecar its engine.
+
+    Raises EngineError at the end if a folder could not be read.
+    """
+    unreadable = list[str]()
     for path in paths:
         if not os.path.isdir(path):
             yield path.removesuffix(SIDECAR_SUFFIX)
@@ -52,20 +53,22 @@ def engines(paths: list[str]) -> Iterator[str]:
         found = set[str]()
         for file, why in walk_files(path):
             if why:
-                hidden.append(f"{file}: {why}")
+                unreadable.append(f"{file}: {why}")
             elif file.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX)):
                 found.add(file.removesuffix(SIDECAR_SUFFIX))
-        if not found and not hidden:
-            raise EngineError(f"{path}: no engine in this folder")
+        if not found and not unreadable:
+            raise EngineError(f"{path}: no engines in this folder")
         yield from sorted(found)
-    if hidden:
-        more = f", and {len(hidden) - 1} more" if len(hidden) > 1 else ""
-        raise EngineError(f"{hidden[0]}{more}; what is in there was not looked at")
+    if unreadable:
+        more = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+        raise EngineError(f"{unreadable[0]}{more}; its contents were not checked")
 
 
 def known_digest(engine: Path, known: Iterable[Receipt]) -> tuple[str | None, int | None]:
-    """The sha256 and size of an engine; no sha256 where no receipt is of its size, so that it need not
-    be read, and neither where there is no engine. Raises OSError."""
+    """The sha256 and size of an engine; (None, None) if it is missing.
+
+    The sha256 is None, and the file is not read, when no receipt in `known` has its size. Raises OSError.
+    """
     if not os.path.lexists(engine):
         return None, None
     with open_file(engine, follow=False) as source:
@@ -75,15 +78,17 @@ def known_digest(engine: Path, known: Iterable[Receipt]) -> tuple[str | None, in
 
 
 def state_folder(engine: Path, named: str | None) -> StateFolder:
-    """The state folder that knows an engine: the one named, or the nearest above it; of the tree
-    that declares the engine, of several that share the folder."""
+    """The state folder of an engine: the one named, or the nearest above it.
+
+    If several source trees share the folder, it is opened for the tree that declares the engine.
+    """
     folder = engine.absolute().parent
     if named:
         return _of_tree(engine, Path(os.path.abspath(named)))
     for top in (folder, *folder.parents):
         if (top / DEFAULT / "receipts").is_dir():
             return _of_tree(engine, top / DEFAULT)
-    raise EngineError(f"{engine}: no {DEFAULT}/ above it; name one with --state-dir")
+    raise EngineError(f"{engine}: no {DEFAULT}/ in a parent folder; specify one with --state-dir")
 
 
 def _of_tree(engine: Path, root: Path) -> StateFolder:
@@ -94,4 +99,6 @@ def _of_tree(engine: Path, root: Path) -> StateFolder:
 
 
 def add_state_dir(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--state-dir", metavar="DIR", help=f"default: the nearest {DEFAULT} above")
+    command.add_argument(
+        "--state-dir", metavar="DIR", help=f"state folder (default: the nearest {DEFAULT} above the engine)"
+    )

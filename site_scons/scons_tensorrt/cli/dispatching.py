@@ -1,4 +1,4 @@
-"""`worker`, `scheduler`, `certificates`: the machines that compile for others."""
+"""`worker`, `scheduler`, `certificates`: remote builds."""
 
 from __future__ import annotations
 
@@ -19,28 +19,68 @@ CERTIFICATES = "TRT_DISPATCH_CERTIFICATES"
 
 def add(commands: Commands) -> None:
     _add_worker(commands)
-    scheduler = commands.add_parser("scheduler", help="bring builds and workers together")
-    scheduler.add_argument("--listen", metavar="tls://HOST:PORT", default="tls://0.0.0.0:8786")
+    scheduler = commands.add_parser("scheduler", help="run the scheduler that assigns compiles to workers")
+    scheduler.add_argument(
+        "--listen",
+        metavar="tls://HOST:PORT",
+        default="tls://0.0.0.0:8786",
+        help="address to listen on (default: %(default)s)",
+    )
     _add_certificates(scheduler)
     scheduler.set_defaults(run=_scheduler)
-    certificates = commands.add_parser("certificates", help="make certificates for mutual TLS")
-    certificates.add_argument("folder", metavar="DIR", help="gets a folder for the authority and each NAME")
-    certificates.add_argument("names", metavar="NAME", nargs="*", help="a machine or person")
+    certificates = commands.add_parser(
+        "certificates", help="create the mutual TLS certificates for remote builds"
+    )
+    certificates.add_argument(
+        "folder", metavar="DIR", help="output folder; gets a subfolder for the authority and each NAME"
+    )
+    certificates.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help="a machine or person (default: scheduler, worker and client)",
+    )
     certificates.set_defaults(run=_certificates)
 
 
 def _add_worker(commands: Commands) -> None:
-    worker = commands.add_parser("worker", help="compile for others what this machine is for")
-    worker.add_argument("--scheduler", metavar="tls://HOST:PORT", required=True)
-    worker.add_argument("--store", metavar="URL", default=os.environ.get("TRT_STORE"))
-    worker.add_argument("--key", metavar="FILE", default=os.environ.get("TRT_STORE_KEY"))
-    worker.add_argument("--trust", metavar="FILES", default=os.environ.get("TRT_STORE_TRUST", ""))
-    worker.add_argument("--python", metavar="PATH", default=os.environ.get("TRT_PYTHON"))
-    worker.add_argument("--name", default=platform.node(), help="default: the host's")
-    worker.add_argument("--jobs", type=int, default=1, help="compiles at once, of TensorRT for RTX")
-    worker.add_argument("--folder", metavar="DIR", help="default: ~/.cache/scons-tensorrt/NAME")
-    worker.add_argument("--host", metavar="ADDRESS", help="under which the scheduler reaches it")
-    worker.add_argument("--verbose", action="store_true", help="show what Dask logs, too")
+    worker = commands.add_parser("worker", help="run a remote build worker")
+    worker.add_argument("--scheduler", metavar="tls://HOST:PORT", required=True, help="scheduler to join")
+    worker.add_argument(
+        "--store",
+        metavar="URL",
+        default=os.environ.get("TRT_STORE"),
+        help="shared engine cache (default: $TRT_STORE)",
+    )
+    worker.add_argument(
+        "--key",
+        metavar="FILE",
+        default=os.environ.get("TRT_STORE_KEY"),
+        help="private key that signs uploads (default: $TRT_STORE_KEY)",
+    )
+    worker.add_argument(
+        "--trust",
+        metavar="FILES",
+        default=os.environ.get("TRT_STORE_TRUST", ""),
+        help=f"trusted public keys, separated by {os.pathsep!r} (default: $TRT_STORE_TRUST)",
+    )
+    worker.add_argument(
+        "--python",
+        metavar="PATH",
+        default=os.environ.get("TRT_PYTHON"),
+        help="Python interpreter with TensorRT (default: $TRT_PYTHON)",
+    )
+    worker.add_argument("--name", default=platform.node(), help="worker name (default: the host name)")
+    worker.add_argument(
+        "--jobs", type=int, default=1, help="parallel compiles, TensorRT for RTX only (default: 1)"
+    )
+    worker.add_argument(
+        "--folder", metavar="DIR", help="working folder (default: ~/.cache/scons-tensorrt/NAME)"
+    )
+    worker.add_argument(
+        "--host", metavar="ADDRESS", help="address at which the scheduler reaches this worker"
+    )
+    worker.add_argument("--verbose", action="store_true", help="also show Dask's log")
     _add_certificates(worker)
     worker.set_defaults(run=_worker)
 
@@ -51,7 +91,7 @@ def _add_certificates(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         default=os.environ.get(CERTIFICATES),
         required=CERTIFICATES not in os.environ,
-        help="a folder with ca.pem, cert.pem and key.pem",
+        help=f"folder with ca.pem, cert.pem and key.pem (default: ${CERTIFICATES})",
     )
 
 
@@ -61,7 +101,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
     for name in ("store", "key"):
         if not getattr(arguments, name):
-            raise DispatchError(f"name --{name}: bytes go through the store, signed with the key")
+            raise DispatchError(f"--{name} is required: engines are signed and uploaded to the shared cache")
     home = Path("~/.cache/scons-tensorrt").expanduser() / arguments.name
     options = Options(
         arguments.scheduler,
@@ -97,5 +137,5 @@ def _certificates(arguments: argparse.Namespace) -> int:
         made = make_certificates(Path(arguments.folder), names)
     for place in made:
         say(f"{place}")
-    say(f"{arguments.folder}/authority/key.pem signs more of them: keep it where no worker is")
+    say(f"{arguments.folder}/authority/key.pem can sign more certificates; never copy it to a worker")
     return 0

@@ -1,5 +1,4 @@
-"""`explain`: what an engine was made from, by whom and how, and how that differs from what is wanted
-now."""
+"""`explain`: how an engine was built, and what changed in its recipe since."""
 
 from __future__ import annotations
 
@@ -19,15 +18,15 @@ from .common import add_state_dir, known_digest, say, state_folder
 if TYPE_CHECKING:
     from .common import Commands
 
-FIGURES = ("error", "bound", "max_abs", "mean_abs", "cosine")  # of an output, that are told
+FIGURES = ("error", "bound", "max_abs", "mean_abs", "cosine")  # printed per output
 Rows = Iterator[tuple[str, str]]
 
 
 def add(commands: Commands) -> None:
-    explain = commands.add_parser("explain", help="what an engine was made from")
-    explain.add_argument("path", help="an engine")
+    explain = commands.add_parser("explain", help="show how an engine was built and what changed since")
+    explain.add_argument("path", help="engine file")
     add_state_dir(explain)
-    explain.add_argument("--json", action="store_true", help="the receipt, and what is wanted now")
+    explain.add_argument("--json", action="store_true", help="print the receipt and the changes as JSON")
     explain.set_defaults(run=_explain)
 
 
@@ -37,13 +36,13 @@ def _explain(arguments: argparse.Namespace) -> int:
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))
     if not known:
-        raise EngineError(f"{engine}: no receipt in {state.root} says what it was made from")
+        raise EngineError(f"{engine}: no receipt in {state.root}")
     digest, size = known_digest(engine, known)
     receipt = next((r for r in known if r.sha256 == digest), None)
     found = declared_engines(engine, state)
     now = _now(found, receipt or known[0]) if found else None
     if arguments.json:
-        told = {
+        explained = {
             "schema": 1,
             "engine": str(engine),
             "sha256": digest,
@@ -52,41 +51,41 @@ def _explain(arguments: argparse.Namespace) -> int:
             "receipt": json.loads((receipt or known[0]).dump()),
             "now": now,
         }
-        print(json.dumps(told, indent=1))
+        print(json.dumps(explained, indent=1))
         return 0 if receipt else 1
     say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
-        what = "missing"
+        fault = "the file is missing"
         if size is not None:
-            what = f"of {size} bytes, a size that no receipt knows"
+            fault = f"no receipt matches the file ({size} bytes)"
         if digest is not None:
-            what = f"of bytes that no receipt knows ({digest[:12]})"
-        say(f"  the file is {what}; the newest receipt tells of one that is gone:")
-    for title, rows in _story(receipt or known[0]):
+            fault = f"no receipt matches the file (sha256 {digest[:12]})"
+        say(f"  {fault}; showing the newest receipt:")
+    for title, rows in _sections(receipt or known[0]):
         _print(title, rows)
     if now:
-        _print("now wanted", _now_rows(now))
+        _print("changes", _now_rows(now))
     return 0 if receipt else 1
 
 
 def _print(title: str, rows: Rows) -> None:
-    """A heading, and its rows below; without rows, nothing."""
+    """Print a heading and its rows; nothing if there are no rows."""
     for index, (label, value) in enumerate(rows):
         if not index:
             say(title)
         say(f"  {label:20}{value}" if label else f"  {value}")
 
 
-def _story(receipt: Receipt) -> Iterator[tuple[str, Rows]]:
+def _sections(receipt: Receipt) -> Iterator[tuple[str, Rows]]:
     ingredients = receipt.ingredients
-    yield "what it is", _identity(receipt)
-    yield "how it was made", _making(receipt.details)
-    yield "from", _inputs(receipt)
-    yield "how its ONNX was made", _steps(receipt.details.get("made_by"))
+    yield "engine", _identity(receipt)
+    yield "build", _build(receipt.details)
+    yield "inputs", _inputs(receipt)
+    yield "ONNX steps", _steps(receipt.details.get("made_by"))
     yield "accuracy", _accuracy(receipt.details.get("accuracy"))
     yield "options", _fields(ingredients, "option ")
     yield "hardware", _fields(ingredients, "hardware ")
-    yield "hardware, recorded", _recorded(receipt.details)
+    yield "recorded hardware", _recorded(receipt.details)
 
 
 def _identity(receipt: Receipt) -> Rows:
@@ -98,12 +97,12 @@ def _identity(receipt: Receipt) -> Rows:
         yield "recipe version", receipt.ingredients["recipe version"]
 
 
-def _making(details: Mapping[str, Any]) -> Rows:
-    yield "made", f"{details.get('started', '?')} in {details.get('duration_s', '?')} s"
-    makers = [_map(details.get(who)) for who in ("builder", "worker")]
-    by = [f"{name} {version}" for made in makers for name, version in sorted(made.items())]
-    if by:
-        yield "by", ", ".join(by)
+def _build(details: Mapping[str, Any]) -> Rows:
+    yield "started", f"{details.get('started', '?')}, took {details.get('duration_s', '?')} s"
+    tools = [_map(details.get(who)) for who in ("builder", "worker")]
+    versions = [f"{name} {version}" for each in tools for name, version in sorted(each.items())]
+    if versions:
+        yield "built with", ", ".join(versions)
     peak = details.get("peak_memory_bytes")
     if isinstance(peak, int) and 0 <= peak < 1 << 62:
         yield "peak memory", f"{peak / (1 << 20):.0f} MiB"
@@ -127,7 +126,7 @@ def _steps(steps: Any) -> Rows:
     for step in steps if isinstance(steps, list) else ():
         if isinstance(step, dict):
             facts = _flat(_map(step.get("facts")))
-            made = f"{step.get('file')} of {step.get('source', '?')}"
+            made = f"{step.get('file')} from {step.get('source', '?')}"
             yield str(step.get("kind")), f"{made}: {facts}" if facts else made
 
 
@@ -158,12 +157,12 @@ def _recorded(details: Mapping[str, Any]) -> Rows:
 
 
 def _map(value: Any) -> Mapping[str, Any]:
-    """A map, empty for what is none: receipts of another version may hold anything."""
+    """A mapping; empty for any other value, which a receipt of another version may hold."""
     return value if isinstance(value, dict) else {}
 
 
 def _flat(value: Any) -> str:
-    """In one line: `samples 8, quantized (Conv 83)`; what is nothing is left out."""
+    """On one line: `samples 8, quantized (Conv 83)`. None is left out."""
     if isinstance(value, dict):
         parts = []
         for name, each in value.items():
@@ -179,7 +178,7 @@ def _flat(value: Any) -> str:
 
 
 def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
-    """What would become of it now, and how what is wanted differs from what the receipt says."""
+    """Whether the engine is up to date, and how its recipe differs from the receipt."""
     outdated = found.declaration.outdated()
     now: dict[str, Any] = {"code": None, "reason": None, "changes": None, "outdated": outdated}
     try:
@@ -202,6 +201,6 @@ def _now_rows(now: Mapping[str, Any]) -> Rows:
     for change in changes or ():
         yield "", change
     if changes == []:
-        yield "", "as it was made"
+        yield "", "none"
     if now["code"] != "current" and now["reason"] not in ("; ".join(changes or ()), ""):
         yield "", f"{now['code']}: {now['reason']}"

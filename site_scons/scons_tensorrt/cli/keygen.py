@@ -1,4 +1,4 @@
-"""`keygen`: a pair of keys to sign manifests with, and to trust."""
+"""`keygen`: write a signing key and its public key."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    keygen = commands.add_parser("keygen", help="write a key that signs manifests, and its public half")
+    keygen = commands.add_parser("keygen", help="create an Ed25519 key pair for signing")
     keygen.add_argument(
         "file",
-        help="the private key; its public half goes to FILE.pub, and a missing folder is made for both",
+        help="private key to write; the public key goes to FILE.pub, and missing folders are created",
     )
     keygen.set_defaults(run=_keygen)
 
@@ -28,7 +28,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
     public = arguments.file + ".pub"
     for path in (arguments.file, public):
         if os.path.lexists(path):
-            raise HandoffError(f"{path}: already there, and a key is never overwritten; name another file")
+            raise HandoffError(f"{path}: already exists; keys are never overwritten, so choose another file")
     private_pem, public_pem, keyid = generate()
     with writing(arguments.file):
         os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)
@@ -36,6 +36,6 @@ def _keygen(arguments: argparse.Namespace) -> int:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with open(descriptor, "wb") as out:
                 out.write(data)
-    say(f"{arguments.file}: the private key {keyid}; keep it out of every repo")
-    say(f"{public}: for --trusted-key")
+    say(f"{arguments.file}: private key written (key ID {keyid}); do not commit it")
+    say(f"{public}: public key written; use it as --trusted-key")
     return 0

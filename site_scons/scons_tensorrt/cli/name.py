@@ -1,4 +1,4 @@
-"""`name parse`: the fields of an engine's filename."""
+"""`name parse`: show the fields of an engine filename."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    name = commands.add_parser("name", help="engine filenames")
-    parse = name.add_subparsers(required=True, metavar="parse").add_parser("parse")
-    parse.add_argument("file")
-    parse.add_argument("--json", action="store_true")
+    name = commands.add_parser("name", help="parse an engine filename")
+    parse = name.add_subparsers(required=True, metavar="parse").add_parser(
+        "parse", help="show the fields of an engine filename"
+    )
+    parse.add_argument("file", help="engine file; it need not exist")
+    parse.add_argument("--json", action="store_true", help="print JSON")
     parse.set_defaults(run=_name_parse)
 
 

@@ -1,4 +1,4 @@
-"""`probe`: what hardware engines would be made for here."""
+"""`probe`: show the hardware that engines are built for on this host."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    probe = commands.add_parser("probe", help="what hardware engines would be made for here")
-    probe.add_argument("--hardware", metavar="NAME", help="as after HARDWARE=")
-    probe.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
-    probe.add_argument("--root", metavar="DIR", help="a root file system: its JetPack and TensorRT")
-    probe.add_argument("--jetpack", metavar="X.Y", help="as after JETPACK=")
-    probe.add_argument("--backend", metavar="NAME", help="as after BACKEND=")
-    probe.add_argument("--json", action="store_true", help="write what HARDWARE= reads")
+    probe = commands.add_parser("probe", help="show the hardware that engines are built for on this host")
+    probe.add_argument("--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE=")
+    probe.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
+    probe.add_argument(
+        "--root", metavar="DIR", help="read JetPack and TensorRT versions from a root file system"
+    )
+    probe.add_argument("--jetpack", metavar="X.Y", help="JetPack version, as in JETPACK=")
+    probe.add_argument("--backend", metavar="NAME", help="backend, as in BACKEND=")
+    probe.add_argument("--json", action="store_true", help="print a hardware file for HARDWARE=")
     probe.set_defaults(run=_probe)
 
 
@@ -49,17 +51,17 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 
 def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Interpreter) -> Hardware:
-    """A board by its hardware file, with JetPack and TensorRT of the image it will run."""
+    """The board of a hardware file with the JetPack and TensorRT versions of an image."""
     if not named:
-        raise HardwareError("--root tells JetPack and TensorRT, not the GPU: name --hardware too")
+        raise HardwareError("--root gives the JetPack and TensorRT versions but not the GPU; add --hardware")
     host = Host(Path(arguments.root).absolute())
     packaged, jetpack = host.tensorrt(), host.jetpack(arguments.jetpack)
     if not packaged or not jetpack:
         what = "TensorRT package" if jetpack else "L4T release"
-        raise HardwareError(f"{arguments.root}: no {what} in it (/etc, /var/lib/dpkg/status)")
+        raise HardwareError(f"{arguments.root}: no {what} found in /etc or /var/lib/dpkg/status")
     board = resolve(named, Path.cwd(), interpreter.runtime).signature.to_json()
     if board["product"] != "tensorrt":
-        raise HardwareError(f"--root tells of TensorRT, and {named} is for {board['product']}")
+        raise HardwareError(f"--root supports tensorrt only, and {named} is for {board['product']}")
     data = {**board, "runtime_version": packaged[0], "jetpack": jetpack}
     signature = HardwareSignature.from_json(data, arguments.root)
     return Hardware(named, signature, f"{named} with the image in {arguments.root}")
@@ -68,7 +70,7 @@ def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Inte
 def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
     signature = hardware.signature
     yield "hardware", f"{hardware.name or hardware.title}: {signature.describe()}"
-    yield "why", hardware.why
+    yield "reason", hardware.why
     yield from signature.key_fields().items()
     yield from sorted(signature.recorded.items())
-    yield "in filenames", EngineFilename.of(signature, "model", "fp32").build()
+    yield "filename", EngineFilename.of(signature, "model", "fp32").build()

@@ -1,4 +1,4 @@
-"""`report`: the page of the last build, out of the state folder alone; for CI, annotations and JUnit."""
+"""`report`: write the HTML report of the last build; for CI, GitHub annotations and JUnit XML."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    report = commands.add_parser("report", help="an HTML page of the last build, and more for CI")
-    report.add_argument("tree", nargs="?", default=".", help="where the SConstruct is; default: here")
-    report.add_argument("--state-dir", metavar="DIR", help=f"default: {DEFAULT} in the tree")
-    report.add_argument("--out", metavar="DIR", help="default: report/ in the state folder")
-    report.add_argument("--github", action="store_true", help="print annotations of GitHub Actions")
-    report.add_argument("--junit", metavar="FILE", help="write the outcomes as JUnit XML")
-    report.add_argument("--full", action="store_true", help="hash every engine and believe no stat")
+    report = commands.add_parser(
+        "report", help="write the report of the last build: HTML, JSON, JUnit, GitHub"
+    )
+    report.add_argument("tree", nargs="?", default=".", help="folder with the SConstruct (default: .)")
+    report.add_argument("--state-dir", metavar="DIR", help=f"state folder (default: {DEFAULT} in the tree)")
+    report.add_argument("--out", metavar="DIR", help="output folder (default: report/ in the state folder)")
+    report.add_argument("--github", action="store_true", help="print GitHub Actions annotations")
+    report.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")
+    report.add_argument(
+        "--full", action="store_true", help="hash every engine instead of trusting size and mtime"
+    )
     report.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..report import write_report  # as late as it is asked for
+    from ..report import write_report
     from ..report.ci import github, junit, step_summary, unfit
+    from ..report.format import plural
 
     top = Path(os.path.abspath(arguments.tree))
     root = Path(os.path.abspath(arguments.state_dir)) if arguments.state_dir else top / DEFAULT
     if not root.is_dir():
-        raise EngineError(f"{root}: no state folder; run scons engines, or name one with --state-dir")
+        raise EngineError(
+            f"{root}: no such state folder; run `scons engines`, or specify one with --state-dir"
+        )
     state = StateFolder(root, top)
     near = top if state.inside else Path("/")
     place = Path(os.path.abspath(arguments.out)) if arguments.out else root / "report"
@@ -49,7 +56,7 @@ def _report(arguments: argparse.Namespace) -> int:
             print(line)
         step_summary(report, os.environ.get("GITHUB_STEP_SUMMARY"))
     else:
-        say(f"engines: report of {len(report['engines'])} engines in {place / written.file}")
+        say(f"engines: report of {plural(len(report['engines']), 'engine')} in {place / written.file}")
     if written.note:
         print(f"engines: {written.note}", file=sys.stderr)
     return 1 if unfit(report) else 0

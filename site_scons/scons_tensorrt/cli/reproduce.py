@@ -1,4 +1,4 @@
-"""`reproduce`: compile engines again; are the bytes the same?"""
+"""`reproduce`: recompile engines and compare the bytes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    reproduce = commands.add_parser("reproduce", help="compile again: are the bytes the same")
-    reproduce.add_argument("path", nargs="+", help="an engine, or a folder of engines")
+    reproduce = commands.add_parser("reproduce", help="recompile engines and compare the bytes")
+    reproduce.add_argument("path", nargs="+", help="engine file, or a folder of engines")
     add_state_dir(reproduce)
-    reproduce.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    reproduce.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
     reproduce.set_defaults(run=_reproduce)
 
 
@@ -44,7 +44,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
-    """How an engine's bytes differ from those that its recipe gives now. Raises EngineError."""
+    """Recompile an engine; returns how the bytes differ, None if equal. Raises EngineError."""
     from ..build.reproduce import compile_again
 
     state = state_folder(engine, arguments.state_dir)
@@ -52,34 +52,34 @@ def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
     digest, size = known_digest(engine, known)
     receipt = next((r for r in known if r.sha256 == digest), None)
     if digest is None:
-        what = "the engine is missing" if size is None else f"no receipt is of {size} bytes"
-        return f"{what}; build it again"
+        what = "the engine is missing" if size is None else f"no receipt has its size, {size} bytes"
+        return f"{what}; rebuild it"
     if receipt is None:
-        return "no receipt knows these bytes; build it again"
-    spec = _wanted_of(engine, receipt, state)
+        return "no receipt has its sha256; rebuild it"
+    spec = _recorded_spec(engine, receipt, state)
     for name, path in spec.inputs().items():
         if not path.is_file() or sha256_file(path) != receipt.ingredients.get(name):
-            return f"{path} is not what it was made from; build it again"
+            return f"{path} changed since the build; rebuild the engine"
     interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
     made = compile_again(spec, interpreter, state.log(engine).with_suffix(".again.log"))
     if made.sha256 == digest:
         return None
     why = made.not_reproducible_because or receipt.details.get("not_reproducible_because")
-    moved = f"sha256 {digest[:12]}, and now {made.sha256[:12]}"
-    return f"{moved} ({why})" if why else moved
+    difference = f"sha256 was {digest[:12]}, is now {made.sha256[:12]}"
+    return f"{difference} ({why})" if why else difference
 
 
-def _wanted_of(engine: Path, receipt: Receipt, state: StateFolder) -> EngineSpec:
-    """The engine as its receipt says it was wanted, its files where the last run had them."""
+def _recorded_spec(engine: Path, receipt: Receipt, state: StateFolder) -> EngineSpec:
+    """The spec in the receipt, with the input paths of the last run."""
     found = declared_engines(engine, state)
     if found is None:
-        raise EngineError("the last run did not declare it, so where its inputs are is not known")
+        raise EngineError("the last run did not declare it, so its input paths are not known")
     now = found.spec()
     try:
         hardware = receipt.details["hardware"]
         signature = HardwareSignature.from_json(hardware["signature"], engine.name)
         recipe = Recipe.from_json(found.name, receipt.details["recipe"], now.recipe.plugins)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise EngineError(f"its receipt is of another version ({error!r}); build it again") from None
+        raise EngineError(f"its receipt is from another version ({error!r}); rebuild it") from None
     kind = Hardware(hardware.get("name"), signature, "its receipt")
     return now._replace(recipe=recipe, hardware=kind, ingredients=receipt.ingredients)

@@ -1,9 +1,8 @@
-"""`status`: every engine of a tree, and whether it is what is wanted now.
+"""`status`: list every engine of a source tree and whether it is up to date.
 
-It lists what the last run declared, of the files as they are now; the judgement is the one that
-`scons` comes to. It reads, and writes nothing. Where the SConstruct changed since that run, it says
-so. What stands in the engines' folders and is not declared is told too: engines of hardware that the
-last run was not for, and orphans.
+Checks the engines that the last run declared, as `scons` would, and writes nothing. Reports a
+SConstruct that changed since that run, and engine files that it did not declare: those for other
+hardware, and orphans.
 """
 
 from __future__ import annotations
@@ -57,13 +56,17 @@ class Row(NamedTuple):
 
 
 def add(commands: Commands) -> None:
-    status = commands.add_parser("status", help="all engines of a tree, and whether they are current")
-    status.add_argument("path", nargs="?", default=".", metavar="DIR", help="in the tree; default: .")
+    status = commands.add_parser("status", help="list all engines and whether they are up to date")
+    status.add_argument("path", nargs="?", default=".", metavar="DIR", help="source tree (default: .)")
     status.add_argument(
-        "--state-dir", metavar="DIR", help=f"default: $TRT_STATE_DIR, or the nearest {DEFAULT} above"
+        "--state-dir",
+        metavar="DIR",
+        help=f"state folder (default: $TRT_STATE_DIR, or the nearest {DEFAULT} above)",
     )
-    status.add_argument("--full", action="store_true", help="hash every file, believe no stat")
-    status.add_argument("--json", action="store_true")
+    status.add_argument(
+        "--full", action="store_true", help="hash every file instead of trusting size and mtime"
+    )
+    status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
 
 
@@ -71,7 +74,7 @@ def _status(arguments: argparse.Namespace) -> int:
     found = _trees(arguments)
     trees = [(tree, [*_declared(tree), *_others(tree)]) for tree in found]
     if arguments.json:
-        told = [
+        listed = [
             {
                 "top": str(tree.state.top),
                 "outdated": tree.outdated(),
@@ -79,7 +82,7 @@ def _status(arguments: argparse.Namespace) -> int:
             }
             for tree, rows in trees
         ]
-        print(json.dumps({"schema": 1, "trees": told}, indent=1))
+        print(json.dumps({"schema": 1, "trees": listed}, indent=1))
     else:
         for tree, rows in trees:
             if len(trees) > 1:
@@ -93,13 +96,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _trees(arguments: argparse.Namespace) -> list[Declaration]:
-    """The tree that DIR is in; where it is in none, all that have the state folder."""
+    """The source tree that contains DIR; if none does, all trees that use the state folder."""
     place = Path(os.path.abspath(arguments.path))
     named = arguments.state_dir or os.environ.get("TRT_STATE_DIR")
     root = Path(os.path.abspath(named)) if named else _nearest(place)
     trees = list(declarations(root, arguments.full))
     if not trees:
-        raise EngineError(f"{root}: no run declared an engine here; run `scons engines`")
+        raise EngineError(f"{root}: no engines declared; run `scons engines`")
     return [tree for tree in trees if place.is_relative_to(tree.state.top)] or trees
 
 
@@ -107,7 +110,7 @@ def _nearest(place: Path) -> Path:
     for top in (place, *place.parents):
         if (top / DEFAULT).is_dir():
             return top / DEFAULT
-    raise EngineError(f"{place}: no {DEFAULT}/ in it or above; name one with --state-dir")
+    raise EngineError(f"{place}: no {DEFAULT}/ here or in a parent folder; specify one with --state-dir")
 
 
 def _declared(tree: Declaration) -> Iterator[Row]:
@@ -127,7 +130,7 @@ def _head(engine: DeclaredEngine) -> tuple[str, str, str | None]:
 
 
 def _others(tree: Declaration) -> Iterator[Row]:
-    """Engines, and sidecars of none, that stand among the declared and are not declared."""
+    """Undeclared engines, and sidecars without an engine, in the folders of declared engines."""
     known = {engine.path for engine in tree.engines}
     models = {engine.path.name.partition("__")[0] for engine in tree.engines}
     found: set[Path] = set()
@@ -140,18 +143,18 @@ def _others(tree: Declaration) -> Iterator[Row]:
         fault = _fault(tree, path)
         model = path.name.partition("__")[0]
         if fault:
-            yield Row(label, None, None, "tampered", fault[0], f"{fault[1]}; and nothing declares it")
+            yield Row(label, None, None, "tampered", fault[0], f"{fault[1]}; not declared")
         elif model in models and (fields := _parsed(path.name)):
             sm = f"sm{fields.sm}{'+' * fields.plus}"
             what = f"{sm}, {fields.platform}, {fields.runtime}, {fields.precision}"
-            why = f"for {what}, which the last run did not ask for"
+            why = f"for {what}, not requested by the last run"
             yield Row(label, model, None, "foreign", "foreign", why)
         else:
-            yield Row(label, None, None, "orphaned", "orphaned", "nothing declares it")
+            yield Row(label, None, None, "orphaned", "orphaned", "not declared")
 
 
 def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
-    """What is wrong with the pair of an engine of which nothing says what it should be."""
+    """What is wrong with an undeclared engine and its sidecar, as (reason code, text)."""
     try:
         os.lstat(engine)
         stated, receipts = read_sidecar(engine), list[Receipt]()
@@ -163,7 +166,7 @@ def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
         if stated != tree.digest_cache.sha256(engine, follow=False):
             return "sidecar_mismatch", "its bytes are not those its sidecar states"
     except FileNotFoundError:
-        return "engine_missing", "there is a sidecar and no engine"
+        return "engine_missing", "the sidecar has no engine"
     except OSError as error:
         return "engine_unreadable", f"the engine is not readable ({error.strerror})"
     except SidecarError as error:

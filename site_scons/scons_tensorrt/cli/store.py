@@ -1,4 +1,4 @@
-"""`store gc|verify|stats`: looking after the team's store."""
+"""`store gc|verify|stats`: inspect and clean the shared engine cache."""
 
 from __future__ import annotations
 
@@ -21,32 +21,38 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def add(commands: Commands) -> None:
-    store = commands.add_parser("store", help="look after the team's store")
+    store = commands.add_parser("store", help="inspect and clean the shared engine cache")
     jobs = store.add_subparsers(required=True, metavar="JOB")
-    gc = jobs.add_parser("gc", help="remove what is old or too much, and bytes without an entry")
-    gc.add_argument("--older", type=_days, metavar="DAYS", help="entries not used by a writer for so long")
-    gc.add_argument("--most", type=_size, metavar="SIZE", help="then the oldest, down to SIZE, as in 500G")
-    gc.add_argument("--dry-run", action="store_true", help="only say what would go")
+    gc = jobs.add_parser("gc", help="remove old entries and unreferenced files")
+    gc.add_argument("--older", type=_days, metavar="DAYS", help="remove entries unused by writers for DAYS")
+    gc.add_argument(
+        "--most",
+        type=_size,
+        metavar="SIZE",
+        help="then remove the oldest entries until the cache is at most SIZE, such as 500G",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="list what would be removed")
     gc.set_defaults(run=_gc)
-    verify = jobs.add_parser("verify", help="are all entries signed, and all bytes what was signed")
-    verify.add_argument("--quick", action="store_true", help="believe sizes and read no bytes")
-    verify.add_argument("--remove", action="store_true", help="remove what is wrong")
+    verify = jobs.add_parser("verify", help="check all signatures and hashes")
+    verify.add_argument("--quick", action="store_true", help="check sizes only, without downloading")
+    verify.add_argument("--remove", action="store_true", help="remove damaged and untrusted entries")
     verify.set_defaults(run=_verify)
-    stats = jobs.add_parser("stats", help="what is there")
+    stats = jobs.add_parser("stats", help="count entries and bytes")
     stats.set_defaults(run=_stats)
     for job in (gc, verify, stats):
-        job.add_argument("--store", metavar="URL", help="default: $TRT_STORE")
+        job.add_argument("--store", metavar="URL", help="shared engine cache (default: $TRT_STORE)")
         job.add_argument(
             "--trust",
             metavar="FILES",
-            help=f"public keys, or folders of *.pub, with {os.pathsep!r} between; default: $TRT_STORE_TRUST",
+            help=f"trusted public keys or folders of *.pub, separated by {os.pathsep!r} "
+            "(default: $TRT_STORE_TRUST)",
         )
 
 
 def _size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([kMGT]?)B?", text, re.ASCII)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text}: write a size such as 500G")
+        raise argparse.ArgumentTypeError(f"{text}: not a size such as 500G")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
@@ -54,7 +60,7 @@ def _days(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) < 1e6:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text}: write days, such as 30")
+    raise argparse.ArgumentTypeError(f"{text}: not a number of days such as 30")
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedSigners]:
@@ -64,53 +70,55 @@ def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedSigners]
     url = arguments.store or os.environ.get("TRT_STORE")
     trust = arguments.trust or os.environ.get("TRT_STORE_TRUST")
     if not url:
-        raise StoreError("which store? Give --store URL, or set TRT_STORE")
+        raise StoreError("no shared engine cache given; use --store URL or set TRT_STORE")
     if not trust:
-        raise StoreError("whose entries are sound? Give --trust FILES, or set TRT_STORE_TRUST")
+        raise StoreError("no trusted keys given; use --trust FILES or set TRT_STORE_TRUST")
     return ObjectStore(url), TrustedSigners.load(trust.split(os.pathsep))
 
 
 def _gc(arguments: argparse.Namespace) -> int:
     from ..cache.gc import gc
+    from ..report.format import plural
 
     remote, trust = _opened(arguments)
     older_s = None if arguments.older is None else arguments.older * 86400
     gone = gc(remote, trust, older_s, arguments.most, arguments.dry_run)
     for path in (*gone.entries, *gone.blobs):
         say(f"{'WOULD REMOVE' if arguments.dry_run else 'REMOVED'} {path}")
-    say(
-        f"{len(gone.entries)} entries and {len(gone.blobs)} files ({gone.size / 1e6:.1f} MB) "
-        f"{'would be ' if arguments.dry_run else ''}removed"
-    )
+    entries, files = plural(len(gone.entries), "entry", "entries"), plural(len(gone.blobs), "file")
+    verb = "would be removed" if arguments.dry_run else "removed"
+    say(f"{entries} and {files} ({gone.size / 1e6:.1f} MB) {verb}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from ..cache.gc import faults
+    from ..report.format import plural
 
     count = 0
     for path, fault in faults(*_opened(arguments), arguments.remove, arguments.quick):
         say(f"{'REMOVED' if arguments.remove else 'FAILED'} {path}: {fault}")
         count += 1
-    say(f"{count} faults" if count else "OK")
+    say(plural(count, "fault") if count else "OK")
     return 1 if count else 0
 
 
 def _stats(arguments: argparse.Namespace) -> int:
     from ..cache.entry import blob_path
     from ..cache.gc import blobs_of, entries_of
+    from ..report.format import plural
 
     remote, trust = _opened(arguments)
     held, blobs = list(entries_of(remote, trust)), blobs_of(remote)
-    spoken: set[str] = set()
-    for kind, words in (("engine", "engines"), ("step", "converted files"), ("refusal", "refusals")):
+    referenced: set[str] = set()
+    for kind, name in (("engine", "engine"), ("step", "converted file"), ("refusal", "refusal")):
         these = [each for each in held if each.entry and each.entry.kind == kind]
         paths = {blob_path(d) for each in these if each.entry for d, _ in each.entry.blobs()}
-        spoken |= paths
-        say(f"{len(these)} {words}, {_bytes(paths, blobs)}{_span([e.item.changed for e in these])}")
-    loose = set(blobs) - spoken
-    say(f"{len(loose)} files without an entry, {_bytes(loose, blobs)}")
-    say(f"{sum(not each.entry for each in held)} entries that are not believed")
+        referenced |= paths
+        say(f"{plural(len(these), name)}, {_bytes(paths, blobs)}{_span([e.item.changed for e in these])}")
+    unreferenced = set(blobs) - referenced
+    say(f"{plural(len(unreferenced), 'unreferenced file')}, {_bytes(unreferenced, blobs)}")
+    say(plural(sum(not each.entry for each in held), "untrusted entry", "untrusted entries"))
     return 0
 
 

@@ -1,5 +1,7 @@
-"""`verify`: are engines what their sidecars say, and, with a manifest, what a build handed on? On a
-device, with nothing but Python."""
+"""`verify`: check engines against their sidecars and, with --manifest, against a release.
+
+Runs on a device with the standard library alone.
+"""
 
 from __future__ import annotations
 
@@ -22,40 +24,42 @@ if TYPE_CHECKING:
     from .common import Commands
 
 
-NO_RUNTIME = "the runtime's version was not checked: this Python has no TensorRT for RTX"
+NO_RUNTIME = "runtime version not checked: this Python has no TensorRT for RTX"
 
 
 def add(commands: Commands) -> None:
     verify = commands.add_parser(
         "verify",
-        help="are these engines what their sidecars say",
-        description="Are these engines what their sidecars say? With --manifest or --hardware also: are "
-        "they for this host, and what the build handed on? Then the exit status is that of the "
-        "earliest check that refused: 10 filename, 11 host, 12 sidecar, 13 sidecar hash, 14 manifest, "
+        help="check engines against their sidecars, a manifest and this host",
+        description="Check engines against their sidecars. With --manifest or --hardware, also check "
+        "that they match the manifest and this host; the exit status is then that of the first check "
+        "that failed: 10 filename, 11 host, 12 sidecar, 13 sidecar hash, 14 manifest, "
         "15 manifest hash, 16 signature, 17 unlisted, 18 missing, 19 key.",
     )
-    verify.add_argument("path", nargs="*", help="an engine, or a folder of engines")
+    verify.add_argument("path", nargs="*", help="engine file, or a folder of engines")
     verify.add_argument(
-        "--manifest", metavar="FILE", help="what the build handed on; default PATH: its folder"
+        "--manifest", metavar="FILE", help="manifest of the release; PATH defaults to its folder"
     )
     verify.add_argument(
         "--trusted-key",
         metavar="FILE",
         action="append",
         default=[],
-        help="who may sign: a public key, PEM",
+        help="public key (PEM) that must have signed the manifest; may be repeated",
     )
-    verify.add_argument("--hardware", metavar="NAME", help="the host, as after HARDWARE=; default: probed")
-    verify.add_argument("--jetpack", metavar="X.Y", help="as after JETPACK=")
-    verify.add_argument("--python", metavar="PATH", help="the interpreter that has TensorRT")
+    verify.add_argument(
+        "--hardware", metavar="NAME", help="hardware of the host, as in HARDWARE= (default: probe)"
+    )
+    verify.add_argument("--jetpack", metavar="X.Y", help="JetPack version, as in JETPACK=")
+    verify.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
     verify.set_defaults(run=_verify, wrong=verify.error)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.trusted_key and not arguments.manifest:
-        arguments.wrong("--trusted-key: a signature is of a manifest; give --manifest too")
+        arguments.wrong("--trusted-key requires --manifest")
     if not arguments.path and not arguments.manifest:
-        arguments.wrong("give engines, a folder of engines, or --manifest")
+        arguments.wrong("PATH or --manifest is required")
     if arguments.manifest or arguments.hardware:
         return _against_manifest(arguments)
     worst = 0
@@ -90,9 +94,11 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
 
 
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineError, str]:
-    """The hardware named, or this host's, and what of it could not be told; what is wrong with it
-    refuses every engine."""
-    missing = False
+    """The hardware named, or this host's, and a note on what was not checked.
+
+    An error is returned, not raised: every engine then fails the host check with it.
+    """
+    missing = False  # whether the runtime query failed
 
     def runtime(product: str) -> Runtime:
         nonlocal missing
@@ -105,7 +111,7 @@ def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineErro
         if arguments.jetpack and not arguments.hardware and Host().l4t() is None:
             raise HardwareError(f"JETPACK={arguments.jetpack}: this host is not a Jetson; leave it out")
         signature = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack).signature
-        EngineFilename.of(signature, "x", "fp32")  # all that a filename is compared by is known
+        EngineFilename.of(signature, "x", "fp32")  # raises if a field that filenames need is unknown
         return signature, ""
     except EngineError as error:
         if not missing or arguments.hardware or arguments.python or not arguments.manifest:
@@ -114,14 +120,14 @@ def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineErro
 
 
 def _host_without_runtime(path: str) -> HardwareSignature | EngineError | None:
-    """This host as far as it can be told without TensorRT for RTX, for a manifest of its engines: the
-    GPU by its driver, if there is one; the runtime as the manifest says. None for other engines."""
+    """This host without an installed TensorRT for RTX: the GPU from its driver, if any; the runtime
+    version from the manifest. None if the manifest's engines are not for TensorRT for RTX."""
     from ..artifact.compatibility import rtx_host
     from ..release.verify import read_manifest
 
     try:
         engines = read_manifest(path).manifest.engines.values()
-    except EngineError:  # verifying tells it
+    except EngineError:  # reported when the manifest is verified
         return None
     try:
         host = Host()

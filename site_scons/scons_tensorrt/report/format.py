@@ -79,6 +79,6 @@ def figure(value: float | None) -> str:
     return NONE if value is None else f"{value:.3g}"
 
 
-def plural(number: int, one: str) -> str:
-    """1 engine, 2 engines."""
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
+def plural(number: int, one: str, many: str = "") -> str:
+    """1 engine, 2 engines. many: the plural form (default: `one` plus "s")."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
