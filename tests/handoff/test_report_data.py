@@ -18,8 +18,8 @@ from scons_tensorrt.errors import EngineError, RecipeError
 from scons_tensorrt.recipe.onnx.census import TYPES, read_census
 from scons_tensorrt.report import format, write_report
 from scons_tensorrt.report.ci import github, junit, step_summary, unfit
-from scons_tensorrt.report.gather import gather
-from scons_tensorrt.report.history import when
+from scons_tensorrt.report.gather import collect
+from scons_tensorrt.report.history import parse_time
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def past(tmp_path):
 
 
 def told(past):
-    return gather(past.state, past.digest_cache(), None, past.top / "none")
+    return collect(past.state, past.digest_cache(), None, past.top / "none")
 
 
 FAILED = {"outcome": "failed", "reason": "error", "error_class": "EngineBuildError"}
@@ -169,8 +169,8 @@ def test_numbers_as_people_read_them(said, expected):
 
 
 def test_a_time_of_an_event():
-    assert when("1970-01-01T00:01:00.250Z") == 60.25
-    assert [when(each) for each in ("1970-01-01", "1970-99-01T00:00:00Z", 3, None)] == [None] * 4
+    assert parse_time("1970-01-01T00:01:00.250Z") == 60.25
+    assert [parse_time(each) for each in ("1970-01-01", "1970-99-01T00:00:00Z", 3, None)] == [None] * 4
 
 
 # For CI.
@@ -221,7 +221,9 @@ def test_an_annotation_of_a_name_with_commas_and_colons_names_that_file(past):
 def test_an_altered_engine_that_was_replaced_is_a_warning(past):
     past.engine("a", b"engine", said={"reason": "sidecar_missing", "reason_text": "its sidecar is missing"})
     past.save()
-    assert next(iter(github(told(past)))).startswith("::warning file=models/a.onnx,title=Engine a had been")
+    assert next(iter(github(told(past)))).startswith(
+        "::warning file=models/a.onnx,title=Engine a was altered"
+    )
 
 
 def test_the_step_summary_is_a_table_of_text(past, tmp_path):
@@ -347,7 +349,7 @@ def test_the_first_sentence_is_true(past, tmp_path):
     assert "All 1 engine intact" in banner(past, tmp_path / "1")
     [receipt] = past.state.root.glob("receipts/*/*.json")
     receipt.unlink()
-    assert "of 1 no receipt says what they were made from" in banner(past, tmp_path / "2")
+    assert "1 without a matching receipt" in banner(past, tmp_path / "2")
     engine.unlink()
     assert "1 missing or damaged of 1 engine" in banner(past, tmp_path / "3")
     past.declared.clear()

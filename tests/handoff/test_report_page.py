@@ -235,7 +235,7 @@ def test_engines_of_several_boards_say_which(browser, tmp_path):
     for width in (320, 1001, 1280):
         browser.open(page, width=width)
         assert overflow(browser) == 0
-    cells = column(browser, "row.querySelector('[data-label=For]').textContent")
+    cells = column(browser, "row.querySelector('[data-label=Hardware]').textContent")
     assert cells == ["orin_nx", "orin_nano"]
     assert "orin_nano (Orin, sm87, 16 GiB, aarch64, TensorRT 10.3.0.30)" in browser.ask(
         "document.querySelector('header').textContent"

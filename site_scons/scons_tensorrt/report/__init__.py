@@ -1,8 +1,7 @@
-"""What a build did, for people and for CI: one HTML page that needs no network, the same as JSON, JUnit
-and GitHub's annotations.
+"""Build reports: a self-contained HTML page, JSON, JUnit XML and GitHub annotations.
 
-Made of the state folder alone: at the end of a run by the alias `engines-report`, or by the command
-`report` wherever the state folder was brought to.
+A report needs only the state folder. The alias `engines-report` writes one at the end of a run, and the
+command `report` wherever the state folder is.
 """
 
 from __future__ import annotations
@@ -15,16 +14,14 @@ from typing import Any, NamedTuple
 from ..artifact.state import StateFolder
 from ..files.digest_cache import DigestCache
 from ..files.writing import write_atomic
-from .gather import gather
+from .gather import collect
 
 PAGE, DATA = "index.html", "report.json"
-
-
 NO_PAGE = "index.html was not written: it needs jinja2 (pip install jinja2)"
 
 
 class Written(NamedTuple):
-    """data: what report.json holds; file: the page, or report.json where jinja2 is not installed."""
+    """data: the contents of report.json; file: the page, or report.json without jinja2; note: a warning."""
 
     data: Mapping[str, Any]
     file: str
@@ -34,9 +31,9 @@ class Written(NamedTuple):
 def write_report(state: StateFolder, memo: DigestCache, place: Path, run: str | None = None) -> Written:
     """Write the page and the data of a run into the folder `place`.
 
-    run: its id, None for the last. Raises EngineError where nothing was built yet, and OSError.
+    run: the run ID, None for the last run. Raises EngineError if no build was recorded, and OSError.
     """
-    report = gather(state, memo, run, place / DATA)
+    report = collect(state, memo, run, place / DATA)
     text = json.dumps(report, sort_keys=True, indent=1, allow_nan=False) + "\n"
     write_atomic(place / DATA, text.encode("utf-8"), durable=False)
     try:

@@ -1,4 +1,4 @@
-"""The same for machines that run builds: JUnit XML, GitHub's annotations and its step summary."""
+"""The report for CI: JUnit XML, GitHub annotations and step summary."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from . import format
 from .history import WORDS
 from .view import ALWAYS
 
-MOST_ROWS = 200  # of a step summary, which may have 1 MiB
+MAX_ROWS = 200  # of a step summary, which GitHub limits to 1 MiB
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def unfit(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The engines that failed, or that are not there as they should be."""
+    """The engines that failed, are missing or are damaged."""
     return [e for e in report["engines"] if e["outcome"] == "failed" or e["on_disk"] != "intact"]
 
 
 def what_is_wrong(engine: Mapping[str, Any]) -> str:
-    """The failure of an unfit engine in words."""
+    """Why an engine is unfit, as text."""
     if engine["outcome"] == "failed":
         return f"{engine['error_class'] or 'EngineError'}: {engine['reason']}"
     return f"{engine['fault']}; run scons engines"
 
 
 def junit(report: Mapping[str, Any]) -> bytes:
-    """One test case an engine: a failure, skipped where the run did not come to it, else passed. The
-    time is that of the run's action, in seconds."""
+    """One test case per engine: failed, skipped if the run did not reach it, or passed.
+
+    Times are those of the run's action, in seconds.
+    """
     engines, run = report["engines"], report["run"]
     bad = {each["engine"] for each in unfit(report)}
     skipped = [e for e in engines if e["outcome"] == "none" and e["engine"] not in bad]
@@ -62,8 +64,8 @@ def junit(report: Mapping[str, Any]) -> bytes:
         elif engine["outcome"] == "none":
             ET.SubElement(case, "skipped", message=_xml(engine["reason"]))
         else:
-            told = f"{engine['outcome']}: {engine['reason']}\nsha256 {engine['sha256']}"
-            ET.SubElement(case, "system-out").text = _xml(told)
+            output = f"{engine['outcome']}: {engine['reason']}\nsha256 {engine['sha256']}"
+            ET.SubElement(case, "system-out").text = _xml(output)
     suites = ET.Element("testsuites")
     suites.append(suite)
     ET.indent(suites)
@@ -71,13 +73,13 @@ def junit(report: Mapping[str, Any]) -> bytes:
 
 
 def _xml(text: str) -> str:
-    """What XML 1.0 can hold."""
+    """`text` with the characters that XML 1.0 does not allow replaced."""
     return _NOT_XML.sub("?", text)
 
 
 def github(report: Mapping[str, Any]) -> Iterator[str]:
-    """Workflow commands of GitHub Actions: an error an unfit engine, a warning for one that had been
-    altered, a notice with the counts. GitHub shows the first ten of each."""
+    """GitHub workflow commands: an error per unfit engine, a warning per engine that was altered and
+    replaced, and a notice with the counts. GitHub shows the first ten of each."""
     for engine in unfit(report):
         yield _command(
             "error", engine, f"Engine {engine['name']}", f"{engine['engine']}: {what_is_wrong(engine)}"
@@ -85,7 +87,7 @@ def github(report: Mapping[str, Any]) -> Iterator[str]:
     for engine in report["engines"]:
         if engine["integrity"] and engine["outcome"] in ("built", "fetched", "dispatched"):
             text = f"{engine['engine']} was replaced: {engine['reason']}"
-            yield _command("warning", engine, f"Engine {engine['name']} had been altered", text)
+            yield _command("warning", engine, f"Engine {engine['name']} was altered", text)
     yield f"::notice title=Engines::{_data(_counts(report))}"
 
 
@@ -97,13 +99,13 @@ def _counts(report: Mapping[str, Any]) -> str:
 
 def _command(kind: str, engine: Mapping[str, Any], title: str, text: str) -> str:
     source = engine["source"]
-    near = source and not source.startswith(("/", "."))  # a file of the repo
-    file = f"file={_property(source)}," if near else ""
+    in_repo = source and not source.startswith(("/", "."))
+    file = f"file={_property(source)}," if in_repo else ""
     return f"::{kind} {file}title={_property(title)}::{_data(text)}"
 
 
 def _data(text: str) -> str:
-    """The message of a workflow command, on its one line."""
+    """The message of a workflow command, escaped and on one line."""
     escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return one_line(escaped)
 
@@ -113,15 +115,15 @@ def _property(text: str) -> str:
 
 
 def step_summary(report: Mapping[str, Any], path: str | None) -> None:
-    """Append a table to GitHub's step summary, where there is one. Raises OSError."""
+    """Append a table to the step summary file at `path`, if any. Raises OSError."""
     if not path:
         return
     rows = [
-        f"| {_markdown(e['engine'])} | {e['outcome']} | {format.size(e['size'])} | {_markdown(_why(e))} |"
-        for e in report["engines"][:MOST_ROWS]
+        f"| {_markdown(e['engine'])} | {e['outcome']} | {format.size(e['size'])} | {_markdown(_reason(e))} |"
+        for e in report["engines"][:MAX_ROWS]
     ]
     more = len(report["engines"]) - len(rows)
-    lines = [f"### Engines: {_counts(report)}", "", "| engine | outcome | size | why |"]
+    lines = [f"### Engines: {_counts(report)}", "", "| engine | outcome | size | reason |"]
     lines += ["| --- | --- | ---: | --- |", *rows]
     lines += [f"\nand {more} more"] if more else []
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -129,12 +131,12 @@ def step_summary(report: Mapping[str, Any], path: str | None) -> None:
         out.write("\n".join(lines) + "\n")
 
 
-def _why(engine: Mapping[str, Any]) -> str:
+def _reason(engine: Mapping[str, Any]) -> str:
     if engine["outcome"] == "failed" or engine["on_disk"] != "intact":
         return what_is_wrong(engine)
     return str(engine["reason"])
 
 
 def _markdown(text: str) -> str:
-    """Text in a cell of a table, and nothing but text."""
+    """Text in a table cell, with Markdown and HTML escaped."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&@:-])", r"\\\1", one_line(text))

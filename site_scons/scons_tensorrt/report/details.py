@@ -1,4 +1,4 @@
-"""Texts of the section that shows each engine in full."""
+"""Texts of the details section, which shows each engine in full."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def pairs(fields: Mapping[str, Any]) -> list[str]:
 
 
 def option_chips(options: Mapping[str, Any]) -> list[str]:
-    """The options; shapes have a line of their own."""
+    """The options without shapes, which have their own line."""
     return pairs({name: value for name, value in options.items() if not name.startswith("shapes ")})
 
 
 def shape_chips(profiles: list[Any]) -> list[str]:
-    """Each profile's inputs with their shapes; empty for a model whose shapes are static."""
+    """The inputs of each optimization profile with their shapes; empty for static shapes."""
     found = [mapping(each) for each in profiles]
     return [f"{name} {format.profile(ranges)}" for each in found for name, ranges in each.items()]
 
 
 def step_lines(steps: Any) -> list[str]:
-    """How each ONNX on the way was made."""
+    """One line per ONNX step."""
     return [_step(mapping(each)) for each in listing(steps)]
 
 
@@ -38,5 +38,5 @@ def _step(step: Mapping[str, Any]) -> str:
         if isinstance(value, (str, int, float)) and not isinstance(value, bool)
     }
     facts.update(mapping(found.get("converter")))
-    told = ", ".join(pairs(facts))
-    return f"{text(step.get('kind'))}: {text(step.get('file'))}{f' ({told})' if told else ''}"
+    more = ", ".join(pairs(facts))
+    return f"{text(step.get('kind'))}: {text(step.get('file'))}{f' ({more})' if more else ''}"

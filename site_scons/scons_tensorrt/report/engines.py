@@ -1,5 +1,4 @@
-"""What is known of one declared engine: the file that is there, its receipt, what the run said of it,
-and the builds before it."""
+"""One declared engine in the report: its file, its receipt, its outcome and its earlier builds."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from ..recipe.key import differences
 from .history import WORDS
 from .tolerant import listing, mapping, number, plain, seconds, text
 
-MOST_BUILDS = 20
+MAX_BUILDS = 20
 _PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
 _TAMPERED = ("engine_tampered", "engine_truncated", "engine_other", "sidecar_")
 
@@ -30,7 +29,7 @@ def describe(
     state: StateFolder,
     memo: DigestCache,
 ) -> dict[str, Any]:
-    """An engine of declared.json as report.json tells it. event: the run's last word on it."""
+    """The entry in report.json for an engine of declared.json. event: its last event in the run."""
     label = text(item.get("engine"))
     path = state.top / label
     builds = _builds(path.name, state)
@@ -59,8 +58,8 @@ def describe(
 
 
 def on_disk(path: Path, memo: DigestCache, builds: list[Receipt]) -> tuple[str, str, str | None]:
-    """ "intact", "missing" or "damaged"; why; and the sha256 of what is there, unless its size alone
-    tells that it is damaged."""
+    """(state, fault, sha256). state: "intact", "missing" or "damaged"; sha256: None if the file was not
+    hashed, because it is missing, unreadable or of the wrong size."""
     stated = fault = ""
     try:
         if not os.path.lexists(path):
@@ -89,7 +88,7 @@ def _size(path: Path) -> int | None:
 
 
 def _builds(filename: str, state: StateFolder) -> list[Receipt]:
-    """Every receipt of this filename, the oldest first."""
+    """Every receipt of this filename, oldest first."""
     try:
         found = list(state.receipts.all_of(filename))
     except (ReceiptError, ValueError):
@@ -117,7 +116,7 @@ def _hardware(name: Any, ingredients: Mapping[str, str]) -> dict[str, Any]:
         fields.get("machine", ""),
         runtime.strip(),
     ]
-    title = ", ".join(part for part in parts if part) or "not known"
+    title = ", ".join(part for part in parts if part) or "unknown"
     return {"name": text(name), "title": title, "fields": fields}
 
 
@@ -128,11 +127,11 @@ def _options(ingredients: Mapping[str, str]) -> dict[str, str]:
 
 
 def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
-    """outcome: one of WORDS, or none where the run did not come to it."""
+    """outcome: one of WORDS, or "none" if the run did not reach the engine."""
     if event is None:
         return {
             "outcome": "none",
-            "reason": "the run did not come to it, or was not asked for it",
+            "reason": "not reached or not requested",
             "code": None,
             "error_class": None,
             "integrity": False,
@@ -153,10 +152,9 @@ def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
-    """Figures of the ONNX that was compiled against its original, the output nearest to its bound
-    first; of the engine itself there are none, which takes a GPU."""
-    told = mapping(receipt.details.get("accuracy")) if receipt else {}
-    facts = mapping(told.get("onnx"))
+    """Accuracy of the compiled ONNX against its original, the output nearest to its bound first."""
+    accuracy = mapping(receipt.details.get("accuracy")) if receipt else {}
+    facts = mapping(accuracy.get("onnx"))
     outputs = [_output(name, mapping(each)) for name, each in mapping(facts.get("outputs")).items()]
     if not outputs:
         return None
@@ -164,7 +162,7 @@ def _accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
     return {
         "metric": text(facts.get("metric")),
         "samples": number(facts.get("samples")),
-        "engine": text(told.get("engine")),
+        "engine": text(accuracy.get("engine")),
         "outputs": outputs,
     }
 
@@ -201,7 +199,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
 
 def _history(builds: list[Receipt], current: Receipt | None, source: str) -> list[dict[str, Any]]:
-    """The builds of this filename, the newest first, each with what changed since the one before."""
+    """The builds of this filename, newest first, each with its changes since the previous build."""
     found = []
     for before, receipt in zip([None, *builds[:-1]], builds):
         changes = differences(before.ingredients, receipt.ingredients, source) if before else []
@@ -215,4 +213,4 @@ def _history(builds: list[Receipt], current: Receipt | None, source: str) -> lis
                 "changes": [text(change, 300) for change in changes],
             }
         )
-    return found[::-1][:MOST_BUILDS]
+    return found[::-1][:MAX_BUILDS]

@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Format numbers and times for people."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def count(value: float | None) -> str:
 
 
 def change(now: float | None, before: float | None) -> str:
-    """How much more or less: +3.2 %, −1.0 %, same."""
+    """Relative change: +3.2 %, −1.0 %, same."""
     if now is None or not before:
         return NONE
     percent = (now / before - 1) * 100
@@ -51,7 +51,7 @@ def change(now: float | None, before: float | None) -> str:
 
 
 def moment(stamp: str, exact: bool = False) -> str:
-    """2026-11-25T03:52:43Z → 25 Nov 2026, 03:52 UTC; exact: with its seconds."""
+    """2026-11-25T03:52:43Z → 25 Nov 2026, 03:52 UTC; exact: with seconds."""
     if len(stamp) < 16 or not stamp[5:7].isdecimal() or not 1 <= int(stamp[5:7]) <= 12:
         return stamp or NONE
     month = _MONTHS[int(stamp[5:7]) - 1]
@@ -67,11 +67,11 @@ def shape(sizes: Any) -> str:
 
 
 def profile(ranges: Any) -> str:
-    """(min, opt, max) of an input, or the one shape it has."""
+    """(min, opt, max) of an input, or its one shape."""
     if not isinstance(ranges, list) or len(ranges) != 3:
         return NONE
-    low, usual, high = map(shape, ranges)
-    return usual if low == high else f"{low} … {usual} … {high}"
+    low, opt, high = map(shape, ranges)
+    return opt if low == high else f"{low} … {opt} … {high}"
 
 
 def figure(value: float | None) -> str:

@@ -1,5 +1,4 @@
-"""All that a report tells, as report.json holds it: of the state folder alone, so that the page can be
-made at the end of a run and long after it, on a machine that has no SCons."""
+"""Collect the data of report.json from the state folder alone, without SCons."""
 
 from __future__ import annotations
 
@@ -21,24 +20,27 @@ from .history import Run, read_runs, spans, stamp
 from .tolerant import listing, mapping, text
 
 SCHEMA = 1
-LARGEST = 64 << 20  # bytes of declared.json, and of an earlier report
-MOST_RUNS = 40
+MAX_BYTES = 64 << 20  # of declared.json and of an earlier report
+MAX_RUNS = 40
 
 
-def gather(state: StateFolder, memo: DigestCache, run: str | None, earlier: Path) -> dict[str, Any]:
-    """The report of a run. run: its id, None for the last; earlier: a report.json whose networks need
-    not be read again. Raises EngineError where nothing was built yet."""
+def collect(state: StateFolder, memo: DigestCache, run: str | None, earlier: Path) -> dict[str, Any]:
+    """The report of a run.
+
+    run: the run ID, None for the last run; earlier: a report.json whose networks are reused. Raises
+    EngineError if no build was recorded.
+    """
     runs = read_runs(state.events)
     shown = next((r for r in reversed(runs) if run in (None, r.id)), None)
     declared = _declared(state)
     if shown is None and not declared:
         raise EngineError(f"{state.root}: nothing was built here yet; run scons engines")
     shown = shown or Run("")
-    words = shown.of_engines()
-    engines = [describe(item, words.get(text(item["engine"])), state, memo) for item in declared]
-    failed = _failed_steps(words)
-    _trace(engines, failed)
-    networks = _networks(engines, state, memo, _known(earlier))
+    last = shown.last_events()
+    engines = [describe(item, last.get(text(item["engine"])), state, memo) for item in declared]
+    failed = _failed_steps(last)
+    _blame_steps(engines, failed)
+    networks = _networks(engines, state, memo, _earlier_networks(earlier))
     return {
         "schema": SCHEMA,
         "generated": stamp(time.time()),
@@ -48,15 +50,15 @@ def gather(state: StateFolder, memo: DigestCache, run: str | None, earlier: Path
         "engines": engines,
         "steps_failed": failed,
         "networks": networks,
-        "runs": [each.to_json() for each in runs[-MOST_RUNS:]],
-        "engine_inspector": "not run: it needs a GPU that the engine is for",
+        "runs": [each.to_json() for each in runs[-MAX_RUNS:]],
+        "engine_inspector": "not run: requires the target GPU",
     }
 
 
 def _declared(state: StateFolder) -> list[dict[str, Any]]:
-    """What the last run declared, as far as it can be read."""
+    """The engines that the last run declared; unreadable ones are left out."""
     try:
-        items = listing(mapping(json.loads(read_small(state.declared, LARGEST))).get("engines"))
+        items = listing(mapping(json.loads(read_small(state.declared, MAX_BYTES))).get("engines"))
     except (OSError, ValueError, RecursionError):
         return []
     return [
@@ -66,8 +68,8 @@ def _declared(state: StateFolder) -> list[dict[str, Any]]:
     ]
 
 
-def _trace(engines: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
-    """An engine whose input could not be built fails for that input's reason."""
+def _blame_steps(engines: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+    """Give an engine whose input could not be built the reason of the step that failed."""
     for engine in engines:
         for step in failed:
             if engine["reason"].startswith(f"{step['step']} could not be built"):
@@ -76,22 +78,22 @@ def _trace(engines: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
                 step["fails"] = engine["engine"]
 
 
-def _failed_steps(words: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Conversions, exports and accuracy gates that failed: each fails the engines that need it."""
+def _failed_steps(last: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Conversions, exports and accuracy gates that failed."""
     return [
         {
             "step": path,
             "error_class": text(event.get("error_class")),
             "reason": text(event.get("reason_text")),
         }
-        for path, event in words.items()
+        for path, event in last.items()
         if event.get("outcome") == "failed" and not path.endswith(".engine")
     ]
 
 
-def _known(earlier: Path) -> dict[str, Any]:
+def _earlier_networks(earlier: Path) -> dict[str, Any]:
     try:
-        networks = mapping(mapping(json.loads(read_small(earlier, LARGEST))).get("networks"))
+        networks = mapping(mapping(json.loads(read_small(earlier, MAX_BYTES))).get("networks"))
     except (OSError, ValueError, RecursionError):
         return {}
     return {k: v for k, v in networks.items() if mapping(v).get("census") == VERSION}
@@ -100,8 +102,10 @@ def _known(earlier: Path) -> dict[str, Any]:
 def _networks(
     engines: list[dict[str, Any]], state: StateFolder, memo: DigestCache, known: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What each engine's ONNX is made of, by its sha256, which the engine gets as `network`: that of its
-    receipt, where the file still is the one it was made from."""
+    """The network of each engine's ONNX by sha256, which is also stored as the engine's `network`.
+
+    An engine whose ONNX changed since the build has none.
+    """
     found: dict[str, Any] = {}
     for engine in engines:
         inputs = engine["receipt"]["inputs"] if engine["receipt"] else []

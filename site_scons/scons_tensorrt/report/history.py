@@ -1,7 +1,6 @@
-"""Runs, as `events.jsonl` tells them: what each did to each engine, and when.
+"""Read runs from `events.jsonl`: what each did to each engine, and when.
 
-The file is appended to by every run, may hold lines of a run that was killed, and may be damaged: what
-cannot be read is left out.
+Every run appends to the file. Runs may have been killed; damaged lines are skipped.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from typing import Any
 from ..files.reading import read_small
 from .tolerant import number, seconds, text
 
-LARGEST = 64 << 20  # bytes of one file of events
+MAX_BYTES = 64 << 20  # of one file of events
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z")
-WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # what becomes of an engine
+WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # outcomes of an engine
 
 
 @dataclass
 class Run:
-    """started, ended: seconds since the epoch; seconds, counts: as the run's summary told them; whole:
-    whether it came to a summary; events: of engines and steps, in order."""
+    """One run. started, ended: seconds since the epoch; seconds, counts: from the run's summary; whole:
+    whether the run wrote a summary; events: of engines and steps, in order."""
 
     id: str
     started: float = 0.0
@@ -37,8 +36,8 @@ class Run:
     whole: bool = False
     events: list[dict[str, Any]] = field(default_factory=list)
 
-    def of_engines(self) -> dict[str, dict[str, Any]]:
-        """The last word on each engine (and step), by its path."""
+    def last_events(self) -> dict[str, dict[str, Any]]:
+        """The last event of each engine and step, by path."""
         return {text(event.get("engine")): event for event in self.events}
 
     def to_json(self) -> dict[str, Any]:
@@ -51,7 +50,7 @@ class Run:
         }
 
 
-def when(value: Any) -> float | None:
+def parse_time(value: Any) -> float | None:
     """Seconds since the epoch of a time such as 2026-11-25T03:52:43.677Z; None for anything else."""
     if not isinstance(value, str) or not _STAMP.fullmatch(value):
         return None
@@ -63,24 +62,24 @@ def when(value: Any) -> float | None:
 
 
 def stamp(moment: float) -> str:
-    """The time of `when`, to the second."""
+    """The inverse of `parse_time`, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def read_runs(events: Path) -> list[Run]:
-    """The runs of `events.jsonl` and of the file it was set aside as, the oldest first."""
+    """The runs in `events.jsonl` and the rotated `events.1.jsonl`, oldest first."""
     runs: dict[str, Run] = {}
     for path in (events.with_name("events.1.jsonl"), events):
         for event in _events(path):
             run = runs.setdefault(text(event.get("run"), 64), Run(text(event.get("run"), 64)))
             _add(run, event)
-    found = [_whole(run) for run in runs.values() if run.ended]
+    found = [_complete(run) for run in runs.values() if run.ended]
     return sorted(found, key=lambda run: run.ended)
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        data = read_small(path, LARGEST)
+        data = read_small(path, MAX_BYTES)
     except OSError:
         return
     for line in data.splitlines():
@@ -96,25 +95,25 @@ def _add(run: Run, event: dict[str, Any]) -> None:
     if event.get("event") != "engine.compile.summary":
         run.events.append(event)
         if not run.ended:
-            run.started = run.ended = when(event.get("time")) or 0.0
+            run.started = run.ended = parse_time(event.get("time")) or 0.0
         return
     run.whole = True
-    run.ended = when(event.get("time")) or run.ended
+    run.ended = parse_time(event.get("time")) or run.ended
     run.seconds = seconds(event.get("seconds")) or 0.0
-    run.started = when(event.get("started")) or run.ended - run.seconds
+    run.started = parse_time(event.get("started")) or run.ended - run.seconds
     for word in WORDS:
         run.counts[word] = int(number(event.get(word)) or 0)
 
 
-def _whole(run: Run) -> Run:
-    """What a run without a summary tells all the same."""
+def _complete(run: Run) -> Run:
+    """Compute the summary of a run that wrote none."""
     if run.whole:
         return run
-    starts = [when(event.get("started")) for event in run.events]
+    starts = [parse_time(event.get("started")) for event in run.events]
     run.started = min([run.started, *(start for start in starts if start)])
-    run.ended = max(when(event.get("time")) or 0.0 for event in run.events)
+    run.ended = max(parse_time(event.get("time")) or 0.0 for event in run.events)
     run.seconds = run.ended - run.started
-    for path, event in run.of_engines().items():
+    for path, event in run.last_events().items():
         outcome = text(event.get("outcome"))
         if outcome in run.counts and path.endswith(".engine"):
             run.counts[outcome] += 1
@@ -122,11 +121,11 @@ def _whole(run: Run) -> Run:
 
 
 def spans(run: Run) -> list[dict[str, Any]]:
-    """What took time in a run: starts and durations in seconds, from the run's start."""
+    """The steps and compiles of a run; starts in seconds since the start of the run."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for event in run.events:
-        started, lasted = when(event.get("started")), seconds(event.get("duration_s"))
-        if started is None or lasted is None:
+        started, duration = parse_time(event.get("started")), seconds(event.get("duration_s"))
+        if started is None or duration is None:
             continue
         path = text(event.get("engine"))
         found[path, _kind(path)] = {
@@ -134,7 +133,7 @@ def spans(run: Run) -> list[dict[str, Any]]:
             "model": text(event.get("model_name")),
             "kind": _kind(path),
             "started_s": round(max(0.0, started - run.started), 3),
-            "duration_s": lasted,
+            "duration_s": duration,
             "compile_s": seconds(event.get("compile_duration_s")),
             "outcome": text(event.get("outcome")),
         }

@@ -1,4 +1,4 @@
-"""What the networks are made of, as far as it can be known without their GPU."""
+"""The networks section: nodes, operators and parameters of each ONNX."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from . import format
 from .tolerant import listing, mapping, number, text
 
-MOST_OPS = 40
+MAX_OPS = 40
 
 
 class Network(NamedTuple):
-    """One ONNX as the page shows it. ops: counts by operator, the greatest first."""
+    """One ONNX as the page shows it. ops: counts by operator, most frequent first."""
 
     id: str
     title: str
@@ -32,13 +32,13 @@ class Network(NamedTuple):
     @property
     def op_chips(self) -> list[str]:
         """The most frequent operators."""
-        chips = [f"{kind} {n:,.0f}" for kind, n in list(self.ops.items())[:MOST_OPS]]
-        left = len(self.ops) - MOST_OPS
+        chips = [f"{kind} {n:,.0f}" for kind, n in list(self.ops.items())[:MAX_OPS]]
+        left = len(self.ops) - MAX_OPS
         return [*chips, f"and {left} more"] if left > 0 else chips
 
 
 def networks(report: Mapping[str, Any]) -> list[Network]:
-    """Every network of the report."""
+    """The networks of the report."""
     used: dict[str, list[str]] = {}
     for engine in report["engines"]:
         if engine["network"]:

@@ -1,7 +1,6 @@
-"""The page: one file that fetches nothing and runs no script but its own.
+"""Render the HTML page: one self-contained file that fetches nothing.
 
-Templates escape every text; control characters and bidirectional marks are
-shown, not obeyed.
+Templates escape all text. Control characters and bidirectional marks are shown as escapes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page of a report, as `gather` returns it."""
+    """The page of a report that `collect` returned."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     return _environment().get_template("page.html").render(
@@ -48,7 +47,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_shown, undefined=StrictUndefined
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_printable, undefined=StrictUndefined
     )
     environment.filters.update(
         {name: getattr(format, name) for name in ("size", "duration", "count", "change", "moment", "figure")},
@@ -62,20 +61,20 @@ def _environment() -> Environment:
     return environment
 
 
-def _shown(value: Any) -> Any:
-    """A value as a template prints it."""
+def _printable(value: Any) -> Any:
+    """A value as a template prints it: None and False as nothing, text on one line."""
     if value is None or value is False:
         return ""
     return value if isinstance(value, Markup) else one_line(str(value))
 
 
 def _breakable(name: str) -> Markup:
-    """A long name that may wrap after each `_` or `/`."""
+    """A long name that may wrap after `_` and `/`."""
     return Markup(re.sub(r"([_/]+)", r"\1<wbr>", str(escape(one_line(name)))))
 
 
 def _policy(style: str, script: str) -> str:
-    """A content security policy: nothing is fetched, and only this style and this script apply."""
+    """A content security policy that fetches nothing and allows only this style and script."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"

@@ -1,5 +1,7 @@
-"""When each conversion, accuracy gate and compile of the run took place: a row an engine, or, for
-many, as many lanes as ran at once."""
+"""The timeline: when each conversion, accuracy gate and compile of the run took place.
+
+One row per engine or, for many engines, one row per parallel lane.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 from . import format
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 _KINDS = {
     "convert": "converting",
     "check": "checking accuracy",
@@ -18,26 +20,26 @@ _KINDS = {
 
 
 def timeline(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The chart as its template draws it; None where nothing took time."""
+    """The data of the chart; None for a run without steps or compiles."""
     spans = report["run"]["spans"]
     if not spans:
         return None
-    whole = max([report["run"]["seconds"], *(s["started_s"] + s["duration_s"] for s in spans)])
+    total = max([report["run"]["seconds"], *(s["started_s"] + s["duration_s"] for s in spans)])
     rows = _rows(spans, report["engines"])
-    note = "A row for each engine: what was made for it, from the start of the run."
-    if len(rows) > MOST_ROWS:
+    note = "One row per engine, from the start of the run."
+    if len(rows) > MAX_ROWS:
         rows = [("", lane) for lane in _lanes(spans)]
-        note = f"{format.plural(len(spans), 'step')}; as many rows as ran at once."
+        note = f"{format.plural(len(spans), 'step')}; one row per parallel job."
     kinds = {_kind(span) for span in spans}
     return {
         "note": note,
         "legend": {f"s-{kind}": word for kind, word in _KINDS.items() if kind in kinds},
-        "ticks": [_tick(seconds, whole) for seconds in _ticks(whole)],
+        "ticks": [_tick(seconds, total) for seconds in _ticks(total)],
         "rows": [
             {
                 "label": label,
-                "words": "; ".join(map(_words, row[:20])),
-                "spans": [_bar(span, whole) for span in row],
+                "words": "; ".join(map(_describe, row[:20])),
+                "spans": [_bar(span, total) for span in row],
             }
             for label, row in rows
         ],
@@ -49,7 +51,7 @@ def _kind(span: Mapping[str, Any]) -> str:
 
 
 def _rows(spans: list[dict[str, Any]], engines: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Spans by the engine they were for; what several engines share stands with the first."""
+    """Spans by engine; a shared step is listed with the first engine that needs it."""
     owners: dict[str, str] = {}
     for engine in engines:
         place = f", {engine['hardware']['name']}" if engine["hardware"]["name"] else ""
@@ -65,7 +67,7 @@ def _rows(spans: list[dict[str, Any]], engines: list[dict[str, Any]]) -> list[tu
 
 
 def _lanes(spans: list[dict[str, Any]]) -> list[list[Any]]:
-    """The fewest rows in which no span lies over another."""
+    """The fewest rows in which no spans overlap."""
     lanes: list[list[Any]] = []
     for span in spans:
         free = (each for each in lanes if _end(each[-1]) <= span["started_s"] + 0.002)
@@ -81,37 +83,37 @@ def _end(span: Mapping[str, Any]) -> float:
     return float(span["started_s"] + span["duration_s"])
 
 
-def _ticks(whole: float) -> list[float]:
-    """Round numbers of seconds, some five of them."""
+def _ticks(total: float) -> list[float]:
+    """About five round numbers of seconds."""
     step = 0.001
     for factor in (2, 2.5, 2) * 12:
-        if whole / step <= 6:
+        if total / step <= 6:
             break
         step *= factor
-    return [step * n for n in range(int(whole / step) + 1)]
+    return [step * n for n in range(int(total / step) + 1)]
 
 
-def _at(seconds: float, whole: float) -> str:
-    return f"{100 * seconds / (whole or 1):.3f}%"
+def _at(seconds: float, total: float) -> str:
+    return f"{100 * seconds / (total or 1):.3f}%"
 
 
-def _tick(seconds: float, whole: float) -> dict[str, str]:
-    anchor = "end" if seconds > 0.95 * whole else "start" if seconds == 0 else "middle"
-    return {"at": _at(seconds, whole), "anchor": anchor, "label": f"{seconds:g} s"}
+def _tick(seconds: float, total: float) -> dict[str, str]:
+    anchor = "end" if seconds > 0.95 * total else "start" if seconds == 0 else "middle"
+    return {"at": _at(seconds, total), "anchor": anchor, "label": f"{seconds:g} s"}
 
 
-def _bar(span: Mapping[str, Any], whole: float) -> dict[str, str]:
-    wide = 100 * span["duration_s"] / (whole or 1)
+def _bar(span: Mapping[str, Any], total: float) -> dict[str, str]:
+    wide = 100 * span["duration_s"] / (total or 1)
     return {
-        "at": _at(span["started_s"], whole),
+        "at": _at(span["started_s"], total),
         "width": f"{max(wide, 0.25):.3f}%",
         "kind": _kind(span),
-        "title": f"{span['of']}: {_words(span)}",
+        "title": f"{span['of']}: {_describe(span)}",
     }
 
 
-def _words(span: Mapping[str, Any]) -> str:
-    lasted = f"{format.duration(span['duration_s'])} from {format.duration(span['started_s'])}"
+def _describe(span: Mapping[str, Any]) -> str:
+    took = f"{format.duration(span['duration_s'])} from {format.duration(span['started_s'])}"
     waited = span["duration_s"] - (span["compile_s"] or span["duration_s"])
-    more = f", {format.duration(waited)} of it waiting" if waited > 0.5 else ""
-    return f"{_KINDS[_kind(span)]} {lasted}{more}"
+    more = f", {format.duration(waited)} of that waiting" if waited > 0.5 else ""
+    return f"{_KINDS[_kind(span)]} {took}{more}"

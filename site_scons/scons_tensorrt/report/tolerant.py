@@ -1,5 +1,5 @@
-"""JSON of our own that may be damaged, of an older version, or somebody else's: each value is what it
-should be, or nothing."""
+"""Read JSON that may be damaged, hostile or from another version: a value of the wrong type counts as
+missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def text(value: Any, longest: int = 4096) -> str:
-    """A text, cut to `longest` characters; empty for anything else."""
+    """A string, cut to `longest` characters; empty for anything else."""
     if not isinstance(value, str):
         return ""
     return value if len(value) <= longest else value[:longest] + "…"
@@ -20,12 +20,12 @@ def number(value: Any) -> float | None:
         return None
     try:
         return value if math.isfinite(value) else None
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an int too large for a float
         return None
 
 
 def seconds(value: Any) -> float | None:
-    """A duration: a finite number from 0 on."""
+    """A duration: a finite number of at least 0; None for anything else."""
     found = number(value)
     return found if found is not None and found >= 0 else None
 
@@ -41,7 +41,7 @@ def listing(value: Any) -> list[Any]:
 
 
 def plain(value: Any, depth: int = 12) -> Any:
-    """The same as strict JSON can hold it: what is no number becomes null."""
+    """`value` as strict JSON allows it: NaN, infinities, unknown types and deep nesting become null."""
     if isinstance(value, dict) and depth:
         return {str(key): plain(each, depth - 1) for key, each in value.items()}
     if isinstance(value, (list, tuple)) and depth:

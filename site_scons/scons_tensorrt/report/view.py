@@ -1,5 +1,5 @@
-"""What the page shows that report.json does not hold: the verdict, what needs attention, changes since
-the build before."""
+"""What the page adds to report.json: the verdict, the attention list, and changes since the previous
+build."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 from . import format
 from .history import WORDS
 
-ALWAYS = ("reused", "built", "failed")  # counts that are shown when they are zero, too
-# Outcome → style class and words.
+ALWAYS = ("reused", "built", "failed")  # counts that are shown even when zero
+# Outcome → (style class, label).
 OUTCOMES = {
     "built": ("b-built", "built"),
     "reused": ("b-reused", "reused"),
     "fetched": ("b-reused", "fetched"),
     "dispatched": ("b-built", "dispatched"),
     "failed": ("b-failed", "failed"),
-    "none": ("", "not asked for"),
+    "none": ("", "not requested"),
 }
 
 
-class UpToDateResult(NamedTuple):
-    """One sentence that a person who reads no further can act on. kind: good, careful or bad."""
+class ReleaseVerdict(NamedTuple):
+    """Whether the engines can be released, in one sentence. kind: good, careful or bad."""
 
     kind: str
     sign: str
@@ -31,7 +31,7 @@ class UpToDateResult(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """An engine or step that needs attention. link: the engine's index; kind: "w" for a warning."""
+    """An engine or step that needs attention. link: index of the engine; kind: "w" for a warning."""
 
     title: str
     name: str
@@ -41,7 +41,7 @@ class Attention(NamedTuple):
 
 
 class EngineRow(NamedTuple):
-    """seconds: of the compile that made the bytes; *_change: against the build before."""
+    """seconds: compile time; *_change: compared with the previous build."""
 
     filename: str
     why: str
@@ -51,13 +51,13 @@ class EngineRow(NamedTuple):
 
 
 def hardware(report: Mapping[str, Any]) -> list[str]:
-    """What the engines are for, each kind once."""
+    """The hardware of the engines, each once."""
     kinds = [each["hardware"] for each in report["engines"]]
     texts = (f"{k['name']} ({k['title']})" if k["name"] else str(k["title"]) for k in kinds)
     return list(dict.fromkeys(texts))
 
 
-def verdict(report: Mapping[str, Any]) -> UpToDateResult:
+def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
     """Whether this set of engines can be released."""
     engines = report["engines"]
     failed = [each for each in engines if each["outcome"] == "failed"]
@@ -66,18 +66,18 @@ def verdict(report: Mapping[str, Any]) -> UpToDateResult:
     if failed or unfit:
         counts = {"failed": len(failed), "missing or damaged": len(unfit)}
         text = f"{' and '.join(f'{n} {what}' for what, n in counts.items() if n)} of {of}"
-        return UpToDateResult("bad", "✗", text, "Do not release this set; what to do stands below.")
+        return ReleaseVerdict("bad", "✗", text, "Do not release these engines; see below.")
     if not engines:
-        return UpToDateResult("careful", "!", "No engine is declared", "There is nothing to release.")
+        return ReleaseVerdict("careful", "!", "No engine is declared", "There is nothing to release.")
     tampered = sum(bool(each["integrity"]) for each in engines)
     if tampered:
-        text = f"All {of} intact; {tampered} had been altered and replaced"
-        return UpToDateResult("careful", "!", text, "Find out who altered it: see below.")
+        text = f"All {of} intact; {tampered} altered and replaced"
+        return ReleaseVerdict("careful", "!", text, "Find out who altered them; see below.")
     unknown = sum(each["receipt"] is None for each in engines)
     if unknown:
-        text = f"All {of} intact, of {unknown} no receipt says what they were made from"
-        return UpToDateResult("careful", "!", text, "Run scons engines: it makes those again.")
-    return UpToDateResult("good", "✓", f"All {of} intact", "Each file is what its checksum and receipt say.")
+        text = f"All {of} intact; {unknown} without a matching receipt"
+        return ReleaseVerdict("careful", "!", text, "Run scons engines to rebuild them.")
+    return ReleaseVerdict("good", "✓", f"All {of} intact", "Each file matches its sidecar and receipt.")
 
 
 def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -87,8 +87,8 @@ def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         *((str(run[word]), word) for word in WORDS if run[word] or word in ALWAYS),
         (format.size(sum(each["size"] or 0 for each in engines)), "on disk"),
-        (format.duration(sum(compiled)) if compiled else format.NONE, "compiling, all together"),
-        (format.duration(run["seconds"]), "from start to end"),
+        (format.duration(sum(compiled)) if compiled else format.NONE, "total compile time"),
+        (format.duration(run["seconds"]), "wall time"),
     ]
 
 
@@ -97,7 +97,9 @@ def attention(report: Mapping[str, Any]) -> list[Attention]:
     numbered = enumerate(report["engines"])
     ordered = sorted(numbered, key=lambda pair: pair[1]["outcome"] != "failed")
     found = [item for index, each in ordered for item in _of_engine(index, each)]
-    for step in (each for each in report["steps_failed"] if "fails" not in each):  # else told above
+    for step in (
+        each for each in report["steps_failed"] if "fails" not in each
+    ):  # else listed with its engine
         found.append(Attention("Failed step", step["step"], f"{step['error_class']}: {step['reason']}"))
     return found
 
@@ -107,39 +109,39 @@ def _of_engine(index: int, each: Mapping[str, Any]) -> Iterator[Attention]:
     if each["outcome"] == "failed":
         yield Attention("Failed", name, f"{each['error_class'] or 'Failed'}: {each['reason']}", index)
     elif each["on_disk"] == "missing":
-        why = "the run did not come to it" if each["outcome"] == "none" else each["fault"]
+        why = "the run did not reach it" if each["outcome"] == "none" else each["fault"]
         yield Attention("Missing", name, f"{why}; run scons engines", index)
     elif each["on_disk"] != "intact":
-        fix = "run scons engines: it makes this pair alone again"
+        fix = "run scons engines to rebuild it"
         yield Attention("Damaged", name, f"{each['fault']}; {fix}", index)
     elif each["integrity"]:
-        again = "" if each["outcome"] == "none" else " and replaced"
-        yield Attention(f"Altered{again}", name, each["reason"], index, "w")
+        replaced = "" if each["outcome"] == "none" else " and replaced"
+        yield Attention(f"Altered{replaced}", name, each["reason"], index, "w")
 
 
 def compile_seconds(engine: Mapping[str, Any]) -> float | None:
-    """Of this run's compile, or of the one that made what was reused."""
+    """Compile time of the engine, from this run or the run that built it."""
     if engine["compile_s"] is not None:
         return float(engine["compile_s"])
     return engine["receipt"]["duration_s"] if engine["receipt"] else None
 
 
 def engine_rows(report: Mapping[str, Any]) -> list[EngineRow]:
-    """What the table of engines adds, in the report's order."""
+    """The rows of the table of engines, in the report's order."""
     return [_engine_row(each) for each in report["engines"]]
 
 
 def _engine_row(engine: Mapping[str, Any]) -> EngineRow:
     builds = engine["builds"]
     at = next((n for n, build in enumerate(builds) if build["current"]), None)
-    before = builds[at + 1] if at is not None and at + 1 < len(builds) else {}
+    previous = builds[at + 1] if at is not None and at + 1 < len(builds) else {}
     seconds = compile_seconds(engine)
     return EngineRow(
         engine["engine"].rpartition("/")[2],
         engine["reason"] if engine["outcome"] not in ("reused", "none") else "",
         seconds,
-        _change(engine["size"], before.get("size")),
-        _change(seconds, before.get("duration_s")),
+        _change(engine["size"], previous.get("size")),
+        _change(seconds, previous.get("duration_s")),
     )
 
 
@@ -148,14 +150,14 @@ def _change(now: float | None, before: float | None) -> str:
 
 
 def history(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The runs, newest first, with what the table's bars need."""
+    """The runs, newest first, and the data of the table's bars."""
     found = report["runs"][::-1]
     most = max((_total(run) for run in found), default=0)
     counted = [word for word in WORDS if word in ALWAYS or any(run[word] for run in found)]
     counts = [(word.capitalize(), "num") for word in counted]
     return {
         "counted": counted,
-        "heads": [("Build", ""), ("Outcome", ""), *counts, ("Seconds", "num")],
+        "heads": [("Run", ""), ("Outcome", ""), *counts, ("Wall time", "num")],
         "legend": {f"f-{word}": word for word in counted},
         "longest": max((run["seconds"] for run in found), default=0),
         "rows": [
@@ -174,7 +176,7 @@ def _counts(run: Mapping[str, Any]) -> str:
 
 
 def _stack(run: Mapping[str, Any], most: int) -> list[dict[str, str]]:
-    """What became of the engines, as the parts of one bar."""
+    """The outcomes of a run as the parts of one bar."""
     parts, at = [], 0.0
     for word in WORDS:
         wide = 100 * run[word] / most if most else 0
