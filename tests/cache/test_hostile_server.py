@@ -141,6 +141,6 @@ def test_names_before_all_of_ours_are_not_read(server: Server) -> None:
 def test_a_name_that_cannot_be_read_is_told_and_nothing_goes(server: Server, signer) -> None:
     """What else stands on that page is not known: its bytes would be taken for nobody's."""
     server.names = ["5/../" + "b" * 64, *NAMES]
-    with pytest.raises(StoreError, match=r"cannot be read, .*5/\.\./b+; remove it with the bucket's own"):
+    with pytest.raises(StoreError, match=r"unreadable name, .*5/\.\./b+; remove it with the bucket's own"):
         gc(remote(), TrustedSigners({signer.name: signer.public}), grace_s=0.0)
     assert server.deleted == 0

@@ -127,7 +127,7 @@ def test_a_store_that_is_not_there_is_told_once_and_stops_nothing(clone, reads):
     run = tree.scons("engines", "-j2")
     assert run.built == ["a", "b"]
     assert run.status == 0
-    assert len(re.findall("the store s3://team/x is not used any more in this run: ", run.out)) == 1
+    assert len(re.findall("not using the store s3://team/x for the rest of this run: ", run.out)) == 1
 
 
 def test_a_store_lost_in_the_middle_of_an_engine(s3, full, clone, reads, wire):
@@ -136,7 +136,7 @@ def test_a_store_lost_in_the_middle_of_an_engine(s3, full, clone, reads, wire):
     tree = clone("lost", TRT_STORE=s3.url, **s3.env(READER, cut.port), **reads)
     run = tree.scons("engines")
     assert run.status == 0, run.out
-    assert "is not used any more in this run" in run.out
+    assert "not using the store " in run.out
     assert sorted(run.built + run.names("FETCHED")) == ["a", "b"]
     assert run.built
     for name in ("a", "b"):
@@ -156,7 +156,7 @@ def test_an_engine_that_was_poisoned_in_the_store_is_compiled_here(clone, writes
     before = stored(store)
     run = clone("reader", **there, **reads).scons()
     assert (run.built, run.names("FETCHED")) == (["a"], ["b"])
-    assert "the store's bytes of a__" in run.out
+    assert "the store's data of a__" in run.out
     assert stored(store) == before  # a reader changes nothing
     run = clone("writer", **there, **writes).scons()
     assert "; removed" in run.out
@@ -168,7 +168,7 @@ def test_without_trust_nothing_is_taken_and_that_is_told_once(s3, full, clone):
     tree = clone("trusting", TRT_STORE=s3.url, **s3.env(READER))
     run = tree.scons()
     assert run.built == ["a", "b"]
-    assert run.out.count("there is no STORE_TRUST=") == 1
+    assert run.out.count("STORE_TRUST= names no key") == 1
 
 
 def test_a_dry_run_and_a_null_build_ask_no_store(clone, reads, full, s3):
@@ -204,7 +204,7 @@ def test_a_store_that_says_nothing_is_given_up_once(clone, reads):
         tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx")')
         run = tree.scons(TRT_PYTHON=str(fake))
         assert run.built == ["a", "c"]
-        assert run.out.count("is not used any more in this run") == 1
+        assert run.out.count("not using the store ") == 1
 
 
 @pytest.mark.slow
@@ -231,11 +231,11 @@ def test_a_refusal_that_lasts_is_shared_and_can_be_overridden(clone, writes, rea
     assert [name.partition("/")[0] for name in stored(store)] == ["no"]
     second = tree("second", **reads)
     run = second.scons()
-    assert re.search(r"\(so says the store since 2\d\d\d-.*STORE_REFUSALS=ignore compiles", run.out)
+    assert re.search(r"\(recorded in the store on 2\d\d\d-.*STORE_REFUSALS=ignore compiles", run.out)
     assert "Det" in run.out
     assert not second.path(".trt/logs").exists()  # no worker ran
     run = second.scons("engines", "STORE_REFUSALS=ignore")
-    assert "so says the store" not in run.out
+    assert "recorded in the store" not in run.out
     assert "log: .trt/logs/" in run.out
 
 
@@ -324,11 +324,11 @@ def test_a_wrong_setting_is_told_as_the_sconscript_is_read(clone, arguments, wor
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"TRT_STORE": "file:///nowhere/store"}, "there is no folder /nowhere/store"),
+        ({"TRT_STORE": "file:///nowhere/store"}, "no such folder: /nowhere/store"),
         ({"TRT_STORE_TRUST": "nobody.pub"}, "nobody.pub: No such file or directory"),
         (
             {"TRT_STORE_MODE": "write", "TRT_STORE_KEY": "models/a.onnx"},
-            "models/a.onnx: no private key in PEM",
+            "models/a.onnx: not an unencrypted PEM private key",
         ),
     ],
 )
@@ -398,6 +398,6 @@ def test_a_server_that_drips_is_given_up_once(clone, reads):
         tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx")')
         run = tree.scons(TRT_PYTHON=str(fake))
         assert run.built == ["a", "c"]
-        told = "is not used any more in this run: an operation took longer than STORE_TIMEOUT allows"
+        told = "for the rest of this run: an operation took longer than STORE_TIMEOUT allows"
         assert run.out.count(told) == 1
         server.shutdown()

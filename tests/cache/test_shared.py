@@ -102,7 +102,7 @@ def test_wrong_bytes_are_told_and_a_writer_removes_them_and_gives_anew(team, how
     entry, _ = team.publish(data)
     team.remote().replace(blob_path(entry.sha256), WRONG[how](data))
     assert team.fetched(entry) is None  # a reader's miss
-    assert "the store's bytes of a__" in team.said[0]
+    assert "the store's data of a__" in team.said[0]
     assert "removed" not in team.said[0]
     assert team.fetched(entry, writes=True) is None
     removed = len(WRONG[how](data)) == len(data)  # else the size that was signed may be wrong
@@ -132,7 +132,7 @@ def test_a_wrong_entry_is_a_miss_and_a_writer_puts_a_right_one_there(team, how) 
     team.remote().replace(entry.path, BAD_ENTRIES[how](team, entry, other))
     assert team.fetched(entry) is None
     assert len(team.said) == 1
-    assert "is not taken" in team.said[0]
+    assert "ignoring the store's " in team.said[0]
     assert team.publish(b"an engine")[1]
     assert team.fetched(entry) == b"an engine"
 

@@ -77,7 +77,7 @@ def test_an_entry_that_states_a_wrong_size_goes_and_the_bytes_stay(team, store, 
     team.remote().replace(wrong.path, sign_entry(wrong, team.signer))
     status, lines = store("verify", "--remove", *more)
     assert (status, len(lines)) == (1, 2)
-    assert f"REMOVED {wrong.path}: of {wrong.name}: it states {size} bytes, and its bytes" in lines[0]
+    assert f"REMOVED {wrong.path}: entry of {wrong.name}: states {size} bytes, but its data" in lines[0]
     assert store("verify") == (0, ["OK"])
     assert team.fetched(sound) == data
 
@@ -140,7 +140,7 @@ def test_a_refusal_goes_when_it_has_expired(team) -> None:
     [
         (("stats",), "TRT_STORE", "no shared engine cache given"),
         (("verify",), "TRT_STORE_TRUST", "no trusted keys given"),
-        (("gc", "--store", "file:///nowhere/at/all"), "", "no folder /nowhere/at/all"),
+        (("gc", "--store", "file:///nowhere/at/all"), "", "no such folder: /nowhere/at/all"),
     ],
 )
 def test_a_wrong_call_is_told_in_a_line(team, store, monkeypatch, arguments, missing, words) -> None:

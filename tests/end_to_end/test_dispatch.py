@@ -43,7 +43,7 @@ DESK = {
 def site(tmp_path_factory):
     """A scheduler, and the worker `bench`."""
     site = Site(tmp_path_factory.mktemp("site") / "site")
-    site.start_worker("bench").wait_for("works for")
+    site.start_worker("bench").wait_for("connected to")
     yield site
     site.close()
 
@@ -116,7 +116,7 @@ def test_a_refusal_that_lasts_is_given_to_the_store_by_the_worker(far: Tree, sit
     assert "Det" in body["error"]
     assert "log:" not in body["error"]
     compiles = site.compiles()
-    assert "so says the store since" in far.scons().reason("a")
+    assert "recorded in the store on" in far.scons().reason("a")
     assert site.compiles() == compiles
 
 
@@ -192,7 +192,7 @@ def test_a_compile_that_ends_two_workers_is_given_up_with_its_log(far: Tree, sit
         os.kill(site.wait_held(times), signal.SIGKILL)
     said = process.communicate(timeout=60)[0].decode()
     found = re.search(
-        r"EngineBuildError: it ended 2 workers that compiled it \(bench, bench\); log: (\S+)", said
+        r"EngineBuildError: 2 workers died while compiling it \(bench, bench\); log: (\S+)", said
     )
     assert found, said
     assert far.path(found[1]).read_text().startswith("-- bench\n")
@@ -241,7 +241,7 @@ def test_what_a_stranger_signs_is_not_taken(far: Tree, tmp_path) -> None:
     far.write('env.Engine("a", "models/a.onnx")')
     run = far.scons(TRT_STORE_TRUST=str(tmp_path / "other.pem.pub"))
     assert (run.status, run.failed) == (2, ["a"])
-    assert "bench compiled it, and the store's entry of it is not believed here" in run.reason("a")
+    assert "bench compiled it, but the store's entry is untrusted here" in run.reason("a")
 
 
 def test_a_certificate_of_another_authority_opens_nothing(far: Tree, tmp_path) -> None:
@@ -264,7 +264,7 @@ def test_another_version_of_distributed_is_refused_on_both_sides(far: Tree, site
     other, site.url = site.url, url
     run = far.scons(TRT_DISPATCH=other)
     assert (run.status, run.failed) == (2, ["a"])
-    assert f"{other} runs distributed 2020.1.0, and here is " in run.reason("a")
+    assert f"{other} runs distributed 2020.1.0, this host " in run.reason("a")
     worker = site.start_worker("late", url=other)
     assert worker.process.wait(timeout=30) == 1
     assert "runs distributed 2020.1.0" in worker.said
@@ -299,17 +299,17 @@ def test_a_scheduler_lost_is_told_and_the_compile_lands_all_the_same(far: Tree, 
     site.scheduler.end(signal.SIGKILL)
     said = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 2
-    assert f"DispatchError: {site.url} was lost while it was asked for engines/desk/a__" in said
+    assert f"DispatchError: lost the connection to {site.url} while waiting for engines/desk/a__" in said
     run = far.scons()
     assert f"DispatchError: {site.url} does not answer: Connection refused" in run.reason("a")
     worker = site.services[1]
-    before = worker.said.count("works for")
+    before = worker.said.count("connected to")
     site.release()
     until(lambda: site.entries() > entries)
     site.scheduler = site.start_scheduler()
     assert far.scons().names("FETCHED") == ["a"]
     assert site.compiles() == compiles + 1
-    worker.wait_for("works for", before + 1)
+    worker.wait_for("connected to", before + 1)
     make_model(far.path("models/a.onnx"), seed=time.monotonic_ns() % 10**9)
     assert far.scons(TRT_DISPATCH_WAIT="60").names("DISPATCHED") == ["a"]
 

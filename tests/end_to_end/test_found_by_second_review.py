@@ -43,7 +43,7 @@ def test_every_user_may_take_the_gpus_lock_in_turn(tmp_path) -> None:
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     second = subprocess.run(hold(1002, uuid), env=env, capture_output=True, text=True, check=False)
-    assert f"process {holder.pid}, which compiles an engine since" in second.stdout
+    assert f"process {holder.pid}, compiling an engine since" in second.stdout
     assert "LockTimeout: waited 0.5 s" in second.stderr
     holder.communicate("")
     for folder in ("/run/lock", "/tmp"):

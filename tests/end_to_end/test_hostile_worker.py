@@ -94,7 +94,7 @@ def start_hostile(site: Site, act: str) -> Path:
     code = code.replace("{pickles}", str("Evil()" in act and act != EVENTS))
     (site.root / "first/sitecustomize.py").write_text(code)
     worker = site.start_worker("bench", FIRST=str(site.root / "first"))
-    worker.wait_for("works for")
+    worker.wait_for("connected to")
     return marker
 
 
@@ -104,7 +104,7 @@ def test_whatever_a_worker_returns_is_no_code(far: Tree, site: Site, how: str) -
     marker = start_hostile(site, ANSWERS[how])
     run = far.scons()
     assert (run.status, run.failed) == (2, ["a"]), run.out
-    assert "DispatchError: the worker's answer has not the shape" in run.reason("a")
+    assert "DispatchError: the worker's answer is malformed" in run.reason("a")
     assert "Traceback" not in run.out
     assert not marker.exists()
 
@@ -158,7 +158,7 @@ def listening(service: Service) -> set[int]:
 
 def test_neither_scheduler_nor_worker_answers_without_a_certificate(site: Site) -> None:
     worker = site.start_worker("bench")
-    worker.wait_for("works for")
+    worker.wait_for("connected to")
     assert listening(site.scheduler) == {int(site.url.rpartition(":")[2])}
     ports = listening(site.scheduler) | listening(worker)
     assert len(ports) > 1

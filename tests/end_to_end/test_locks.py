@@ -74,7 +74,7 @@ def test_a_waiter_says_for_whom_and_since_when_and_a_killed_holder_is_noticed_at
     second = Running(held)
     wait_for(lambda: "WAITING" in second.said)
     whom = (
-        rf"WAITING engines/a__\S+\.engine: for process {first.process.pid}, which compiles "
+        rf"WAITING engines/a__\S+\.engine: for process {first.process.pid}, compiling "
         r"engines/a__\S+\.engine since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n"
     )
     assert re.search(whom, second.said), second.said
@@ -112,7 +112,7 @@ def test_a_wait_that_may_last_so_long_says_for_whom_it_was_and_what_to_do(held: 
     assert (run.status, run.failed) == (2, ["a"])
     assert re.fullmatch(
         rf"LockTimeout: waited 0\.2 s \(TRT_LOCK_TIMEOUT\) for process {first.process.pid}, "
-        r"which compiles engines/a__\S+\.engine since [\d: -]+, to release \S+\.lock: run again "
+        r"compiling engines/a__\S+\.engine since [\d: -]+ to release \S+\.lock; run again "
         r"when it is done, or with a longer TRT_LOCK_TIMEOUT",
         run.reason("a"),
     )
@@ -165,8 +165,8 @@ def test_a_file_system_without_locks_is_refused_and_the_way_out_named(held: Tree
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stdout + done.stderr
-    assert ".lock: this file system has no locks" in done.stdout
-    assert "name a folder on another one by TRT_STATE_DIR" in done.stdout
+    assert ".lock: this file system does not support locks" in done.stdout
+    assert "set TRT_STATE_DIR to a folder on another one" in done.stdout
     assert compiles(held) == 0
     assert held.scons().built == ["a"]
 

@@ -84,17 +84,17 @@ def test_nothing_of_this_host_travels(spec: EngineSpec, state, tmp_path) -> None
 
 
 LIES = [
-    (lambda a: a["inputs"][0].__setitem__(1, "../../etc/passwd"), "no path below a folder"),
-    (lambda a: a["inputs"][0].__setitem__(1, "/etc/passwd"), "no path below a folder"),
-    (lambda a: a["inputs"][0].__setitem__(1, "a\0b"), "no path below a folder"),
-    (lambda a: a["inputs"][0].__setitem__(1, ""), "no path below a folder"),
-    (lambda a: a["inputs"][0].__setitem__(2, "0" * 64), "inputs are not its ingredients"),
+    (lambda a: a["inputs"][0].__setitem__(1, "../../etc/passwd"), "not a path inside a folder"),
+    (lambda a: a["inputs"][0].__setitem__(1, "/etc/passwd"), "not a path inside a folder"),
+    (lambda a: a["inputs"][0].__setitem__(1, "a\0b"), "not a path inside a folder"),
+    (lambda a: a["inputs"][0].__setitem__(1, ""), "not a path inside a folder"),
+    (lambda a: a["inputs"][0].__setitem__(2, "0" * 64), "inputs do not match its ingredients"),
     (lambda a: a["inputs"].pop(), "another version"),  # a plugin that the recipe names
     (lambda a: a["inputs"].pop(0), "no ONNX"),
-    (lambda a: a["recipe"].update(flags=[]), "not those of its recipe and hardware"),
-    (lambda a: a["recipe"].update(precision="int8"), "not those of its recipe and hardware"),
+    (lambda a: a["recipe"].update(flags=[]), "do not match its recipe and hardware"),
+    (lambda a: a["recipe"].update(precision="int8"), "do not match its recipe and hardware"),
     (lambda a: a["recipe"].pop("profiles"), "another version"),
-    (lambda a: a["hardware"]["signature"].update(sm_count=4), "not those of its recipe and hardware"),
+    (lambda a: a["hardware"]["signature"].update(sm_count=4), "do not match its recipe and hardware"),
     (lambda a: a["hardware"].pop("signature"), "damaged"),
     (lambda a: a.update(engine="../a.engine"), "damaged"),
     (lambda a: a.update(schema=2), "another version"),
@@ -134,5 +134,5 @@ def test_a_location_of_external_data_outside_the_place_is_refused(
     data["ingredients"][new] = data["ingredients"].pop(old)
     for each in data["inputs"]:
         each[0] = new if each[0] == old else each[0]
-    with pytest.raises(DispatchError, match="no path below a folder"):
+    with pytest.raises(DispatchError, match="not a path inside a folder"):
         Action.read(json.dumps(data).encode()).spec(tmp_path)

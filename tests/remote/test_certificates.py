@@ -97,7 +97,7 @@ def test_any_other_is_refused(url) -> None:
 
 def test_a_folder_without_a_certificate_is_told(tmp_path) -> None:
     pytest.importorskip("distributed")
-    with pytest.raises(DispatchError, match=r"no ca\.pem; DISPATCH_CERTIFICATES names a folder of"):
+    with pytest.raises(DispatchError, match=r"no ca\.pem; DISPATCH_CERTIFICATES must name a folder with"):
         security(tmp_path)
 
 

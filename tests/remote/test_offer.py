@@ -82,8 +82,8 @@ def test_other_resources_are_no_offers(name) -> None:
 def test_another_version_of_recipes_or_of_distributed_does_not_serve() -> None:
     offer = WorkerCapability.of(RTX, "2026.8.0")
     assert offer.faults(RTX, "2026.8.0") == []
-    assert "it runs distributed 2026.8.0, and here is 2025.3.0" in offer.faults(RTX, "2025.3.0")
-    assert "recipes of version 0" in offer._replace(recipe="0").faults(RTX, "2026.8.0")[0]
+    assert "it runs distributed 2026.8.0, this host 2025.3.0" in offer.faults(RTX, "2025.3.0")
+    assert "uses recipe version 0" in offer._replace(recipe="0").faults(RTX, "2026.8.0")[0]
 
 
 def test_of_several_offers_that_serve_the_one_of_most_workers_is_asked_for() -> None:
@@ -104,7 +104,7 @@ def test_an_identity_of_a_scheduler_gives_the_workers_of_ours() -> None:
         "tls://a": {"name": "stranger", "resources": {}},
     }
     assert workers({"workers": told}) == [Worker("desk", "tls://b", (offer,))]
-    assert connected([], RTX, "1") == "no worker of ours is connected"
+    assert connected([], RTX, "1") == "no build worker is connected"
     many = [Worker(f"w{i}", "", (offer,)) for i in range(10)]
     assert connected(many, ORIN, "1").endswith("w7 (product: wanted tensorrt, found tensorrt_rtx) and 2 more")
 

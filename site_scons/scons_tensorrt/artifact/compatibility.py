@@ -56,8 +56,9 @@ def rtx_host(engines: Iterable[RecordedEngine], compute_capability: str | None) 
     if len(releases) > 1:
         listed = ", ".join(f"{version} on {platform_}" for version, platform_ in sorted(releases))
         raise HandoffError(
-            f"the manifest lists engines of several releases of TensorRT for RTX ({listed}), and this "
-            "Python has none to compare them with; install it, or write a manifest for each release"
+            f"the manifest lists engines of several releases of TensorRT for RTX ({listed}), "
+            "and this Python has no such runtime to tell which applies; install it, or write a manifest "
+            "for each release"
         )
     data = {
         "schema": SCHEMA,
@@ -93,7 +94,7 @@ def _by_plan(name: EngineFilename, header: PlanHeader, host: HardwareSignature) 
     if name.matches_host(host) == "yes":
         return None
     if not header.architectures:
-        return "its plan does not tell for which architectures it is"
+        return "its plan does not state its architectures"
     lacking = sorted({*(host.architectures or (host.sm,))} - {*header.architectures})
     if lacking:
         has, needs = (", ".join(map(str, each)) for each in (header.architectures, lacking))

@@ -79,7 +79,7 @@ def cut_short(data: bytes, size: int) -> str | None:
 
 def too_large(size: int) -> str | None:
     """Why a file of this size is no engine, whatever it holds."""
-    return f"it has {size} bytes, and no engine is so large" if size > LARGEST_ENGINE else None
+    return f"it has {size} bytes, too many for an engine" if size > LARGEST_ENGINE else None
 
 
 def why_not_named(header: PlanHeader, name: EngineFilename) -> str | None:

@@ -72,16 +72,16 @@ class Receipt(NamedTuple):
         try:
             fields = json.loads(data)
             if fields.pop("schema") != SCHEMA:
-                raise ReceiptError("a schema this version does not read")
+                raise ReceiptError("unsupported schema")
             filename, key = fields.pop("engine"), fields.pop("key")
             sha256, size = fields.pop("sha256"), fields.pop("size")
             ingredients = fields.pop("ingredients")
             if make_key(filename, ingredients) != key:
-                raise ReceiptError("its key is not that of its ingredients")
+                raise ReceiptError("its key does not match its ingredients")
             if not all(isinstance(text, str) for text in (filename, *ingredients.values())):
-                raise ReceiptError("an ingredient that is not text")
+                raise ReceiptError("an ingredient is not text")
             if not (_DIGEST.fullmatch(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
-                raise ReceiptError("no sha256 or size")
+                raise ReceiptError("missing or invalid sha256 or size")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError(f"damaged ({type(error).__name__})") from None
         return cls(filename, key, sha256, size, ingredients, fields)

@@ -110,8 +110,8 @@ class CacheClient:
                 time.strftime("%Y-%m-%d", time.gmtime(at)) for at in (refused.made, refused.expires)
             )
             raise EngineBuildError(
-                f"{' '.join(refused.error.split())} (so says the store since {since} and until {until}; "
-                "STORE_REFUSALS=ignore compiles all the same)"
+                f"{' '.join(refused.error.split())} (recorded in the store on {since}, valid until {until}; "
+                "STORE_REFUSALS=ignore compiles anyway)"
             )
 
     def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
@@ -126,7 +126,7 @@ class CacheClient:
         try:
             entry = verify_entry(found[0], self.trust, kind, key)
             if entry.name != name:
-                raise EntryRejected(f"it is the entry of {entry.name}")
+                raise EntryRejected(f"it belongs to {entry.name}")
         except EntryRejected as refused:
             self._tell_refused(name, path, refused)
             return None
@@ -136,10 +136,10 @@ class CacheClient:
 
     def _tell_refused(self, name: str, path: str, refused: EntryRejected) -> None:
         if refused.stranger:
-            hint = "name that in STORE_TRUST=" if self.trust.keys else "there is no STORE_TRUST="
-            self._once(f"engines: entries of {self.remote.url} are not taken: {refused}; {hint}")
+            hint = "add its .pub to STORE_TRUST=" if self.trust.keys else "STORE_TRUST= names no key"
+            self._once(f"engines: ignoring untrusted entries of {self.remote.url}: {refused}; {hint}")
         elif not refused.expired:
-            self._say(f"engines: the store's entry of {name} is not taken: {refused} ({path})")
+            self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
     def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
         """The bytes that an entry speaks for, in files; None where they are not to be had."""
@@ -168,7 +168,7 @@ class CacheClient:
             with new_file(to) as out:
                 if self.remote.download(path, sha256, size, out, progress):
                     return True
-            self._say(f"engines: the store knows {name} and has its bytes no more ({path})")
+            self._say(f"engines: the store has an entry of {name} but not its data ({path})")
         except DigestMismatch as damaged:
             removed = ""
             if self.signer:
@@ -176,7 +176,7 @@ class CacheClient:
                     if self.remote.size(path) == size:  # else it may be the size that is wrong
                         self.remote.remove(path)
                         removed = "; removed"
-            self._say(f"engines: the store's bytes of {name} are not taken: {damaged} ({path}){removed}")
+            self._say(f"engines: ignoring the store's data of {name}: {damaged} ({path}){removed}")
         return False
 
     # What it is told.
@@ -261,7 +261,7 @@ class CacheClient:
             if self._off:
                 return
             self._off = True
-        self._say(f"engines: the store {self.remote.url} is not used any more in this run: {error}")
+        self._say(f"engines: not using the store {self.remote.url} for the rest of this run: {error}")
 
     @property
     def off(self) -> bool:

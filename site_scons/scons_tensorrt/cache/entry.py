@@ -84,7 +84,7 @@ def verify_entry(data: bytes, trust: TrustedSigners, kind: str, key: str) -> Cac
     """The entry of this kind and key. Raises Refused."""
     entry = read_entry(data, trust)
     if (entry.kind, entry.key) != (kind, key):
-        raise EntryRejected(f"it is the entry of another key, {entry.kind} {entry.key[:12]}…")
+        raise EntryRejected(f"it belongs to another key, {entry.kind} {entry.key[:12]}…")
     if entry.expires is not None and entry.expires < time.time():
         raise EntryRejected("it has expired", expired=True)
     return entry
@@ -98,11 +98,11 @@ def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
         signed = _PURPOSE + body.encode("utf-8")
         by = json.loads(body)["by"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise EntryRejected("it is damaged, or not signed") from None
+        raise EntryRejected("it is damaged or unsigned") from None
     if not isinstance(by, str) or by not in trust.keys:
-        raise EntryRejected(f"it is signed by a key that is not trusted, {by!r}", stranger=True)
+        raise EntryRejected(f"signed by untrusted key {by!r}", stranger=True)
     if not trust.holds(by, signature, signed):
-        raise EntryRejected(f"its signature is not one of {by}")
+        raise EntryRejected(f"its signature does not match key {by}")
     return _parsed(body)
 
 
@@ -161,19 +161,19 @@ def _parsed(body: str) -> CacheEntry:
     try:
         fields = json.loads(body)
         if fields.pop("schema") != SCHEMA:
-            raise EntryRejected("its schema is another version's")
+            raise EntryRejected("unsupported schema")
         for field, is_sound in _SOUND.items():
             if field in fields and not is_sound(fields[field]):
-                raise EntryRejected(f"its {field} is of another type than it must be")
+                raise EntryRejected(f"its {field} is invalid")
         data = fields.pop("data")
         entry = CacheEntry(data=tuple(data) if data else None, **fields)
         if not entry.sha256 and entry.kind != REFUSAL:
             raise EntryRejected("no sha256")
         data_sha256 = entry.data[0] if entry.data else None
         if entry.details.get("data_sha256", data_sha256) != data_sha256:
-            raise EntryRejected("its details name other data than it has")
+            raise EntryRejected("its details name different data")
         if make_key(entry.name, entry.ingredients) != entry.key:
-            raise EntryRejected("its key is not that of its ingredients")
+            raise EntryRejected("its key does not match its ingredients")
         return entry
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EntryRejected(f"it is damaged ({type(error).__name__})") from None

@@ -81,8 +81,8 @@ class Folder:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise StoreError(
-                    f"{self.root / folder} is a link or no folder, and is left alone; move the folder "
-                    "itself there"
+                    f"{self.root / folder} is a link or not a folder, and is left alone; move the "
+                    "folder itself there"
                 ) from None
             raise
         finally:

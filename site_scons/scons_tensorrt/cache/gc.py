@@ -46,14 +46,14 @@ def entries_of(remote: ObjectStore, trust: TrustedSigners) -> Iterator[StoredEnt
     def look(item: Item) -> StoredEntry:
         found = remote.read(item.path, LARGEST)
         if found is None:
-            return StoredEntry(item, None, "it went meanwhile", [])
+            return StoredEntry(item, None, "removed meanwhile", [])
         names = [blob_path(sha256) for sha256 in claimed(found[0])]
         try:
             entry = read_entry(found[0], trust)
         except EntryRejected as refused:
             return StoredEntry(item, None, str(refused), names)
         if entry_path(entry.kind, entry.key) != item.path:
-            return StoredEntry(item, None, f"it is the entry of {entry.path}", names)
+            return StoredEntry(item, None, f"it belongs to {entry.path}", names)
         return StoredEntry(item, entry, "", names)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -98,9 +98,9 @@ def _fault(entry: CacheEntry, blobs: dict[str, Item], wrong: dict[str, str]) -> 
     for sha256, size in entry.blobs():
         path = blob_path(sha256)
         if path in wrong:
-            return f"of {entry.name}: its bytes are not to be had"
+            return f"entry of {entry.name}: its data is missing or damaged"
         if blobs[path].size != size:
-            return f"of {entry.name}: it states {size} bytes, and its bytes are {blobs[path].size}"
+            return f"entry of {entry.name}: states {size} bytes, but its data has {blobs[path].size}"
     return ""
 
 
@@ -120,7 +120,7 @@ def _judged(
             found = remote.download(path, path.rpartition("/")[2], there.size, None)
             return "" if found else "missing"
         except DigestMismatch as damaged:
-            return str(damaged) if signed else f"{there.size} bytes, and {min(spec[path])} were signed"
+            return str(damaged) if signed else f"{there.size} bytes, but {min(spec[path])} were signed"
 
     with ThreadPoolExecutor(4) as pool:
         yield from pool.map(check_up_to_date, list(spec))

@@ -35,12 +35,12 @@ class EntrySigner:
         holds the key."""
         inline = text.lstrip().startswith("-----BEGIN")
         if not inline and not os.path.exists(text):  # it may be a key after all
-            raise StoreError("STORE_KEY is neither a file that is there nor a key in PEM")
+            raise StoreError("STORE_KEY is neither an existing file nor a PEM key")
         where = "STORE_KEY" if inline else text
         data = text.strip().encode() + b"\n" if inline else _read(Path(text))
         private = _parse(data, where, "load_pem_private_key", password=None)
         if not hasattr(private, "sign") or not _is_ed25519(private):
-            raise StoreError(f"{where}: no Ed25519 private key")
+            raise StoreError(f"{where}: not an Ed25519 private key")
         return cls(private)
 
     def sign(self, data: bytes) -> bytes:
@@ -62,7 +62,7 @@ class TrustedSigners:
             for file in files:
                 public = _parse(_read(file), str(file), "load_pem_public_key")
                 if not _is_ed25519(public):
-                    raise StoreError(f"{file}: no Ed25519 public key")
+                    raise StoreError(f"{file}: not an Ed25519 public key")
                 keys[name_of(public)] = public
         if signer:
             keys[signer.name] = signer.public
@@ -102,7 +102,7 @@ def _parse(data: bytes, where: str, loader: str, **more: Any) -> Any:
         return getattr(serialization, loader)(data, **more)
     except Exception:  # its text may quote what it read
         half = "private" if "private" in loader else "public"
-        raise StoreError(f"{where}: no {half} key in PEM, unencrypted") from None
+        raise StoreError(f"{where}: not an unencrypted PEM {half} key") from None
 
 
 def _read(path: Path) -> bytes:

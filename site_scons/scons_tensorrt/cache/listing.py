@@ -45,8 +45,8 @@ def _next(pages: Iterator[Any]) -> Any:
         if not found:
             raise
         raise StoreError(
-            f"the listing has an object whose name cannot be read, {one_line(found[1])[:200]}; remove "
-            "it with the bucket's own tools, and run this again"
+            f"the bucket has an object with an unreadable name, {one_line(found[1])[:200]}; remove it "
+            "with the bucket's own tools and run again"
         ) from None
 
 

@@ -79,7 +79,7 @@ class ObjectStore:
         wait = timedelta(seconds=self._patience_s)
         more: dict[str, Any] = {"mkdir": self._writes}
         if self._root is not None and not self._writes and not self._root.is_dir():
-            raise StoreError(f"there is no folder {self._root}")
+            raise StoreError(f"no such folder: {self._root}")
         if self._root is None:
             more = {
                 # Over the whole of a body, which may be gigabytes; read_timeout is of each piece.
@@ -281,7 +281,7 @@ class ObjectStore:
         nothing was written; OSError where it cannot be read."""
         with open_file(source, follow=False) as data:
             if os.fstat(data.fileno()).st_size != size:
-                raise DigestMismatch(f"{source.name} was replaced meanwhile")
+                raise DigestMismatch(f"{source.name} was replaced during the upload")
             pieces = checked(data, source.name, sha256, progress)
             with self._errors():
                 self._check_place(path)
@@ -319,7 +319,7 @@ def _check_file(url: str, parts: SplitResult) -> None:
     """Raises StoreError for a URL of which a part would be passed over: it is of another folder."""
     extra = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
     if extra or not parts.path.startswith("/") or not parts.path.strip("/"):
-        raise StoreError(f"{url}: write file:///FOLDER, the whole path, with %23 for # and %3F for ?")
+        raise StoreError(f"{url}: write file:///FOLDER with an absolute path, %23 for # and %3F for ?")
 
 
 class _Broken(Exception):

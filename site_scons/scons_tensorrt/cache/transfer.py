@@ -68,7 +68,7 @@ def copied(path: Path, sha256: str, size: int, to: BinaryIO | None, progress: Pr
         return False
     except OSError as error:
         if is_none(error):
-            raise DigestMismatch("it is no regular file") from None
+            raise DigestMismatch("it is not a regular file") from None
         raise StoreError(f"{path}: {error.strerror}") from None
     with source:
         if to is None:
@@ -132,4 +132,4 @@ def checked(data: Any, name: str, sha256: str, progress: Progress) -> Iterator[b
         progress(done)
         yield piece
     if digest.hexdigest() != sha256:
-        raise DigestMismatch(f"{name} was replaced meanwhile")
+        raise DigestMismatch(f"{name} was replaced during the upload")

@@ -72,7 +72,7 @@ def gpu_lock(
     """
     while not turn.acquire(timeout=POLL_SECONDS):
         if stopping():
-            raise Interrupted(f"{what}: stopped while it waited for its turn on the GPU")
+            raise Interrupted(f"{what}: stopped while waiting for the GPU")
     path = gpu_lock_path(uuid)
     try:
         lock = _SharedLock(path)
@@ -102,8 +102,8 @@ def _why_no_lock(error: OSError | NotImplementedError) -> str:
     number = error.errno if isinstance(error, OSError) else errno.ENOSYS
     if number in NO_LOCKS:
         return (
-            "this file system has no locks, so that two builds would not exclude each other; name a "
-            "folder on another one by TRT_STATE_DIR"
+            "this file system does not support locks, so builds could disturb each other; set TRT_STATE_DIR "
+            "to a folder on another one"
         )
     if isinstance(error, OSError) and error.strerror:
         return cause(error, "make the folder writable")
@@ -189,13 +189,13 @@ def _wait(
     began, told = time.monotonic(), False
     while not lock.attempt():  # after the first attempt the holder has signed
         if stopping():
-            raise Interrupted(f"{what}: stopped while it waited for {_holder(path)}")
+            raise Interrupted(f"{what}: stopped while waiting for {_holder(path)}")
         if not told:
             waiting(_holder(path))
             told = True
         if timeout_s is not None and time.monotonic() - began > timeout_s:
             raise LockTimeout(
-                f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)}, to release {path}: run "
+                f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)} to release {path}; run "
                 "again when it is done, or with a longer TRT_LOCK_TIMEOUT"
             )
 
@@ -214,7 +214,7 @@ def _holder(path: Path) -> str:
         said = json.loads(read_small(beside if beside.exists() else path, LONGEST_HOLDER))
         host = said.get("host")
         there = "" if host in (None, os.uname().nodename) else f" on {host}"
-        return f"process {int(said['pid'])}{there}, which compiles {said['engine']} since {said['since']}"
+        return f"process {int(said['pid'])}{there}, compiling {said['engine']} since {said['since']}"
     except (
         OSError,
         ValueError,

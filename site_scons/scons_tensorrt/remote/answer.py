@@ -40,8 +40,7 @@ class Answer(NamedTuple):
             seconds = _seconds(fields.get("seconds"))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise DispatchError(
-                "the worker's answer has not the shape that it must have; does it run the same version "
-                "of scons-tensorrt?"
+                "the worker's answer is malformed; does it run the same version of scons-tensorrt?"
             ) from None
         known = line(worker, 200), log[-MOST_LOG:], line(error_class, 80), line(message)
         return cls(fields["outcome"], *known, seconds)

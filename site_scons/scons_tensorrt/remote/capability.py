@@ -53,9 +53,9 @@ class WorkerCapability(NamedTuple):
         """Why it does not serve; empty where it does."""
         found = differences(spec, self.machine)
         if self.recipe != VERSION:
-            found.append(f"its scons-tensorrt makes recipes of version {self.recipe}, not {VERSION}")
+            found.append(f"its scons-tensorrt uses recipe version {self.recipe}, not {VERSION}")
         if self.distributed != distributed:
-            found.append(f"it runs distributed {self.distributed}, and here is {distributed}")
+            found.append(f"it runs distributed {self.distributed}, this host {distributed}")
         return found
 
     def describe(self) -> str:
@@ -111,4 +111,4 @@ def connected(known: list[Worker], spec: HardwareSignature, distributed: str) ->
         lacks = [offer.faults(spec, distributed) for offer in worker.offers]
         words.append(f"{worker.name} ({', '.join(sorted(lacks, key=len)[0])})")
     more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-    return f"connected: {', '.join(words)}{more}" if words else "no worker of ours is connected"
+    return f"connected: {', '.join(words)}{more}" if words else "no build worker is connected"

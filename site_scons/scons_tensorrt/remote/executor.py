@@ -102,14 +102,14 @@ class RemoteExecutor:
     ) -> Mapping[str, Any]:
         action = self._action(digest)
         if action.key != key:
-            raise DispatchError("the action is of another key")
+            raise DispatchError("the action belongs to another key")
         if self._there(action):  # another worker made it, and died before it could say so
             return {"outcome": "there"}
         spec = action.spec(place)
         for each, path in places(action, place):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not self._shared.fetch(each.sha256, each.size, path, each.label):
-                raise DispatchError(f"{each.label} is not in the store; run again, which sends it there")
+                raise DispatchError(f"{each.label} is not in the store; run again to upload it")
         state = StateFolder(self._folder / "state", place / "inputs")
         log = state.log(spec.engine)
         teller.started(log)
@@ -137,7 +137,7 @@ class RemoteExecutor:
         assert receipt is not None
         self._shared.publish(engine_entry(receipt), {receipt.sha256: spec.engine})
         if not self._there(action):
-            raise DispatchError("it was compiled, and the store did not take it")
+            raise DispatchError("it was compiled, but uploading it to the store failed")
         state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry has it
         return {"outcome": "made", "seconds": made.seconds}
 

@@ -62,8 +62,8 @@ async def check_scheduler(url: str, security: Any) -> None:
     for name in PACKAGES:
         if theirs.get(name) != ours[name]:
             raise DispatchError(
-                f"{url} runs {name} {theirs.get(name)}, and here is {ours[name]}: they must be the "
-                f"same; run `python3 -m pip install {name}=={theirs.get(name)}`"
+                f"{url} runs {name} {theirs.get(name)}, this host {ours[name]}: they must be the same; "
+                f"run `python3 -m pip install {name}=={theirs.get(name)}`"
             )
 
 
@@ -76,7 +76,7 @@ async def _greeted(url: str, context: Any) -> None:
     )
     try:
         if not await reader.read(1):
-            raise ConnectionError("it closes the connection; is the certificate one of its authority?")
+            raise ConnectionError("it closed the connection; is the certificate signed by its authority?")
     finally:
         writer.transport.abort()
 

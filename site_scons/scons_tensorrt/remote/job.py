@@ -105,7 +105,7 @@ class Action(NamedTuple):
         try:
             fields = json.loads(data)
             if fields["schema"] != SCHEMA:
-                raise DispatchError("the action is of another version of scons-tensorrt")
+                raise DispatchError("the action was written by another version of scons-tensorrt")
             said = fields["hardware"]
             signature = HardwareSignature.from_json(said["signature"], "the action")
             action = cls(
@@ -143,7 +143,9 @@ class Action(NamedTuple):
         try:
             recipe = Recipe.from_json(model, self.recipe, _in_order(plugins, self.recipe["plugins"]))
         except (LookupError, TypeError, ValueError) as error:
-            raise DispatchError(f"the action is of another version of scons-tensorrt ({error!r})") from None
+            raise DispatchError(
+                f"the action was written by another version of scons-tensorrt ({error!r})"
+            ) from None
         recipe = recipe._replace(timeout_s=self.timeout_s)
         self._check(recipe)
         engine = folder / "engine" / self.filename
@@ -155,10 +157,10 @@ class Action(NamedTuple):
     def _check(self, recipe: Recipe) -> None:
         stated = {k: v for k, v in self.ingredients.items() if not k.startswith("input ")}
         if stated != value_fields(recipe, self.hardware.signature):
-            raise DispatchError("the action's ingredients are not those of its recipe and hardware")
+            raise DispatchError("the action's ingredients do not match its recipe and hardware")
         inputs = {k: v for k, v in self.ingredients.items() if k.startswith("input ")}
         if inputs != {each.name: each.sha256 for each in self.inputs}:
-            raise DispatchError("the action's inputs are not its ingredients")
+            raise DispatchError("the action's inputs do not match its ingredients")
 
 
 def places(action: Action, folder: Path) -> Iterator[tuple[Input, Path]]:
@@ -170,7 +172,7 @@ def places(action: Action, folder: Path) -> Iterator[tuple[Input, Path]]:
 def _below(folder: Path, label: str) -> Path:
     path = PurePosixPath(label)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in label:
-        raise DispatchError(f"the action names {label!r}, which is no path below a folder")
+        raise DispatchError(f"the action names {label!r}, which is not a path inside a folder")
     return folder / "inputs" / path
 
 

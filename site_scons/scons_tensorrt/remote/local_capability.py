@@ -60,7 +60,7 @@ def here(
         )
     sign = host.nvidia_evidence()
     if not sign:
-        raise HardwareError("there is no NVIDIA GPU here")
+        raise HardwareError("no NVIDIA GPU found")
     jetpack = "0.0" if host.l4t() else None  # any: it names files, and decides no compile
     return probe(host, sign, runtime, product, jetpack, devices).signature
 

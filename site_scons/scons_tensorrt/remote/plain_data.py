@@ -48,8 +48,8 @@ def _check() -> None:
         import distributed
 
         raise DispatchError(
-            f"distributed {distributed.__version__} decodes messages in a way that is not known here, "
-            "and might run code of other machines; install another version"
+            f"distributed {distributed.__version__} decodes messages in an unknown way and might run "
+            "code from other machines; install another version"
         )
 
 

@@ -52,7 +52,7 @@ class RemoteProvider:
         if shared is None or shared.off:
             raise DispatchError(
                 f"it can be compiled only on {spec.hardware.name or 'other hardware'}, and DISPATCH= "
-                "needs a STORE= that works, which carries the bytes"
+                "needs a working STORE= to transfer files"
             )
         began = time.monotonic()
         running = context.begin("COMPILING", what, f"{spec.recipe.model} {spec.recipe.precision}", "")
@@ -67,8 +67,8 @@ class RemoteProvider:
         supplied = shared.supply(spec, partial, context)
         if supplied is None:
             raise DispatchError(
-                f"{result.worker} compiled it, and the store's entry of it is not believed here; "
-                "name that worker's public key in STORE_TRUST="
+                f"{result.worker} compiled it, but the store's entry is untrusted here; add that worker's "
+                "public key to STORE_TRUST="
             )
         details = {**supplied.details, "dispatched": {"worker": result.worker}}
         return supplied._replace(how="dispatched", details=details, seconds=time.monotonic() - began)
@@ -80,9 +80,9 @@ class RemoteProvider:
         EngineError."""
 
         def sent(done: int) -> None:
-            running.update(words=f"sending its inputs to the store, {done >> 20} MiB of a file")
+            running.update(words=f"uploading its inputs, {done >> 20} MiB of a file")
             if context.stopping():
-                raise Interrupted("stopped while its inputs were sent to the store; run again to go on")
+                raise Interrupted("stopped while uploading its inputs; run again to continue")
 
         try:
             data, inputs = write_action(spec, context.state)
@@ -96,10 +96,10 @@ class RemoteProvider:
             return digest
         except StoreError as error:
             if context.stopping():  # which ended an upload from within
-                raise Interrupted("stopped; run again to go on") from None
-            raise DispatchError(f"the store does not take what is to be compiled: {error}") from None
+                raise Interrupted("stopped; run again to continue") from None
+            raise DispatchError(f"cannot upload the inputs to the store: {error}") from None
         except DigestMismatch:
-            raise EngineBuildError("an input changed while it was sent; run again") from None
+            raise EngineBuildError("an input changed while it was uploaded; run again") from None
 
     def close(self) -> None:
         self._link.close()

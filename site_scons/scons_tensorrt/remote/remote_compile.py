@@ -76,7 +76,7 @@ class RemoteCompile:
         except Interrupted:
             who = f" ({self._starts[-1]})" if self._starts else ""
             raise Interrupted(
-                f"stopped; the compile goes on there{who}, and the next run fetches it from the store"
+                f"stopped; the compile continues there{who}, and the next run fetches it from the store"
             ) from None
         where = self._write(said.log or self._log)
         if said.outcome != "failed":
@@ -109,7 +109,7 @@ class RemoteCompile:
         try:
             for attempt in range(ATTEMPTS):
                 resource = await self._find()
-                self._running.update(words=f"waiting for its turn at {self._link.url}")
+                self._running.update(words=f"queued at {self._link.url}")
                 future = client.submit(
                     *(compile_action, digest, key),
                     key=task_of(key, attempt),
@@ -120,7 +120,9 @@ class RemoteCompile:
                 said = await self._outcome(future)
                 if said is not None:
                     return said
-            raise DispatchError(f"workers of {self._link.url} die before they begin with it; see their logs")
+            raise DispatchError(
+                f"workers of {self._link.url} die before they start the compile; see their logs"
+            )
         finally:
             self._link.unlisten(key, self._hear)
 
@@ -140,7 +142,7 @@ class RemoteCompile:
             raise
         except _Lost:
             raise self._link.lose(
-                f"{self._link.url} was lost while it was asked for {self._what}; run again"
+                f"lost the connection to {self._link.url} while waiting for {self._what}; run again"
             ) from None
         except Exception as error:
             if str(error) == KILLED:
@@ -158,7 +160,7 @@ class RemoteCompile:
             return
         where = self._write(self._log)
         raise EngineBuildError(
-            f"it ended {len(self._starts)} workers that compiled it ({', '.join(self._starts)}); log: {where}"
+            f"{len(self._starts)} workers died while compiling it ({', '.join(self._starts)}); log: {where}"
         )
 
     async def _anyone(self, gone_since: float | None) -> float | None:
@@ -169,8 +171,8 @@ class RemoteCompile:
         now = time.monotonic()
         if gone_since is not None and now - gone_since > GONE_S:
             raise DispatchError(
-                f"the last worker of {self._link.url} that can compile for {self._name} is gone; it is "
-                "compiled when one is back, and a later run fetches it"
+                f"the last worker of {self._link.url} that can compile for {self._name} is gone; it will "
+                "be compiled when one is back, and a later run fetches it"
             )
         return gone_since or now
 

@@ -51,7 +51,7 @@ class SchedulerClient:
         while not concurrent.futures.wait([future], timeout=POLL_S).done:
             if stopping():
                 future.cancel()
-                raise Interrupted(f"stopped while {self.url} was asked for {what}; run again to go on")
+                raise Interrupted(f"stopped while waiting for {what} from {self.url}; run again to continue")
         return future.result()
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class SchedulerClient:
         try:
             return workers(await asyncio.wait_for(client.scheduler.identity(), ANSWER_S))
         except (OSError, asyncio.TimeoutError) as error:
-            raise self.lose(f"{self.url} was lost: {cause(error)}") from None
+            raise self.lose(f"lost the connection to {self.url}: {cause(error)}") from None
 
     async def find(
         self, spec: HardwareSignature, name: str, waiting: Callable[[str], None]

@@ -40,8 +40,8 @@ def security(folder: Path) -> Any:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise DispatchError(
-            f"{folder}: no {missing[0]}; DISPATCH_CERTIFICATES names a folder of {', '.join(FILES)}, as "
-            "`python3 -m scons_tensorrt certificates` makes them"
+            f"{folder}: no {missing[0]}; DISPATCH_CERTIFICATES must name a folder with {', '.join(FILES)}, "
+            "created by `python3 -m scons_tensorrt certificates`"
         )
     ca, cert, key = (str(folder / name) for name in FILES)
     roles = {
@@ -72,7 +72,7 @@ def make_certificates(folder: Path, names: list[str]) -> list[Path]:
     for name in names:
         place = folder / name
         if name == AUTHORITY or "/" in name or name.startswith("."):
-            raise DispatchError(f"{name!r} cannot name a folder of certificates; write another")
+            raise DispatchError(f"{name!r} cannot name a folder of certificates; choose another name")
         if place.exists():
             continue
         key = ec.generate_private_key(ec.SECP256R1())

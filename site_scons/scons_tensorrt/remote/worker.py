@@ -56,7 +56,9 @@ async def work(options: Options, say: Callable[[str], None]) -> None:
     secure = security(options.certificates)
     offers = [WorkerCapability.of(each, found["distributed"]) for each in products(options)]
     if options.jobs > 1 and any(each.machine["product"] == "tensorrt" for each in offers):
-        raise DispatchError(f"--jobs {options.jobs}: one compile a GPU; start a worker for each GPU")
+        raise DispatchError(
+            f"--jobs {options.jobs}: a GPU runs one compile at a time; start a worker for each GPU"
+        )
     open_shared(options.store)  # what is wrong with it is said now
     lock = _own(options.folder)
     for each in offers:
@@ -72,7 +74,7 @@ async def work(options: Options, say: Callable[[str], None]) -> None:
                     raise
                 if str(error) != told:
                     told = str(error)
-                    say(f"worker {options.name}: {told}; it is tried again")
+                    say(f"worker {options.name}: {told}; retrying")
                 await asyncio.wait({stop}, timeout=AGAIN_S)
                 continue
             told = ""
@@ -109,12 +111,12 @@ async def _serve(
     )
     try:
         async with nanny:
-            say(f"worker {options.name}: works for {options.scheduler}")
+            say(f"worker {options.name}: connected to {options.scheduler}")
             over = asyncio.create_task(nanny.finished())
             await asyncio.wait({stop, over}, return_when=asyncio.FIRST_COMPLETED)
             over.cancel()
     except (OSError, asyncio.TimeoutError, RuntimeError) as error:
-        say(f"worker {options.name}: {error}; it is tried again")
+        say(f"worker {options.name}: {error}; retrying")
         await asyncio.wait({stop}, timeout=AGAIN_S)
 
 
@@ -129,7 +131,7 @@ def products(options: Options) -> list[HardwareSignature]:
         except HardwareError as error:
             why.append(str(error))
     if not found:
-        raise HardwareError(f"this machine can compile nothing: {'; '.join(why)}")
+        raise HardwareError(f"this machine cannot compile engines: {'; '.join(why)}")
     return found
 
 
@@ -141,7 +143,7 @@ def _own(folder: Path) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DispatchError(f"{folder}: another worker's; name another --folder") from None
+            raise DispatchError(f"{folder} is in use by another worker; name another --folder") from None
         for name in ("jobs", "dask", "state/partial", "state/receipts", "state/logs", "state/locks"):
             remove_tree(folder / name)
     except OSError as error:
