@@ -37,7 +37,7 @@ ENGINES = """
 env.Engine("a", "models/a.onnx")
 env.Engine("b", "models/b.onnx", precision="fp16")
 """
-FETCHED = re.compile(r"FETCHED \S+ \([\d.]+ [kM]B, [\d.]+ s\) because there was none yet")
+FETCHED = re.compile(r"FETCHED \S+ \([\d.]+ [kM]B, [\d.]+ s\) because not built before")
 
 
 @pytest.fixture(scope="session")

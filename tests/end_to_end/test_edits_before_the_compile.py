@@ -153,7 +153,7 @@ class TestOneBuild:
         run = tree.scons("-i", "engines")
         assert "AccuracyError" in run.out
         assert run.reason("a") == (
-            "EngineBuildError: .trt/onnx/a.fp32.accuracy.json could not be built; see above"
+            "EngineBuildError: .trt/onnx/a.fp32.accuracy.json could not be built, see error above"
         )
         assert not tree.engines()
 

@@ -188,7 +188,7 @@ def test_without_that_gpu_what_was_measured_is_kept(board: Board, tmp_path: Path
     samples(clone, 2)
     assert clone.scons().reused == ["a"]
     said = clone.receipt("a")["accuracy"]["engine"]
-    assert said == "not run: nothing here speaks for an NVIDIA GPU"
+    assert said == "not run: no NVIDIA GPU found"
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_what_was_not_run_elsewhere_is_run_where_the_gpu_is(board: Board) -> Non
     driver = board.tree.environment.pop("LD_LIBRARY_PATH")
     board.declare("atol=0.001")
     assert board.scons().reused == ["a"]
-    assert board.told()["engine"] == "not run: nothing here speaks for an NVIDIA GPU"
+    assert board.told()["engine"] == "not run: no NVIDIA GPU found"
     assert board.scons("-q", "engines").status == 0
     board.tree.environment["LD_LIBRARY_PATH"] = driver
     board.tree.path(".sconsign.dblite").unlink()  # as in a clone
@@ -265,7 +265,7 @@ def test_an_rtx_engine_without_a_gpu_says_that_it_was_not_run(board: Board) -> N
     assert (run.status, run.built) == (0, ["a"]), run.out
     told = json.loads(json.dumps(board.told()))
     assert told["onnx"]["samples"] == 3
-    assert told["engine"] == "not run: nothing here speaks for an NVIDIA GPU"
+    assert told["engine"] == "not run: no NVIDIA GPU found"
 
 
 def test_an_rtx_engine_where_a_gpu_is_of_other_architectures(board: Board) -> None:

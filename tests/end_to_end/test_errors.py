@@ -253,7 +253,7 @@ def test_one_cause_is_told_once_however_many_engines_it_stops(two: Tree, option:
 
     assert run.out.count("not readable as JSON") == 1
     assert run.out.count("FAIL engines/" if option == "-n" else "FAILED engines/") == 2
-    assert run.out.count("__unknown_fp32.engine: HardwareError, told above\n") == 1
+    assert run.out.count("__unknown_fp32.engine: HardwareError, see error above\n") == 1
     assert " 0 built, 2 failed " in run.summary
     assert run.status == 2
 

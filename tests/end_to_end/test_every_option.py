@@ -14,7 +14,7 @@ from scons_tensorrt.recipe.options import DEFAULTS
 
 # By option: where (a hardware file), what else is declared, the option's values, and what is said of it.
 CHANGES = {
-    "precision": ("server", {}, ({}, {"precision": "tf32"}), "there was none yet"),
+    "precision": ("server", {}, ({}, {"precision": "tf32"}), "not built before"),
     "shapes": ("server", {}, ({}, {"shapes": {"x": [1, 8, 16, 16]}}), "shapes x changed: unset → 1x8"),
     "workspace_mb": ("server", {}, ({}, {"workspace_mb": 64}), "workspace_mb changed: 4096 → 64"),
     "flags": ("server", {}, ({}, {"flags": ["STRICT_NANS"]}), "flags changed: unset → STRICT_NANS"),

@@ -63,7 +63,7 @@ def assert_told_once(run: Run, reason: str) -> None:
     first, *others = run.lines("FAILED")
     assert reason in first, run.out
     assert not any(reason in line for line in others)
-    assert sum(line.endswith("Error, told above") for line in others) == len(PRECISIONS) - 1
+    assert sum(line.endswith("Error, see error above") for line in others) == len(PRECISIONS) - 1
 
 
 @pytest.mark.parametrize("wrong", WRONG)

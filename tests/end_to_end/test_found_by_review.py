@@ -321,7 +321,7 @@ def test_16_an_engine_whose_model_could_not_be_made_is_counted(two: Tree) -> Non
     )
     run = two.scons("-k", "engines")
     assert (run.status, run.failed, run.built) == (2, ["a"], ["b"])
-    assert run.reason("a") == "EngineBuildError: made.onnx could not be built; see above"
+    assert run.reason("a") == "EngineBuildError: made.onnx could not be built, see error above"
     assert run.summary.startswith("engines: 0 reused, 1 built, 1 failed")
 
 

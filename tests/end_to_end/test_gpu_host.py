@@ -44,7 +44,7 @@ def test_the_hosts_own_hardware_is_probed_and_named(host: Tree) -> None:
     assert host.engine("a").parent == host.path("engines")
     assert "__sm87_cu13.0_trt10.3_fp32.engine" in host.engine("a").name
     assert "this host (Orin, sm87, 16 GiB" in run.out
-    assert "backend tensorrt: probed here (" in run.out
+    assert "): probed here (" in run.out
 
 
 @needs_strace
@@ -100,7 +100,7 @@ def test_without_tensorrt_the_receipts_name_it(host: Tree) -> None:
     host.environment["TRT_PYTHON"] = "/no/such/python"
     run = host.scons()
     assert (run.status, run.reused) == (0, ["a", "b"]), run.out
-    assert "backend tensorrt: probed here (" in run.out
+    assert "): probed here (" in run.out
     assert "; no runtime here, so tensorrt 10.3.0.30 is taken from the receipts" in run.out
     assert host.scons(CUDA_VISIBLE_DEVICES="1", PLAY_GPUS="2").status == 2
 

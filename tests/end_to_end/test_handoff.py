@@ -47,7 +47,7 @@ def origin(tmp_path_factory) -> Tree:
     tree = make(tmp_path_factory.mktemp("origin") / "tree")
     run = tree.scons("dist")
     assert (run.status, run.built) == (0, ["a", "b"]), run.out
-    assert "\nWROTE dist/manifest.json (2 engines) because there was none yet\n" in run.out
+    assert "\nWROTE dist/manifest.json (2 engines) because not written before\n" in run.out
     return tree
 
 
@@ -226,7 +226,7 @@ def test_a_signature_changes_no_byte_of_the_manifest_and_is_accepted(made: Tree,
     before = made.snapshot("dist")
     run = made.scons("dist", f"SIGNING_KEY={key}")
     assert (run.status, len(run.lines("WROTE"))) == (0, 1)
-    assert run.lines("WROTE")[0].endswith("because no statement signed by this key is beside it")
+    assert run.lines("WROTE")[0].endswith("because it has no statement signed with this key")
     after = made.snapshot("dist")
     assert {name: after[name] for name in before} == before
     assert made.scons("-q", "dist", f"SIGNING_KEY={key}").status == 0

@@ -121,7 +121,7 @@ def test_an_edit_and_its_revert_reuses_nothing_wrongly(built: Tree) -> None:
     model.write_bytes(first)
     run = built.scons()
     assert run.built == ["a"]
-    assert run.reason("a").startswith("the engine is of another build: models/a.onnx changed")
+    assert run.reason("a").startswith("the engine is from another build: models/a.onnx changed")
     assert built.engine("a").read_bytes() == engine
 
 

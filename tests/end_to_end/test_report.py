@@ -34,7 +34,7 @@ def test_it_builds_the_engines_and_tells_of_each(two):
     assert run.summary == f"engines: report of 2 engines in {PAGE}"
     assert (report(two)["run"]["built"], report(two)["run"]["whole"]) == (2, True)
     a = of(two, "a")
-    assert (a["outcome"], a["reason"], a["on_disk"]) == ("built", "there was none yet", "intact")
+    assert (a["outcome"], a["reason"], a["on_disk"]) == ("built", "not built before", "intact")
     assert (a["sha256"], a["size"]) == (sha256(two.engine("a")), two.engine("a").stat().st_size)
     assert (a["precision"], a["source"], len(a["builds"])) == ("fp32", "models/a.onnx", 1)
     assert a["hardware"]["fields"]["product"] == "tensorrt_rtx"

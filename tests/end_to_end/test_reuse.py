@@ -12,7 +12,7 @@ from conftest import REPO, Tree, make_model, sha256, sound
 def test_first_run_builds_real_plans_with_right_sidecars(two: Tree) -> None:
     run = two.scons()
     assert (run.status, run.built) == (0, ["a", "b"])
-    assert run.reason("a") == "there was none yet"
+    assert run.reason("a") == "not built before"
     assert run.summary.startswith("engines: 0 reused, 2 built, 0 failed in ")
     for engine in two.engines().values():
         assert sound(engine)
@@ -63,7 +63,7 @@ def test_lost_state_folder_reuses_nothing_wrongly(built: Tree) -> None:
     shutil.rmtree(built.path(".trt"))
     run = built.scons()
     assert (run.status, run.built) == (0, ["a", "b"])
-    assert run.reason("a") == "no receipt says what it was made from"
+    assert run.reason("a") == "the engine has no receipt"
 
 
 def test_lost_state_and_swapped_engines_are_not_called_current(built: Tree) -> None:

@@ -23,7 +23,7 @@ def replace_with_b(tree: Tree) -> None:
 
 
 TAMPERINGS = {
-    "one flipped byte": (lambda t: flip_last_bit(t.engine("a")), "bytes are not those that were built"),
+    "one flipped byte": (lambda t: flip_last_bit(t.engine("a")), "was modified after it was built"),
     "truncated": (truncate, "the engine is truncated: "),
     "one byte longer": (lengthen, "the engine has "),
     "empty": (lambda t: t.engine("a").write_bytes(b""), "the engine is empty"),
@@ -34,7 +34,7 @@ TAMPERINGS = {
     "sidecar garbage": (lambda t: t.sidecar("a").write_bytes(b"\xff" * 64), "its sidecar is malformed"),
     "sidecar of another": (
         lambda t: shutil.copy(t.sidecar("b"), t.sidecar("a")),
-        "its sidecar is of another engine",
+        "its sidecar belongs to another engine",
     ),
 }
 
@@ -78,7 +78,7 @@ def test_a_receipt_that_the_memo_knows_is_still_asked(built: Tree, harm, verify:
     harm(built)
     run = built.scons("engines", f"VERIFY={verify}")
     assert (run.built, run.reused) == (["a"], ["b"])
-    assert run.reason("a") == "no receipt says what it was made from"
+    assert run.reason("a") == "the engine has no receipt"
 
 
 def test_tampering_is_an_event_with_its_reason(built: Tree) -> None:

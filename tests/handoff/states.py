@@ -71,7 +71,7 @@ class Past:
             "engine": label,
             "outcome": "built" if data is not None else "failed",
             "reason": "new",
-            "reason_text": "there was none yet",
+            "reason_text": "not built before",
             "compile_duration_s": lasted if data is not None else None,
             "error_class": None,
             "duration_s": lasted,

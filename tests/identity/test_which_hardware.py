@@ -57,14 +57,14 @@ def ask(top, named=None, runtime=installed, **more):
     return resolve(named, top, runtime, host=Host(top / "host"), **more)
 
 
-def test_where_nothing_speaks_for_nvidia_hardware_it_is_rtx_portable(top):
+def test_without_an_nvidia_gpu_it_is_rtx_portable(top):
     hardware = ask(top)
     assert hardware.name is None
     assert hardware.signature.architectures == (80, 86, 89, 120, 121)
     assert (
         EngineFilename.of(hardware.signature, "a", "fp32").build() == "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
     )
-    assert "nothing here speaks for NVIDIA hardware" in hardware.why
+    assert "no NVIDIA GPU found" in hardware.why
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_built_in_for_one_architecture_asks_for_that_one(top):
 UNKNOWN = [
     ("xavier", "no hardware/xavier.json and no built-in"),  # nowhere
     ("boards/xavier.json", "no file"),  # a path to nothing
-    ("orin_nx,agx_orin", "one kind of hardware here"),  # two
+    ("orin_nx,agx_orin", "this command takes one hardware"),  # two
     ("rtx_sm90", "no built-in"),  # not an architecture of RTX
     ("hardware", "no hardware/hardware.json"),  # a folder
 ]

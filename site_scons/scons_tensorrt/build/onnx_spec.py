@@ -197,17 +197,17 @@ def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: Dige
     if not receipts or (made_this and made_this.key != key):  # else put back, after another build
         made_this = made_this or (known[0] if known else None)
         if made_this is None or there is None:
-            return UpToDateResult("new", "there was none yet")
+            return UpToDateResult("new", "not built before")
         changes = differences(made_this.ingredients, spec.ingredients, spec.source)
         return UpToDateResult("changed", "; ".join(changes))
     if there is None:
         return UpToDateResult("missing", f"{name} is missing")
     receipt = next((r for r in receipts if r.sha256 == there), None)
     if receipt is None:
-        return UpToDateResult("tampered", f"the bytes of {name} are not those that were made")
+        return UpToDateResult("tampered", f"{name} was modified after it was built")
     stated = receipt.details.get("data_sha256")
     if stated is not None and _digest(spec.data, digest_cache) != stated:
-        return UpToDateResult("tampered", f"the bytes of {spec.data.name} are not those that were made")
+        return UpToDateResult("tampered", f"{spec.data.name} was modified after it was built")
     return UpToDateResult("current", "", there)
 
 

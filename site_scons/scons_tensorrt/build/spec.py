@@ -150,7 +150,7 @@ def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestC
 
     for each in receipts:
         if Publication(state, spec.engine, spec.key).pending(each):
-            return UpToDateResult("unfinished", "its publishing was cut off", receipt=each)
+            return UpToDateResult("unfinished", "publishing was interrupted", receipt=each)
     return UpToDateResult(*fault)
 
 
@@ -197,8 +197,8 @@ def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
     if made_this is not None:
         return UpToDateResult("changed", _changes(made_this, spec))
     if os.path.lexists(spec.engine):
-        return UpToDateResult("receipt_missing", "no receipt says what it was made from")
-    return UpToDateResult("new", "there was none yet")
+        return UpToDateResult("receipt_missing", "the engine has no receipt")
+    return UpToDateResult("new", "not built before")
 
 
 def _changes(receipt: Receipt, spec: EngineSpec) -> str:
@@ -235,7 +235,7 @@ def _engine_fault(
         return "engine_tampered", "the engine is not a regular file"
     other = _last_build(spec, state, size, digest_cache)
     if other is not None:
-        return "engine_other", "the engine is of another build: " + _changes(other, spec)
+        return "engine_other", "the engine is from another build: " + _changes(other, spec)
     if size == 0:
         return "engine_truncated", "the engine is empty"
     if size < receipt.size:
@@ -246,7 +246,7 @@ def _engine_fault(
             f"the engine has {size} bytes, not the {receipt.size} it was built with",
         )
     moved = f"sha256 {receipt.sha256[:12]} → {digest[:12]}"
-    return "engine_tampered", f"the engine's bytes are not those that were built: {moved}"
+    return "engine_tampered", f"the engine was modified after it was built: {moved}"
 
 
 def _last_build(spec: EngineSpec, state: StateFolder, size: int, digest_cache: DigestCache) -> Receipt | None:
@@ -265,5 +265,5 @@ def _sidecar_fault(spec: EngineSpec, receipt: Receipt) -> tuple[str, str] | None
         code = "sidecar_missing" if words == "missing" else "sidecar_malformed"
         return code, "its sidecar " + words if words.startswith("names") else f"its sidecar is {words}"
     if stated != receipt.sha256:
-        return "sidecar_mismatch", f"its sidecar is of another engine: {stated[:12]}"
+        return "sidecar_mismatch", f"its sidecar belongs to another engine: {stated[:12]}"
     return None

@@ -1,9 +1,9 @@
-"""Which hardware this run compiles for, and why. First found wins:
+"""Resolve the hardware that a run compiles for. The first of these that applies:
 
-1. a name: HARDWARE= on the command line or TRT_HARDWARE, which is `hardware/<name>.json`,
-   the path of such a file, or a built-in;
-2. a probe of this host, where anything speaks for NVIDIA hardware;
-3. `rtx_portable`, where nothing does: TensorRT for RTX compiles on a CPU alone.
+1. a name given as HARDWARE= or TRT_HARDWARE: `hardware/<name>.json`, the path of such a file,
+   or a built-in;
+2. a probe of this host, if it has an NVIDIA GPU;
+3. `rtx_portable`: TensorRT for RTX compiles without a GPU.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .host import Host
 from .runtime import Runtime
 from .signature import PRODUCTS, SCHEMA, HardwareSignature, check_fields
 
-# SMs that TensorRT for RTX compiles for when it is told nothing (its documentation, and the
-# capability mask of such a plan). SM 75 is left out: with it, fp32 transformers fail.
+# SMs that TensorRT for RTX targets by default, per its documentation and the capability mask of
+# such a plan. SM 75 is excluded: with it, fp32 transformers fail to compile.
 RTX_PORTABLE = (80, 86, 89, 120, 121)
 RTX_SINGLE = (75, *RTX_PORTABLE)
 BUILT_IN = ("rtx_portable", *(f"rtx_sm{sm}" for sm in RTX_SINGLE))
@@ -33,8 +33,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 class Hardware(NamedTuple):
-    """name: the folder under `engines/`, None for the default host; why, title: for people;
-    from_receipts: nothing here says it, so that it is enough to reuse by, and not to remove by."""
+    """name: the folder under `engines/`, None for the default host; title, why: for messages;
+    from_receipts: taken from receipts, which suffices to reuse engines but not to remove them."""
 
     name: str | None
     signature: HardwareSignature
@@ -54,9 +54,9 @@ def resolve(
 ) -> Hardware:
     """The hardware for this run.
 
-    named: as after HARDWARE=; top: where `hardware/` lies; runtime: the installed runtime of
-    a product, asked only where the name does not say its version; backend, jetpack: as on the
-    command line; host, memo: for a probe. Raises HardwareError.
+    named: the value of HARDWARE=; top: the folder that contains `hardware/`; runtime: returns the
+    installed runtime of a product, called only if the hardware does not give its version; backend,
+    jetpack: as on the command line; host, memo: for the probe. Raises HardwareError.
     """
     if backend and backend not in PRODUCTS:
         raise HardwareError(f"BACKEND={backend}: unknown; write one of {', '.join(sorted(PRODUCTS))}")
@@ -64,13 +64,13 @@ def resolve(
     if named:
         hardware = _named(named, top, runtime, host)
     else:
-        sign = host.nvidia_evidence()
-        if sign:
-            return probe(host, sign, runtime, backend, jetpack, memo or JsonCache(None))
+        evidence = host.nvidia_evidence()
+        if evidence:
+            return probe(host, evidence, runtime, backend, jetpack, memo or JsonCache(None))
         hardware = Hardware(
             None,
             _built_in("rtx_portable", runtime("tensorrt_rtx")),
-            "nothing here speaks for NVIDIA hardware and no HARDWARE= was named",
+            "no NVIDIA GPU found",
             "rtx_portable",
         )
     signature = hardware.signature
@@ -86,19 +86,19 @@ def resolve(
 
 def probe(
     host: Host,
-    sign: str,
+    evidence: str,
     runtime: Callable[[str], Runtime],
     backend: str | None,
     jetpack: str | None,
     memo: JsonCache,
 ) -> Hardware:
-    """This host's own hardware. An unusable driver or a missing runtime is an error, never a
-    silent other product. Raises HardwareError."""
+    """The hardware of this host. An unusable driver or a missing runtime is an error, never a
+    silent fallback to another product. Raises HardwareError."""
     product = backend or "tensorrt"
     try:
         devices = host.devices(memo)
     except HardwareError as error:
-        raise HardwareError(f"this host has NVIDIA hardware ({sign}), but {error}") from None
+        raise HardwareError(f"this host has NVIDIA hardware ({evidence}), but {error}") from None
     device = devices[0]
     try:
         found = runtime(product)
@@ -106,9 +106,9 @@ def probe(
         hint = ""
         if not backend:
             hint = "; TensorRT for RTX is used only where BACKEND=tensorrt_rtx asks for it"
-        raise HardwareError(f"this host has an NVIDIA GPU ({sign}), and {error}{hint}") from None
+        raise HardwareError(f"this host has an NVIDIA GPU ({evidence}), and {error}{hint}") from None
     data = _host_fields(host, device, found, jetpack)
-    why = f"probed here ({sign})"
+    why = f"probed here ({evidence})"
     if len(devices) > 1:
         why += f", the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"
     return Hardware(None, HardwareSignature.from_json(data, "probe of this host"), why)
@@ -117,7 +117,7 @@ def probe(
 def _host_fields(
     host: Host, device: Mapping[str, Any], runtime: Runtime, jetpack: str | None
 ) -> dict[str, Any]:
-    """A plan of RTX is compiled on the CPU for an architecture: of the GPU only that counts."""
+    """TensorRT for RTX compiles on the CPU, so only the GPU's architecture matters to it."""
     rtx = runtime.product == "tensorrt_rtx"
     sm = str(device["compute_capability"])
     data: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _host_fields(
         data.pop("cuda", None)
     if rtx:
         return {**data, "architectures": [int(sm.replace(".", ""))]}
-    from .cuda import memory_class  # ctypes, which a host that is not probed needs not
+    from .cuda import memory_class  # loads ctypes, only needed by a probe
 
     integrated = bool(device["integrated"])
     return {
@@ -149,8 +149,8 @@ def _host_fields(
 
 
 def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
-    """Version and CUDA of an installed runtime. A Debian package (JetPack) says all four parts
-    and CUDA's minor, which the distribution's metadata beside it leaves out."""
+    """Version and CUDA of an installed runtime. The Debian package of JetPack has all four parts of
+    the version and the CUDA minor, which the Python metadata lacks."""
     version, cuda = runtime.version, runtime.cuda
     packaged = host.tensorrt() if runtime.product == "tensorrt" else None
     if packaged and (packaged[0] + ".").startswith(version + "."):
@@ -160,10 +160,10 @@ def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
 
 def _named(named: str, top: Path, runtime: Callable[[str], Runtime], host: Host) -> Hardware:
     if "," in named:
-        raise HardwareError(f"HARDWARE={named}: one kind of hardware here; name one")
+        raise HardwareError(f"HARDWARE={named}: this command takes one hardware; name one")
     is_path = "/" in named or named.endswith(".json")
     path = (top / named) if is_path else (top / "hardware" / f"{named}.json")
-    if os.path.isfile(path):  # unlike Path's, no error for a name that is too long
+    if os.path.isfile(path):  # unlike Path.is_file, no error if the name is too long
         return Hardware(_folder(path.stem), load(path, runtime, host), f"HARDWARE={named}")
     if not is_path and named in BUILT_IN:
         signature = _built_in(named, runtime("tensorrt_rtx"))
@@ -174,9 +174,8 @@ def _named(named: str, top: Path, runtime: Callable[[str], Runtime], host: Host)
 
 
 def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None) -> HardwareSignature:
-    """The signature in a hardware file.
+    """Read a hardware file. `runtime_version` and `cuda` default to the installed ones.
 
-    A file may leave out `runtime_version` and `cuda`: they are then the installed ones.
     Raises HardwareError, naming the file.
     """
     host = host or Host()
@@ -185,7 +184,7 @@ def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None
     except (OSError, ValueError, RecursionError) as error:
         raise HardwareError(f"{path}: not readable as JSON ({error})") from None
     check_fields(data, str(path))
-    if data.get("product") == "tensorrt_rtx":  # compiles on a CPU alone, for its own machine
+    if data.get("product") == "tensorrt_rtx":  # compiles without a GPU, for this machine
         data.setdefault("os", platform.system().lower())
         data.setdefault("machine", platform.machine())
     if data.get("product") in PRODUCTS:

@@ -149,7 +149,7 @@ def _stop_for_invalid_engines(target: Any, owners: list[EngineTarget], session: 
     if invalid_engines and not (owners and all(owner in invalid_engines for owner in owners)):
         raise SCons.Errors.BuildError(
             node=target,
-            errstr=f"not started, because of {invalid_engines[0].name}, told above",
+            errstr=f"not started: {invalid_engines[0].name} failed, see error above",
             status=2,
             exitstatus=2,
         )
@@ -207,7 +207,7 @@ def make_step_builder() -> Any:
 def _fail(target: Any, declared: EngineTarget | OnnxTarget, error: EngineError, env: Any) -> NoReturn:
     session_of(env).report.failed(declared, error)
     raise SCons.Errors.BuildError(
-        node=target, errstr=f"{type(error).__name__}, told above", status=2, exitstatus=2
+        node=target, errstr=f"{type(error).__name__}, see error above", status=2, exitstatus=2
     )
 
 

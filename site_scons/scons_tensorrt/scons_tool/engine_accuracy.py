@@ -28,7 +28,7 @@ class EngineAccuracyCheck:
     def why_not(self) -> str | None:
         """Why no engine is run here, as far as that is known without asking anyone."""
         if self._session.nvidia is None:
-            return "nothing here speaks for an NVIDIA GPU"
+            return "no NVIDIA GPU found"
         return None
 
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:

@@ -89,7 +89,7 @@ class InstalledManifest:
             return False  # the action says it
 
     def install(self) -> None:
-        """The manifest last: it speaks for the others. Raises EngineError or OSError."""
+        """Install the manifest last: it lists the others. Raises EngineError or OSError."""
         for name, data in reversed(self.contents().items()):
             if not self.right(self._folder / name):
                 install_bytes(self._folder / name, data)

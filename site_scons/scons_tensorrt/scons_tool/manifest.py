@@ -117,7 +117,7 @@ def write(target: Any, source: Any, env: Any) -> None:
     try:
         why = listed.reason()
         wrong = [name for name in listed.contents() if not listed.right(name)]
-        for name in reversed(wrong):  # the manifest itself last: it speaks for the others
+        for name in reversed(wrong):  # the manifest last: it lists the others
             write_atomic(listed.path.with_name(name), listed.contents()[name])
         if wrong:
             count = len(listed.engines)
@@ -136,7 +136,9 @@ def fail(session: Session, target: Any, label: str, error: EngineError | OSError
         error = HandoffError(f"{where}: {why}")
     name = type(error).__name__
     session.report.console.line(f"FAILED {label}: {name}: {error}", failure=True)
-    raise SCons.Errors.BuildError(node=target, errstr=f"{name}, told above", status=2, exitstatus=2) from None
+    raise SCons.Errors.BuildError(
+        node=target, errstr=f"{name}, see error above", status=2, exitstatus=2
+    ) from None
 
 
 def describe(target: Any, source: Any, env: Any) -> str:

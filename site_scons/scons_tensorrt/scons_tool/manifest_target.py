@@ -108,19 +108,19 @@ class ManifestTarget:
             return "its engines would be built first"
         there = read(self.path)
         if there is None:
-            return "there was none yet"
+            return "not written before"
         try:
             before, now = Manifest.load(there).engines, self.manifest().engines
         except EngineError:
-            return "its bytes are not a manifest's"
+            return "the file there is not a manifest"
         changed = [
             *(f"{name} added" for name in now if name not in before),
             *(f"{name} removed" for name in before if name not in now),
             *(f"{name} changed" for name in now if name in before and now[name] != before[name]),
         ]
         if not changed and [n for n in self.contents() if not self.right(n)] == [self.envelope.name]:
-            return "no statement signed by this key is beside it"
-        return "; ".join(changed) or "its files are not as they were written"
+            return "it has no statement signed with this key"
+        return "; ".join(changed) or "its files were modified"
 
     def foreign_envelope(self) -> str | None:
         """What to say of a signed statement that lies beside it and is not of this manifest."""

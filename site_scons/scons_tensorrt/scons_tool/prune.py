@@ -100,7 +100,7 @@ def prune(env: Any, session: Session) -> None:
     if not dry:
         session.digest_cache.forget_missing()
     if len(done) < len(going):
-        raise SCons.Errors.BuildError(errstr="not all could be removed, see above", status=2, exitstatus=2)
+        raise SCons.Errors.BuildError(errstr="some files were not removed, see above", status=2, exitstatus=2)
 
 
 def _check_alone(session: Session) -> None:

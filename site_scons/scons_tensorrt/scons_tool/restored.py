@@ -100,7 +100,7 @@ def _of_hosts(receipts: list[tuple[EngineFilename, Receipt]], products: Collecti
             told = receipt.details["hardware"]
             signature = HardwareSignature.from_json(told["signature"], "receipt")
             if told["name"] is None and signature.product in products and not signature.plus:
-                why = "no NVIDIA GPU found and no HARDWARE= was named"
+                why = "no NVIDIA GPU found"
                 title = "the host that built the restored engines"
                 found.setdefault(signature[:-1], Hardware(None, signature, why, title))
     order = sorted(found.values(), key=lambda h: _version(h.signature.runtime_version), reverse=True)

@@ -42,11 +42,9 @@ class RunLog:
         self._boards: dict[str, dict[str, int]] = {}
 
     def hardware(self, hardware: Hardware) -> None:
-        """The first line: for what, with what, and why."""
-        self.console.line(
-            f"engines: for {hardware.name or hardware.title} ({hardware.signature.describe()}), "
-            f"backend {hardware.signature.product}: {hardware.why}"
-        )
+        """The first line: the hardware, its runtime, and why it was chosen."""
+        name = hardware.name or hardware.title
+        self.console.line(f"engines: for {name} ({hardware.signature.describe()}): {hardware.why}")
 
     def without_effect(self, engine: EngineTarget) -> None:
         """Say once a run which options change nothing on this product, and why."""
@@ -172,7 +170,7 @@ class RunLog:
         with self._lock:
             first = (name, text) not in self._causes
             self._causes.add((name, text))
-        return f"{name}: {text}" if first else f"{name}, told above"
+        return f"{name}: {text}" if first else f"{name}, see error above"
 
     def _event(
         self,

@@ -260,7 +260,7 @@ class Session:
 
     @property
     def nvidia(self) -> str | None:
-        """What speaks for NVIDIA hardware here, asked of files alone."""
+        """Evidence of an NVIDIA GPU on this host, from files alone."""
         return self._host.nvidia_evidence()
 
     def again(self) -> None:
@@ -435,7 +435,7 @@ class Session:
             blocked = engine.blocked_by() if unmade and not engine.reported else None
             if blocked and not self._stop():
                 engine.requested = True
-                self.report.failed(engine, EngineBuildError(f"{blocked} could not be built; see above"))
+                self.report.failed(engine, EngineBuildError(f"{blocked} could not be built, see error above"))
 
     def _say_kept(self) -> None:
         unknown = [e for e in self.engines if e.hardware is None and not e.kept]

@@ -52,7 +52,7 @@ TensorRT engines (scons-tensorrt):
   scons engines         build every engine, or reuse it; `scons -c engines` removes them
   scons engines-report  the same, and a page of what was done: .trt/report/index.html
   HARDWARE=NAME         hardware/NAME.json, a path of such a file, or a built-in:
-                        rtx_portable (where nothing speaks for NVIDIA hardware),
+                        rtx_portable (when no NVIDIA GPU is found),
                         rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121;
                         several, as in HARDWARE=orin_nx,rtx_sm89, in one run
   BACKEND=NAME          tensorrt or tensorrt_rtx; default: what the hardware says

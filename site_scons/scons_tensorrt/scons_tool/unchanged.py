@@ -38,7 +38,7 @@ def _files(step: OnnxTarget) -> Iterator[tuple[Path, str]]:
     if step.known:
         receipt = step.receipt()
         if receipt is None:
-            raise EngineBuildError(f"{step.label} could not be built; see above")
+            raise EngineBuildError(f"{step.label} could not be built, see error above")
         if receipt.key != now.key:
             raise _changed(_what_differs(receipt, now))
         made = real_path(step.target)
