@@ -291,7 +291,7 @@ MASKS = [
     (0x3E, {"compute_capability": "8.7", "architectures": [87]}, Status.HOST, "needs SM 87"),
     (0x3E, {"compute_capability": "7.5", "architectures": [75]}, Status.HOST, "this host is sm75"),
     (0x3E, {"runtime_version": "1.7.0.99"}, Status.HOST, "made by TensorRT for RTX 1.7.1.116"),
-    (0x7E, {}, Status.HOST, "its plan does not tell"),  # a bit that nobody knows
+    (0x7E, {}, Status.HOST, "its plan does not state its architectures"),  # a bit that nobody knows
     (0x3E, {"compute_capability": "8.0+", "architectures": [80, 89]}, 0, ""),
     (0x36, {"compute_capability": "8.0+", "architectures": [80, 89]}, Status.HOST, "needs SM 89"),
 ]
