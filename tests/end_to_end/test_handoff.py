@@ -200,8 +200,8 @@ WRONG = [
         'env.EngineManifest("m.json", [a, c])',
         "have one name; hand on one of them",
     ),
-    ('env.InstallEngines("../x", [a])', "stays below"),
-    ("env.InstallEngines(None, [a])", "stays below"),
+    ('env.InstallEngines("../x", [a])', "inside the installation prefix"),
+    ("env.InstallEngines(None, [a])", "inside the installation prefix"),
     ('env.InstallEngines("x", [a], manifest="m.json")', "give what env.EngineManifest returned"),
     (
         'env.InstallEngines("x", [a], manifest=env.EngineManifest("m.json", [a, b]))',

@@ -125,7 +125,7 @@ def test_what_no_receipt_knows_is_told_and_kept(boards: Tree) -> None:
     stray.write_bytes(b"x")
     boards.path("engines/orin_nx/notes.txt").write_bytes(b"x")
     run = boards.scons("engines-prune", "PRUNE=yes")
-    assert "no receipt here is of its bytes" in run.out
+    assert "no receipt matches it" in run.out
     assert stray.exists()
     assert boards.path("engines/orin_nx/notes.txt").exists()
 
@@ -164,7 +164,7 @@ def test_receipts_of_engines_that_are_gone_go_when_nobody_declares_them(boards: 
     boards.write(ONE)
     run = boards.scons("engines-prune", "PRUNE=yes")
     assert len(run.lines("PRUNED")) == 1
-    assert "its engine is gone, and nobody declares it" in run.out
+    assert "its engine is gone and not declared" in run.out
     assert traces(boards, "b__") == []
     assert traces(boards, "a__")
 
@@ -216,7 +216,7 @@ def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(
         "a.int4.onnx",
         "foreign.onnx",
     ]
-    assert ".trt/onnx/foreign.onnx is kept: no receipt here is of its bytes" in run.out
+    assert ".trt/onnx/foreign.onnx is kept: no receipt matches it" in run.out
     assert not list(boards.path(".trt/calibration").iterdir())
 
 
@@ -233,7 +233,7 @@ def test_a_foreign_engine_under_a_name_that_was_built_here_is_kept(boards: Tree)
     engine = boards.path(B[1])
     engine.write_bytes(b"somebody put it here")
     run = boards.scons("engines-prune", "PRUNE=yes")
-    assert f"{B[1]} is kept: no receipt here is of its bytes" in run.out
+    assert f"{B[1]} is kept: no receipt matches it" in run.out
     assert engine.read_bytes() == b"somebody put it here"
 
 
@@ -310,7 +310,7 @@ def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -
         two.path(f"engines/{name}").write_bytes(b"x")
         book.put(Receipt(name, make_key(name, {}), sha256(two.path(f"engines/{name}")), 1, {}, {}))
     run = two.scons("engines-prune", "PRUNE=yes")
-    assert "engines/a__sm87_jp6.2_trt10.3_fp32.engine is kept: another host may want it" in run.out
+    assert "engines/a__sm87_jp6.2_trt10.3_fp32.engine is kept: another host may need it" in run.out
     assert [line.split()[1] for line in run.lines("PRUNED")] == [
         "engines/a__sm80plus_cu12.0_rtx1.6_fp32.engine"
     ]

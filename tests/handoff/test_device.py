@@ -122,23 +122,23 @@ REFUSALS = {
     ),
     "another engine with its own sidecar": (
         exchange,
-        (Status.MANIFEST_HASH, A, "the manifest lists other bytes"),
+        (Status.MANIFEST_HASH, A, "does not match the manifest"),
     ),
     "an engine that is not listed": (
         lambda h: (h.entries.pop(A), h.list()),
-        (Status.UNLISTED, A, "the manifest does not list it"),
+        (Status.UNLISTED, A, "not listed in the manifest"),
     ),
     "a file that is not listed": (
         lambda h: h.path("libplugin.so").write_bytes(b"x"),
-        (Status.UNLISTED, "libplugin.so", "the manifest does not list it"),
+        (Status.UNLISTED, "libplugin.so", "not listed in the manifest"),
     ),
     "a file in a folder below": (
         lambda h: (h.path("x").mkdir(), h.path("x/y.engine").write_bytes(b"x")),
-        (Status.UNLISTED, "x/y.engine", "the manifest does not list it"),
+        (Status.UNLISTED, "x/y.engine", "not listed in the manifest"),
     ),
     "a listed engine is gone": (
         lambda h: (h.path(A).unlink(), h.path(A + ".sha256").unlink()),
-        (Status.MISSING, A, "the manifest lists it, and it is not there"),
+        (Status.MISSING, A, "listed in the manifest but missing"),
     ),
     "an engine is gone and its sidecar is not": (
         lambda h: h.path(A).unlink(),
@@ -174,7 +174,7 @@ def test_a_whole_handoff_is_ok_engine_by_engine(handoff: Handoff, verify) -> Non
     assert lines == [
         f"OK {handoff.path(A)}",
         f"OK {handoff.path(B)}",
-        f"OK {handoff.manifest}: lists 2 engines; no signature was asked for",
+        f"OK {handoff.manifest}: lists 2 engines; signature not checked",
     ]
 
 
@@ -255,7 +255,7 @@ def test_what_a_host_does_not_know_of_itself_plays_no_part(handoff: Handoff, ver
 def test_an_unknown_host_is_refused(handoff: Handoff, verify) -> None:
     status, lines = verify(hardware="xavier")
     assert status == Status.HOST
-    assert "this host is not known: HARDWARE=xavier" in lines[0]
+    assert "the hardware of this host is unknown: HARDWARE=xavier" in lines[0]
 
 
 AMPERE = "a__sm80plus_cu12.6_trt10.3_fp16.engine"
@@ -364,16 +364,16 @@ UNSIGNED = {
     "no statement": (lambda h: h.envelope.unlink(), "not readable"),
     "garbage": (lambda h: h.envelope.write_bytes(b"\xff"), "damaged"),
     "empty": (lambda h: h.envelope.write_bytes(b""), "empty"),
-    "another key": (foreign_key, "no trusted key signed it"),
-    "another payload": (other_payload, "no trusted key signed it"),
-    "another payload type": (other_type, "no trusted key signed it"),
+    "another key": (foreign_key, "not signed by a trusted key"),
+    "another payload": (other_payload, "not signed by a trusted key"),
+    "another payload type": (other_type, "not signed by a trusted key"),
     "signatures that are none": (
         lambda h: h.envelope.write_text(json.dumps({**json.loads(h.envelope.read_text()), "signatures": []})),
-        "no trusted key signed it",
+        "not signed by a trusted key",
     ),
     "an attacker's engine in order with all but the signature": (
         other_engine,
-        "what it signs is not manifest.json as it is",
+        "the signed statement does not match manifest.json",
     ),
 }
 
@@ -539,7 +539,7 @@ def test_an_engine_in_a_subfolder_is_not_where_the_manifest_lists_it(handoff, ve
     status, lines = verify()
     assert status == Status.UNLISTED
     assert f"REFUSED {inner / A}: unlisted: the manifest lists it in {handoff.folder}" in "\n".join(lines)
-    assert f"REFUSED {A}: missing: the manifest lists it, and it is not there" in lines
+    assert f"REFUSED {A}: missing: listed in the manifest but missing" in lines
 
 
 def test_terabytes_of_a_hole_are_not_hashed(handoff, verify):

@@ -42,11 +42,11 @@ def test_where_a_folder_is_installed(folder: str, arguments: dict, spec: str) ->
 @pytest.mark.parametrize(
     ("folder", "arguments", "why"),
     [
-        ("", {}, "name one"),
-        ("../etc", {"DESTDIR": "/t"}, "stays below"),
-        ("share/../../etc", {}, "stays below"),
+        ("", {}, "use a folder"),
+        ("../etc", {"DESTDIR": "/t"}, "inside the installation prefix"),
+        ("share/../../etc", {}, "inside the installation prefix"),
         ("x", {"PREFIX": "/usr", "prefix": "/opt"}, "differ"),
-        ("/opt/e", {"install_root": "/image", "prefix": "/usr"}, "give DESTDIR="),
+        ("/opt/e", {"install_root": "/image", "prefix": "/usr"}, "set DESTDIR="),
     ],
 )
 def test_a_place_that_cannot_be_told_is_refused(folder: str, arguments: dict, why: str) -> None:
@@ -129,6 +129,6 @@ def test_a_source_that_grows_without_end_is_copied_no_further_than_its_size(
             return len(data)
 
     monkeypatch.setattr(module, "open_file", lambda path, follow: Growing(path))
-    with pytest.raises(HandoffError, match="its bytes changed while it was installed"):
+    with pytest.raises(HandoffError, match="changed while it was installed"):
         install_engine(engine, tmp_path / "out" / A, sha(engine.read_bytes()))
     assert list((tmp_path / "out").iterdir()) == []

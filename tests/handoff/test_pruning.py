@@ -133,7 +133,7 @@ def test_an_engine_that_was_exchanged_before_its_turn_is_left_alone(tmp_path: Pa
     folder = Folder(engine.parent, frozenset(), "nobody wants it")
     items, _ = find(state, [folder], frozenset(), frozenset(), frozenset(), digest_cache)
     engine.write_bytes(plan(b"fresh"))
-    with pytest.raises(HandoffError, match="other bytes stand there by now"):
+    with pytest.raises(HandoffError, match="the file changed meanwhile"):
         remove(items[0], state, lambda name: None, digest_cache)
     assert engine.read_bytes() == plan(b"fresh")
 

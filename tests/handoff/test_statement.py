@@ -162,5 +162,5 @@ def test_keys_of_other_kinds_are_refused(keys: tuple[bytes, bytes], tmp_path) ->
     with pytest.raises(SigningError, match="not an Ed25519 key"):
         load_signer(pem.decode())
     (tmp_path / "private").write_bytes(keys[0])
-    with pytest.raises(SigningError, match="not a public key"):
+    with pytest.raises(SigningError, match="not a PEM public key"):
         load_trusted(str(tmp_path / "private"))

@@ -1,4 +1,4 @@
-"""Installing: where what a build hands on goes, and copies that are proven while they are made."""
+"""Install engines: where the files go, and copies that are hashed as they are written."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from ..files.reading import blocks, open_file
 from ..files.writing import new_file, remove_stale, sync_folder
 
 DEFAULT_PREFIX = "/usr/local"
-MODE = 0o644  # as `install -m 0644`: an image must not depend on the umask of who packed it
+MODE = 0o644  # fixed, so that an image does not depend on the umask of its build
 
 
 def place(folder: str, arguments: Mapping[str, str]) -> str:
-    """Where `folder` is installed, an absolute path or one below the top.
+    """The path at which `folder` is installed.
 
-    arguments: of the command line; install_root, PREFIX or prefix, and DESTDIR count, as
-    OpenEmbedded's scons.bbclass and GNU's conventions give them. A relative folder is below the
-    prefix, an absolute one is not:
+    arguments: of the command line. Reads install_root, PREFIX or prefix, and DESTDIR, as OpenEmbedded's
+    scons.bbclass and the GNU conventions define them. A relative folder is below the prefix:
 
         >>> place("share/engines", {"install_root": "/image/usr", "PREFIX": "/usr", "prefix": "/usr"})
         '/image/usr/share/engines'
@@ -33,7 +32,7 @@ def place(folder: str, arguments: Mapping[str, str]) -> str:
     Raises HandoffError.
     """
     if not folder or ".." in folder.split("/"):
-        raise HandoffError(f"folder {folder!r}: name one that stays below where it is installed")
+        raise HandoffError(f"folder {folder!r}: use a folder inside the installation prefix")
     prefix, root = _prefix(arguments), arguments.get("install_root", "")
     destination = arguments.get("DESTDIR", "")
     if not os.path.isabs(folder):
@@ -43,8 +42,8 @@ def place(folder: str, arguments: Mapping[str, str]) -> str:
         inner = os.path.normpath(prefix)
         if not os.path.normpath(root).endswith(inner):
             raise HandoffError(
-                f"install_root={root} does not end in PREFIX={prefix}, so that nothing says where the "
-                f"absolute {folder} goes; give DESTDIR= too"
+                f"install_root={root} does not end in PREFIX={prefix}, so the location of the "
+                f"absolute {folder} is unknown; set DESTDIR= too"
             )
         destination = os.path.normpath(root)[: -len(inner)] or "/"
     return _below(destination, folder) if destination else os.path.normpath(folder)
@@ -53,7 +52,7 @@ def place(folder: str, arguments: Mapping[str, str]) -> str:
 def _prefix(arguments: Mapping[str, str]) -> str:
     upper, lower = arguments.get("PREFIX", ""), arguments.get("prefix", "")
     if upper and lower and upper != lower:
-        raise HandoffError(f"PREFIX={upper} and prefix={lower} differ; give them alike")
+        raise HandoffError(f"PREFIX={upper} and prefix={lower} differ; set only one")
     return upper or lower or DEFAULT_PREFIX
 
 
@@ -62,16 +61,17 @@ def _below(root: str, path: str) -> str:
 
 
 def install_engine(source: Path, target: Path, sha256: str) -> None:
-    """Copy an engine and write its sidecar beside it. Raises HandoffError when the bytes that were
-    copied are not those of `sha256`, and OSError; what stood there before then stands."""
+    """Copy an engine and write its sidecar.
+
+    Raises HandoffError if the copy does not have this sha256, and OSError; the target is then unchanged.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
         copied = _copy(source, temporary)
         if copied != sha256:
             raise HandoffError(
-                f"{source}: its bytes changed while it was installed ({copied[:12]}, not "
-                f"{sha256[:12]}); run again"
+                f"{source}: changed while it was installed ({copied[:12]}, not {sha256[:12]}); run again"
             )
         os.replace(temporary, target)
     except BaseException:
@@ -81,7 +81,7 @@ def install_engine(source: Path, target: Path, sha256: str) -> None:
 
 
 def install_bytes(target: Path, data: bytes) -> None:
-    """Write a small file. Raises OSError; what stood there before then stands."""
+    """Write a small file. Raises OSError; the target is then unchanged."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
@@ -99,7 +99,7 @@ def install_bytes(target: Path, data: bytes) -> None:
 
 
 def _copy(source: Path, temporary: Path) -> str:
-    """Hex sha256 of the bytes that were written, which are those that were read."""
+    """Copy and flush a file; returns the sha256 of the bytes written."""
     digest = hashlib.sha256()
     with open_file(source, follow=False) as data, new_file(temporary) as out:
         for block in blocks(data):
@@ -112,9 +112,9 @@ def _copy(source: Path, temporary: Path) -> str:
 
 
 def _temporary(target: Path) -> Path:
-    """A name for a copy on its way. Those of killed installations go: an image would be packed with
-    them."""
-    import glob  # of no use where nothing is installed
+    """A temporary name beside `target`. Removes those of killed installations, which would otherwise end
+    up in an image."""
+    import glob
 
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         if not os.path.exists(f"/proc/{left.name.split('.')[-2]}"):

@@ -1,7 +1,7 @@
-"""Ed25519 keys: signing a statement, and checking one with the keys that a device trusts.
+"""Ed25519 keys: sign statements, and check them with trusted keys.
 
-`cryptography` does the work and is imported only here, when a signature is asked for. A private key
-is read and used; it is put into no message, receipt, record of SCons, or file of ours.
+Uses `cryptography`, imported only when a signature is needed. A private key never appears in a message,
+receipt, SCons record or file of this package.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from ..errors import SigningError
 from ..files.reading import read_small
 from .provenance import PAYLOAD_TYPE, Envelope, Signature, pae, write_envelope
 
-LARGEST = 1 << 20  # bytes of a key file
+MAX_BYTES = 1 << 20  # of a key file
 _BEGIN = "-----BEGIN "
 
 
 class SigningKey(NamedTuple):
-    """keyid: sha256 of the public key's DER, as cosign-like tools name keys."""
+    """A private key. keyid: sha256 of the public key's DER, as in cosign."""
 
     keyid: str
     sign: Callable[[bytes], bytes]
 
     def envelope(self, payload: bytes) -> bytes:
-        """The signed envelope of a statement; Ed25519 gives the same bytes each time."""
+        """The signed envelope of a statement. Deterministic, as Ed25519 is."""
         return write_envelope(payload, Signature(self.keyid, self.sign(pae(PAYLOAD_TYPE, payload))))
 
 
 class TrustedKey(NamedTuple):
-    """A public key that is trusted. accepts: whether it signed these bytes."""
+    """A trusted public key. accepts(signature, data): whether the signature is valid."""
 
     keyid: str
     accepts: Callable[[bytes, bytes], bool]
 
 
 def load_signer(key: str) -> SigningKey:
-    """The signer of a private key: a PEM file's path, or the PEM itself. Raises SigningError, which
-    never holds the key."""
+    """Load a private key. key: path of a PEM file, or the PEM itself. Raises SigningError, whose text
+    never contains the key."""
     if key.lstrip().startswith(_BEGIN):
         where, data = "the signing key", key.strip().encode("utf-8", "replace") + b"\n"
     else:
@@ -48,26 +48,26 @@ def load_signer(key: str) -> SigningKey:
     serialization, ed25519 = _cryptography()
     try:
         found = serialization.load_pem_private_key(data, password=None)
-    except Exception:  # its text may quote what it read
+    except Exception:  # its text may quote the key
         raise SigningError(
-            f"{where}: not an unencrypted private key in PEM; write one with `python3 -m "
+            f"{where}: not an unencrypted PEM private key; create one with `python3 -m "
             "scons_tensorrt keygen FILE`"
         ) from None
     if not isinstance(found, ed25519.Ed25519PrivateKey):
-        raise SigningError(f"{where}: not an Ed25519 key; write one with `python3 -m scons_tensorrt keygen`")
+        raise SigningError(f"{where}: not an Ed25519 key; create one with `python3 -m scons_tensorrt keygen`")
     return SigningKey(_keyid(found.public_key(), serialization), found.sign)
 
 
 def load_trusted(path: str) -> TrustedKey:
-    """The public key in a PEM file. Raises SigningError."""
+    """Load a public key from a PEM file. Raises SigningError."""
     data = _read(path, "trusted key")
     serialization, ed25519 = _cryptography()
     try:
         found = serialization.load_pem_public_key(data)
     except Exception:
-        raise SigningError(f"trusted key {path}: not a public key in PEM; give the .pub file") from None
+        raise SigningError(f"trusted key {path}: not a PEM public key; use the .pub file") from None
     if not isinstance(found, ed25519.Ed25519PublicKey):
-        raise SigningError(f"trusted key {path}: not an Ed25519 key; give the .pub file of one")
+        raise SigningError(f"trusted key {path}: not an Ed25519 public key; use the .pub file")
 
     def accepts(signature: bytes, data: bytes) -> bool:
         from cryptography.exceptions import InvalidSignature
@@ -82,7 +82,7 @@ def load_trusted(path: str) -> TrustedKey:
 
 
 def signed_by(envelope: Envelope, trusted: Sequence[TrustedKey]) -> str | None:
-    """The keyid of a trusted key that signed an envelope, whatever the envelope says of its keys."""
+    """The ID of a trusted key that signed the envelope, None if none did. Key IDs in it are ignored."""
     signed = pae(envelope.payload_type, envelope.payload)
     for key in trusted:
         if any(key.accepts(each.sig, signed) for each in envelope.signatures):
@@ -91,7 +91,7 @@ def signed_by(envelope: Envelope, trusted: Sequence[TrustedKey]) -> str | None:
 
 
 def generate() -> tuple[bytes, bytes, str]:
-    """A new pair of keys: private PEM, public PEM, keyid. Raises SigningError."""
+    """A new key pair: (private PEM, public PEM, key ID). Raises SigningError."""
     serialization, ed25519 = _cryptography()
     key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(
@@ -111,20 +111,20 @@ def _keyid(public: Any, serialization: Any) -> str:
 
 
 def _read_private(path: str) -> bytes:
-    """What is no path of a file may be a key after all: it is not repeated."""
+    """The contents of a key file. A path that does not exist is not repeated: it may be a key."""
     if not os.path.exists(path):
         raise SigningError(
-            "the signing key is neither a file that is there nor a key in PEM; give the path of a PEM "
-            "file in SIGNING_KEY="
+            "the signing key is neither an existing file nor a PEM key; set SIGNING_KEY= to the path of a "
+            "PEM file"
         )
     return _read(path, "signing key")
 
 
 def _read(path: str, what: str) -> bytes:
     try:
-        return read_small(path, LARGEST)
+        return read_small(path, MAX_BYTES)
     except OSError as error:
-        raise SigningError(f"{what} {path}: {error.strerror}; give the path of a PEM file") from None
+        raise SigningError(f"{what} {path}: {error.strerror}; use the path of a PEM file") from None
 
 
 def _cryptography() -> tuple[Any, Any]:
@@ -133,7 +133,7 @@ def _cryptography() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
         raise SigningError(
-            f"signatures need cryptography, which {sys.executable} has not: run `{sys.executable} -m "
-            "pip install cryptography`"
+            f"signatures need cryptography, which is not installed: run `{sys.executable} -m pip install "
+            "cryptography`"
         ) from None
     return serialization, ed25519

@@ -1,10 +1,10 @@
-"""The manifest: which engines a build hands on, and what each was made from.
+"""The manifest: the engines of a release, and the recipe of each.
 
-It is a function of the engines and their ingredients alone: no time, no place, no version of this
-package, keys in order. The same inputs give the same bytes in every clone, so that nothing has
-to be remembered of a manifest: whether one is right is seen by making it again.
+It depends on the engines and their ingredients alone: no time, path or package version, and sorted
+keys. The same inputs give the same bytes in every clone, so a manifest is up to date if writing it again
+gives the same bytes.
 
-Names are bare: on a device the engines stand beside their manifest, wherever that is.
+Engines are listed by filename, without folder: they lie beside their manifest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..artifact.receipt import LARGEST_SIZE, make_key
 from ..errors import EngineError, HandoffError
 
 SCHEMA = 1
-LARGEST = 64 << 20  # bytes of a manifest
+LARGEST = 64 << 20  # bytes
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestEntry(NamedTuple):
-    """One engine. name: its filename; size: bytes; key: of the ingredients `recipe`; signature: the
-    hard and device-class fields of its hardware."""
+    """One engine. name: filename; size: in bytes; key: cache key of the ingredients in `recipe`;
+    signature: the hard and device-class fields of its hardware."""
 
     name: str
     sha256: str
@@ -50,13 +50,13 @@ class ManifestEntry(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """hardware: the name of the hardware, None for a default host; engines: by name."""
+    """hardware: its name, None for the default hardware; engines: by filename."""
 
     hardware: str | None
     engines: Mapping[str, ManifestEntry]
 
     def dump(self) -> bytes:
-        """The manifest file: JSON, sorted, for people and machines."""
+        """The contents of the manifest file."""
         data = {
             "schema": SCHEMA,
             "hardware": self.hardware,
@@ -65,24 +65,24 @@ class Manifest(NamedTuple):
         return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode("ascii")
 
     def sums(self) -> bytes:
-        """What `sha256sum -c` reads in the folder of the engines."""
+        """The contents of SHA256SUMS, for `sha256sum -c` in the folder of the engines."""
         lines = [f"{self.engines[name].sha256}  {name}\n" for name in sorted(self.engines)]
         return "".join(lines).encode("ascii")
 
     @classmethod
     def load(cls, data: bytes) -> Manifest:
-        """The manifest in `data`; unknown fields are passed over. Raises HandoffError."""
+        """Parse a manifest; unknown fields are ignored. Raises HandoffError."""
         try:
             fields = json.loads(data, object_pairs_hook=_unique)
             if type(fields["schema"]) is not int or fields["schema"] != SCHEMA:
-                raise HandoffError("a schema this version does not read")
+                raise HandoffError("unsupported schema")
             hardware, engines = fields.get("hardware"), {}
             if not (hardware is None or isinstance(hardware, str)):
-                raise HandoffError("a hardware name that is not text")
+                raise HandoffError("hardware is not a string")
             for item in fields["engines"]:
                 entry = _entry(item)
                 if entry.name in engines:
-                    raise HandoffError(f"{entry.name} stands in it twice")
+                    raise HandoffError(f"{entry.name} is listed twice")
                 engines[entry.name] = entry
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HandoffError(f"damaged ({type(error).__name__})") from None
@@ -98,9 +98,9 @@ def _entry(item: Any) -> ManifestEntry:
     name, sha256, size = item["name"], item["sha256"], item["size"]
     key, recipe, signature = item["recipe_digest"], item["recipe"], item["signature"]
     if not (isinstance(name, str) and isinstance(recipe, dict) and isinstance(signature, dict)):
-        raise HandoffError("an engine without name, recipe or signature")
+        raise HandoffError("an engine lacks name, recipe or signature")
     try:
-        EngineFilename.parse(name)  # also: no folder, nothing above
+        EngineFilename.parse(name)  # also rejects a path
     except EngineError as error:
         raise HandoffError(str(error)) from None
     if not (
@@ -109,15 +109,15 @@ def _entry(item: Any) -> ManifestEntry:
         and type(size) is int
         and 0 <= size < LARGEST_SIZE
     ):
-        raise HandoffError(f"{name} without sha256 or size")
+        raise HandoffError(f"{name}: no valid sha256 or size")
     if not all(isinstance(text, str) for text in recipe.values()) or make_key(name, recipe) != key:
-        raise HandoffError(f"the recipe digest of {name} is not that of its recipe")
+        raise HandoffError(f"{name}: the recipe digest does not match the recipe")
     return ManifestEntry(name, sha256, size, key, recipe, signature)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers may take another one of two fields of one name."""
+    """Reject duplicate fields: another reader may use the other one."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise HandoffError("a field stands in it twice")
+        raise HandoffError("duplicate field")
     return found

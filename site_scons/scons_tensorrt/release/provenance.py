@@ -1,10 +1,9 @@
 """The signed statement beside a manifest: an in-toto Statement v1 with SLSA provenance v1, in a DSSE
 envelope, one line of JSON.
 
-Written from the public specifications (DSSE 1.0.2, in-toto attestation v1, SLSA provenance v1), so
-that other tools read it. Subjects are the manifest and each engine, so a tool may ask about either.
-SLSA's optional times and invocation are left out: with them the same build would not give the same
-bytes. Nothing here knows a key: see `signing`.
+Follows the public specifications (DSSE 1.0.2, in-toto attestation v1, SLSA provenance v1), so that other
+tools can read it. Subjects are the manifest and each engine. SLSA's optional times and invocation are
+left out, so that the same build gives the same bytes. Keys are in `keys`.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ BUILD_TYPE = "urn:scons-tensorrt:engines:v1"
 BUILDER = "urn:scons-tensorrt:builder"
 LARGEST = 256 << 20  # bytes of a file of envelopes
 MOST_ENVELOPES = 1000
-MOST_SIGNATURES = 16  # of an envelope, each of which hashes all of its payload
+MOST_SIGNATURES = 16  # per envelope: each check hashes the whole payload
 
 
 class Signature(NamedTuple):
-    """keyid: a hint, never a reason to trust."""
+    """keyid: a hint, not trusted."""
 
     keyid: str
     sig: bytes
@@ -42,8 +41,7 @@ class Envelope(NamedTuple):
 
 
 def statement(manifest: Manifest, name: str, data: bytes, builder: str = BUILDER) -> bytes:
-    """The statement on a manifest called `name` whose bytes are `data`. builder: a URI that says who
-    builds."""
+    """The statement on a manifest called `name` with the bytes `data`. builder: URI of the builder."""
     engines = [manifest.engines[each] for each in sorted(manifest.engines)]
     subjects = {name: digest(data), **{each.name: each.sha256 for each in engines}}
     predicate = {
@@ -81,7 +79,7 @@ def _inputs(engines: Iterable[ManifestEntry]) -> Iterable[dict[str, Any]]:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed.
+    """DSSE's pre-authentication encoding, which is what is signed.
 
     >>> pae("http://example.com/HelloWorld", b"hello world")
     b'DSSEv1 29 http://example.com/HelloWorld 11 hello world'
@@ -91,7 +89,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def write_envelope(payload: bytes, signature: Signature) -> bytes:
-    """One line of JSON."""
+    """An envelope as one line of JSON."""
     data = {
         "payload": base64.b64encode(payload).decode("ascii"),
         "payloadType": PAYLOAD_TYPE,
@@ -101,8 +99,10 @@ def write_envelope(payload: bytes, signature: Signature) -> bytes:
 
 
 def read_envelopes(data: bytes) -> list[Envelope]:
-    """The envelopes of a file, one a line. Raises HandoffError, also for so many that checking them
-    would take hours."""
+    """Parse a file of envelopes, one per line.
+
+    Raises HandoffError, also for more envelopes than could be checked in reasonable time.
+    """
     if data.count(b"\n") > MOST_ENVELOPES:
         raise HandoffError(f"more than {MOST_ENVELOPES} envelopes; keep those of this manifest")
     try:
@@ -127,20 +127,22 @@ def _envelope(fields: Mapping[str, Any]) -> Envelope:
 
 
 def _base64(text: str) -> bytes:
-    """Standard or URL-safe, as DSSE asks of readers."""
+    """Decode standard or URL-safe base64, as DSSE requires."""
     return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
 
 
 def covers(envelope: Envelope, data: bytes, engines: Mapping[str, ManifestEntry]) -> bool:
-    """Whether an envelope's statement, believed, speaks of a manifest with these bytes and of all its
-    engines as they are."""
+    """Whether the statement lists a manifest with the bytes `data` and all its engines.
+
+    Does not check signatures.
+    """
     if envelope.payload_type != PAYLOAD_TYPE:
         return False
     try:
         fields = json.loads(envelope.payload)
         if fields["_type"] != STATEMENT or fields["predicateType"] != PROVENANCE:
             return False
-        spoken = {each["digest"]["sha256"] for each in fields["subject"]}
-        return {digest(data), *(each.sha256 for each in engines.values())} <= spoken
+        subjects = {each["digest"]["sha256"] for each in fields["subject"]}
+        return {digest(data), *(each.sha256 for each in engines.values())} <= subjects
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

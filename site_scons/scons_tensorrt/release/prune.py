@@ -1,13 +1,11 @@
-"""Housekeeping: what nobody wants any more, found first, removed one by one.
+"""Prune engines and files that are no longer declared.
 
-An engine may go when no declared engine has its name on any hardware that is known, and a receipt
-here is of its very bytes: what others put there, whatever its name, is not ours to remove. The same
-holds for the files of conversions. With an engine go the receipts that speak of it alone, what a
-cut-off publishing left, log and lock. Links are never followed below the state folder.
+An engine is removed only if no declared engine has its name on any known hardware and a receipt matches
+its bytes: files that this package did not write are kept. The same holds for converted files. An engine's
+own receipts, partial files, log and lock go with it. Links below the state folder are never followed.
 
-Removed under the engine's lock, in the order that leaves no lie wherever it is cut off: sidecar (an
-engine without one is trusted by nobody), engine, flush the folder, and only then the receipts, by
-which a later run still finds the rest.
+Removal holds the engine's lock and is safe to interrupt: first the sidecar (an engine without one is not
+used), then the engine, then a folder flush, then the receipts, by which a later run finds what is left.
 """
 
 from __future__ import annotations
@@ -33,15 +31,15 @@ from ..files.writing import remove_tree, sync_folder, unlink_link
 DAY_S = 86400.0
 _RECEIPT = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{16})?\.json")
 _CACHE = re.compile(r".+\.[0-9a-f]{16}\.cache")
-# A lock or log: of which engine, and its slot.
+# A lock or log: the name and path ID of its engine.
 _TRACE = re.compile(rf"(.+{re.escape(SUFFIX)})\.([0-9a-f]{{16}})\.(?:lock|holder|log)", re.DOTALL)
-NOT_OURS = "no receipt here is of its bytes; remove it by hand"
+NOT_OURS = "no receipt matches it; remove it by hand"
 
 
 class Folder(NamedTuple):
-    """A folder of engines. names: the filenames wanted in it, None where that cannot be told; why: of
-    what is wanted by nobody; host: one of the default host's names, whose folder other hosts'
-    engines may share, None elsewhere."""
+    """A folder of engines. names: the declared filenames, None if unknown; why: the reason to remove
+    other engines; host: a filename of the default hardware, whose folder other hosts may share, else
+    None."""
 
     path: Path
     names: frozenset[str] | None
@@ -50,9 +48,8 @@ class Folder(NamedTuple):
 
 
 class Item(NamedTuple):
-    """What may go. path: an engine, a file of the state folder, or, where nothing is left but what was
-    said of it, the receipts of a name; group: of which KEEP keeps the last; age_s: seconds since it
-    was last written."""
+    """A candidate for removal. path: an engine, a file of the state folder, or the receipts folder of an
+    engine that is gone; group: KEEP= keeps the newest of each; age_s: seconds since it was written."""
 
     path: Path
     why: str
@@ -69,35 +66,35 @@ def find(
     exports: frozenset[str],
     digest_cache: DigestCache,
 ) -> tuple[list[Item], list[str]]:
-    """What may go, and, for people, what was left alone because nobody can tell.
+    """The candidates for removal, and messages on files that are kept.
 
-    models: the (name, precision) that are declared; steps: the files for engines that this run
-    declares; exports: the names of exported ONNX.
+    models: the declared (name, precision) pairs; steps: ONNX files that this run declares; exports: the
+    names of exported ONNX.
     """
     items: list[Item] = []
-    left: list[str] = []
-    spec: set[str] = set()
-    there: set[str] = set()
+    kept: list[str] = []
+    declared: set[str] = set()
+    present: set[str] = set()
     for folder in folders:
         names = _engines_in(folder.path)
-        there |= names
-        spec |= folder.names or set()
+        present |= names
+        declared |= folder.names or set()
         if folder.names is None:
-            left += [folder.why] if names else []
+            kept += [folder.why] if names else []
             continue
         for name in sorted(names - folder.names):
-            kept = _not_ours(state, folder, name, models, digest_cache)
-            if kept:
-                left.append(f"{state.relative(folder.path / name)} is kept: {kept}")
+            why = _why_kept(state, folder, name, models, digest_cache)
+            if why:
+                kept.append(f"{state.relative(folder.path / name)} is kept: {why}")
             else:
                 items.append(_engine(folder, name))
     for item in _steps(state, models, steps, exports):
         if is_ours(state, item.path, digest_cache):
             items.append(item)
         else:
-            left.append(f"{state.relative(item.path)} is kept: {NOT_OURS}")
-    items += _names(state, spec | there, models)
-    return items, left
+            kept.append(f"{state.relative(item.path)} is kept: {NOT_OURS}")
+    items += _names(state, declared | present, models)
+    return items, kept
 
 
 def _engines_in(folder: Path) -> set[str]:
@@ -105,8 +102,8 @@ def _engines_in(folder: Path) -> set[str]:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing where there is none. Raises HandoffError: taken for empty, what
-    stands in it would be gone for good, and what is said of it would go too."""
+    """The entries of a folder; empty if it does not exist. Raises HandoffError for an unreadable folder:
+    treating it as empty would remove the receipts of its engines."""
     try:
         return list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -122,27 +119,29 @@ def parsed(name: str) -> EngineFilename | None:
         return None
 
 
-def _not_ours(
+def _why_kept(
     state: StateFolder,
     folder: Folder,
     name: str,
     models: frozenset[tuple[str, str]],
     digest_cache: DigestCache,
 ) -> str | None:
-    """Why an engine that is not wanted here is kept all the same."""
+    """Why an undeclared engine is kept, None if it can go."""
     found = EngineFilename.parse(name)
     if folder.host and (found.model, found.precision) in models:
         mine = (found.sm, found.runtime[:3]) == (folder.host.sm, folder.host.runtime[:3])
         if not mine:
-            return "another host may want it; prune there, or remove it by hand"
+            return "another host may need it; prune there or remove it by hand"
     return None if is_ours(state, folder.path / name, digest_cache) else NOT_OURS
 
 
 def is_ours(state: StateFolder, path: Path, digest_cache: DigestCache) -> bool:
-    """Whether a receipt here is of the very bytes of an engine, its sidecar where only that is left, or
-    a file of a conversion. Raises EngineError where receipts cannot be read."""
+    """Whether a receipt matches an engine, the sidecar left of one, or a converted file.
+
+    Raises EngineError for unreadable receipts.
+    """
     name = path.name
-    if path.parent == state.calibration:  # no receipt is of these
+    if path.parent == state.calibration:  # calibration caches have no receipts
         return _is_calibration(path, digest_cache)
     receipts = list(state.receipts.all_of(name.removesuffix(DATA_SUFFIX)))
     if name.endswith(DATA_SUFFIX):
@@ -157,9 +156,11 @@ def is_ours(state: StateFolder, path: Path, digest_cache: DigestCache) -> bool:
 
 
 def known_bytes(state: StateFolder, path: Path, digest_cache: DigestCache) -> set[str]:
-    """The sha256 of a file whose very bytes a receipt here is of; empty for any other. Raises
-    EngineError where receipts cannot be read."""
-    with contextlib.suppress(OSError):  # the size first: a sparse file takes minutes to read
+    """The sha256 of a file that matches a receipt; empty if none matches.
+
+    Raises EngineError for unreadable receipts.
+    """
+    with contextlib.suppress(OSError):  # size first: a huge sparse file takes minutes to hash
         size = path.lstat().st_size
         receipts = state.receipts.all_of(path.name)
         stated = {receipt.sha256 for receipt in receipts if receipt.size == size}
@@ -168,7 +169,7 @@ def known_bytes(state: StateFolder, path: Path, digest_cache: DigestCache) -> se
 
 
 def _is_calibration(path: Path, digest_cache: DigestCache) -> bool:
-    """Whether it is a calibration cache with its sidecar, or the sidecar of a cache that is gone."""
+    """Whether this is a calibration cache with its sidecar, or a sidecar without a cache."""
     cache = path.with_name(path.name.removesuffix(SIDECAR_SUFFIX))
     if not _CACHE.fullmatch(cache.name):
         return False
@@ -212,15 +213,17 @@ def _steps(
     steps: frozenset[Path],
     exports: frozenset[str],
 ) -> Iterator[Item]:
-    """Files that were made for engines, of a model and precision that nobody declares. Those of a
-    declared one are kept even if this run's hardware needs none."""
+    """Converted files and calibration caches of undeclared models and precisions.
+
+    Those of a declared one are kept even if this run's hardware needs none.
+    """
     for path in sorted(_own_files(state, state.onnx)):
         name, _, rest = path.name.partition(".")
         precision = rest.partition(".")[0]
         declared = (name, precision) in models or (name in exports and precision == "onnx")
         if path in steps or declared or path.name.startswith("."):
             continue
-        yield _item(path, "no declared engine is made of it", ("onnx", name, precision), (path,))
+        yield _item(path, "no declared engine uses it", ("onnx", name, precision), (path,))
     for path in sorted(_own_files(state, state.calibration)):
         name = path.name.partition(".")[0]
         if path.name.startswith(".") or name in {model for model, _ in models}:
@@ -228,18 +231,17 @@ def _steps(
         cache = path.with_name(path.name.removesuffix(SIDECAR_SUFFIX))
         if path == cache or not os.path.lexists(cache):  # a sidecar goes with its cache
             files = (cache, sidecar_of(cache))
-            yield _item(path, "no declared engine is calibrated by it", ("calibration", name), files)
+            yield _item(path, "no declared engine uses it", ("calibration", name), files)
 
 
 def _behind_link(state: StateFolder, path: Path) -> bool:
-    """Whether a link leads to a path below the state folder, or is one: what is there may be
-    anybody's."""
+    """Whether a path below the state folder is a link or behind one."""
     below = path.relative_to(state.root).parts
     return any(state.root.joinpath(*below[: count + 1]).is_symlink() for count in range(len(below)))
 
 
 def _own_files(state: StateFolder, folder: Path) -> list[Path]:
-    """The files of a folder below the state folder; none behind a link."""
+    """The files of a folder below the state folder; empty behind a link."""
     return [] if _behind_link(state, folder) else _files_in(folder)
 
 
@@ -248,7 +250,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _own_folders(state: StateFolder, folder: Path) -> list[Path]:
-    """The folders in a folder below the state folder; none behind a link."""
+    """The folders in a folder below the state folder; empty behind a link."""
     if _behind_link(state, folder):
         return []
     return [Path(entry.path) for entry in entries(folder) if entry.is_dir(follow_symlinks=False)]
@@ -259,8 +261,7 @@ def _locks_and_logs(state: StateFolder) -> list[Path]:
 
 
 def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str]]) -> Iterator[Item]:
-    """Of engines that are nowhere, and that nobody declares: receipts, and what an earlier prune that
-    was cut off after those left."""
+    """Receipts, locks and logs of undeclared engines that are gone, also those of an interrupted prune."""
     traces: dict[str, list[Path]] = {
         path.name + SUFFIX: _own_files(state, path) for path in _own_folders(state, state.root / "receipts")
     }
@@ -273,12 +274,12 @@ def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str
         if fields is None or name in known or (fields.model, fields.precision) in models:
             continue
         group = ("receipts", fields.model, fields.precision)
-        why = "its engine is gone, and nobody declares it"
+        why = "its engine is gone and not declared"
         yield _item(_receipts(state, name), why, group, files)
 
 
 def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:
-    """Of what may go, all but the last `keep` of each group, and only what is older."""
+    """The items to remove: older than `older_s`, and not among the newest `keep` of their group."""
     groups: dict[tuple[str, ...], list[Item]] = {}
     for item in items:
         groups.setdefault(item.group, []).append(item)
@@ -290,7 +291,7 @@ def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:
 
 
 def _order(item: Item) -> tuple[str, bool]:
-    """Data before their ONNX, with which its receipt goes, by which the data are known."""
+    """External data before its ONNX: the ONNX takes the receipt with it, which the data needs."""
     name = str(item.path)
     return name.removesuffix(DATA_SUFFIX), not name.endswith(DATA_SUFFIX)
 
@@ -302,16 +303,19 @@ def remove(
     digest_cache: DigestCache,
     receipts: bool = True,
 ) -> None:
-    """Remove one item. elsewhere: of a filename, the sha256 that sidecars in other places state, None
-    where it is wanted and stands nowhere else; receipts: whether those may go that speak of it alone.
-    Raises EngineError, also where its lock is held, and OSError."""
+    """Remove one item.
+
+    elsewhere: for a filename, the sha256 in the sidecars of other folders, None if it is declared and
+    nowhere else; receipts: whether to remove its own receipts. Raises EngineError, also if its lock is
+    held, and OSError.
+    """
     name = item.path.name
     if item.path.parent == state.root / "receipts":
         _remove_name(name + SUFFIX, state)
         return
     with _locked(state.lock(item.path), name):
         if not is_ours(state, item.path, digest_cache):
-            raise HandoffError("other bytes stand there by now")
+            raise HandoffError("the file changed meanwhile")
         mine = set[str]()
         if parsed(name):
             mine = known_bytes(state, item.path, digest_cache)
@@ -320,7 +324,7 @@ def remove(
             sidecar_of(item.path).unlink(missing_ok=True)
         item.path.unlink(missing_ok=True)
         if item.path.parent == state.calibration and _CACHE.fullmatch(name):
-            sidecar_of(item.path).unlink(missing_ok=True)  # alone, it is found again
+            sidecar_of(item.path).unlink(missing_ok=True)  # an orphaned sidecar would be found again
         sync_folder(item.path.parent)
         others = elsewhere(name) if parsed(name) else None
         if receipts and others is None:
@@ -332,7 +336,7 @@ def remove(
 
 
 def _remove_name(name: str, state: StateFolder) -> None:
-    """All that is said of an engine that is nowhere, wherever it was."""
+    """Remove the receipts, locks, logs and partial files of an engine that is gone."""
     stem = f"{name}."
     traces = [_TRACE.fullmatch(path.name) for path in _locks_and_logs(state)]
     path_ids = {found[2] for found in traces if found and found[1] == name}
@@ -348,13 +352,13 @@ def _remove_name(name: str, state: StateFolder) -> None:
 
 @contextlib.contextmanager
 def _locked(lock: Path, name: str) -> Iterator[None]:
-    """Whoever holds the lock is at work on it: it is left alone."""
+    """Hold the lock of an engine; raises if another process holds it."""
     with engine_lock(lock, name, lambda holder: None, lambda: True):
         yield
 
 
 def _remove_receipts(state: StateFolder, name: str, sha256: str | None) -> None:
-    """Those of the engine with this sha256; None: all of this name."""
+    """Remove the receipts of the engine with this sha256, or all of this name."""
     folder = _receipts(state, name)
     for path in _own_files(state, folder):
         ours = _RECEIPT.fullmatch(path.name)
@@ -365,7 +369,7 @@ def _remove_receipts(state: StateFolder, name: str, sha256: str | None) -> None:
 
 
 def _remove_traces(state: StateFolder, partial: Path, lock: Path, log: Path) -> None:
-    """The lock last, while it is held."""
+    """Remove partial files, log and lock; the lock last, while it is held."""
     if not _behind_link(state, partial.parent):
         unlink_link(partial)
         remove_tree(partial)

@@ -1,12 +1,11 @@
-"""`verify` where engines are used: is each one what the build handed on, and is it for this host?
+"""Verify a release on the host that uses it: does each engine match the manifest and the host?
 
-The order is the contract: filename, host, sidecar, sidecar's hash, manifest, manifest's hash,
-manifest's signature; each refusal has a status of its own, and the earliest check that refused is the
-exit status. It fails closed: what cannot be read, told or checked is refused, and an engine is
-called OK only when every check that was asked for has passed, the signature included.
+The checks run in a fixed order: filename, host, sidecar, sidecar hash, manifest, manifest hash,
+signature. Each has its own status, and the first check that fails gives the exit status. Verification
+fails closed: an engine is OK only if every requested check passed, including the signature.
 
-An engine is opened once, never through a link, and its header and hash are those of one reading. The
-manifest is read once: what was parsed is what was hashed and what was signed.
+An engine is opened once, without following links, so that its header and hash belong to the same file.
+The manifest is read once, so that the bytes parsed, hashed and checked against the signature are the same.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from .provenance import covers, read_envelopes
 
 
 class Status(enum.IntEnum):
-    """Exit statuses, in the order of the checks; docs/firmware.md has the table."""
+    """Exit statuses, in the order of the checks; see docs/firmware.md."""
 
     OK = 0
     FILENAME = 10
@@ -48,7 +47,7 @@ class Status(enum.IntEnum):
 
 
 class Finding(NamedTuple):
-    """path: of the engine, file or manifest; why: of a refusal; what else is told of a success."""
+    """One result. path: an engine, other file or manifest; why: the reason of a failure, or a note."""
 
     status: Status
     path: str
@@ -60,7 +59,7 @@ class Finding(NamedTuple):
 
 
 class LoadedManifest(NamedTuple):
-    """A manifest as it was read."""
+    """A manifest and the bytes it was parsed from."""
 
     path: Path
     data: bytes
@@ -68,8 +67,8 @@ class LoadedManifest(NamedTuple):
 
 
 class VerifyRequest(NamedTuple):
-    """host: None where no hardware was asked for, and no manifest; trusted: public key files; note:
-    what of the host could not be checked."""
+    """host: None to skip the host check; an error fails it for every engine. trusted: public key files;
+    note: what was not checked."""
 
     paths: Sequence[str]
     manifest: str | None
@@ -79,7 +78,7 @@ class VerifyRequest(NamedTuple):
 
 
 def verify(asked: VerifyRequest) -> Iterator[Finding]:
-    """What was found: refusals, then, unless the manifest itself is refused, what is OK."""
+    """Check everything requested. If the manifest or its signature fails, no engine is OK."""
     listed: LoadedManifest | None = None
     refusals: list[Finding] = []
     if asked.manifest is not None:
@@ -89,15 +88,15 @@ def verify(asked: VerifyRequest) -> Iterator[Finding]:
             refusals.append(Finding(Status.MANIFEST, asked.manifest, str(error)))
     if listed:
         refusals += _sums(listed)
-    engines, strangers = _files(asked, listed)
-    refusals += strangers
+    engines, unlisted = _files(asked, listed)
+    refusals += unlisted
     found = [check(path, asked.host, listed) for path in engines]
     if listed:
-        there = {os.path.basename(path) for path in engines}
+        present = {os.path.basename(path) for path in engines}
         if any(os.path.isdir(path) for path in _places(asked)):
             refusals += [
-                Finding(Status.MISSING, name, "the manifest lists it, and it is not there")
-                for name in sorted({*listed.manifest.engines} - there)
+                Finding(Status.MISSING, name, "listed in the manifest but missing")
+                for name in sorted({*listed.manifest.engines} - present)
             ]
     signed = _signed(listed, asked) if listed and asked.trusted else None
     if signed and signed.status:
@@ -107,26 +106,26 @@ def verify(asked: VerifyRequest) -> Iterator[Finding]:
     yield from refusals
     if listed and not doubt:
         count = len(listed.manifest.engines)
-        words = signed.why if signed else "no signature was asked for"
-        words += f"; {asked.note}" if asked.note else ""
-        yield Finding(Status.OK, str(listed.path), f"lists {count} engines; {words}")
+        notes = signed.why if signed else "signature not checked"
+        notes += f"; {asked.note}" if asked.note else ""
+        yield Finding(Status.OK, str(listed.path), f"lists {count} engine{'s' * (count != 1)}; {notes}")
 
 
 def _sums(listed: LoadedManifest) -> list[Finding]:
-    """Whether SHA256SUMS, which a shell on the device checks, says what the manifest says."""
+    """Check that SHA256SUMS, used by `sha256sum -c`, matches the manifest."""
     path = str(listed.path.with_name(SUMS))
     try:
         if read_small(path, LARGEST, follow=False) == listed.manifest.sums():
             return []
-        return [Finding(Status.MANIFEST, path, f"it does not say what {listed.path.name} says")]
+        return [Finding(Status.MANIFEST, path, f"does not match {listed.path.name}")]
     except OSError as error:
         why = "missing" if isinstance(error, FileNotFoundError) else f"not readable ({error.strerror})"
         return [Finding(Status.MANIFEST, path, why)]
 
 
 def read_manifest(path: str) -> LoadedManifest:
-    """The manifest, if it is what its own sidecar says. Raises HandoffError or SidecarError, whose
-    text the path stands before."""
+    """Read a manifest and check it against its sidecar. Raises HandoffError or SidecarError, without
+    the path in the text."""
     try:
         data = read_small(path, LARGEST, follow=False)
     except OSError as error:
@@ -137,7 +136,7 @@ def read_manifest(path: str) -> LoadedManifest:
 
 
 def check(path: str, host: HardwareSignature | EngineError | None, listed: LoadedManifest | None) -> Finding:
-    """One engine, through the checks in their order."""
+    """Run the checks on one engine, in order."""
     try:
         name = EngineFilename.parse(os.path.basename(path))
     except EngineError as error:
@@ -148,7 +147,7 @@ def check(path: str, host: HardwareSignature | EngineError | None, listed: Loade
             head = source.read(HEADER_BYTES)
             header = parse_header(head)
             if isinstance(host, EngineError):
-                return Finding(Status.HOST, path, f"this host is not known: {host}")
+                return Finding(Status.HOST, path, f"the hardware of this host is unknown: {host}")
             why = why_not_here(name, header, host, entry) if host else None
             if why:
                 return Finding(Status.HOST, path, why)
@@ -169,32 +168,32 @@ def check(path: str, host: HardwareSignature | EngineError | None, listed: Loade
     fault = cut_short(head, size) or why_not_named(header, name)
     if fault:
         return Finding(Status.SIDECAR_HASH, path, fault)
-    return _load_manifest(path, entry, sha256, size) if listed else Finding(Status.OK, path)
+    return _check_listed(path, entry, sha256, size) if listed else Finding(Status.OK, path)
 
 
 def _by_size(path: str, head: bytes, size: int, stated: str, entry: ManifestEntry | None) -> Finding | None:
-    """A refusal that the size alone decides: terabytes of a sparse file are not hashed."""
+    """Fail on the size alone, so that a huge sparse file is not hashed."""
     fault = cut_short(head, size) or too_large(size)
     if fault is None and entry and entry.size != size:
         if stated != entry.sha256:
-            why = f"the manifest lists other bytes: {entry.size} of them, here {size}"
+            why = f"does not match the manifest: {entry.size} bytes listed, {size} found"
             return Finding(Status.MANIFEST_HASH, path, why)
-        fault = f"it has {size} bytes, and the manifest lists {entry.size}"
+        fault = f"it has {size} bytes; the manifest lists {entry.size}"
     return Finding(Status.SIDECAR_HASH, path, fault) if fault else None
 
 
-def _load_manifest(path: str, entry: ManifestEntry | None, sha256: str, size: int) -> Finding:
+def _check_listed(path: str, entry: ManifestEntry | None, sha256: str, size: int) -> Finding:
     if entry is None:
-        return Finding(Status.UNLISTED, path, "the manifest does not list it")
+        return Finding(Status.UNLISTED, path, "not listed in the manifest")
     if (entry.sha256, entry.size) != (sha256, size):
-        moved = f"sha256 {entry.sha256[:12]}, here {sha256[:12]}"
-        return Finding(Status.MANIFEST_HASH, path, f"the manifest lists other bytes: {moved}")
+        why = f"sha256 {entry.sha256[:12]} listed, {sha256[:12]} found"
+        return Finding(Status.MANIFEST_HASH, path, f"does not match the manifest: {why}")
     return Finding(Status.OK, path)
 
 
 def _signed(listed: LoadedManifest, asked: VerifyRequest) -> Finding:
-    """Whether a trusted key signed a statement on this very manifest."""
-    from . import keys  # only here is more than the standard library needed
+    """Check that a trusted key signed a statement on this manifest."""
+    from . import keys  # needs more than the standard library
 
     path = str(listed.path.with_name(files_of(listed.path.name)[2]))
     try:
@@ -210,32 +209,32 @@ def _signed(listed: LoadedManifest, asked: VerifyRequest) -> Finding:
     signers = [(each, keys.signed_by(each, trusted)) for each in envelopes]
     good = [(each, keyid) for each, keyid in signers if keyid]
     if not good:
-        return Finding(Status.SIGNATURE, path, "no trusted key signed it")
+        return Finding(Status.SIGNATURE, path, "not signed by a trusted key")
     for envelope, keyid in good:
         if covers(envelope, listed.data, listed.manifest.engines):
             return Finding(Status.OK, path, f"signed by key {keyid}")
-    return Finding(Status.SIGNATURE, path, f"what it signs is not {listed.path.name} as it is")
+    return Finding(Status.SIGNATURE, path, f"the signed statement does not match {listed.path.name}")
 
 
 def _places(asked: VerifyRequest) -> list[str]:
-    """What shall be verified: as named, or the folder of the manifest."""
+    """The paths to verify: those given, or the folder of the manifest."""
     if asked.paths or asked.manifest is None:
         return list(asked.paths)
     return [os.path.dirname(asked.manifest) or "."]
 
 
 def _files(asked: VerifyRequest, listed: LoadedManifest | None) -> tuple[list[str], list[Finding]]:
-    """The engines to check, and what a manifest's folder holds besides, or a folder hides."""
+    """The engines to check, and findings on unlisted files and unreadable folders."""
     engines: list[str] = []
-    strangers: list[Finding] = []
+    unlisted: list[Finding] = []
     for place in _places(asked):
         if not os.path.isdir(place):
             engines += [place.removesuffix(SIDECAR_SUFFIX)] if asked.paths else []
             continue
-        own = _own(listed, place)
+        own = _own_files(listed, place)
         for path, why in walk_files(place):
-            if why:  # a folder: nobody knows what is in it
-                strangers.append(Finding(Status.UNLISTED if listed else Status.MISSING, path, why))
+            if why:  # an unreadable folder
+                unlisted.append(Finding(Status.UNLISTED if listed else Status.MISSING, path, why))
                 continue
             pair = path.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX))
             engine = path.removesuffix(SIDECAR_SUFFIX)
@@ -247,24 +246,26 @@ def _files(asked: VerifyRequest, listed: LoadedManifest | None) -> tuple[list[st
             if pair and (known or listed is None):
                 engines.append(engine)
             elif pair and path != engine and os.path.lexists(engine):
-                continue  # told of its engine
+                continue  # reported for its engine
             elif listed and os.path.relpath(path, place) not in own:
-                where = "" if known or not pair else _elsewhere(path, place, listed)
-                why = where or "the manifest does not list it"
-                strangers.append(Finding(Status.UNLISTED, path, why))
+                misplaced = "" if known or not pair else _misplaced(path, place, listed)
+                why = misplaced or "not listed in the manifest"
+                unlisted.append(Finding(Status.UNLISTED, path, why))
     if not engines and asked.manifest is None:
-        raise HandoffError(f"{', '.join(_places(asked))}: no engine in this folder")
-    return sorted(set(engines)), strangers
+        raise HandoffError(f"{', '.join(_places(asked))}: no engines in this folder")
+    return sorted(set(engines)), unlisted
 
 
-def _elsewhere(path: str, place: str, listed: LoadedManifest) -> str:
-    """What is said of an engine that is listed, and lies in a subfolder."""
+def _misplaced(path: str, place: str, listed: LoadedManifest) -> str:
+    """The finding on a listed engine that is in a subfolder; empty for an unlisted one."""
     name = os.path.basename(path.removesuffix(SIDECAR_SUFFIX))
-    return f"the manifest lists it in {place}, not in a subfolder" * (name in listed.manifest.engines)
+    if name not in listed.manifest.engines:
+        return ""
+    return f"the manifest lists it in {place}, not in a subfolder"
 
 
-def _own(listed: LoadedManifest | None, place: str) -> set[str]:
-    """The manifest and what belongs to it, where it lies in the folder itself."""
+def _own_files(listed: LoadedManifest | None, place: str) -> set[str]:
+    """The manifest and its files, if they are in this folder."""
     if listed is None or not os.path.samefile(listed.path.parent, place):
         return set()
     return {listed.path.name, *files_of(listed.path.name)}
