@@ -233,7 +233,7 @@ def test_wrong_verify(two: Tree) -> None:
         ('{"schema": 2}', "schema 2"),
         (
             '{"schema": 1, "product": "tensorrt", "jetpack": "6.2", "runtime_version": "10.3.0.30"}',
-            "no 'os'",
+            "missing field 'os'",
         ),
     ],
 )

@@ -116,7 +116,7 @@ def test_without_the_gpu_too_they_name_the_host_that_built(host: Tree) -> None:
     make_model(host.path("models/a.onnx"), seed=9)
     run = host.scons("-k", "engines")
     assert (run.status, run.reused, run.failed) == (2, ["b"], ["a"]), run.out
-    assert "name a Python that has TensorRT" in run.reason("a")
+    assert "use a Python with TensorRT" in run.reason("a")
 
 
 def test_rtx_on_a_gpu_host_where_it_is_asked_for(host: Tree) -> None:

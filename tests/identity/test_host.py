@@ -92,7 +92,7 @@ def test_the_drivers_version(tmp_path, line):
 
 def test_a_library_of_ld_so_cache_is_a_sign(tmp_path):
     write(tmp_path, "etc/ld.so.cache", "glibc-ld.so.cache1.1\0libcuda.so.1\0/opt/x/libcuda.so.1\0")
-    assert Host(tmp_path).nvidia_evidence() == "libcuda.so.1 of /etc/ld.so.cache"
+    assert Host(tmp_path).nvidia_evidence() == "libcuda.so.1 in /etc/ld.so.cache"
 
 
 # The driver.
@@ -170,7 +170,7 @@ def test_an_unusable_driver_is_one_line_with_the_next_step(play, how, cause):
     with pytest.raises(HardwareError) as caught:
         ask()
     assert cause in str(caught.value)
-    assert "name HARDWARE=" in str(caught.value)
+    assert "set HARDWARE=" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -226,7 +226,7 @@ BAD = [
     ({"architectures": 86}, "architectures"),  # not a list
     ({"architectures": [86, 86]}, "architectures"),  # twice: the same hardware, another key
     ({"architectures": [-1]}, "architectures"),  # not an SM
-    ({"architectures": [86, 87]}, "architectures are several"),  # without a plus
+    ({"architectures": [86, 87]}, "several architectures"),  # without a plus
     ({"gpu_name": ""}, "gpu_name"),  # empty
     ({"sm_count": 0}, "sm_count"),  # none
     ({"sm_count": True}, "sm_count"),  # a bool is an int to Python

@@ -1,1 +1,1 @@
-"""Which machine an engine is for: signature, probe, JetPack, the installed runtime. Standard library only."""
+"""Hardware: signature, host probe, JetPack and installed runtime. Standard library only."""

@@ -1,8 +1,8 @@
-"""What the CUDA driver says of the GPU, by ctypes: nothing but libcuda is certain on a board.
+"""Query the GPUs through the CUDA driver API with ctypes: a board may have nothing but libcuda.
 
-This text also runs by itself (`python -c`, and inside the compile's worker), so it imports
-nothing of this package. It asks in a process of its own, because a driver can hang or crash.
-Source of the numbers: cuda.h of the CUDA driver API.
+Also runs standalone (`python -c`, and inside the compile worker), so it imports nothing from this
+package. The host probe runs it in a child process, because a driver can hang or crash. The numbers
+are from cuda.h.
 """
 
 import ctypes
@@ -21,16 +21,13 @@ ATTRIBUTES = {
     "compute_capability_minor": 76,
 }
 NAMES = ("libcuda.so.1", "libcuda.so")
-
-
 TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
 
 
 def memory_class(total_bytes: int, integrated: bool) -> int:
-    """GiB, in steps that a board's memory carve-outs cannot straddle.
+    """Memory class in GiB, the same for every board of a kind whatever its carve-outs.
 
-    Integrated (Tegra): the smallest of TEGRA_STEPS_GIB that holds it. Discrete: the nearest
-    GiB.
+    Integrated (Tegra): the smallest of TEGRA_STEPS_GIB that fits. Discrete: the nearest GiB.
     """
     if not integrated:
         return round(total_bytes / 2**30)
@@ -41,11 +38,11 @@ def memory_class(total_bytes: int, integrated: bool) -> int:
 
 
 class CudaError(Exception):
-    """The driver could not be asked; the text says what it answered."""
+    """A driver call failed."""
 
 
 def load():
-    """The driver's library. Raises CudaError."""
+    """Load the driver library. Raises CudaError."""
     cause = None
     for name in NAMES:
         try:
@@ -56,7 +53,7 @@ def load():
 
 
 def call(cuda, name, *arguments):
-    """Call a function of the driver. Raises CudaError for what it answers but success."""
+    """Call a driver function. Raises CudaError unless it returns success."""
     try:
         function = getattr(cuda, name)
     except AttributeError:
@@ -76,11 +73,11 @@ def _error_text(cuda, status):
 
 
 def devices():
-    """Every GPU that CUDA_VISIBLE_DEVICES leaves visible, in its order.
+    """Every GPU that CUDA_VISIBLE_DEVICES allows, in its order.
 
     gpu_name; sm_count; memory_bytes; memory_bus_bits; l2_bytes; integrated (bool);
-    compute_capability ("8.7"); uuid (hex); driver_cuda ("12.6", the newest CUDA that the driver
-    runs). Raises CudaError.
+    compute_capability ("8.7"); uuid (hex); driver_cuda ("12.6", the newest CUDA version that
+    the driver supports). Raises CudaError.
     """
     cuda = load()
     call(cuda, "cuInit", 0)
@@ -116,7 +113,7 @@ def _device(cuda, index):
 
 
 def _uuid(cuda, device):
-    """_v2 tells MIG instances apart and is missing from drivers before CUDA 11.4."""
+    """The UUID in hex. The _v2 call distinguishes MIG instances; drivers before CUDA 11.4 lack it."""
     uuid = (ctypes.c_ubyte * 16)()
     name = "cuDeviceGetUuid_v2" if hasattr(cuda, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
     call(cuda, name, uuid, device)
@@ -124,7 +121,7 @@ def _uuid(cuda, device):
 
 
 if __name__ == "__main__":
-    signal.alarm(SECONDS)  # a driver that hangs shall not outlive whoever asked
+    signal.alarm(SECONDS)  # a hanging driver must not outlive the parent
     try:
         print(json.dumps({"devices": devices()}))
     except CudaError as error:

@@ -1,8 +1,7 @@
-"""This host, or a root file system given by path: what it is, read from files and the driver.
+"""Probe this host, or a root file system given by path, from its files and the CUDA driver.
 
-The driver is asked in a child process, because it can hang or crash; its answer is kept for as
-long as boot, driver version, visible devices and power mode are the same, so that a warm run
-neither calls CUDA nor starts a process.
+The driver is queried in a child process, because it can hang or crash. Its answer is cached until the
+boot, driver version, visible devices or power mode change, so that a warm run starts no process.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
 
-SIGNS = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
+EVIDENCE_FILES = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
 CUDA_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 PROBE_SECONDS = 60
@@ -32,7 +31,7 @@ _NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
 
 
 class Host(NamedTuple):
-    """root: where its files are; `/` is the machine itself, and only it has a driver to ask."""
+    """A host. root: of its file system; only `/`, the machine itself, has a driver to query."""
 
     root: Path = Path("/")
 
@@ -41,10 +40,10 @@ class Host(NamedTuple):
         return self.root == Path("/")
 
     def nvidia_evidence(self) -> str | None:
-        """What speaks for NVIDIA hardware: a file, or a libcuda that could be loaded."""
-        for sign in SIGNS:
-            if (self.root / sign[1:]).exists():
-                return sign
+        """The evidence of an NVIDIA GPU: a file or a loadable libcuda; None if there is none."""
+        for file in EVIDENCE_FILES:
+            if (self.root / file[1:]).exists():
+                return file
         machine = f"{platform.machine()}-linux-gnu"
         folders = [*_LIBRARY_FOLDERS, f"usr/lib/{machine}", f"usr/lib/{machine}/tegra"]
         folders.append(f"usr/lib/{machine}/nvidia")
@@ -56,23 +55,26 @@ class Host(NamedTuple):
             if os.path.exists(path):
                 return path
         try:
-            known = (self.root / "etc/ld.so.cache").read_bytes()
+            loader_cache = (self.root / "etc/ld.so.cache").read_bytes()
         except OSError:
-            known = b""
-        return "libcuda.so.1 of /etc/ld.so.cache" if b"libcuda.so.1\0" in known else None
+            loader_cache = b""
+        return "libcuda.so.1 in /etc/ld.so.cache" if b"libcuda.so.1\0" in loader_cache else None
 
     def l4t(self) -> str | None:
         """The L4T release of a Jetson, '36.4.3'; None elsewhere. Raises HardwareError."""
         text = self._read("/etc/nv_tegra_release")
         if text is not None:
-            from .jetpack import l4t_release  # which only a Jetson needs
+            from .jetpack import l4t_release  # needed only on a Jetson
 
             return l4t_release(text)
         version = self.packages().get("nvidia-l4t-core")
         return version.partition("-")[0] if version else None
 
     def jetpack(self, named: str | None) -> str | None:
-        """JetPack of a Jetson: as named, else by its L4T release. Raises HardwareError."""
+        """The JetPack version of a Jetson: `named`, or from its L4T release; None elsewhere.
+
+        Raises HardwareError.
+        """
         release = self.l4t()
         if release is None:
             return None
@@ -81,13 +83,13 @@ class Host(NamedTuple):
         return named or jetpack(release)
 
     def packages(self) -> dict[str, str]:
-        """Version of each Debian package; Yocto images with dpkg have the same file."""
+        """The version of each Debian package. Yocto images with dpkg have the same file."""
         text = self._read("/var/lib/dpkg/status") or ""
         found = (re.search(_PACKAGE, block) for block in text.split("\n\n"))
         return {match[1]: match[2] for match in found if match}
 
     def tensorrt(self) -> tuple[str, str] | None:
-        """(version of four parts, CUDA it was built for) of a packaged TensorRT."""
+        """(four-part version, CUDA version it was built for) of a packaged TensorRT."""
         for name, version in self.packages().items():
             match = re.match(_NVINFER, version)
             if match and re.fullmatch(r"libnvinfer\d+", name):
@@ -95,7 +97,7 @@ class Host(NamedTuple):
         return None
 
     def power_mode(self) -> str | None:
-        """The power mode of a Jetson, '0 MAXN'; it gates SMs."""
+        """The power mode of a Jetson, such as '0 MAXN'; it can disable SMs."""
         status = self._read("/var/lib/nvpmodel/status")
         match = re.search(r"(\d+)\s*$", status or "")
         if not match:
@@ -111,16 +113,16 @@ class Host(NamedTuple):
         return match[1] if match else self._read("/sys/module/nvidia/version")
 
     def devices(self, memo: JsonCache) -> list[dict[str, Any]]:
-        """What the driver says of its GPUs, see `cuda.devices`. Raises HardwareError."""
+        """The GPUs, as `cuda.devices` describes them. Raises HardwareError."""
         stamp = self._stamp()
         known, answer = memo.get()
         if known != stamp or not _are_devices(answer):
-            answer = _ask_driver()
+            answer = _query_driver()
             memo.put(stamp, answer)
         return list(answer)
 
     def recorded(self, device: dict[str, Any]) -> dict[str, str]:
-        """The recorded group of this host."""
+        """The recorded fields of this host's signature."""
         found = {
             "driver": self.driver_version(),
             "cuda": device.get("driver_cuda"),
@@ -132,11 +134,12 @@ class Host(NamedTuple):
         return {name: str(value).strip() for name, value in found.items() if value}
 
     def _stamp(self) -> list[Any]:
-        chosen = (*CUDA_VARIABLES, "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-        variables = [os.environ.get(name) for name in chosen]
+        """Changes when the driver's answer may change."""
+        names = (*CUDA_VARIABLES, "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+        variables = [os.environ.get(name) for name in names]
         boot = self._read("/proc/sys/kernel/random/boot_id")
-        there = [self._names("/proc/driver/nvidia/gpus"), self._names("/dev", "nvidia")]
-        return [boot, self.driver_version(), self.power_mode(), *variables, *there]
+        devices = [self._names("/proc/driver/nvidia/gpus"), self._names("/dev", "nvidia")]
+        return [boot, self.driver_version(), self.power_mode(), *variables, *devices]
 
     def _names(self, folder: str, prefix: str = "") -> list[str]:
         try:
@@ -152,17 +155,17 @@ class Host(NamedTuple):
 
 
 class CachedHost(Host):
-    """This host in one run, whose files are looked at once."""
+    """A host that looks for evidence of an NVIDIA GPU once."""
 
     @cached_property
-    def _sign(self) -> str | None:
+    def _evidence(self) -> str | None:
         return super().nvidia_evidence()
 
     def nvidia_evidence(self) -> str | None:
-        return self._sign
+        return self._evidence
 
 
-def _ask_driver() -> list[dict[str, Any]]:
+def _query_driver() -> list[dict[str, Any]]:
     text = text_of(f"{__package__}.cuda")
     command = [sys.executable, "-I", "-B", "-c", text]
     try:
@@ -180,7 +183,7 @@ def _ask_driver() -> list[dict[str, Any]]:
         raise HardwareError(_unusable(answer["error"]))
     devices = answer.get("devices") if isinstance(answer, dict) else None
     if not _are_devices(devices):
-        raise HardwareError(_unusable("its answer is not one"))
+        raise HardwareError(_unusable("it gave an invalid answer"))
     return list(devices or ())
 
 
@@ -189,7 +192,7 @@ def _are_devices(answer: Any) -> bool:
 
 
 def _is_device(device: Any) -> bool:
-    """Whether it has the fields that `cuda.devices` tells; the UUID names a lock file."""
+    """Whether the fields of `cuda.devices` are valid. The UUID is part of a lock file's name."""
     return (
         isinstance(device, dict)
         and all(isinstance(device.get(name), int) for name in ("memory_bytes", *GPU_NUMBERS))
@@ -199,9 +202,9 @@ def _is_device(device: Any) -> bool:
     )
 
 
-def _matches(form: str, text: Any) -> bool:
-    return isinstance(text, str) and re.fullmatch(form, text) is not None
+def _matches(pattern: str, text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(pattern, text) is not None
 
 
 def _unusable(cause: str) -> str:
-    return f"its driver is not usable: {cause}. Mend it, or name HARDWARE=, such as HARDWARE=rtx_portable"
+    return f"its driver is not usable: {cause}. Fix it, or set HARDWARE=, such as HARDWARE=rtx_portable"

@@ -1,7 +1,7 @@
-"""Which TensorRT an interpreter has, read from folder names alone: nothing is imported.
+"""Find the TensorRT of an interpreter from folder names, without importing it.
 
-This text also runs by itself in a foreign interpreter (`python -c`), so it imports nothing
-of this package and prints JSON.
+Also runs standalone in another interpreter (`python -c`), so it imports nothing from this package and
+prints JSON.
 """
 
 import json
@@ -13,11 +13,10 @@ _DIST = re.compile(r"(tensorrt(?:_rtx)?)(?:_cu(\d+))?(_bindings|_libs)?-([0-9.]+
 
 
 def installed(path: list) -> dict:
-    """{product: {"version", "cuda", "folder"}} for the folders of `path`, first found wins.
+    """{product: {"version", "cuda", "folder"}} for the folders of `path`; the first match wins.
 
-    version: of the distribution, as many parts as it has; cuda: "13.0" from a distribution
-    called ..._cu13 (wheels say the major only, and CUDA keeps one ABI within it), else None;
-    folder: the entry of `path` that holds the module.
+    version: of the distribution; cuda: "13.0" for a distribution named ..._cu13 (wheels name the major
+    version only, within which CUDA keeps its ABI), else None; folder: the entry of `path`.
     """
     found = {}
     for folder in path:
@@ -41,8 +40,8 @@ def installed(path: list) -> dict:
 
 
 def answer() -> dict:
-    """What a foreign interpreter says of itself."""
-    path = sys.path[1:] if sys.path[:1] == [""] else sys.path  # `-c` puts the working folder there
+    """Describe this interpreter."""
+    path = sys.path[1:] if sys.path[:1] == [""] else sys.path  # `-c` puts the working folder first
     folders = [os.path.abspath(folder or ".") for folder in path if os.path.isdir(folder or ".")]
     return {
         "python": "%d.%d.%d" % sys.version_info[:3],

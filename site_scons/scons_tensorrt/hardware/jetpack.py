@@ -1,8 +1,7 @@
-"""JetPack from the L4T release, by range, never guessed.
+"""The JetPack version of an L4T release, by range, never guessed.
 
-Patch releases of JetPack appear after any table is written, so a table of exact releases
-ages at once; the filename needs major.minor only. 36.4.1 and 36.4.2 were never plainly one
-JetPack. Source: NVIDIA's JetPack archive.
+Ranges, because new patch releases would outdate a table of exact releases, and filenames need only
+major.minor. 36.4.1 and 36.4.2 belong to no single JetPack. Source: NVIDIA's JetPack archive.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 
 from ..errors import HardwareError
 
-# First and last L4T release of a range (three parts), and its JetPack.
+# (first L4T release, last L4T release, JetPack).
 RANGES = (
     ((35, 2, 0), (35, 6, 999), "5.1"),
     ((36, 3, 0), (36, 3, 999), "6.0"),
@@ -25,10 +24,10 @@ _RELEASE = r"R(\d{1,6})\s*\(release\),\s*REVISION:\s*(\d{1,6}(?:\.\d{1,6})*)"
 
 
 def l4t_release(text: str) -> str:
-    """The release in the text of /etc/nv_tegra_release: '36.4.3'. Raises HardwareError."""
+    """The release in the text of /etc/nv_tegra_release, such as '36.4.3'. Raises HardwareError."""
     found = re.search(_RELEASE, text)
     if not found:
-        raise HardwareError("/etc/nv_tegra_release: no L4T release in it; name JETPACK=")
+        raise HardwareError("/etc/nv_tegra_release: no L4T release found; set JETPACK=")
     return f"{found[1]}.{found[2]}"
 
 
@@ -40,4 +39,4 @@ def jetpack(release: str) -> str:
     for first, last, version in RANGES:
         if first <= padded <= last:
             return version
-    raise HardwareError(f"L4T {release} does not say which JetPack it is; name JETPACK=")
+    raise HardwareError(f"L4T {release} matches no single JetPack release; set JETPACK=")

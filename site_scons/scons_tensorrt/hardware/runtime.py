@@ -1,8 +1,8 @@
-"""The TensorRT runtime that will compile: product, version, CUDA, and where it is installed.
+"""The TensorRT runtime that compiles: product, version, CUDA version and folder.
 
-SCons and TensorRT may live in different interpreters. SCons's own is looked at in place; a
-foreign one is asked once by a child process, and its answer is remembered for as long as
-the interpreter and the folders of its path are unchanged, so that a warm run starts none.
+SCons and TensorRT may be installed in different interpreters. SCons's own is inspected in place. Another
+is queried once by a child process, and its answer is cached until the interpreter or the folders of its
+path change, so that a warm run starts no process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from . import installed as query
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 QUERY_SECONDS = 60
-OLDEST_PYTHON = (3, 10)  # JetPack 6's
+OLDEST_PYTHON = (3, 10)  # of JetPack 6
 
 
 class Runtime(NamedTuple):
-    """An installed TensorRT. version: as its distribution says; cuda: major.minor or None."""
+    """An installed TensorRT. version: of its distribution; cuda: major.minor, None if unknown."""
 
     product: str
     version: str
@@ -37,10 +37,10 @@ class Runtime(NamedTuple):
 
 
 class Interpreter:
-    """The interpreter that will run the worker.
+    """The Python interpreter that runs the compile worker.
 
-    python: a path or a command name, default SCons's own; memo: a file for the answer of a
-    foreign one, or None to ask anew.
+    python: path or command name (default: SCons's own); memo: cache file for the answer of another
+    interpreter, None to disable caching.
     """
 
     def __init__(self, python: str | None, memo: Path | None = None) -> None:
@@ -49,17 +49,17 @@ class Interpreter:
         self._answer: dict[str, Any] | None = None
 
     def save(self) -> None:
-        """Remember what a foreign interpreter answered. Raises OSError."""
+        """Save the cached answer. Raises OSError."""
         self._memo.save()
 
     def runtime(self, product: str) -> Runtime:
-        """The installed runtime of `product`; raises HardwareError when there is none."""
-        answer = self._ask()
+        """The installed runtime of `product`. Raises HardwareError if it is not installed."""
+        answer = self._query()
         version = tuple(int(part) for part in str(answer["python"]).split(".")[:2])
         if version < OLDEST_PYTHON:
             raise HardwareError(
-                f"{self.python} is Python {answer['python']}, and the compile needs "
-                f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later; set TRT_PYTHON to another"
+                f"{self.python} is Python {answer['python']}; the compile needs Python "
+                f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later: set TRT_PYTHON to one"
             )
         found = answer["products"].get(product)
         if not found:
@@ -69,15 +69,15 @@ class Interpreter:
             )
         return Runtime(product, found["version"], found["cuda"], found["folder"], self.python)
 
-    def _ask(self) -> dict[str, Any]:
+    def _query(self) -> dict[str, Any]:
         if self._answer is None:
             if self.python == sys.executable:
                 self._answer = query.answer()
             else:
-                self._answer = self._remembered() or self._foreign()
+                self._answer = self._cached() or self._query_other()
         return self._answer
 
-    def _foreign(self) -> dict[str, Any]:
+    def _query_other(self) -> dict[str, Any]:
         text = text_of(query.__name__)
         try:
             done = subprocess.run(
@@ -89,21 +89,21 @@ class Interpreter:
             )
             found = json.loads(done.stdout)
             if not _is_answer(found):
-                raise ValueError("what it answered is of another form")
+                raise ValueError("invalid answer")
             stamp = _stamp(self.python, found["path"])
         except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
             raise HardwareError(
                 f"TRT_PYTHON={self.python}: this interpreter did not answer "
-                f"({_cause(error)}); name a Python 3.10 or later that has TensorRT"
+                f"({_cause(error)}); use a Python 3.10 or later with TensorRT"
             ) from None
         self._memo.put(stamp, found)
         return dict(found)
 
-    def _remembered(self) -> dict[str, Any] | None:
+    def _cached(self) -> dict[str, Any] | None:
         stamp, answer = self._memo.get()
         if not (_is_answer(answer) and stamp == _stamp(self.python, answer["path"])):
             return None
-        now = query.installed(answer["path"])  # the names of folders tell more than their times
+        now = query.installed(answer["path"])  # mtimes alone do not detect every change
         return dict(answer) if now == answer["products"] else None
 
 
@@ -112,12 +112,12 @@ def _resolve(python: str | None) -> str:
         return sys.executable
     found = shutil.which(os.path.expanduser(python))
     if not found:
-        raise HardwareError(f"TRT_PYTHON={python}: no such program; name a Python that has TensorRT")
+        raise HardwareError(f"TRT_PYTHON={python}: no such program; use a Python with TensorRT")
     return os.path.abspath(found)
 
 
 def _is_answer(found: Any) -> bool:
-    """Whether this is what `installed.answer` says, as it says it."""
+    """Whether this has the form of `installed.answer`."""
     try:
         texts = [t for v in found["products"].values() for t in (v["version"], v["folder"], v["cuda"] or "")]
         return (
@@ -130,7 +130,7 @@ def _is_answer(found: Any) -> bool:
 
 
 def _stamp(python: str, path: list[str]) -> list[Any]:
-    """Changes whenever the interpreter or anything installed for it may have."""
+    """Changes when the interpreter or its installed packages may have changed."""
     stamp: list[Any] = [python, os.environ.get("PYTHONPATH", "")]
     for name in [python, *path]:
         try:
@@ -142,9 +142,9 @@ def _stamp(python: str, path: list[str]) -> list[Any]:
 
 
 def _cause(error: BaseException) -> str:
-    said = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").strip()
-    if said:
-        return str(said.splitlines()[-1])
+    stderr = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").strip()
+    if stderr:
+        return str(stderr.splitlines()[-1])
     if isinstance(error, subprocess.CalledProcessError):
         return f"it ended with status {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):

@@ -1,11 +1,10 @@
-"""The hardware signature: which machine an engine is for, in three groups.
+"""The hardware signature: the machine an engine is for, in three groups of fields.
 
-hard          the engine would not load elsewhere
-device class  it would load, but slower or out of memory (CUDA calls every Orin "Orin")
-recorded      told in the receipt, never in the key
+hard          with another value, the engine does not load
+device class  with another value, it loads but may be slower or run out of memory
+recorded      stored in the receipt, never part of the key
 
-Sources: NVIDIA's support matrix for what stops a plan from loading; FACTS of this project
-for the device class.
+Source of the hard fields: NVIDIA's support matrix.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ DEVICE_CLASS = (
     "integrated",
 )
 FILENAME_ONLY = ("jetpack", "cuda")
-PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime of a filename
+PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime in a filename
 SCHEMA = 1
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
@@ -56,20 +55,20 @@ class _Fields(NamedTuple):
 
 
 class HardwareSignature(_Fields):
-    """One kind of hardware. A field that is None is not known and plays no part.
+    """One kind of hardware. None means unknown: the field is not compared.
 
-    runtime_version: all four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for
-    an RTX engine that also serves later architectures; architectures: the SMs an RTX plan
-    is compiled for; memory_gib: class of `cuda.memory_class`, GiB; l2_bytes: bytes; jetpack and
-    cuda (the one the runtime library was built for): as in the filename.
+    runtime_version: four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for an RTX engine that
+    also runs on later architectures; architectures: the SMs an RTX plan is compiled for; memory_gib: from
+    `cuda.memory_class`; cuda: version the runtime library was built for; jetpack and cuda are used in
+    filenames only.
     """
 
     def __hash__(self) -> int:
-        return hash(self[:-1])  # what is recorded is a map, and decides nothing
+        return hash(self[:-1])  # without `recorded`, a mapping that is not compared
 
     @cached_property
     def sm(self) -> int:
-        """Compute capability without its dot: 87 for "8.7", 120 for "12.0"."""
+        """Compute capability without the dot: 87 for "8.7", 120 for "12.0"."""
         return int(self.compute_capability.rstrip("+").replace(".", ""))
 
     @cached_property
@@ -78,10 +77,10 @@ class HardwareSignature(_Fields):
 
     @cached_property
     def platform(self) -> str:
-        """`jp6.2` on Jetson, `cu13.0` elsewhere. Raises HardwareError when neither is known."""
+        """`jp6.2` on Jetson, `cu13.0` elsewhere. Raises HardwareError if neither version is known."""
         version = self.jetpack or self.cuda
         if not version:
-            raise HardwareError("neither JetPack nor CUDA is known; name JETPACK= or give `cuda`")
+            raise HardwareError("neither JetPack nor CUDA version is known; set JETPACK= or the field `cuda`")
         return ("jp" if self.jetpack else "cu") + _major_minor(version)
 
     @cached_property
@@ -90,7 +89,7 @@ class HardwareSignature(_Fields):
         return PRODUCTS[self.product] + _major_minor(self.runtime_version)
 
     def key_fields(self) -> dict[str, str]:
-        """The hard and device-class fields that are known, as text, sorted by name."""
+        """The known hard and device-class fields as text, sorted by name."""
         return dict(self._key_fields)
 
     @cached_property
@@ -102,7 +101,7 @@ class HardwareSignature(_Fields):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `HARDWARE=` reads; `from_json` gives the same signature back."""
+        """The contents of a hardware file; the inverse of `from_json`."""
         out: dict[str, Any] = {"schema": SCHEMA}
         for name in HARD + DEVICE_CLASS + FILENAME_ONLY:
             value = getattr(self, name)
@@ -118,11 +117,11 @@ class HardwareSignature(_Fields):
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> HardwareSignature:
-        """A signature from parsed JSON; `where` names the file in a HardwareError."""
+        """A signature from parsed JSON. where: the file named in a HardwareError."""
         return cls(**_checked(data, where))
 
     def describe(self) -> str:
-        """For people: what an engine for this needs."""
+        """A one-line description for people."""
         parts = [self.gpu_name or "", f"sm{self.sm}{'+' if self.plus else ''}"]
         if self.memory_gib:
             parts.append(f"{self.memory_gib} GiB")
@@ -135,15 +134,15 @@ class HardwareSignature(_Fields):
 
 
 def check_fields(data: Any, where: str) -> dict[str, Any]:
-    """The fields of a hardware file, each known and of its type; some may still be missing.
+    """Check the names and types of a hardware file's fields. Some may still be missing.
 
     Raises HardwareError, naming the file `where`.
     """
     if not isinstance(data, dict):
-        raise HardwareError(f"{where}: not a JSON object; write one with `probe --json`")
+        raise HardwareError(f"{where}: not a JSON object; create one with `probe --json`")
     if data.get("schema") != SCHEMA:
         schema = reprlib.repr(data.get("schema"))
-        raise HardwareError(f"{where}: schema {schema}, this version reads {SCHEMA}")
+        raise HardwareError(f"{where}: unsupported schema {schema}; this version reads {SCHEMA}")
     known = {*HARD, *DEVICE_CLASS, *FILENAME_ONLY, "recorded"}
     fields = {k: v for k, v in data.items() if k not in ("schema", "source")}
     unknown = sorted(set(fields) - known)
@@ -157,16 +156,16 @@ def check_fields(data: Any, where: str) -> dict[str, Any]:
 
 
 def _checked(data: Any, where: str) -> dict[str, Any]:
-    """`data` with types and completeness proven, or HardwareError."""
+    """The fields of a complete hardware file. Raises HardwareError."""
     fields = check_fields(data, where)
     for name in ("product", "runtime_version", "os", "machine", "compute_capability"):
         if name not in fields:
-            raise HardwareError(f"{where}: no {name!r}")
+            raise HardwareError(f"{where}: missing field {name!r}")
     several = len(fields.get("architectures", ())) > 1
     if several and not fields["compute_capability"].endswith("+"):
         raise HardwareError(
-            f"{where}: architectures are several; write compute_capability as the lowest with a "
-            'plus, such as "8.0+"'
+            f"{where}: several architectures; set compute_capability to the lowest with a plus, "
+            'such as "8.0+"'
         )
     return fields
 
@@ -176,7 +175,7 @@ def _check_type(name: str, value: Any, where: str) -> None:
         raise HardwareError(f"{where}: {name} is {reprlib.repr(value)}, not {wanted}")
 
     if name in _TEXT and not (isinstance(value, str) and value):
-        fail("text")
+        fail("a string")
     if name in _COUNTS and not (type(value) is int and value > 0):
         fail("a positive number")
     if name == "integrated" and not isinstance(value, bool):
@@ -184,7 +183,7 @@ def _check_type(name: str, value: Any, where: str) -> None:
     if name == "recorded" and not (
         isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     ):
-        fail("an object of texts")
+        fail("an object of strings")
     if name == "architectures" and not (
         isinstance(value, (list, tuple))
         and value
