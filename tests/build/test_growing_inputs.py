@@ -44,4 +44,4 @@ def test_a_descriptor_that_is_held(growing, tmp_path, with_memo):
     digest_cache = DigestCache(tmp_path / "digests.json", tmp_path) if with_memo else None
     held = pinned_inputs.Pinned(digest_cache, "compiled")
     with contextlib.ExitStack() as stack, pytest.raises(EngineBuildError, match="changed while it was"):
-        held.hold(stack, "input onnx", growing, "0" * 64, always=True)
+        held.hold(stack, "input onnx", growing, "0" * 64)

@@ -371,6 +371,65 @@ class TestPlugins:
         assert callable(is_loaded)
 
 
+def plugin(tree: Tree, *flags: str) -> Path:
+    """A plugin p.so beside the SConstruct, and an engine of `models/a.onnx` that uses it."""
+    source, made = tree.root.parent / "p.c", tree.path("p.so")
+    source.write_text("int p(void) { return 1; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", made, source, *flags], check=True)
+    return made
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+@pytest.mark.parametrize("flags", [(), ("-Wl,-rpath,$ORIGIN",)], ids=["plain", "looks beside itself"])
+class TestPluginsWhileCompiling:
+    ENGINE = 'env.Engine("a", "models/a.onnx", hardware="orin_nx", plugins=["p.so"])\n'
+
+    def start(self, tree: Tree, act: str, flags: tuple[str, ...]) -> tuple[Path, Path]:
+        """The library, and a file that gets the paths by which each compile loads it."""
+        library, loaded = plugin(tree, *flags), tree.root.parent / "loaded"
+        make_model(tree.path("models/a.onnx"), seed=1)
+        note = f"open({str(loaded)!r}, 'a').write(job['plugins'][0][0] + chr(10))\n"
+        orin(tree, note + act)
+        tree.write(self.ENGINE)
+        return library, loaded
+
+    def test_a_hard_link_made_meanwhile_is_no_change(self, tree, flags):
+        """As SCons's VariantDir, `cp -al` and snapshots make them."""
+        library, more = tree.path("p.so"), tree.root.parent / "more"
+        _, loaded = self.start(
+            tree,
+            f"import itertools\nname = next(f'{more}{{n}}' for n in itertools.count() "
+            f"if not os.path.exists(f'{more}{{n}}'))\nos.link({str(library)!r}, name)\ndone(write())",
+            flags,
+        )
+        run = tree.scons("engines")
+        assert run.status == 0, run.out
+        one, other = loaded.read_text().split()
+        assert one == str(library)
+        assert (other == str(library)) == bool(flags)
+        assert not list(tree.path(".trt/partial").rglob("p.so"))
+
+    def test_a_plugin_that_is_written_to_fails_the_compile(self, tree, flags):
+        library = tree.path("p.so")
+        self.start(tree, f"data = write()\nopen({str(library)!r}, 'ab').write(b'x')\ndone(data)", flags)
+        run = tree.scons("engines")
+        assert run.status == 2
+        assert "p.so changed while it was compiled; run again" in run.out
+
+    def test_a_plugin_that_is_open_for_writing_is_copied_or_refused(self, tree, flags):
+        """A shared mapping that was dirty before writes without moving the mtime."""
+        library, loaded = self.start(tree, "done(write())", flags)
+        with open(library, "r+b"):
+            run = tree.scons("engines")
+        if flags:
+            assert run.status == 2
+            assert "p.so is open for writing; run again when it is closed" in run.lines("FAILED")[0]
+            assert tree.scons("engines").status == 0
+        else:
+            assert run.status == 0, run.out
+            assert loaded.read_text().strip() != str(library)
+
+
 class TestManyFiles:
     @pytest.mark.slow
     def test_models_of_600_data_files_under_1024_descriptors(self, tree):

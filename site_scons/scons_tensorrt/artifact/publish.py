@@ -145,7 +145,7 @@ class Publication:
         for place in self._places:
             for path in place:
                 path.unlink(missing_ok=True)
-        for name in ("model", "run"):
+        for name in ("model", "plugins", "run"):
             remove_tree(self._state.partial(self._engine) / name)
         self._tidy()
 

@@ -53,9 +53,7 @@ def make_job(
         "output": str(partial),
         "architectures": list(signature.architectures or ()),
         "recipe": spec.recipe.to_json(),
-        "plugins": [
-            [str(path), pinned.descriptors[input_name("plugin", path.name)]] for path in spec.recipe.plugins
-        ],
+        "plugins": pinned.plugins,
         "hardware": signature.to_json(),
     }
 
@@ -104,14 +102,20 @@ def linked_model(
     where an input has other bytes than `wanted` says, and PublishError.
     """
     folder = state.partial(spec.engine) / "model"
+    plugins = folder.with_name("plugins")
     with contextlib.ExitStack() as stack:
         stack.callback(remove_tree, folder)
+        stack.callback(remove_tree, plugins)
         try:
-            unlink_link(folder)
-            remove_tree(folder)
+            for each in (folder, plugins):
+                unlink_link(each)
+                remove_tree(each)
             folder.mkdir(parents=True)
             model, places = _places(spec, folder)
-            pinned = stack.enter_context(links_to(places, spec.ingredients, digest_cache, "compiled", copy))
+            libraries = plugin_places(spec, plugins)
+            pinned = stack.enter_context(
+                links_to(places, libraries, spec.ingredients, digest_cache, "compiled", copy)
+            )
         except FileNotFoundError as error:
             raise changed(Path(error.filename or spec.onnx), "compiled") from None
         except OSError as error:
@@ -122,13 +126,18 @@ def linked_model(
         yield model, pinned
 
 
-def _places(spec: EngineSpec, folder: Path) -> tuple[Path, dict[str, tuple[Path, Path | None]]]:
+def plugin_places(spec: EngineSpec, folder: Path) -> dict[str, tuple[Path, Path]]:
+    """By ingredient name, each plugin and the place of a copy of it."""
+    return {input_name("plugin", path.name): (path, folder / path.name) for path in spec.recipe.plugins}
+
+
+def _places(spec: EngineSpec, folder: Path) -> tuple[Path, dict[str, tuple[Path, Path]]]:
     """The linked model, and for each input the file and the place of its link."""
     taken = {PurePosixPath(location).parts[0] for location in spec.external}
     model = folder / "model.onnx"
     while taken & {model.name, _samples_beside(model).name}:
         model = folder / f"_{model.name}"
-    places: dict[str, tuple[Path, Path | None]] = {input_name("onnx"): (spec.onnx, model)}
+    places: dict[str, tuple[Path, Path]] = {input_name("onnx"): (spec.onnx, model)}
     if spec.samples:
         name = input_name("samples", spec.samples.name)
         places[name] = spec.samples, _samples_beside(model)
@@ -138,8 +147,6 @@ def _places(spec: EngineSpec, folder: Path) -> tuple[Path, dict[str, tuple[Path,
         if os.path.normpath(link) not in spelled:  # else two spellings of one location
             spelled.add(os.path.normpath(link))
             places[input_name("data", location)] = path, link
-    for path in spec.recipe.plugins:
-        places[input_name("plugin", path.name)] = path, None
     return model, places
 
 

@@ -7,6 +7,10 @@ shows in size, mtime or ctime when the work is done, and the step fails.
 Where a stat proves too little, the child gets a private copy, hashed as it is written: a file that
 somebody has open for writing (a shared mapping can write without moving mtime or ctime), and a file with
 several hard links (SCons's VariantDir makes and removes them, which moves ctime).
+
+A plugin is loaded by its path, since it may look for files beside it. It is loaded from a private copy in
+the same cases, except that hard links do not matter and that a plugin which looks for its own folder is
+never copied.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from ..files.writing import cause, new_file
 
 MOST_OPEN = 32  # descriptors of one compile; a model with more data files is copied
 SETTLE_S = 0.1  # a file changed so recently may change again without moving its stat
+
+
+OWN_PLACE = (b"$ORIGIN", b"${ORIGIN}", b"dladdr", b"dlinfo")  # in a library that looks beside itself
 
 
 class Stamp(NamedTuple):
@@ -60,28 +67,46 @@ def is_steady(source: io.FileIO) -> bool:
 
 
 class Pinned:
-    """Inputs of one child process, by ingredient name. descriptors: for the child to inherit."""
+    """Inputs of one child process, by ingredient name. descriptors: for the child to inherit; plugins:
+    of each, the path that the child loads and the descriptor of that file."""
 
     def __init__(self, digest_cache: DigestCache | None, verb: str) -> None:
         self.descriptors: dict[str, int] = {}
         self._digest_cache = digest_cache
         self._verb = verb
-        self._stamps: dict[str, tuple[Path, Stamp, bool]] = {}
+        self.plugins: list[tuple[str, int]] = []
+        self._stamps: dict[str, tuple[Path, Stamp, io.FileIO, str]] = {}
+        self._last_try: set[str] = set()
 
-    def hold(
-        self,
-        stack: contextlib.ExitStack,
-        name: str,
-        path: Path,
-        sha256: str,
-        always: bool = False,
-    ) -> bool:
+    def hold(self, stack: contextlib.ExitStack, name: str, path: Path, sha256: str) -> bool:
         """Keep a file open whose bytes have this sha256. False where its stat would not show a change:
-        then it must be copied, unless it is held `always`. Raises EngineBuildError where it has other
-        bytes by now, and OSError."""
+        then it must be copied. Raises EngineBuildError where it has other bytes by now, and OSError."""
         source = stack.enter_context(open_file(path))
-        if not always and not is_steady(source):
-            return False
+        return is_steady(source) and self._hold_open(source, name, path, sha256)
+
+    def hold_plugin(
+        self, stack: contextlib.ExitStack, name: str, path: Path, place: Path, sha256: str, copy: bool
+    ) -> None:
+        """Keep a plugin open that is loaded by its path, or a copy of it at `place`. copy: prefer the
+        copy. Raises as `hold`, and where a plugin that cannot be copied is open for writing."""
+        source = stack.enter_context(open_file(path))
+        written = open_for_writing(source)
+        if written or copy:
+            if not _looks_beside_itself(source):
+                copy_verified(path, place, sha256, self._verb)
+                self.descriptors[name] = stack.enter_context(open_file(place)).fileno()
+                self.plugins.append((str(place), self.descriptors[name]))
+                return
+            if written:
+                raise EngineBuildError(f"{path.name} is open for writing; run again when it is closed")
+        while not self._hold_open(source, name, path, sha256):
+            pass  # it was linked or renamed while it was hashed
+        if copy:
+            self._last_try.add(name)
+        self.plugins.append((str(path), self.descriptors[name]))
+
+    def _hold_open(self, source: io.FileIO, name: str, path: Path, sha256: str) -> bool:
+        """False where the ctime alone moved meanwhile."""
         stamp = _settled(source)
         try:
             digest = self._digest_cache.sha256_open(source, path) if self._digest_cache else _hash(source)
@@ -89,23 +114,43 @@ class Pinned:
             if error.errno == errno.EBUSY:  # it grew meanwhile
                 raise changed(path, self._verb) from None
             raise
-        if digest != sha256 or stamp_of(source.fileno()) != stamp:
+        now = stamp_of(source.fileno())
+        if digest != sha256 or now[:4] != stamp[:4]:
             raise changed(path, self._verb)
+        if now != stamp:
+            return False
         self.descriptors[name] = source.fileno()
-        self._stamps[name] = path, stamp, always
+        self._stamps[name] = path, stamp, source, digest
         return True
 
     def check(self) -> bool:
         """Whether every file that is held kept its bytes. False where the ctime of one moved alone: an
-        edit that was undone does that, as a rename or a new hard link do, so work on a copy instead.
-        Raises EngineBuildError where a file was written to, or may have been and is held `always`."""
+        edit that was undone does that, as a rename or a new hard link do, so work on a copy instead. A
+        plugin for which that was the second try must have the bytes that it had.
+        Raises EngineBuildError where a file was written to."""
         sure = True
-        for name, (path, before, always) in self._stamps.items():
-            now = stamp_of(self.descriptors[name])
-            if now != before and (always or now[:4] != before[:4]):
+        for name, (path, before, source, digest) in self._stamps.items():
+            now = stamp_of(source.fileno())
+            if now[:4] != before[:4]:
                 raise changed(path, self._verb)
-            sure = sure and now == before
+            if now != before and name in self._last_try:
+                if _hash(source) != digest:
+                    raise changed(path, self._verb)
+            else:
+                sure = sure and now == before
         return sure
+
+
+def _looks_beside_itself(library: io.FileIO) -> bool:
+    """Whether a library may look for its folder, and so would not work as a copy elsewhere."""
+    library.seek(0)
+    end = b""
+    for block in blocks(library):
+        text = end + block
+        if any(word in text for word in OWN_PLACE):
+            return True
+        end = block[-max(map(len, OWN_PLACE)) :]
+    return False
 
 
 def _hash(source: io.FileIO) -> str:
@@ -168,7 +213,8 @@ def _unwritable(place: Path, error: OSError) -> PublishError:
 
 @contextlib.contextmanager
 def links_to(
-    files: Mapping[str, tuple[Path, Path | None]],
+    files: Mapping[str, tuple[Path, Path]],
+    plugins: Mapping[str, tuple[Path, Path]],
     digests: Mapping[str, str],
     digest_cache: DigestCache | None,
     verb: str,
@@ -177,20 +223,19 @@ def links_to(
     """Put each input where a child process expects it, as a link to a descriptor that the child
     inherits, or as a copy.
 
-    files: by ingredient name, the input and the place of its link; None for a file that the child
-    opens by its own path and compares with the descriptor; copy: link nothing. Raises as
-    `Pinned.hold` and `copy_verified`.
+    files: by ingredient name, the input and the place of its link; plugins: the library, which the
+    child loads by its path and compares with the descriptor, and the place of a copy; copy: link
+    nothing. Raises as `Pinned.hold_plugin` and `copy_verified`.
     """
     pinned = Pinned(digest_cache, verb)
     with contextlib.ExitStack() as stack:
-        linked = not copy and os.path.isdir("/proc/self/fd") and len(files) <= MOST_OPEN
+        linked = not copy and os.path.isdir("/proc/self/fd") and len(files) + len(plugins) <= MOST_OPEN
         for name, (path, place) in files.items():
-            if place is None:
-                pinned.hold(stack, name, path, digests[name], always=True)
-                continue
             place.parent.mkdir(parents=True, exist_ok=True)
             if linked and pinned.hold(stack, name, path, digests[name]):
                 place.symlink_to(f"/proc/self/fd/{pinned.descriptors[name]}")
             else:
                 copy_verified(path, place, digests[name], verb)
+        for name, (path, place) in plugins.items():
+            pinned.hold_plugin(stack, name, path, place, digests[name], copy)
         yield pinned

@@ -15,8 +15,7 @@ from typing import Any
 from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..files.writing import cause, remove_tree, unlink_link
 from ..hardware.runtime import Runtime
-from ..recipe.key import input_name
-from .job import gpu_choice
+from .job import gpu_choice, plugin_places
 from .onnx_spec import OnnxSpec
 from .onnx_step import CONVERTER, OnnxContext
 from .pinned_inputs import Pinned, links_to
@@ -81,18 +80,20 @@ def _run(
 
     convert("expect")
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **gpu_choice(os.environ)}
-    plugins = {input_name("plugin", path.name): (path, None) for path in spec.recipe.plugins}
-    with links_to(plugins, spec.ingredients, context.digest_cache, "loaded") as pinned:
-        job = {
-            **_job(engine, sha256, spec, runtime, pinned),
-            "inputs": files["inputs"],
-            "outputs": files["outputs"],
-        }
-        descriptors = tuple(pinned.descriptors.values())
-        ran, _ = run_program(
-            RUNNER, runtime.python, job, log, context.stopping, environment, descriptors=descriptors
-        )
-        pinned.check()
+    for copy in (False, True):
+        places = plugin_places(spec, folder / ("copies" if copy else "plugins"))
+        with links_to({}, places, spec.ingredients, context.digest_cache, "loaded", copy) as pinned:
+            job = {
+                **_job(engine, sha256, spec, runtime, pinned),
+                "inputs": files["inputs"],
+                "outputs": files["outputs"],
+            }
+            descriptors = tuple(pinned.descriptors.values())
+            ran, _ = run_program(
+                RUNNER, runtime.python, job, log, context.stopping, environment, descriptors=descriptors
+            )
+            if pinned.check():
+                break
     if ran["not_run_because"]:
         return str(ran["not_run_because"])
     return {**convert("judge"), "gpu": ran["gpu"]}
@@ -110,9 +111,7 @@ def _job(engine: Path, sha256: str, spec: EngineSpec, runtime: Runtime, pinned: 
         "library_path": os.environ.get("LD_LIBRARY_PATH"),
         "architectures": list(signature.architectures or ()),
         "hardware": signature.to_json(),
-        "plugins": [
-            [str(path), pinned.descriptors[input_name("plugin", path.name)]] for path in recipe.plugins
-        ],
+        "plugins": pinned.plugins,
         "flags": list(recipe.flags),
         "settings": dict(recipe.settings),
     }
