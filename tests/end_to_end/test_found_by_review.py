@@ -295,7 +295,7 @@ def test_14_two_state_folders_in_one_run_are_refused(two: Tree) -> None:
     )
     run = two.scons()
     assert run.status == 2
-    assert "set them alike" in run.out
+    assert "use the same values" in run.out
 
 
 def test_15_external_data_that_is_too_short_is_named(tree: Tree) -> None:

@@ -73,7 +73,7 @@ def test_what_cannot_be_compiled_here_fails_alone(two: Tree) -> None:
 def test_a_comma_too_many_is_told_at_once(two: Tree, arguments: list[str]) -> None:
     run = two.scons("engines", *arguments)
     assert run.status == 2
-    assert "there is no name at one of its commas" in run.out
+    assert "a name is missing between commas" in run.out
 
 
 @pytest.mark.parametrize("wrong", ["[]", "['rtx_sm86', '']", "7", "['rtx_sm86', 7]", "''"])

@@ -130,7 +130,7 @@ class EngineTarget:
             self.judged_s = time.monotonic() - began
         return self._up_to_date
 
-    def stands(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is left to do: it is as wanted, and where it shall be compared with its
         original, its receipt tells of that by these samples and bounds, or that it could not be, as
         it cannot be here. Raises EngineError."""

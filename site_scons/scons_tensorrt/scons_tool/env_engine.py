@@ -45,7 +45,7 @@ def Engine(
     hardware fails the engine when it is built, so that unrelated targets still build.
     """
     session = session_of(env)
-    session.settle(env)
+    session.bind_settings(env)
     try:
         kinds = settings.read(env, session.top, hardware)
         options = name_options(positional, options)
@@ -118,7 +118,7 @@ def OnnxExport(
     from . import onnx_steps
 
     session = session_of(env)
-    session.settle(env)
+    session.bind_settings(env)
     try:
         return onnx_steps.declare_export(env, session, name, script, options, files, imports)
     except EngineError as error:

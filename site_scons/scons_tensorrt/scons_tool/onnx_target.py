@@ -171,7 +171,7 @@ class OnnxTarget:
         """By which it was judged or made, or would be now. Raises EngineError."""
         return self._key if self._up_to_date or self._receipt else self.spec().key
 
-    def stands(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is left to do for it. Raises EngineError."""
         return self.up_to_date().current
 

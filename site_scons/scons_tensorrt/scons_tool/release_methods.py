@@ -28,7 +28,7 @@ def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
     from .manifest import declare
 
     try:
-        return declare(env, _settled(env), target, engines)
+        return declare(env, _session(env), target, engines)
     except EngineError as error:
         raise SCons.Errors.UserError(f"EngineManifest {target!s}: {error}") from None
 
@@ -44,14 +44,14 @@ def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: 
     from .install import declare
 
     try:
-        return declare(env, _settled(env), folder, engines, manifest)
+        return declare(env, _session(env), folder, engines, manifest)
     except EngineError as error:
         raise SCons.Errors.UserError(f"InstallEngines {folder!s}: {error}") from None
 
 
-def _settled(env: Any) -> Session:
+def _session(env: Any) -> Session:
     session = session_of(env)
-    session.settle(env)
+    session.bind_settings(env)
     return session
 
 

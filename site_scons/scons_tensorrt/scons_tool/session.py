@@ -1,6 +1,6 @@
-"""One run of SCons: what its engines share, and what is left to do at its end.
+"""The session: the state that all engines of one SCons run share, and the work at its end.
 
-It hangs on SCons's file system object, which lives exactly as long as the run.
+It is an attribute of SCons's file system object, which lives exactly as long as the run.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _ATTRIBUTE = "scons_tensorrt_session"
 
 
 def everything_asked() -> bool:
-    """Whether this run shall have every engine."""
+    """Whether this run requests every engine."""
     return not {ALIAS, REPORT}.isdisjoint(map(str, SCons.Script.BUILD_TARGETS))
 
 
 def session_of(env: Any) -> Session:
-    """The session of this run, made on first use."""
+    """The session of this run, created on first use."""
     found = getattr(env.fs, _ATTRIBUTE, None)
     if not isinstance(found, Session):
         found = Session(env)
@@ -68,7 +68,7 @@ def session_of(env: Any) -> Session:
 
 
 class Session:
-    """engines: what was declared, in order."""
+    """engines: as declared, in order."""
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
@@ -77,7 +77,7 @@ class Session:
         self.derived: dict[Path, OnnxTarget] = {}
         self.checked: set[str] = set()
         self.helped = False
-        self._read: dict[str, str] | None = None  # until all is read
+        self._read: dict[str, str] | None = None  # None while the SConstruct is read
         self.graph_read = False
         self.stopped = False  # before anything was built
         self.arguments_read = settings.arguments_in(env)
@@ -89,7 +89,7 @@ class Session:
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
         self._host = CachedHost()
-        self._settled: tuple[str, bool, float | None, settings.StoreSettings] | None = None
+        self._bound: tuple[str, bool, float | None, settings.StoreSettings] | None = None
         self._used: tuple[str, bool] | None = None
         self._use(settings.state_dir(env, self.top), settings.verify_full(env))
         self._place = settings.report_dir(env, self.top, self.state.root)
@@ -103,9 +103,9 @@ class Session:
         self._hardware: dict[settings.Settings, Hardware | EngineError] = {}
         self._told: set[Hardware | None] = set()
 
-    def settle(self, env: Any) -> None:
-        """Take the state folder, VERIFY, lock timeout and store of the first engine's environment;
-        one run has one of each. Raises UserError."""
+    def bind_settings(self, env: Any) -> None:
+        """Set the state folder, VERIFY, lock timeout and shared cache from the environment of the first
+        engine; those of later engines must be the same. Raises UserError."""
         asked = (
             settings.state_dir(env, self.top),
             settings.verify_full(env),
@@ -113,35 +113,34 @@ class Session:
             settings.store(env, self.top),
         )
         scheduler = remote_settings.read(env, self.top, asked[3].url)
-        if self._settled is None:
-            self._settled, self._scheduler = asked, scheduler
+        if self._bound is None:
+            self._bound, self._scheduler = asked, scheduler
             self._use(*asked[:2])
             if settings.writes():
                 self.state.register()
             self._place = settings.report_dir(env, self.top, self.state.root)
-        if asked != self._settled or scheduler != self._scheduler:
+        if asked != self._bound or scheduler != self._scheduler:
             raise SCons.Errors.UserError(
-                "two environments of one run have other TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT, "
-                f"TRT_STORE or TRT_DISPATCH: {self._settled[:3]} and {asked[:3]}; set them alike"
+                "two environments of one run differ in TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT, "
+                f"TRT_STORE or TRT_DISPATCH: {self._bound[:3]} and {asked[:3]}; use the same values"
             )
 
     def _use(self, state_dir: str, full: bool) -> None:
         if self._used == (state_dir, full):
-            return  # reading the memo is a good part of a null build
+            return  # reading the digest cache is a large part of a null build
         self._used = state_dir, full
         self.state = StateFolder(Path(state_dir), self.top)
-        near = self.top if self.state.inside else Path("/")  # several trees share it: by whole paths
+        # A state folder outside the tree is shared by several trees, so its paths are absolute.
+        near = self.top if self.state.inside else Path("/")
         self.digest_cache = DigestCache(self.state.digests, near, full)
         self.inputs = Inputs(self.digest_cache)
         self._devices = JsonCache(self.state.root / "host.json")
 
-    # What engines ask for.
+    # What targets use.
 
     def value(self, env: Any, text: str, decider: Any = None) -> Any:
-        """The Value node of a text, which thousands of engines may share.
-
-        Nothing builds it: said so here, SCons needs no task each to find that out.
-        """
+        """The Value node of a text, which thousands of engines may share. It is marked up to date, so
+        that SCons needs no task for it."""
         if text not in self._values:
             self._values[text] = node = env.Value(text)
             node.set_state(SCons.Node.up_to_date)
@@ -150,11 +149,11 @@ class Session:
         return self._values[text]
 
     def hardware(self, chosen: settings.Settings) -> Hardware:
-        """The hardware of these settings, resolved once. Raises HardwareError."""
+        """The hardware of these settings, cached. Raises HardwareError."""
         if chosen not in self._hardware:
             try:
                 found = self._resolve(chosen)
-                EngineFilename.of(found.signature, "x", "fp32")  # every field of a filename is known
+                EngineFilename.of(found.signature, "x", "fp32")  # raises if a field is missing
                 self._hardware[chosen] = found
             except EngineError as error:
                 self._hardware[chosen] = error
@@ -164,8 +163,8 @@ class Session:
         return known
 
     def _resolve(self, chosen: settings.Settings) -> Hardware:
-        """The hardware; where no runtime can be found here, under the one that the receipts of
-        restored engines name. Raises HardwareError."""
+        """The hardware. Without an installed runtime, use the one that the receipts of restored engines
+        name. Raises HardwareError."""
         missing: list[str] = []
 
         def installed(product: str) -> Runtime:
@@ -196,7 +195,7 @@ class Session:
             return found
 
     def folders_in(self, folder: str) -> frozenset[str]:
-        """The names of folders in a folder, looked up once: an engine cannot stand where one is."""
+        """The subfolders of a folder, cached: an engine cannot replace one."""
         if folder not in self._folders:
             try:
                 found = frozenset(entry.name for entry in os.scandir(folder) if entry.is_dir())
@@ -206,8 +205,7 @@ class Session:
         return self._folders[folder]
 
     def recipe(self, name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:
-        """The recipe of an engine's options, which thousands of engines may share. Raises
-        RecipeError."""
+        """Parse the options of an engine, cached for engines with equal options. Raises RecipeError."""
         plain = not plugins and "calibration" not in options and "accuracy" not in options
         key = repr(options) if plain else ""
         known = self._recipes.get(key) if plain else None
@@ -221,12 +219,12 @@ class Session:
         return known
 
     def from_top(self, path: str) -> str:
-        """A path relative to the top, wherever it lies."""
+        """A path relative to the top, also if it is outside of it."""
         near = self.state.relative(path)
         return os.path.relpath(path, self.top) if os.path.isabs(near) else near
 
     def place(self, node: Any) -> str:
-        """Where a node's bytes are, relative to the top; asked when that changes no more."""
+        """The path of a node's bytes, relative to the top; cached, so call it once that is final."""
         if node not in self._at:
             self._at[node] = self.from_top(str(real_path(node)))
         return self._at[node]
@@ -240,22 +238,22 @@ class Session:
 
     @property
     def making(self) -> BuildServices:
-        """What makes things: a run that reuses everything has none of it."""
+        """The services for builds, created on first use: a null build does not need them."""
         with self._asked_to_make:
             if self._making is None:
                 from .build_services import BuildServices
 
-                assert self._settled is not None  # by whatever is to be made
-                lock_timeout_s, store = self._settled[2:]
+                assert self._bound is not None  # declaring an engine has bound it
+                lock_timeout_s, store = self._bound[2:]
                 more = self._stop, lock_timeout_s, store, self._scheduler
                 self._declare_before_building()
                 self._making = BuildServices(self, self.report.console, self._host, self._devices, *more)
             return self._making
 
     def _declare_before_building(self) -> None:
-        """Let `engines-prune` of another tree know what this one is about to make, or reuse."""
+        """Save the declaration early, so that `engines-prune` of another tree sees it."""
         if settings.writes() and self._worth_saving():
-            with contextlib.suppress(OSError):  # said at the end of the run
+            with contextlib.suppress(OSError):  # reported at the end of the run
                 self._save_declared()
 
     @property
@@ -264,14 +262,14 @@ class Session:
         return self._host.nvidia_evidence()
 
     def again(self) -> None:
-        """An interactive session builds once more."""
+        """Another build of an interactive session begins."""
         self._stop.reset()
         if self._making:
             self._making.again()
 
     def summary_if_there(self, node: Any) -> OnnxSummary | None:
-        """What is known of a source's ONNX while the graph is read; None where it is still to be
-        made, or cannot be read: what builds it says why."""
+        """The summary of an ONNX while the graph is read; None if it has yet to be built or cannot be
+        read, which the build reports."""
         if node.has_builder():
             return None
         try:
@@ -280,20 +278,20 @@ class Session:
             return None
 
     def asked_of(self, engines: list[EngineTarget]) -> list[EngineTarget]:
-        """Those of several that this run is asked for: by themselves, their folder or the alias."""
+        """Those of `engines` that this run requests by path, folder or alias."""
         if everything_asked():
             return engines
         places = target_places(str(self.top))
         return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
 
     def check(self) -> None:
-        """All is read. Stop the run, before anything is built or removed, at what SCons would ignore
-        silently."""
+        """Called when every SConscript has been read: stop the run at arguments and targets that SCons
+        would silently ignore."""
         if settings.writes():
             self._read = self._files_read()
         self.graph_read = True
         if not self.state.inside and not self.state.declared.exists():
-            self._declare_before_building()  # a first run may only reuse, and that is its too
+            self._declare_before_building()  # a first run that only reuses must be known, too
         plain = {ALIAS, REPORT}.issuperset(SCons.Script.COMMAND_LINE_TARGETS)
         known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
         if not (plain and known) or settings.option("clean"):
@@ -301,15 +299,15 @@ class Session:
 
             check(self)
 
-    # What becomes of engines.
+    # Progress of the run.
 
     def requested(self, engine: EngineTarget) -> None:
-        """Name the hardware, once, before anything else is said of its engines."""
+        """Print the line that names an engine's hardware, once, before any other line about it."""
         hardware = engine.hardware
         if hardware in self._told or hardware is None:
             return
         if not self._told:
-            gc.freeze()  # the graph is read: it lives as long as the run, too
+            gc.freeze()  # the graph lives until the run ends
             self._warn()
             if os.environ.get("HARDWARE"):
                 from .after_reading import tell_environment
@@ -319,23 +317,22 @@ class Session:
         self.report.hardware(hardware)
 
     def _warn(self) -> None:
-        """Once a run: whoever may write here decides what is reused."""
+        """Warn about folders that every user may write to."""
         places = self.state.writable_by_all(*sorted({e.path.parent for e in self.engines}))
         if places:
             names = ", ".join(f"{self.state.relative(place)}/" for place in places)
             self.report.console.line(
-                f"engines: every user of this machine may write to {names} and so decide what is "
-                "reused; run chmod o-w on that"
+                f"engines: every user of this machine may write to {names} and replace engines; run chmod o-w"
             )
 
     def earlier_s(self, path: Path) -> float | None:
-        """How long it took to make a file of this name the last time, as its receipt says."""
+        """The duration of the last build of a file of this name, from its receipt."""
         with contextlib.suppress(EngineError):
             return self.state.receipts.last_duration_s(path.name)
         return None
 
     def tidy(self, engine: EngineTarget | OnnxTarget) -> None:
-        """Remove what a killed compile, or conversion, of what is current left behind."""
+        """Remove leftovers of a killed compile or conversion."""
         if self._leftovers is None:
             names: list[str] = []
             for place in {folder for folder, _ in self.places} | {str(self.state.root / "partial")}:
@@ -356,8 +353,8 @@ class Session:
             tidy_step(engine.path, self.state)
 
     def make_folder(self, path: Path) -> str | None:
-        """SCons makes a target's folder before its action is asked, and says no next step if it cannot:
-        so it is made here. Why it could not be; None when it is there."""
+        """Create a target's folder before SCons does, for a better error message. Returns the error, or
+        None."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return None
@@ -366,10 +363,10 @@ class Session:
             step = "name another TRT_STATE_DIR" if inside else "name another ENGINE_DIR="
             return f"{self.state.relative(path.parent)}/ cannot be made: {cause(error, step)}"
 
-    # The end.
+    # End of the run.
 
     def end(self) -> None:
-        """Close, and let a failure that is only seen now decide the exit status."""
+        """Close the session; a failure that only appears now sets the exit status."""
         before = SCons.Script.Main.exit_status
         self.close()
         say()
@@ -378,8 +375,7 @@ class Session:
             os._exit(2)
 
     def close(self) -> None:
-        """The last lines, and what the next run will want to know; nothing where the SConstruct could
-        not be read."""
+        """Print the summary and save the state, unless reading the SConstruct failed."""
         if self.stopped or not self.graph_read:
             return
         if self._making:
@@ -405,7 +401,7 @@ class Session:
             self._write_report()
 
     def _not_reached(self) -> int:
-        """How many engines an interrupted run was asked for and told nothing of."""
+        """The number of requested engines that an interrupted run did not reach."""
         return sum(not e.reported for e in self.asked_of(self.engines)) if self._stop() else 0
 
     def _write_report(self) -> None:
@@ -426,7 +422,7 @@ class Session:
             console.line(f"engines: no report: {error}", failure=True)
 
     def _say_blocked(self) -> None:
-        """Engines whose action was never asked, because an input's own builder failed."""
+        """Report engines that SCons did not build because the builder of an input failed."""
         for derived in self.derived.values():
             if derived.problem and not derived.reported and derived.target.get_state() == SCons.Node.failed:
                 self.report.failed(derived, derived.problem)
@@ -440,12 +436,12 @@ class Session:
     def _say_kept(self) -> None:
         unknown = [e for e in self.engines if e.hardware is None and not e.kept]
         if unknown and not settings.option("silent"):
-            say(f"engines: which files {unknown[0].name} has is not known: {unknown[0].problem}")
+            say(f"engines: files of {unknown[0].name} are unknown: {unknown[0].problem}")
         kept = [e for e in self.engines if e.kept]
         if kept and not settings.option("silent"):
             say(
-                f"engines: {len(kept)} kept; `scons -c {ALIAS}` removes them, and only their own "
-                "hardware can make them again"
+                f"engines: {len(kept)} kept; `scons -c {ALIAS}` removes them, but only their "
+                "hardware can rebuild them"
             )
 
     def _save(self) -> None:
@@ -466,7 +462,7 @@ class Session:
             say(f"engines: {where}: {why}; the next run is slower for it")
 
     def _files_read(self) -> dict[str, str]:
-        """What was read of the tree to declare the engines, with its sha256."""
+        """The sha256 of each SConscript, module and hardware file of the tree that was read."""
         found = {}
         named = {e.asked_for for e in self.engines if e.asked_for}
         boards = [n if "/" in n or n.endswith(".json") else f"hardware/{n}.json" for n in named]
@@ -478,14 +474,14 @@ class Session:
         return found
 
     def _worth_saving(self) -> bool:
-        """Whether what this run declared may replace what the last one did: all of it was read, and
-        hardware that no engine has, such as a misspelled one, tells nothing."""
+        """Whether the declaration of this run may replace the last one: everything was read, and at
+        least one engine has known hardware (its name may be misspelled)."""
         if self._read is None or not self.engines:
             return False
         return any(e.hardware for e in self.engines) or not self.state.declared.exists()
 
     def _save_declared(self) -> None:
-        # The tree as seen from the state folder: one that lies in its tree may move with it.
+        # Relative for a state folder inside the tree, which may be moved with it.
         top = os.path.relpath(self.top, self.state.root) if self.state.inside else str(self.top)
         signatures: list[Any] = []
         data = {
@@ -500,7 +496,7 @@ class Session:
         text = json.dumps(data)[:-1].encode("utf-8") + b', "declared_at": "'
         try:
             if read_small(self.state.declared, len(text) + 100).startswith(text):
-                return  # that is true since then
+                return  # unchanged, so keep its time
         except OSError:
             pass
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

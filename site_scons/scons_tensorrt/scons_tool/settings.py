@@ -1,7 +1,5 @@
-"""What a user can set, and where it is looked for: command line, then construction variable.
-
-A construction variable that the SConstruct leaves unset comes from the process environment.
-"""
+"""The settings of a run. The command line wins over a construction variable, and a construction
+variable that the SConstruct does not set defaults to the process environment."""
 
 from __future__ import annotations
 
@@ -39,8 +37,8 @@ VARIABLES = {
     "TRT_ENGINECOMSTR": "",
     "TRT_BUILDER_ID": "",
 }
-SIGNING_KEY = "TRT_SIGNING_KEY"  # a secret: it goes from the environment into no construction variable
-# What is read from the command line, beside what many tools read: PREFIX and the like.
+SIGNING_KEY = "TRT_SIGNING_KEY"  # a secret: never copied from the environment to a construction variable
+# Arguments of the command line that are ours alone: not PREFIX, DESTDIR and the like.
 ARGUMENTS = (
     *("HARDWARE", "BACKEND", "VERIFY", "ENGINE_DIR", "REPORT", "JETPACK", "SIGNING_KEY"),
     *("STORE", "STORE_MODE", "STORE_KEY", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT"),
@@ -49,42 +47,43 @@ ARGUMENTS = (
 )
 HELP = """
 TensorRT engines (scons-tensorrt):
-  scons engines         build every engine, or reuse it; `scons -c engines` removes them
-  scons engines-report  the same, and a page of what was done: .trt/report/index.html
-  HARDWARE=NAME         hardware/NAME.json, a path of such a file, or a built-in:
-                        rtx_portable (when no NVIDIA GPU is found),
+  scons engines         build every engine that is out of date; `scons -c engines` removes them
+  scons engines-report  the same, then write a report: .trt/report/index.html
+  HARDWARE=NAME         hardware/NAME.json, the path of such a file, or a built-in:
+                        rtx_portable (default when no NVIDIA GPU is found),
                         rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121;
-                        several, as in HARDWARE=orin_nx,rtx_sm89, in one run
-  BACKEND=NAME          tensorrt or tensorrt_rtx; default: what the hardware says
-  VERIFY=stat|full      stat (default) believes an unchanged stat; full hashes every file
-  ENGINE_DIR=DIR        where engines go; default: engines
-  REPORT=DIR            where engines-report writes; default: .trt/report
-  JETPACK=X.Y           the JetPack of a Jetson whose L4T release does not say it
-  STORE=URL             what the team made once: file:///…, s3://…, gs://… or az://…; default: none
-  STORE_MODE=read|write write (CI) also gives it what is made here, signed with STORE_KEY=FILE
-  STORE_TRUST=FILES     public keys whose engines are taken: files, or folders of *.pub
-  STORE_REFUSALS=ignore compile what the store says cannot be
-  scons engines-prune   list what no declared engine and no hardware in hardware/ wants; PRUNE=yes
-                        deletes it, KEEP=N but the last N of each, OLDER=DAYS only what is older
-  scons install         what env.InstallEngines names, below install_root= or DESTDIR= and PREFIX=
-  SIGNING_KEY=FILE      an Ed25519 private key, PEM: manifests are signed
-The same in the environment or as construction variables: TRT_HARDWARE, TRT_BACKEND,
+                        a list builds for several: HARDWARE=orin_nx,rtx_sm89
+  BACKEND=NAME          tensorrt or tensorrt_rtx; default: that of the hardware
+  VERIFY=stat|full      stat (default) trusts size and mtime; full hashes every file
+  ENGINE_DIR=DIR        the folder of engines; default: engines
+  REPORT=DIR            the folder of engines-report; default: .trt/report
+  JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release
+  STORE=URL             shared engine cache: file:///…, s3://…, gs://… or az://…; default: none
+  STORE_MODE=read|write write (for CI) also uploads what is built, signed with STORE_KEY=FILE
+  STORE_TRUST=FILES     trusted public keys: files, or folders of *.pub; others are not used
+  STORE_REFUSALS=ignore compile even what the shared cache records as impossible to compile
+  scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
+                        PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
+                        deletes older ones
+  scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
+  SIGNING_KEY=FILE      sign manifests with this Ed25519 private key (PEM)
+The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
 TRT_VERIFY, TRT_ENGINE_DIR, TRT_STORE, TRT_STORE_MODE, TRT_STORE_KEY, TRT_STORE_TRUST,
-TRT_STORE_REFUSALS, TRT_REPORT; and TRT_STATE_DIR (default .trt), TRT_PYTHON (the interpreter that
-has TensorRT), TRT_ONNX_PYTHON (the one that has onnx and onnxruntime, for conversions),
-TRT_LOCK_TIMEOUT (seconds to wait for another process; default: for ever), TRT_STORE_WAIT (seconds
-for giving to the store at the end; default: 600), TRT_STORE_PATIENCE (seconds for its next byte;
-default: 10), TRT_STORE_TIMEOUT (seconds for one of its operations, and one more for each MB;
-default: 60), TRT_ENGINECOMSTR (a line to print before each engine's action), TRT_SIGNING_KEY (a
-file, or the PEM itself), TRT_BUILDER_ID (a URI that says in signed statements who builds).
+TRT_STORE_REFUSALS, TRT_REPORT, TRT_SIGNING_KEY (the file, or the PEM itself). And:
+  TRT_STATE_DIR         the state folder; default: .trt
+  TRT_PYTHON            the Python interpreter that has TensorRT
+  TRT_ONNX_PYTHON       the Python interpreter that has onnx and onnxruntime, for conversions
+  TRT_LOCK_TIMEOUT      seconds to wait for a lock of another process; default: no limit
+  TRT_STORE_WAIT        seconds to wait for uploads at the end; default: 600
+  TRT_STORE_PATIENCE    seconds to wait for the next byte of the shared cache; default: 10
+  TRT_STORE_TIMEOUT     seconds for one of its operations, plus one for each MB; default: 60
+  TRT_ENGINECOMSTR      a line to print before each engine's action
+  TRT_BUILDER_ID        a URI that identifies the builder in signed statements
 """
 
 
 class Settings(NamedTuple):
-    """The settings of one environment for one kind of hardware; equal settings share it.
-
-    alone: whether that is the only kind that was asked for.
-    """
+    """The settings of one environment for one hardware. alone: whether only one was requested."""
 
     hardware: str
     backend: str
@@ -95,24 +94,23 @@ class Settings(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Where an engine is said to be whose hardware is not known: each kind has its own."""
+        """The folder in the label of an engine whose hardware could not be resolved."""
         stem = os.path.basename(self.hardware).removesuffix(".json")
         name = "" if self.alone else re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip(".")
         return os.path.join(self.engine_dir, name) if name else self.engine_dir
 
 
 def set_defaults(env: Any, more: Mapping[str, str]) -> None:
-    """Give the construction variables their defaults; a user's earlier value stays."""
+    """Set the construction variables that the user has not set to their defaults."""
     env.SetDefault(
         **{name: os.environ.get(name) or default for name, default in {**VARIABLES, **more}.items()}
     )
 
 
 def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
-    """The settings for engines of `env`, for each kind of hardware; paths are below `top` unless they
-    are absolute.
+    """The settings of `env` for each hardware. Relative paths are relative to `top`.
 
-    hardware: what the call names, one or a list: the command line alone wins over it. Raises
+    hardware: the argument of the call, a name or a list; only the command line wins over it. Raises
     RecipeError.
     """
 
@@ -130,19 +128,19 @@ def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
     )
 
 
-@lru_cache  # for thousands of engines they are the same
+@lru_cache  # thousands of engines share the same settings
 def _settings(
     hardware: str, backend: str, jetpack: str, python: str, engine_dir: str, top: Path
 ) -> tuple[Settings, ...]:
     names = list(dict.fromkeys(name.strip() for name in hardware.split(",")))
     if len(names) > 1 and "" in names:
-        raise RecipeError(f"HARDWARE={hardware}: there is no name at one of its commas; leave that out")
+        raise RecipeError(f"HARDWARE={hardware}: a name is missing between commas; remove the extra comma")
     rest = backend, jetpack, _program(python, top), below(engine_dir, top), len(names) == 1
     return tuple(Settings(name, *rest) for name in names)
 
 
 def _named(env: Any, hardware: Any) -> str:
-    """What `hardware=` of a call names, as it stands after HARDWARE=."""
+    """The `hardware=` argument of a call as a value of HARDWARE=."""
     if hardware is None:
         return ""
     names = hardware if isinstance(hardware, (list, tuple)) else [hardware]
@@ -155,7 +153,7 @@ def _named(env: Any, hardware: Any) -> str:
 
 
 def value_of(env: Any, name: str) -> str:
-    """A construction variable with what it refers to; most refer to nothing."""
+    """A construction variable, expanded."""
     value = env.get(name, "")
     if isinstance(value, str) and "$" not in value:
         return value
@@ -164,12 +162,12 @@ def value_of(env: Any, name: str) -> str:
 
 @lru_cache
 def below(path: str, top: Path) -> str:
-    """A path as SCons reads it: absolute, or below the top with or without a leading `#`."""
+    """The absolute path; a relative one, with or without a leading `#`, is relative to the top."""
     return os.path.abspath(os.path.join(top, path[1:].lstrip("/") if path[:1] == "#" else path))
 
 
 def _program(program: str, top: Path) -> str:
-    """A command name is looked up in PATH; anything with a slash is a path."""
+    """A name without a slash is left to be found in PATH."""
     return below(program, top) if "/" in program and program[0] not in "~" else program
 
 
@@ -185,12 +183,12 @@ def report_dir(env: Any, top: Path, state: Path) -> Path:
 
 
 def onnx_python(env: Any, top: Path) -> str:
-    """The interpreter that converts; SCons's own unless another is named."""
+    """The interpreter for conversions; SCons's own by default."""
     return _program(value_of(env, "TRT_ONNX_PYTHON"), top) or sys.executable
 
 
 def verify_full(env: Any) -> bool:
-    """Whether every file is to be hashed. Raises UserError."""
+    """Whether to hash every file. Raises UserError."""
     verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or value_of(env, "TRT_VERIFY"))
     if verify not in ("stat", "full"):
         raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
@@ -198,7 +196,7 @@ def verify_full(env: Any) -> bool:
 
 
 def lock_timeout_s(env: Any) -> float | None:
-    """Seconds to wait for a lock, None for ever. Raises UserError."""
+    """Seconds to wait for a lock; None for no limit. Raises UserError."""
     seconds = _seconds("TRT_LOCK_TIMEOUT", value_of(env, "TRT_LOCK_TIMEOUT") or "inf")
     return None if seconds == float("inf") else seconds
 
@@ -214,9 +212,9 @@ def _seconds(name: str, text: str) -> float:
 
 
 class StoreSettings(NamedTuple):
-    """url: "" for no store; key: a path, or the PEM itself; trust: paths; wait_s: seconds for giving
-    at the end of a run; patience_s: seconds for the server's next byte; timeout_s: seconds
-    for a whole operation, and one more for each MB."""
+    """url: "" for no shared cache; key: a path, or the PEM itself; trust: paths; wait_s: for uploads
+    at the end of a run; patience_s: for the server's next byte; timeout_s: for one operation, plus
+    one second for each MB."""
 
     url: str = ""
     writes: bool = False
@@ -229,7 +227,7 @@ class StoreSettings(NamedTuple):
 
 
 def store(env: Any, top: Path) -> StoreSettings:
-    """The team's store. Raises UserError."""
+    """The settings of the shared cache. Raises UserError."""
 
     def chosen(argument: str) -> str:
         return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
@@ -237,7 +235,7 @@ def store(env: Any, top: Path) -> StoreSettings:
     url = chosen("STORE")
     if not url:
         return StoreSettings()
-    # A secret that the environment holds gets into no construction variable, which env.Dump() prints.
+    # Not copied from the environment to a construction variable, which env.Dump() would print.
     key = chosen("STORE_KEY") or os.environ.get("TRT_STORE_KEY", "")
     return _store(url, key, *map(chosen, _STORE), top)
 
@@ -279,27 +277,26 @@ def _store(
 
 
 def signing_key(env: Any, top: Path) -> str:
-    """What signs manifests: a PEM file's path, or, from the environment, the PEM itself; "" where none
-    is named."""
+    """The key that signs manifests: the path of a PEM file, or the PEM itself; "" for none."""
     named = SCons.Script.ARGUMENTS.get("SIGNING_KEY") or value_of(env, SIGNING_KEY)
     key = str(named or os.environ.get(SIGNING_KEY, ""))
     return key if not key or "\n" in key or key.startswith("-----") else below(key, top)
 
 
 def builder_id(env: Any) -> str:
-    """Who builds, as a URI; "" for nobody in particular."""
+    """The URI that identifies the builder, or ""."""
     return value_of(env, "TRT_BUILDER_ID")
 
 
 def arguments_in(env: Any) -> set[str]:
-    """Names of the command line that are construction variables too: Variables, or Environment's own
-    arguments, took them from there. Ours have defaults, so of these the value tells."""
+    """Command-line arguments that the SConstruct reads into construction variables. Ours always have
+    a default, so these count only if the values are equal."""
     given = SCons.Script.ARGUMENTS.items()
     return {n for n, v in given if n in env and (not n.startswith("TRT_") or env.get(n) == v)}
 
 
 def arguments() -> Mapping[str, str]:
-    """Of the command line."""
+    """The NAME=VALUE arguments of the command line."""
     return {name: str(value) for name, value in SCons.Script.ARGUMENTS.items()}
 
 
@@ -309,5 +306,5 @@ def option(name: str) -> Any:
 
 
 def writes() -> bool:
-    """Whether this run may write anything of ours: not under -n, -q, -h or -c."""
+    """Whether this run may write files: not under -n, -q, -h or -c."""
     return not any(option(name) for name in ("no_exec", "question", "help", "clean"))

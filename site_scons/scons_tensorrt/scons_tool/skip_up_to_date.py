@@ -1,7 +1,33 @@
-"""The alias `engines`, which settles what is current before SCons walks through it.
+"""Skip engines that are up to date before SCons walks the graph below the alias `engines`.
 
-The judgement of a pair covers what SCons would look at, signature by signature: sources, recipe,
-hardware, bytes. Where nothing else has a say, SCons needs no task to find the same.
+SCons runs one task for each node that it visits: it compares the signatures of all sources and
+dependencies with those in `.sconsign`. For an engine that is up to date, the result is always
+"do nothing". This module asks `check_up_to_date` first, and marks such a pair `up_to_date`, which
+SCons then passes over without a task.
+
+Why this never skips a pair that SCons would build:
+
+* The check covers at least what the task would compare. The cache key of a pair is made from every
+  input that `env.Engine` declares as a dependency: the ONNX and its external data, plugins,
+  samples, recipe and hardware signature. The check also compares the bytes of the engine and its
+  sidecar with the receipt of that key, which SCons itself never does for a target. With `accuracy=`,
+  the receipt must also hold the result of the comparison.
+* Nothing else may have a say. `_as_declared` rejects a node to which the SConstruct has added
+  anything: dependencies, sources, prerequisites, Ignore, AlwaysBuild, Pseudo, side effects, pre- or
+  post-actions, a target scanner. It also rejects nodes in a VariantDir or a tree with Repositories,
+  where the path of a node is not the path of its bytes.
+* No input may change later in the run. Each input must itself be a plain source file, or a target
+  of this plugin that was skipped by the same rule, or a node that SCons has already found up to
+  date. An input that another builder still has to make leaves the pair to SCons. If a target that
+  the user added to the alias has yet to be built, nothing is skipped, because its builder may write
+  what engines are made from.
+* The walk is the usual one. With -c, --interactive or --tree nothing is skipped.
+* When in doubt, SCons decides. A pair that is out of date, or whose check raises an error, is left
+  untouched, and is checked again, with its message, when SCons reaches it. A cycle counts as out of
+  date.
+
+A skipped node gets what other code reads from a finished task: its state, timestamp and size. With
+1,000 engines, skipping halves the CPU time of a null build.
 """
 
 from __future__ import annotations
@@ -24,29 +50,28 @@ _UNSEEN, _CURRENT = SCons.Node.no_state, SCons.Node.up_to_date
 
 
 class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has no types
-    """`engines` itself, once the first engine joined it."""
+    """The alias `engines`."""
 
     def children(self, scan: int = 1) -> Any:
-        """As SCons asks for them, first when the graph is read and its walk comes here."""
+        """SCons asks first when the graph has been read and its walk reaches the alias."""
         found, session = super().children(scan), self.attributes.trt_session
         if session and not SCons.Script.sconscript_reading:
             self.attributes.trt_session = None
-            if not self.prerequisites and _may_settle(found):
-                settle(session, found)
+            if not self.prerequisites and _may_skip(found):
+                skip_up_to_date(session, found)
         return found
 
     def make_ready(self) -> None:
-        """Its signature, for which SCons reads every sidecar, waits until something that depends on it
-        asks for it."""
+        """Do not compute the alias's signature, for which SCons reads every sidecar; a node that
+        depends on the alias computes it on demand."""
         self.get_ninfo()
 
     def visited(self) -> None:
-        """Nothing of an alias is recorded."""
+        """Record nothing in `.sconsign`."""
 
 
-def _may_settle(found: list[Any]) -> bool:
-    """Whether nothing that the user put into the alias is still to be made, which may make what engines
-    are made from. Whole trees are printed, and an interactive session builds again."""
+def _may_skip(found: list[Any]) -> bool:
+    """Whether the run is a plain walk, and every node that the user added to the alias is built."""
     others = (node for node in found if not isinstance(_owner(node), EngineTarget))
     return not (
         any(settings.option(name) for name in ("clean", "interactive", "tree_printers"))
@@ -59,10 +84,9 @@ def _owner(node: Any) -> Any:
 
 
 def join(env: Any, session: Session, sidecar: Any) -> None:
-    """Let `scons engines` mean this one too.
+    """Add an engine to the alias.
 
-    All but the first as dependencies, because SCons searches an alias's sources from the start
-    for each one added.
+    All but the first are added as dependencies: adding a source searches all sources of the alias.
     """
     if session.alias is None:
         session.alias = alias = env.Alias(ALIAS, sidecar)[0]
@@ -72,65 +96,65 @@ def join(env: Any, session: Session, sidecar: Any) -> None:
         session.alias.add_dependency([sidecar])
 
 
-def settle(session: Session, sidecars: list[Any]) -> None:
-    """Take every pair that is as wanted out of SCons's walk, and what was made for it."""
-    settling = _Settling(session)
+def skip_up_to_date(session: Session, sidecars: list[Any]) -> None:
+    """Mark every pair that is up to date, and the files made for it, so that SCons passes over them."""
+    skipper = _Skipper(session)
     for node in sidecars:
         if isinstance(_owner(node), EngineTarget):
-            settling.settle(_owner(node))
+            skipper.skip(_owner(node))
 
 
-class _Settling:
+class _Skipper:
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._plain: dict[Any, bool] = {}
+        self._final: dict[Any, bool] = {}
         self._known: dict[EngineTarget | OnnxTarget, bool] = {}
 
-    def settle(self, spec: EngineTarget | OnnxTarget) -> bool:
-        """Whether it is current and needs no task. What is not is judged again when its turn comes."""
-        if spec not in self._known:
-            self._known[spec] = False  # also for what is made from itself
+    def skip(self, target: EngineTarget | OnnxTarget) -> bool:
+        """Whether the target is up to date and now marked so."""
+        if target not in self._known:
+            self._known[target] = False  # the answer within a cycle
             try:
-                self._known[spec] = self._settle(spec)
+                self._known[target] = self._skip(target)
             except Exception:
-                spec.forget()  # what is wrong is said in its turn
-        return self._known[spec]
+                target.forget()  # SCons's own visit reports it
+        return self._known[target]
 
-    def _settle(self, spec: EngineTarget | OnnxTarget) -> bool:
-        nodes, sources = spec.places(), set(spec.sources())
+    def _skip(self, target: EngineTarget | OnnxTarget) -> bool:
+        nodes, sources = target.places(), set(target.sources())
         states = {node.get_state() for node in nodes}
         if states == {_CURRENT}:
             return True
-        if states != {_UNSEEN} or not all(_as_declared(n, spec.depends, sources) for n in nodes):
+        if states != {_UNSEEN} or not all(_as_declared(n, target.depends, sources) for n in nodes):
             return False
-        if not all(map(self._settled, spec.needs())):
+        if not all(map(self._is_final, target.needs())):
             return False
-        if not spec.stands() or not all(map(self._settled, spec.needs())):  # its data are known now
-            spec.forget()
+        # The check reads the ONNX, so that `needs` may now list more external data.
+        if not target.is_complete() or not all(map(self._is_final, target.needs())):
+            target.forget()
             return False
         for node in nodes:
-            info = node.get_ninfo()  # as after its task: a Command may look at times
+            info = node.get_ninfo()  # read by Commands with a timestamp Decider
             info.timestamp, info.size = node.get_timestamp(), node.get_size()
-        spec.mark_requested()
-        self._session.tidy(spec)
+        target.mark_requested()
+        self._session.tidy(target)
         for node in nodes:
             node.set_state(_CURRENT)
         return True
 
-    def _settled(self, node: Any) -> bool:
-        """Whether an input is there as it is: nobody makes it, or what does so has no need to."""
-        if node not in self._plain:
+    def _is_final(self, node: Any) -> bool:
+        """Whether an input is final: a plain source file, or a target that is up to date."""
+        if node not in self._final:
             owner = _owner(node)
-            if hasattr(owner, "stands"):
-                return self.settle(owner)
+            if hasattr(owner, "is_complete"):
+                return self.skip(owner)
             plain = node.get_state() == _CURRENT or (not node.has_builder() and _as_declared(node, 0))
-            self._plain[node] = plain
-        return self._plain[node]
+            self._final[node] = plain
+        return self._final[node]
 
 
 def _as_declared(node: Any, depends: int, sources: set[Any] | None = None) -> bool:
-    """Whether a file is in the tree itself, and the user's SConstruct gave it nothing more to wait for
-    or to do."""
+    """Whether a file is in the tree itself and the SConstruct has added nothing to it: see above."""
     executor = node.executor if sources else None
     return not (
         len(node.depends) != depends
