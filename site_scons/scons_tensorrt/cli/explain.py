@@ -130,16 +130,16 @@ def _steps(steps: Any) -> Rows:
             yield str(step.get("kind")), f"{made}: {facts}" if facts else made
 
 
-def _accuracy(told: Any) -> Rows:
-    onnx = _map(told).get("onnx")
+def _accuracy(accuracy: Any) -> Rows:
+    onnx = _map(accuracy).get("onnx")
     for name, output in _map(_map(onnx).get("outputs")).items():
         figures = _map(output)
         kept = {k: figures[k] for k in FIGURES if k in figures}
         yield f"output {name}", f"{_map(onnx).get('metric')}: {_flat(kept)}"
     if isinstance(onnx, str):
         yield "ONNX", onnx
-    if "engine" in _map(told):
-        yield "engine", str(_map(told)["engine"])
+    if "engine" in _map(accuracy):
+        yield "engine", str(_map(accuracy)["engine"])
 
 
 def _fields(ingredients: Mapping[str, str], group: str) -> Rows:

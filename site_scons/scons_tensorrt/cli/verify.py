@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="public key (PEM) that must have signed the manifest; may be repeated",
+        help="public key (PEM) that may sign the manifest; may be repeated",
     )
     verify.add_argument(
         "--hardware", metavar="NAME", help="hardware of the host, as in HARDWARE= (default: probe)"
@@ -82,9 +82,9 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
     from ..release.verify import VerifyRequest, verify
 
     host, note = _host(arguments)
-    asked = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
+    request = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
     statuses = []
-    for each in verify(asked):
+    for each in verify(request):
         statuses.append(int(each.status))
         if each.status:
             say(f"REFUSED {each.path}: {each.check}: {each.why}")

@@ -171,8 +171,8 @@ def _checked(data: Any, where: str) -> dict[str, Any]:
 
 
 def _check_type(name: str, value: Any, where: str) -> None:
-    def fail(wanted: str) -> None:
-        raise HardwareError(f"{where}: {name} is {reprlib.repr(value)}, not {wanted}")
+    def fail(expected: str) -> None:
+        raise HardwareError(f"{where}: {name} is {reprlib.repr(value)}, not {expected}")
 
     if name in _TEXT and not (isinstance(value, str) and value):
         fail("a string")

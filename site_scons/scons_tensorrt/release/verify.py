@@ -77,28 +77,28 @@ class VerifyRequest(NamedTuple):
     note: str = ""
 
 
-def verify(asked: VerifyRequest) -> Iterator[Finding]:
+def verify(request: VerifyRequest) -> Iterator[Finding]:
     """Check everything requested. If the manifest or its signature fails, no engine is OK."""
     listed: LoadedManifest | None = None
     refusals: list[Finding] = []
-    if asked.manifest is not None:
+    if request.manifest is not None:
         try:
-            listed = read_manifest(asked.manifest)
+            listed = read_manifest(request.manifest)
         except EngineError as error:
-            refusals.append(Finding(Status.MANIFEST, asked.manifest, str(error)))
+            refusals.append(Finding(Status.MANIFEST, request.manifest, str(error)))
     if listed:
         refusals += _sums(listed)
-    engines, unlisted = _files(asked, listed)
+    engines, unlisted = _files(request, listed)
     refusals += unlisted
-    found = [check(path, asked.host, listed) for path in engines]
+    found = [check(path, request.host, listed) for path in engines]
     if listed:
         present = {os.path.basename(path) for path in engines}
-        if any(os.path.isdir(path) for path in _places(asked)):
+        if any(os.path.isdir(path) for path in _places(request)):
             refusals += [
                 Finding(Status.MISSING, name, "listed in the manifest but missing")
                 for name in sorted({*listed.manifest.engines} - present)
             ]
-    signed = _signed(listed, asked) if listed and asked.trusted else None
+    signed = _signed(listed, request) if listed and request.trusted else None
     if signed and signed.status:
         refusals.append(signed)
     doubt = any(each.status in (Status.MANIFEST, Status.SIGNATURE, Status.KEY) for each in refusals)
@@ -107,7 +107,7 @@ def verify(asked: VerifyRequest) -> Iterator[Finding]:
     if listed and not doubt:
         count = len(listed.manifest.engines)
         notes = signed.why if signed else "signature not checked"
-        notes += f"; {asked.note}" if asked.note else ""
+        notes += f"; {request.note}" if request.note else ""
         yield Finding(Status.OK, str(listed.path), f"lists {count} engine{'s' * (count != 1)}; {notes}")
 
 
@@ -191,13 +191,13 @@ def _check_listed(path: str, entry: ManifestEntry | None, sha256: str, size: int
     return Finding(Status.OK, path)
 
 
-def _signed(listed: LoadedManifest, asked: VerifyRequest) -> Finding:
+def _signed(listed: LoadedManifest, request: VerifyRequest) -> Finding:
     """Check that a trusted key signed a statement on this manifest."""
     from . import keys  # needs more than the standard library
 
     path = str(listed.path.with_name(files_of(listed.path.name)[2]))
     try:
-        trusted = [keys.load_trusted(each) for each in asked.trusted]
+        trusted = [keys.load_trusted(each) for each in request.trusted]
     except SigningError as error:
         return Finding(Status.KEY, str(listed.path), str(error))
     try:
@@ -216,20 +216,20 @@ def _signed(listed: LoadedManifest, asked: VerifyRequest) -> Finding:
     return Finding(Status.SIGNATURE, path, f"the signed statement does not match {listed.path.name}")
 
 
-def _places(asked: VerifyRequest) -> list[str]:
+def _places(request: VerifyRequest) -> list[str]:
     """The paths to verify: those given, or the folder of the manifest."""
-    if asked.paths or asked.manifest is None:
-        return list(asked.paths)
-    return [os.path.dirname(asked.manifest) or "."]
+    if request.paths or request.manifest is None:
+        return list(request.paths)
+    return [os.path.dirname(request.manifest) or "."]
 
 
-def _files(asked: VerifyRequest, listed: LoadedManifest | None) -> tuple[list[str], list[Finding]]:
+def _files(request: VerifyRequest, listed: LoadedManifest | None) -> tuple[list[str], list[Finding]]:
     """The engines to check, and findings on unlisted files and unreadable folders."""
     engines: list[str] = []
     unlisted: list[Finding] = []
-    for place in _places(asked):
+    for place in _places(request):
         if not os.path.isdir(place):
-            engines += [place.removesuffix(SIDECAR_SUFFIX)] if asked.paths else []
+            engines += [place.removesuffix(SIDECAR_SUFFIX)] if request.paths else []
             continue
         own = _own_files(listed, place)
         for path, why in walk_files(place):
@@ -251,8 +251,8 @@ def _files(asked: VerifyRequest, listed: LoadedManifest | None) -> tuple[list[st
                 misplaced = "" if known or not pair else _misplaced(path, place, listed)
                 why = misplaced or "not listed in the manifest"
                 unlisted.append(Finding(Status.UNLISTED, path, why))
-    if not engines and asked.manifest is None:
-        raise HandoffError(f"{', '.join(_places(asked))}: no engines in this folder")
+    if not engines and request.manifest is None:
+        raise HandoffError(f"{', '.join(_places(request))}: no engines in this folder")
     return sorted(set(engines)), unlisted
 
 

@@ -109,28 +109,28 @@ def _networks(
     found: dict[str, Any] = {}
     for engine in engines:
         inputs = engine["receipt"]["inputs"] if engine["receipt"] else []
-        wanted = next((each["sha256"] for each in inputs if each["role"] == "onnx"), None)
-        engine["network"] = _network(engine["onnx"], wanted, state, memo, known, found)
+        expected = next((each["sha256"] for each in inputs if each["role"] == "onnx"), None)
+        engine["network"] = _network(engine["onnx"], expected, state, memo, known, found)
     return found
 
 
 def _network(
     onnx: str,
-    wanted: str | None,
+    expected: str | None,
     state: StateFolder,
     memo: DigestCache,
     known: Mapping[str, Any],
     found: dict[str, Any],
 ) -> str | None:
-    if wanted and (wanted in found or wanted in known):
-        found.setdefault(wanted, known.get(wanted))
-        return wanted
+    if expected and (expected in found or expected in known):
+        found.setdefault(expected, known.get(expected))
+        return expected
     if not onnx or "\0" in onnx:
         return None
     try:
         path = state.top / onnx
         digest = memo.sha256(path)
-        if wanted not in (None, digest):
+        if expected not in (None, digest):
             return None
         if digest not in found:
             found[digest] = {"file": onnx, **read_census(path).to_json()}

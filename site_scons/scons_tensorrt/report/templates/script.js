@@ -37,7 +37,7 @@
     });
   });
   var filter = document.getElementById("filter");
-  var told = document.getElementById("filtered");
+  var shownCount = document.getElementById("filtered");
   var rows = document.querySelectorAll("#engines tbody tr");
   var narrow = function () {
     var words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -48,7 +48,7 @@
       row.hidden = !fits;
       shown += fits ? 1 : 0;
     });
-    told.textContent = words.length ? shown + " of " + rows.length + " shown" : "";
+    shownCount.textContent = words.length ? shown + " of " + rows.length + " shown" : "";
   };
   if (filter) { filter.addEventListener("input", narrow); }
   var all = document.querySelectorAll("details");
