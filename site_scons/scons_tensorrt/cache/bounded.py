@@ -1,4 +1,4 @@
-"""An end for every operation of a store's server, however it spreads what it sends."""
+"""A time limit for every store operation, even if the server sends its answer drop by drop."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 from ..errors import StoreError
 
 TIMEOUT_S = 60.0  # for one operation
-SLOWEST = 1e6  # bytes a second, for which a transfer may take longer
+SLOWEST = 1e6  # bytes a second: the slowest transfer that is not a timeout
 _T = TypeVar("_T")
 
 
 def within(seconds: float, call: Callable[[], _T]) -> _T:
-    """What `call` returns. Raises as it does, and StoreError when it takes longer; it is then left
-    alone in its thread, because the library that waits there cannot be stopped."""
+    """Run `call` and return its result. Raises what it raises, or StoreError on timeout; its thread then
+    keeps running, because obstore cannot be interrupted."""
     result: list[_T] = []
     raised: list[BaseException] = []
 

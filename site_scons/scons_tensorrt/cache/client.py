@@ -1,12 +1,12 @@
-"""A run's use of a store: asked before anything is made here, told what was made.
+"""The client of the shared engine cache: looks up engines before a compile, uploads them afterwards.
 
-Nothing that a store does, or fails to do, fails a build. What it says is believed only as far as a
-trusted key signed it (entry.py) and the bytes have the sha256 that was signed (remote.py); anything
-else is a miss, and told. The first failure to reach it ends its use in this run.
+A store never fails a build. An entry counts only if a trusted key signed it (entry.py), its data only
+if it has the signed sha256 (transfer.py); anything else is reported and treated as a miss. After the
+first connection failure the store is not used again in this run.
 
-An entry is written once: TensorRT does not repeat its bytes, so a second host that made the same
-keeps its own engine, and the store keeps the first. Only an entry that nobody could use (damaged,
-signed by a stranger, or with bytes that are gone) is replaced. Bytes go first, the entry last.
+An entry is written once: TensorRT does not repeat its bytes, so a second host with the same key keeps
+its own engine and the store keeps the first. Only an unusable entry (damaged, untrusted, or without
+its data) is replaced. Data is uploaded before its entry.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from ..build.onnx_step import OnnxContext
     from ..build.spec import EngineSpec
 
-REFUSAL_S = 7 * 86400  # for which a refusal is believed
-REFRESH_S = 7 * 86400  # after which an entry that a writer uses is dated anew, so that gc keeps it
+REFUSAL_S = 7 * 86400  # lifetime of a refusal
+REFRESH_S = 7 * 86400  # a writer rewrites entries in use that are older, so that gc keeps them
 _T = TypeVar("_T")
 
 
 class CacheClient:
-    """signer: who writes; None only reads. say: a line for people; refusals: whether entries of what
-    cannot be compiled are believed."""
+    """signer: None for a read-only client; say: prints a line; refusals: whether stored refusals (inputs
+    that cannot be compiled) are honoured."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class CacheClient:
         self._lock = threading.Lock()
         self._off = False
         self._told: set[str] = set()
-        self.pushed: list[int] = []  # sizes of what this run gave, in bytes
+        self.pushed: list[int] = []  # bytes of each upload in this run
 
-    # What is asked of it.
+    # Downloads.
 
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
-        """See `compile.context.Supplier`. Raises EngineBuildError for what a trusted host found to be
-        impossible."""
+        """See `EngineProvider`. Raises EngineBuildError if a trusted host recorded that
+        these inputs cannot be compiled."""
         label, short = context.state.relative(spec.engine), spec.recipe.model
 
         def bring() -> ProvidedFile | None:
@@ -92,7 +92,7 @@ class CacheClient:
         return self._tried(bring, context.stopping)
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
-        """See `convert.make.StepSupplier`."""
+        """As `supply`, for an ONNX step."""
         label = context.state.relative(spec.target)
 
         def bring() -> ProvidedFile | None:
@@ -115,8 +115,7 @@ class CacheClient:
             )
 
     def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
-        """The entry of a key that may be believed; whatever else is there is told. Raises
-        StoreError."""
+        """The trusted entry of a key, or None; a rejected entry is reported. Raises StoreError."""
         if self._off:
             return None
         path = entry_path(kind, key)
@@ -128,13 +127,13 @@ class CacheClient:
             if entry.name != name:
                 raise EntryRejected(f"it belongs to {entry.name}")
         except EntryRejected as refused:
-            self._tell_refused(name, path, refused)
+            self._report_rejected(name, path, refused)
             return None
         if self.signer and time.time() - found[1] > REFRESH_S and kind != REFUSAL:
             self.remote.replace(path, found[0])
         return entry
 
-    def _tell_refused(self, name: str, path: str, refused: EntryRejected) -> None:
+    def _report_rejected(self, name: str, path: str, refused: EntryRejected) -> None:
         if refused.stranger:
             hint = "add its .pub to STORE_TRUST=" if self.trust.keys else "STORE_TRUST= names no key"
             self._once(f"engines: ignoring untrusted entries of {self.remote.url}: {refused}; {hint}")
@@ -142,7 +141,7 @@ class CacheClient:
             self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
     def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
-        """The bytes that an entry speaks for, in files; None where they are not to be had."""
+        """Download the data of an entry; None if that fails."""
         began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
         for (sha256, size), place in zip(entry.blobs(), places):
             shown = _Shifted(running, before, whole)
@@ -161,8 +160,8 @@ class CacheClient:
         name: str,
         progress: Callable[[int], None] = lambda done: None,
     ) -> bool:
-        """Write the bytes of a sha256 to a file; False where there are none, or others: then that is
-        told. name: for people. Raises StoreError, OSError."""
+        """Download the object with this sha256; False, with a message, if it is missing or damaged.
+        name: for messages. Raises StoreError, OSError."""
         path = blob_path(sha256)
         try:
             with new_file(to) as out:
@@ -173,17 +172,17 @@ class CacheClient:
             removed = ""
             if self.signer:
                 with contextlib.suppress(StoreError):
-                    if self.remote.size(path) == size:  # else it may be the size that is wrong
+                    if self.remote.size(path) == size:  # else the signed size may be wrong
                         self.remote.remove(path)
                         removed = "; removed"
             self._say(f"engines: ignoring the store's data of {name}: {damaged} ({path}){removed}")
         return False
 
-    # What it is told.
+    # Uploads.
 
     def publish(self, entry: CacheEntry, files: Mapping[str, Path]) -> bool:
-        """Give the store an entry and its bytes, files by sha256; whether it had none that could be
-        used. Raises StoreError."""
+        """Upload an entry and its data, unless the store has a usable one; whether it was uploaded. files:
+        by sha256. Raises StoreError."""
         if self._off or self.signer is None:
             return False
         if self._usable(entry):
@@ -191,7 +190,7 @@ class CacheClient:
         try:
             for sha256, size in entry.blobs():
                 self.remote.upload(blob_path(sha256), files[sha256], sha256, size)
-        except (DigestMismatch, OSError):  # another build of this host replaced the file meanwhile
+        except (DigestMismatch, OSError):  # another build on this host replaced the file
             return False
         data = sign_entry(entry, self.signer)
         if not self.remote.create(entry.path, data):
@@ -203,7 +202,7 @@ class CacheClient:
         return True
 
     def _usable(self, entry: CacheEntry) -> bool:
-        """Whether there is an entry of this key that others can use."""
+        """Whether the store has a trusted, complete entry of this key."""
         found = self.remote.read(entry.path, entries.LARGEST)
         if found is None:
             return False
@@ -214,7 +213,7 @@ class CacheClient:
         return all(self.remote.size(blob_path(sha256)) == size for sha256, size in there.blobs())
 
     def refuse(self, spec: EngineSpec, error: EngineBuildError) -> None:
-        """Say for a week that these inputs cannot be compiled. Raises StoreError."""
+        """Upload a refusal: these inputs cannot be compiled. Raises StoreError."""
         if self._off or self.signer is None:
             return
         now = int(time.time())
@@ -223,15 +222,15 @@ class CacheClient:
         self.remote.replace(entry.path, sign_entry(entry, self.signer))
 
     def forgive(self, spec: EngineSpec) -> None:
-        """It was compiled after all. Raises StoreError."""
+        """Remove the refusal of an engine that compiled after all. Raises StoreError."""
         if self.signer and not self._refusals:
             self.remote.remove(entry_path(REFUSAL, spec.key))
 
-    # When it fails.
+    # Failures.
 
     def _tried(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
-        """What `do` gives, in a thread of its own: SCons's have small stacks, and a transfer must not
-        hold up Ctrl-C. A store that cannot be reached is used no more. Raises EngineError, OSError."""
+        """Run `do` in a new thread: SCons's threads have small stacks, and a transfer must not delay
+        Ctrl-C. On StoreError, stop using the store. Raises EngineError, OSError."""
         if self._off:
             return None
         result: list[_T | None] = []
@@ -256,7 +255,7 @@ class CacheClient:
         return result[0] if result else None
 
     def give_up(self, error: StoreError) -> None:
-        """Use the store no more in this run."""
+        """Stop using the store in this run."""
         with self._lock:
             if self._off:
                 return
@@ -276,7 +275,7 @@ class CacheClient:
 
 
 class _Shifted:
-    """One of several files of a transfer that is shown as one."""
+    """Progress of one file of a transfer that is shown as a single download."""
 
     def __init__(self, running: ProgressHandle, before: int, whole: int) -> None:
         self._running, self._before, self._whole = running, before, whole
@@ -295,6 +294,6 @@ def _shown(begin: BeginProgress, label: str, short: str) -> Iterator[ProgressHan
 
 
 def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> CacheEntry:
-    """The entry of what a receipt tells."""
+    """The entry for a receipt."""
     what = receipt.key, receipt.filename, receipt.ingredients, receipt.sha256, receipt.size
     return CacheEntry(kind, *what, data, receipt.details, int(time.time()))

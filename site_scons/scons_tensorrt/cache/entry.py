@@ -1,9 +1,8 @@
-"""Entries: what a key gave, signed. The only thing of a store that is believed.
+"""Entries: the signed record of what a cache key produced.
 
-An entry is JSON of two texts: a body and the signature of exactly that body. The body binds key,
-name, sha256 and size together, so that the entry of one engine proves nothing of another; the key
-is computed again from the name and the ingredients that the body states. Bytes are believed because
-their sha256 stands in such a body.
+An entry is a JSON object of two strings: a body and its signature. The body binds key, name, sha256
+and size together, so that one engine's entry cannot be passed off as another's; the key is recomputed
+from the name and ingredients in the body. Data is trusted only if a signed body states its sha256.
 """
 
 from __future__ import annotations
@@ -21,14 +20,21 @@ SCHEMA = 1
 LARGEST = 4 << 20  # bytes of an entry
 ENGINE, STEP, REFUSAL = "engine", "step", "refusal"
 FOLDERS = {ENGINE: "ac", STEP: "ac", REFUSAL: "no"}
-_PURPOSE = b"scons-tensorrt store entry 1\n"  # a signature of it is good for nothing else
-RECEIPT_FIELDS = {"schema", "engine", "key", "sha256", "size", "ingredients"}  # no details
+_PURPOSE = b"scons-tensorrt store entry 1\n"  # keeps signatures from being reused elsewhere
+RECEIPT_FIELDS = {
+    "schema",
+    "engine",
+    "key",
+    "sha256",
+    "size",
+    "ingredients",
+}  # reserved: not allowed in details
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class EntryRejected(Exception):
-    """An entry that is not believed; the text says why. stranger: signed by a key that is not
-    trusted, which may well be another's; expired: it was believed once."""
+    """An entry that is not used; the text says why. stranger: signed by an untrusted key, perhaps of
+    another team; expired: valid until it expired."""
 
     def __init__(self, why: str, stranger: bool = False, expired: bool = False) -> None:
         super().__init__(why)
@@ -36,10 +42,10 @@ class EntryRejected(Exception):
 
 
 class CacheEntry(NamedTuple):
-    """kind: ENGINE, STEP (a file made of an ONNX) or REFUSAL; name: the file's; sha256, size: of the
-    file, "" and 0 of a refusal; data: sha256 and size of the file beside it; details: as in
-    `integrity.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: the name of
-    the key that signed it."""
+    """kind: ENGINE, STEP (output of an ONNX step) or REFUSAL; name: filename; sha256, size: of the file,
+    "" and 0 for a refusal; data: sha256 and size of its external data; details: as in
+    `artifact.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: ID of the
+    signing key."""
 
     kind: str
     key: str
@@ -59,7 +65,7 @@ class CacheEntry(NamedTuple):
         return entry_path(self.kind, self.key)
 
     def blobs(self) -> list[tuple[str, int]]:
-        """Sha256 and size (bytes) of all bytes it speaks for."""
+        """Sha256 and size (bytes) of each file of this entry."""
         return [(self.sha256, self.size)] * bool(self.sha256) + ([self.data] if self.data else [])
 
 
@@ -72,7 +78,7 @@ def blob_path(sha256: str) -> str:
 
 
 def sign_entry(entry: CacheEntry, signer: EntrySigner) -> bytes:
-    """The bytes of an entry, signed."""
+    """The entry as signed bytes."""
     fields = entry._replace(by=signer.name, details=dict(entry.details))._asdict()
     fields["ingredients"] = dict(entry.ingredients)
     body = json.dumps({"schema": SCHEMA, **fields}, sort_keys=True)
@@ -81,7 +87,7 @@ def sign_entry(entry: CacheEntry, signer: EntrySigner) -> bytes:
 
 
 def verify_entry(data: bytes, trust: TrustedSigners, kind: str, key: str) -> CacheEntry:
-    """The entry of this kind and key. Raises Refused."""
+    """The entry in `data`, of this kind and key. Raises EntryRejected."""
     entry = read_entry(data, trust)
     if (entry.kind, entry.key) != (kind, key):
         raise EntryRejected(f"it belongs to another key, {entry.kind} {entry.key[:12]}…")
@@ -91,7 +97,7 @@ def verify_entry(data: bytes, trust: TrustedSigners, kind: str, key: str) -> Cac
 
 
 def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
-    """The entry in `data`, of whatever key. Raises Refused."""
+    """The entry in `data`, of any key. Raises EntryRejected."""
     try:
         sealed = json.loads(data)
         body, signature = sealed["body"], bytes.fromhex(sealed["signature"])
@@ -107,7 +113,7 @@ def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
 
 
 def claimed(data: bytes) -> list[str]:
-    """The sha256 of all bytes that an entry names, whoever signed it: what gc must leave alone."""
+    """The sha256 of each file of an entry, trusted or not: what gc must keep."""
     try:
         body = json.loads(json.loads(data)["body"])
         named = [body["sha256"], *(body["data"] or ())[:1]]
@@ -121,7 +127,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 37  # a year that strftime can tell
+    return type(value) is int and 0 <= value < 1 << 37  # within the years that strftime can format
 
 
 def _is_digest(value: Any) -> bool:
@@ -136,7 +142,7 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-# What each field must be: a trusted key may sign for a program that is wrong.
+# Checked although the signer is trusted: its program may have a bug.
 _SOUND: Mapping[str, Callable[[Any], bool]] = {
     "kind": lambda value: isinstance(value, str) and value in FOLDERS,
     "key": _is_digest,
@@ -157,7 +163,7 @@ _SOUND: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _parsed(body: str) -> CacheEntry:
-    """Whoever signed is trusted, and may still be another version. Raises Refused."""
+    """The entry in a trusted body, which another version may have written. Raises EntryRejected."""
     try:
         fields = json.loads(body)
         if fields.pop("schema") != SCHEMA:

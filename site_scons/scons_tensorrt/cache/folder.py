@@ -1,8 +1,8 @@
-"""The files of a store that is a folder.
+"""A store in a local folder.
 
-Whoever may write to the folder can put a link, a pipe or a folder where a file of ours belongs. An
-object is a regular file, opened without waiting and never through a link. What lists or removes goes
-by the descriptor of a folder that is no link itself; the store's root may be one.
+Anyone who can write to the folder can replace a file by a link, a pipe or a folder. So objects must be
+regular files and are opened without blocking or following links. Listing and removing use the
+descriptor of a folder that is not a link; only the store's root may be a link.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Folder:
-    """root: of the store. Every method raises OSError, or StoreError where a folder of the store is a
-    link."""
+    """root: of the store. Every method raises OSError, or StoreError if a folder in the store is a link."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def read(self, path: str, most: int) -> tuple[bytes, float] | None:
-        """A file's first bytes, `most` of them at most, and when it was written; None where no file
-        is. What is no regular file has no bytes: another writer replaces it."""
+        """At most the first `most` bytes of a file, and its mtime; None if there is no file. Anything but
+        a regular file counts as empty: a writer replaces it."""
         try:
             with open_file(self.root / path, follow=False) as source:
                 return source.read(most), os.fstat(source.fileno()).st_mtime
@@ -41,7 +40,7 @@ class Folder:
             raise
 
     def size(self, path: str) -> int | None:
-        """Bytes of a file; None where no regular file is."""
+        """Size in bytes; None if there is no regular file."""
         try:
             found = os.lstat(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
@@ -55,20 +54,20 @@ class Folder:
             os.unlink(name, dir_fd=at)
 
     def list(self, folder: str, is_ours: Callable[[str], object]) -> Iterator[tuple[str, int, float]]:
-        """Name, size (bytes) and time of change of each regular file in `folder` whose name is ours."""
+        """Name, size (bytes) and mtime of each regular file in `folder` that `is_ours` accepts."""
         with contextlib.suppress(FileNotFoundError), self._opened(folder) as at:
             for name in os.listdir(at):
                 if not is_ours(name):
                     continue
                 try:
                     found = os.stat(name, dir_fd=at, follow_symlinks=False)
-                except FileNotFoundError:  # removed meanwhile
+                except FileNotFoundError:  # removed by another process
                     continue
                 if stat.S_ISREG(found.st_mode):
                     yield name, found.st_size, found.st_mtime
 
     def check(self, folder: str) -> None:
-        """Raises StoreError where a folder of the store is a link or no folder; it may be missing."""
+        """Raises StoreError if `folder` is a link or not a folder; it may be missing."""
         with contextlib.suppress(FileNotFoundError), self._opened(folder):
             pass
 

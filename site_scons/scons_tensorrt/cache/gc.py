@@ -1,8 +1,8 @@
-"""Looking after a store: what it holds, whether that is sound, and what may go.
+"""Maintenance of a store: list its entries, verify them, collect garbage.
 
-Entries go first, then the bytes that no entry speaks for any more; bytes that came only lately stay,
-because a push brings them before their entry. Whoever reads meanwhile finds an entry whose bytes are
-gone: a miss, and the next writer heals it.
+gc removes entries first, then unreferenced data. Recent data is kept, because an upload sends data
+before its entry. A reader that finds an entry without its data treats it as a miss; the next writer
+repairs it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from .keys import TrustedSigners
 from .object_store import Item, ObjectStore
 from .transfer import DigestMismatch
 
-THREADS = 16  # of requests at once
-GRACE_S = 86400.0  # for bytes without an entry
+THREADS = 16  # concurrent requests
+GRACE_S = 86400.0  # age from which unreferenced data is removed
 
 
 class StoredEntry(NamedTuple):
-    """One entry. fault: why it is not believed; entry: where it is; blobs: paths of the bytes it
-    names, believed or not."""
+    """entry: None if it was rejected; fault: why; blobs: paths of its data, trusted or not."""
 
     item: Item
     entry: CacheEntry | None
@@ -33,7 +32,7 @@ class StoredEntry(NamedTuple):
 
 
 class RemovedObject(NamedTuple):
-    """What gc removed, or would: paths and bytes."""
+    """What gc removed, or would remove: paths, and size in bytes."""
 
     entries: list[str]
     blobs: list[str]
@@ -62,22 +61,22 @@ def entries_of(remote: ObjectStore, trust: TrustedSigners) -> Iterator[StoredEnt
 
 
 def blobs_of(remote: ObjectStore) -> dict[str, Item]:
-    """Every object of bytes by its path. Raises StoreError."""
+    """Every data object by path. Raises StoreError."""
     return {item.path: item for item in remote.all_of("cas")}
 
 
 def faults(
     remote: ObjectStore, trust: TrustedSigners, remove: bool = False, quick: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with a store: path and reason. remove: it, too; quick: believe bytes that have a
-    size that was signed, and read no others. Bytes are judged by their sha256: an entry that states
-    another size is the one that is wrong. Raises StoreError."""
+    """Path and reason of each faulty object. remove: delete them; quick: compare sizes only, and hash
+    only data of a size that nobody signed. The sha256 decides: if the data matches it, an entry with
+    another size is the faulty one. Raises StoreError."""
     blobs, wrong = blobs_of(remote), dict[str, str]()
     held = list(entries_of(remote, trust))
-    spec: dict[str, set[int]] = {}
+    signed: dict[str, set[int]] = {}
     for sha256, size in (blob for each in held if each.entry for blob in each.entry.blobs()):
-        spec.setdefault(blob_path(sha256), set()).add(size)
-    for path, fault in zip(spec, _judged(remote, spec, blobs, quick)):
+        signed.setdefault(blob_path(sha256), set()).add(size)
+    for path, fault in zip(signed, _data_faults(remote, signed, blobs, quick)):
         if fault:
             wrong[path] = fault
             yield path, fault
@@ -94,7 +93,7 @@ def faults(
 
 
 def _fault(entry: CacheEntry, blobs: dict[str, Item], wrong: dict[str, str]) -> str:
-    """What is wrong with an entry that is believed, by its bytes; empty where they are sound."""
+    """The fault of a trusted entry's data; empty if there is none."""
     for sha256, size in entry.blobs():
         path = blob_path(sha256)
         if path in wrong:
@@ -104,26 +103,26 @@ def _fault(entry: CacheEntry, blobs: dict[str, Item], wrong: dict[str, str]) -> 
     return ""
 
 
-def _judged(
-    remote: ObjectStore, spec: dict[str, set[int]], blobs: dict[str, Item], quick: bool
+def _data_faults(
+    remote: ObjectStore, signed: dict[str, set[int]], blobs: dict[str, Item], quick: bool
 ) -> Iterator[str]:
-    """What is wrong with each of the wanted bytes. wanted: sizes that were signed, by path."""
+    """The fault of each data object; empty if there is none. signed: signed sizes by path."""
 
-    def check_up_to_date(path: str) -> str:
+    def check(path: str) -> str:
         there = blobs.get(path)
         if there is None:
             return "missing"
-        signed = there.size in spec[path]
-        if quick and signed:
+        expected = there.size in signed[path]
+        if quick and expected:
             return ""
         try:
             found = remote.download(path, path.rpartition("/")[2], there.size, None)
             return "" if found else "missing"
         except DigestMismatch as damaged:
-            return str(damaged) if signed else f"{there.size} bytes, but {min(spec[path])} were signed"
+            return str(damaged) if expected else f"{there.size} bytes, but {min(signed[path])} were signed"
 
     with ThreadPoolExecutor(4) as pool:
-        yield from pool.map(check_up_to_date, list(spec))
+        yield from pool.map(check, list(signed))
 
 
 def gc(
@@ -135,10 +134,9 @@ def gc(
     grace_s: float = GRACE_S,
     now: Callable[[], float] = time.time,
 ) -> RemovedObject:
-    """Remove entries not used by a writer for `older_s` seconds, then the oldest until all that
-    remains has `most` bytes, refusals that have expired, and bytes that no entry names. Entries that
-    are not believed here may be another team's: they, and what they name, go by age and size alone.
-    Raises StoreError."""
+    """Remove expired refusals, entries that no writer used for `older_s` seconds, then the oldest entries
+    until at most `most` bytes are left, and unreferenced data. Untrusted entries may belong to another
+    team: only age and size remove them and their data. Raises StoreError."""
     blobs = blobs_of(remote)
     going, staying = list[StoredEntry](), deque[StoredEntry]()
     for each in sorted(entries_of(remote, trust), key=lambda each: each.item.changed):
@@ -151,7 +149,7 @@ def gc(
             named[path] -= 1
             if not named[path] and path in blobs:
                 size -= blobs[path].size
-    # Bytes of an entry that goes came with it: the grace is of those that may still get one.
+    # Data of a removed entry needs no grace period: only other data may still get an entry.
     theirs = {path for each in going for path in each.blobs}
     loose = [
         blob

@@ -1,8 +1,7 @@
-"""Who may be believed: Ed25519 keys in PEM files (`keygen` writes them), one that signs and those that
-are trusted.
+"""Ed25519 keys in PEM files (written by `keygen`): one that signs entries, and the trusted ones.
 
-A key's name is the first 16 hex characters of its keyid, the sha256 of its public half as
-SubjectPublicKeyInfo in DER, so that an entry can say which key to try, and a person which one signed.
+A key's name is the first 16 hex characters of its key ID, the sha256 of the public key as
+SubjectPublicKeyInfo in DER.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ..errors import StoreError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-PUBLIC = ".pub"  # how names of public keys end, in a folder of them
+PUBLIC = ".pub"  # suffix of public keys in a folder
 
 
 class EntrySigner:
@@ -31,10 +30,9 @@ class EntrySigner:
 
     @classmethod
     def load(cls, text: str) -> EntrySigner:
-        """The signer of a PEM, or of the file of one at this path. Raises StoreError, which never
-        holds the key."""
+        """text: a PEM key, or the path of one. Raises StoreError, which never quotes the key."""
         inline = text.lstrip().startswith("-----BEGIN")
-        if not inline and not os.path.exists(text):  # it may be a key after all
+        if not inline and not os.path.exists(text):  # not quoted: it may be a mangled key
             raise StoreError("STORE_KEY is neither an existing file nor a PEM key")
         where = "STORE_KEY" if inline else text
         data = text.strip().encode() + b"\n" if inline else _read(Path(text))
@@ -48,14 +46,14 @@ class EntrySigner:
 
 
 class TrustedSigners:
-    """The public keys that are believed, by name."""
+    """The trusted public keys, by name."""
 
     def __init__(self, keys: Mapping[str, Ed25519PublicKey]) -> None:
         self.keys = keys
 
     @classmethod
     def load(cls, places: Iterable[str], signer: EntrySigner | None = None) -> TrustedSigners:
-        """The keys of PEM files and of folders of `*.pub`, and the signer's own. Raises StoreError."""
+        """Load PEM files, folders of `*.pub`, and the signer's own key. Raises StoreError."""
         keys = {}
         for place in map(Path, places):
             files = sorted(place.glob(f"*{PUBLIC}")) if place.is_dir() else [place]
@@ -69,7 +67,7 @@ class TrustedSigners:
         return cls(keys)
 
     def holds(self, name: str, signature: bytes, data: bytes) -> bool:
-        """Whether the key of this name is trusted and signed the data."""
+        """Whether the key of this name is trusted and made this signature."""
         from cryptography.exceptions import InvalidSignature
 
         key = self.keys.get(name)
@@ -100,7 +98,7 @@ def _parse(data: bytes, where: str, loader: str, **more: Any) -> Any:
         raise StoreError("cryptography is not installed: run `python3 -m pip install cryptography`") from None
     try:
         return getattr(serialization, loader)(data, **more)
-    except Exception:  # its text may quote what it read
+    except Exception:  # not quoted: it may contain the key
         half = "private" if "private" in loader else "public"
         raise StoreError(f"{where}: not an unencrypted PEM {half} key") from None
 

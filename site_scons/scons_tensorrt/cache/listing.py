@@ -1,5 +1,4 @@
-"""What a bucket lists, as far as it can be believed: a server may list without an end, or names that
-no object of a store has."""
+"""Bucket listings. The server is untrusted: it may list without end, or list invalid names."""
 
 from __future__ import annotations
 
@@ -14,16 +13,16 @@ _UNREADABLE = re.compile(r'invalid path: Error parsing Path "(.*?)": ', re.DOTAL
 
 
 def start_of(prefix: str) -> str:
-    """Where a listing begins: no name of ours is below 0, and names that begin with a dot or a slash,
-    which obstore cannot read, are."""
+    """The offset of a listing: it skips names that begin with a dot or a slash, which obstore cannot
+    read; all our names sort after it."""
     return f"{prefix}/0"
 
 
 def listed(pages: Iterator[Any], prefix: str, bounded: Callable[..., Any]) -> Iterator[Any]:
-    """Every object of a listing. bounded: calls with an end in time. Raises StoreError.
+    """Every object of a listing. bounded: calls with a time limit. Raises StoreError.
 
-    A name that cannot be read ends it: entries may stand on the same page, and gc would take their
-    bytes for nobody's.
+    An unreadable name ends the listing: it hides the rest of its page, and gc would remove the data of
+    entries that it did not see.
     """
     seen: set[str] = set()
     while (page := bounded(lambda: _next(pages))) is not None:

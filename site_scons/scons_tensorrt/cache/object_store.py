@@ -1,9 +1,8 @@
-"""The bytes of a store, wherever it is: a folder, or a bucket of S3, GCS or Azure.
+"""Objects of a store: in a folder, or in a bucket of S3, GCS or Azure.
 
-obstore speaks to all of them. What it leaves open is done here: a folder's files are flushed to
-disk (it does not), a transfer that breaks off is taken up where it stopped, bytes are hashed while
-they move, and every wait has an end. An upload whose bytes turn out wrong is never seen: until the
-last part is sent, nothing is there.
+obstore talks to all of them. This module adds what it lacks: files in a folder are flushed to disk,
+broken downloads resume, data is hashed in transit, and every operation has a time limit. A bad upload
+is never visible: the object appears only after its last part.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from .transfer import PIECE, DigestMismatch, Hashing, Progress, checked, copied
 
 _T = TypeVar("_T")
 SCHEMES = ("file", "s3", "gs", "az")
-PART = 16 << 20  # bytes of an upload's part; four are in memory
-SMALL_PIECE = 64 << 10  # bytes of a small object, read at once
-TRIES = 3  # of a transfer that breaks off
-PATIENCE_S = 10.0  # for a server that says nothing
-_NAME = re.compile(r"[0-9a-f]{64}")  # of every object: a key, or the sha256 of its bytes
+PART = 16 << 20  # bytes of an upload's part; up to four in memory
+SMALL_PIECE = 64 << 10  # bytes read at once from a small object
+TRIES = 3  # of a broken transfer
+PATIENCE_S = 10.0  # for a silent server
+_NAME = re.compile(r"[0-9a-f]{64}")  # object names: a cache key, or a sha256
 
 
 class Item(NamedTuple):
-    """size: bytes; changed: seconds since the epoch."""
+    """An object. size: bytes; changed: seconds since the epoch."""
 
     path: str
     size: int
@@ -45,7 +44,7 @@ class Item(NamedTuple):
 
 
 class ObjectStore:
-    """One store. Every method raises StoreError where it cannot be used."""
+    """One store. Every method raises StoreError if the store cannot be used."""
 
     def __init__(
         self,
@@ -54,8 +53,8 @@ class ObjectStore:
         patience_s: float = PATIENCE_S,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """patience_s: seconds for a server to connect, or to say its next byte; timeout_s: seconds for
-        a whole operation, and one more for each MB of a transfer."""
+        """patience_s: to connect, or until the next byte; timeout_s: for a whole operation, plus 1 s for
+        each MB of a transfer."""
         self._timeout_s = timeout_s
         self.url = url.rstrip("/")
         self._patience_s = patience_s
@@ -65,7 +64,7 @@ class ObjectStore:
         self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
         self._folder = Folder(self._root) if self._root else None
         self._writes = writes
-        self._creates: bool | None = None  # whether a conditional write is one; asked once
+        self._creates: bool | None = None  # whether conditional writes work; probed once
         self._o, self._store = self._open()
 
     def _open(self) -> tuple[Any, Any]:
@@ -82,12 +81,12 @@ class ObjectStore:
             raise StoreError(f"no such folder: {self._root}")
         if self._root is None:
             more = {
-                # Over the whole of a body, which may be gigabytes; read_timeout is of each piece.
+                # For a whole body, which may be gigabytes; read_timeout is for each piece.
                 "client_options": {
                     "timeout": timedelta(days=1),
                     "connect_timeout": min(wait, timedelta(seconds=5)),
                     "read_timeout": wait,
-                    "allow_http": True,  # the endpoint's URL says which it is
+                    "allow_http": True,  # only if the endpoint's URL says so
                 },
                 "retry_config": {
                     "max_retries": 2,
@@ -106,8 +105,8 @@ class ObjectStore:
     # Small objects: entries.
 
     def read(self, path: str, most: int = 4 << 20) -> tuple[bytes, float] | None:
-        """A small object's bytes and when it was written (seconds since the epoch); None where there
-        is none. More than `most` bytes are cut off."""
+        """At most the first `most` bytes of a small object, and its mtime (seconds since the epoch); None
+        if there is none."""
         with self._errors():
             if self._folder:
                 return self._folder.read(path, most)
@@ -123,18 +122,18 @@ class ObjectStore:
     def _read(self, path: str, most: int) -> tuple[bytes, float]:
         found = self._o.get(self._store, path, options={"range": (0, most)})
         data = bytearray()
-        for piece in found.stream(min_chunk_size=SMALL_PIECE):  # a server may send more than it was asked
+        for piece in found.stream(min_chunk_size=SMALL_PIECE):  # a server may ignore the range
             data += piece
             if len(data) >= most:
                 break
         return bytes(data[:most]), found.meta["last_modified"].timestamp()
 
     def _bounded(self, call: Callable[[], _T], size: int = 0) -> _T:
-        """What `call` returns, within the time of an operation on `size` bytes."""
+        """Run `call` within the time limit of an operation on `size` bytes."""
         return call() if self._folder else within(self._timeout_s + size / SLOWEST, call)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a small object unless there is one; whether it was written."""
+        """Write a small object unless it exists; whether it was written."""
         return self._bounded(lambda: self._create(path, data))
 
     def _create(self, path: str, data: bytes) -> bool:
@@ -144,7 +143,7 @@ class ObjectStore:
                 self._creates = self._probe()
             if self._creates:
                 written = self._put_new(path, data)
-            else:  # the last of two that look at once wins: either is whole, and refers to whole bytes
+            else:  # of two concurrent writers the last wins: both entries are complete
                 written = self._size(path) is None
                 if written:
                     self._o.put(self._store, path, data)
@@ -210,8 +209,7 @@ class ObjectStore:
             raise
 
     def all_of(self, prefix: str) -> Iterator[Item]:
-        """Every object right below a prefix that has the name of one of ours; other things may lie
-        there, and are nobody's to remove."""
+        """Every object directly below a prefix with a valid object name; anything else is left alone."""
         with self._errors():
             if self._folder:
                 for name, size, changed in self._folder.list(prefix, _NAME.fullmatch):
@@ -232,9 +230,8 @@ class ObjectStore:
         to: BinaryIO | None,
         progress: Progress = lambda done: None,
     ) -> bool:
-        """Write an object to `to`, None to look at it only; False where there is none. Raises DigestMismatch
-        when it has not this sha256 or not `size` bytes, of which no more are ever read; OSError as
-        `to` does."""
+        """Download an object to `to` (None: verify only); False if there is none. Reads at most `size`
+        bytes. Raises DigestMismatch for another sha256 or size, and OSError as `to` does."""
         if self._root is not None:
             return copied(self._root / path, sha256, size, to, progress)
         done, tries = 0, 0
@@ -277,15 +274,15 @@ class ObjectStore:
     def upload(
         self, path: str, source: Path, sha256: str, size: int, progress: Progress = lambda done: None
     ) -> None:
-        """Write an object from a file. Raises DigestMismatch where the file has no more these bytes, and then
-        nothing was written; OSError where it cannot be read."""
+        """Upload a file. Raises DigestMismatch, and writes nothing, if the file changed; OSError if it
+        cannot be read."""
         with open_file(source, follow=False) as data:
             if os.fstat(data.fileno()).st_size != size:
                 raise DigestMismatch(f"{source.name} was replaced during the upload")
             pieces = checked(data, source.name, sha256, progress)
             with self._errors():
                 self._check_place(path)
-                if size <= PART:  # one request; an iterator always makes three
+                if size <= PART:  # one request; an iterator takes three
                     whole = b"".join(pieces)
                     self._bounded(lambda: self._o.put(self._store, path, whole, use_multipart=False), size)
                 else:
@@ -294,12 +291,12 @@ class ObjectStore:
                 self._flush(path)
 
     def _check_place(self, path: str) -> None:
-        """Raises StoreError where the folder of a file to be written is a link: it leads elsewhere."""
+        """Raises StoreError if the parent folder is a link."""
         if self._folder:
             self._folder.check(path.rpartition("/")[0])
 
     def _flush(self, path: str) -> None:
-        """obstore leaves a folder's files to the kernel: a power cut would leave names of nothing."""
+        """fsync a file in a folder: obstore does not, so a power cut would leave an empty file."""
         if self._root is not None:
             with open_file(self._root / path, follow=False) as written:
                 os.fsync(written.fileno())
@@ -316,7 +313,7 @@ class ObjectStore:
 
 
 def _check_file(url: str, parts: SplitResult) -> None:
-    """Raises StoreError for a URL of which a part would be passed over: it is of another folder."""
+    """Raises StoreError for a URL with a part that would be ignored: it would name another folder."""
     extra = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
     if extra or not parts.path.startswith("/") or not parts.path.strip("/"):
         raise StoreError(f"{url}: write file:///FOLDER with an absolute path, %23 for # and %3F for ?")
@@ -329,18 +326,18 @@ class _Broken(Exception):
 
 
 def _missing(error: Exception) -> bool:
-    """Whether an object is not there; a bucket that is not is another matter."""
+    """Whether the object is missing; a missing bucket is an error."""
     absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
     return absent and "NoSuchBucket" not in str(error)
 
 
 def _too_short(error: Exception) -> bool:
-    """Whether an object has not one byte of the range that was asked for."""
+    """Whether the object ends before the requested range."""
     return any(words in str(error) for words in ("416 Range Not Satisfiable", "range was invalid"))
 
 
 def _words(error: Exception) -> str:
-    """obstore's errors end in pages of debugging."""
+    """An obstore error in one line, without its debug output."""
     text = str(error).split("\n\nDebug source")[0]
     for tag in ("Code", "Message"):
         if f"<{tag}>" in text and tag == "Message":

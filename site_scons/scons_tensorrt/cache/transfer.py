@@ -1,4 +1,4 @@
-"""Bytes on their way, hashed as they move: none is taken for what it is not."""
+"""Transfers that hash the data as it moves."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from typing import Any, BinaryIO
 from ..errors import StoreError
 from ..files.reading import is_none, open_file
 
-PIECE = 4 << 20  # bytes of a transfer's step
-Progress = Callable[[int], None]  # told the bytes so far
+PIECE = 4 << 20  # bytes
+Progress = Callable[[int], None]  # called with the bytes done so far
 
 
 class DigestMismatch(Exception):
-    """What is there is not what its name says; the text says how."""
+    """The data does not match its sha256 or size; the text says how."""
 
 
 class Hashing:
-    """A sha256 that is computed while the next bytes come, in a thread where there are many; whole
-    after the `with`."""
+    """A sha256 computed during a transfer, for a large one in a thread; final after the `with`."""
 
     def __init__(self, size: int) -> None:
         self._digest = hashlib.sha256()
@@ -60,8 +59,8 @@ class Hashing:
 
 
 def copied(path: Path, sha256: str, size: int, to: BinaryIO | None, progress: Progress) -> bool:
-    """`ObjectStore.download` from a folder: the kernel copies, and what came is hashed while the disk takes
-    it; by way of obstore it would go through this process twice, 8 KiB a time."""
+    """`ObjectStore.download` from a folder: the kernel copies the file, and the copy is hashed during the
+    flush. obstore would pass it through this process twice, 8 KiB at a time."""
     try:
         source = open_file(path, follow=False)
     except FileNotFoundError:
@@ -83,12 +82,12 @@ def copied(path: Path, sha256: str, size: int, to: BinaryIO | None, progress: Pr
     ):
         flushed = pool.submit(os.fdatasync, to.fileno())
         _look(made, sha256, size, progress)
-        flushed.result()  # an error is told once, and would be missed by whoever flushes later
+        flushed.result()  # the kernel reports an error once: a later fsync would miss it
     return True
 
 
 def _look(data: Any, sha256: str, size: int, progress: Progress) -> None:
-    """Raise DigestMismatch where the first `size` bytes are not these."""
+    """Raise DigestMismatch if the first `size` bytes do not have this sha256."""
     digest, done = hashlib.sha256(), 0
     while piece := data.read(min(PIECE, size - done)):
         digest.update(piece)
@@ -101,7 +100,7 @@ def _look(data: Any, sha256: str, size: int, progress: Progress) -> None:
 
 
 def _kernel_copy(source: int, to: int, size: int) -> int:
-    """Copy at most `size` bytes; how many there were. Raises OSError."""
+    """Copy at most `size` bytes; returns the count. Raises OSError."""
     done = 0
     while done < size:
         try:
@@ -120,8 +119,8 @@ def _kernel_copy(source: int, to: int, size: int) -> int:
 
 
 def checked(data: Any, name: str, sha256: str, progress: Progress) -> Iterator[bytes]:
-    """A file's bytes. Raises DigestMismatch after the last where they are not what they should be: an
-    upload that ends so leaves nothing."""
+    """A file's bytes. Raises DigestMismatch after the last piece if the file changed, which aborts the
+    upload."""
     digest, done = hashlib.sha256(), 0
     while True:
         piece = data.read(PIECE)

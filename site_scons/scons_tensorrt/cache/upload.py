@@ -1,4 +1,4 @@
-"""Giving a store what was made here, while the build goes on."""
+"""Uploads in the background during the build."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS = 2
 
 
 class Uploader:
-    """Told by `make` and `make_onnx`; nothing here waits but `drain`."""
+    """Called by `make` and `make_onnx`; only `drain` blocks."""
 
     def __init__(self, shared: CacheClient) -> None:
         self._shared = shared
@@ -75,7 +75,7 @@ class Uploader:
             except StoreError as error:
                 self._shared.give_up(error)
             except OSError:
-                pass  # the file is gone again: there is nothing to give
+                pass  # the file is gone: nothing to upload
             finally:
                 with self._changed:
                     self._busy -= 1
@@ -83,12 +83,12 @@ class Uploader:
 
     @property
     def waiting(self) -> int:
-        """What is still to be given."""
+        """Number of pending uploads."""
         with self._changed:
             return len(self._jobs) + self._busy
 
     def drain(self, seconds: float, stopping: Callable[[], bool] = lambda: False) -> int:
-        """Wait until all is given, or for so many seconds; how much is not."""
+        """Wait until all is uploaded, or for `seconds`; returns the number of pending uploads."""
         end = time.monotonic() + seconds
         with self._changed:
             while self._jobs or self._busy:
