@@ -1,1 +1,1 @@
-"""Compiles on other machines, for hardware that this host cannot compile for."""
+"""Remote compiles, for hardware that this host cannot compile for."""

@@ -1,4 +1,4 @@
-"""What a worker answers when a compile is over: text of JSON, one object of a fixed shape."""
+"""A worker's answer to a compile: a JSON object of fixed shape."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..errors import DispatchError
 from .plain_data import line
 
 OUTCOMES = ("made", "there", "failed")
-MOST = 2 << 20  # characters of an answer
+MOST = 2 << 20  # characters
 MOST_LOG = 512 << 10  # characters
 
 
 class Answer(NamedTuple):
-    """outcome: one of OUTCOMES; error_class, message: of a failure; seconds: of the compile, None
-    where nothing was compiled."""
+    """outcome: one of OUTCOMES; error_class, message: of a failure; seconds: compile time, None if nothing
+    was compiled."""
 
     outcome: str
     worker: str
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def read(cls, text: Any) -> Answer:
-        """Raises DispatchError for anything else."""
+        """Parse an answer. Raises DispatchError."""
         try:
             if not isinstance(text, str) or len(text) > MOST:
                 raise TypeError
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 def write_answer(said: Mapping[str, Any]) -> str:
-    """The text of an answer. said: the fields of an `Answer`."""
+    """said: the fields of an `Answer`."""
     return json.dumps(dict(said), sort_keys=True)
 
 

@@ -1,7 +1,7 @@
-"""What a worker offers to compile for, as the name of a Dask resource.
+"""What a worker can compile for, encoded as the name of a Dask resource.
 
-The scheduler knows resources by name alone, so the name says all: whoever asks reads from it which
-hardware a worker has and which versions it runs, and asks for that very name.
+The scheduler knows resources only by name. So the name holds the worker's hardware and versions; a
+client reads them from it and requests the resource by that name.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .local_capability import differences, machine_fields
 from .plain_data import fields_of, line
 
 PREFIX = "scons-tensorrt "
-LONGEST = 200  # characters of a text that a worker says of itself
+LONGEST = 200  # characters of a text that a worker sends
 
 
 class WorkerCapability(NamedTuple):
-    """machine: fields of a signature, see `here.machine_fields`; recipe: the version of recipes that its
-    keys are of; distributed: the version of that package."""
+    """machine: see `machine_fields`; recipe: its recipe version; distributed: its version of that
+    package."""
 
     machine: Mapping[str, Any]
     recipe: str
@@ -37,20 +37,20 @@ class WorkerCapability(NamedTuple):
 
     @classmethod
     def read(cls, resource: Any) -> WorkerCapability | None:
-        """The offer in a resource's name; None where it is not one of ours."""
+        """The capability in a resource name; None for any other resource."""
         if not isinstance(resource, str) or not resource.startswith(PREFIX):
             return None
         try:
             machine, recipe, distributed = json.loads(resource.removeprefix(PREFIX))
         except (ValueError, TypeError, RecursionError):
             return None
-        told = [recipe, distributed]
-        if not isinstance(machine, dict) or not all(map(_is_short, told + list(machine.values()))):
+        values = [recipe, distributed]
+        if not isinstance(machine, dict) or not all(map(_is_short, values + list(machine.values()))):
             return None
         return cls(machine, str(recipe), str(distributed))
 
     def faults(self, spec: HardwareSignature, distributed: str) -> list[str]:
-        """Why it does not serve; empty where it does."""
+        """Why this worker cannot compile for `spec`; empty if it can."""
         found = differences(spec, self.machine)
         if self.recipe != VERSION:
             found.append(f"its scons-tensorrt uses recipe version {self.recipe}, not {VERSION}")
@@ -65,14 +65,14 @@ class WorkerCapability(NamedTuple):
 
 
 def _is_short(value: Any) -> bool:
-    """Whether a value that a worker says can stand in a line."""
+    """Whether a value from a worker fits into a message."""
     if isinstance(value, str):
         return len(value) <= LONGEST and value.isprintable()
     return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63)
 
 
 class Worker(NamedTuple):
-    """A connected worker. offers: of each product that it has."""
+    """A connected worker. offers: one for each installed product."""
 
     name: str
     address: str
@@ -80,7 +80,7 @@ class Worker(NamedTuple):
 
 
 def workers(identity: Mapping[str, Any]) -> list[Worker]:
-    """Those of a scheduler's identity that compile engines."""
+    """The build workers in a scheduler's identity."""
     found = []
     known = fields_of(fields_of(identity).get("workers"))
     for address, each in sorted(known.items(), key=lambda item: str(item[0])):
@@ -92,7 +92,7 @@ def workers(identity: Mapping[str, Any]) -> list[Worker]:
 
 
 def choose(known: list[Worker], spec: HardwareSignature, distributed: str) -> tuple[str, list[Worker]]:
-    """The resource to ask for, and who offers it: of several, what most offer. Empty where none does."""
+    """The suitable resource that most workers offer, and these workers. Empty if there is none."""
     by_resource: dict[str, list[Worker]] = {}
     for worker in known:
         for offer in worker.offers:
@@ -105,7 +105,7 @@ def choose(known: list[Worker], spec: HardwareSignature, distributed: str) -> tu
 
 
 def connected(known: list[Worker], spec: HardwareSignature, distributed: str) -> str:
-    """Who is connected, and what each lacks, for an error."""
+    """The connected workers and why each is unsuitable, for an error message."""
     words = []
     for worker in known[:8]:
         lacks = [offer.faults(spec, distributed) for offer in worker.offers]

@@ -1,5 +1,5 @@
-"""A Dask worker that finishes what it compiles when its scheduler is gone: the engine lands in the store
-all the same, and whoever asks next finds it."""
+"""A Dask worker that finishes its compile when the scheduler is gone: the engine is still uploaded to the
+store, where the next build finds it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOK_S = 0.2
 
 
 class DrainingWorker(NoHttp, Worker):  # type: ignore[misc]  # Dask's is untyped here
-    """Closes late where the scheduler was lost, and at once where it is told to."""
+    """Delays closing only if the scheduler connection was lost."""
 
     async def close(self, *arguments: Any, reason: str = "worker-close", **more: Any) -> Any:
         while reason in LOST and busy():

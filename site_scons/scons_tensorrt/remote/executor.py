@@ -1,8 +1,7 @@
-"""A machine at work: from an action's digest to an engine in the store.
+"""The worker's side of a remote compile: from an action's digest to an engine in the store.
 
-The compile is the one that a build does, in the same child process with the same checks; only the
-inputs come from the store, and the engine goes there. The store's entry is signed by this machine:
-what it signs, it made.
+The compile is that of a local build, in the same child process with the same checks. Inputs are
+downloaded from the store, and the engine is uploaded with an entry that this worker signs.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from .job import LARGEST, Action, places
 from .progress_publisher import ProgressPublisher
 
 VARIABLE = "SCONS_TENSORRT_BENCH"  # JSON, in the environment of the process that compiles
-LOG_BYTES = 256 << 10  # of a log that goes back
+LOG_BYTES = 256 << 10  # of a log sent back
 
 
-_busy: set[int] = set()  # threads that compile
+_busy: set[int] = set()  # IDs of threads that compile
 
 
 @contextlib.contextmanager
@@ -51,12 +50,12 @@ def _working() -> Iterator[None]:
 
 
 def busy() -> bool:
-    """Whether this process compiles something."""
+    """Whether this process is compiling."""
     return bool(_busy)
 
 
 class RemoteExecutor:
-    """folder: of this machine's own; python: the interpreter that has TensorRT."""
+    """folder: private to this worker; python: the interpreter with TensorRT."""
 
     def __init__(self, folder: Path, python: str | None, shared: CacheClient) -> None:
         self._folder = folder
@@ -65,21 +64,21 @@ class RemoteExecutor:
         self._devices = JsonCache(folder / "host.json")
 
     def make(
-        self, digest: str, key: str, teller: ProgressPublisher, stopping: Callable[[], bool]
+        self, digest: str, key: str, publisher: ProgressPublisher, stopping: Callable[[], bool]
     ) -> dict[str, Any]:
         """See `task.compile_action`."""
         with _working():
-            return self._made(digest, key, teller, stopping)
+            return self._made(digest, key, publisher, stopping)
 
     def _made(
-        self, digest: str, key: str, teller: ProgressPublisher, stopping: Callable[[], bool]
+        self, digest: str, key: str, publisher: ProgressPublisher, stopping: Callable[[], bool]
     ) -> dict[str, Any]:
         jobs = self._folder / "jobs"
         jobs.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(dir=jobs))
-        said: dict[str, Any] = {"worker": teller.name, "seconds": None, "log": ""}
+        said: dict[str, Any] = {"worker": publisher.name, "seconds": None, "log": ""}
         try:
-            said.update(self._make(digest, key, place, teller, stopping, said))
+            said.update(self._make(digest, key, place, publisher, stopping, said))
         except EngineError as error:
             said.update(outcome="failed", error_class=type(error).__name__, message=_without_log(error))
             said["lasting"] = isinstance(error, EngineBuildError) and error.lasting
@@ -87,7 +86,7 @@ class RemoteExecutor:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             said.update(outcome="failed", error_class="DispatchError", message=what)
         finally:
-            teller.end()
+            publisher.end()
             remove_tree(place)
         return said
 
@@ -96,14 +95,14 @@ class RemoteExecutor:
         digest: str,
         key: str,
         place: Path,
-        teller: ProgressPublisher,
+        publisher: ProgressPublisher,
         stopping: Callable[[], bool],
         said: dict[str, Any],
     ) -> Mapping[str, Any]:
         action = self._action(digest)
         if action.key != key:
             raise DispatchError("the action belongs to another key")
-        if self._there(action):  # another worker made it, and died before it could say so
+        if self._there(action):  # another worker compiled it and died before it could answer
             return {"outcome": "there"}
         spec = action.spec(place)
         for each, path in places(action, place):
@@ -112,25 +111,25 @@ class RemoteExecutor:
                 raise DispatchError(f"{each.label} is not in the store; run again to upload it")
         state = StateFolder(self._folder / "state", place / "inputs")
         log = state.log(spec.engine)
-        teller.started(log)
+        publisher.started(log)
         context = BuildContext(
             state,
             DigestCache(state.digests, place),
             self._interpreter,
             self._gpu,
             stopping=stopping,
-            begin=teller.begin,
+            begin=publisher.begin,
         )
         try:
             made = make(spec, context)
         except EngineBuildError as error:
             if error.lasting:
-                with contextlib.suppress(StoreError):  # the failure itself is told
+                with contextlib.suppress(StoreError):  # the compile error is reported anyway
                     self._shared.refuse(spec, EngineBuildError(_without_log(error)))
             raise
         finally:
             said["log"] = _tail(log)
-            lock = state.lock(spec.engine)  # its place is no other job's
+            lock = state.lock(spec.engine)  # of this job only: its path is never used again
             for path in (log, lock, lock.with_suffix(".holder")):
                 path.unlink(missing_ok=True)
         receipt = state.receipts.of_bytes(spec.filename, spec.key, made.sha256)
@@ -138,7 +137,7 @@ class RemoteExecutor:
         self._shared.publish(engine_entry(receipt), {receipt.sha256: spec.engine})
         if not self._there(action):
             raise DispatchError("it was compiled, but uploading it to the store failed")
-        state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry has it
+        state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry replaces it
         return {"outcome": "made", "seconds": made.seconds}
 
     def _action(self, digest: str) -> Action:
@@ -156,27 +155,26 @@ class RemoteExecutor:
     def _gpu(self) -> str | None:
         try:
             return str(Host().devices(self._devices)[0]["uuid"])
-        except EngineError:  # the compile will say it better
+        except EngineError:  # the compile reports it better
             return None
 
 
 def open_shared(said: Mapping[str, Any]) -> CacheClient:
-    """The store of a machine that signs what it makes. said: `url`, `key` (a file, or the PEM), `trust`
-    (files).
-    Raises StoreError."""
+    """The worker's store client. said: `url`, `key` (a file, or the PEM), `trust` (files). Raises
+    StoreError."""
     signer = EntrySigner.load(said["key"])
     return CacheClient(ObjectStore(said["url"], True), TrustedSigners.load(said["trust"], signer), signer)
 
 
 @lru_cache(maxsize=1)
-def bench() -> RemoteExecutor:
-    """The bench of this process, as whoever started it says in the environment. Raises EngineError."""
+def executor() -> RemoteExecutor:
+    """The executor of this process, configured by the environment. Raises EngineError."""
     said = json.loads(os.environ[VARIABLE])
     return RemoteExecutor(Path(said["folder"]), said["python"], open_shared(said["store"]))
 
 
 def _without_log(error: EngineError) -> str:
-    """What an error says, less the place of the log, which is of this machine."""
+    """The error's message without the path of the log, which means nothing on other hosts."""
     return str(error).rpartition("; log: ")[0] or str(error)
 
 

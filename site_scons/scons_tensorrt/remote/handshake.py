@@ -1,7 +1,7 @@
-"""Asking a scheduler who it is, before anything is sent to it.
+"""Checks a scheduler before the client connects to it.
 
-Two versions of `distributed` do not understand each other and say nothing: what follows a connection
-of theirs hangs. So versions are compared first, over a connection of one question.
+Different versions of `distributed` do not interoperate: a connection hangs without an error. So the
+versions are compared first, over a connection of its own.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ..errors import DispatchError
 from .tls import SCHEME
 
 PACKAGES = ("distributed", "dask")
-ANSWER_S = 10.0  # for a scheduler that says nothing
+ANSWER_S = 10.0  # for a silent scheduler
 
 
 def quiet() -> None:
-    """What Dask logs is said by us, in one line; the time it waits for a connection is ours, too."""
+    """Silence Dask's logs, whose errors we report in one line, and set our connection timeout."""
     import logging
     import warnings
 
     import dask
     from distributed.versions import VersionMismatchWarning
 
-    warnings.filterwarnings("ignore", category=VersionMismatchWarning)  # ours is an error
+    warnings.filterwarnings("ignore", category=VersionMismatchWarning)  # we raise an error instead
     dask.config.set({"distributed.comm.timeouts.connect": f"{ANSWER_S:g}s"})
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
@@ -35,7 +35,7 @@ def quiet() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that must be the same on both sides. Raises DispatchError without them."""
+    """Versions of the packages that must match on both sides. Raises DispatchError if one is missing."""
     try:
         import dask
         import distributed
@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 
 async def check_scheduler(url: str, security: Any) -> None:
-    """Raises DispatchError where nobody answers, or another version."""
+    """Raises DispatchError if the scheduler does not answer or runs another version."""
     from distributed.core import rpc
 
     ours = versions()
@@ -68,8 +68,8 @@ async def check_scheduler(url: str, security: Any) -> None:
 
 
 async def _greeted(url: str, context: Any) -> None:
-    """Dask tries for long what will never be: a port where nobody is, a certificate that is refused,
-    which TLS tells with the first bytes that follow. Raises OSError."""
+    """Connect once: Dask would retry a closed port or a rejected certificate for long. TLS reports the
+    rejection only with the first bytes that follow. Raises OSError."""
     host, _, port = url.removeprefix(SCHEME).rpartition(":")
     reader, writer = await asyncio.open_connection(
         host.strip("[]"), int(port), ssl=context, server_hostname=host.strip("[]")
@@ -87,7 +87,7 @@ def _packages(said: Any) -> Mapping[str, Any]:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost reason: Dask wraps it in several of the same words."""
+    """The innermost reason: Dask wraps it several times."""
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     if isinstance(error, ssl.SSLError):

@@ -1,7 +1,7 @@
-"""A compile as a file: all that a machine far away must know, its inputs by their sha256.
+"""The action: a compile described as a JSON file, with its inputs by sha256.
 
-Its own sha256 is what travels. What it says is checked where it is read: the key against the
-ingredients, these against the recipe and the hardware, the inputs against their digests.
+Only the sha256 of the action is sent to the worker. The reader checks the key against the ingredients,
+the ingredients against recipe and hardware, and the inputs against their digests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DATA = input_name("data") + " "
 
 
 class Input(NamedTuple):
-    """name: of the ingredient; label: a relative path, as people know it; size: bytes."""
+    """name: of the ingredient; label: its relative path; size: bytes."""
 
     name: str
     label: str
@@ -38,7 +38,7 @@ class Input(NamedTuple):
 
 
 def write_action(spec: EngineSpec, state: StateFolder) -> tuple[bytes, list[tuple[Input, Path]]]:
-    """The action of an engine, and the files that it takes. Raises OSError."""
+    """The action of an engine, and its input files. Raises OSError."""
     inputs = [
         (Input(name, _label(at, path, state), spec.ingredients[name], path.stat().st_size), path)
         for at, (name, path) in enumerate(spec.inputs().items())
@@ -60,7 +60,7 @@ def write_action(spec: EngineSpec, state: StateFolder) -> tuple[bytes, list[tupl
 
 
 def _label(at: int, path: Path, state: StateFolder) -> str:
-    """Of a file outside the tree, its name: two may have the same."""
+    """The relative path, numbered for a file outside the tree: two may have the same name."""
     label = state.relative(path)
     return f"elsewhere/{at}/{path.name}" if os.path.isabs(label) else label
 
@@ -70,7 +70,7 @@ def _input(name: Any, label: Any, sha256: Any, size: Any) -> Input:
 
 
 def _text(value: Any) -> str:
-    """A text that a file system and a log can take. Raises ValueError for any other."""
+    """A text that can be encoded. Raises ValueError otherwise."""
     os.fsencode(str(value))
     return str(value)
 
@@ -84,7 +84,7 @@ def _timeout(value: Any) -> float | None:
 
 
 class Action(NamedTuple):
-    """An action as it was read. digest: of its bytes."""
+    """A parsed action. digest: sha256 of its bytes."""
 
     digest: str
     filename: str
@@ -101,7 +101,7 @@ class Action(NamedTuple):
 
     @classmethod
     def read(cls, data: bytes) -> Action:
-        """Raises DispatchError where it is damaged, or another version's."""
+        """Raises DispatchError if it is damaged or from another version."""
         try:
             fields = json.loads(data)
             if fields["schema"] != SCHEMA:
@@ -128,14 +128,14 @@ class Action(NamedTuple):
         return action
 
     def spec(self, folder: Path) -> EngineSpec:
-        """The engine, to be made in a folder that has the inputs. Raises DispatchError where what the
-        action says of its ingredients is not true."""
+        """The spec of the engine, for a build in `folder`. Raises DispatchError if the action contradicts
+        its ingredients."""
         paths = {each.name: _below(folder, each.label) for each in self.inputs}
         onnx = paths.get(input_name("onnx"))
         if onnx is None:
             raise DispatchError("the action has no ONNX")
         external = {name.removeprefix(_DATA): path for name, path in paths.items() if name.startswith(_DATA)}
-        for location in external:  # the compile makes a link there, below a folder of its own
+        for location in external:  # the compile creates a link of this name in its folder
             _below(folder, location)
         model = EngineFilename.parse(self.filename).model
         plugins = [path for name, path in paths.items() if name.startswith(input_name("plugin") + " ")]
@@ -164,7 +164,7 @@ class Action(NamedTuple):
 
 
 def places(action: Action, folder: Path) -> Iterator[tuple[Input, Path]]:
-    """Where each input shall be. Raises DispatchError for one that would be elsewhere."""
+    """The path of each input. Raises DispatchError for one outside `folder`."""
     for each in action.inputs:
         yield each, _below(folder, each.label)
 
@@ -177,6 +177,6 @@ def _below(folder: Path, label: str) -> Path:
 
 
 def _in_order(plugins: list[Path], names: list[str]) -> list[Path]:
-    """The order in which plugins are loaded is the recipe's."""
+    """Plugins in the order of the recipe, which is the order of loading."""
     known = {path.name: path for path in plugins}
     return [known[name] for name in names]

@@ -1,7 +1,7 @@
-"""What a machine can compile for: this host, and any that offers itself.
+"""What this host can compile for, and the comparison for any host.
 
-TensorRT for RTX compiles for every architecture on a CPU, so that its release, the operating system
-and the machine decide. TensorRT compiles only on the GPU it compiles for: every known field does.
+TensorRT for RTX compiles for every architecture on a CPU: only its release, the operating system and
+the machine matter. TensorRT compiles only on the target GPU: every known field matters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def machine_fields(signature: HardwareSignature) -> dict[str, Any]:
 
 
 def differences(spec: HardwareSignature, found: Mapping[str, Any]) -> list[str]:
-    """Why a machine of these fields cannot compile for `wanted`; empty where it can."""
+    """Why a machine with these fields cannot compile for `spec`; empty if it can."""
     if found.get("product") != spec.product:
         return [f"product: wanted {spec.product}, found {found.get('product')}"]
     fields = machine_fields(spec)
@@ -41,7 +41,7 @@ def differences(spec: HardwareSignature, found: Mapping[str, Any]) -> list[str]:
 
 
 def _alike(name: str, spec: Any, found: Any) -> bool:
-    """Of two versions, as many parts as both have, as the compile itself judges."""
+    """Equal; of versions, in the parts that both have, as in the compile's own check."""
     if name == "runtime_version" and isinstance(found, str):
         pairs = list(zip(str(spec).split("."), found.split(".")))
         return len(pairs) > 1 and all(a == b for a, b in pairs)
@@ -51,8 +51,8 @@ def _alike(name: str, spec: Any, found: Any) -> bool:
 def here(
     product: str, runtime: Callable[[str], Runtime], host: Host, devices: JsonCache
 ) -> HardwareSignature:
-    """What this host is for `product`, as far as `machine_fields` asks. Raises HardwareError where it
-    cannot compile with it at all."""
+    """This host's signature for `product`, as complete as `machine_fields` needs. Raises HardwareError if
+    it cannot compile with it."""
     found = runtime(product)
     if product == "tensorrt_rtx":
         return HardwareSignature(
@@ -61,14 +61,14 @@ def here(
     sign = host.nvidia_evidence()
     if not sign:
         raise HardwareError("no NVIDIA GPU found")
-    jetpack = "0.0" if host.l4t() else None  # any: it names files, and decides no compile
+    jetpack = "0.0" if host.l4t() else None  # any value: it only names files
     return probe(host, sign, runtime, product, jetpack, devices).signature
 
 
 def why_not_here(
     spec: HardwareSignature, runtime: Callable[[str], Runtime], host: Host, devices: JsonCache
 ) -> str | None:
-    """Why this host cannot compile for `wanted`, in words; None where it can."""
+    """Why this host cannot compile for `spec`; None if it can."""
     try:
         found = here(spec.product, runtime, host, devices)
     except HardwareError as error:

@@ -1,5 +1,4 @@
-"""Dask's scheduler and worker without their HTTP servers, which ask nobody for a certificate and are
-there without a dashboard, too."""
+"""Dask nodes without their HTTP server, which needs no certificate and runs even without a dashboard."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ from distributed.http.routing import RoutingApplication
 
 
 class NoHttp:
-    """Beside a node of Dask's: it serves its own TLS port alone."""
+    """Mixin for a Dask node that serves only its TLS port."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
-        self.http_application = RoutingApplication([])  # what closing a node asks for
+        self.http_application = RoutingApplication([])  # used when the node closes
         self.http_server = None
 
 
 class QuietScheduler(NoHttp, Scheduler):  # type: ignore[misc]  # Dask's is untyped here
-    """Serves its port of TLS and no other."""
+    """A scheduler that serves only its TLS port."""

@@ -1,9 +1,8 @@
-"""Only plain data comes in from a scheduler: nothing that another machine says is unpickled here.
+"""Accepts only plain data from a scheduler: nothing from other machines is unpickled here.
 
-Dask unpickles wherever a message says so: a result, an exception, a warning, a type. All messages are
-decoded by one function; this module puts another in its place, for the whole process. It knows
-None, booleans, numbers, text, lists, sets and maps. It drops every byte string, so that what is left
-holds nothing that could be unpickled later.
+Dask unpickles results, exceptions, warnings and types. One function decodes all messages; this module
+replaces it for the whole process by one that knows None, booleans, numbers, text, lists, sets and maps.
+It drops every byte string, so that nothing is left to unpickle later.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ DEEPEST = 64  # levels of a message
 
 
 def only_plain() -> None:
-    """Let this process decode plain data alone. Raises DispatchError where this `distributed` does not
-    decode with the function that was put there."""
+    """Let this process decode only plain data. Raises DispatchError if this version of `distributed`
+    does not use the replaced function."""
     from distributed import Client, protocol
 
     protocol.loads = _loads
-    Client._default_event_handlers = {}  # it would print, and warn of, whatever a worker says
+    Client._default_event_handlers = {}  # they would print messages and warnings from workers
     _check()
 
 
 def _check() -> None:
-    """Send an object through the decoder that connections use."""
+    """Decode an object as connections do."""
     from distributed import protocol
     from distributed.comm.utils import from_frames
     from distributed.protocol.serialize import Serialize, ToPickle
@@ -54,7 +53,7 @@ def _check() -> None:
 
 
 def _loads(frames: Sequence[Any], deserialize: bool = True, deserializers: Any = None) -> Any:
-    """In the place of `distributed.protocol.loads`."""
+    """Replaces `distributed.protocol.loads`."""
     import msgpack
 
     def decode(fields: dict[Any, Any]) -> Any:
@@ -67,7 +66,7 @@ def _loads(frames: Sequence[Any], deserialize: bool = True, deserializers: Any =
         if "__Set__" in fields:
             return set(fields.get("as-list") or ())
         if "exception" in fields and not isinstance(fields["exception"], str):
-            fields["exception"] = _told_of(fields)
+            fields["exception"] = _exception_text(fields)
         return fields
 
     return _plain(_unpacked(msgpack, frames[0], decode))
@@ -96,8 +95,8 @@ def _sent_as_msgpack(frames: Sequence[Any], at: Any) -> Any:
     return _unpacked(msgpack, frames[at + 1])
 
 
-def _told_of(fields: Mapping[str, Any]) -> str:
-    """Words for an exception. The one that tells of dead workers is known by its name, unread."""
+def _exception_text(fields: Mapping[str, Any]) -> str:
+    """The text of an exception. KilledWorker is recognised by its name in the pickle, which is not loaded."""
     sent = fields["exception"]
     if isinstance(sent, bytes) and KILLED.encode() in sent:
         return KILLED
@@ -105,7 +104,7 @@ def _told_of(fields: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any, depth: int = DEEPEST) -> Any:
-    """What is plain of a value; None for what is nested more deeply than any message is."""
+    """The plain parts of a value; None below the maximum depth."""
     if isinstance(value, (dict, list, tuple, set)) and not depth:
         return None
     if isinstance(value, dict):
@@ -118,15 +117,15 @@ def _plain(value: Any, depth: int = DEEPEST) -> Any:
 
 
 def line(text: Any, most: int = MOST_WORDS) -> str:
-    """What another machine says, as one line without control characters; "" for what is no text."""
+    """Text from another machine as one line without control characters; "" if it is not text."""
     return " ".join(_CONTROL.sub(" ", text).split())[:most] if isinstance(text, str) else ""
 
 
 def whole(value: Any) -> int | None:
-    """A count that another machine tells; None for what is none."""
+    """A count from another machine; None if it is not one."""
     return value if type(value) is int and 0 <= value < 1 << 53 else None
 
 
 def fields_of(value: Any) -> Mapping[str, Any]:
-    """A map that another machine sent; empty for what is none."""
+    """A map from another machine; empty if it is not one."""
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""Tells whoever waits for a compile what it is doing, and what its log says, once a second at most."""
+"""Publishes the progress and the log of a compile to waiting clients, at most once a second."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 from typing import Any
 
 EVERY_S = 1.0
-PIECE, MOST = 4 << 10, 64 << 10  # bytes of the log in one message, and in all
+PIECE, MOST = 4 << 10, 64 << 10  # bytes of the log: for each message, in total
 
 
 class ProgressPublisher:
-    """A `progress.Running` of the machine that compiles. say: sends fields; name: of the worker."""
+    """A `ProgressHandle` on the worker. say: sends fields; name: of the worker."""
 
     def __init__(self, say: Callable[..., None], name: str) -> None:
         self._say = say
         self.name = name
         self._doing: tuple[int | None, int | None, str] = (None, None, "")
-        self._told: Any = None
+        self._sent: Any = None
         self._log: Path | None = None
         self._read = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def started(self, log: Path) -> None:
-        """The compile begins; its log will be there."""
+        """The compile begins; it writes `log`."""
         self._log = log
         self._say(started=self.name)
-        self._thread = threading.Thread(target=self._tell, name="teller", daemon=True)
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
         self._thread.start()
 
     def begin(self, verb: str, label: str, short: str = "", unit: str = "") -> ProgressPublisher:
-        """A `progress.Begin`."""
+        """A `BeginProgress`."""
         return self
 
     def update(self, done: int | None = None, total: int | None = None, words: str = "") -> None:
@@ -44,12 +44,12 @@ class ProgressPublisher:
     def _tell(self) -> None:
         while not self._ended.wait(EVERY_S):
             doing, text = self._doing, self._more()
-            if doing != self._told or text:
-                self._told = doing
+            if doing != self._sent or text:
+                self._sent = doing
                 self._say(doing=list(doing), by=self.name, log=text)  # Dask sets `worker` itself
 
     def _more(self) -> str:
-        """What the log has that was not told."""
+        """The next piece of the log."""
         if self._log is None or self._read >= MOST:
             return ""
         try:

@@ -1,8 +1,8 @@
-"""A run's use of other machines: a supplier of engines that this host cannot compile.
+"""Provides engines that this host cannot compile, through remote workers.
 
-The inputs go to the store, their description's sha256 to a worker, the engine comes from the store:
-by its entry there, never by what a worker says. The compile goes on when this run ends, and the next
-run, or a colleague's, finds its engine.
+The inputs are uploaded to the store, and the sha256 of their description is sent to a worker. The
+engine is downloaded from the store and checked by its entry there; the worker's answer is not trusted.
+The compile continues if this run ends, and the next build finds its engine in the store.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RemoteProvider:
-    """A `compile.context.Supplier`. shared: the open store, or None where there is none."""
+    """An `EngineProvider`. shared: returns the store, or None if there is none."""
 
     def __init__(
         self, link: SchedulerClient, shared: Callable[[], CacheClient | None], host: Host, devices: JsonCache
@@ -42,7 +42,7 @@ class RemoteProvider:
         self._devices = devices
 
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
-        """The engine, compiled elsewhere; None where this host can compile it. Raises EngineError."""
+        """The engine, compiled by a worker; None if this host can compile it. Raises EngineError."""
         signature = spec.hardware.signature
         why = why_not_here(signature, context.interpreter.runtime, self._host, self._devices)
         if why is None:
@@ -59,7 +59,7 @@ class RemoteProvider:
         try:
             sending = RemoteCompile(spec, context, self._link, running)
             sending.check_workers()
-            digest = self._give(spec, context, shared, running)
+            digest = self._upload(spec, context, shared, running)
             context.say(f"SENT {what}: to {self._link.url}, because {why}")
             result = sending.result(digest)
         finally:
@@ -73,11 +73,10 @@ class RemoteProvider:
         details = {**supplied.details, "dispatched": {"worker": result.worker}}
         return supplied._replace(how="dispatched", details=details, seconds=time.monotonic() - began)
 
-    def _give(
+    def _upload(
         self, spec: EngineSpec, context: BuildContext, shared: CacheClient, running: ProgressHandle
     ) -> str:
-        """Have all that the compile takes in the store; the sha256 of its description. Raises
-        EngineError."""
+        """Upload the inputs and the action; returns the action's sha256. Raises EngineError."""
 
         def sent(done: int) -> None:
             running.update(words=f"uploading its inputs, {done >> 20} MiB of a file")
@@ -95,7 +94,7 @@ class RemoteProvider:
                 shared.remote.replace(blob_path(digest), data)
             return digest
         except StoreError as error:
-            if context.stopping():  # which ended an upload from within
+            if context.stopping():  # it was the interrupt that ended the upload
                 raise Interrupted("stopped; run again to continue") from None
             raise DispatchError(f"cannot upload the inputs to the store: {error}") from None
         except DigestMismatch:

@@ -1,4 +1,4 @@
-"""One compile on another machine, from here: sent, waited for, followed."""
+"""The client's side of one remote compile: submit, follow, wait."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from ..build.progress import ProgressHandle
     from ..build.spec import EngineSpec
 
-ATTEMPTS = 4  # where workers died before this compile had begun on them
-GONE_S = 20.0  # for a worker that is gone to come back, or another
-MOST_STARTS = 16  # that are believed of one compile
-# Errors with which a compile can end on a worker. Any other is this host's own to say.
+ATTEMPTS = 4  # after workers that died before they started this compile
+GONE_S = 20.0  # without any suitable worker
+MOST_STARTS = 16  # recorded for one compile
+# Errors that a worker may report; any other becomes a DispatchError.
 FROM_A_WORKER = (
     *(AccuracyError, CalibrationCacheError, DispatchError, EngineBuildError, HardwareError),
     *(LockTimeout, PublishError, RecipeError, HardwareMismatchError),
 )
-LOOKS = 4  # of LOOK_S, between two looks at whether anyone can still do it
+LOOKS = 4  # LOOK_S intervals between two checks for a suitable worker
 
 
 class RemoteCompile:
-    """One compile elsewhere, from here."""
+    """One compile on a worker."""
 
     def __init__(
         self, spec: EngineSpec, context: BuildContext, link: SchedulerClient, running: ProgressHandle
@@ -55,11 +55,11 @@ class RemoteCompile:
         self._spec, self._context, self._link, self._running = spec, context, link, running
         self._what = context.state.relative(spec.engine)
         self._name = f"{spec.hardware.name or 'its own host'} ({spec.hardware.signature.describe()})"
-        self._starts: list[str] = []  # workers that began
+        self._starts: list[str] = []  # names of workers that started it
         self._log = ""
 
     def check_workers(self) -> None:
-        """Raises DispatchError where nobody can compile it, before anything is sent."""
+        """Raises DispatchError if no worker can compile it; called before the upload."""
         self._link.run(self._find, self._context.stopping, self._what)
 
     async def _find(self) -> str:
@@ -70,7 +70,7 @@ class RemoteCompile:
         self._running.update(words=f"waiting for a worker of {self._link.url}")
 
     def result(self, digest: str) -> Answer:
-        """What a worker says of the compile. Raises EngineError."""
+        """The worker's answer. Raises EngineError."""
         try:
             said = self._link.run(lambda: self._ask(digest), self._context.stopping, self._what)
         except Interrupted:
@@ -98,7 +98,7 @@ class RemoteCompile:
             pass
         return self._context.state.relative(log)
 
-    # On the link's loop.
+    # In the event loop of the link.
 
     async def _ask(self, digest: str) -> Answer:
         from distributed import fire_and_forget
@@ -116,7 +116,7 @@ class RemoteCompile:
                     resources={resource: 1},
                     pure=False,
                 )
-                fire_and_forget(future)  # it goes on without us
+                fire_and_forget(future)  # it continues if this run ends
                 said = await self._outcome(future)
                 if said is not None:
                     return said
@@ -127,8 +127,7 @@ class RemoteCompile:
             self._link.unlisten(key, self._hear)
 
     async def _outcome(self, future: Any) -> Answer | None:
-        """What came of a task; None where it was given up for the death of workers that had not begun
-        with it. Raises EngineError."""
+        """The answer of a task; None if its workers died before they started it. Raises EngineError."""
         waiting = asyncio.ensure_future(_result(future))
         gone_since: float | None = None
         try:
@@ -154,8 +153,8 @@ class RemoteCompile:
         return Answer.read(said)
 
     def _killed(self) -> None:
-        """The task was given up because of workers that died. Raises EngineBuildError where they had
-        begun with it."""
+        """The scheduler gave the task up because its workers died. Raises EngineBuildError if they had
+        started it."""
         if len(self._starts) < 2:
             return
         where = self._write(self._log)
@@ -164,7 +163,7 @@ class RemoteCompile:
         )
 
     async def _anyone(self, gone_since: float | None) -> float | None:
-        """Since when nobody is connected that could do it. Raises DispatchError when that is long."""
+        """Since when no suitable worker is connected; None if one is. Raises DispatchError after GONE_S."""
         known = await self._link.who()
         if choose(known, self._spec.hardware.signature, versions()["distributed"])[1]:
             return None
@@ -177,7 +176,7 @@ class RemoteCompile:
         return gone_since or now
 
     def _hear(self, said: Mapping[str, Any]) -> None:
-        """Any holder of a certificate can say anything here: what has another shape is dropped."""
+        """Handle a progress message. Untrusted: any holder of a certificate can send one."""
         started = line(said.get("started"), 200)
         if started and len(self._starts) < MOST_STARTS:
             self._starts.append(started)
@@ -198,7 +197,7 @@ class _Lost(Exception):
 
 
 async def _result(future: Any) -> Any:
-    """The future's result. Raises _Lost where its scheduler is gone."""
+    """The future's result. Raises _Lost if the scheduler is gone."""
     from distributed.client import FutureCancelledError
 
     try:

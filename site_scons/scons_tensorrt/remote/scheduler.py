@@ -1,7 +1,7 @@
-"""`python -m scons_tensorrt scheduler`: Dask's own, with what this package relies on.
+"""`python -m scons_tensorrt scheduler`: a Dask scheduler with our settings.
 
-A task that ended two workers is given up, nothing is served but the scheduler's port, and what was
-said under a topic is kept short. A stock `dask scheduler` serves, too; it gives up after four.
+It gives up a task that killed two workers, serves only its TLS port, and keeps few events of a topic.
+A stock `dask scheduler` works too; it gives up after four workers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .handshake import quiet, versions
 from .shutdown import stopped
 from .tls import check_url, security
 
-FAILURES = 1  # of workers that a task survives
-EVENTS = 500  # kept of each topic
+FAILURES = 1  # dead workers after which a task is still retried
+EVENTS = 500  # kept for each topic
 
 
 async def schedule(listen: str, certificates: Path, say: Callable[[str], None]) -> None:

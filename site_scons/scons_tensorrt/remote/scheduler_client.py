@@ -1,7 +1,7 @@
-"""One connection of a run to a scheduler.
+"""The connection of a run to its scheduler.
 
-It lives in a thread of its own, with a loop of its own: SCons's threads have stacks too small for
-Dask, and none of them may wait in it, because a Ctrl-C ends every wait at once.
+It runs an event loop in a separate thread: the stacks of SCons's threads are too small for Dask, and
+Ctrl-C must end their waits at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .topics import topic_of
 
 T = TypeVar("T")
 POLL_S = 0.1
-LOOK_S = 0.5  # between two looks at who is connected
+LOOK_S = 0.5  # between two checks of the connected workers
 CLOSE_S = 2.0
 Heard = Callable[[Mapping[str, Any]], None]
 
 
 class SchedulerClient:
-    """wait_s: seconds to wait for a scheduler, or a worker, that is not there."""
+    """wait_s: seconds to wait for the scheduler, or for a suitable worker."""
 
     def __init__(self, url: str, certificates: Path, wait_s: float) -> None:
         self.url = url
@@ -40,13 +40,12 @@ class SchedulerClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._connecting: asyncio.Lock | None = None
-        self._lost: str | None = None  # why this run asks no more
+        self._lost: str | None = None  # why this run no longer uses the scheduler
         self._heard: dict[str, list[Heard]] = {}
         self._topics: set[str] = set()
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]], stopping: Callable[[], bool], what: str) -> T:
-        """What a coroutine of this link's loop returns; called in any thread. Raises as it does, and
-        Interrupted."""
+        """Run a coroutine in the event loop, from any thread. Raises what it raises, and Interrupted."""
         future = asyncio.run_coroutine_threadsafe(work(), self._started())
         while not concurrent.futures.wait([future], timeout=POLL_S).done:
             if stopping():
@@ -55,7 +54,7 @@ class SchedulerClient:
         return future.result()
 
     def close(self) -> None:
-        """Say goodbye, within bounds."""
+        """Disconnect, for at most CLOSE_S."""
         loop, client = self._loop, self._client
         if loop is None:
             return
@@ -76,10 +75,10 @@ class SchedulerClient:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    # On the loop.
+    # In the event loop.
 
     async def client(self) -> Any:
-        """The connected client. Raises DispatchError; what was lost once is not tried again."""
+        """The connected client. Raises DispatchError; a lost connection is not retried."""
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
@@ -116,19 +115,19 @@ class SchedulerClient:
                 asynchronous=True,
                 timeout=ANSWER_S,
                 set_as_default=False,
-                serializers=["msgpack"],  # a result is text, see plain.py
+                serializers=["msgpack"],  # results are text, see plain_data.py
                 deserializers=["msgpack"],
             )
         except (OSError, asyncio.TimeoutError) as error:
             raise DispatchError(f"{self.url} does not answer: {cause(error)}") from None
 
     def lose(self, why: str) -> DispatchError:
-        """Ask no more in this run."""
+        """Stop using the scheduler in this run; returns the error to raise."""
         self._lost = self._lost or why
         return DispatchError(why)
 
     async def who(self) -> list[Worker]:
-        """The workers that are connected. Raises DispatchError."""
+        """The connected workers. Raises DispatchError."""
         client = await self.client()
         try:
             return workers(await asyncio.wait_for(client.scheduler.identity(), ANSWER_S))
@@ -138,8 +137,7 @@ class SchedulerClient:
     async def find(
         self, spec: HardwareSignature, name: str, waiting: Callable[[str], None]
     ) -> tuple[str, list[Worker]]:
-        """The resource to ask for, and who has it. Raises DispatchError at once, or when the wait for a
-        worker is over, with who is connected."""
+        """The resource to request, and its workers; waits for one up to wait_s. Raises DispatchError."""
         ours = versions()["distributed"]
         end = time.monotonic() + self._wait_s
         while True:
@@ -158,7 +156,7 @@ class SchedulerClient:
             await asyncio.sleep(LOOK_S)
 
     async def listen(self, key: str, heard: Heard) -> None:
-        """Let `heard` be told what is said of a key."""
+        """Call `heard` with each progress message of a key."""
         client = await self.client()
         self._heard.setdefault(key, []).append(heard)
         topic = topic_of(key)
@@ -177,7 +175,7 @@ class SchedulerClient:
             for heard in list(self._heard.get(said["key"], ())):
                 heard(said)
         except (LookupError, TypeError, AttributeError, ValueError):
-            pass  # whatever it was, it was not of ours
+            pass  # not one of our messages
 
 
 async def _goodbye(client: Any) -> None:

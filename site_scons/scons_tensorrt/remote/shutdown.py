@@ -1,4 +1,4 @@
-"""A service's end."""
+"""Waits for the end of a service."""
 
 from __future__ import annotations
 

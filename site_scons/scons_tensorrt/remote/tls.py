@@ -1,7 +1,7 @@
-"""Mutual TLS: whoever can speak to a scheduler can run code on every worker, so nobody speaks without
-a certificate of the one authority that was made for it.
+"""Mutual TLS. Anyone who can talk to a scheduler can run code on every worker, so every peer needs a
+certificate from the private authority of this scheduler.
 
-A folder holds all that one machine or person needs: `ca.pem`, `cert.pem` and `key.pem`.
+One folder holds the files of a machine or person: `ca.pem`, `cert.pem` and `key.pem`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEME = "tls://"
 
 
 def check_url(url: str) -> str:
-    """The address of a scheduler. Raises DispatchError for one without encryption, or none."""
+    """`url`, if it is a tls:// address. Raises DispatchError otherwise."""
     host, _, port = url.removeprefix(SCHEME).rpartition(":")
     if not url.startswith(SCHEME) or not host or not port.isdigit() or "/" in host:
         raise DispatchError(
@@ -53,8 +53,8 @@ def security(folder: Path) -> Any:
 
 
 def make_certificates(folder: Path, names: list[str]) -> list[Path]:
-    """A folder below `folder` for each name, signed by the authority in `folder/authority`, which is
-    made when there is none; the new folders. What is there stays. Raises DispatchError, OSError."""
+    """Create a certificate folder in `folder` for each name, signed by `folder/authority`, which is created
+    if missing; returns the new folders. Existing folders stay. Raises DispatchError, OSError."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -95,7 +95,7 @@ def _sign(x509: Any, name: str, public: Any, ca: x509.Certificate | None, signer
         .issuer_name(ca.subject if ca else subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))  # clocks of boards are seldom right
+        .not_valid_before(now - datetime.timedelta(hours=1))  # the clocks of boards are often wrong
         .not_valid_after(now + datetime.timedelta(days=DAYS))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
@@ -146,7 +146,7 @@ def _load(authority: Path) -> tuple[x509.Certificate, Any]:
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """Only its owner may read a key."""
+    """Write new files that only their owner can read."""
     folder.mkdir(parents=True, mode=0o700)
     for name, data in files.items():
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

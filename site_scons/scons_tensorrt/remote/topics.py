@@ -1,13 +1,12 @@
-"""What a worker says while it compiles: short messages by way of the scheduler.
+"""Names of topics and tasks. Workers send progress messages through topics of the scheduler.
 
-A scheduler keeps what was said under a topic for ever, up to a length; so topics are few, and each
-message names its key.
+A scheduler never forgets a topic. So there are few, and each message names its key.
 """
 
 from __future__ import annotations
 
 TOPICS = 64
-TASK = "scons-tensorrt-"  # how the names of our tasks begin
+TASK = "scons-tensorrt-"  # prefix of task names
 
 
 def topic_of(key: str) -> str:
@@ -15,5 +14,5 @@ def topic_of(key: str) -> str:
 
 
 def task_of(key: str, attempt: int = 0) -> str:
-    """The name of a compile for the scheduler: whoever asks for the same gets the same."""
+    """The task name of a compile: requests for the same engine share one task."""
     return f"{TASK}{key}" + (f"-{attempt}" if attempt else "")

@@ -1,7 +1,7 @@
-"""`python -m scons_tensorrt worker`: this machine, at the service of a scheduler.
+"""`python -m scons_tensorrt worker`: a remote build worker.
 
-A nanny starts the process that compiles, and another when that dies. What the machine is for is
-probed here, and offered as the name of a resource.
+A Dask nanny starts the process that compiles, and restarts it if it dies. This process probes the
+hardware and offers it as the name of a resource.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PRODUCTS = ("tensorrt", "tensorrt_rtx")
 
 
 class Options(NamedTuple):
-    """store: what `bench.open_shared` takes; jobs: compiles at once; folder: of this worker alone;
-    verbose: Dask logs, too."""
+    """store: see `open_shared`; jobs: concurrent compiles; folder: private to this worker; verbose: with
+    Dask's logs."""
 
     scheduler: str
     certificates: Path
@@ -47,11 +47,11 @@ class Options(NamedTuple):
 
 
 async def work(options: Options, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; a scheduler that goes away is waited for. Raises EngineError."""
+    """Serve until SIGINT or SIGTERM, reconnecting to the scheduler. Raises EngineError."""
     found = versions()
     check_url(options.scheduler)
     quiet()
-    if not options.verbose:  # of the process that the nanny starts
+    if not options.verbose:  # for the process that the nanny starts
         os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
     secure = security(options.certificates)
     offers = [WorkerCapability.of(each, found["distributed"]) for each in products(options)]
@@ -59,12 +59,12 @@ async def work(options: Options, say: Callable[[str], None]) -> None:
         raise DispatchError(
             f"--jobs {options.jobs}: a GPU runs one compile at a time; start a worker for each GPU"
         )
-    open_shared(options.store)  # what is wrong with it is said now
+    open_shared(options.store)  # report a wrong store before serving
     lock = _own(options.folder)
     for each in offers:
         say(f"worker {options.name}: offers {each.describe()}")
     stop = asyncio.create_task(stopped())
-    told = ""
+    reported = ""
     try:
         while not stop.done():
             try:
@@ -72,12 +72,12 @@ async def work(options: Options, say: Callable[[str], None]) -> None:
             except DispatchError as error:
                 if "must be the same" in str(error):
                     raise
-                if str(error) != told:
-                    told = str(error)
-                    say(f"worker {options.name}: {told}; retrying")
+                if str(error) != reported:
+                    reported = str(error)
+                    say(f"worker {options.name}: {reported}; retrying")
                 await asyncio.wait({stop}, timeout=AGAIN_S)
                 continue
-            told = ""
+            reported = ""
             await _serve(options, secure, offers, stop, say)
     finally:
         os.close(lock)
@@ -101,7 +101,7 @@ async def _serve(
         resources={each.resource: options.jobs for each in offers},
         name=options.name,
         security=secure,
-        memory_limit=0,  # the compile is another process; the kernel looks after memory
+        memory_limit=0,  # the compile runs in another process, which the kernel limits
         local_directory=str(options.folder / "dask"),
         host=options.host,
         env=environment,
@@ -121,7 +121,7 @@ async def _serve(
 
 
 def products(options: Options) -> list[HardwareSignature]:
-    """What this machine is for each product that it has. Raises HardwareError where it has none."""
+    """This machine's signature for each installed product. Raises HardwareError if there is none."""
     interpreter, host = Interpreter(options.python), Host()
     devices = JsonCache(options.folder / "host.json")
     found, why = [], []
@@ -136,7 +136,7 @@ def products(options: Options) -> list[HardwareSignature]:
 
 
 def _own(folder: Path) -> int:
-    """The folder for this process alone, without what a killed one left. Raises DispatchError."""
+    """Lock the folder and remove leftovers of a killed worker. Raises DispatchError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
