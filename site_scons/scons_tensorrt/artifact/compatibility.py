@@ -1,8 +1,8 @@
-"""Whether an engine is for this host, as far as its name, its plan and its manifest tell.
+"""Whether an engine is compatible with this host, by its name, its plan and its manifest.
 
-A name alone lets an AGX Orin's engine pass on an Orin Nano, and says "maybe" of an RTX engine for
-several architectures: the manifest's signature decides the one, the plan's mask the other. What
-cannot be told is no.
+A name alone accepts an AGX Orin's engine on an Orin Nano, and is undecided for an RTX engine for
+several architectures: the manifest's signature decides the first case, the plan's capability mask the
+second. Undecided means incompatible.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .filename import EngineFilename
 from .plan import PlanHeader
 
 _COMPATIBILITY = "option hardware_compatibility"
-_OF_THE_PLAN = ("compute_capability", "architectures")  # its mask tells better
+_OF_THE_PLAN = ("compute_capability", "architectures")  # checked by its mask instead
 
 
 class RecordedEngine(Protocol):
-    """An engine as a manifest lists it. signature: fields of its hardware; recipe: its ingredients."""
+    """A manifest's entry of an engine. signature: fields of its hardware; recipe: its ingredients."""
 
     @property
     def name(self) -> str: ...
@@ -36,7 +36,7 @@ class RecordedEngine(Protocol):
 def why_not_here(
     name: EngineFilename, header: PlanHeader, host: HardwareSignature, entry: RecordedEngine | None
 ) -> str | None:
-    """Why an engine is not for `host`; None when it is."""
+    """Why an engine is not for `host`; None if it is."""
     return (
         _by_name(name, host)
         or _by_plan(name, header, host)
@@ -45,9 +45,9 @@ def why_not_here(
 
 
 def rtx_host(engines: Iterable[RecordedEngine], compute_capability: str | None) -> HardwareSignature | None:
-    """The host of these engines as far as it can be told without their runtime: its own system and
-    machine, the GPU's compute capability where it is known. None unless all are of TensorRT for RTX;
-    raises HandoffError where they are of several releases or platforms."""
+    """This host's signature without an installed runtime: runtime and platform of the engines, system and
+    machine of the host, and its compute capability if known. None unless all engines are of TensorRT
+    for RTX; raises HandoffError if they are of several releases or platforms."""
     entries = list(engines)
     if not entries or any(each.signature.get("product") != "tensorrt_rtx" for each in entries):
         return None
@@ -112,8 +112,7 @@ def _by_signature(name: EngineFilename, host: HardwareSignature, entry: Recorded
 
 
 def _fields(name: EngineFilename, host: HardwareSignature, recipe: Mapping[str, str]) -> list[str]:
-    """Those of a signature that decide: an engine that was made to serve other devices too is not
-    held to its own one's."""
+    """The fields that must match: an engine for several devices need not match its build device."""
     hard = [field for field in HARD if field not in _OF_THE_PLAN]
     if host.product == "tensorrt_rtx" or name.plus:
         return hard

@@ -1,4 +1,4 @@
-r"""An engine's filename is a schema: `build` and `parse` are inverse to each other.
+r"""The schema of engine filenames; `parse` is the inverse of `build`.
 
     <model>__sm<SM>[plus]_<platform>_<runtime>_<precision>.engine
 
@@ -8,7 +8,7 @@ r"""An engine's filename is a schema: `build` and `parse` are inverse to each ot
     >>> name.build()
     'dinov2_vpr__sm87_jp6.2_trt10.3_fp16.engine'
 
-The first `__` ends the model's name, which is why a model's name may hold none.
+The first `__` ends the model name, so a model name cannot contain it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..hardware.signature import HardwareSignature
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".sha256"
 MODEL_LENGTH = 64
-LONGEST = 255  # characters of a name that a message repeats
+LONGEST = 255  # characters of a name quoted in a message
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,5})"
@@ -41,7 +41,7 @@ class _Fields(NamedTuple):
 
 
 class EngineFilename(_Fields):
-    """The fields of an engine's filename.
+    """The fields of an engine filename.
 
     model: `[a-z0-9_]+`, at most 64 characters, no `__`, no leading or trailing `_`.
     sm: compute capability without its dot (87, 120); plus: also later architectures.
@@ -49,7 +49,7 @@ class EngineFilename(_Fields):
     runtime: `trt<major.minor>` or `rtx<major.minor>`.
     precision: one of PRECISIONS.
 
-    Raises EngineFilenameError, naming the field, when one cannot stand in a filename.
+    Raises EngineFilenameError with the name of an invalid field.
     """
 
     __slots__ = ()
@@ -75,19 +75,19 @@ class EngineFilename(_Fields):
     def of(
         cls, signature: HardwareSignature, model: str, precision: str, ampere_plus: bool = False
     ) -> EngineFilename:
-        """The filename of a model's engine for this hardware. ampere_plus: for Ampere and all later
-        architectures. Raises HardwareError where neither JetPack nor CUDA is known."""
+        """The filename of a model's engine for this hardware. ampere_plus: for Ampere and later. Raises
+        HardwareError if neither JetPack nor CUDA version is known."""
         sm, plus = (80, True) if ampere_plus else (signature.sm, signature.plus)
         return cls(model, sm, plus, signature.platform, signature.runtime, precision)
 
     def build(self) -> str:
-        """The filename; `parse` gives these fields back."""
+        """The filename."""
         plus = "plus" if self.plus else ""
         return f"{self.model}__sm{self.sm}{plus}_{self.platform}_{self.runtime}_{self.precision}{SUFFIX}"
 
     @classmethod
     def parse(cls, name: str) -> EngineFilename:
-        """The fields of `name`, a bare filename; raises EngineFilenameError with the wrong part."""
+        """The fields of a bare filename. Raises EngineFilenameError with the invalid part."""
         try:
             return cls._parse(name)
         except EngineFilenameError as error:
@@ -112,10 +112,10 @@ class EngineFilename(_Fields):
         return cls(model, int(sm[1]), bool(sm[2]), fields[1], fields[2], fields[3])
 
     def matches_host(self, host: HardwareSignature) -> str:
-        """'yes', 'no' or 'maybe': could this engine load on `host`? Precision plays no part.
+        """'yes', 'no' or 'maybe': could this engine load on `host`? Ignores precision.
 
-        'maybe' is all a name can say of an RTX engine for several architectures: which they
-        are stands in the plan's capability mask.
+        'maybe' is for an RTX engine for several architectures, which only the plan's capability
+        mask lists.
         """
         if (self.platform, self.runtime) != (host.platform, host.runtime):
             return "no"
@@ -127,7 +127,7 @@ class EngineFilename(_Fields):
 
 
 def check_model_name(model: object) -> None:
-    """Raise EngineFilenameError unless `model` can open an engine's filename."""
+    """Raise EngineFilenameError unless `model` is a valid model name."""
     if not isinstance(model, str) or not _MODEL.fullmatch(model):
         raise EngineFilenameError(
             f"model name {model!r}: write lower-case letters and digits in words joined by "

@@ -1,9 +1,9 @@
-"""The first bytes of a plan, as far as they can be known without the runtime that made it.
+"""The header of a plan, read without a runtime.
 
 TensorRT for RTX 1.x: `vtrt` at 0, total size u64 at 16, version bytes at 24, capability mask
-at 32. TensorRT: `ftrt` at 0, serialization version u32 at 4, version bytes at 24. Measured on
-plans of RTX 1.7.1 and read off published TensorRT plans; neither layout is documented, so
-anything else is "cannot tell", never a guess.
+at 32. TensorRT: `ftrt` at 0, serialization version u32 at 4, version bytes at 24. Neither layout is
+documented: these are from plans of RTX 1.7.1 and published TensorRT plans. Anything else is treated as
+unknown.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .filename import EngineFilename
 RTX_MAGIC = b"vtrt"
 TENSORRT_MAGIC = b"ftrt"
 HEADER_BYTES = 64
-LARGEST_ENGINE = 1 << 40  # bytes; a larger file is a sparse one, which would be hashed for hours
+LARGEST_ENGINE = 1 << 40  # bytes; a larger file is sparse, and would take hours to hash
 MASK_SM = {0x01: 75, 0x02: 80, 0x04: 86, 0x08: 89, 0x10: 120, 0x20: 121}
 
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """product: None when it cannot be told; size: bytes the header promises; architectures: SMs."""
+    """product: None if unknown; size: of the plan, as stated; architectures: SMs."""
 
     product: str | None
     size: int | None = None
@@ -39,7 +39,7 @@ def read_header(path: str | os.PathLike[str]) -> PlanHeader:
 
 
 def parse_header(data: bytes) -> PlanHeader:
-    """The header of a plan's first HEADER_BYTES bytes; fewer tell less."""
+    """The header in the first HEADER_BYTES bytes of a plan; unknown if there are fewer."""
     if len(data) < HEADER_BYTES:
         return PlanHeader(None)
     version = tuple(data[24:28])
@@ -59,14 +59,13 @@ def parse_header(data: bytes) -> PlanHeader:
 
 
 def why_not_whole(path: str | os.PathLike[str]) -> str | None:
-    """Why the file cannot be a whole plan, as far as its header tells; None when it may be one.
-    Raises OSError."""
+    """Why the header shows that the file is not a complete plan; None if it may be. Raises OSError."""
     with open_file(path, follow=False) as source:
         return cut_short(source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size)
 
 
 def cut_short(data: bytes, size: int) -> str | None:
-    """Why `size` bytes that begin with `data` (HEADER_BYTES of them) cannot be a whole plan."""
+    """Why `size` bytes that begin with `data` (HEADER_BYTES of them) are not a complete plan."""
     if size == 0:
         return "it is empty"
     if len(data) < HEADER_BYTES and data[:4] == RTX_MAGIC:
@@ -78,12 +77,12 @@ def cut_short(data: bytes, size: int) -> str | None:
 
 
 def too_large(size: int) -> str | None:
-    """Why a file of this size is no engine, whatever it holds."""
+    """Why a file of this size cannot be an engine."""
     return f"it has {size} bytes, too many for an engine" if size > LARGEST_ENGINE else None
 
 
 def why_not_named(header: PlanHeader, name: EngineFilename) -> str | None:
-    """How a plan's header contradicts its filename, as far as it tells; None when it does not."""
+    """How a plan's header contradicts its filename; None if it does not."""
     if header.product is None:
         return None
     if not name.runtime.startswith(PRODUCTS[header.product]):

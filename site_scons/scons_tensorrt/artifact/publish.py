@@ -1,20 +1,18 @@
-"""Bringing an engine and its sidecar to their place so that no crash leaves half a pair.
+"""Publishes an engine and its sidecar so that no crash leaves a mixed pair.
 
-The order, which survived every crash point tried on ext4, xfs and btrfs:
+The order, tested at every crash point on ext4, xfs and btrfs:
 
 1. engine and sidecar are written as temporaries and flushed to disk;
 2. the receipt is written durably: the commit point;
 3. rename engine, flush folder, rename sidecar, flush folder.
 
-The temporary sidecar is the journal: it exists from before 2 until the last rename, so while
-it is there publishing was not finished, and a later run finishes it without a compile.
-Before 2 the old pair is untouched. Between the renames engine and sidecar disagree, and a
-pair that disagrees is never reused.
+The temporary sidecar is the journal: it exists from before step 2 until the last rename. If a later
+run finds it, it finishes publishing without a compile. Before step 2 the old pair is untouched. Between
+the renames engine and sidecar do not match, and such a pair is never reused.
 
-Temporaries lie in the state folder where a rename from there reaches the engine's folder
-(tried, because a bind mount has the same device number and still refuses), else beside the
-engine as dotfiles. Nothing is written, hashed or removed through a link that stands under one of
-these names.
+Temporaries are in the state folder if a rename from there to the engine's folder works (tested, because
+a bind mount has the same device number and still refuses), else beside the engine as dotfiles. Links in
+place of these files are never followed.
 """
 
 from __future__ import annotations
@@ -38,14 +36,14 @@ _OURS = r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)"  # what a sweep may re
 
 
 class Publication:
-    """One engine's way from the compiler to its place, under the engine's lock."""
+    """Publishes one engine, under its lock."""
 
     def __init__(self, state: StateFolder, engine: Path, key: str) -> None:
         self._state = state
         self._engine = engine
         self._key = key
         self._in_place = False
-        # Two trees with state folders of their own may share an engine folder elsewhere.
+        # Two trees with separate state folders may share an engine folder.
         self._path_id = f"{state.path_id(engine)}-{hash_of(state.root)}"
         path_id = self._path_id
         self._places: tuple[tuple[Path, Path], ...] = (
@@ -57,9 +55,9 @@ class Publication:
         )
 
     def open(self) -> Path:
-        """The path the compile shall write to; leftovers of abandoned compiles are removed.
+        """The path for the compiler's output; removes leftovers of earlier compiles.
 
-        Raises PublishError when engine or state folder cannot be written.
+        Raises PublishError if the engine folder or the state folder is not writable.
         """
         try:
             self._engine.parent.mkdir(parents=True, exist_ok=True)
@@ -67,14 +65,14 @@ class Publication:
             self._places[0][0].parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             place = self._places[0] if self._renames() else self._places[1]
-            new_file(place[0]).close()  # a folder that cannot be written says so before the compile
+            new_file(place[0]).close()  # fail before the compile if the folder is not writable
         except OSError as error:
             raise self._error(error) from None
         self._places = (place,)
         return place[0]
 
     def commit(self, receipt: Receipt, book: ReceiptFolder) -> None:
-        """Steps 1 and 2: after this the compile is never lost. Raises PublishError."""
+        """Steps 1 and 2: from now on the compile is not lost. Raises PublishError."""
         engine, sidecar = self._places[0]
         try:
             sync_file(engine)
@@ -88,9 +86,9 @@ class Publication:
             raise self._error(error) from None
 
     def pending(self, receipt: Receipt) -> bool:
-        """Whether this receipt's engine was compiled and its publishing was not finished.
+        """Whether this receipt's engine was compiled but not completely published.
 
-        Raises PublishError where that cannot be read: taken for no, it would be compiled again.
+        Raises PublishError if that cannot be read: to assume no would compile it again.
         """
         try:
             for engine, sidecar in self._places:
@@ -112,7 +110,7 @@ class Publication:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self._in_place:
-                engine.unlink(missing_ok=True)  # whatever it is, it is not what was vouched for
+                engine.unlink(missing_ok=True)  # not the engine of the receipt, which is in place
             else:
                 os.replace(engine, self._engine)
             sync_folder(folder)
@@ -125,7 +123,7 @@ class Publication:
         self._tidy()
 
     def abandon(self) -> None:
-        """Remove the temporaries of a compile that failed; why it failed is the caller's to say."""
+        """Remove the temporaries of a failed compile."""
         for path in self._places[0]:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -135,11 +133,11 @@ class Publication:
         try:
             self._state.partial(self._engine).rmdir()
         except OSError:
-            pass  # another key's finished compile still waits there
+            pass  # still has a finished compile of another key
 
     def sweep(self) -> None:
-        """Remove this engine's temporaries that are of no more use: those that no receipt vouches
-        for, and, of an engine that is in its place, its own. Raises OSError and ReceiptError."""
+        """Remove the temporaries of this engine, which is in place, and those without a receipt. Raises
+        OSError and ReceiptError."""
         unlink_link(self._state.partial(self._engine))
         self._sweep(in_place=True)
         for place in self._places:
@@ -150,7 +148,7 @@ class Publication:
         self._tidy()
 
     def _sweep(self, in_place: bool = False) -> None:
-        """in_place: this engine is, so that a journal whose own engine was there is of no use."""
+        """in_place: this engine is published, so journals of replaced engines are useless."""
         dot = re.escape(f".{self._path_id}.")
         inside = (self._state.partial(self._engine), re.compile(_OURS))
         beside = (self._engine.parent, re.compile(rf"{dot}{_OURS}\.partial"))

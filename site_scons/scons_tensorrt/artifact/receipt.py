@@ -1,12 +1,11 @@
-"""Receipts: what an engine was made from, in files named by their key and what came out.
+"""Receipts: what an engine was built from, in files named by cache key and result.
 
-A receipt lets a fresh clone, a lost `.sconsign` or a second process reuse an engine, and
-lets a message say why not. Ingredients are an ordered map from a name ("option precision",
-"input onnx") to text; the key is their sha256 with the engine's filename, so a receipt
-proves that it belongs to its own name. A receipt is never overwritten by another key's:
-killed after it was written, then reverted, the old pair is still known by the old one. Nor by
-another result of the same key, because TensorRT on a GPU does not repeat its bytes, and two
-places may hold one each.
+A receipt lets a fresh clone, a run without its `.sconsign` or a second process reuse an engine, or say
+why not. Ingredients map a name ("option precision", "input onnx") to text. The cache key is the sha256
+of the filename and the ingredients, so a receipt proves that it belongs to its filename. A receipt never
+overwrites one of another key: after a kill and a revert, the old pair is still known. Nor one of the
+same key with another result: TensorRT on a GPU does not repeat its bytes, and two places may hold
+different ones.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from .filename import SUFFIX
 
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
-LARGEST_SIZE = 1 << 62  # bytes that a file can have
+LARGEST_SIZE = 1 << 62  # bytes of a file
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FACT = "receipt 4"  # another number when a receipt is read otherwise
-_COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each key
+_FACT = "receipt 4"  # increment when `found` in find_verified changes
+_COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would create an encoder for each key
 
 
 def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
-    """The key of an engine: hex sha256 of its filename and all its ingredients."""
+    """The cache key: hex sha256 of filename and ingredients."""
     text = _COMPACT([filename, sorted(ingredients.items())])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class Receipt(NamedTuple):
-    """What an engine of `filename` was made from, and what came out.
+    """What an engine was built from, and the result.
 
-    sha256, size (bytes): of the engine; details: all that is told but decides nothing
-    (signature, worker, start, duration, peak memory, log).
+    sha256, size (bytes): of the engine; details: not part of the key (signature, worker, start,
+    duration, peak memory, log).
     """
 
     filename: str
@@ -54,7 +53,7 @@ class Receipt(NamedTuple):
     details: Mapping[str, Any]
 
     def dump(self) -> bytes:
-        """The receipt file: JSON, sorted, for people and machines."""
+        """The bytes of the receipt file."""
         data = {
             "schema": SCHEMA,
             "engine": self.filename,
@@ -88,15 +87,15 @@ class Receipt(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What a receipt tells of an engine's comparison with its original, see build/accuracy.py. by: the
-    key of its samples and bounds; ran: whether the engine was run, or only why it was not is told."""
+    """A receipt's record of the comparison with the original model, see build/accuracy.py. by: key of
+    samples and bounds; ran: whether the engine was run (else the receipt says why not)."""
 
     by: str
     ran: bool
 
 
 class ReceiptSummary(NamedTuple):
-    """What a receipt says of a file of its bytes. size: bytes; data: sha256 of the data beside it."""
+    """size: bytes; data: sha256 of the external data."""
 
     size: int
     data: str | None = None
@@ -104,7 +103,7 @@ class ReceiptSummary(NamedTuple):
 
 
 def comparison(details: Mapping[str, Any]) -> Compared | None:
-    """The comparison that a receipt tells of, if it tells of one."""
+    """The comparison in a receipt's details, if any."""
     accuracy = details.get("accuracy")
     if not isinstance(accuracy, dict) or not isinstance(accuracy.get("by"), str):
         return None
@@ -112,8 +111,8 @@ def comparison(details: Mapping[str, Any]) -> Compared | None:
 
 
 class ReceiptFolder:
-    """The receipts under a folder: `<folder>/<engine's filename without suffix>/<key>.<sha256,
-    16 characters of it>.json`. What reads raises ReceiptError for what is there and cannot be read."""
+    """Receipts in `<folder>/<engine's filename without suffix>/<key>.<first 16 characters of sha256>.json`.
+    Methods that read raise ReceiptError for a file that exists but is not readable."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -124,14 +123,13 @@ class ReceiptFolder:
     def find_verified(
         self, filename: str, key: str, sha256: str, digest_cache: DigestCache
     ) -> ReceiptSummary | None:
-        """What a receipt says of the file of this sha256 that this key gave; None when none does.
+        """The summary of the receipt with this key and sha256; None if there is none.
 
-        Asked of every engine in every run: what a receipt says, the digest cache tells while the
-        receipt is unchanged.
+        Called for every engine in every run, so the digest cache keeps it while the receipt is unchanged.
         """
         path = self._path(filename, key, sha256)
 
-        def told() -> list[Any] | None:
+        def found() -> list[Any] | None:
             receipt = _read(path)
             if receipt is None or (receipt.filename, receipt.key) != (filename, key):
                 return None
@@ -139,32 +137,31 @@ class ReceiptFolder:
             return [receipt.sha256, receipt.size, data, comparison(receipt.details)]
 
         try:
-            known = digest_cache.fact(path, _FACT, told, LARGEST)
+            known = digest_cache.fact(path, _FACT, found, LARGEST)
         except OSError:
             return None
         try:
             stated, size, data, compared = known
-            found = ReceiptSummary(size, data, Compared(*compared) if compared else None)
+            summary = ReceiptSummary(size, data, Compared(*compared) if compared else None)
         except (TypeError, ValueError):
             return None
-        return found if stated == sha256 else None
+        return summary if stated == sha256 else None
 
     def of_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
-        """The receipt which says that this key gave these bytes."""
+        """The receipt with this key and sha256; None if there is none."""
         receipt = _read(self._path(filename, key, sha256))
         return receipt if receipt and receipt.key == key else None
 
     def get(self, filename: str, key: str) -> list[Receipt]:
-        """The readable receipts of this key, the newest first: more than one where the same
-        inputs gave other bytes another time."""
+        """The valid receipts of this key, newest first: several if a rebuild gave different bytes."""
         return [r for r in self._read(filename, f"{key}.") if r.key == key]
 
     def all_of(self, filename: str) -> Iterator[Receipt]:
-        """Every readable receipt of engines of this filename, the newest first."""
+        """The valid receipts of this filename, newest first."""
         return self._read(filename, "")
 
     def filenames(self) -> list[str]:
-        """The names of engines that may have receipts, sorted."""
+        """The filenames that may have receipts, sorted."""
         try:
             return sorted(name + SUFFIX for name in os.listdir(self._folder))
         except FileNotFoundError:
@@ -173,15 +170,15 @@ class ReceiptFolder:
             raise _unreadable(str(self._folder), error) from None
 
     def last_duration_s(self, filename: str) -> float | None:
-        """The seconds that the newest receipt of this filename tells; None where none does."""
+        """The newest recorded duration of a compile of this filename; None if there is none."""
         for receipt in self.all_of(filename):
-            told = receipt.details.get("duration_s")
-            if isinstance(told, (int, float)) and not isinstance(told, bool) and 0 <= told < 1e9:
-                return float(told)
+            found = receipt.details.get("duration_s")
+            if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found < 1e9:
+                return float(found)
         return None
 
     def knows(self, filename: str, key: str) -> bool:
-        """Whether there is a receipt of this key, readable or not."""
+        """Whether there is a receipt of this key, valid or not."""
         return any(name.startswith(f"{key}.") for name in self._names(filename))
 
     def put(self, receipt: Receipt) -> None:
@@ -233,5 +230,5 @@ def _read(path: str) -> Receipt | None:
 
 
 def _unreadable(path: str, error: OSError) -> ReceiptError:
-    """Not the same as none: taken for none, a finished compile would be swept and made again."""
+    """Not treated as missing: a finished compile would be removed and repeated."""
     return ReceiptError(f"{path}: {error.strerror}; make it readable, or remove it")

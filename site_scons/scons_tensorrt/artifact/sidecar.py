@@ -1,8 +1,7 @@
 """The sidecar: `<engine>.sha256`, exactly 64 lowercase hex characters and nothing else.
 
-That form is all the onboard loader of the lineage reads. The reader here also takes a
-trailing newline and the line that `sha256sum` writes, if it names this engine. A symbolic link is
-no sidecar.
+Loaders on devices read only that form. `read_sidecar` also accepts a trailing newline and a line of
+`sha256sum` that names this engine. A symbolic link is rejected.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """The state folder: everything this package keeps that is not an engine.
 
-receipts/      what engines were made from      (save and restore with engines/)
-partial/       engines on their way to their place
-locks/  logs/  one file an engine
-digests.json   the digest memo
-events.jsonl   what happened, one JSON object a line
-declared.json  what the last run declared; declared/ where several trees share the folder
+receipts/      what engines were built from     (save and restore with engines/)
+partial/       engines not yet published
+locks/  logs/  one file for each engine
+digests.json   the digest cache
+events.jsonl   the event log, one JSON object a line
+declared.json  what the last run declared; declared/ if several trees share the folder
 trees/         the paths of trees that share the folder
 onnx/          ONNX files made for engines, and the figures of accuracy gates
-report/        the page of a build, and the same as JSON
-calibration/   what TensorRT 10's calibrators found, each with a sidecar
-interpreters/  what foreign interpreters answered
+report/        the build report, as HTML and JSON
+calibration/   calibration caches of TensorRT 10, each with a sidecar
+interpreters/  probe results of other Python interpreters
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .receipt import ReceiptFolder
 from .trees import hash_of, inside, known_as, register
 
 DEFAULT = ".trt"
-DATA_SUFFIX = ".data"  # of the one file with a large ONNX's tensors, beside it
+DATA_SUFFIX = ".data"  # suffix of the external data of a large ONNX
 
 
 class StateFolder:
@@ -49,29 +49,29 @@ class StateFolder:
 
     @cached_property
     def _known_as(self) -> Path:
-        """The path of the tree that names its files in a state folder outside."""
+        """The path by which an external state folder knows the tree."""
         return known_as(self.root, self.top)
 
     def register(self) -> None:
-        """Let runs under another path of the tree find what this one makes."""
+        """Let runs under another path of this tree find its files."""
         if not self.inside:
-            with contextlib.suppress(OSError):  # told by whatever else is written there
+            with contextlib.suppress(OSError):  # the next write there reports it
                 register(self.root, self.top, known_as(self.root, self.top))
 
     @property
     def inside(self) -> bool:
-        """Whether it lies in its tree and moves with it; one outside may be shared by several."""
+        """Whether it is inside its tree and moves with it; an external one may be shared by trees."""
         return self.root.is_relative_to(self.top)
 
     @property
     def declared(self) -> Path:
-        """What the last run declared; in a state folder outside, each tree has its own."""
+        """What the last run declared; in an external state folder, one file for each tree."""
         name = "declared.json" if self.inside else f"declared/{hash_of(self._known_as)}.json"
         return self.root / name
 
     @property
     def onnx(self) -> Path:
-        """Where intermediate ONNX files are; in a state folder outside, each tree has its own."""
+        """Folder of intermediate ONNX files; in an external state folder, one for each tree."""
         return self.root / "onnx" if self.inside else self.root / "onnx" / hash_of(self._known_as)
 
     @property
@@ -79,10 +79,9 @@ class StateFolder:
         return self.root / "calibration"
 
     def path_id(self, engine: Path) -> str:
-        """A short name for one engine's place.
+        """A short ID of an engine's path.
 
-        The same in every clone that carries its own state folder with it; in a state folder
-        outside, which two trees may share, each tree has its own.
+        The same in every clone with an internal state folder; different for each tree in an external one.
         """
         place = self.relative(engine)
         return hash_of(place if self.inside else os.path.join(self._known_as, place))
@@ -100,7 +99,7 @@ class StateFolder:
         return self.root / "interpreters" / f"{hash_of(python)}.json"
 
     def relative(self, path: str | os.PathLike[str]) -> str:
-        """`path` as people know it: relative to the top where it lies below it."""
+        """`path` relative to the top, if it is inside."""
         full = absolute(path)
         return full[len(self._prefix) :] if full.startswith(self._prefix) else full
 
@@ -109,7 +108,7 @@ class StateFolder:
         return f"{self.top}{os.sep}"
 
     def writable_by_all(self, *more: Path) -> list[Path]:
-        """Of the state folder and others: those that every user of this machine may write to."""
+        """Those of the state folder and `more` that every user can write to."""
         return [folder for folder in (self.root, *more) if _mode(folder) & 0o002]
 
 

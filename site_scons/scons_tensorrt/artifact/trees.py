@@ -1,12 +1,12 @@
-"""One tree that has several paths: bind mounts, links, containers that mount it at different places.
+"""Trees with several paths: bind mounts, links, containers that mount a tree at different places.
 
-A state folder inside its tree names everything by paths relative to the tree. One outside keeps, for
-each path of a tree, what the tree is (device, inode, file system) and the path by which its files are
-named: the first path it was built under. So what was made under one path is found under the others.
+A state folder inside its tree uses relative paths. An external one records for each path which tree it
+is (device, inode, file system) and the path by which it names the tree's files: the first path it was
+built under. So files made under one path are found under the others.
 
-Another tree at the same path may be a new clone, which takes the files over, or that of another
-container. Once the first one comes back, there are two, and it gets a name of its own. Until then what
-it declared is kept under that name, so that nobody prunes what it needs.
+Another tree at the same path may be a new clone, which takes over the files, or the tree of another
+container. If the first tree comes back, there are two, and it gets another name. Until then its
+declaration is kept under that name, so that prune keeps its files.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LARGEST_DECLARATION = 64 << 20
 
 
 def hash_of(path: str | os.PathLike[str]) -> str:
-    """A short name for a path."""
+    """A short ID of a path."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def inside(root: Path, top: Path) -> Path:
-    """The state folder `root` as a path below its tree, where it lies in it and only another path of the
-    tree says so. One that several trees have used stays what it was."""
+    """`root` as a path below `top`, if it is in the tree but given by another path of it. A state folder
+    that several trees have used stays external."""
     if root.is_relative_to(top) or (root / "declared").exists():
         return root
     for place in (root, Path(os.path.realpath(root))):
@@ -44,13 +44,13 @@ def inside(root: Path, top: Path) -> Path:
 
 
 def known_as(root: Path, top: Path) -> Path:
-    """The path by which files of this tree are named in the state folder `root` outside of it."""
+    """The path by which the external state folder `root` names the files of this tree."""
     tree, own = _identity(top), _read(root, hash_of(top))
     if not os.path.isdir(root):
         return top
     known = [entry for name in _names(root / "trees") if (entry := _read(root, name))]
     same = [entry["as"] for entry in known if entry["tree"] == tree]
-    if same:  # several, where the first runs under two paths began at once
+    if same:  # several, if the first runs under two paths were concurrent
         return Path(min(same))
     if own and tree and tree in own["past"]:
         return _name_of(top, tree)
@@ -73,12 +73,12 @@ def register(root: Path, top: Path, name: Path) -> None:
         file = root / "trees" / f"{hash_of(place)}.json"
         write_atomic(file, json.dumps(entry).encode(), durable=False)
         if name not in (top, place):
-            _declaration(root, top).unlink(missing_ok=True)  # of the same tree, and older
+            _declaration(root, top).unlink(missing_ok=True)  # an older one of the same tree
 
 
 def _keep_declaration(root: Path, top: Path, own: dict[str, Any], past: list[Any]) -> None:
-    """Keep what the tree that was at this path declared, under the name that it has once it comes back:
-    it may be that of another container, and what it needs is not to be pruned. Raises OSError."""
+    """Keep the declaration of the previous tree at this path, under the name it gets if it comes back, so
+    that its files are not pruned. Raises OSError."""
     before = _declaration(root, _name_of(top, own["tree"]))
     if not before.exists() and _declaration(root, top).exists():
         write_atomic(before, read_small(_declaration(root, top), LARGEST_DECLARATION), durable=False)
@@ -89,8 +89,7 @@ def _keep_declaration(root: Path, top: Path, own: dict[str, Any], past: list[Any
 
 
 def _name_of(top: Path, tree: list[Any]) -> Path:
-    """The name of a tree at a path that another one has taken over. Hashed only: no such file is
-    made."""
+    """The name of a tree whose path another one has taken over. Only hashed, never created."""
     return top / f".{'-'.join(map(str, tree))}"
 
 
@@ -124,7 +123,7 @@ def _read(root: Path, name: str) -> dict[str, Any] | None:
 
 
 def _earlier(root: Path, top: Path) -> Path:
-    """The path by which an earlier version, which kept only declarations, named this tree."""
+    """The name that an earlier version, which stored only declarations, gave to this tree."""
     for file in sorted((root / "declared").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
             name = Path(json.loads(read_small(file, LARGEST_DECLARATION))["top"])

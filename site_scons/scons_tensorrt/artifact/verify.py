@@ -1,8 +1,6 @@
-"""Is an engine what its sidecar says, and its bytes for whoever asks: on a device, with nothing but
-Python.
+"""Verifies an engine against its sidecar, with the standard library alone, and returns its bytes.
 
-The engine is opened once and never through a link, and what is judged is what was read: a file
-that is exchanged meanwhile changes nothing.
+The engine is opened once and never through a link, so replacing the file during the check has no effect.
 """
 
 from __future__ import annotations
@@ -27,9 +25,9 @@ _OTHER = "its bytes are not those its sidecar states"
 
 
 def fault_of(engine: str | os.PathLike[str]) -> str | None:
-    """Why an engine is not what its sidecar and its name say; None when it is. In constant memory.
+    """Why an engine does not match its sidecar and its name; None if it does. In constant memory.
 
-    Raises SidecarError for a sidecar that is missing or malformed.
+    Raises SidecarError if the sidecar is missing or malformed.
     """
     try:
         with open_file(engine, follow=False) as source:
@@ -37,7 +35,7 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
             head = source.read(HEADER_BYTES)
             size = os.fstat(source.fileno()).st_size
             fault = cut_short(head, size) or too_large(size)
-            if fault:  # before terabytes of a sparse file are hashed
+            if fault:  # before hashing a huge sparse file
                 return fault
             digest, size = sha256_of(source, head, size)
     except OSError as error:
@@ -48,8 +46,8 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
 def fault_of_size(
     engine: str | os.PathLike[str], stated: str, receipts: Iterable[Receipt] = ()
 ) -> str | None:
-    """Why an engine is not what its sidecar states, as far as its size tells, before it is hashed.
-    receipts: some may be of the stated sha256. Raises OSError."""
+    """Why an engine's size shows that it does not match its sidecar, before it is hashed. receipts: of
+    any sha256. Raises OSError."""
     with open_file(engine, follow=False) as source:
         head, size = source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size
     recorded = next((receipt.size for receipt in receipts if receipt.sha256 == stated), size)
@@ -59,25 +57,25 @@ def fault_of_size(
 
 
 def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The bytes of an engine, proven to be those its sidecar states, for a runtime to deserialize.
+    """The bytes of an engine, verified against its sidecar, for a runtime to deserialize.
 
-    most: bytes that are read at most; default: this machine's memory. Raises SidecarError when
-    the sidecar is missing or malformed, or the engine is missing, is no regular file, is larger, or
-    is not what sidecar, header and filename say.
+    most: maximum size in bytes; default: this machine's memory. Raises SidecarError if the sidecar is
+    missing or malformed, or if the engine is missing, not a regular file, too large, or does not
+    match its sidecar, header or filename.
     """
     stated = read_sidecar(engine)
     try:
         with open_file(engine, follow=False) as source:
             size = os.fstat(source.fileno()).st_size
             most = _memory() if most is None else most
-            if size > most:  # also a hole that takes no room on disk
+            if size > most:  # also if it is sparse
                 raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {most}")
             head = source.read(HEADER_BYTES)
             fault = cut_short(head, size)
-            if fault:  # before memory is taken for a hole
+            if fault:  # before allocating memory for a sparse file
                 raise SidecarError(f"{os.fspath(engine)}: {fault}")
             source.seek(0)
-            data = io.BufferedReader(source).read(size + 1)  # it may grow while it is read
+            data = io.BufferedReader(source).read(size + 1)  # one more byte: it may grow meanwhile
             if len(data) > size:
                 raise SidecarError(f"{os.fspath(engine)}: {CHANGED}; try again")
     except OSError as error:
@@ -97,7 +95,7 @@ def _fault(engine: str | os.PathLike[str], stated: str, digest: str, head: bytes
         return fault
     try:
         name = EngineFilename.parse(os.path.basename(engine))
-    except EngineFilenameError:  # a device may call it as it likes
+    except EngineFilenameError:  # a device may use any name
         return None
     return why_not_named(parse_header(head), name)
 

@@ -1,1 +1,1 @@
-"""Safe access to files: never through a link, atomic writes, locks, a cache of digests."""
+"""Safe file access: regular files only, atomic writes, locks, a digest cache."""

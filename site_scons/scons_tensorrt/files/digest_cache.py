@@ -1,17 +1,17 @@
-"""What is known of files' bytes, remembered for as long as their stat is unchanged.
+"""A cache of file digests, valid while the file's stat is unchanged.
 
-An entry holds the sha256 and facts that follow from the bytes alone (an ONNX's inputs). It is
-believed while {device, inode, size, mtime, ctime} are the same: a tamper that restores the
-mtime still changes the ctime. On an image the mount must be the same, too, and where a stat proves
-nothing an entry holds for one run (see mounts.py).
+An entry holds the sha256 and facts derived from the bytes alone (an ONNX's inputs). It is valid while
+device, inode, size, mtime and ctime are the same: tampering that restores the mtime still changes the
+ctime. On an image the mount must be the same too, and where a stat proves nothing an entry is valid for
+one run (see mounts.py).
 
-The memo is believed when it is this user's own, or root's, and nobody else can write it: whoever
-can would bless a tampered engine.
+The cache file is trusted only if it belongs to this user or root and nobody else can write to it: an
+attacker could approve a tampered engine.
 
-Git's racy rule: bytes may change twice within one tick of the filesystem's clock, so what
-is hashed so soon after its ctime is told but not remembered. Neither is a file that somebody has
-open for writing: a shared mapping can write without moving mtime or ctime. Blind, as any stat memo is,
-to bit rot and to a clock set back: `full` hashes everything.
+As in Git's racy rule, a file may change twice within one tick of the filesystem's clock. So a digest
+computed so soon after the ctime is not stored. Nor is that of a file open for writing: a shared mapping
+can write without changing mtime or ctime. A stat cannot detect bit rot or a clock set back; `full`
+hashes everything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCHEMA = 1
 FINE_TICK_NS = 100_000_000  # kernels tick at 1 to 10 ms
 COARSE_TICK_NS = 2_100_000_000  # FAT and old NFS keep whole seconds, FAT only even ones
 BLOCK = 1 << 20
-LARGEST = 64 << 20  # bytes of a memo: some 200,000 files
+LARGEST = 64 << 20  # bytes of the cache file: about 200,000 files
 MINE_ALONE = 0o600
 CHANGED = "it changed while it was read"  # with EBUSY
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -48,9 +48,8 @@ def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
 
 
 def sha256_of(source: io.FileIO, begun: bytes = b"", most: int | None = None) -> tuple[str, int]:
-    """Hex sha256 and size of what is still to be read, after what was. most: bytes of the whole;
-    default: what the file has now. Raises OSError, also where there are more: it may grow without
-    end."""
+    """Hex sha256 and size of `begun` and the rest of the file. most: maximum total size; default: the
+    file's current size. Raises OSError, also for a file that grows beyond it."""
     digest, size = hashlib.sha256(begun), len(begun)
     most = os.fstat(source.fileno()).st_size if most is None else most
     buffer = bytearray(BLOCK)
@@ -64,9 +63,9 @@ def sha256_of(source: io.FileIO, begun: bytes = b"", most: int | None = None) ->
 
 
 class DigestCache:
-    """The memo of one run, read from `path` and saved there.
+    """The cache of one run, loaded from `path` and saved there.
 
-    full: believe nothing and hash each file once a run.
+    full: hash each file once in every run.
     """
 
     def __init__(self, path: Path, top: Path, full: bool = False) -> None:
@@ -81,8 +80,8 @@ class DigestCache:
         self._entries: dict[str, dict[str, Any]] = _load(path)
 
     def sha256(self, path: str | os.PathLike[str], follow: bool = True, most: int | None = None) -> str:
-        """Hex sha256 of a file, from the memo where its stat is unchanged. follow: as `open_file`;
-        most: bytes; a larger file is not read. Raises OSError."""
+        """Hex sha256 of a file, cached while its stat is unchanged. follow: see `open_file`; most: maximum
+        size in bytes. Raises OSError."""
         return self._sha256(path, self._name(path), follow, most)
 
     def _sha256(
@@ -96,7 +95,7 @@ class DigestCache:
             return str(entry["sha256"])
         now = time.time_ns()
         with open_file(path, follow) as source:
-            written = open_for_writing(source)  # asked first: who opens it from now on moves the stat
+            written = open_for_writing(source)  # first: a later writer changes the stat
             opened = self._stamp(os.fstat(source.fileno()), path)
             digest = sha256_of(source)[0]
         after = self._stamp(os.stat(path, follow_symlinks=follow), path)
@@ -110,8 +109,8 @@ class DigestCache:
         return digest
 
     def sha256_open(self, source: io.FileIO, path: str | os.PathLike[str]) -> str:
-        """Hex sha256 of an open file that was found at `path`: from the memo where the open file's own
-        stat is the one it knows, else hashed through the descriptor. Raises OSError."""
+        """Hex sha256 of a file opened at `path`: cached if the stat of the open file matches, else hashed
+        through the descriptor. Raises OSError."""
         stamp = self._stamp(os.fstat(source.fileno()), path)
         name = self._name(path)
         entry = None if self._this_run in stamp else self._entries.get(name)
@@ -127,9 +126,9 @@ class DigestCache:
         compute: Callable[[], Any] | None = None,
         most: int | None = None,
     ) -> Any:
-        """A fact that follows from the file's bytes: remembered, or computed now, or None.
+        """A fact derived from the file's bytes: cached, or computed, or None without `compute`.
 
-        The fact must be JSON. most: bytes; a larger file is not read. Raises OSError.
+        The fact must be JSON. most: maximum size in bytes. Raises OSError.
         """
         file = self._name(path)
         self._sha256(path, file, most=most)
@@ -145,19 +144,18 @@ class DigestCache:
         return value
 
     def last_fact(self, path: str | os.PathLike[str], name: str) -> Any:
-        """A fact as last remembered, whatever the file is now; None when there is none."""
+        """A fact as last stored, even if the file has changed; None if there is none."""
         entry = self._entries.get(self._name(path))
         return entry["facts"].get(name) if entry else None
 
     def stamp(self, path: str | os.PathLike[str]) -> list[Any] | None:
-        """The stat by which the memo knows this file's bytes now; None when it does not. Raises
-        OSError."""
+        """The file's stat, if the cache has an entry for it; else None. Raises OSError."""
         entry = self._entries.get(self._name(path))
         stamp = self._stamp(os.stat(path), path)
         return stamp if entry and entry["stat"] == stamp else None
 
     def tell(self, path: str | os.PathLike[str], name: str, value: Any) -> None:
-        """Remember a fact of a file whose bytes the memo knows."""
+        """Store a fact of a file that has an entry."""
         file = self._name(path)
         entry = self._entries.get(file)
         if entry and entry["facts"].get(name) != value:
@@ -165,16 +163,16 @@ class DigestCache:
             self._changed.add(file)
 
     def forget_missing(self) -> None:
-        """Forget the files that are gone."""
-        for name in list(self._entries):  # of a moment: other threads add to it
+        """Remove the entries of files that no longer exist."""
+        for name in list(self._entries):  # a copy: other threads add entries
             if not os.path.lexists(os.path.join(self._top, name)):
                 self._entries.pop(name, None)
                 self._changed.add(name)
 
     def save(self) -> None:
-        """Write the memo if it changed, joined with what other processes saved meanwhile.
+        """Save the cache if it changed, merged with what other processes saved meanwhile.
 
-        Losing it costs time, never truth: no fsync. Raises OSError.
+        Without fsync: a lost cache only costs time. Raises OSError.
         """
         if not self._changed:
             return
@@ -189,7 +187,7 @@ class DigestCache:
         self._changed.clear()
 
     def _stamp(self, stat: os.stat_result, path: str | os.PathLike[str]) -> list[Any]:
-        """What must be the same for a file's bytes to be believed the same. path: where it is."""
+        """What must be unchanged for an entry to be valid."""
         device = stat.st_dev
         more = self._on_device.get(device)
         if more is None:
@@ -210,7 +208,7 @@ def _racy(stamp: list[Any], hashed_at_ns: int) -> bool:
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a memo file; a damaged one, or one that others can write, tells nothing."""
+    """The entries of a cache file; none if it is damaged or writable by others."""
     try:
         with open_file(path) as source:
             stat = os.fstat(source.fileno())

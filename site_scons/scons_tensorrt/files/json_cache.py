@@ -1,6 +1,6 @@
-"""An answer that took a process to get, kept in a file for as long as its stamp is the same.
+"""Caches the answer of a child process in a file, with a stamp that tells whether it is still valid.
 
-Nothing is written until `save`: a dry run remembers nothing.
+Nothing is written before `save`: a dry run stores nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ LARGEST = 4 << 20  # bytes of an answer
 
 
 class JsonCache:
-    """path: the file, or None to remember nothing."""
+    """path: the file, or None to store nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._unsaved: str | None = None
 
     def get(self) -> tuple[Any, Any]:
-        """(stamp, answer) as put or saved; (None, None) when there is none, or it is damaged."""
+        """(stamp, answer) as put or saved; (None, None) if missing or damaged."""
         if self._unsaved is not None:
             saved = json.loads(self._unsaved)
             return saved["stamp"], saved["answer"]
@@ -39,7 +39,7 @@ class JsonCache:
         self._unsaved = json.dumps({"stamp": stamp, "answer": answer})
 
     def save(self) -> None:
-        """Write what was put. Raises OSError."""
+        """Write the answer. Raises OSError."""
         if self._path is None or self._unsaved is None:
             return
         write_atomic(self._path, self._unsaved.encode("utf-8"), durable=False)

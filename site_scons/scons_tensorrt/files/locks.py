@@ -1,5 +1,5 @@
-"""One lock an engine, held through check, compile and publish; one a GPU, held through a compile
-that times kernels. Across processes, threads and users."""
+"""Locks across processes, threads and users: one for each engine, held through check, compile and
+publish; one for each GPU, held through a compile that times kernels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .reading import read_small
 from .writing import cause, new_file
 
 POLL_SECONDS = 0.1
-# What flock answers where it is not there: NFS without its lock service, FUSE, old kernels.
+# Errors of flock without support for locks: NFS without its lock service, FUSE, old kernels.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-LONGEST_HOLDER = 4096  # bytes that say who holds a lock
+LONGEST_HOLDER = 4096  # bytes of a holder file
 
 
 @contextlib.contextmanager
@@ -37,20 +37,20 @@ def engine_lock(
 ) -> Iterator[None]:
     """Hold the lock file `path`.
 
-    what: the engine, for messages; waiting: told once, in words, who holds it; stopping: ends
-    the wait. Raises LockTimeout after timeout_s seconds, Interrupted, or PublishError.
+    what: the engine, for messages; waiting: called once with a description of the holder; stopping:
+    ends the wait. Raises LockTimeout after timeout_s seconds, Interrupted, or PublishError.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():  # a lock library may empty what it leads to
+        if path.is_symlink():  # a lock library may truncate its target
             raise PublishError(f"{path} is a symbolic link; remove it")
         lock = _file_lock(path)
         _wait(path, lock, what, waiting, stopping, timeout_s)
-    except (OSError, NotImplementedError) as error:  # the second: filelock's, for ENOSYS
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: filelock's for ENOSYS
         raise PublishError(f"{path}: {_why_no_lock(error)}") from None
     try:
         with contextlib.suppress(OSError), new_file(path.with_suffix(".holder")) as out:
-            out.write(_signature(what))
+            out.write(_holder_text(what))
         yield
     finally:
         lock.release()
@@ -65,10 +65,10 @@ def gpu_lock(
     stopping: Callable[[], bool],
     timeout_s: float | None = None,
 ) -> Iterator[None]:
-    """Hold a physical GPU, machine-wide: compiles that time kernels disturb each other on one.
+    """Hold a physical GPU, machine-wide: concurrent compiles would disturb each other's kernel timings.
 
-    Taken after the engine's lock, never before. turn: of this process's own threads, whose
-    waiting is no timeout. Raises as engine_lock does.
+    Always taken after the engine's lock. turn: serialises the threads of this process, whose waiting
+    does not count as a timeout. Raises as engine_lock does.
     """
     while not turn.acquire(timeout=POLL_SECONDS):
         if stopping():
@@ -78,7 +78,7 @@ def gpu_lock(
         lock = _SharedLock(path)
         try:
             _wait(path, lock, what, waiting, stopping, timeout_s)
-            lock.sign(_signature(what))
+            lock.write_holder(_holder_text(what))
             yield
         finally:
             lock.release()
@@ -111,19 +111,18 @@ def _why_no_lock(error: OSError | NotImplementedError) -> str:
 
 
 class _SharedLock:
-    """A lock file that any user may take, whoever made it: a lock library rightly refuses another
-    user's file in a world-writable folder, and this one must be shared. It holds no secret, is
-    never followed through a link, and says who holds it."""
+    """A lock file shared by all users. Lock libraries rightly refuse another user's file in a
+    world-writable folder. This one contains only its holder, and links are not followed."""
 
     def __init__(self, path: Path) -> None:
         try:
-            # Without O_CREAT: the kernel forbids that on others' files in sticky folders.
+            # Without O_CREAT, which the kernel forbids for other users' files in sticky folders.
             self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o666)
             with contextlib.suppress(OSError):
-                os.fchmod(self._file, 0o666)  # the umask took the others' right to it
+                os.fchmod(self._file, 0o666)  # the umask removed the write permission of others
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             os.close(self._file)
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -136,8 +135,8 @@ class _SharedLock:
             time.sleep(POLL_SECONDS)
             return False
 
-    def sign(self, data: bytes) -> None:
-        """Say who holds it, in the file that is held and in no other that has its name by now."""
+    def write_holder(self, data: bytes) -> None:
+        """Write the holder to the locked file itself: its name may be another file by now."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, data, 0)
@@ -147,7 +146,7 @@ class _SharedLock:
 
 
 class _FileLock:
-    """filelock's, with the same two words."""
+    """A lock of the filelock library, with the interface of _SharedLock."""
 
     def __init__(self, lock: Any, timeout: type[Exception]) -> None:
         self._lock, self._timeout = lock, timeout
@@ -165,13 +164,13 @@ class _FileLock:
 
 def _file_lock(path: Path) -> _FileLock:
     try:
-        import filelock  # 0.1 s to import, and a run that reuses everything needs none
+        import filelock  # takes 0.1 s, and a run that reuses everything needs no lock
     except ImportError:
         raise PublishError(
             f"filelock is not installed for {sys.executable}: run `{sys.executable} -m pip install filelock`"
         ) from None
-    # A fresh object for each holder: one that threads share would not exclude them. Never a soft
-    # lock, which a killed process would leave for ever.
+    # A new object for each holder: a shared one would not exclude threads. Never a soft lock, which a
+    # killed process would leave behind.
     options: dict[str, Any] = {"thread_local": False}
     if "fallback_to_soft" in inspect.signature(filelock.FileLock.__init__).parameters:
         options["fallback_to_soft"] = False
@@ -186,13 +185,13 @@ def _wait(
     stopping: Callable[[], bool],
     timeout_s: float | None,
 ) -> None:
-    began, told = time.monotonic(), False
-    while not lock.attempt():  # after the first attempt the holder has signed
+    began, reported = time.monotonic(), False
+    while not lock.attempt():  # after an attempt, the holder file is there
         if stopping():
             raise Interrupted(f"{what}: stopped while waiting for {_holder(path)}")
-        if not told:
+        if not reported:
             waiting(_holder(path))
-            told = True
+            reported = True
         if timeout_s is not None and time.monotonic() - began > timeout_s:
             raise LockTimeout(
                 f"waited {timeout_s:g} s (TRT_LOCK_TIMEOUT) for {_holder(path)} to release {path}; run "
@@ -200,15 +199,15 @@ def _wait(
             )
 
 
-def _signature(what: str) -> bytes:
-    """Who holds a lock and for what, for whoever waits."""
+def _holder_text(what: str) -> bytes:
+    """The contents of a holder file."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = {"pid": os.getpid(), "host": os.uname().nodename, "since": now, "engine": what}
     return json.dumps(holder).encode()
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, as it says; it may be a stranger."""
+    """A description of the lock's holder."""
     try:
         beside = path.with_suffix(".holder")
         said = json.loads(read_small(beside if beside.exists() else path, LONGEST_HOLDER))

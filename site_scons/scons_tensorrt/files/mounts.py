@@ -1,9 +1,9 @@
-"""What the stat of a file proves, by the file system that the file is on.
+"""What a file's stat proves, depending on its file system.
 
-Where this kernel keeps the times, every change moves the ctime. It does not where the times come with
-the data: an image (squashfs, a loop device, a read-only disk) can be made with any times, and two images
-that are mounted one after the other can show the same stat. There the mount is part of the stat. Some
-file systems have no ctime, or one that a program makes up: there a stat proves nothing.
+If the kernel keeps the times, every change updates the ctime. On an image (squashfs, a loop device, a
+read-only disk) the times come with the data, and two images mounted one after the other can show the
+same stat: there the mount is part of the stat. Some file systems have no ctime, or a made-up one: there
+a stat proves nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AT_FDCWD = -100
 
 
 class Mount(NamedTuple):
-    """A line of the mount table. device: as st_dev; line: all of it."""
+    """A line of the mount table. device: as st_dev; line: the whole line."""
 
     device: int
     place: str
@@ -33,14 +33,14 @@ class Mount(NamedTuple):
 
 
 class Mounts:
-    """The mounts as this run finds them."""
+    """The mounts at the time of this run."""
 
     def __init__(self) -> None:
         self._table: list[Mount] | None = None
 
     def identity(self, device: int, path: str | os.PathLike[str]) -> str | None:
-        """What belongs to the stat of files on this device, one of which is `path`: nothing where a stat
-        proves their bytes by itself; None where it proves nothing."""
+        """What to add to the stat of files on this device, such as `path`: "" if a stat is proof enough;
+        None if a stat proves nothing."""
         if not os.path.exists("/proc/sys/kernel"):
             return ""  # not Linux
         mount = self._mount_of(device, path)
@@ -54,7 +54,7 @@ class Mounts:
         return ""
 
     def _mount_of(self, device: int, path: str | os.PathLike[str]) -> Mount | None:
-        """The first mount of a device; where none says so (btrfs), the mount that the path is on."""
+        """The first mount of the device; if none has its number (btrfs), the mount of the path."""
         if self._table is None:
             self._table = _mount_table()
         for mount in self._table:
@@ -66,7 +66,7 @@ class Mounts:
 
 
 def mount_below(top: Path, path: Path) -> Path | None:
-    """Where something is mounted between a folder and a path below it; None where nothing is."""
+    """The mount point between a folder and a path below it; None if there is none."""
     places = {mount.place for mount in _mount_table()}
     between = [path, *path.parents][: len(path.parts) - len(top.parts)]
     return next((each for each in between if os.path.realpath(each) in places), None)
@@ -93,7 +93,7 @@ def _mount(line: str) -> Mount:
 
 
 def _identity(place: str, mount: Mount | None) -> str | None:
-    """What no other mount has, as long as this system runs. None where that cannot be known."""
+    """An ID of the mount that is unique until reboot. None if there is none."""
     try:
         boot = Path(BOOT_ID).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -101,12 +101,12 @@ def _identity(place: str, mount: Mount | None) -> str | None:
     unique = _unique_id(place)
     if unique is not None:
         return f"{boot} {unique}"
-    # An older kernel gives a mount's number anew; the layers of an overlay have names of their own.
+    # An older kernel reuses mount numbers; the layers of an overlay have unique names.
     return f"{boot} {mount.line}" if mount and mount.kind == "overlay" else None
 
 
 def _unique_id(place: str) -> int | None:
-    import ctypes  # only where there is an image
+    import ctypes  # needed only for images
 
     try:
         statx = ctypes.CDLL(None).statx

@@ -1,7 +1,7 @@
-"""Opening files that others may have put there.
+"""Opens files in folders that others can write to.
 
-A name can be a pipe that nobody writes to, a device without end, or a link to another file: what
-is opened here is a regular file, and opening it waits for nobody.
+A path may be a pipe without a writer, an endless device, or a link. Only regular files are opened, and
+opening never blocks.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 _PIECE = 1 << 16  # bytes
 _BLOCK = 1 << 20
-# Nothing there, or nothing that this package puts there: whatever else keeps from reading is told.
 _ODD = ("//", "/./", "/../")
+# Missing, or not a file that this package wrote; any other error is reported.
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG)
 
 
@@ -23,27 +23,26 @@ LINKED_FOLDER = "a link to a folder elsewhere, which is not followed"
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """As os.path.abspath, which takes its time, for the thousands of paths that are so already."""
+    """As os.path.abspath, but fast for paths that are absolute already."""
     name = os.fspath(path)
     plain = name.startswith("/") and not name.endswith(("/", "/.", "/.."))
     return name if plain and not any(odd in name for odd in _ODD) else os.path.abspath(name)
 
 
 def is_none(error: OSError) -> bool:
-    """Whether reading failed because no file of ours is there, rather than one that can't be read."""
+    """Whether reading failed because there is no file of ours, rather than an unreadable one."""
     return error.errno in _NONE
 
 
 def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
-    """A regular file, to be read. follow: where a symbolic link stands, the file it leads to.
-    Raises OSError."""
+    """Open a regular file for reading. follow: symbolic links. Raises OSError."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
             raise OSError(errno.ELOOP, "a symbolic link, which is never followed", path) from None
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device that is not there
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device without a driver
             raise OSError(errno.EINVAL, "not a regular file", path) from None
         raise
     try:
@@ -59,14 +58,14 @@ def open_file(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
 
 
 def open_for_writing(source: io.FileIO) -> bool:
-    """Whether somebody has this file open for writing, as far as the kernel tells: for a file of another
-    user's it does not, nor on file systems without leases."""
+    """Whether a process has this file open for writing. The kernel does not say so for a file of another
+    user, or on file systems without leases."""
     import fcntl
     import signal
 
     try:
-        # Whoever opens it for writing just now makes the kernel send this signal, which is ignored;
-        # its default, SIGIO, would end the process.
+        # A concurrent open for writing makes the kernel send this signal, which is ignored; the
+        # default, SIGIO, would kill the process.
         fcntl.fcntl(source, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while it is open for writing
         fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -78,8 +77,8 @@ def open_for_writing(source: io.FileIO) -> bool:
 
 
 def blocks(source: io.FileIO) -> Iterator[bytes]:
-    """The bytes of an open file from where it stands. Of one that grows meanwhile there are some more
-    than it had, by which its sha256 tells, and an end. Raises OSError."""
+    """The bytes of an open file from its position. If it grows meanwhile, stops soon after its old end,
+    with enough to change the sha256. Raises OSError."""
     left = os.fstat(source.fileno()).st_size - source.tell()
     while left >= 0 and (block := source.read(_BLOCK)):
         left -= len(block)
@@ -87,7 +86,7 @@ def blocks(source: io.FileIO) -> Iterator[bytes]:
 
 
 def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> bytes:
-    """A file's bytes. follow: as `open_file`. Raises OSError, also for more than `most` bytes."""
+    """A file's bytes. follow: see `open_file`. Raises OSError, also for more than `most` bytes."""
     with open_file(path, follow) as source:
         if os.fstat(source.fileno()).st_size <= most:
             data = bytearray()
@@ -99,8 +98,8 @@ def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> 
 
 
 def text_of(module: str) -> str:
-    """The source of a module of this package, by its loader: the package may run from a zip file."""
-    import pkgutil  # only what starts a child process needs it
+    """The source of a module of this package, from its loader: it may be in a zip file."""
+    import pkgutil  # needed only to start a child process
 
     package, _, name = module.rpartition(".")
     data = pkgutil.get_data(package, f"{name}.py")
@@ -110,8 +109,8 @@ def text_of(module: str) -> str:
 
 
 def walk_files(folder: str) -> Iterator[tuple[str, str]]:
-    """Every file below a folder, links too, and why a folder cannot be looked into, or is not: one
-    outside that a link leads to. However deep."""
+    """Every file and link below a folder, at any depth, with "" or the reason why it was not entered: an
+    unreadable folder, or a link to a folder outside."""
     waiting, top = [folder], os.path.join(os.path.realpath(folder), "")
     while waiting:
         here = waiting.pop()
@@ -133,5 +132,5 @@ def _leads_out(entry: os.DirEntry[str], top: str) -> bool:
     try:
         linked = entry.is_symlink() and entry.is_dir()
     except OSError:
-        return True  # nobody knows what is there
+        return True  # unknown target
     return linked and not os.path.join(os.path.realpath(entry.path), "").startswith(top)

@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a crash, finds the old bytes or the new ones."""
+"""Atomic writes: a reader, or a crash, sees either the old bytes or the new ones."""
 
 from __future__ import annotations
 
@@ -32,23 +32,22 @@ def sync_file(path: Path) -> None:
 
 
 def new_file(path: Path, mode: int = 0o666) -> BinaryIO:
-    """A new, empty file under this name, to be written; never through a link that stood there.
-    Raises OSError."""
+    """Create an empty file for writing, replacing a file or link of this name. Raises OSError."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, mode), "wb")
 
 
 def unlink_link(path: Path) -> None:
-    """Remove a link that stands where a folder of ours belongs: what is swept there would be gone
-    elsewhere. Raises OSError."""
+    """Remove a link in place of one of our folders: cleaning up would delete files elsewhere. Raises
+    OSError."""
     if path.is_symlink():
         path.unlink()
 
 
 def remove_tree(folder: str | os.PathLike[str]) -> None:
-    """Remove a folder of ours with all that is in it, as far as that is possible. However deep: an inner
-    folder is first moved up. Links are removed, never followed."""
+    """Remove one of our folders with its contents, ignoring errors. At any depth: inner folders are first
+    moved up. Links are not followed."""
     with contextlib.suppress(OSError):
         top = os.open(folder, _FOLDER)
         try:
@@ -73,7 +72,7 @@ def remove_tree(folder: str | os.PathLike[str]) -> None:
 
 
 def _folders_left(folder: int) -> list[str]:
-    """The folders in an open folder, whose other entries are removed. Raises OSError."""
+    """Remove the files in an open folder; returns its subfolders. Raises OSError."""
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_folder in found:
@@ -84,10 +83,10 @@ def _folders_left(folder: int) -> list[str]:
 
 
 def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o666) -> None:
-    """Replace `path` by `data`. durable: also against a power cut (fsync of file and folder); mode:
-    of a new file, less the umask.
+    """Replace the contents of `path`. durable: survive a power cut (fsync of file and folder); mode: of
+    the file, less the umask.
 
-    Raises OSError; then `path` is untouched and no temporary is left.
+    Raises OSError; then `path` is unchanged and no temporary is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(data):x}.tmp")
@@ -107,8 +106,8 @@ def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o66
 
 
 def cause(error: OSError, step: str) -> str:
-    """Why a file or folder could not be made, and the next step: `step`, unless something of the wrong
-    kind stands in its way, which is named."""
+    """Why a file or folder could not be created, and the next step: `step`, or to remove the file that is
+    in the way."""
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
         place = Path(error.filename2 or error.filename or "")
         folders = [*reversed(place.parents), *([place] if error.errno == errno.EEXIST else ())]
@@ -120,8 +119,8 @@ def cause(error: OSError, step: str) -> str:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporaries of `write_atomic` whose writer was killed: by age, because a writer's
-    process may be another machine's."""
+    """Remove temporaries that killed writers left behind: by age, because the writer may run on another
+    machine."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if name.startswith(".") and name.endswith(".tmp"):
