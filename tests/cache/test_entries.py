@@ -82,7 +82,7 @@ def test_an_unsigned_entry_and_one_of_a_stranger_are_refused(tmp_path, signer) -
     trust = TrustedSigners({signer.name: signer.public})
     with pytest.raises(EntryRejected) as told:
         verify_entry(sign_entry(ENTRY, stranger), trust, ENGINE, KEY)
-    assert told.value.stranger
+    assert told.value.untrusted
     with pytest.raises(EntryRejected):  # it says that it is of the trusted key
         verify_entry(changed(sign_entry(ENTRY, stranger), by=signer.name), trust, ENGINE, KEY)
     unsigned = json.loads(sign_entry(ENTRY, signer))

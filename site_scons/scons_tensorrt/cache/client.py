@@ -70,7 +70,7 @@ class CacheClient:
         self._refusals = refusals
         self._lock = threading.Lock()
         self._off = False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self.pushed: list[int] = []  # bytes of each upload in this run
 
     # Downloads.
@@ -89,7 +89,7 @@ class CacheClient:
                 self._repeat(self.lookup(REFUSAL, spec.key, spec.filename))
             return None
 
-        return self._tried(bring, context.stopping)
+        return self._run_in_thread(bring, context.stopping)
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
         """As `supply`, for an ONNX step."""
@@ -102,7 +102,7 @@ class CacheClient:
             with _shown(context.begin, label, spec.target.name) as running:
                 return self._bring(found, [made, made.with_name(spec.data.name)], running)
 
-        return self._tried(bring, context.stopping)
+        return self._run_in_thread(bring, context.stopping)
 
     def _repeat(self, refused: CacheEntry | None) -> None:
         if refused:
@@ -134,9 +134,9 @@ class CacheClient:
         return entry
 
     def _report_rejected(self, name: str, path: str, refused: EntryRejected) -> None:
-        if refused.stranger:
+        if refused.untrusted:
             hint = "add its .pub to STORE_TRUST=" if self.trust.keys else "STORE_TRUST= names no key"
-            self._once(f"engines: ignoring untrusted entries of {self.remote.url}: {refused}; {hint}")
+            self._say_once(f"engines: ignoring untrusted entries of {self.remote.url}: {refused}; {hint}")
         elif not refused.expired:
             self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
@@ -228,7 +228,7 @@ class CacheClient:
 
     # Failures.
 
-    def _tried(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
+    def _run_in_thread(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
         """Run `do` in a new thread: SCons's threads have small stacks, and a transfer must not delay
         Ctrl-C. On StoreError, stop using the store. Raises EngineError, OSError."""
         if self._off:
@@ -266,11 +266,11 @@ class CacheClient:
     def off(self) -> bool:
         return self._off
 
-    def _once(self, text: str) -> None:
+    def _say_once(self, text: str) -> None:
         with self._lock:
-            told = text in self._told
-            self._told.add(text)
-        if not told:
+            reported = text in self._reported
+            self._reported.add(text)
+        if not reported:
             self._say(text)
 
 

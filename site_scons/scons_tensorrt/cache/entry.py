@@ -33,12 +33,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class EntryRejected(Exception):
-    """An entry that is not used; the text says why. stranger: signed by an untrusted key, perhaps of
+    """An entry that is not used; the text says why. untrusted: signed by an untrusted key, perhaps of
     another team; expired: valid until it expired."""
 
-    def __init__(self, why: str, stranger: bool = False, expired: bool = False) -> None:
+    def __init__(self, why: str, untrusted: bool = False, expired: bool = False) -> None:
         super().__init__(why)
-        self.stranger, self.expired = stranger, expired
+        self.untrusted, self.expired = untrusted, expired
 
 
 class CacheEntry(NamedTuple):
@@ -106,7 +106,7 @@ def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise EntryRejected("it is damaged or unsigned") from None
     if not isinstance(by, str) or by not in trust.keys:
-        raise EntryRejected(f"signed by untrusted key {by!r}", stranger=True)
+        raise EntryRejected(f"signed by untrusted key {by!r}", untrusted=True)
     if not trust.holds(by, signature, signed):
         raise EntryRejected(f"its signature does not match key {by}")
     return _parsed(body)

@@ -68,9 +68,9 @@ class RemoteExecutor:
     ) -> dict[str, Any]:
         """See `task.compile_action`."""
         with _working():
-            return self._made(digest, key, publisher, stopping)
+            return self._answer(digest, key, publisher, stopping)
 
-    def _made(
+    def _answer(
         self, digest: str, key: str, publisher: ProgressPublisher, stopping: Callable[[], bool]
     ) -> dict[str, Any]:
         jobs = self._folder / "jobs"

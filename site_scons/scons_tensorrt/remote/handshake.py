@@ -1,7 +1,7 @@
 """Checks a scheduler before the client connects to it.
 
 Different versions of `distributed` do not interoperate: a connection hangs without an error. So the
-versions are compared first, over a connection of its own.
+versions are compared first, over a separate connection.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def _alike(name: str, spec: Any, found: Any) -> bool:
     return bool(spec == found)
 
 
-def here(
+def host_signature(
     product: str, runtime: Callable[[str], Runtime], host: Host, devices: JsonCache
 ) -> HardwareSignature:
     """This host's signature for `product`, as complete as `machine_fields` needs. Raises HardwareError if
@@ -70,7 +70,7 @@ def why_not_here(
 ) -> str | None:
     """Why this host cannot compile for `spec`; None if it can."""
     try:
-        found = here(spec.product, runtime, host, devices)
+        found = host_signature(spec.product, runtime, host, devices)
     except HardwareError as error:
         return str(error).partition(": run `")[0]
     return "; ".join(differences(spec, machine_fields(found))) or None

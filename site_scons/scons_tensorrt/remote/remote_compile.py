@@ -135,7 +135,7 @@ class RemoteCompile:
                 done, _ = await asyncio.wait({waiting}, timeout=LOOK_S * LOOKS)
                 if done:
                     break
-                gone_since = await self._anyone(gone_since)
+                gone_since = await self._check_connected(gone_since)
             said = waiting.result()
         except EngineError:
             raise
@@ -162,7 +162,7 @@ class RemoteCompile:
             f"{len(self._starts)} workers died while compiling it ({', '.join(self._starts)}); log: {where}"
         )
 
-    async def _anyone(self, gone_since: float | None) -> float | None:
+    async def _check_connected(self, gone_since: float | None) -> float | None:
         """Since when no suitable worker is connected; None if one is. Raises DispatchError after GONE_S."""
         known = await self._link.who()
         if choose(known, self._spec.hardware.signature, versions()["distributed"])[1]:

@@ -23,7 +23,7 @@ from ..hardware.signature import HardwareSignature
 from .capability import WorkerCapability
 from .executor import VARIABLE, open_shared
 from .handshake import check_scheduler, quiet, versions
-from .local_capability import here
+from .local_capability import host_signature
 from .shutdown import stopped
 from .tls import check_url, security
 
@@ -127,7 +127,7 @@ def products(options: Options) -> list[HardwareSignature]:
     found, why = [], []
     for product in PRODUCTS:
         try:
-            found.append(here(product, interpreter.runtime, host, devices))
+            found.append(host_signature(product, interpreter.runtime, host, devices))
         except HardwareError as error:
             why.append(str(error))
     if not found:
