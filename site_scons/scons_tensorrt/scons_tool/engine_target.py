@@ -1,4 +1,4 @@
-"""One `env.Engine` of this run: what it declares, and what is known of it so far."""
+"""One `env.Engine`: its declaration, and its state in this run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .nodes import data_node, data_of, label_of, real_path
 if TYPE_CHECKING:
     from .services import MadeFile, TargetServices
 
-NEVER = -1  # as a number of dependencies
+NEVER = -1  # a number of dependencies that no node has
 
 
 class EngineTarget:
-    """hardware: None when it could not be resolved, and then `problem` says why; target: the
-    engine's node; onnx, plugins: the source nodes; reported: a line of it was printed."""
+    """hardware: None if it could not be resolved, with the error in `problem`; target: the engine's
+    node; onnx, plugins: the source nodes; reported: whether its line was printed."""
 
     def __init__(
         self,
@@ -50,72 +50,72 @@ class EngineTarget:
         self.path = path
         self.label = session.state.relative(path)
         self.python = ""
-        self.asked_for = ""  # the hardware, as the user named it
+        self.asked_for = ""  # the value of HARDWARE=, or ""
         self.target: Any = None
         self.pair: Any = ()
-        self.depends = 0  # of each node of the pair, as declared here
-        self.original: Any = None  # what the user named
-        self.onnx: Any = None  # what is compiled: the same, or what is made of it
+        self.depends = 0  # explicit dependencies of each node of the pair, as declared here
+        self.original: Any = None  # the source that the user gave
+        self.onnx: Any = None  # what is compiled: the original, or a conversion of it
         self.gate: MadeFile | None = None
-        self.proof: AccuracyCheck | None = None  # that of the engine itself
+        self.proof: AccuracyCheck | None = None  # compares the engine itself
         self.samples: MadeFile | None = None  # for a calibrator
-        self.compared_by: list[Any] = []  # nodes of a proof without a gate
+        self.compared_by: list[Any] = []  # nodes that `proof` needs, without a gate
         self.plugins: list[Any] = []
         self.requested = self.reported = self.kept = False
-        self.made: str | None = None  # sha256 of what this run made or adopted
-        self.began: float | None = None  # when its action was asked, seconds since the epoch
+        self.made: str | None = None  # sha256 of the engine that this run built or reused
+        self.began: float | None = None  # start of its action, seconds since the epoch
         self.judged_s = 0.0
         self._up_to_date: UpToDateResult | None = None
-        self.known: EngineSpec | None = None  # as it was last judged or made
-        self._checked: OnnxSummary | None = None  # of a model that the recipe is right for
+        self.known: EngineSpec | None = None  # as last checked or built
+        self._checked: OnnxSummary | None = None  # of a model that passed `check`
         self._looked: set[Any] = set()
-        self._files: LastBuild | None = None  # where they were found
+        self._files: LastBuild | None = None  # the input files, as last found
 
     @cached_property
     def source(self) -> str:
-        """The ONNX that is compiled, as people know it."""
+        """The ONNX that is compiled, for messages."""
         return label_of(self._session, self.onnx)
 
     @property
     def board(self) -> str:
-        """Its hardware, as people know it."""
+        """Its hardware, for messages."""
         if self.hardware is None:
             return self.asked_for or "this host"
         return self.hardware.name or self.hardware.title
 
     @cached_property
     def fields(self) -> Mapping[str, str]:
-        """The ingredients that are not files, none of which needs a file to be there."""
+        """The ingredients that are not files."""
         return value_fields(self.recipe, self.hardware.signature) if self.hardware else {}
 
     @property
     def checked(self) -> UpToDateResult | None:
-        """The judgement, if there was one."""
+        """The result of `up_to_date`, if it was called."""
         return self._up_to_date
 
     @property
     def current(self) -> bool:
-        """Whether the engine is what is wanted, as judged before or made by this run."""
+        """Whether the engine was found up to date or built by this run."""
         return bool(self.made or (self._up_to_date and self._up_to_date.current))
 
     @property
     def sha256(self) -> str | None:
-        """Of the engine's bytes, as far as they were judged or made."""
+        """Of the engine's bytes, if they were checked or built."""
         return self.made or (self._up_to_date.sha256 if self._up_to_date else None)
 
     def state(self) -> int:
-        """SCons's state of the pair: of the node that it went further with."""
+        """SCons's state of the pair: that of the node which is further along."""
         engine, sidecar = self.pair
         return max(int(engine.get_state()), int(sidecar.get_state()))
 
     def mark_requested(self) -> None:
-        """This run asks for the engine: its hardware is named before anything else is said."""
+        """This run requests the engine: print the line of its hardware before any other."""
         self.requested = True
         self._session.requested(self)
 
     def on_visit(self, node: Any) -> None:
-        """SCons looks at each node of the pair once a build; in an interactive session a second
-        look is another build."""
+        """SCons visits each node of the pair once a build; a second visit is another build of an
+        interactive session."""
         if node in self._looked:
             self._looked, self._up_to_date = set(), None
             self.reported, self.made, self.began = False, None, None
@@ -123,7 +123,7 @@ class EngineTarget:
         self._looked.add(node)
 
     def up_to_date(self) -> UpToDateResult:
-        """The judgement before anything is built. Raises EngineError."""
+        """Whether the engine is up to date, before anything is built; cached. Raises EngineError."""
         if self._up_to_date is None:
             began = time.monotonic()
             self._up_to_date = check_up_to_date(self.spec(), self._session.state, self._session.digest_cache)
@@ -131,21 +131,21 @@ class EngineTarget:
         return self._up_to_date
 
     def is_complete(self) -> bool:
-        """Whether nothing is left to do: it is as wanted, and where it shall be compared with its
-        original, its receipt tells of that by these samples and bounds, or that it could not be, as
-        it cannot be here. Raises EngineError."""
+        """Whether the engine is up to date and, with `accuracy=`, compared: its receipt holds a result
+        for these samples and bounds, or records that it could not run, and it cannot run here either.
+        Raises EngineError."""
         up_to_date, proof = self.up_to_date(), self.proof
         if proof is None or not up_to_date.current:
             return up_to_date.current
-        told = up_to_date.compared
-        return told is not None and told.by == proof.key() and (told.ran or bool(proof.why_not()))
+        compared = up_to_date.compared
+        return compared is not None and compared.by == proof.key() and (compared.ran or bool(proof.why_not()))
 
     def forget(self) -> None:
-        """Judge it anew when it is asked for."""
+        """Check again on the next call of `up_to_date`."""
         self._up_to_date = None
 
     def spec(self) -> EngineSpec:
-        """The engine as its sources are now. Raises EngineError, naming the source at fault."""
+        """The spec from the current sources. Raises EngineError, naming the faulty source."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         summary = self.check()
@@ -163,31 +163,31 @@ class EngineTarget:
         self._files = LastBuild(onnx, self.source, external, samples, summary.exact)
         spec = engine_spec(
             *(self.path, recipe, self.hardware, self.fields, self._files),
-            *(inputs.digest, self._told),
+            *(inputs.digest, self._receipt_details),
         )
         self.known = spec._replace(check=self.proof)
         return self.known
 
-    def _told(self) -> dict[str, Any]:
-        """For the receipt."""
-        told: dict[str, Any] = {}
+    def _receipt_details(self) -> dict[str, Any]:
+        """Details for the receipt."""
+        details: dict[str, Any] = {}
         made = [n.attributes.trt_engine for n in self._made_of() if hasattr(n.attributes, "trt_engine")]
         if made:
-            told["made_by"] = [derived.told() for derived in made]
+            details["made_by"] = [derived.told() for derived in made]
         if self.recipe.accuracy is None:
-            return told
+            return details
         figures: Any = "the ONNX is compiled as it is: nothing to compare"
         if self.gate:
             figures = self.gate.told()["facts"]
-        return {**told, "accuracy": {"onnx": figures}}
+        return {**details, "accuracy": {"onnx": figures}}
 
     def _made_of(self) -> list[Any]:
-        """The ONNX that is compiled, the one it was made of, and a calibrator's samples."""
+        """The nodes of the ONNX that is compiled, its original, and a calibrator's samples."""
         nodes = [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
         return [*nodes, self.samples.target] if self.samples else nodes
 
     def steps(self) -> list[Any]:
-        """What this run judged or made before the engine, each after what it is made from."""
+        """The steps that this run checked or made for the engine, each after its inputs."""
         found: dict[Any, None] = {}
 
         def add(node: Any) -> None:
@@ -203,21 +203,21 @@ class EngineTarget:
 
     @cached_property
     def strongly_typed(self) -> bool:
-        """Whether the network's own types decide its precision."""
+        """Whether the types in the network determine its precision."""
         return self.recipe.strongly_typed or (
             self.hardware is not None and strongly_typed(self.hardware.signature)
         )
 
     def check(self) -> OnnxSummary | None:
-        """The summary of what the user named, None while it is not there. Raises RecipeError with all
-        that is wrong with the recipe for this model and hardware."""
+        """The summary of the original, None if it does not exist yet. Raises RecipeError with every
+        problem of the recipe for this model and hardware."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         path, summary = real_path(self.original), None
         if path.exists():
             summary = self._session.inputs.summary_of(path, label_of(self._session, self.original))
             if summary is self._checked:
-                return summary  # a step that is made for it asked before
+                return summary  # already checked for one of its steps
         recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
         if summary is not None:
             found += problems(recipe.profiles, summary.inputs)
@@ -228,8 +228,7 @@ class EngineTarget:
         return summary
 
     def faulty(self) -> bool:
-        """Whether `check` already tells that the engine cannot be made; a source that a builder
-        is still to make tells nothing."""
+        """Whether `check` fails. False if the source has yet to be built."""
         if self.hardware is None or self.original.has_builder() or self.current:
             return False
         try:
@@ -240,25 +239,25 @@ class EngineTarget:
         return False
 
     def paths(self) -> tuple[str, str]:
-        """Where the pair is."""
+        """The paths of the pair."""
         return str(self.path), f"{self.path}{SIDECAR_SUFFIX}"
 
     def places(self) -> list[Any]:
-        """The pair's nodes, as far as they are declared."""
+        """The pair's nodes."""
         return list(self.pair)
 
     def sources(self) -> list[Any]:
-        """What its builder was given."""
+        """The sources of its builder."""
         return [self.onnx]
 
     def needs(self) -> list[Any]:
-        """The nodes of files that it is made from, as far as they are known."""
+        """The nodes of all input files that are known."""
         made = [each.target for each in (self.gate, self.samples) if each]
         data = data_of(self._session, self.onnx)
         return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
 
     def source_missing(self) -> bool:
-        """Whether SCons itself will refuse this engine before its action is asked."""
+        """Whether SCons will fail before it runs the action, because a source is missing."""
         sources = [self.onnx, *self.plugins]
         return any(not node.has_builder() and not real_path(node).exists() for node in sources)
 
@@ -276,14 +275,14 @@ class EngineTarget:
         return None
 
     def awaits(self) -> str | None:
-        """The input that this run built itself (under -n: would build), as people know it."""
+        """The label of an input that this run built (with -n: would build)."""
         for node in self.target.children():
             if node.has_builder() and node.get_state() == SCons.Node.executed:
                 return self._session.state.relative(node.get_abspath())
         return None
 
     def to_json(self, signatures: list[HardwareSignature]) -> dict[str, Any]:
-        """For `.trt/declared.json`. signatures: of the run, told once each; gets this one's."""
+        """For `.trt/declared.json`. signatures: a list that all engines share; this one's is added."""
         hardware, from_top = self.hardware, self._session.from_top
         if hardware and hardware.signature not in signatures:
             signatures.append(hardware.signature)
@@ -291,7 +290,7 @@ class EngineTarget:
         if self._files:
             made = self._session.place(self.onnx)
         alone = self.original is self.onnx
-        told = {
+        fields = {
             "name": self.name,
             "engine": self.label,
             "source": self.source,
@@ -310,10 +309,10 @@ class EngineTarget:
             "signature": signatures.index(hardware.signature) if hardware else None,
             "problem": None if hardware else str(self.problem or "no hardware"),
         }
-        return {**told, **{name: value for name, value in more.items() if value not in (None, {})}}
+        return {**fields, **{name: value for name, value in more.items() if value not in (None, {})}}
 
     def _apart(self) -> dict[str, Path]:
-        """External data that is not where the ONNX says, beside it: in a Repository or VariantDir."""
+        """External data that is not beside the ONNX but in a Repository or VariantDir."""
         if self._files is None:
             return {}
         folder = self._files.onnx.parent

@@ -1,5 +1,5 @@
-"""The files that are made of an ONNX before the compile: another precision, Q/DQ nodes, the figures
-of an accuracy gate. Each is a target of its own, judged as engines are."""
+"""Files that are made from an ONNX before the compile: another precision, Q/DQ nodes, the figures of
+an accuracy gate. Each is a target with a key and a receipt, like an engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SampleNodes(NamedTuple):
-    """A set of samples as nodes. place: what the user named; nodes: every file of it."""
+    """A set of samples as nodes. place: as the user gave it; nodes: all of its files."""
 
     kind: str
     place: str
@@ -47,8 +47,8 @@ class SampleNodes(NamedTuple):
         return SampleFiles(self.kind, self.at(), self.label, paths, fields, name, named)
 
     def at(self) -> Path:
-        """Where the set lies: a folder's files may be in a Repository or at the source of a VariantDir.
-        Raises RecipeError where some are elsewhere."""
+        """The path of the set, which may be in a Repository or the source of a VariantDir. Raises
+        RecipeError if its files are in several folders."""
         if self.kind != "npy":
             return real_path(self.nodes[0])
         places = {}
@@ -62,9 +62,8 @@ class SampleNodes(NamedTuple):
 
 
 class OnnxTarget:
-    """One file to be made, for the engine `owner` if it is for one; owners: all that share it, as an
-    engine for several kinds of hardware does. onnx: nodes by role, the first is the source; script,
-    files: nodes of an export."""
+    """One file to make. owners: the engines that use it, such as one engine for several kinds of
+    hardware. onnx: nodes by role, the source first; script, files: nodes of an export."""
 
     def __init__(
         self,
@@ -90,12 +89,12 @@ class OnnxTarget:
         self.script = script
         self.files = files or {}
         self.target: Any = None
-        self.depends = 0  # of the node, as declared here
+        self.depends = 0  # explicit dependencies of the node, as declared here
         self.problem: EngineError | None = None
         self.reported = False
-        self.began: float | None = None  # as of an engine
-        self._receipt: Receipt | None = None  # of what this run made, or what was asked for
-        self._key = ""  # by which it was judged or made
+        self.began: float | None = None  # start of its action, seconds since the epoch
+        self._receipt: Receipt | None = None  # of the file that this run made, or found up to date
+        self._key = ""  # of the last check or build
         self._up_to_date: UpToDateResult | None = None
         self._looked = False
         chosen = samples.samples.key_fields() if samples else {}
@@ -103,7 +102,7 @@ class OnnxTarget:
         self.fields = step_fields(kind, {**options, **more})
 
     def same_as(self, other: OnnxTarget) -> bool:
-        """Whether two engines want the very same file."""
+        """Whether both make the same file from the same inputs."""
         return self._made_of == other._made_of
 
     @property
@@ -112,14 +111,14 @@ class OnnxTarget:
         return self.fields, self.onnx, place, self.script, self.files
 
     def nodes(self) -> list[Any]:
-        """Every source."""
+        """All sources."""
         samples = self.samples.nodes if self.samples else ()
         script = [self.script] if self.script else []
         return [*self.onnx.values(), *script, *self.files.values(), *samples]
 
     @property
     def source(self) -> str:
-        """What it is made of, as people know it."""
+        """Its source, for messages."""
         return label_of(self._session, self.nodes()[0])
 
     @property
@@ -128,34 +127,34 @@ class OnnxTarget:
 
     @property
     def sha256(self) -> str | None:
-        """Of the file's bytes, as far as they were judged or made."""
+        """Of the file's bytes, if they were checked or made."""
         if self._receipt is None and self._up_to_date and self._up_to_date.current:
             return self._up_to_date.sha256
         return self._receipt.sha256 if self._receipt else None
 
     def made(self, receipt: Receipt) -> None:
-        """This run made it, or another process did meanwhile."""
+        """Record that this run, or another process meanwhile, made the file."""
         self._receipt, self._key = receipt, receipt.key
 
     @property
     def known(self) -> bool:
-        """Whether this run judged it, or made it or tried to."""
+        """Whether this run has checked it, made it or tried to."""
         return not (self._up_to_date is None and self._receipt is None and self.began is None)
 
     def mark_requested(self) -> None:
-        """The hardware of its engines is named before anything is said of it."""
+        """Print the lines of its engines' hardware before any other."""
         asked = self.owners if len(self.owners) < 2 else self._session.asked_of(self.owners)
         for owner in asked or self.owners:
             self._session.requested(owner)
 
     def on_visit(self, node: Any) -> None:
-        """A second look is another build of an interactive session."""
+        """A second visit is another build of an interactive session."""
         if self._looked:
             self._up_to_date, self._receipt, self.reported, self.began = None, None, False, None
         self._looked = True
 
     def up_to_date(self) -> UpToDateResult:
-        """The judgement before anything is made. Raises EngineError."""
+        """Whether the file is up to date, before anything is made; cached. Raises EngineError."""
         if self._up_to_date is None:
             spec = self.spec()
             self._key = spec.key
@@ -163,20 +162,20 @@ class OnnxTarget:
         return self._up_to_date
 
     def forget(self) -> None:
-        """Judge it anew when it is asked for."""
+        """Check again on the next call of `up_to_date`."""
         self._up_to_date = None
 
     @property
     def key(self) -> str:
-        """By which it was judged or made, or would be now. Raises EngineError."""
+        """The key of the last check or build, or the current one. Raises EngineError."""
         return self._key if self._up_to_date or self._receipt else self.spec().key
 
     def is_complete(self) -> bool:
-        """Whether nothing is left to do for it. Raises EngineError."""
+        """Whether it is up to date. Raises EngineError."""
         return self.up_to_date().current
 
     def spec(self) -> OnnxSpec:
-        """The file as its sources are now. Raises EngineError, naming the source at fault."""
+        """The spec from the current sources. Raises EngineError, naming the faulty source."""
         self._check_owners()
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
         samples = self._all_samples().files() if self.samples else None
@@ -191,7 +190,7 @@ class OnnxTarget:
         )
 
     def _all_files(self) -> dict[str, Any]:
-        """What an export is given, and the external data of the ONNX files among that."""
+        """The files of an export, with the external data of ONNX files among them."""
         found = dict(self.files)
         for name, node in self.files.items():
             for location, data in self._data_of(node).items():
@@ -200,7 +199,7 @@ class OnnxTarget:
         return found
 
     def _all_samples(self) -> SampleNodes:
-        """The samples, and the external data of the ONNX files that a reader reads."""
+        """The samples, with the external data of ONNX files that a reader reads."""
         assert self.samples
         found = list(self.samples.nodes)
         for node in self.samples.nodes if self.samples.kind == "reader" else ():
@@ -208,8 +207,8 @@ class OnnxTarget:
         return self.samples._replace(nodes=found)
 
     def _data_of(self, node: Any) -> dict[str, Any]:
-        """The external data of a file that a function reads: none where it is no ONNX, or a damaged one,
-        which the function will tell."""
+        """The external data of a file that a function reads; none if it is not a valid ONNX, which the
+        function will report."""
         if not node.name.endswith(".onnx"):
             return {}
         try:
@@ -244,15 +243,14 @@ class OnnxTarget:
         }
 
     def _samples_apart(self, samples: SampleNodes) -> dict[str, str]:
-        """Where a set of samples lies that is not where it was named: in a Repository or VariantDir."""
-        with contextlib.suppress(RecipeError):  # told when it is asked for
+        """The path of samples that are in a Repository or VariantDir."""
+        with contextlib.suppress(RecipeError):  # reported by `spec`
             found = str(samples.at())
             return {} if found == samples.place else {"at": self._session.from_top(found)}
         return {}
 
     def _check_owners(self) -> None:
-        """Raise RecipeError where it would be made for nothing; what one engine's hardware cannot do
-        does not hinder those of another."""
+        """Raise the first error if no engine that uses the file can be built."""
         problem: EngineError | None = None
         for owner in self.owners:
             try:
@@ -274,35 +272,35 @@ class OnnxTarget:
         return [self.target]
 
     def sources(self) -> list[Any]:
-        """What its builder was given."""
+        """The sources of its builder."""
         return self.nodes()
 
     def needs(self) -> list[Any]:
-        """The nodes of files that it is made from, as far as they are known."""
+        """The nodes of all input files that are known."""
         read = [*self.onnx.values(), *(node for node in self.nodes() if node.name.endswith(".onnx"))]
         data = [node for onnx in dict.fromkeys(read) for node in data_of(self._session, onnx)]
         return self.nodes() + data
 
     def source_missing(self) -> bool:
-        """Whether SCons itself will refuse this file before its action is asked."""
+        """Whether SCons will fail before it runs the action, because a source is missing."""
         return any(not node.has_builder() and not real_path(node).exists() for node in self.nodes())
 
     def receipt(self) -> Receipt | None:
-        """That of the file which this run made, or found to be current."""
+        """The receipt of the file that this run made or found up to date."""
         if self._receipt is None and self._up_to_date and self._up_to_date.current and self.sha256:
             receipts = self._session.state.receipts
             self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
         return self._receipt
 
     def told(self) -> dict[str, Any]:
-        """For the receipts of engines: how it was made, from its own receipt."""
+        """For the receipts of engines: how the file was made."""
         receipt = self.receipt()
         details = receipt.details if receipt else {}
-        told = {"file": self.label, "kind": self.kind, "source": self.source}
-        return {**told, "facts": details.get("facts")}
+        facts = details.get("facts")
+        return {"file": self.label, "kind": self.kind, "source": self.source, "facts": facts}
 
     def awaits(self) -> str | None:
-        """The input that this run would build first."""
+        """The label of an input that this run built (with -n: would build)."""
         for node in self.target.children():
             if node.has_builder() and node.get_state() == SCons.Node.executed:
                 return self._session.state.relative(node.get_abspath())

@@ -1,8 +1,7 @@
-"""`scons engines-prune`: which engines and files of this tree nobody wants any more.
+"""`scons engines-prune`: remove engines and files that are not declared any more.
 
-What is wanted is asked of what this run declares, on every hardware that has a file in `hardware/`,
-on the built-ins, on the default host and on the one that was named. Hardware whose runtime is not
-known here keeps its folder as it is.
+Kept are the engines that this run declares, for every hardware file in `hardware/`, the built-ins, the
+default host and the named hardware. The folder of hardware whose runtime is unknown is left alone.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ LARGEST = 64 << 20  # bytes of another tree's declaration
 
 
 class Place(NamedTuple):
-    """A file by its name and the identity of its folder, whatever links or mounts lead there."""
+    """A file, identified by its name and its folder's inode, independent of links and mounts."""
 
     device: int
     inode: int
@@ -41,7 +40,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Place | None:
-        """None where there is no such folder."""
+        """None if the folder does not exist."""
         try:
             folder = os.stat(path.parent)
         except OSError:
@@ -50,30 +49,30 @@ class Place(NamedTuple):
 
 
 class Others(NamedTuple):
-    """What other trees declare that share the state folder: theirs is not ours to remove. models:
-    (name, precision); places: where their engines are; folders: of these, and of hardware beside or
-    above them; before: declarations of trees that were at this tree's path."""
+    """What other trees that share the state folder declare, which is kept. models: (name, precision);
+    places: of their engines; folders: of these engines, and their parents; before: declarations of
+    earlier trees at the path of this tree."""
 
     models: frozenset[tuple[str, str]] = frozenset()
     places: frozenset[Place | None] = frozenset()
     folders: frozenset[tuple[int, int]] = frozenset()
     before: tuple[Path, ...] = ()
 
-    def engine_spec(self, path: Path) -> bool:
-        """Whether it may be theirs: declared in their last run, or of a model of theirs, on whatever
-        hardware, in a folder that is theirs, too."""
+    def may_own(self, path: Path) -> bool:
+        """Whether they declared it in their last run, or it is an engine of one of their models, for
+        any hardware, in one of their folders."""
         name = parsed(path.name)
         shared = name is not None and (name.model, name.precision) in self.models
         return Place.of(path) in self.places or (shared and bool(_folders_of(path) & self.folders))
 
 
 def prune(env: Any, session: Session) -> None:
-    """List what may go; with PRUNE=yes remove it. Raises UserError or BuildError."""
+    """List what can be removed; with PRUNE=yes, remove it. Raises UserError or BuildError."""
     keep, older_s, really = _asked()
     _check_alone(session)
     engines = list(session.engines)
     if not engines:
-        raise SCons.Errors.UserError(f"{PRUNE}: no engine is declared, so that nothing tells what is wanted")
+        raise SCons.Errors.UserError(f"{PRUNE}: no engine is declared, so what to keep is unknown")
     others = _of_other_trees(session)
     models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | others.models
     steps = frozenset(session.derived)
@@ -93,9 +92,9 @@ def prune(env: Any, session: Session) -> None:
         )
     spec = {Place.of(engine.path) for engine in engines}
     chosen = choose(items, keep, older_s)
-    going = [i for i in chosen if Place.of(i.path) not in spec and not others.engine_spec(i.path)]
+    going = [i for i in chosen if Place.of(i.path) not in spec and not others.may_own(i.path)]
     dry = not (really and settings.writes())
-    done = [item for item in going if _let_go(session, item, dry, folders, others)]
+    done = [item for item in going if _prune_item(session, item, dry, folders, others)]
     _summary(session, done, len(items) - len(chosen), dry)
     if not dry:
         session.digest_cache.forget_missing()
@@ -104,8 +103,8 @@ def prune(env: Any, session: Session) -> None:
 
 
 def _check_alone(session: Session) -> None:
-    """A state folder inside a tree has one declaration, of that tree. Raises UserError where a link
-    leads to it, or where it is mounted: other trees may have it, too."""
+    """Raise UserError if the state folder inside the tree is a link or a mount: other trees may share
+    it, and it only holds the declaration of one."""
     state = session.state
     place = os.path.realpath(state.root)  # Path.resolve() raises RuntimeError where links go round
     if state.inside and not Path(place).is_relative_to(os.path.realpath(state.top)):
@@ -122,7 +121,7 @@ def _check_alone(session: Session) -> None:
 
 
 def _asked() -> tuple[int, float, bool]:
-    """KEEP, OLDER in seconds, PRUNE. Raises UserError."""
+    """The values of KEEP, OLDER (in seconds) and PRUNE. Raises UserError."""
 
     def number(name: str, example: str, kind: type[int] | type[float]) -> float:
         text = str(SCons.Script.ARGUMENTS.get(name) or 0)
@@ -145,7 +144,7 @@ def _asked() -> tuple[int, float, bool]:
 
 
 def _folders(session: Session, engines: list[EngineTarget]) -> Iterator[Folder]:
-    """Every folder of engines with the names that are wanted in it."""
+    """Every folder of engines, with the names to keep in it."""
     bases: dict[Path, list[EngineTarget]] = {}
     for engine in engines:
         named = engine.hardware is not None and engine.hardware.name
@@ -172,7 +171,7 @@ def _hardware_names(session: Session) -> set[str]:
 
 
 def _folder(session: Session, base: Path, name: str | None, declared: list[EngineTarget]) -> Folder:
-    """The folder of one hardware; without a name, of the default host."""
+    """The folder of one hardware; of the default host if name is None."""
     path = base / name if name else base
     mine = _declared_in(path, session.engines)
     names, host = set(mine), None
@@ -204,12 +203,12 @@ def _hardware(session: Session, name: str | None, engine: EngineTarget) -> Hardw
     if found is None or found.name != name:
         found = session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
     if found.from_receipts:
-        raise HardwareError("its runtime is not installed here, and receipts may tell of several")
+        raise HardwareError("its runtime is not installed here, and receipts may name several")
     return found
 
 
 def _of_other_trees(session: Session) -> Others:
-    """Raises UserError for a declaration that cannot be read."""
+    """Raises UserError if a declaration cannot be read."""
     if session.state.inside:
         return Others()
     models, places, folders = set(), set(), set[tuple[int, int]]()
@@ -228,34 +227,34 @@ def _of_other_trees(session: Session) -> Others:
                 if place.parent not in own:
                     own[place.parent] = _is_own(session, place.parent)
                 if file in before and own[place.parent]:
-                    continue  # theirs is in their tree, which is not here
+                    continue  # in the earlier tree, which is gone
                 places.add(Place.of(place))
                 folders |= _folders_of(place)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SCons.Errors.UserError(
-                f"{PRUNE}: {file}: not readable ({error}), so that nothing tells what its tree wants; "
-                "mend or remove it"
+                f"{PRUNE}: {file}: not readable ({error}), so what its tree needs is unknown; "
+                "repair or remove it"
             ) from None
     return Others(frozenset(models), frozenset(places), frozenset(folders), tuple(before))
 
 
 def _is_own(session: Session, folder: Path) -> bool:
-    """Whether a folder belongs to this tree alone: no link or mount leads to it."""
+    """Whether a folder is inside this tree, not reached through a link or mount."""
     inside = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(session.top))
     return inside and mount_below(session.top, folder) is None
 
 
-def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
-    """Tell of one item, and remove it unless this is a list. Whether it went, or would."""
+def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
+    """Print one item and, unless dry, remove it. Returns False if that failed."""
     label, size = session.state.relative(item.path), _megabytes(item.size)
     say = session.report.console.line
     if dry:
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
         return True
     try:
-        now = _of_other_trees(session)  # another tree may have begun to build meanwhile
-        if now.engine_spec(item.path) or _wanted_by(now, item):
-            raise HandoffError("another tree declares it by now")
+        now = _of_other_trees(session)  # another tree may have started a build
+        if now.may_own(item.path) or _needed_by(now, item):
+            raise HandoffError("another tree now declares it")
         receipts = not _shared(item, session, others)
         remove(
             item, session.state, lambda name: _stated(name, folders, session), session.digest_cache, receipts
@@ -272,19 +271,19 @@ def _let_go(session: Session, item: Item, dry: bool, folders: list[Folder], othe
 
 
 def _folders_of(engine: Path) -> set[tuple[int, int]]:
-    """The identity of an engine's folder and of the one above, which is that of all hardware."""
+    """The device and inode of an engine's folder and of its parent, the folder of all hardware."""
     found = (Place.of(folder / "x") for folder in (engine.parent, engine.parent.parent))
     return {(each.device, each.inode) for each in found if each}
 
 
-def _wanted_by(others: Others, item: Item) -> bool:
-    """Whether other trees declare an engine that this item is what is left of."""
+def _needed_by(others: Others, item: Item) -> bool:
+    """Whether this item is the receipts of an engine that other trees declare."""
     name = parsed(f"{item.path.name}{SUFFIX}") if item.path.parent.name == "receipts" else None
     return name is not None and (name.model, name.precision) in others.models
 
 
 def _shared(item: Item, session: Session, others: Others) -> bool:
-    """Whether another tree may need what receipts say of an item: they are known by its name."""
+    """Whether another tree may need the receipts of an item, which are stored by its name."""
     name = parsed(item.path.name)
     if name is None:
         return not session.state.inside and item.path.parent.name != "receipts"
@@ -292,21 +291,21 @@ def _shared(item: Item, session: Session, others: Others) -> bool:
 
 
 def _stated(name: str, folders: list[Folder], session: Session) -> set[str] | None:
-    """The sha256 of engines of a filename, and what their sidecars state; None where it stands and is
-    wanted nowhere. Raises EngineError."""
+    """The sha256 of engines of this filename, from their bytes and sidecars; None if no folder has or
+    keeps one. Raises EngineError."""
     found, known = set[str](), False
     for folder in folders:
         path = folder.path / name
-        known |= folder.names is None or name in folder.names or _stands(path)
+        known |= folder.names is None or name in folder.names or _may_exist(path)
         with contextlib.suppress(SidecarError):
             found.add(read_sidecar(path))
-        if _stands(path):
+        if _may_exist(path):
             found |= known_bytes(session.state, path, session.digest_cache)
     return found if known or found else None
 
 
-def _stands(path: Path) -> bool:
-    """Whether something is there; what cannot be looked at may be."""
+def _may_exist(path: Path) -> bool:
+    """Whether the path exists, or cannot be checked."""
     try:
         path.lstat()
     except FileNotFoundError:
