@@ -1,4 +1,4 @@
-"""The door to the tool: `Environment(tools=["trt_engines"])`."""
+"""The SCons tool: `Environment(tools=["trt_engines"])`."""
 
 from scons_tensorrt.scons_tool.tool import exists, generate
 

@@ -80,7 +80,7 @@ def full(s3, sources, writes, tmp_path_factory) -> Tree:
     shutil.copytree(sources, tree.root)
     run = tree.scons("engines", "-j2")
     assert run.built == ["a", "b"], run.out
-    assert re.search(r"engines: 3 given to s3://\S+ \([\d.]+ MB\)", run.out)
+    assert re.search(r"engines: 3 uploaded to s3://\S+ \([\d.]+ MB\)", run.out)
     return tree
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_given_in_time_is_told_and_holds_up_no_engine(clone, writ
         began = time.monotonic()
         run = tree.scons(TRT_PYTHON=str(fake))
         assert run.built == list(names)
-        assert "engines: 6 were not given to s3://team/x within 0.5 s (TRT_STORE_WAIT)" in run.out
+        assert "engines: 6 not uploaded to s3://team/x within 0.5 s (TRT_STORE_WAIT)" in run.out
         assert time.monotonic() - began < 25
 
 

@@ -1,9 +1,8 @@
 """Builder, emitter, scanner and decider: how SCons learns when an engine must be built.
 
-SCons never looks at a target's bytes. What makes it look is one shared Value among the
-dependencies, with a Decider of its own that judges the *target*: engine tampered with,
-sidecar gone, receipt of another key. It blames itself in --debug=explain, `-n`, `-q` and
-`-c` stay right, and only that pair is rebuilt.
+SCons never looks at a target's bytes. So each target depends on one shared Value, whose Decider
+checks the *target*: engine modified, sidecar missing, receipt of another key. Thus --debug=explain
+names that Value, `-n`, `-q` and `-c` work as usual, and only that pair is rebuilt.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ INTEGRITY = "the recorded bytes of engine and sidecar"
 
 
 def declare_on(pair: Any, declared: EngineTarget | OnnxTarget) -> None:
-    """Let nodes find what declared them."""
+    """Attach the declaration to its nodes."""
     for node in pair:
         node.attributes.trt_engine = declared
 
@@ -57,9 +56,9 @@ def _derived(node: Any) -> OnnxTarget:
 
 
 def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
-    """Whether the target is not the engine, or sidecar, that is wanted.
+    """The Decider of the integrity Value: whether the target is out of date.
 
-    SCons asks again after a build, when what was judged is history.
+    SCons calls it again after a build; then the target is up to date.
     """
     if target.get_state() > SCons.Node.executing:
         return False
@@ -69,7 +68,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     session = session_of(target.get_build_env())
     declared.mark_requested()
     if settings.option("no_exec") and declared.awaits():
-        return True  # what it will be, only building would tell
+        return True  # its input would change first
     try:
         current = declared.up_to_date().current
     except EngineError as error:
@@ -77,7 +76,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         if declared.source_missing():
             session.report.failed(declared, error)
         return True
-    except Exception as error:  # else SCons prints a stack
+    except Exception as error:  # otherwise SCons prints a stack trace
         declared.problem = _unforeseen(declared, error)
         return True
     if current:
@@ -91,8 +90,8 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
 
 
 def build(target: Any, source: Any, env: Any) -> None:
-    """The action. Raises BuildError with one line."""
-    from ..build.engine import BuildOutcome, make  # a run that reuses everything needs none of it
+    """The action of an engine. Raises BuildError."""
+    from ..build.engine import BuildOutcome, make  # not needed by a null build
     from .unchanged import check_unchanged
 
     declared = _declared(target[0])
@@ -112,10 +111,10 @@ def build(target: Any, source: Any, env: Any) -> None:
 
 
 def _or_fail(target: Any, declared: EngineTarget | OnnxTarget, do: Callable[[], _T], env: Any) -> _T:
-    """What `do` makes; its failure is told, and becomes SCons's. Raises BuildError.
+    """The result of `do`. An error is reported and raised as BuildError.
 
-    SCons keeps each BuildError to its end, and an error keeps the frames it came through, and
-    all that they hold, by way of its context.
+    SCons keeps each BuildError until it exits, so its context is removed: that would keep alive the
+    frames of the original error.
     """
     try:
         return do()
@@ -131,7 +130,7 @@ def _or_fail(target: Any, declared: EngineTarget | OnnxTarget, do: Callable[[], 
 
 
 def _unforeseen(declared: EngineTarget | OnnxTarget, error: Exception) -> EngineError:
-    """What no message was written for, as one line; its stack is printed under --debug=stacktrace."""
+    """An unexpected error in one line; --debug=stacktrace prints its stack."""
     if "stacktrace" in settings.option("debug"):
         traceback.print_exception(error)
     kind, text = type(error).__name__, one_line(str(error))
@@ -139,8 +138,8 @@ def _unforeseen(declared: EngineTarget | OnnxTarget, error: Exception) -> Engine
 
 
 def _stop_for_invalid_engines(target: Any, owners: list[EngineTarget], session: Session) -> None:
-    """Say what is wrong with any engine of this run before hours are spent on others than `owners`.
-    Raises BuildError."""
+    """Report invalid engines of this run before hours are spent on others. If all `owners` are
+    invalid, their own action reports them. Raises BuildError."""
     invalid_engines = session.making.invalid_engines()
     for engine in invalid_engines:
         if engine.problem:
@@ -156,7 +155,7 @@ def _stop_for_invalid_engines(target: Any, owners: list[EngineTarget], session: 
 
 
 def convert(target: Any, source: Any, env: Any) -> None:
-    """The action of a conversion. Raises BuildError with one line."""
+    """The action of a conversion. Raises BuildError."""
     from ..build.onnx_step import make_onnx
 
     derived = _derived(target[0])
@@ -171,7 +170,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
 
 
 def describe_convert(target: Any, source: Any, env: Any) -> str:
-    """What SCons prints before a conversion; under -n, what would happen."""
+    """The text that SCons prints before a conversion; under -n, print what would be done."""
     if not settings.option("no_exec"):
         return str(env.subst("$TRT_ENGINECOMSTR", target=target, source=source))
     derived = _derived(target[0])
@@ -212,7 +211,8 @@ def _fail(target: Any, declared: EngineTarget | OnnxTarget, error: EngineError, 
 
 
 def describe(target: Any, source: Any, env: Any) -> str:
-    """What SCons prints before the action: TRT_ENGINECOMSTR; under -n, what would happen."""
+    """The text that SCons prints before the action, TRT_ENGINECOMSTR; under -n, print what would be
+    done."""
     if not settings.option("no_exec"):
         return str(env.subst("$TRT_ENGINECOMSTR", target=target, source=source))
     declared = _declared(target[0])
@@ -232,16 +232,16 @@ def describe(target: Any, source: Any, env: Any) -> str:
 
 
 def emit(target: Any, source: Any, env: Any) -> tuple[Any, Any]:
-    """The engine brings its sidecar."""
+    """The emitter: adds the sidecar to the targets."""
     engine = target[0]
     return [engine, engine.dir.File(engine.name + SIDECAR_SUFFIX)], source
 
 
 def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
-    """The external-data files of an ONNX.
+    """The scanner: the external data of an ONNX.
 
-    What is wrong with the model is said by the engine's action; with a data file too, or SCons
-    would stop before it, or read a device without end.
+    Missing or irregular files are left out: the action of the engine reports them, while SCons would
+    stop with an error of its own, or read a device forever.
     """
     session = session_of(env)
     try:
@@ -256,7 +256,7 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
 
 
 def scan_source(node: Any, env: Any, path: Any = ()) -> list[Any]:
-    """The same for a step, some of whose sources are samples, scripts and what these read."""
+    """The scanner of steps, whose sources may also be samples, scripts and other files."""
     return scan(node, env, path) if hasattr(node.attributes, "trt_onnx") else []
 
 

@@ -1,5 +1,5 @@
-"""What a user's SConstruct calls: whatever goes wrong in a call is one line that names the line of the
-call, and exit status 2."""
+"""The methods that an SConstruct calls: any error is one line with the file and line of the call, and
+exit status 2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import SCons.Errors
 
 from ..errors import one_line
 
-SEE_STACK = "--debug=stacktrace shows the stack"  # where no message was written for an error
+SEE_STACK = "--debug=stacktrace shows the stack"  # for unexpected errors
 _LOOKUP = re.compile(r"Tried to lookup (\w+) '(.*)' as a (\w+)\.?", re.DOTALL)
 _FOUND = re.compile(r"(File|Directory) (.*) found where (?:file|directory) expected\.?", re.DOTALL)
 _KINDS = {"Dir": "folder", "File": "file"}
@@ -23,7 +23,7 @@ _OF_SCONS = f"{os.sep}SCons{os.sep}"
 
 
 def user_call(method: Callable[..., Any]) -> Callable[..., Any]:
-    """`method` as a method of environments, whose every error is a UserError with the place of the
+    """Wrap a method of environments, so that every error is a UserError with the location of the
     call."""
 
     @functools.wraps(method)
@@ -34,15 +34,15 @@ def user_call(method: Callable[..., Any]) -> Callable[..., Any]:
             text = f"{_place(env, sys._getframe(1))}: {_message(method.__name__, args, error)}"
             raise SCons.Errors.UserError(one_line(text)) from error
 
-    # SCons names the deepest frame that is not its own: this one counts as SCons's, so that it names
-    # the user's.
+    # SCons reports the deepest frame outside of SCons. Make this frame look like one of SCons, so that
+    # it reports the frame of the user.
     code = call.__code__  # type: ignore[attr-defined]
     call.__code__ = code.replace(co_filename=f"{_OF_SCONS}{method.__name__}")  # type: ignore[attr-defined]
     return call
 
 
 def _place(env: Any, frame: FrameType | None) -> str:
-    """FILE:LINE of the user's call, relative to the top where it lies below it."""
+    """FILE:LINE of the user's call; the file is relative to the top if below it."""
     while frame and frame.f_back and _OF_SCONS in frame.f_code.co_filename:
         frame = frame.f_back
     if frame is None:
@@ -55,7 +55,7 @@ def _place(env: Any, frame: FrameType | None) -> str:
 def _message(name: str, args: tuple[Any, ...], error: Exception) -> str:
     if isinstance(error, SCons.Errors.UserError):
         return str(error)
-    if str(error).startswith(f"{name}()"):  # Python's own word on too few arguments or too many
+    if str(error).startswith(f"{name}()"):  # Python's message about missing or extra arguments
         return f"{error}; check the arguments of the call"
     first = f" {args[0]!r}" if args and isinstance(args[0], (str, list, tuple)) else ""
     return f"{name}{first}: {_cause(error)}"

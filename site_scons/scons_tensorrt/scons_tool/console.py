@@ -1,4 +1,4 @@
-"""What a run says: a line an engine, a summary last, and the same as events in the state folder."""
+"""The output of a run: lines on standard output, and events in the state folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from ..errors import one_line
 from .stop_signal import fail_run
 
-EVENTS_BYTES = 8 << 20  # then the file is set aside as events.1.jsonl
+EVENTS_BYTES = 8 << 20  # then the file is renamed to events.1.jsonl
 
 
 class Console:
@@ -37,24 +37,24 @@ class Console:
         return not (self._silent or self._quiet)
 
     def line(self, text: str, failure: bool = False) -> None:
-        """Print one line whole; under `-s` only failures, to standard error."""
+        """Print one line in one write; under `-s` only failures, to standard error."""
         self.lines([text], failure)
 
     def lines(self, texts: Iterable[str], failure: bool = False) -> None:
-        """The same for several, in one write."""
+        """Print several lines in one write."""
         if self._silent or (self._quiet and not failure):
             return
         with self._lock:
             say(*texts, stream=sys.stderr if self._quiet else sys.stdout)
 
     def event(self, name: str, **fields: Any) -> None:
-        """Keep an event for `flush`."""
+        """Record an event, written by `flush`."""
         line = json.dumps({"event": name, "time": self.stamp(time.time()), "run": self.run, **fields})
         with self._lock:
             self._pending.append(line + "\n")
 
     def stamp(self, when: float) -> str:
-        """A time, in seconds since the epoch, as events tell it: UTC to the millisecond."""
+        """A time in seconds since the epoch as in events: UTC, to the millisecond."""
         second, text = self._last
         if int(when) != second:
             text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
@@ -62,7 +62,7 @@ class Console:
         return f"{text}.{int(when * 1000) % 1000:03}Z"
 
     def flush(self, events: Path) -> None:
-        """Append the events in one write, so that those of two runs do not mix. Raises OSError."""
+        """Append the events in one write, so that two runs do not interleave. Raises OSError."""
         with self._lock:
             lines, self._pending = self._pending, []
         if not lines:
@@ -79,8 +79,8 @@ class Console:
 
 
 def say(*texts: str, stream: TextIO | None = None) -> None:
-    """Print lines whole, whatever the terminal's encoding; without lines, only flush. A reader that has
-    gone (`| head`) is no reason to fail; a full disk is told once, and fails the run."""
+    """Print lines, replacing what the terminal cannot encode; without lines, only flush. A closed pipe
+    (`| head`) is ignored; a full disk is reported once and fails the run."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     try:
@@ -97,7 +97,7 @@ def say(*texts: str, stream: TextIO | None = None) -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what is written to a stream from now on, and what it still holds, go nowhere."""
+    """Redirect a stream, and what it has buffered, to /dev/null."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -262,9 +262,9 @@ class EngineTarget:
         return any(not node.has_builder() and not real_path(node).exists() for node in sources)
 
     def blocked_by(self) -> str | None:
-        """The input whose own builder failed, so that this engine's action was never asked.
+        """The input whose builder failed, so that SCons did not run the action.
 
-        Without -k SCons may stop before it visits the engine at all: its steps then tell."""
+        Without -k, SCons may stop before it visits the engine at all; then a step of it failed."""
         if self.state() == SCons.Node.failed:
             inputs = self.target.children()
         else:

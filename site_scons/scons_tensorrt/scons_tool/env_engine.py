@@ -1,4 +1,4 @@
-"""`env.Engine`: declare an engine and its sidecar as targets of everything they are made from."""
+"""`env.Engine` and `env.OnnxExport`: declare targets and all their dependencies."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def Engine(
     hardware: Any = None,
     **options: Any,
 ) -> Any:
-    """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar], and so on
-    for each kind of hardware.
+    """Declare the engine `name` of the ONNX `source`; returns the nodes [engine, sidecar], for each
+    hardware in turn.
 
-    hardware: a name or a list of names as after HARDWARE=, which wins over it. precision: fp32
+    hardware: a name or a list of names, as for HARDWARE=, which wins. precision: fp32
     (TF32 off), tf32, fp16, bf16, int8, fp8 or mixed; on a strongly typed runtime
-    fp16, bf16 and int8 are made of the ONNX first, as targets of their own. shapes: {input: (min,
+    fp16, bf16 and int8 first convert the ONNX, as separate targets. shapes: {input: (min,
     opt, max)} or {input: shape} for dynamic inputs, sizes in elements; a list of such maps for
     several profiles. workspace_mb: MiB. calibration, accuracy: sets of samples. Every option with
     its unit and default: docs/recipes.md.
 
-    Raises UserError for what is wrong in the call itself; what is wrong with the model or the
-    hardware fails the engine when it is built, so that unrelated targets still build.
+    Raises UserError for an invalid call. An error of the model or the hardware only fails the engine
+    when it is built, so that unrelated targets still build.
     """
     session = session_of(env)
     session.bind_settings(env)
@@ -61,7 +61,7 @@ def Engine(
 def _declare(
     env: Any, session: Session, chosen: settings.Settings, recipe: Recipe, onnx: Any, plugins: list[Any]
 ) -> Any:
-    """The pair of one kind of hardware. Raises RecipeError and UserError."""
+    """Declare the pair for one hardware. Raises RecipeError and UserError."""
     if chosen.engine_dir not in session.checked:
         _check_folder(session, chosen.engine_dir)
         session.checked.add(chosen.engine_dir)
@@ -83,10 +83,10 @@ def _declare(
 
 
 def _connect(env: Any, session: Session, declared: EngineTarget) -> None:
-    """The nodes of the pair, and all that they depend on."""
+    """Create the nodes of the pair and add their dependencies."""
     onnx = declared.onnx
     pair = env.TRT_Engine(env.fs.File(str(declared.path)), onnx)
-    plain = not any(node.depends for node in pair)  # an emitter of the user's may have added some
+    plain = not any(node.depends for node in pair)  # an emitter of the user may have added some
     declared.pair, declared.target = pair, pair[0]
     declare_on(pair, declared)
     sign(pair[0], EngineFile)
@@ -109,10 +109,10 @@ def OnnxExport(
 ) -> Any:
     """Declare an ONNX that a Python function writes; returns its node, a source for `env.Engine`.
 
-    script: `script.py:function`; it is called as `function(target, **options, **files)` in
-    TRT_ONNX_PYTHON, and what it returns, a JSON object, is told in the receipts. options: what
-    JSON can hold; files: paths or nodes by argument, which become dependencies; imports: what the
-    script imports of your own, dependencies too. What else it reads is not known to the graph.
+    script: `script.py:function`; called as `function(target, **options, **files)` by
+    TRT_ONNX_PYTHON; it may return a JSON object, which is stored in the receipts. options: JSON
+    values; files: paths or nodes by argument, which become dependencies; imports: your own modules
+    that the script imports, also dependencies. SCons does not know what else the script reads.
     Raises UserError.
     """
     from . import onnx_steps
@@ -126,7 +126,7 @@ def OnnxExport(
 
 
 def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
-    """Let the engine be made of what must be made of its ONNX first. Raises RecipeError."""
+    """Declare the conversions, samples and gate that the engine needs. Raises RecipeError."""
     recipe, original = declared.recipe, declared.onnx
     if recipe.precision not in CONVERTED and recipe.accuracy is None:
         return
@@ -158,17 +158,17 @@ def _one_source(env: Any, source: Any) -> Any:
 
 
 def _fault_of_place(session: Session, folder: str, filename: str) -> EngineError | None:
-    """Why SCons cannot even have a node at an engine's place."""
+    """The error if a folder is at the path of an engine or sidecar."""
     folders = session.folders_in(folder)
     for name in (filename, filename + SIDECAR_SUFFIX):
         if name in folders:
             where = session.state.relative(os.path.join(folder, name))
-            return PublishError(f"{where} is a folder where the engine shall be; remove it")
+            return PublishError(f"{where} is a folder, but the engine goes there; remove it")
     return None
 
 
 def _check_folder(session: Session, folder: str) -> None:
-    """Refuse an ENGINE_DIR that is, or lies below, a file. Raises UserError."""
+    """Raise UserError if ENGINE_DIR is a file or inside one."""
     place = Path(folder)
     for above in (place, *place.parents):
         if above.is_file():
@@ -179,7 +179,7 @@ def _check_folder(session: Session, folder: str) -> None:
 
 
 def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | None, EngineError | None]:
-    """The hardware, or the error that the engine's action shall raise. `-h` asks nobody."""
+    """The hardware, or the error that the engine's action will raise. `-h` resolves neither."""
     if settings.option("help"):
         return None, None
     try:
@@ -209,7 +209,8 @@ def _refuse_second(session: Session, declared: EngineTarget, folder: str, filena
 
 
 def _depend(env: Any, session: Session, pair: Any, declared: EngineTarget) -> None:
-    """Values are compared by position, so they are sorted; one each, so that a reason names it."""
+    """Add one Value for each ingredient, so that --debug=explain names it; sorted, because SCons
+    compares dependencies by position."""
     values = [session.value(env, f"{name}={text}") for name, text in sorted(declared.fields.items())]
     guard = session.value(env, INTEGRITY, tampered)
     for node in pair:
@@ -217,8 +218,8 @@ def _depend(env: Any, session: Session, pair: Any, declared: EngineTarget) -> No
 
 
 def _protect(env: Any, pair: Any, declared: EngineTarget) -> None:
-    """Old bytes stand until new ones are whole; a bare `scons -c` cannot take what this host
-    may be unable to make again."""
+    """Keep the old engine until the new one is complete, and do not let a bare `scons -c` remove what
+    this host may be unable to rebuild."""
     for node in pair:
         node.set_precious(True)
         node.set_nocache(True)

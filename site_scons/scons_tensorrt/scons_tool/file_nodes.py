@@ -1,10 +1,10 @@
-"""File nodes whose content signature is the sha256 that this package knows anyway.
+"""File nodes whose content signature is the sha256 in the digest cache.
 
-SCons would hash a model anew on each run for two days, an engine after each build and whenever
-something depends on it, with 64 MiB pieces in memory. A node becomes one of these as SCons's own
-entries become files: by its class. So that a Command which uses the same model sees one
-signature from run to run, the class does not depend on which targets a run was asked for: the
-memo tells an engine's external data at its declaration, from the second run on.
+SCons would hash a model again in each run for two days, and an engine after each build and whenever
+something depends on it. A node becomes one of these by a change of its class, as SCons's own
+Entries become Files. The class does not depend on the requested targets, so that a Command that
+uses the same model sees the same signature in each run: from the second run on, the digest cache
+knows an engine's external data when it is declared.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .nodes import real_path
 
 
 class DigestFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
-    """A model, its external data, a plugin: the digest memo knows it."""
+    """A model, its external data, or a plugin."""
 
     __slots__ = ()
 
     def srcnode(self) -> Any:
-        """As SCons's own, which wants a VariantDir's source to be of the very same class."""
+        """Like SCons's own, but without the assertion that the source is of the same class."""
         folders = self.dir.srcdir_list()
         return folders[0].File(self.name) if folders else self
 
@@ -38,7 +38,7 @@ class DigestFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no type
         return str(info.csig)
 
     def _unknown(self) -> str:
-        """The signature of what cannot be hashed; SCons would read a pipe or a device for ever."""
+        """The signature of what cannot be hashed; SCons would read a pipe or a device forever."""
         path = str(real_path(self))
         if os.path.exists(path):
             if not os.path.isfile(path):
@@ -59,7 +59,7 @@ class DigestFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no type
 
 
 class EngineFile(DigestFile):
-    """An engine: what this run judged or made of it is known without another look."""
+    """An engine, whose sha256 is known once it was checked or built."""
 
     __slots__ = ()
 

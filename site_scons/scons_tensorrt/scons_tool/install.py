@@ -1,8 +1,7 @@
-"""`env.InstallEngines`: engines, and their manifest, where a package or an image wants them.
+"""`env.InstallEngines`: copy engines and their manifest into the folder of a package or image.
 
-Not SCons's own Install, which copies whatever lies there. An engine is copied only when this run
-knows it for what is wanted, and the copy is hashed as it is made; a copy that stands is judged by
-its bytes.
+Unlike SCons's Install, it only copies an engine that is up to date, hashes the copy while it writes
+it, and checks an existing copy by its bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ GUARD = "the bytes that were installed"
 
 
 class InstalledFile:
-    """An engine's copy. sha256: of its bytes, for SCons's record."""
+    """The copy of an engine."""
 
     def __init__(self, session: Session, engine: EngineTarget, path: Path) -> None:
         self._digest_cache = session.digest_cache
@@ -45,7 +44,7 @@ class InstalledFile:
         return self._engine.sha256
 
     def right(self, path: Path) -> bool:
-        """Whether the copy, or its sidecar, is there as it shall be."""
+        """Whether the copy, or its sidecar, is up to date."""
         if not self._engine.current:
             return False
         try:
@@ -58,12 +57,12 @@ class InstalledFile:
     def install(self) -> None:
         """Raises EngineError or OSError."""
         if not self._engine.current or self.sha256 is None:
-            raise HandoffError(f"{self._engine.label} is not what is wanted; run `scons engines`")
+            raise HandoffError(f"{self._engine.label} is out of date; run `scons engines`")
         install_engine(self._engine.path, self.path, self.sha256)
 
 
 class InstalledManifest:
-    """A manifest's copy, with the files beside it; envelope: whether a signed statement is one."""
+    """The copy of a manifest and its files. envelope: whether these include a signed statement."""
 
     def __init__(self, session: Session, listed: ManifestTarget, folder: Path, envelope: bool) -> None:
         self._listed = listed
@@ -86,7 +85,7 @@ class InstalledManifest:
         try:
             return self._listed.ready() and read(path) == self.contents()[path.name]
         except (EngineError, OSError):
-            return False  # the action says it
+            return False  # the action reports it
 
     def install(self) -> None:
         """Install the manifest last: it lists the others. Raises EngineError or OSError."""
@@ -96,7 +95,7 @@ class InstalledManifest:
 
 
 def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any) -> Any:
-    """The installed nodes, in the alias `install`. Raises EngineError."""
+    """Declare the installed nodes, in the alias `install`. Raises EngineError."""
     groups = engines_of(engines)
     manifests = _manifests(manifest)
     written = os.fspath(env.subst(folder)) if isinstance(folder, (str, os.PathLike)) else ""
@@ -116,7 +115,7 @@ def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any
 
 
 def _manifests(manifest: Any) -> list[ManifestTarget]:
-    """Those that nodes are of. Raises HandoffError."""
+    """The manifests that the nodes belong to. Raises HandoffError."""
     found: list[ManifestTarget] = []
     for node in SCons.Util.flatten(manifest) if manifest is not None else ():
         listed = getattr(getattr(node, "attributes", None), "trt_manifest", None)
@@ -166,7 +165,7 @@ def _declare(
 
 
 def uninstalled(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
-    """Whether an installed file is not as it shall be; asked again after a build, when it is."""
+    """The Decider: whether an installed file is out of date. SCons calls it again after a build."""
     if target.get_state() > SCons.Node.executing:
         return False
     copied: InstalledFile | InstalledManifest = target.attributes.trt_copied
@@ -179,11 +178,11 @@ def uninstalled(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
 
 
 def install(target: Any, source: Any, env: Any) -> None:
-    """The action. Raises BuildError with one line."""
+    """The action. Raises BuildError."""
     copied: InstalledFile | InstalledManifest = target[0].attributes.trt_copied
     session = session_of(env)
     if all(copied.right(Path(node.get_abspath())) for node in target):
-        return  # SCons's record was lost, not the copy
+        return  # only .sconsign was lost
     try:
         copied.install()
     except (EngineError, OSError) as error:
@@ -192,7 +191,7 @@ def install(target: Any, source: Any, env: Any) -> None:
 
 
 def describe(target: Any, source: Any, env: Any) -> str:
-    """What SCons prints before the action: nothing; under -n, what would happen."""
+    """The text that SCons prints before the action: none; under -n, print what would be done."""
     copied: InstalledFile | InstalledManifest = target[0].attributes.trt_copied
     if settings.option("no_exec") and not all(copied.right(Path(n.get_abspath())) for n in target):
         session_of(env).report.console.line(f"WOULD INSTALL {copied.label}")
@@ -201,6 +200,6 @@ def describe(target: Any, source: Any, env: Any) -> str:
 
 def make_builder() -> Any:
     """The builder behind `env.InstallEngines`."""
-    # Its bytes are its sources': nothing of how it is made could change them.
+    # A copy: no version of this code changes its bytes.
     action = PinnedAction(install, describe, "scons-tensorrt install")
     return SCons.Builder.Builder(action=action)

@@ -1,4 +1,4 @@
-"""The actions of this package: signed by a text that says how their targets are made."""
+"""Actions whose signature is a fixed text."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def _nothing(target: Any, source: Any, env: Any) -> None:
 
 
 class PinnedAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
-    """Signed by `text`, never by Python bytecode: a new Python or a refactor must not compile a fleet
-    again. So SCons walks through the code of none, which every run would pay for."""
+    """SCons signs an action by its bytecode; a new Python or a refactoring would rebuild every engine.
+    This one is signed by `text`. `_nothing` also spares SCons the analysis of the real function."""
 
     def __init__(self, function: Callable[..., None], describe: Callable[..., str], text: str) -> None:
         super().__init__(_nothing, {"strfunction": describe})

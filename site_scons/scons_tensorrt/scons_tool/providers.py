@@ -1,4 +1,4 @@
-"""Where else a run's engines can come from: the team's store, and other machines."""
+"""Other sources of a run's engines: the shared cache and remote build workers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ..cache.upload import Uploader
     from ..remote.provider import RemoteProvider
 
-SLOW_S = 2.0  # of giving at the end of a run, until that is said
+SLOW_S = 2.0  # of uploads at the end of a run, before a line says so
 
 
 class Providers:
-    """suppliers, takers: see build/context.py; step_suppliers, step_takers: build/onnx_step.py. The
-    store is opened when something is to be made, and not before."""
+    """suppliers, takers: see build/context.py; step_suppliers, step_takers: build/onnx_step.py. A
+    null build does not open the shared cache."""
 
     def __init__(self, console: Console, store: StoreSettings) -> None:
         self._console = console
@@ -39,7 +39,7 @@ class Providers:
         self._opened = False
 
     def open(self) -> Providers:
-        """This, with the store open where there is one that can be."""
+        """Open the shared cache, if one is set and available; returns self."""
         with self._opening:
             if self.store.url and not self._opened:
                 self._opened = True
@@ -64,7 +64,7 @@ class Providers:
         remote = ObjectStore(chosen.url, chosen.writes, chosen.patience_s, chosen.timeout_s)
         shared = CacheClient(remote, trust, signer if chosen.writes else None, say, chosen.refusals)
         self.shared = shared
-        self.suppliers.insert(0, shared)  # before a compile elsewhere
+        self.suppliers.insert(0, shared)  # before remote compiles
         self.step_suppliers.insert(0, shared)
         if chosen.writes:
             self._pusher = Uploader(shared)
@@ -72,7 +72,7 @@ class Providers:
             self.step_takers.append(self._pusher)
 
     def close(self, stopping: Callable[[], bool]) -> None:
-        """Give what is still to be given, within bounds, and say so."""
+        """Finish uploads within TRT_STORE_WAIT and report them."""
         if self._dispatcher is not None:
             self._dispatcher.close()
         if self._pusher is None or self.shared is None:
@@ -80,14 +80,14 @@ class Providers:
         left, wait_s = self._pusher.waiting, self.store.wait_s
         url = self.store.url
         if left and self._pusher.drain(min(SLOW_S, wait_s), stopping):
-            self._console.line(f"engines: giving {self._pusher.waiting} to {url}")
+            self._console.line(f"engines: uploading {self._pusher.waiting} to {url}")
             left = self._pusher.drain(wait_s, stopping)
             if left and not self.shared.off:
                 self._console.line(
-                    f"engines: {left} were not given to {url} within {wait_s:g} s (TRT_STORE_WAIT)"
+                    f"engines: {left} not uploaded to {url} within {wait_s:g} s (TRT_STORE_WAIT)"
                 )
         given = self.shared.pushed
         if given:
             size = sum(given)
-            self._console.line(f"engines: {len(given)} given to {url} ({size / 1e6:.1f} MB)")
+            self._console.line(f"engines: {len(given)} uploaded to {url} ({size / 1e6:.1f} MB)")
             self._console.event("engine.store.given", files=len(given), size=size, store=url)

@@ -1,4 +1,4 @@
-"""What a user can set of compiles on other machines."""
+"""The settings of remote compiles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 VARIABLES = {"TRT_DISPATCH": "", "TRT_DISPATCH_CERTIFICATES": "", "TRT_DISPATCH_WAIT": "0"}
 HELP = """  DISPATCH=tls://HOST:PORT
-                        a scheduler of machines that compile what this host cannot; needs STORE=
+                        a scheduler of remote build workers, for engines that this host cannot
+                        compile; needs STORE=
   DISPATCH_CERTIFICATES=DIR
-                        a folder with ca.pem, cert.pem and key.pem for it
-  DISPATCH_WAIT=SECONDS wait for a scheduler, or a machine, that is not there; default: 0
-The same as TRT_DISPATCH, TRT_DISPATCH_CERTIFICATES and TRT_DISPATCH_WAIT.
+                        a folder with its ca.pem, cert.pem and key.pem
+  DISPATCH_WAIT=SECONDS how long to wait for the scheduler or a worker; default: 0
+The same settings as variables: TRT_DISPATCH, TRT_DISPATCH_CERTIFICATES, TRT_DISPATCH_WAIT.
 """
 
 
@@ -37,7 +38,7 @@ class DispatchSettings(NamedTuple):
 
 
 def read(env: Any, top: Path, store: str) -> DispatchSettings:
-    """The scheduler of an environment's engines. store: the URL of its store. Raises UserError."""
+    """The settings of an environment. store: the URL of its shared cache. Raises UserError."""
 
     def chosen(argument: str) -> str:
         return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
@@ -53,7 +54,7 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
         raise SCons.Errors.UserError(str(error)) from None
     certificates, wait = chosen("DISPATCH_CERTIFICATES"), chosen("DISPATCH_WAIT") or "0"
     if not store:
-        raise SCons.Errors.UserError(f"DISPATCH={url} needs STORE=URL, which carries the bytes")
+        raise SCons.Errors.UserError(f"DISPATCH={url} needs STORE=URL, which transfers the files")
     if not certificates:
         raise SCons.Errors.UserError(f"DISPATCH={url} needs DISPATCH_CERTIFICATES=DIR")
     try:
@@ -69,7 +70,7 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
 def dispatcher(
     chosen: DispatchSettings, elsewhere: Providers, host: Host, devices: JsonCache
 ) -> RemoteProvider:
-    """What sends compiles there; nothing is asked of it yet."""
+    """The provider that sends compiles to the scheduler; does not connect yet."""
     from ..remote.provider import RemoteProvider
     from ..remote.scheduler_client import SchedulerClient
 

@@ -1,4 +1,4 @@
-"""What becomes of engines in a run: a line each, an event each, and the counts of the last line."""
+"""The log of a run: one line and one event for each engine, and the summary line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from ..build.onnx_step import OnnxOutcome
     from .onnx_target import OnnxTarget
 
-_ALWAYS = ("reused", "built", "failed")  # in the last line, always
-_ELSEWHERE = ("fetched", "dispatched")  # in the last line where there were any
+_ALWAYS = ("reused", "built", "failed")  # always in the summary
+_ELSEWHERE = ("fetched", "dispatched")  # in the summary unless zero
 _COUNTED = (*_ALWAYS, *_ELSEWHERE, "interrupted", "would build")
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
 class RunLog:
-    """dry: under `-n`, where it says what would be. Told from several threads at once."""
+    """dry: under `-n`, when lines say what would be done. Methods are called from several threads."""
 
     def __init__(self, console: Console, dry: bool) -> None:
         self.console = console
@@ -36,9 +36,9 @@ class RunLog:
         self._began = time.time()
         self._lock = threading.Lock()
         self._idle: set[str] = set()
-        self._causes: set[tuple[str, str]] = set()  # class and text of what failed
+        self._causes: set[tuple[str, str]] = set()  # error class and message
         self._counts = dict.fromkeys(_COUNTED, 0)
-        self._earlier: list[float | None] = []  # of what would be built or made
+        self._earlier: list[float | None] = []  # durations of the last builds of what would be built
         self._boards: dict[str, dict[str, int]] = {}
 
     def hardware(self, hardware: Hardware) -> None:
@@ -47,7 +47,7 @@ class RunLog:
         self.console.line(f"engines: for {name} ({hardware.signature.describe()}): {hardware.why}")
 
     def without_effect(self, engine: EngineTarget) -> None:
-        """Say once a run which options change nothing on this product, and why."""
+        """Print, once a run, which options have no effect on this product, and why."""
         if engine.hardware is None:
             return
         for option, why in without_effect(engine.recipe, engine.hardware.signature.product).items():
@@ -70,7 +70,7 @@ class RunLog:
         self.console.line(self._reused(engine, seconds))
 
     def all_reused(self, engines: list[EngineTarget]) -> None:
-        """Those that SCons left alone, in one write."""
+        """The engines that SCons did not build, in one write."""
         if engines:
             self.console.lines([self._reused(each, each.judged_s) for each in engines])
 
@@ -81,7 +81,7 @@ class RunLog:
         return f"{words} {engine.label} ({seconds:.2f} s)"
 
     def would_build(self, engine: EngineTarget, reason: str, earlier_s: float | None) -> None:
-        """earlier_s: how long it took another time, None where no receipt tells."""
+        """earlier_s: duration of the last build, None if no receipt has it."""
         self._count(engine, "would build")
         self._earlier.append(earlier_s)
         self.console.line(f"WOULD BUILD {engine.label} because {reason}")
@@ -119,7 +119,7 @@ class RunLog:
         self.console.line(f"{words} {derived.label} because {reason}")
 
     def converted(self, derived: OnnxTarget, step: OnnxOutcome, seconds: float) -> None:
-        """An ONNX was made, or its accuracy measured, here or elsewhere."""
+        """An ONNX was converted, compared or downloaded."""
         gate, facts = derived.kind == "accuracy", step.receipt.details.get("facts")
         why = step.up_to_date.reason
         words = "CHECKED" if gate else "CONVERTED"
@@ -131,7 +131,7 @@ class RunLog:
         self._event("engine.convert.done", derived, step.how, step.up_to_date.code, reason_text=why)
 
     def proved(self, spec: EngineSpec, found: Mapping[str, Any] | str, seconds: float) -> None:
-        """An engine was run on the GPU, or could not be."""
+        """An engine was compared with its original on the GPU, or could not be."""
         label = f"{spec.filename}"
         if isinstance(found, str):
             self.console.line(f"engines: {label} was not run against its original: {found}")
@@ -151,7 +151,7 @@ class RunLog:
         elif self._dry:
             self.would_fail(engine.label, error)
         else:
-            self.console.line(f"FAILED {engine.label}: {self._told(error)}", failure=True)
+            self.console.line(f"FAILED {engine.label}: {self._error_text(error)}", failure=True)
         checked = engine.checked
         if isinstance(engine, EngineTarget) and checked and not checked.reusable:
             self._miss(engine, checked, "failed", None)
@@ -160,12 +160,12 @@ class RunLog:
         )
 
     def would_fail(self, label: str, error: Exception) -> None:
-        """Under -n: the exit status tells it, too."""
-        self.console.line(f"WOULD FAIL {label}: {self._told(error)}", failure=True)
+        """Under -n; also sets the exit status."""
+        self.console.line(f"WOULD FAIL {label}: {self._error_text(error)}", failure=True)
         fail_run()
 
-    def _told(self, error: Exception) -> str:
-        """What a line says of an error: the whole of it once a run, however many engines it stops."""
+    def _error_text(self, error: Exception) -> str:
+        """The text of an error: in full the first time, then a reference."""
         name, text = type(error).__name__, str(error)
         with self._lock:
             first = (name, text) not in self._causes
@@ -201,8 +201,8 @@ class RunLog:
             self._boards.setdefault(engine.board, dict.fromkeys(_COUNTED, 0))[word] += 1
 
     def summary(self, not_reached: int = 0) -> None:
-        """The last line, and before it one for each of several kinds of hardware. not_reached: engines
-        that an interrupted run did not get to."""
+        """Print the summary, after one line for each hardware if there are several. not_reached: the
+        number of engines that an interrupted run did not reach."""
         counts, seconds = self._counts, time.time() - self._began
         boards = self._boards if len(self._boards) > 1 else {}
         for board, of_it in boards.items():
@@ -212,16 +212,16 @@ class RunLog:
             more_text = f" (stopped: {not_reached} not reached)"
         self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{more_text}")
         more: dict[str, Any] = (
-            {"hardware": {board: _told(of_it) for board, of_it in boards.items()}} if boards else {}
+            {"hardware": {board: _to_show(of_it) for board, of_it in boards.items()}} if boards else {}
         )
         more["started"] = self.console.stamp(self._began)
-        self.console.event("engine.compile.summary", **_told(counts), **more, seconds=round(seconds, 3))
+        self.console.event("engine.compile.summary", **_to_show(counts), **more, seconds=round(seconds, 3))
 
     def _would(self, counts: Mapping[str, int], more: str = "") -> str:
         return f" (dry run: {counts['would build']} would be built{more})" if self._dry else ""
 
     def _estimate(self) -> str:
-        """About how long what would be built takes, one after the other."""
+        """The total time of the last builds of what would be built."""
         steps = len(self._earlier) - self._counts["would build"]
         text = f", {steps} converted or checked" if steps else ""
         known = [seconds for seconds in self._earlier if seconds is not None]
@@ -232,10 +232,10 @@ class RunLog:
 
 
 def _text(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {word}" for word, number in _told(counts).items())
+    return ", ".join(f"{number} {word}" for word, number in _to_show(counts).items())
 
 
-def _told(counts: Mapping[str, int]) -> dict[str, int]:
+def _to_show(counts: Mapping[str, int]) -> dict[str, int]:
     words = [*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2]]
     words += ["interrupted"] * bool(counts["interrupted"])
     return {word: counts[word] for word in words}
@@ -246,7 +246,7 @@ def _bytes(size: int) -> str:
 
 
 def _worst(facts: Mapping[str, Any]) -> str:
-    """The output that uses the largest share of its bound, as the report names it, too."""
+    """The output with the largest share of its bound."""
     outputs = facts.get("outputs") or {}
     if not outputs:
         return "no outputs"

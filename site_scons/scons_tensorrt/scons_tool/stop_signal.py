@@ -1,8 +1,7 @@
-"""Whether the run was asked to stop, known at once in every thread.
+"""Detect a stop signal in any thread, at once.
 
-SCons's own handlers only stop it from starting more; a compile that runs would be waited
-for. The interpreter writes each signal's number to the wakeup descriptor in the C handler,
-whichever thread is busy.
+SCons's handlers only keep it from starting more tasks; it would wait for running compiles. Python's C
+handler writes each signal's number to the wakeup descriptor, whichever thread is busy.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class StopSignal:
         source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             before = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
-        except ValueError:  # not the main thread: SCons is embedded, and its host knows best
+        except ValueError:  # not the main thread: SCons is embedded, and its host handles signals
             before = sink
         if before == -1:
             self._source = source
@@ -49,5 +48,5 @@ class StopSignal:
 
 
 def fail_run() -> None:
-    """Let SCons exit with status 2, though it knows of no failure: under -n nothing fails for it."""
+    """Make SCons exit with status 2, also under -n, when no action fails."""
     SCons.Script.Main.exit_status = SCons.Script.Main.this_build_status = 2

@@ -19,7 +19,7 @@ from .session import session_of
 
 @user_call
 def generate(env: Any) -> None:
-    """Give `env` the method Engine, its builder and its variables; raises UserError."""
+    """Add the methods, builders and variables of this tool to `env`. Raises UserError."""
     settings.set_defaults(env, remote_settings.VARIABLES)
     if "TRT_Engine" in env["BUILDERS"]:
         return
@@ -33,20 +33,20 @@ def generate(env: Any) -> None:
     if not session.helped:
         session.helped = True
         SCons.Script.Help(settings.HELP + remote_settings.HELP)
-        _own_record()
+        _use_own_sconsign_temporary()
         declare_prune(env)
         env.Alias(REPORT, env.Alias(ALIAS))
-    env.Alias(ALIAS)  # else `scons engines` means the folder when no engine is declared
+    env.Alias(ALIAS)  # without engines, `scons engines` would mean the folder
 
 
-def _own_record() -> None:
-    """Let two scons in one tree not write their record through one temporary file: one of them
-    would end with an error, its engines all made."""
+def _use_own_sconsign_temporary() -> None:
+    """Give each process its own temporary file for .sconsign: two scons in one tree share it, and one
+    would fail after it has built its engines."""
     for name in ("TMP_SUFFIX", "tmp_suffix"):
         if hasattr(SCons.dblite, name):
             setattr(SCons.dblite, name, f".{os.getpid()}.tmp")
 
 
 def exists(env: Any) -> bool:
-    """SCons asks whether the tool can be used; what it lacks is told when an engine is built."""
+    """Always true: a missing dependency is reported when an engine is built."""
     return True

@@ -1,8 +1,8 @@
-"""That an engine and the steps before it saw the same bytes of each file.
+"""Check that an engine and its steps read the same bytes of each file.
 
-A gate can take an hour, and an engine can wait for its turn. Meanwhile somebody edits a model, or
-another build in this tree converts it again: the figures of the gate are then not those of the engine.
-During the compile itself, `compile.checks.check_inputs` watches the engine's inputs.
+A gate can take an hour, and an engine can wait for its turn. If somebody edits the model meanwhile, or
+another build in this tree converts it again, the figures of the gate are not those of the engine. During
+the compile, `build.checks.check_inputs` watches the inputs of the engine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def check_unchanged(spec: EngineSpec, steps: Iterable[OnnxTarget]) -> None:
-    """Raise EngineBuildError unless each step is what this run judged or made, of the inputs that it has
-    now, and the engine is wanted of what the steps made and checked."""
+    """Raise EngineBuildError unless each step is as this run checked or made it, its inputs are
+    unchanged, and the engine uses the files that the steps made."""
     known = {path: spec.ingredients[name] for name, path in spec.inputs().items()}
     for step in steps:
         for path, sha256 in _files(step):
@@ -51,7 +51,7 @@ def _files(step: OnnxTarget) -> Iterator[tuple[Path, str]]:
 
 
 def _what_differs(receipt: Receipt, now: OnnxSpec) -> str:
-    """The name of an input that the receipt knows otherwise."""
+    """The name of an input that differs from the receipt."""
     paths, before = now.inputs(), receipt.ingredients
     for name, sha256 in now.ingredients.items():
         if before.get(name) != sha256 and name.startswith("input "):
