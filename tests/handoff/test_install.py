@@ -100,14 +100,37 @@ def test_nothing_is_written_through_a_link_at_the_destination(tmp_path: Path) ->
     assert not (tmp_path / "target").is_symlink()
 
 
-def test_what_a_killed_installation_left_is_not_packed(engine: Path, tmp_path: Path) -> None:
+def test_what_a_killed_installation_left_goes_after_a_day(engine: Path, tmp_path: Path) -> None:
     target = tmp_path / "image" / A
     target.parent.mkdir()
-    for name in (f".{A}.99999999.tmp", f".{A}.sha256.99999999.tmp", f".{A}.{os.getppid()}.tmp"):
+    young, old = (
+        f".{A}.99999999.tmp",
+        f".{A}.sha256.99999998.tmp",
+    )  # young: another container's, no such pid here
+    for name in (young, old):
         (target.parent / name).write_bytes(b"half")
+    os.utime(target.parent / old, (0, 0))
     install_engine(engine, target, sha(engine.read_bytes()))
-    alive = f".{A}.{os.getppid()}.tmp"
-    assert sorted(path.name for path in target.parent.iterdir()) == [alive, A, A + ".sha256"]
+    assert sorted(path.name for path in target.parent.iterdir()) == [young, A, A + ".sha256"]
+
+
+def test_two_installations_with_one_process_id_do_not_share_a_temporary(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, other = tmp_path / "image" / A, tmp_path / "other"
+    other.write_bytes(b"other" * 100_000)
+    real = module.blocks
+
+    def read_and_install_the_other(source: io.BufferedReader):
+        monkeypatch.setattr(module, "blocks", real)
+        install_engine(other, target, sha(other.read_bytes()))
+        yield from real(source)
+
+    monkeypatch.setattr(module, "blocks", read_and_install_the_other)
+    install_engine(engine, target, sha(engine.read_bytes()))
+    assert target.read_bytes() == engine.read_bytes()
+    assert Path(f"{target}.sha256").read_text() == sha(engine.read_bytes())
+    assert len(list(target.parent.iterdir())) == 2
 
 
 def test_a_source_that_grows_without_end_is_copied_no_further_than_its_size(

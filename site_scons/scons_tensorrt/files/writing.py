@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,17 +83,19 @@ def _folders_left(folder: int) -> list[str]:
     return [name for name, is_folder in found if is_folder]
 
 
-def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o666) -> None:
-    """Replace the contents of `path`. durable: survive a power cut (fsync of file and folder); mode: of
-    the file, less the umask.
+@contextlib.contextmanager
+def replacing(path: Path, durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A new file that replaces `path` when the block ends. durable: survive a power cut (fsync of file
+    and folder); mode: of the file, less the umask.
 
-    Raises OSError; then `path` is unchanged and no temporary is left.
+    The temporary's name is random: processes in two containers that share the folder may have the same
+    process ID. Raises OSError; then, and if the block raises, `path` is unchanged and no temporary is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(data):x}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         with new_file(temporary, mode) as out:
-            out.write(data)
+            yield out
             out.flush()
             if durable:
                 os.fsync(out.fileno())
@@ -103,6 +106,12 @@ def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o66
     if durable:
         sync_folder(path.parent)
     remove_stale(path.parent)
+
+
+def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o666) -> None:
+    """Replace `path` by `data`, as `replacing` does. Raises OSError."""
+    with replacing(path, durable, mode) as out:
+        out.write(data)
 
 
 def cause(error: OSError, step: str) -> str:

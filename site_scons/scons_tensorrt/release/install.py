@@ -6,11 +6,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..errors import HandoffError
 from ..files.reading import blocks, open_file
-from ..files.writing import new_file, remove_stale, sync_folder
+from ..files.writing import replacing
 
 DEFAULT_PREFIX = "/usr/local"
 MODE = 0o644  # fixed, so that an image does not depend on the umask of its build
@@ -65,58 +66,28 @@ def install_engine(source: Path, target: Path, sha256: str) -> None:
 
     Raises HandoffError if the copy does not have this sha256, and OSError; the target is then unchanged.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    try:
-        copied = _copy(source, temporary)
+    with replacing(target) as out:
+        copied = _copy(source, out)
         if copied != sha256:
             raise HandoffError(
                 f"{source}: changed while it was installed ({copied[:12]}, not {sha256[:12]}); run again"
             )
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     install_bytes(target.with_name(target.name + SIDECAR_SUFFIX), sha256.encode("ascii"))
 
 
 def install_bytes(target: Path, data: bytes) -> None:
     """Write a small file. Raises OSError; the target is then unchanged."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
-    try:
-        with new_file(temporary) as out:
-            out.write(data)
-            out.flush()
-            os.fchmod(out.fileno(), MODE)
-            os.fsync(out.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
-    remove_stale(target.parent)
+    with replacing(target) as out:
+        os.fchmod(out.fileno(), MODE)
+        out.write(data)
 
 
-def _copy(source: Path, temporary: Path) -> str:
-    """Copy and flush a file; returns the sha256 of the bytes written."""
+def _copy(source: Path, out: BinaryIO) -> str:
+    """Copy a file; returns the sha256 of the bytes written."""
     digest = hashlib.sha256()
-    with open_file(source, follow=False) as data, new_file(temporary) as out:
+    os.fchmod(out.fileno(), MODE)
+    with open_file(source, follow=False) as data:
         for block in blocks(data):
             digest.update(block)
             out.write(block)
-        out.flush()
-        os.fchmod(out.fileno(), MODE)
-        os.fsync(out.fileno())
     return digest.hexdigest()
-
-
-def _temporary(target: Path) -> Path:
-    """A temporary name beside `target`. Removes those of killed installations, which would otherwise end
-    up in an image."""
-    import glob
-
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        if not os.path.exists(f"/proc/{left.name.split('.')[-2]}"):
-            left.unlink(missing_ok=True)
-    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
