@@ -1,8 +1,8 @@
-"""An engine as it is wanted, and the judgement on the one at hand.
+"""The spec of an engine, and the check whether the existing engine is up to date.
 
-`judge` is the whole of "is this engine right": the receipt of the wanted key exists, the
-engine's bytes are that receipt's, the sidecar says so. The graph asks it before a build, the
-compile asks it again under the engine's lock, and the command line asks it to explain.
+An engine is up to date if a receipt of its key exists, and the engine and its sidecar match that
+receipt. The graph calls `check_up_to_date` before a build, the build calls it again under the engine's
+lock, and the command line calls it to explain.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class UpToDateResult(NamedTuple):
 
 
 def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult:
-    """Whether the engine at its place is the wanted one, and if not, why."""
+    """Whether the engine is up to date, and if not, why."""
     whole = _whole(spec, state, digest_cache)
     if whole:
         return whole

@@ -1,4 +1,4 @@
-"""What is checked once SCons has read every SConscript, and before it builds or removes anything."""
+"""Checks after SCons has read every SConscript, before it builds or removes anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check(session: RunServices) -> None:
-    """Stop, with exit status 2, at what would be ignored silently."""
+    """Stop with exit status 2 at arguments and targets that SCons would silently ignore."""
     _check_arguments(session)
     if session.engines:
         _check_targets(session)
@@ -37,7 +37,7 @@ def _stop(session: RunServices, text: str) -> NoReturn:
 
 
 def _check_arguments(session: RunServices) -> None:
-    """A setting that is misspelled would be ignored, and the run go on without it."""
+    """Reject misspelled settings."""
     names = [name for name in SCons.Script.ARGUMENTS if name not in settings.ARGUMENTS]
     names = [name for name in names if name not in session.arguments_read]
     if not names:
@@ -55,8 +55,8 @@ def _check_arguments(session: RunServices) -> None:
 
 
 def _check_targets(session: RunServices) -> None:
-    """SCons takes what is there and nobody declared for up to date: an engine of other hardware, and
-    the folder of such engines."""
+    """Reject existing files and folders that no one declared, such as engines for other hardware:
+    SCons considers them up to date."""
     places = command_line_places(str(session.top))
     for place in sorted(places):
         folder = next((f for f in session.checked if place.startswith(f + os.sep)), None)
@@ -78,7 +78,7 @@ def _check_targets(session: RunServices) -> None:
 
 
 def _is_built(node: Any) -> bool:
-    """Whether the SConstruct says how to make it, or something in it."""
+    """Whether the node, or one below it, has a builder."""
     if not isinstance(node, SCons.Node.FS.Dir):
         return bool(node.has_builder())
     return any(_is_built(each) for name, each in node.entries.items() if name not in (".", ".."))
@@ -89,7 +89,7 @@ def _is_in(path: str, place: str) -> bool:
 
 
 def tell_environment(session: RunServices) -> None:
-    """HARDWARE in the environment is not read; who set it may think that it is."""
+    """Warn about HARDWARE in the environment, which is not read."""
     named = os.environ.get("HARDWARE")
     if not named or SCons.Script.ARGUMENTS.get("HARDWARE"):
         return

@@ -1,4 +1,4 @@
-"""What a run needs as soon as something is to be made, and not before."""
+"""The services of a run that builds something; a null build does not create them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 
 class BuildServices:
-    """elsewhere: where else things can come from; progress: shows what takes its time. Used by several
-    threads at once."""
+    """elsewhere: the shared cache and remote workers. Used by several threads."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class BuildServices:
         self._doomed: list[EngineTarget] | None = None
 
     def build_context(self, python: str) -> BuildContext:
-        """What makes engines. Raises HardwareError."""
+        """The context of engine builds. Raises HardwareError."""
         session, elsewhere = self._session, self.elsewhere.open()
         return BuildContext(
             session.state,
@@ -85,7 +84,7 @@ class BuildServices:
             raise
 
     def onnx_context(self, env: Any) -> OnnxContext:
-        """What makes the ONNX files of engines."""
+        """The context of steps."""
         from ..build.onnx_step import OnnxContext
 
         session, elsewhere = self._session, self.elsewhere.open()
@@ -98,13 +97,13 @@ class BuildServices:
         with self._gpu_asking:
             if not self._gpu_asked:
                 self._gpu_asked = True
-                with contextlib.suppress(EngineError):  # the worker will say it better
+                with contextlib.suppress(EngineError):  # the worker reports it better
                     self._gpu_uuid = str(self._host.devices(self._devices)[0]["uuid"])
             return self._gpu_uuid
 
     def invalid_engines(self) -> list[EngineTarget]:
-        """Engines that this run shall build and cannot, as their recipes and models already tell:
-        without -k nothing is compiled before that is said. Looked for once a run."""
+        """Requested engines that cannot be built, according to their recipes and models; none with -k.
+        Cached."""
         with self._doom_asking:
             if self._doomed is None:
                 self._doomed = [] if settings.option("keep_going") else self._find_invalid_engines()
@@ -115,9 +114,9 @@ class BuildServices:
         return [engine for engine in session.asked_of(session.engines) if engine.faulty()]
 
     def again(self) -> None:
-        """An interactive session builds once more."""
+        """Another build of an interactive session begins."""
         self._doomed = None
 
     def close(self) -> None:
-        """Nothing is shown any more."""
+        """Stop showing progress."""
         self.progress.close()

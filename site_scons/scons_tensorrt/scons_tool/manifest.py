@@ -104,14 +104,14 @@ def stale(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> 
         if listed.right(target.name):
             return False
     except (EngineError, OSError):
-        return True  # the action says it
+        return True  # the action reports it
     if settings.writes():
         session_of(target.get_build_env()).make_folder(listed.path)
     return True
 
 
 def write(target: Any, source: Any, env: Any) -> None:
-    """The action. Raises BuildError with one line."""
+    """The action. Raises BuildError."""
     listed: ManifestTarget = target[0].attributes.trt_manifest
     session = session_of(env)
     try:
@@ -130,7 +130,7 @@ def write(target: Any, source: Any, env: Any) -> None:
 
 
 def fail(session: Session, target: Any, label: str, error: EngineError | OSError) -> NoReturn:
-    """Say a failure in one line, and stop. Raises BuildError."""
+    """Report a failure in one line. Raises BuildError."""
     if isinstance(error, OSError):
         where, why = error.filename or label, cause(error, "make room or make it writable")
         error = HandoffError(f"{where}: {why}")
@@ -142,7 +142,7 @@ def fail(session: Session, target: Any, label: str, error: EngineError | OSError
 
 
 def describe(target: Any, source: Any, env: Any) -> str:
-    """What SCons prints before the action: nothing; under -n, what would happen."""
+    """The text that SCons prints before the action: none; under -n, print what would be done."""
     listed: ManifestTarget = target[0].attributes.trt_manifest
     if settings.option("no_exec"):
         session = session_of(env)

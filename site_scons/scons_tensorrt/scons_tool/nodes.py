@@ -1,4 +1,4 @@
-"""From what a user wrote to nodes, and back to what a user would call them, and to their bytes."""
+"""Conversions between the arguments of a user, nodes, labels and paths."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PRUNE = "engines-prune"
 
 
 def call_after_reading(fs: Any, check: Callable[[], None]) -> None:
-    """Call `check` then: the first thing that SCons does next with its file system is to tell it its
-    max_drift. Without targets, too, and under -c; not under -h. A Configure does the same before."""
+    """Call `check` once every SConscript has been read: SCons then calls `set_max_drift` first, also
+    without targets and with -c, but not with -h. A Configure calls it earlier, too."""
 
     def set_max_drift(drift: int) -> None:
         type(fs).set_max_drift(fs, drift)
@@ -39,7 +39,7 @@ def call_after_reading(fs: Any, check: Callable[[], None]) -> None:
 
 
 def file_node(env: Any, value: Any, what: str) -> Any:
-    """The file node of what a user wrote: a path, a node, or a list of one. Raises RecipeError."""
+    """The file node of a path, a node, or a list of one. Raises RecipeError."""
     if isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
         value = os.fspath(value)
     if not value or not (isinstance(value, (str, SCons.Node.Node)) or SCons.Util.is_Sequence(value)):
@@ -60,7 +60,7 @@ def file_node(env: Any, value: Any, what: str) -> Any:
 
 
 def files_read(top: str) -> list[str]:
-    """The SConscripts that were read, and the modules of the tree that these imported; absolute."""
+    """The absolute paths of the SConscripts that were read and the modules of the tree they imported."""
     nodes = getattr(SCons.Node, "SConscriptNodes", ())
     found = []
     for node in nodes:
@@ -75,7 +75,7 @@ def files_read(top: str) -> list[str]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """What may be one or several, as several."""
+    """A value, a list of values or None, as a list."""
     if isinstance(value, (list, tuple, SCons.Util.NodeList)):
         return list(value)
     return [] if value is None else [value]
@@ -97,12 +97,12 @@ def target_places(top: str) -> set[str]:
 
 
 def command_line_places(top: str) -> set[str]:
-    """Where the targets that the command line names may be, absolute."""
+    """The absolute paths that the targets on the command line may mean."""
     return _places(SCons.Script.COMMAND_LINE_TARGETS, top)
 
 
 def _places(targets: Sequence[Any], top: str) -> set[str]:
-    # Which of the two a name is below depends on --directory, -u and -D; an engine has one place.
+    # Which of the two a name is relative to depends on --directory, -u and -D.
     folders = (SCons.Script.GetLaunchDir(), top)
     places = set()
     for target in targets:
@@ -115,7 +115,7 @@ def _places(targets: Sequence[Any], top: str) -> set[str]:
 
 
 def label_of(session: TargetServices, node: Any) -> str:
-    """A source as people know it: below the top, or by its last two folders and name."""
+    """The label of a source: its path below the top, or its last two folders and name."""
     if node not in session.labels:
         path = session.state.relative(node.get_abspath())
         session.labels[node] = "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
@@ -123,12 +123,12 @@ def label_of(session: TargetServices, node: Any) -> str:
 
 
 def real_path(node: Any) -> Path:
-    """Where a node's bytes are: in the tree, in a Repository, or at the source of a VariantDir.
+    """The path of a node's bytes: in the tree, in a Repository, or in the source of a VariantDir.
 
-    A VariantDir without copies means its source even where an old copy stands in the variant folder, and
-    under -n a VariantDir's copy is not made anew: its source tells what it will be.
+    Without duplicates, a VariantDir means its source even if an old copy exists in the variant folder;
+    with -n, SCons does not refresh a copy, so the source is what it would be.
     """
-    path = node.rfile().get_abspath()  # this makes a VariantDir's copy
+    path = node.rfile().get_abspath()  # also copies a file of a VariantDir
     folders = node.dir.srcdir_list()
     if folders and not node.is_derived() and (not node.duplicate or option("no_exec")):
         source = folders[0].File(node.name).rfile().get_abspath()
@@ -137,8 +137,8 @@ def real_path(node: Any) -> Path:
 
 
 def data_node(onnx: Any, location: str) -> Any:
-    """The node of an external-data file; `./` because SCons takes a leading `#` for the top. Raises
-    RecipeError where no file can be."""
+    """The node of an external-data file; `./` because a leading `#` means the top to SCons. Raises
+    RecipeError if it cannot be a file."""
     try:
         return onnx.dir.File(f"./{location}")
     except TypeError as error:
@@ -147,12 +147,12 @@ def data_node(onnx: Any, location: str) -> Any:
 
 
 def data_of(session: TargetServices, onnx: Any) -> list[Any]:
-    """The nodes of an ONNX's external data, as it was when it was last read."""
+    """The nodes of an ONNX's external data, as last read."""
     return data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
 
 
 def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
-    """The nodes of those that can be files; what is wrong with the others, `data_node` says later."""
+    """The nodes of the locations that can be files; `data_node` reports the others later."""
     found = []
     for location in locations:
         with contextlib.suppress(RecipeError):

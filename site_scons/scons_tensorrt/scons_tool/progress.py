@@ -1,9 +1,8 @@
-"""What people see while something compiles, is converted or fetched.
+"""Show the progress of compiles, conversions and downloads.
 
-On a terminal a bar each, at its foot (`footer.py`); in a log, in CI, or where bars cannot be
-shown, a line each every ten seconds; under `-s` and `-q` nothing. A thread shows them, which lives
-only while something runs; the library that draws is imported when the first bar is due, so that a
-run that reuses everything pays for neither.
+On a terminal, a bar for each at the bottom (`footer.py`); in a log or in CI, a line for each every ten
+seconds; with `-s` or `-q`, nothing. The thread runs only while something is in progress, and the
+library that draws is imported for the first bar, so a null build pays for neither.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
     from .footer import Footer
 
 TICK_S = 0.2
-SHOWN_AFTER_S = 0.4  # what is over sooner would only flash
+SHOWN_AFTER_S = 0.4  # shorter ones would only flash
 LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """The running things of a run. line_every_s: seconds between two lines of one in a log."""
+    """The progress of a run. line_every_s: seconds between two lines of one task in a log."""
 
     def __init__(self, console: Console, line_every_s: float = LINE_EVERY_S) -> None:
         self._console = console
@@ -52,7 +51,7 @@ class Progress:
         return bar
 
     def close(self) -> None:
-        """Leave the terminal as it was; what still runs is shown no more."""
+        """Remove the bars and restore the terminal."""
         with self._changed:
             self._running.clear()
             self._show()
@@ -63,7 +62,7 @@ class Progress:
             if bar in self._running:
                 self._running.remove(bar)
                 if self._footer and self._footer.rows:
-                    self._show()  # before the line that says what came of it
+                    self._show()  # before its result line
                 self._changed.notify_all()
 
     def _watch(self) -> None:
@@ -86,7 +85,7 @@ class Progress:
                 self._console.line(f"{bar.verb} {bar.label} ({row.seconds:.0f} s){doing}")
 
     def _on_terminal(self, rows: list[ProgressRow]) -> bool:
-        """Whether they are shown there."""
+        """Show the rows on the terminal; False if it cannot."""
         if self._footer is None:
             if not rows:
                 return True
@@ -129,7 +128,7 @@ class _Bar:
 
 
 def terminal(stream: TextIO) -> int | None:
-    """The descriptor of a terminal that can show bars; None for a log, for CI, for a dumb one."""
+    """The descriptor of a terminal that can show bars; None for a log, CI or a dumb terminal."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return None
     if os.environ.get("TERM", "") in ("", "dumb", "unknown"):

@@ -1,7 +1,4 @@
-"""What targets and the modules below the session ask of the run: the session offers it.
-
-So that no module below the session imports it.
-"""
+"""Protocols of the session, for modules that it imports and that therefore cannot import it."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from ..hardware.runtime import Interpreter
 
 
 class TargetServices(Protocol):
-    """labels: what people call a node, once it was asked for."""
+    """labels: cache of `nodes.label_of`."""
 
     state: StateFolder
     digest_cache: DigestCache
@@ -23,29 +20,30 @@ class TargetServices(Protocol):
     labels: dict[Any, str]
 
     def from_top(self, path: str) -> str:
-        """A path relative to the top, wherever it lies."""
+        """A path relative to the top, also if it is outside of it."""
         ...
 
     def place(self, node: Any) -> str:
-        """Where a node's bytes are, relative to the top."""
+        """The path of a node's bytes, relative to the top."""
         ...
 
     def requested(self, engine: Any) -> None:
-        """The run asks for this engine: its hardware is named before anything is said of it."""
+        """The run requests this engine: print the line of its hardware before any other."""
         ...
 
     def asked_of(self, engines: list[Any]) -> list[Any]:
-        """Those of several engines that this run is asked for."""
+        """Those of `engines` that this run requests."""
         ...
 
     def again(self) -> None:
-        """An interactive session builds once more."""
+        """Another build of an interactive session begins."""
         ...
 
 
 class RunServices(TargetServices, Protocol):
-    """top: of the tree; engines: what was declared, in order; checked: the folders of engines;
-    arguments_read: names that the SConstruct reads itself; stopped: before anything was built."""
+    """top: of the tree; engines: as declared, in order; checked: the folders of engines;
+    arguments_read: arguments that the SConstruct reads itself; stopped: whether the run was stopped
+    before anything was built."""
 
     top: Path
     engines: list[Any]
@@ -59,12 +57,12 @@ class RunServices(TargetServices, Protocol):
 
 
 class MadeFile(Protocol):
-    """A file that is made of an ONNX, as an engine knows it."""
+    """What an engine needs of an OnnxTarget."""
 
     target: Any
     path: Path
     label: str
 
     def told(self) -> Any:
-        """What its receipt says."""
+        """Details for the receipts of engines."""
         ...
