@@ -1,4 +1,4 @@
-"""The engine itself against its original, where its GPU is here: see build/run_engine.py."""
+"""Compare the engine itself with its original, on its GPU: see build/run_engine.py."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class EngineAccuracyCheck:
         self._python, self._env = python, env
 
     def key(self) -> str:
-        """Other text when other samples, bounds or originals would count. Raises EngineError."""
+        """A key of the samples, bounds and originals. Raises EngineError."""
         return self._gate.key
 
     def why_not(self) -> str | None:
-        """Why no engine is run here, as far as that is known without asking anyone."""
+        """Why no engine can run here, if known without a probe."""
         if self._session.nvidia is None:
             return "no NVIDIA GPU found"
         return None

@@ -46,14 +46,14 @@ def engines_of(engines: Any) -> dict[str | None, list[EngineTarget]]:
 
 
 def _kind(engine: EngineTarget) -> str | None:
-    """The name of an engine's hardware, also of one that is not known; None: the default host."""
+    """The name of an engine's hardware, also if unresolved; None for the default host."""
     if engine.hardware is not None:
         return engine.hardware.name
     return os.path.basename(engine.asked_for).removesuffix(".json") or None
 
 
 def place_of(folder: Path, kind: str | None, kinds: int) -> Path:
-    """Where things of one kind of hardware go: of several, each named one has its own folder."""
+    """The folder of one hardware: if there are several, each named one has its own."""
     return folder / kind if kind and kinds > 1 else folder
 
 
@@ -92,7 +92,7 @@ def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:
 
 
 def stale(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
-    """Whether a file of a manifest is not as it shall be; asked again after a build, when it is."""
+    """The Decider: whether a file of a manifest is out of date. SCons calls it again after a build."""
     if target.get_state() > SCons.Node.executing:
         return False
     listed: ManifestTarget = target.attributes.trt_manifest

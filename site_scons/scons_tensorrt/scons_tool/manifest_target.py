@@ -1,4 +1,4 @@
-"""One manifest of a run: what it shall say of its engines, what it says, and how the two differ."""
+"""One manifest of a run: its contents, and whether the files are up to date."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class ManifestTarget:
         return bool(self._key)
 
     def on_visit(self, node: Any) -> None:
-        """A second look is another build of an interactive session."""
+        """A second visit is another build of an interactive session."""
         if node in self._looked:
             self._looked, self._contents, self.problem = set(), None, None
         self._looked.add(node)
 
     def ready(self) -> bool:
-        """Whether every engine is what is wanted."""
+        """Whether every engine is up to date."""
         return all(engine.current for engine in self.engines)
 
     def contents(self) -> dict[str, bytes]:
-        """The bytes of each file by its name. Raises EngineError."""
+        """The contents of each file by name. Raises EngineError."""
         if self._contents is None:
             from ..release.manifest import digest
 
@@ -81,7 +81,7 @@ class ManifestTarget:
         return self._contents
 
     def manifest(self) -> Manifest:
-        """Of the engines as this run judged or made them. Raises EngineError."""
+        """The manifest of the engines as this run checked or built them. Raises EngineError."""
         from ..release.manifest import Manifest
 
         hardware = self.engines[0].hardware
@@ -97,11 +97,11 @@ class ManifestTarget:
         return self._signer.envelope(payload)
 
     def right(self, name: str) -> bool:
-        """Whether the file of this name is there as it shall be. Raises EngineError."""
+        """Whether the file of this name is up to date. Raises EngineError."""
         return read(self.path.with_name(name)) == self.contents()[name]
 
     def reason(self) -> str:
-        """Why it is written, in words. Raises EngineError."""
+        """Why the manifest is written. Raises EngineError."""
         from ..release.manifest import Manifest
 
         if not self.ready():
@@ -123,7 +123,7 @@ class ManifestTarget:
         return "; ".join(changed) or "its files were modified"
 
     def foreign_envelope(self) -> str | None:
-        """What to say of a signed statement that lies beside it and is not of this manifest."""
+        """The warning about a signed statement beside it that is not of this manifest."""
         from ..release.provenance import LARGEST as LARGEST_ENVELOPES
         from ..release.provenance import covers, read_envelopes
 
@@ -154,7 +154,7 @@ def _entry(engine: EngineTarget) -> ManifestEntry:
 
 
 def read(path: Path) -> bytes | None:
-    """The bytes of a small file; None where there is none of ours."""
+    """The bytes of a small file; None if it cannot be read."""
     from ..release.manifest import LARGEST
 
     try:

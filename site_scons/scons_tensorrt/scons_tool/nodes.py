@@ -89,7 +89,7 @@ def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
 
 
 def target_places(top: str) -> set[str]:
-    """Where the targets of this run may be, absolute; of an alias, nowhere that anything is.
+    """The absolute paths that the targets of this run may mean; for an alias, none that exists.
 
     SCons builds the whole tree where neither the command line nor a Default names a target, and leaves
     BUILD_TARGETS empty then."""

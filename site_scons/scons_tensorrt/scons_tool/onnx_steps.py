@@ -1,4 +1,4 @@
-"""Declaring what must be made of an ONNX before its compile: the nodes, and what they depend on."""
+"""Declare the files that are made from an ONNX before the compile: nodes and dependencies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .settings import option
 
 
 def declare_step(env: Any, session: Session, owner: EngineTarget, step: Step, samples: Any) -> Any:
-    """The node of the ONNX that `step` makes of the owner's source. Raises UserError."""
+    """The node of the ONNX that `step` makes from the owner's source. Raises UserError."""
     path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.onnx"
     onnx = {"onnx": owner.onnx}
     return _declare(env, OnnxTarget(session, owner, path, step.kind, step.options, onnx, samples), session)
@@ -72,7 +72,7 @@ def _imports(nodes: list[Any]) -> dict[str, Any]:
 
 
 def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: SampleNodes) -> OnnxTarget:
-    """The node of the samples as a calibrator takes them, for the owner's ONNX."""
+    """The node of the samples in the format of a calibrator, for the owner's ONNX."""
     path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.samples"
     derived = OnnxTarget(session, owner, path, "samples", {}, {"onnx": owner.onnx}, samples)
     return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
@@ -98,7 +98,7 @@ def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any
 
 
 def _declare(env: Any, derived: OnnxTarget, session: Session) -> Any:
-    """The node; two engines that want the very same file share it."""
+    """The node; engines that need the same file share it."""
     other = session.derived.get(derived.path)
     if other is not None and not other.same_as(derived):
         raise SCons.Errors.UserError(

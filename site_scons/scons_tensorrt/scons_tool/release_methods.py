@@ -1,4 +1,4 @@
-"""What comes after the engines: `env.EngineManifest`, `env.InstallEngines` and `scons engines-prune`.
+"""After the engines: `env.EngineManifest`, `env.InstallEngines` and `scons engines-prune`.
 
 Each is imported when it is used: a run that hands nothing on pays for none of it.
 """

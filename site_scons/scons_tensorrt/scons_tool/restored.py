@@ -1,4 +1,4 @@
-"""The hardware of restored engines on a host that cannot say it: no GPU, no TensorRT.
+"""The hardware of restored engines, from their receipts, on a host without GPU or TensorRT.
 
 The receipts name the runtime that built the engines. With it the filenames and keys are the same as
 on the host that built them, so every engine that is still right is reused.
@@ -36,7 +36,7 @@ class Restored(NamedTuple):
 
 
 def restored_hardware(restored: Restored, product: str, resolve: Resolve) -> Hardware | None:
-    """The hardware under the runtime that the receipts name, None where they name none.
+    """The hardware with the runtime that the receipts name; None if they name none.
 
     resolve: the hardware, given the runtime of a product. Of several runtimes it is the one with
     receipts for the most engines that the last run declared, then the newest.
@@ -78,7 +78,7 @@ def _receipts(state: StateFolder) -> list[tuple[EngineFilename, Receipt]]:
 def _of_runtimes(
     receipts: list[tuple[EngineFilename, Receipt]], product: str, resolve: Resolve
 ) -> list[Hardware]:
-    """The hardware under each runtime of `product`, the newest first."""
+    """The hardware with each runtime of `product`, the newest first."""
     runtimes = set()
     for name, receipt in receipts:
         version = receipt.ingredients.get("hardware runtime_version")
@@ -117,7 +117,7 @@ def _declared(hardware: Hardware, declaration: Declaration | None) -> list[Any]:
 
 
 def _complete(hardware: Hardware, declaration: Declaration | None, restored: Restored) -> int:
-    """How many engines of the last run have a receipt for this hardware, their inputs as they are."""
+    """How many engines of the last run have a receipt for this hardware and the current inputs."""
     complete = 0
     for engine in _declared(hardware, declaration):
         with contextlib.suppress(EngineError):
@@ -127,7 +127,7 @@ def _complete(hardware: Hardware, declaration: Declaration | None, restored: Res
 
 
 def _files(hardware: Hardware, receipts: list[tuple[EngineFilename, Receipt]], restored: Restored) -> int:
-    """How many engines with a receipt for this hardware are there."""
+    """How many engines with a receipt for this hardware exist."""
     folder = Path(restored.engine_dir, hardware.name or "")
     fields = {f"hardware {name}": text for name, text in hardware.signature.key_fields().items()}
     names = {r.filename for _, r in receipts if fields.items() <= r.ingredients.items()}
