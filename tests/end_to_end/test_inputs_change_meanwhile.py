@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import Tree, fake_compiler, hardware, make_model, sha256
+from scons_tensorrt.files.mounts import Mounts
 
 ENGINE = 'env.Engine("a", "models/a.onnx", hardware="orin_nx")\n'
 FP16 = 'env.Engine("a", "models/a.onnx", precision="fp16")\n'
@@ -44,6 +45,11 @@ def edit_in_place(path: Path, data: Path) -> str:
         os.utime({str(path)!r}, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         """
     )
+
+
+def copied_first(path: Path) -> bool:
+    """Whether inputs on this file system are always copied, as in most containers."""
+    return Mounts().hides_writes(path.stat().st_dev, path)
 
 
 def wrapper(folder: Path, before: str, after: str = "") -> Path:
@@ -96,7 +102,7 @@ class TestCompiles:
         run = tree.scons("engines")
         assert run.status == 0, run.out
         assert tree.engine("a").read_bytes()[64:96].hex() == sha256(one)
-        assert len((python.parent / "compiled").read_text().split()) == 2
+        assert len((python.parent / "compiled").read_text().split()) == (1 if copied_first(tree.root) else 2)
 
     def test_data_beside_the_model_are_held_as_it_is(self, tree):
         make_model(tree.path("models/a.onnx"), seed=1, external="a.data")
@@ -109,7 +115,7 @@ class TestCompiles:
         )
         run = tree.scons("engines")
         assert run.status == 0, run.out
-        assert len((python.parent / "compiled").read_text().split()) == 2
+        assert len((python.parent / "compiled").read_text().split()) == (1 if copied_first(tree.root) else 2)
 
     def test_a_model_that_is_written_to_fails_the_compile(self, tree, models):
         one, _ = models
@@ -404,9 +410,10 @@ class TestPluginsWhileCompiling:
         )
         run = tree.scons("engines")
         assert run.status == 0, run.out
-        one, other = loaded.read_text().split()
-        assert one == str(library)
-        assert (other == str(library)) == bool(flags)
+        *first, last = loaded.read_text().split()
+        if not copied_first(tree.root):
+            assert first == [str(library)]
+        assert (last == str(library)) == bool(flags)
         assert not list(tree.path(".trt/partial").rglob("p.so"))
 
     def test_a_plugin_that_is_written_to_fails_the_compile(self, tree, flags):

@@ -101,6 +101,8 @@ LINES = {
     "sshfs": ("rw - fuse.sshfs me@host: rw,user_id=0", False),
     "ntfs-3g": ("rw - fuseblk /dev/sdb1 rw", False),
     "a USB stick": ("rw - vfat /dev/sdb1 rw", False),
+    "memory": ("rw - tmpfs tmpfs rw,size=8g", False),
+    "memory without a limit": ("rw - ramfs none rw", False),
     "a Windows share": ("rw - cifs //host/x rw", False),
 }
 
@@ -154,3 +156,12 @@ def test_a_write_through_a_mapping_that_moves_no_time_is_seen(tmp_path):
         engine_spec = sum_of(file.read_bytes())
         assert digest_cache.sha256(file) == engine_spec
     assert DigestCache(store, tmp_path).sha256(file) == engine_spec
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "overlay", "ext4"])
+def test_where_a_write_through_a_mapping_moves_no_time(tmp_path, monkeypatch, kind):
+    device = os.stat(tmp_path).st_dev
+    line = f"30 1 {os.major(device)}:{os.minor(device)} / / rw - {kind} x rw"
+    (tmp_path / "mountinfo").write_text(f"{line}\n")
+    monkeypatch.setattr(module, "MOUNT_TABLE", str(tmp_path / "mountinfo"))
+    assert Mounts().hides_writes(device, tmp_path) == (kind != "ext4")

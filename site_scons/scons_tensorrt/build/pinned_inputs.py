@@ -5,8 +5,9 @@ Each input is opened once and hashed through that descriptor. The child reads th
 shows in size, mtime or ctime when the work is done, and the step fails.
 
 Where a stat proves too little, the child gets a private copy, hashed as it is written: a file that
-somebody has open for writing (a shared mapping can write without moving mtime or ctime), and a file with
-several hard links (SCons's VariantDir makes and removes them, which moves ctime).
+somebody has open for writing (a shared mapping can write without moving mtime or ctime), one on a file
+system where that is not seen (tmpfs, an overlay), and a file with several hard links (SCons's VariantDir
+makes and removes them, which moves ctime).
 
 A plugin is loaded by its path, since it may look for files beside it. It is loaded from a private copy in
 the same cases, except that hard links do not matter and that a plugin which looks for its own folder is
@@ -27,6 +28,7 @@ from typing import NamedTuple
 
 from ..errors import EngineBuildError, PublishError
 from ..files.digest_cache import DigestCache
+from ..files.mounts import Mounts
 from ..files.reading import blocks, open_file, open_for_writing
 from ..files.writing import cause, new_file
 
@@ -61,11 +63,6 @@ def changed(path: Path, verb: str) -> EngineBuildError:
     return EngineBuildError(f"{path.name} changed while it was {verb}; run again")
 
 
-def is_steady(source: io.FileIO) -> bool:
-    """Whether the file's stat would show every write from now on."""
-    return stamp_of(source.fileno()).links <= 1 and not open_for_writing(source)
-
-
 class Pinned:
     """Inputs of one child process, by ingredient name. descriptors: for the child to inherit; plugins:
     of each, the path that the child loads and the descriptor of that file."""
@@ -77,12 +74,18 @@ class Pinned:
         self.plugins: list[tuple[str, int]] = []
         self._stamps: dict[str, tuple[Path, Stamp, io.FileIO, str]] = {}
         self._last_try: set[str] = set()
+        self._mounts = Mounts()
 
     def hold(self, stack: contextlib.ExitStack, name: str, path: Path, sha256: str) -> bool:
         """Keep a file open whose bytes have this sha256. False where its stat would not show a change:
         then it must be copied. Raises EngineBuildError where it has other bytes by now, and OSError."""
         source = stack.enter_context(open_file(path))
-        return is_steady(source) and self._hold_open(source, name, path, sha256)
+        steady = stamp_of(source.fileno()).links <= 1 and not self._may_hide_writes(source, path)
+        return steady and self._hold_open(source, name, path, sha256)
+
+    def _may_hide_writes(self, source: io.FileIO, path: Path) -> bool:
+        """Whether the file's stat may not show a write from now on."""
+        return self._mounts.hides_writes(os.fstat(source.fileno()).st_dev, path) or open_for_writing(source)
 
     def hold_plugin(
         self, stack: contextlib.ExitStack, name: str, path: Path, place: Path, sha256: str, copy: bool
@@ -90,14 +93,13 @@ class Pinned:
         """Keep a plugin open that is loaded by its path, or a copy of it at `place`. copy: prefer the
         copy. Raises as `hold`, and where a plugin that cannot be copied is open for writing."""
         source = stack.enter_context(open_file(path))
-        written = open_for_writing(source)
-        if written or copy:
+        if copy or self._may_hide_writes(source, path):
             if not _looks_beside_itself(source):
                 copy_verified(path, place, sha256, self._verb)
                 self.descriptors[name] = stack.enter_context(open_file(place)).fileno()
                 self.plugins.append((str(place), self.descriptors[name]))
                 return
-            if written:
+            if open_for_writing(source):
                 raise EngineBuildError(f"{path.name} is open for writing; run again when it is closed")
         while not self._hold_open(source, name, path, sha256):
             pass  # it was linked or renamed while it was hashed

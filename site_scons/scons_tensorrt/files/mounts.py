@@ -3,7 +3,7 @@
 If the kernel keeps the times, every change updates the ctime. On an image (squashfs, a loop device, a
 read-only disk) the times come with the data, and two images mounted one after the other can show the
 same stat: there the mount is part of the stat. Some file systems have no ctime, or a made-up one: there
-a stat proves nothing.
+a stat proves nothing. Neither does it in memory: a write through a shared mapping need not move any time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 NO_CTIME = ("afs", "cifs", "exfat", "hfs", "msdos", "ntfs", "smb3", "smbfs", "vfat")
+IN_MEMORY = ("devtmpfs", "hugetlbfs", "ramfs", "rootfs", "tmpfs")
 IMAGES = ("cramfs", "erofs", "iso9660", "overlay", "romfs", "squashfs", "udf")
 IMAGE_DEVICES = (7, 43)  # loop devices, network block devices
 MOUNT_TABLE = "/proc/self/mountinfo"
@@ -46,12 +47,18 @@ class Mounts:
         mount = self._mount_of(device, path)
         if mount is None:
             return _identity(os.fspath(path), None)
-        if mount.kind in NO_CTIME or mount.kind.split(".")[0] in ("fuse", "fuseblk"):
+        if mount.kind in (*NO_CTIME, *IN_MEMORY) or mount.kind.split(".")[0] in ("fuse", "fuseblk"):
             return None
         if mount.read_only or mount.kind in IMAGES or os.major(device) in IMAGE_DEVICES:
             there = _device_of(mount.place) == device
             return _identity(mount.place if there else os.fspath(path), mount)
         return ""
+
+    def hides_writes(self, device: int, path: str | os.PathLike[str]) -> bool:
+        """Whether a write through a mapping can move no time of a file on this device, one of which is
+        `path`, although nobody has it open: an overlay does not tell who has mapped a file."""
+        mount = self._mount_of(device, path)
+        return mount is not None and mount.kind in (*IN_MEMORY, "overlay")
 
     def _mount_of(self, device: int, path: str | os.PathLike[str]) -> Mount | None:
         """The first mount of the device; if none has its number (btrfs), the mount of the path."""
