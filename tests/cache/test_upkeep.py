@@ -12,6 +12,7 @@ from test_shared import Team, entry_of, team
 from scons_tensorrt.cache.entry import REFUSAL, CacheEntry, blob_path, sign_entry
 from scons_tensorrt.cache.gc import gc
 from scons_tensorrt.cache.keys import TrustedSigners
+from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cli import main
 
 DAY = 86400.0
@@ -82,13 +83,41 @@ def test_an_entry_that_states_a_wrong_size_goes_and_the_bytes_stay(team, store, 
     assert team.fetched(sound) == data
 
 
-def test_sound_bytes_stay_where_all_entries_state_a_wrong_size(team, store) -> None:
-    data = os.urandom(1000)
-    entry = team.publish(data)[0]
-    wrong = entry._replace(size=5)
-    team.remote().replace(wrong.path, sign_entry(wrong, team.signer))
-    assert store("verify", "--remove")[0] == 1
-    assert paths(team) == {blob_path(entry.sha256)}
+@pytest.mark.parametrize("more", [(), ("--quick",)])
+def test_data_of_a_size_that_no_trusted_entry_states_goes_unread(team, store, more, monkeypatch) -> None:
+    entry = team.publish(os.urandom(1000))[0]
+    team.remote().replace(blob_path(entry.sha256), b"longer" * 1000)
+
+    def refuse(*arguments: object) -> bool:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(ObjectStore, "download", refuse)
+    status, lines = store("verify", "--remove", *more)
+    assert status == 1
+    assert f"REMOVED {blob_path(entry.sha256)}: 6000 bytes, but 1000 were signed" in lines
+    assert paths(team) == set()
+
+
+def test_verify_keeps_the_entries_of_another_team(team, store, tmp_path) -> None:
+    entries = [team.publish(os.urandom(1000), number)[0] for number in range(2)]
+    generate(tmp_path / "stranger")
+    before = paths(team)
+    status, lines = store("verify", "--remove", "--trust", str(tmp_path / "stranger.pub"))
+    assert status == 1
+    told = {line.split(":")[0] for line in lines if line.startswith(("FAILED", "REMOVED"))}
+    assert told == {f"FAILED {entry.path}" for entry in entries}
+    assert lines[-1] == "2 faults"
+    assert paths(team) == before
+
+
+def test_verify_keeps_the_entries_of_another_version(team, store, monkeypatch) -> None:
+    entry = team.publish(os.urandom(1000))[0]
+    with monkeypatch.context() as later:
+        later.setattr("scons_tensorrt.cache.entry.SCHEMA", 99)
+        team.remote().replace(entry.path, sign_entry(entry, team.signer))
+    before = paths(team)
+    assert store("verify", "--remove") == (1, [f"FAILED {entry.path}: unsupported schema", "1 fault"])
+    assert paths(team) == before
 
 
 def test_gc_by_age_and_size_takes_the_oldest_and_what_no_entry_names(team) -> None:

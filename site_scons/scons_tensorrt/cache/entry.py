@@ -34,11 +34,13 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 class EntryRejected(Exception):
     """An entry that is not used; the text says why. untrusted: signed by an untrusted key, perhaps of
-    another team; expired: valid until it expired."""
+    another team; expired: valid until it expired; other_version: of scons-tensorrt, with another schema."""
 
-    def __init__(self, why: str, untrusted: bool = False, expired: bool = False) -> None:
+    def __init__(
+        self, why: str, untrusted: bool = False, expired: bool = False, other_version: bool = False
+    ) -> None:
         super().__init__(why)
-        self.untrusted, self.expired = untrusted, expired
+        self.untrusted, self.expired, self.other_version = untrusted, expired, other_version
 
 
 class CacheEntry(NamedTuple):
@@ -105,7 +107,9 @@ def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
         by = json.loads(body)["by"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise EntryRejected("it is damaged or unsigned") from None
-    if not isinstance(by, str) or by not in trust.keys:
+    if not isinstance(by, str):
+        raise EntryRejected("it is damaged or unsigned")
+    if by not in trust.keys:
         raise EntryRejected(f"signed by untrusted key {by!r}", untrusted=True)
     if not trust.holds(by, signature, signed):
         raise EntryRejected(f"its signature does not match key {by}")
@@ -167,7 +171,7 @@ def _parsed(body: str) -> CacheEntry:
     try:
         fields = json.loads(body)
         if fields.pop("schema") != SCHEMA:
-            raise EntryRejected("unsupported schema")
+            raise EntryRejected("unsupported schema", other_version=True)
         for field, is_sound in _SOUND.items():
             if field in fields and not is_sound(fields[field]):
                 raise EntryRejected(f"its {field} is invalid")

@@ -23,12 +23,22 @@ GRACE_S = 86400.0  # age from which unreferenced data is removed
 
 
 class StoredEntry(NamedTuple):
-    """entry: None if it was rejected; fault: why; blobs: paths of its data, trusted or not."""
+    """entry: None if it was rejected; fault: why; blobs: paths of its data, trusted or not; foreign: not
+    damaged, but of another team or another version."""
 
     item: Item
     entry: CacheEntry | None
     fault: str
     blobs: list[str]
+    foreign: bool = False
+
+
+class Fault(NamedTuple):
+    """removed: deleted, which a foreign entry never is."""
+
+    path: str
+    reason: str
+    removed: bool
 
 
 class RemovedObject(NamedTuple):
@@ -50,7 +60,8 @@ def entries_of(remote: ObjectStore, trust: TrustedSigners) -> Iterator[StoredEnt
         try:
             entry = read_entry(found[0], trust)
         except EntryRejected as refused:
-            return StoredEntry(item, None, str(refused), names)
+            foreign = refused.untrusted or refused.other_version
+            return StoredEntry(item, None, str(refused), names, foreign)
         if entry_path(entry.kind, entry.key) != item.path:
             return StoredEntry(item, None, f"it belongs to {entry.path}", names)
         return StoredEntry(item, entry, "", names)
@@ -67,10 +78,9 @@ def blobs_of(remote: ObjectStore) -> dict[str, Item]:
 
 def faults(
     remote: ObjectStore, trust: TrustedSigners, remove: bool = False, quick: bool = False
-) -> Iterator[tuple[str, str]]:
-    """Path and reason of each faulty object. remove: delete them; quick: compare sizes only, and hash
-    only data of a size that nobody signed. The sha256 decides: if the data matches it, an entry with
-    another size is the faulty one. Raises StoreError."""
+) -> Iterator[Fault]:
+    """Each faulty object. remove: delete the damaged ones; quick: compare sizes only. Data of a size that
+    no trusted key signed is faulty, and not read: a sparse file has any size. Raises StoreError."""
     blobs, wrong = blobs_of(remote), dict[str, str]()
     held = list(entries_of(remote, trust))
     signed: dict[str, set[int]] = {}
@@ -79,16 +89,18 @@ def faults(
     for path, fault in zip(signed, _data_faults(remote, signed, blobs, quick)):
         if fault:
             wrong[path] = fault
-            yield path, fault
-            if remove and path in blobs:
+            removing = remove and path in blobs
+            yield Fault(path, fault, removing)
+            if removing:
                 remote.remove(path)
     for each in held:
         fault = each.fault
         if each.entry:
             fault = _fault(each.entry, blobs, wrong)
         if fault:
-            yield each.item.path, fault
-            if remove:
+            removing = remove and not each.foreign
+            yield Fault(each.item.path, fault, removing)
+            if removing:
                 remote.remove(each.item.path)
 
 
@@ -112,14 +124,15 @@ def _data_faults(
         there = blobs.get(path)
         if there is None:
             return "missing"
-        expected = there.size in signed[path]
-        if quick and expected:
+        if there.size not in signed[path]:
+            return f"{there.size} bytes, but {min(signed[path])} were signed"
+        if quick:
             return ""
         try:
             found = remote.download(path, path.rpartition("/")[2], there.size, None)
             return "" if found else "missing"
         except DigestMismatch as damaged:
-            return str(damaged) if expected else f"{there.size} bytes, but {min(signed[path])} were signed"
+            return str(damaged)
 
     with ThreadPoolExecutor(4) as pool:
         yield from pool.map(check, list(signed))

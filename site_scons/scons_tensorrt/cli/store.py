@@ -35,7 +35,9 @@ def add(commands: Commands) -> None:
     gc.set_defaults(run=_gc)
     verify = jobs.add_parser("verify", help="check all signatures and hashes")
     verify.add_argument("--quick", action="store_true", help="check sizes only, without downloading")
-    verify.add_argument("--remove", action="store_true", help="remove damaged and untrusted entries")
+    verify.add_argument(
+        "--remove", action="store_true", help="remove damaged entries and files; untrusted entries are kept"
+    )
     verify.set_defaults(run=_verify)
     stats = jobs.add_parser("stats", help="count entries and bytes")
     stats.set_defaults(run=_stats)
@@ -96,8 +98,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from ..report.format import plural
 
     count = 0
-    for path, fault in faults(*_opened(arguments), arguments.remove, arguments.quick):
-        say(f"{'REMOVED' if arguments.remove else 'FAILED'} {path}: {fault}")
+    for fault in faults(*_opened(arguments), arguments.remove, arguments.quick):
+        say(f"{'REMOVED' if fault.removed else 'FAILED'} {fault.path}: {fault.reason}")
         count += 1
     say(plural(count, "fault") if count else "OK")
     return 1 if count else 0
