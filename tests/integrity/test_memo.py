@@ -286,14 +286,14 @@ def test_a_file_outside_the_top_is_known_by_its_whole_path(context, tmp_path):
 def test_a_fact_is_computed_once(context):
     context.settle()
     digest_cache = context.digest_cache()
-    first = digest_cache.fact(context.file, "inputs", lambda: [1])
-    assert (first, digest_cache.fact(context.file, "inputs", lambda: [2])) == ([1], [1])
+    first = digest_cache.fact(context.file, "inputs", lambda source: [1])
+    assert (first, digest_cache.fact(context.file, "inputs", lambda source: [2])) == ([1], [1])
 
 
 def test_a_fact_is_remembered_for_the_next_run(context):
     context.settle()
     digest_cache = context.digest_cache()
-    digest_cache.fact(context.file, "inputs", lambda: {"x": [1, None]})
+    digest_cache.fact(context.file, "inputs", lambda source: {"x": [1, None]})
     digest_cache.save()
     assert context.digest_cache().fact(context.file, "inputs") == {"x": [1, None]}
 
@@ -304,39 +304,79 @@ def test_a_fact_that_nobody_told_is_none(context):
 
 def test_a_fact_of_a_racy_file_is_computed_all_the_same(context):
     context.file.write_bytes(b"just now")
-    assert context.digest_cache().fact(context.file, "inputs", lambda: [1]) == [1]
+    assert context.digest_cache().fact(context.file, "inputs", lambda source: [1]) == [1]
 
 
 def test_facts_are_dropped_when_the_bytes_change(context):
     context.settle()
     digest_cache = context.digest_cache()
-    digest_cache.fact(context.file, "inputs", lambda: [1])
+    digest_cache.fact(context.file, "inputs", lambda source: [1])
     context.file.write_bytes(b"other")
     context.settle()
-    assert digest_cache.fact(context.file, "inputs", lambda: [2]) == [2]
+    assert digest_cache.fact(context.file, "inputs", lambda source: [2]) == [2]
 
 
 def test_facts_outlive_a_touch(context):
     context.settle()
     digest_cache = context.digest_cache()
-    digest_cache.fact(context.file, "inputs", lambda: [1])
+    digest_cache.fact(context.file, "inputs", lambda source: [1])
     os.utime(context.file)
     context.settle()
-    assert digest_cache.fact(context.file, "inputs", lambda: [2]) == [1]
+    assert digest_cache.fact(context.file, "inputs", lambda source: [2]) == [1]
 
 
 def test_a_fact_read_off_other_bytes_is_not_one_of_these(context):
     context.settle()
     digest_cache = context.digest_cache()
 
-    def changed_meanwhile():
+    def changed_meanwhile(source):
         context.file.write_bytes(b"other")
         return "of other"
 
     digest_cache.fact(context.file, "inputs", changed_meanwhile)
     context.file.write_bytes(b"first")
     context.settle()
-    assert digest_cache.fact(context.file, "inputs", lambda: "of first") == "of first"
+    assert digest_cache.fact(context.file, "inputs", lambda source: "of first") == "of first"
+
+
+def test_a_fact_is_read_off_the_file_that_was_hashed(context):
+    """A link that leads elsewhere while the fact is read, and back before the file is looked at again."""
+    context.settle()
+    first, other, link = context.file, context.file.with_name("other"), context.file.with_name("link")
+    other.write_bytes(b"other")
+    link.symlink_to(first)
+    digest_cache = context.digest_cache()
+
+    def flipped(source):
+        link.unlink()
+        link.symlink_to(other)
+        data = source.read().decode()
+        link.unlink()
+        link.symlink_to(first)
+        return data
+
+    assert digest_cache.fact(link, "inputs", flipped) == first.read_text()
+    assert digest_cache.last_fact(link, "inputs") == first.read_text()
+
+
+def test_a_fact_of_a_file_that_took_the_place_of_the_hashed_one_is_not_stored(context, monkeypatch):
+    context.settle()
+    other, link = context.file.with_name("other"), context.file.with_name("link")
+    other.write_bytes(b"other")
+    link.symlink_to(context.file)
+    digest_cache = context.digest_cache()
+    digest_cache.sha256(link)
+    hashed = digest_cache._sha256
+
+    def replaced_once_hashed(*given, **more):
+        digest = hashed(*given, **more)
+        link.unlink()
+        link.symlink_to(other)
+        return digest
+
+    monkeypatch.setattr(digest_cache, "_sha256", replaced_once_hashed)
+    digest_cache.fact(link, "inputs", lambda source: source.read().decode())
+    assert digest_cache.last_fact(link, "inputs") is None
 
 
 def test_a_fact_told_of_a_file_the_memo_does_not_know_is_forgotten(context):
@@ -348,7 +388,7 @@ def test_a_fact_told_of_a_file_the_memo_does_not_know_is_forgotten(context):
 def test_a_fact_told_anew_replaces_the_old_one(context):
     context.settle()
     digest_cache = context.digest_cache()
-    digest_cache.fact(context.file, "csig", lambda: "1")
+    digest_cache.fact(context.file, "csig", lambda source: "1")
     digest_cache.tell(context.file, "csig", "2")
     assert digest_cache.fact(context.file, "csig") == "2"
 

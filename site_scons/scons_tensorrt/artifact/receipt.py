@@ -11,6 +11,7 @@ different ones.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
-from ..files.reading import is_none, read_small
+from ..files.reading import is_none, read_at_most, read_small
 from ..files.writing import write_atomic
 from .filename import SUFFIX
 
@@ -129,8 +130,8 @@ class ReceiptFolder:
         """
         path = self._path(filename, key, sha256)
 
-        def found() -> list[Any] | None:
-            receipt = _read(path)
+        def found(source: io.FileIO) -> list[Any] | None:
+            receipt = _parsed(read_at_most(source, LARGEST) or b"")
             if receipt is None or (receipt.filename, receipt.key) != (filename, key):
                 return None
             data = receipt.details.get("data_sha256")
@@ -220,11 +221,16 @@ def _age(path: str) -> int:
 
 def _read(path: str) -> Receipt | None:
     try:
-        return Receipt.load(read_small(path, LARGEST))
+        return _parsed(read_small(path, LARGEST))
     except OSError as error:
         if is_none(error):
             return None
         raise _unreadable(path, error) from None
+
+
+def _parsed(data: bytes) -> Receipt | None:
+    try:
+        return Receipt.load(data)
     except ReceiptError:
         return None
 

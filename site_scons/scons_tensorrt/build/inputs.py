@@ -6,6 +6,7 @@ Whoever asks says what people call the file, and what is wrong with it is said b
 from __future__ import annotations
 
 import errno
+import io
 from pathlib import Path
 
 from ..errors import EngineBuildError, PublishError, RecipeError
@@ -16,7 +17,7 @@ LARGEST_ONNX = (1 << 31) - 1  # bytes: a message of protobuf has no more
 _ONNX_FACT = "onnx 4"  # another number when read_onnx learns more
 
 
-def _walk(onnx: str) -> OnnxSummary:
+def _walk(onnx: str | io.FileIO) -> OnnxSummary:
     from ..recipe.onnx.walk import read_onnx  # only for a model that is new
 
     return read_onnx(onnx)
@@ -32,7 +33,9 @@ class Inputs:
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
         try:
-            data = self._digest_cache.fact(onnx, _ONNX_FACT, lambda: _walk(onnx).to_json(), LARGEST_ONNX)
+            data = self._digest_cache.fact(
+                onnx, _ONNX_FACT, lambda source: _walk(source).to_json(), LARGEST_ONNX
+            )
         except OSError as error:
             if error.errno == errno.EFBIG:  # it is not even hashed
                 raise RecipeError(

@@ -123,7 +123,7 @@ class DigestCache:
         self,
         path: str | os.PathLike[str],
         name: str,
-        compute: Callable[[], Any] | None = None,
+        compute: Callable[[io.FileIO], Any] | None = None,
         most: int | None = None,
     ) -> Any:
         """A fact derived from the file's bytes: cached, or computed, or None without `compute`.
@@ -137,9 +137,11 @@ class DigestCache:
             return entry["facts"][name]
         if compute is None:
             return None
-        before = self.stamp(path)
-        value = compute()
-        if before is not None and self.stamp(path) == before:
+        with open_file(path) as source:  # another file may stand there by now
+            stamp = self._stamp(os.fstat(source.fileno()), path)
+            value = compute(source)
+            after = self._stamp(os.fstat(source.fileno()), path)
+        if entry and entry["stat"] == stamp == after and self._entries.get(file) is entry:
             self.tell(path, name, value)
         return value
 

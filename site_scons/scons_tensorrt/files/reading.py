@@ -88,13 +88,21 @@ def blocks(source: io.FileIO) -> Iterator[bytes]:
 def read_small(path: str | os.PathLike[str], most: int, follow: bool = True) -> bytes:
     """A file's bytes. follow: see `open_file`. Raises OSError, also for more than `most` bytes."""
     with open_file(path, follow) as source:
-        if os.fstat(source.fileno()).st_size <= most:
-            data = bytearray()
-            while piece := source.read(min(_PIECE, most + 1 - len(data))):  # it may grow meanwhile
-                data += piece
-            if len(data) <= most:
-                return bytes(data)
-    raise OSError(errno.EFBIG, f"more than {most} bytes", path)
+        data = read_at_most(source, most)
+    if data is None:
+        raise OSError(errno.EFBIG, f"more than {most} bytes", path)
+    return data
+
+
+def read_at_most(source: io.FileIO, most: int) -> bytes | None:
+    """The bytes of an open file; None if there are more than `most`. Raises OSError."""
+    data = bytearray()
+    if os.fstat(source.fileno()).st_size <= most:
+        while piece := source.read(min(_PIECE, most + 1 - len(data))):  # it may grow meanwhile
+            data += piece
+        if len(data) <= most:
+            return bytes(data)
+    return None
 
 
 def text_of(module: str) -> str:

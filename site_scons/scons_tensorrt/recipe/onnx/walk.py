@@ -11,6 +11,8 @@ that was not found here.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -48,7 +50,7 @@ _BLOCK = 1 << 16
 _INT32, _INT64 = (1 << 32) - 1, (1 << 64) - 1
 
 
-def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
+def read_onnx(onnx: str | os.PathLike[str] | io.FileIO) -> OnnxSummary:
     """The summary of an ONNX file.
 
     Raises RecipeError for a file that is missing, empty, truncated, not an ONNX model, or
@@ -56,7 +58,8 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxSummary:
     what the user calls the file.
     """
     try:
-        with open_file(path) as source:
+        with contextlib.ExitStack() as stack:
+            source = onnx if isinstance(onnx, io.FileIO) else stack.enter_context(open_file(onnx))
             size = os.fstat(source.fileno()).st_size
             if size == 0:
                 raise RecipeError("the file is empty; export the model again")
