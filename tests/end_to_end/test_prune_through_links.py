@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,50 @@ def test_an_engine_of_other_hardware_that_another_tree_may_want_stays(tmp_path: 
     assert run.status == 0, run.out
     assert not run.lines("PRUNED"), run.out
     assert len(list((tmp_path / "shared").rglob("b__*.engine"))) == 2
+
+
+@pytest.fixture
+def neighbour(built: Tree, tmp_path: Path) -> Tree:
+    """A tree with the same engines and its own state folder; `built` no longer declares b."""
+    built.write('env.Engine("a", "models/a.onnx")')
+    return built.twin(tmp_path / "neighbour")
+
+
+def test_engines_that_a_link_leads_to_are_kept_without_a_shared_state_folder(
+    built: Tree, neighbour: Tree
+) -> None:
+    shutil.rmtree(built.path("engines"))
+    built.path("engines").symlink_to(neighbour.path("engines"))
+    run = built.scons("engines-prune", "PRUNE=yes")
+    assert run.status == 0, run.out
+    assert "engines/ is kept: it is outside of the tree, or a link or mount leads to it" in run.out
+    assert not run.lines("PRUNED")
+    assert sorted(neighbour.engines()) == ["a", "b"]
+    assert len(list(built.path(".trt/receipts").iterdir())) == 2
+
+
+def test_engines_that_are_mounted_are_kept_without_a_shared_state_folder(
+    built: Tree, neighbour: Tree
+) -> None:
+    command = shlex.join(built.command("-Q", "engines-prune", "PRUNE=yes"))
+    script = f"mount --bind {shlex.quote(str(neighbour.path('engines')))} engines && exec {command}"
+    run = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], cwd=built.root, env=built.env(), capture_output=True, text=True
+    )
+    if "unshare" in run.stderr or "mount:" in run.stderr:
+        pytest.skip(run.stderr)
+    assert run.returncode == 0, run.stderr
+    assert "engines/ is kept" in run.stdout
+    assert sorted(neighbour.engines()) == ["a", "b"]
+
+
+def test_receipts_of_engines_in_a_linked_hardware_folder_are_kept(built: Tree, tmp_path: Path) -> None:
+    assert built.scons("engines", "HARDWARE=rtx_sm89").status == 0
+    built.path("engines/rtx_sm89").rename(tmp_path / "elsewhere")
+    built.path("engines/rtx_sm89").symlink_to(tmp_path / "elsewhere")
+    built.write('env.Engine("a", "models/a.onnx")')
+    run = built.scons("engines-prune", "PRUNE=yes")
+    assert run.status == 0, run.out
+    assert "engines/rtx_sm89/ is kept" in run.out
+    assert [path.name[:12] for path in built.path(".trt/receipts").glob("b__*")] == ["b__sm89_cu13"]
+    assert len(list((tmp_path / "elsewhere").glob("*.engine"))) == 2

@@ -151,17 +151,32 @@ def _folders(session: Session, engines: list[EngineTarget]) -> Iterator[Folder]:
         bases.setdefault(engine.path.parent.parent if named else engine.path.parent, []).append(engine)
     hardware = _hardware_names(session)
     for base, declared in sorted(bases.items()):
-        yield _folder(session, base, None, declared)
-        inner = sorted(name for name in _subfolders(base))
-        for name in inner:
-            if name in hardware:
+        yield _kept(session, base) if _is_foreign(session, base) else _folder(session, base, None, declared)
+        for name in _subfolders(base):
+            path = base / name
+            if path.is_symlink() or _is_foreign(session, path):
+                yield _kept(session, path)
+            elif name in hardware:
                 yield _folder(session, base, name, declared)
             else:
-                yield Folder(base / name, _declared_in(base / name, engines), f"no hardware is called {name}")
+                yield Folder(path, _declared_in(path, engines), f"no hardware is called {name}")
+
+
+def _is_foreign(session: Session, folder: Path) -> bool:
+    """Whether other trees may have this folder, while no shared state folder tells what they need."""
+    return session.state.inside and not _is_own(session, folder)
+
+
+def _kept(session: Session, folder: Path) -> Folder:
+    why = (
+        f"{session.state.relative(folder)}/ is kept: it is outside of the tree, or a link or mount leads to "
+        "it, so other trees may need its engines; give them one state folder with TRT_STATE_DIR="
+    )
+    return Folder(folder, None, why)
 
 
 def _subfolders(base: Path) -> list[str]:
-    return [entry.name for entry in entries(base) if entry.is_dir(follow_symlinks=False)]
+    return sorted(entry.name for entry in entries(base) if entry.is_dir())
 
 
 def _hardware_names(session: Session) -> set[str]:
@@ -240,8 +255,8 @@ def _of_other_trees(session: Session) -> Others:
 
 def _is_own(session: Session, folder: Path) -> bool:
     """Whether a folder is inside this tree, not reached through a link or mount."""
-    inside = Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(session.top))
-    return inside and mount_below(session.top, folder) is None
+    top, place = Path(os.path.realpath(session.top)), Path(os.path.realpath(folder))
+    return place.is_relative_to(top) and mount_below(top, place) is None
 
 
 def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
