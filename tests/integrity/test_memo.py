@@ -15,6 +15,7 @@ import pytest
 from scons_tensorrt.build.inputs import Inputs
 from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files import digest_cache as module
+from scons_tensorrt.files import mounts
 from scons_tensorrt.files.digest_cache import FINE_TICK_NS, DigestCache, sha256_file, sha256_of
 
 FALSE = "f" * 64
@@ -51,6 +52,12 @@ class Shop:
         assert list(saved["files"]) == ["f"]
         saved["files"]["f"]["sha256"] = FALSE
         self.store.write_text(json.dumps(saved))
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_disk(monkeypatch):
+    """The temporary folder may be in memory, where nothing is remembered."""
+    monkeypatch.setattr(mounts, "IN_MEMORY", ())
 
 
 @pytest.fixture
