@@ -22,7 +22,7 @@ from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import calibrate, main
 
 WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
-SOURCE = Path(__file__).parents[1] / "identity" / "libcuda.c"
+SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
 COUNT, SHAPE = 3, [2, 8]
 DATA = [bytes([number + 1]) * 64 for number in range(COUNT)]
 

@@ -16,7 +16,7 @@ from scons_tensorrt.worker.common import array_file
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import run_engine
 
-SOURCE = Path(__file__).parents[1] / "identity" / "libcuda.c"
+SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
 ENGINE = b"ftrt" + bytes(96)
 ROWS = [np.full((n, 4), n + 0.5, np.float32) for n in (1, 2, 3)]
 

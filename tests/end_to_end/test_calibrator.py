@@ -186,7 +186,7 @@ played.shape, played.calibrate = (1, 8, 16, 16), then
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
-    source = TESTS / "identity" / "libcuda.c"
+    source = TESTS / "support" / "libcuda.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
     return folder
 

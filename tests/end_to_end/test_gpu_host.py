@@ -14,7 +14,7 @@ import pytest
 from conftest import Tree, fake_compiler, hardware, make_model
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
-SOURCE = Path(__file__).parents[1] / "identity" / "libcuda.c"
+SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
 
 
 @pytest.fixture(scope="session")

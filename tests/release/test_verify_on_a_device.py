@@ -617,7 +617,7 @@ def verify_by_zipapp(tmp_path: Path, handoff: Handoff, *more: str) -> subprocess
     """Verify with one file, as docs/firmware.md builds it, on a host whose driver tells of an Orin."""
     driver = tmp_path / "driver"
     driver.mkdir()
-    source = Path(__file__).parents[1] / "identity" / "libcuda.c"
+    source = Path(__file__).parents[1] / "support" / "libcuda.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", driver / "libcuda.so.1", source], check=True)
     file = tmp_path / "scons-tensorrt.pyz"
     zipapp.create_archive(SITE, file, main="scons_tensorrt.cli:run", compressed=True)

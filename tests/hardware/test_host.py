@@ -17,7 +17,7 @@ from scons_tensorrt.hardware.host import Host
 from scons_tensorrt.hardware.resolve import probe
 from scons_tensorrt.hardware.runtime import Runtime
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 STATUS = """Package: libc6
 Status: install ok installed
 Version: 2.35-0ubuntu3
@@ -104,7 +104,7 @@ def libraries(tmp_path_factory):
     found = {}
     for name, flags in (("now", []), ("old", ["-DOLD"])):
         folder = tmp_path_factory.mktemp(name)
-        command = ["cc", "-shared", "-fPIC", *flags, "-o", folder / "libcuda.so.1", HERE / "libcuda.c"]
+        command = ["cc", "-shared", "-fPIC", *flags, "-o", folder / "libcuda.so.1", SUPPORT / "libcuda.c"]
         subprocess.run(command, check=True)
         found[name] = folder
     return found
@@ -285,7 +285,7 @@ except WorkerError as refused:
 def check(**wanted):
     done = subprocess.run(
         [sys.executable, "-c", CHECK, json.dumps(wanted)],
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1] / "site_scons")},
+        env={**os.environ, "PYTHONPATH": str(SUPPORT.parents[1] / "site_scons")},
         capture_output=True,
         text=True,
         check=True,
