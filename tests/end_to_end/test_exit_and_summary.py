@@ -9,7 +9,7 @@ import time
 import numpy
 import pytest
 
-from conftest import Tree, fake_compiler, hardware, make_model
+from conftest import Tree, fake_compiler, hardware, make_model, sound
 
 
 def to(stream: str, tree: Tree, *arguments: str) -> tuple[int, str]:
@@ -38,6 +38,26 @@ def test_a_dry_run_that_would_fail_exits_2(built: Tree, more: list[str]) -> None
 def test_a_dry_run_that_would_only_build_exits_0(two: Tree) -> None:
     run = two.scons("-n", "engines")
     assert (run.status, run.names("WOULD BUILD")) == (0, ["a", "b"])
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_change_nothing(two: Tree, closed: str) -> None:
+    """With -Q: SCons's own first line fails on a closed standard output."""
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {closed}', "bash", *two.command("-Q", "engines")],
+        cwd=two.root,
+        env=two.env(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert all(sound(engine) for engine in two.engines().values())
+    assert two.scons("engines").reused == ["a", "b"]
+    status = [sys.executable, "-m", "scons_tensorrt", "status"]
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {closed}', "bash", *status], cwd=two.root, env=two.env(), check=False
+    )
+    assert done.returncode == 0
 
 
 def test_a_dry_run_without_hardware_exits_2(two: Tree) -> None:

@@ -225,6 +225,14 @@ def test_11_wrong_types_are_one_line(two: Tree, call: str) -> None:
     assert line.startswith("scons: *** SConstruct:4: Engine "), run.out
 
 
+@pytest.mark.parametrize("call", ['Engine(deep, "models/a.onnx")', 'OnnxExport(deep, "e.py:f")'])
+def test_11_a_list_a_thousand_deep_is_one_line(two: Tree, call: str) -> None:
+    two.write(f"import functools\ndeep = functools.reduce(lambda x, _: [x], range(2000), [])\nenv.{call}")
+    run = two.scons()
+    assert run.status == 2
+    assert f"scons: *** SConstruct:6: {call.partition('(')[0]}: " in run.out
+
+
 def test_11_a_path_object_and_options_by_position_are_welcome(two: Tree) -> None:
     two.write(
         """

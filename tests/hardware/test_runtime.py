@@ -155,6 +155,17 @@ def test_a_path_entry_that_keeps_the_folders_times_is_seen(foreign):
     assert foreign.starts() == 2
 
 
+@pytest.mark.parametrize("name", ["site/more.pth", "pyvenv.cfg"])
+def test_settings_of_the_interpreter_that_are_edited_in_place_are_seen(foreign, tmp_path, name):
+    file = tmp_path / name
+    file.write_text("/first\n")
+    ask(foreign)
+    file.write_text("/other\n")
+    ask(foreign)
+    ask(foreign)
+    assert foreign.starts() == 2
+
+
 def test_another_program_under_the_same_name_is_asked_anew(foreign):
     ask(foreign)
     shutil.copy2(foreign.python, foreign.python + ".new")

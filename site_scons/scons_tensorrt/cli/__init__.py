@@ -12,6 +12,7 @@ import sys
 
 from .. import __version__
 from ..errors import EngineError
+from ..files.streams import open_standard_streams
 from . import dispatching, explain, keygen, name, probe, report, reproduce, status, store, verify
 from .common import say
 
@@ -21,6 +22,7 @@ COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dis
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    open_standard_streams()
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))

@@ -7,6 +7,7 @@ path change, so that a warm run starts no process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -132,13 +133,25 @@ def _is_answer(found: Any) -> bool:
 def _stamp(python: str, path: list[str]) -> list[Any]:
     """Changes when the interpreter or its installed packages may have changed."""
     stamp: list[Any] = [python, os.environ.get("PYTHONPATH", "")]
-    for name in [python, *path]:
+    folder = os.path.dirname(python)
+    settings = [os.path.join(place, "pyvenv.cfg") for place in (folder, os.path.dirname(folder))]
+    for name in [python, *settings, *path, *_path_files(path)]:
         try:
             stat = os.stat(name)
             stamp.append([name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
         except OSError:
             stamp.append([name])
     return stamp
+
+
+def _path_files(path: list[str]) -> list[str]:
+    """The .pth files in these folders: each may add folders to the path, and an edit in place moves no
+    folder's mtime."""
+    found = []
+    for folder in path:
+        with contextlib.suppress(OSError):
+            found += [os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.endswith(".pth")]
+    return found
 
 
 def _cause(error: BaseException) -> str:

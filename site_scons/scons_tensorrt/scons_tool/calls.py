@@ -3,6 +3,7 @@ exit status 2."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -57,7 +58,10 @@ def _message(name: str, args: tuple[Any, ...], error: Exception) -> str:
         return str(error)
     if str(error).startswith(f"{name}()"):  # Python's message about missing or extra arguments
         return f"{error}; check the arguments of the call"
-    first = f" {args[0]!r}" if args and isinstance(args[0], (str, list, tuple)) else ""
+    first = ""
+    if args and isinstance(args[0], (str, list, tuple)):
+        with contextlib.suppress(RecursionError):  # of lists a thousand deep
+            first = f" {args[0]!r}"
     return f"{name}{first}: {_cause(error)}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import SCons.dblite
 import SCons.Script
 
+from ..files.streams import open_standard_streams
 from . import remote_settings, settings
 from .builders import make_builder, make_step_builder
 from .calls import user_call
@@ -20,6 +21,7 @@ from .session import session_of
 @user_call
 def generate(env: Any) -> None:
     """Add the methods, builders and variables of this tool to `env`. Raises UserError."""
+    open_standard_streams()
     settings.set_defaults(env, remote_settings.VARIABLES)
     if "TRT_Engine" in env["BUILDERS"]:
         return
