@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy
 import pytest
@@ -193,3 +194,15 @@ def test_a_reader_that_has_gone_fails_no_build(built: Tree) -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert built.scons().reused == ["a", "b"]
+
+
+@pytest.mark.parametrize("targets", [[], ["engines"], ["."]], ids=["none", "alias", "top"])
+def test_a_dry_run_of_a_restored_clone_says_what_the_real_run_does(
+    two: Tree, tmp_path: Path, targets: list[str]
+) -> None:
+    two.write('env.Engine("a", "models/a.onnx", precision="fp16")')
+    assert two.scons("engines").built == ["a"]
+    clone = two.copy(tmp_path / "clone", "SConstruct", "models", "engines", ".trt")
+    dry = clone.scons("-Q", "-n", *targets)
+    assert (dry.status, dry.lines("WOULD BUILD"), dry.names("WOULD REUSE")) == (0, [], ["a"]), dry.out
+    assert clone.scons("-Q", *targets).reused == ["a"]

@@ -21,7 +21,7 @@ from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
-from .nodes import data_node, data_of, label_of, real_path
+from .nodes import built_input, data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
     from .services import MadeFile, TargetServices
@@ -276,10 +276,8 @@ class EngineTarget:
 
     def awaits(self) -> str | None:
         """The label of an input that this run built (with -n: would build)."""
-        for node in self.target.children():
-            if node.has_builder() and node.get_state() == SCons.Node.executed:
-                return self._session.state.relative(node.get_abspath())
-        return None
+        node = built_input(self.target)
+        return self._session.state.relative(node.get_abspath()) if node else None
 
     def to_json(self, signatures: list[HardwareSignature]) -> dict[str, Any]:
         """For `.trt/declared.json`. signatures: a list that all engines share; this one's is added."""

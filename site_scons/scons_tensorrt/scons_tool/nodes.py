@@ -158,3 +158,14 @@ def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
         with contextlib.suppress(RecipeError):
             found.append(data_node(onnx, location))
     return found
+
+
+def built_input(target: Any) -> Any:
+    """An input of a target that this run built (with -n: would build), if any. Without a .sconsign SCons
+    asks the action of each step, of which the up-to-date ones do nothing."""
+    for node in target.children():
+        if node.has_builder() and node.get_state() == SCons.Node.executed:
+            step = getattr(node.attributes, "trt_engine", None)
+            if step is None or not (step.checked and step.checked.current):
+                return node
+    return None

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import SCons.Node
-
 from ..build.onnx_spec import (
     SCRIPT,
     Onnx,
@@ -24,7 +22,7 @@ from ..build.spec import UpToDateResult
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
 from .engine_target import EngineTarget
-from .nodes import data_node, data_of, label_of, real_path
+from .nodes import built_input, data_node, data_of, label_of, real_path
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
@@ -301,7 +299,5 @@ class OnnxTarget:
 
     def awaits(self) -> str | None:
         """The label of an input that this run built (with -n: would build)."""
-        for node in self.target.children():
-            if node.has_builder() and node.get_state() == SCons.Node.executed:
-                return self._session.state.relative(node.get_abspath())
-        return None
+        node = built_input(self.target)
+        return self._session.state.relative(node.get_abspath()) if node else None
