@@ -256,7 +256,7 @@ def test_11_a_folder_where_the_engine_shall_be(two: Tree, suffix: str) -> None:
     two.path(f"engines/a__sm80plus_cu13.0_rtx1.7_fp32.engine{suffix}").mkdir(parents=True)
     run = two.scons("-k", "engines")
     assert (run.status, run.failed, run.built) == (2, ["a"], ["b"])
-    assert "is a folder where the engine shall be; remove it" in run.reason("a")
+    assert "is a folder, but the engine goes there; remove it" in run.reason("a")
 
 
 @pytest.mark.parametrize("event", ["done", "error", "again"])
