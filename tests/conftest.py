@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from boards import JETSON
 
 HERE = Path(__file__).parent
 REPO = HERE.parent
@@ -330,12 +331,7 @@ def fake_compiler(
 def hardware(path: Path, **changes: object) -> Path:
     """A hardware file, of an Orin NX unless `changes` say otherwise; None leaves a field out."""
     fields = {
-        "schema": 1,
-        "product": "tensorrt",
-        "runtime_version": "10.3.0.30",
-        "os": "linux",
-        "machine": "aarch64",
-        "compute_capability": "8.7",
+        **JETSON,
         "gpu_name": "Orin",
         "sm_count": 8,
         "memory_gib": 16,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from boards import JETSON
 
 import scons_tensorrt
 from scons_tensorrt.artifact.receipt import Receipt, make_key
@@ -17,12 +18,7 @@ from scons_tensorrt.hardware.signature import HardwareSignature
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 ORIN = {
-    "schema": 1,
-    "product": "tensorrt",
-    "runtime_version": "10.3.0.30",
-    "os": "linux",
-    "machine": "aarch64",
-    "compute_capability": "8.7",
+    **JETSON,
     "gpu_name": "Orin",
     "memory_gib": 16,
     "jetpack": "6.2",

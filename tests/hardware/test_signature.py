@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from boards import JETSON
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,12 +13,7 @@ from scons_tensorrt.hardware.cuda import memory_class
 from scons_tensorrt.hardware.signature import DEVICE_CLASS, HARD, HardwareSignature
 
 ORIN = {
-    "schema": 1,
-    "product": "tensorrt",
-    "runtime_version": "10.3.0.30",
-    "os": "linux",
-    "machine": "aarch64",
-    "compute_capability": "8.7",
+    **JETSON,
     "gpu_name": "Orin",
     "sm_count": 8,
     "memory_gib": 16,

@@ -4,6 +4,7 @@ import json
 import platform
 
 import pytest
+from boards import JETSON
 
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
@@ -12,12 +13,7 @@ from scons_tensorrt.hardware.resolve import BUILT_IN, load, resolve
 from scons_tensorrt.hardware.runtime import Runtime
 
 ORIN = {
-    "schema": 1,
-    "product": "tensorrt",
-    "runtime_version": "10.3.0.30",
-    "os": "linux",
-    "machine": "aarch64",
-    "compute_capability": "8.7",
+    **JETSON,
     "sm_count": 8,
     "memory_gib": 16,
     "jetpack": "6.2",

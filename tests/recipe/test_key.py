@@ -1,6 +1,7 @@
 """The ingredients of an engine, and how two sets of them differ, in words."""
 
 import pytest
+from boards import JETSON
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,12 +10,7 @@ from scons_tensorrt.recipe.key import VERSION, differences, input_name, value_fi
 from scons_tensorrt.recipe.options import parse
 
 ORIN = {
-    "schema": 1,
-    "product": "tensorrt",
-    "runtime_version": "10.3.0.30",
-    "os": "linux",
-    "machine": "aarch64",
-    "compute_capability": "8.7",
+    **JETSON,
     "sm_count": 8,
     "jetpack": "6.2",
 }

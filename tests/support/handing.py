@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from boards import JETSON
 
 from scons_tensorrt.artifact.receipt import make_key
 from scons_tensorrt.hardware.signature import HardwareSignature
@@ -17,12 +18,7 @@ from scons_tensorrt.release.provenance import statement
 A = "a__sm87_jp6.2_trt10.3_fp16.engine"
 B = "b__sm87_jp6.2_trt10.3_fp32.engine"
 ORIN_NX = {
-    "schema": 1,
-    "product": "tensorrt",
-    "runtime_version": "10.3.0.30",
-    "os": "linux",
-    "machine": "aarch64",
-    "compute_capability": "8.7",
+    **JETSON,
     "gpu_name": "Orin",
     "sm_count": 8,
     "memory_gib": 16,
