@@ -7,63 +7,25 @@ default host and the named hardware. The folder of hardware whose runtime is unk
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import SCons.Errors
 import SCons.Script
 
-from ..artifact.filename import SUFFIX, EngineFilename
+from ..artifact.filename import EngineFilename
 from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..files.mounts import mount_below
-from ..files.reading import read_small
 from ..hardware.resolve import BUILT_IN, Hardware
-from ..release.prune import DAY_S, Folder, Item, choose, entries, find, known_bytes, parsed, remove
+from ..release.prune import DAY_S, Folder, Item, choose, entries, find, known_bytes, remove
 from . import settings
 from .engine_target import EngineTarget
 from .nodes import PRUNE
+from .other_trees import OtherTrees, Place, is_own
 from .session import Session
-
-LARGEST = 64 << 20  # bytes of another tree's declaration
-
-
-class Place(NamedTuple):
-    """A file, identified by its name and its folder's inode, independent of links and mounts."""
-
-    device: int
-    inode: int
-    name: str
-
-    @classmethod
-    def of(cls, path: Path) -> Place | None:
-        """None if the folder does not exist."""
-        try:
-            folder = os.stat(path.parent)
-        except OSError:
-            return None
-        return cls(folder.st_dev, folder.st_ino, path.name)
-
-
-class Others(NamedTuple):
-    """What other trees that share the state folder declare, which is kept. models: (name, precision);
-    places: of their engines; folders: of these engines, and their parents; before: declarations of
-    earlier trees at the path of this tree."""
-
-    models: frozenset[tuple[str, str]] = frozenset()
-    places: frozenset[Place | None] = frozenset()
-    folders: frozenset[tuple[int, int]] = frozenset()
-    before: tuple[Path, ...] = ()
-
-    def may_own(self, path: Path) -> bool:
-        """Whether they declared it in their last run, or it is an engine of one of their models, for
-        any hardware, in one of their folders."""
-        name = parsed(path.name)
-        shared = name is not None and (name.model, name.precision) in self.models
-        return Place.of(path) in self.places or (shared and bool(_folders_of(path) & self.folders))
 
 
 def prune(env: Any, session: Session) -> None:
@@ -73,7 +35,7 @@ def prune(env: Any, session: Session) -> None:
     engines = list(session.engines)
     if not engines:
         raise SCons.Errors.UserError(f"{PRUNE}: no engine is declared, so what to keep is unknown")
-    others = _of_other_trees(session)
+    others = OtherTrees.of(session.state)
     models = frozenset((e.recipe.model, e.recipe.precision) for e in engines) | others.models
     steps = frozenset(session.derived)
     exports = frozenset(d.name for d in session.derived.values() if not d.owners)
@@ -164,7 +126,7 @@ def _folders(session: Session, engines: list[EngineTarget]) -> Iterator[Folder]:
 
 def _is_foreign(session: Session, folder: Path) -> bool:
     """Whether other trees may have this folder, while no shared state folder tells what they need."""
-    return session.state.inside and not _is_own(session, folder)
+    return session.state.inside and not is_own(session.top, folder)
 
 
 def _kept(session: Session, folder: Path) -> Folder:
@@ -222,44 +184,7 @@ def _hardware(session: Session, name: str | None, engine: EngineTarget) -> Hardw
     return found
 
 
-def _of_other_trees(session: Session) -> Others:
-    """Raises UserError if a declaration cannot be read."""
-    if session.state.inside:
-        return Others()
-    models, places, folders = set(), set(), set[tuple[int, int]]()
-    before = list[Path]()
-    own: dict[Path, bool] = {}
-    for file in session.state.declared.parent.glob("*.json"):
-        if file == session.state.declared:
-            continue
-        try:
-            data = json.loads(read_small(file, LARGEST))
-            before += [file] if data["top"] == str(session.top) else []
-            for item in data["engines"]:
-                place = Path(data["top"], item["engine"])
-                name = parsed(place.name)
-                models.update([(name.model, name.precision)] if name else [])
-                if place.parent not in own:
-                    own[place.parent] = _is_own(session, place.parent)
-                if file in before and own[place.parent]:
-                    continue  # in the earlier tree, which is gone
-                places.add(Place.of(place))
-                folders |= _folders_of(place)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SCons.Errors.UserError(
-                f"{PRUNE}: {file}: not readable ({error}), so what its tree needs is unknown; "
-                "repair or remove it"
-            ) from None
-    return Others(frozenset(models), frozenset(places), frozenset(folders), tuple(before))
-
-
-def _is_own(session: Session, folder: Path) -> bool:
-    """Whether a folder is inside this tree, not reached through a link or mount."""
-    top, place = Path(os.path.realpath(session.top)), Path(os.path.realpath(folder))
-    return place.is_relative_to(top) and mount_below(top, place) is None
-
-
-def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], others: Others) -> bool:
+def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], others: OtherTrees) -> bool:
     """Print one item and, unless dry, remove it. Returns False if that failed."""
     label, size = session.state.relative(item.path), _megabytes(item.size)
     say = session.report.console.line
@@ -267,10 +192,10 @@ def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], 
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
         return True
     try:
-        now = _of_other_trees(session)  # another tree may have started a build
-        if now.may_own(item.path) or _needed_by(now, item):
+        now = OtherTrees.of(session.state)  # another tree may have started a build
+        if now.may_own(item.path) or now.need_receipts(item):
             raise HandoffError("another tree now declares it")
-        receipts = not _shared(item, session, others)
+        receipts = not others.may_need_receipts_of(item, session.state)
         remove(
             item, session.state, lambda name: _stated(name, folders, session), session.digest_cache, receipts
         )
@@ -283,26 +208,6 @@ def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], 
     fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
     session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
     return True
-
-
-def _folders_of(engine: Path) -> set[tuple[int, int]]:
-    """The device and inode of an engine's folder and of its parent, the folder of all hardware."""
-    found = (Place.of(folder / "x") for folder in (engine.parent, engine.parent.parent))
-    return {(each.device, each.inode) for each in found if each}
-
-
-def _needed_by(others: Others, item: Item) -> bool:
-    """Whether this item is the receipts of an engine that other trees declare."""
-    name = parsed(f"{item.path.name}{SUFFIX}") if item.path.parent.name == "receipts" else None
-    return name is not None and (name.model, name.precision) in others.models
-
-
-def _shared(item: Item, session: Session, others: Others) -> bool:
-    """Whether another tree may need the receipts of an item, which are stored by its name."""
-    name = parsed(item.path.name)
-    if name is None:
-        return not session.state.inside and item.path.parent.name != "receipts"
-    return (name.model, name.precision) in others.models
 
 
 def _stated(name: str, folders: list[Folder], session: Session) -> set[str] | None:
