@@ -30,8 +30,7 @@ env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.
 """
 
 
-CASES = 2  # of a test with parameters that drives scons
-SAMPLED = ("end_to_end", "faults", "pages", "cache")
+SAMPLED = ("cache", "end_to_end", "faults", "pages")  # whose tests drive scons
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,29 +38,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: one case runs by default, none where there are no parameters")
+    config.addinivalue_line("markers", "slow: left out of a run of all tests, without --all-cases")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a sample of the tests that drive scons: the same each time, spread over the cases.
-
-    Files and tests that are named on the command line run whole.
-    """
-    if config.getoption("--all-cases") or any(not Path(name).is_dir() for name in config.args):
+    """In a run of all tests, leave out slow ones, and all but one case of each test that drives scons: the
+    same each time. Tests that are named, by file, node ID or -k, run whole."""
+    named = config.option.keyword or any(not Path(name).is_dir() for name in config.args)
+    if named or config.getoption("--all-cases"):
         return
     families: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if Path(item.path).parent.name in SAMPLED or item.get_closest_marker("slow"):
-            families.setdefault(item.nodeid.split("[")[0], []).append(item)
-    left_out: set[pytest.Item] = set()
-    for name, cases in families.items():
-        slow = cases[0].get_closest_marker("slow") is not None
-        count = CASES - slow if len(cases) > 1 else 1 - slow
-        start = zlib.crc32(name.encode())  # not always the first cases
-        kept = {(start + at * len(cases) // max(count, 1)) % len(cases) for at in range(count)}
-        left_out.update(case for at, case in enumerate(cases) if at not in kept)
-    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-    items[:] = [item for item in items if item not in left_out]
+        name = item.nodeid if Path(item.path).parent.name not in SAMPLED else item.nodeid.split("[")[0]
+        families.setdefault(name, []).append(item)
+    kept = [cases[zlib.crc32(name.encode()) % len(cases)] for name, cases in families.items()]
+    chosen = {item for item in kept if not item.get_closest_marker("slow")}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 @dataclass

@@ -239,7 +239,6 @@ def test_a_refusal_that_lasts_is_shared_and_can_be_overridden(clone, writes, rea
     assert "log: .trt/logs/" in run.out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [
@@ -351,7 +350,6 @@ def test_the_events_and_receipts_hold_no_secret(full, key):
     assert json.loads(full.path(".trt/declared.json").read_text())["engines"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, True, -7, 1e300, "x\ny", [], [[7]], {}, {"a": {"b": [None]}}])
 def test_details_of_other_types_that_a_trusted_key_signed_stop_nothing(
     clone, writes, reads, signer, tmp_path, value

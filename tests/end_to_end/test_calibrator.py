@@ -252,7 +252,6 @@ def test_a_calibration_is_reused_by_another_build_of_the_same_data(host: Host) -
     assert host.tree.snapshot(".trt/calibration") == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["data", "method", "model", "runtime"])
 def test_of_other_things_the_calibration_is_another_and_the_old_one_stays(host: Host, what: str) -> None:
     host.scons()
@@ -275,7 +274,6 @@ def test_of_other_things_the_calibration_is_another_and_the_old_one_stays(host: 
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["sidecar gone", "sidecar malformed", "sidecar of another", "bytes"])
 def test_a_cache_that_its_sidecar_does_not_vouch_for_is_never_used_nor_overwritten(
     host: Host, harm: str
@@ -307,7 +305,6 @@ def test_a_cache_that_its_sidecar_does_not_vouch_for_is_never_used_nor_overwritt
     assert len(host.seen()) == 8 * 8192
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["fail", "die"])
 def test_a_build_that_ends_after_the_calibration_has_not_lost_it(host: Host, what: str) -> None:
     host.then(what)

@@ -470,7 +470,6 @@ def test_an_export_is_a_target_and_its_facts_reach_the_receipts(exported: Tree) 
     assert len(exported.scons().reused) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -501,7 +500,6 @@ def test_a_restored_export_needs_none_of_what_made_it(exported: Tree, tmp_path: 
     assert (run.status, run.reused) == (0, ["net", "net"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

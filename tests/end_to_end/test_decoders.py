@@ -28,7 +28,6 @@ def square(seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal((4, 4)) * 0.1).astype(np.float32)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("read", [False, True], ids=["nothing reads it", "a node reads it"])
 def test_an_output_that_is_an_input_is_built_in_every_precision(tree: Tree, read: bool) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"])]

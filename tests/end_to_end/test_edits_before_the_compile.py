@@ -109,7 +109,6 @@ class TestOneBuild:
         tree.write(what)
         assert_nothing_was_made(tree.scons(), tree, edited)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("what", [FP16, FP16_GATE], ids=["converted", "converted and checked"])
     def test_a_converted_model_edited_before_the_compile_is_not_compiled(self, tree, models, what):
         converted = tree.path(".trt/onnx/a.fp16.onnx")
@@ -209,7 +208,6 @@ class TestTwoBuilds:
         onnx.save(model, tree.path("models/v2.onnx"))
         return models
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("put_back", [False, True])
     def test_the_first_does_not_publish_what_the_gate_of_the_second_refused(self, tree, beyond, put_back):
         original = shutil.copy(beyond, tree.root.parent / "v1.onnx")

@@ -144,7 +144,6 @@ def test_an_old_pair_stands_when_the_new_engine_is_beyond(board: Board) -> None:
     assert board.tree.snapshot() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["bound", "samples"])
 def test_another_bound_or_other_samples_run_it_again_and_compile_nothing(board: Board, what) -> None:
     board.scons()

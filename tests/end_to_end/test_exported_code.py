@@ -56,7 +56,6 @@ def exported(tree: Tree) -> Tree:
     return tree
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_every_import_counts_when_two_have_one_basename(exported: Tree, name: str) -> None:
     assert exported.scons().built == ["a"]

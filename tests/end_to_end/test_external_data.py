@@ -77,7 +77,6 @@ def test_wrong_external_data_is_named_in_one_line(tree: Tree, wrong: str) -> Non
     assert "models/m.onnx" in run.lines("FAILED")[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "entries", [{}, {"offset": 4096}, {"offset": 4096, "length": 16384}, {"length": 16384}], ids=str
 )
@@ -149,7 +148,6 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_linked_external_data_is_converted_and_compared(tree: Tree, layout: str) -> None:
     source = LAYOUTS[layout](tree)

@@ -104,7 +104,6 @@ def test_05_boards_whose_compiler_never_repeats_its_bytes_keep_their_engines(two
         assert two.scons("engines", f"HARDWARE={name}").reused == ["a", "b"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("duplicate", [0, 1])
 def test_06_a_plugin_of_a_variant_dir(tree: Tree, duplicate: int) -> None:
     make_model(tree.path("models/a.onnx"))
@@ -349,7 +348,6 @@ def test_18_a_reader_that_goes_away_costs_nothing(built: Tree) -> None:
     assert len(built.events()) == 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["inside", "another filesystem"])
 def test_19_what_a_killed_compile_left_is_swept_once_the_old_pair_is_current_again(
     two: Tree, place: str, tmp_path

@@ -125,7 +125,6 @@ TAMPERINGS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS)
 def test_one_that_was_tampered_with_is_written_again_and_no_engine_built(made: Tree, tamper) -> None:
     before = {name: sha for name, (sha, _) in made.snapshot("dist").items()}

@@ -32,7 +32,6 @@ def test_hardware_from_the_environment_is_the_same(boards: Tree) -> None:
     assert boards.scons("engines", "HARDWARE=hardware/orin_nx.json").reused == ["a", "b"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
@@ -62,7 +61,6 @@ def test_driver_host_name_and_cuda_patch_rebuild_nothing(boards: Tree) -> None:
     assert boards.scons("engines", "HARDWARE=orin_nx").built == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part"),
     [

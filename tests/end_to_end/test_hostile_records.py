@@ -76,7 +76,6 @@ RECORDS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDS)
 @settings(
     max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "15")),
@@ -117,7 +116,6 @@ def test_any_json_in_any_place_of_a_record(template: Tree, capsys, name: str, da
         shutil.rmtree(template.root.parent / "page", ignore_errors=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["declared.json", "events", "receipt", "memo"])
 def test_a_record_that_is_built_to_exhaust_is_given_up(template: Tree, capsys, name: str) -> None:
     """Deeper than a stack, or with more digits than a number has."""

@@ -82,7 +82,6 @@ ODD: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD)
 def test_a_state_folder_full_of_odd_things(stood: Tree, precious: Path, odd: str) -> None:
     """Each of its files is something else. What is needed is made again, or the run says in a line
@@ -147,7 +146,6 @@ def test_an_engine_or_sidecar_that_is_a_link_is_made_anew(stood: Tree, tmp_path:
     assert sha256(elsewhere) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["partial", "locks", "logs", "onnx", "receipts"])
 def test_a_folder_of_the_state_that_is_a_link_loses_nothing_elsewhere(
     stood: Tree, precious: Path, name: str
@@ -187,7 +185,6 @@ def bless(tree: Tree) -> None:
     digest_cache.write_text(json.dumps(said))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o602, 0o620])
 def test_a_memo_that_others_can_write_blesses_no_tampered_engine(stood: Tree, mode: int) -> None:
     true = sha256(stood.engine("a"))

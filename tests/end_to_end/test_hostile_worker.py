@@ -98,7 +98,6 @@ def start_hostile(site: Site, act: str) -> Path:
     return marker
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ANSWERS)
 def test_whatever_a_worker_returns_is_no_code(far: Tree, site: Site, how: str) -> None:
     marker = start_hostile(site, ANSWERS[how])

@@ -225,7 +225,6 @@ class TestConversions:
         tree.environment["TRT_ONNX_PYTHON"] = str(python)
         return tree.scons("engines", **environment)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("verify", ["stat", "full"])
     def test_a_model_edited_before_the_converter_starts_is_not_what_is_converted(
         self, tree, models, tmp_path, verify
@@ -312,7 +311,6 @@ class TestConversions:
         run = tree.scons("engines")
         assert (run.status, run.built) == (0, ["a"]), run.out
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["npz", "npy"])
     def test_a_refusal_names_the_users_file_and_not_the_private_copy(self, tree, models, kind):
         samples = tree.path("models/s.npz" if kind == "npz" else "models/samples")

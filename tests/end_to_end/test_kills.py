@@ -69,7 +69,6 @@ def test_a_killed_scons_loses_no_finished_engine(slow: Tree, jobs: str) -> None:
     assert not list(slow.path(".trt").rglob("partial/*/*"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["-j1", "-j4"])
 def test_no_worker_outlives_a_killed_scons(tree: Tree, jobs: str) -> None:
     """The real compiler, in the middle of a build that would run on for seconds."""
@@ -101,7 +100,6 @@ def maps_of(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("jobs", ["-j1", "-j4"])
 def test_a_stopped_scons_ends_soon_and_the_next_run_goes_on(slow: Tree, jobs: str, number: int) -> None:
@@ -151,7 +149,6 @@ def test_killed_after_publishing_then_reverted_is_never_the_wrong_bytes(built: T
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
-@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("call", ["rename", "fsync"])
 @pytest.mark.parametrize("old_pair", [False, True], ids=["first build", "rebuild"])

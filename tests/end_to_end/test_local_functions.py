@@ -60,7 +60,6 @@ def facts(tree: Tree) -> dict:
     return next(each["facts"] for each in found if each.get("kind") == "quantize")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("with_data", [False, True], ids=["weights inside", "external data"])
 def test_int8_quantizes_the_nodes_of_local_functions(functions: Tree, with_data: bool) -> None:
     blocks(functions.path("models/m.onnx"), with_data=with_data)

@@ -88,7 +88,6 @@ def test_a_waiter_says_for_whom_and_since_when_and_a_killed_holder_is_noticed_at
     assert held.scons().reused == ["a"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_waiter_that_is_stopped_ends_soon_and_leaves_the_holder_alone(held: Tree, number: int) -> None:
     first = Running(held)
@@ -148,7 +147,6 @@ def test_eight_scons_in_two_trees_with_one_state_folder(tmp_path) -> None:
     assert list(state.glob("partial/*")) == []
 
 
-@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def test_a_file_system_without_locks_is_refused_and_the_way_out_named(held: Tree, error: str) -> None:

@@ -96,7 +96,6 @@ def test_nothing_is_said_while_all_is_as_it_was_read(read: Tree) -> None:
     assert (status, "changed since" in out) == (0, False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_what_changed_since_is_named(read: Tree, name: str) -> None:
     edit: Callable[[Tree], None] = EDITS[name]
@@ -125,7 +124,6 @@ def test_a_dry_run_is_not_the_last_run(read: Tree) -> None:
     assert "models/SConscript changed since" in command(read, "status")[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("HARDWARE=dsek",), ("HARDWARE=dsek", "-k"), ("BACKEND=tensort",)])
 def test_hardware_that_is_not_known_replaces_nothing(read: Tree, arguments: tuple[str, ...]) -> None:
     before = command(read, "status")

@@ -185,7 +185,6 @@ def check(tree: Tree, path: str, kind: str, elsewhere: Path) -> list[str]:
     return bad
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("path", "kind"), TRIED, ids=[f"{kind}-{path}" for path, kind in TRIED])
 def test_no_path_of_the_wrong_kind_ends_in_a_stack(whole: Tree, tmp_path: Path, path: str, kind: str) -> None:
     tree = whole.twin(tmp_path / "tree")

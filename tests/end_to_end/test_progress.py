@@ -188,7 +188,6 @@ def test_no_color(slow: Tree) -> None:
     assert not re.search(rb"\x1b\[[0-9;]*3[0-9](;|m)", terminal.raw)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"CI": "true"}], ids=str)
 def test_no_bars_where_nobody_looks_or_none_can_be(slow: Tree, environment: dict[str, str]) -> None:
     go(slow)

@@ -61,7 +61,6 @@ def scales(path: Path) -> dict[str, int]:
     return {t.name: t.data_type for t in graph.initializer if t.name in names}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("opset", [13, 17, 21])
 def test_the_rest_of_a_quantized_model_becomes_fp16_or_bf16(half: Tree, opset: int) -> None:
     quantized(half.path("models/m.onnx"), opset=opset)

@@ -13,7 +13,6 @@ CHANGES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("option", "reason"), CHANGES.values(), ids=CHANGES)
 def test_a_changed_option_rebuilds_that_engine_only(built: Tree, option: str, reason: str) -> None:
     built.write(

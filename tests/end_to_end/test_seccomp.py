@@ -60,7 +60,6 @@ def one(tree: Tree) -> Tree:
     return tree
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("calls", "answer", "stack", "why"),
     [

@@ -113,7 +113,6 @@ def test_external_data_that_a_builder_makes_are_asked_for(tree: Tree) -> None:
     assert tree.scons().built == ["a"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("decider", ["content", "timestamp-match", "content-timestamp"])
 def test_what_is_made_of_an_engine_stays_as_it_is(built: Tree, decider: str) -> None:
     built.write(
@@ -176,7 +175,6 @@ FETCH = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["Requires", "first"])
 def test_what_the_alias_waits_for_comes_first(built: Tree, how: str) -> None:
     rule = 'env.Requires(env.Alias("engines"), fetch)\n' + TWO

@@ -43,7 +43,6 @@ def working_in(root) -> list[int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(MOMENTS))
 def test_killed_at_a_random_moment_twice_over(tmp_path, seconds: float, seed: int) -> None:
     moments = random.Random(seed)

@@ -39,7 +39,6 @@ TAMPERINGS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("tamper", "reason"), TAMPERINGS.values(), ids=TAMPERINGS)
 def test_that_pair_alone_is_rebuilt(built: Tree, tamper, reason: str) -> None:
     bytes_before = sha256(built.engine("a"))

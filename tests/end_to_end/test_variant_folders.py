@@ -56,7 +56,6 @@ def test_a_dry_run_judges_the_copy_that_would_be_made(tree: Tree) -> None:
     assert tree.scons().built == ["a"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("duplicate", [0, 1])
 def test_samples_of_a_variant_folder_are_those_of_its_source(tree: Tree, duplicate: int) -> None:
     import numpy as np

@@ -37,7 +37,6 @@ def sample(points: list[Point]) -> list[Point]:
     return reads + chosen.sample(writes, min(len(writes), SAMPLE - len(reads)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_fault_at_any_call_leaves_half_a_pair_or_loses_a_compile(every, room, name, capsys) -> None:
     scenario = every[name]

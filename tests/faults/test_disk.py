@@ -59,7 +59,6 @@ def on(disk: Path, tmp_path: Path) -> Tree:
     return tree
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pages", range(12) if ALL else [2])
 @pytest.mark.parametrize("rebuild", [False, True], ids=["first", "rebuild"])
 def test_a_full_disk(full: Path, tmp_path, pages: int, rebuild: bool) -> None:
@@ -113,7 +112,6 @@ def read_only(tmp_path):
     make.undo()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["engines", ".trt"])
 def test_a_folder_that_is_read_only(tmp_path, read_only, name: str) -> None:
     tree = one(tmp_path / "tree", make_fake(tmp_path / "fake"))
@@ -149,7 +147,6 @@ def limited(tree: Tree, size: int) -> Run:
 LIMITS = [(size, False) for size in (0, 63, 64, 1000, ENGINE_BYTES - 1)] + [(64, True), (1000, True)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("size", "real"), LIMITS if ALL else LIMITS[3::3])
 def test_a_limit_of_file_size(tmp_path, size: int, real: bool) -> None:
     tree = one(tmp_path / "tree", make_fake(tmp_path / "fake"))

@@ -101,7 +101,6 @@ def play(name: str, site: Path | None) -> None:
         world.close()
 
 
-@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("name", MUTANTS if ALL else CHEAP)
 def test_a_history_shows_a_mutant_and_passes_without_it(tmp_path, name: str) -> None:

@@ -32,7 +32,6 @@ def test_every_job_is_run():
     assert {file.name for file in CI.iterdir()} == set(RUNNERS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNNERS)
 def test_a_job_builds_then_reuses_then_tells_what_failed(name: str, service: Service) -> None:
     service.top.mkdir()

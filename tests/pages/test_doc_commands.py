@@ -29,7 +29,6 @@ def fill(reader: Reader, built: Path) -> None:
     shutil.copytree(built, reader.cwd, symlinks=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in WITH_BLOCKS if page != README], ids=lambda p: p.stem)
 def test_the_page_runs(page: Path, host: Host, built: Path, tmp_path: Path) -> None:
     read(page, host, built, tmp_path)
