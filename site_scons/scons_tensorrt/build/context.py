@@ -26,7 +26,7 @@ class ProvidedFile(NamedTuple):
     """A file made elsewhere, whole in the partial file of whoever asked.
 
     how: "fetched" or "dispatched"; sha256, size (bytes): of what was written, hashed as it came;
-    details: of its receipt, see `integrity.receipt`; seconds: that bringing it took.
+    details: of its receipt, see `artifact.receipt`; seconds: that bringing it took.
     """
 
     how: str

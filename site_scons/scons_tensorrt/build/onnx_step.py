@@ -55,7 +55,7 @@ CONVERTER = Program(
 
 
 class OnnxProvider(Protocol):
-    """As `compile.context` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
+    """As `build.context` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
     itself; data beside it is told by `data_sha256` in the details."""
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
@@ -63,7 +63,7 @@ class OnnxProvider(Protocol):
 
 
 class OnnxListener(Protocol):
-    """As `compile.context.Taker`."""
+    """As `build.context.BuildListener`."""
 
     def made_step(self, spec: OnnxSpec, receipt: Receipt) -> None:
         """Told what was made here."""

@@ -122,7 +122,7 @@ def run_worker(
 ) -> Compiled:
     """Compile one job in a child process of `python`.
 
-    job: see `compile.job`; log: where native output goes; stopping: asked ten times a second;
+    job: see `build.job`; log: where native output goes; stopping: asked ten times a second;
     descriptors: for the child to inherit.
     Raises EngineError of the class the worker names, EngineBuildError when it dies, Interrupted.
     """

@@ -18,7 +18,7 @@ def compare(reference, converted, target, spec, options):
     """Write the figures of every output to `target`, a JSON file, and return them.
 
     spec: the set of samples, see samples.py; options: rtol, atol, metric, see recipe/conversion.py.
-    Refused with AccuracyError where an output is beyond its bound.
+    Raises WorkerError (AccuracyError) where an output is beyond its bound.
     """
     from scons_tensorrt.worker.onnx import samples
 
@@ -56,7 +56,7 @@ class Figures:
                 self._found[name], self._ranks[name] = figures, rank
 
     def judged(self, target):
-        """All figures, which `target` then holds, a JSON file. Refused with AccuracyError where an
+        """All figures, which `target` then holds, a JSON file. Raises WorkerError (AccuracyError) where an
         output is beyond its bound, or nothing was compared."""
         if self._ranks and not any(compared for compared, _ in self._ranks.values()):
             raise WorkerError(
@@ -196,7 +196,7 @@ def _session(path, what):
 
 
 def outputs_of(session):
-    """The names of the outputs. Refused where one holds no numbers that can be compared."""
+    """The names of the outputs. Raises WorkerError where one holds no numbers that can be compared."""
     for output in session.get_outputs():
         if not output.type.startswith("tensor(") or output.type == "tensor(string)":
             raise WorkerError(

@@ -17,7 +17,7 @@ DIGITS = 18  # room for the count, which is known only when a reader has ended
 
 def write(source, target, spec):
     """Write the samples of `spec` (see samples.py) for the ONNX at `source` to `target`; facts of
-    them. Raises Refused."""
+    them. Raises WorkerError."""
     try:
         model = onnx.load(source, load_external_data=False)
     except Exception as error:  # protobuf and onnx raise what they like

@@ -18,7 +18,7 @@ def expect(reference, compiled, spec, files):
 
     reference: the original's path; compiled: of the ONNX that the engine is made of, whose inputs may
     have other types; files: `inputs`, `expected`: where the samples for the engine, and the original's
-    outputs, shall be. Raises Refused.
+    outputs, shall be. Raises WorkerError.
     """
     from scons_tensorrt.worker.onnx import samples
 
@@ -37,8 +37,8 @@ def expect(reference, compiled, spec, files):
 
 
 def judge(files, target, options):
-    """Compare what the engine gave with what the original gave; all figures. Refused with
-    AccuracyError where an output is missing or beyond its bound."""
+    """Compare what the engine gave with what the original gave; all figures. Raises
+    WorkerError (AccuracyError) where an output is missing or beyond its bound."""
     figures = None
     with open(files["expected"], "rb") as first, open(files["outputs"], "rb") as second:
         given = array_file.read(second)

@@ -13,8 +13,8 @@ def export(script, function, target, options, told):
     """Call the function, which writes an ONNX to `target`, with one file of external data at most,
     `target`.data beside it; the facts that it returns, a JSON object, or none.
 
-    told: of its code, as `sources.Code` has it. Refused with EngineBuildError, naming script, line and
-    exception, and with RecipeError where it imports what is not declared.
+    told: of its code, as `sources.Code` has it. Raises WorkerError: EngineBuildError that names script,
+    line and exception; RecipeError for an import that is not declared.
     """
     folder, name = os.path.split(script)
     sys.path.insert(0, folder)

@@ -64,7 +64,7 @@ def convert(source, target, options):
     Memory at most: three times the source file, and some 100 MB on top for external data, whatever
     its size (2.2 GB of it: 170 MB in all). The same input gives the same bytes in every process.
 
-    Raises Refused("RecipeError") for names to keep that the model does not have, a model that has
+    Raises WorkerError (RecipeError) for names to keep that the model does not have, a model that has
     nothing to convert, and what the converter cannot do.
     """
     to, keep_io = options["to"], options["keep_io"]
@@ -426,7 +426,7 @@ def _from_shapes(graph, constant, derived):
 
 
 def _is_done(model, types, kept, nodes, options):
-    """Is nothing left to convert in a model of the wanted type? Refused where nothing can be."""
+    """Is nothing left to convert in a model of the wanted type? Raises WorkerError where nothing can be."""
     to = options["to"]
     there = set(types.values()).intersection(SIXTEEN.values())
     other = next((name for name, kind in SIXTEEN.items() if kind in there and name != to), None)

@@ -34,7 +34,7 @@ def quantize(source, target, options):
     """Write the quantized `source` to `target`; return the facts for a receipt.
 
     options: see `docs/quantization.md`; `samples` is a spec of `samples.read`, `temporary` a folder.
-    Raises Refused (RecipeError) with what is wrong with the model, an option or a sample.
+    Raises WorkerError (RecipeError) with what is wrong with the model, an option or a sample.
     """
     import onnxruntime
 

@@ -23,7 +23,7 @@ LFS = b"version https://git-lfs.github.com/spec/"
 
 def inputs_of(model):
     """[(name, numpy dtype, shape)] of an onnx.ModelProto's inputs; -1 is a dynamic dimension, and
-    the shape is None where the model does not tell the rank. Raises Refused (RecipeError) for an
+    the shape is None where the model does not tell the rank. Raises WorkerError (RecipeError) for an
     input that numpy arrays cannot feed."""
     import onnx
 
@@ -49,7 +49,7 @@ def read(spec, inputs):
     spec: kind ("npz", "npy" or "reader"), path, function (of a reader), most (use the first ones
     only, or None) and at_least. inputs: see `inputs_of`. Each array has the input's dtype and full
     shape. `len` works for npz and npy; how many samples a reader has shows when it has ended.
-    Raises Refused (RecipeError), naming the file, here or on the way through the samples.
+    Raises WorkerError (RecipeError), naming the file, here or on the way through the samples.
     """
     kind = {"npz": _Archive, "npy": _Folder, "reader": _Reader}[spec["kind"]]
     if spec["most"] is not None and spec["most"] < spec["at_least"]:
@@ -405,7 +405,7 @@ def _with_batch(array, shape):
 
 
 def _fitted(where, name, array, dtype, shape):
-    """`array` as the model takes it; Refused when its shape, dtype or values do not fit."""
+    """`array` as the model takes it; raises WorkerError when its shape, dtype or values do not fit."""
     at = "%s, input `%s`" % (where, name)
     if shape is not None:
         fits = len(shape) == array.ndim

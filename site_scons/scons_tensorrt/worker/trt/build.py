@@ -139,7 +139,7 @@ def _add_profile(builder, network, config, wanted):
 
 
 def build(trt, builder, network, config, logger, job):
-    """Compile to the job's output; (sha256, size). Refused with the builder's reason."""
+    """Compile to the job's output; (sha256, size). Raises WorkerError with the builder's reason."""
     engine = EngineFile(job["output"])
     streams = job.get("input_bytes", STREAM_FROM) >= STREAM_FROM
     try:

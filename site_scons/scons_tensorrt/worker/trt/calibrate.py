@@ -21,7 +21,7 @@ CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalib
 
 @contextlib.contextmanager
 def attached(trt, builder, network, config, job):
-    """Let the builds inside calibrate. Raises Refused, also for what a callback kept.
+    """Let the builds inside calibrate. Raises WorkerError, also for what a callback kept.
 
     job: method; samples: the path of a file of worker/onnx/calibration_batches.py; cache: the path of the
     calibration cache; known: its bytes as hex, None to calibrate.
@@ -145,7 +145,7 @@ class Calibration:
                 self._device.free()
 
     def check(self):
-        """Raise Refused for the error that was kept."""
+        """Raise WorkerError for the error that was kept."""
         error = self._error
         if error is None:
             return
@@ -155,7 +155,7 @@ class Calibration:
         raise _failed(str(error) if known else "%s: %s" % (type(error).__name__, error))
 
     def check_used(self):
-        """Raise Refused unless the engine that was made is calibrated with all of the samples."""
+        """Raise WorkerError unless the engine that was made is calibrated with all of the samples."""
         self.check()
         if self.cache is None:
             raise _failed("%s and wrote none; the log says why" % self._taken())

@@ -8,7 +8,7 @@ NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
 
 
 def parse(trt, builder, logger, onnx, strong=False):
-    """The network of the ONNX at `onnx`. Refused with the parser's node, op and message.
+    """The network of the ONNX at `onnx`. Raises WorkerError with the parser's node, op and message.
 
     strong: its own types shall decide in 10.x, too. A file that is not an ONNX parses without an
     error into an empty network.

@@ -82,7 +82,7 @@ def run(trt, job, source, out):
     """Run the engine of a job on each record of `source`; its outputs are the records of `out`.
 
     job: engine, its path; sha256, of the bytes that shall be run; flags and settings of its recipe;
-    plugins. Raises Refused (AccuracyError) and NotRun.
+    plugins. Raises WorkerError (AccuracyError) and NotRun.
     """
     logger = make_logger(trt)
     load_plugins(trt, logger, job)
