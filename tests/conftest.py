@@ -321,6 +321,21 @@ def fake_compiler(
     return script
 
 
+@pytest.fixture(scope="session")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A libcuda that tells of an Orin, or of what PLAY_ variables say."""
+    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    source = HERE / "support/libcuda.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
+@pytest.fixture(scope="session")
+def driver(libcuda: Path) -> Path:
+    """Its folder, for LD_LIBRARY_PATH."""
+    return libcuda.parent
+
+
 def hardware(path: Path, **changes: object) -> Path:
     """A hardware file, of an Orin NX unless `changes` say otherwise; None leaves a field out."""
     fields = {

@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,15 @@ from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import calibrate, main
 
 WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
-SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
 COUNT, SHAPE = 3, [2, 8]
 DATA = [bytes([number + 1]) * 64 for number in range(COUNT)]
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    path = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, SOURCE], check=True)
-    return path
-
-
 @pytest.fixture(autouse=True)
-def driver(library, monkeypatch, tmp_path):
-    monkeypatch.setattr(cuda, "NAMES", (str(library),))
+def driver(libcuda, monkeypatch, tmp_path):
+    monkeypatch.setattr(cuda, "NAMES", (str(libcuda),))
     monkeypatch.chdir(tmp_path)
-    return ctypes.CDLL(str(library))
+    return ctypes.CDLL(str(libcuda))
 
 
 @pytest.fixture(autouse=True)

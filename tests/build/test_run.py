@@ -4,8 +4,6 @@ driver: host memory is the device, so what an engine is given, and what comes ba
 import ctypes
 import hashlib
 import io
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,22 +14,14 @@ from scons_tensorrt.worker.common import array_file
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import run_engine
 
-SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
 ENGINE = b"ftrt" + bytes(96)
 ROWS = [np.full((n, 4), n + 0.5, np.float32) for n in (1, 2, 3)]
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    path = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, SOURCE], check=True)
-    return path
-
-
 @pytest.fixture(autouse=True)
-def driver(library, monkeypatch):
-    monkeypatch.setattr(cuda, "NAMES", (str(library),))
-    return ctypes.CDLL(str(library))
+def driver(libcuda, monkeypatch):
+    monkeypatch.setattr(cuda, "NAMES", (str(libcuda),))
+    return ctypes.CDLL(str(libcuda))
 
 
 def doubled(given):

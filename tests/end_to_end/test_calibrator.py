@@ -183,14 +183,6 @@ played.shape, played.calibrate = (1, 8, 16, 16), then
 """
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    source = TESTS / "support" / "libcuda.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
-    return folder
-
-
 class Host:
     """A tree on a host with a GPU and TensorRT 10.3, all played."""
 

@@ -23,7 +23,6 @@ pytest.importorskip("obstore")
 pytest.importorskip("cryptography")
 
 from loopback import Site, until, write_key
-from test_gpu_host import driver  # noqa: F401
 
 from scons_tensorrt.remote.tls import make_certificates
 
@@ -214,7 +213,7 @@ def test_no_such_worker_is_told_at_once_with_who_is_connected(far: Tree, site: S
 
 
 @pytest.mark.slow
-def test_a_worker_may_be_waited_for(far: Tree, site: Site, driver: Path) -> None:  # noqa: F811
+def test_a_worker_may_be_waited_for(far: Tree, site: Site, driver: Path) -> None:
     """It plays a board, as far as a C library can play its driver: the probe, the offer, the GPU's lock
     and the way of the bytes are real, the compiler is not."""
     board = {"machine": platform.machine(), "jetpack": None, "cuda": "13.0"}

@@ -3,7 +3,6 @@ TensorRT and a C library for the driver. What the engine computes is played, all
 
 import json
 import platform
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,6 @@ played.engine = Plays(compute, {{"x": "FLOAT"}}, {{"y": "FLOAT"}}, [{{"x": ((1, 
 if os.path.exists(here + "/loads-not"):
     played.engine = None
 """
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    source = TESTS / "support" / "libcuda.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
-    return folder
 
 
 class Board:

@@ -14,15 +14,6 @@ import pytest
 from conftest import Tree, fake_compiler, hardware, make_model
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
-SOURCE = Path(__file__).parents[1] / "support" / "libcuda.c"
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    library = folder / "libcuda.so.1"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
-    return folder
 
 
 @pytest.fixture

@@ -613,12 +613,10 @@ FIELDS = {
 PORTABLE = "a__sm80plus_cu13.0_rtx1.7_fp32.engine"
 
 
-def verify_by_zipapp(tmp_path: Path, handoff: Handoff, *more: str) -> subprocess.CompletedProcess[str]:
+def verify_by_zipapp(
+    tmp_path: Path, driver: Path, handoff: Handoff, *more: str
+) -> subprocess.CompletedProcess[str]:
     """Verify with one file, as docs/firmware.md builds it, on a host whose driver tells of an Orin."""
-    driver = tmp_path / "driver"
-    driver.mkdir()
-    source = Path(__file__).parents[1] / "support" / "libcuda.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", driver / "libcuda.so.1", source], check=True)
     file = tmp_path / "scons-tensorrt.pyz"
     zipapp.create_archive(SITE, file, main="scons_tensorrt.cli:run", compressed=True)
     return subprocess.run(
@@ -630,42 +628,42 @@ def verify_by_zipapp(tmp_path: Path, handoff: Handoff, *more: str) -> subprocess
     )
 
 
-def test_a_zip_file_asks_the_driver(tmp_path):
+def test_a_zip_file_asks_the_driver(tmp_path, driver):
     handoff = Handoff(tmp_path / "handoff")
     handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
     handoff.list()
-    done = verify_by_zipapp(tmp_path, handoff)
+    done = verify_by_zipapp(tmp_path, driver, handoff)
     assert (done.returncode, done.stderr) == (Status.HOST, "")
     assert "this host needs SM 87" in done.stdout
 
 
-def test_a_zip_file_asks_another_interpreter(tmp_path):
+def test_a_zip_file_asks_another_interpreter(tmp_path, driver):
     handoff = Handoff(tmp_path / "handoff")
     handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
     handoff.list()
     other = tmp_path / "python"
     other.symlink_to(sys.executable)
-    done = verify_by_zipapp(tmp_path, handoff, "--python", str(other))
+    done = verify_by_zipapp(tmp_path, driver, handoff, "--python", str(other))
     assert "Not a directory" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert "is not installed for" in done.stdout or "this host is" in done.stdout
 
 
-def test_a_wrong_jetpack_is_refused_where_the_runtime_is_missing_too(tmp_path):
+def test_a_wrong_jetpack_is_refused_where_the_runtime_is_missing_too(tmp_path, driver):
     handoff = Handoff(tmp_path / "handoff")
     handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
     handoff.list()
-    done = verify_by_zipapp(tmp_path, handoff, "--jetpack", "6.2")
+    done = verify_by_zipapp(tmp_path, driver, handoff, "--jetpack", "6.2")
     assert done.returncode == Status.HOST
     assert "JETPACK=6.2: this host is not a Jetson; leave it out" in done.stdout
 
 
-def test_without_a_runtime_a_manifest_of_several_releases_is_refused(tmp_path):
+def test_without_a_runtime_a_manifest_of_several_releases_is_refused(tmp_path, driver):
     handoff = Handoff(tmp_path / "handoff")
     handoff.add(PORTABLE, rtx_plan(b"x"), FIELDS)
     other = PORTABLE.replace("rtx1.7", "rtx1.8")
     handoff.add(other, rtx_plan(b"y"), {**FIELDS, "runtime_version": "1.8.0.10"})
     handoff.list()
-    done = verify_by_zipapp(tmp_path, handoff)
+    done = verify_by_zipapp(tmp_path, driver, handoff)
     assert done.returncode == Status.HOST
     assert "several releases of TensorRT for RTX (1.7.1.116 on cu13.0, 1.8.0.10 on cu13.0)" in done.stdout

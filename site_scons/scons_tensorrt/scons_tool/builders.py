@@ -192,7 +192,7 @@ def _check_steps(target: Any) -> None:
     for node in target.children():
         step = getattr(node.attributes, "trt_engine", None)
         if step is not None and step.reported:
-            raise EngineBuildError(f"{step.label} could not be built; see above")
+            raise EngineBuildError(f"{step.label} could not be built, see error above")
 
 
 def make_step_builder() -> Any:
