@@ -1,4 +1,4 @@
-"""The errors of this package. A message is one line: the file, the fact, the next step."""
+"""The errors of this package, and how messages are worded: one line with file, fact and next step."""
 
 
 class EngineError(Exception):
@@ -93,6 +93,11 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """1 engine, 2 engines. many: the plural form (default: `one` plus "s")."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def by_name(name: str) -> type[EngineError]:

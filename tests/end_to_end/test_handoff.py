@@ -90,6 +90,12 @@ def host(folder: Path, **changes: object) -> str:
     return str(path)
 
 
+def test_one_engine_is_counted_as_one(built: Tree) -> None:
+    built.write('env.EngineManifest("dist/manifest.json", [env.Engine("a", "models/a.onnx")])')
+    assert "\nWROTE dist/manifest.json (1 engine) because not written before\n" in built.scons("dist").out
+    assert built.scons("engines-report").out.count("report of 1 engine in ") == 1
+
+
 def test_a_manifest_lists_what_the_sidecars_state(made: Tree) -> None:
     data = json.loads(made.path("dist/manifest.json").read_text())
     assert {e["name"]: e["sha256"] for e in data["engines"]} == {

@@ -122,7 +122,7 @@ MISFITS = [
     ({"y": LOW}, [], "inputs: none"),
     ({"x": (1, 3)}, [IMAGE], "write 4 sizes, like (?, 3, ?, ?)"),  # too few
     ({"x": (1, 3, 4, 4, 4)}, [IMAGE], "write 4 sizes"),  # too many
-    ({"x": ((1,), (1, 1), (1,))}, [OnnxInput("x", None)], "write 1 sizes"),  # ranks that differ
+    ({"x": ((1,), (1, 1), (1,))}, [OnnxInput("x", None)], "write 1 size, like"),  # ranks that differ
     ({"x": (USUAL, LOW, HIGH)}, [IMAGE], "axis 2: not min 64 <= opt 32 <= max 128"),  # opt below min
     ({"x": (LOW, HIGH, USUAL)}, [IMAGE], "axis 0: not min 1 <= opt 4 <= max 1"),  # opt above max
     ({"x": (1, 4, 9, 9)}, [IMAGE], "axis 1: the model fixes it to 3"),  # a fixed axis

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..errors import EngineFilenameError
+from ..errors import EngineFilenameError, plural
 from ..hardware.signature import HardwareSignature
 
 SUFFIX = ".engine"
@@ -104,7 +104,7 @@ class EngineFilename(_Fields):
         fields = rest.split("_")
         if len(fields) != 4:
             raise EngineFilenameError(
-                f"{len(fields)} fields after `__`, not 4 (sm, platform, runtime, precision)"
+                f"{plural(len(fields), 'field')} after `__`, not 4 (sm, platform, runtime, precision)"
             )
         sm = re.fullmatch(_SM, fields[0])
         if not sm:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.state import DEFAULT, StateFolder
-from ..errors import EngineError
+from ..errors import EngineError, plural
 from ..files.digest_cache import DigestCache
 from .common import say, writing
 
@@ -35,7 +35,6 @@ def add(commands: Commands) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from ..report import write_report
     from ..report.ci import github, junit, step_summary, unfit
-    from ..report.format import plural
 
     top = Path(os.path.abspath(arguments.tree))
     root = Path(os.path.abspath(arguments.state_dir)) if arguments.state_dir else top / DEFAULT

@@ -32,41 +32,42 @@ def add(commands: Commands) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    worst = 0
+    status = 0
     for path in engines(arguments.path):
         try:
-            fault = _differs(Path(path), arguments)
-        except EngineError as error:
-            fault = f"{type(error).__name__}: {error}"
-        say(f"DIFFERENT {path}: {fault}" if fault else f"EQUAL {path}")
-        worst |= fault is not None
-    return worst
+            word, why = _compare(Path(path), arguments)
+        except (EngineError, OSError) as error:
+            text = error.strerror if isinstance(error, OSError) else error
+            word, why = "FAILED", f"not compared: {type(error).__name__}: {text}"
+        say(f"{word} {path}: {why}" if why else f"{word} {path}")
+        status |= word != "EQUAL"
+    return status
 
 
-def _differs(engine: Path, arguments: argparse.Namespace) -> str | None:
-    """Recompile an engine; returns how the bytes differ, None if equal. Raises EngineError."""
+def _compare(engine: Path, arguments: argparse.Namespace) -> tuple[str, str]:
+    """Recompile an engine; returns EQUAL, DIFFERENT or FAILED, and why. Raises EngineError and OSError."""
     from ..build.reproduce import compile_again
 
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))
     digest, size = known_digest(engine, known)
     receipt = next((r for r in known if r.sha256 == digest), None)
-    if digest is None:
-        what = "the engine is missing" if size is None else f"no receipt has its size, {size} bytes"
-        return f"{what}; rebuild it"
+    if size is None:
+        return "FAILED", "not compared: the engine is missing; rebuild it"
     if receipt is None:
-        return "no receipt has its sha256; rebuild it"
+        what = f"size, {size} bytes" if digest is None else "sha256"
+        return "FAILED", f"not compared: no receipt has its {what}; rebuild it"
     spec = _recorded_spec(engine, receipt, state)
     for name, path in spec.inputs().items():
         if not path.is_file() or sha256_file(path) != receipt.ingredients.get(name):
-            return f"{path} changed since the build; rebuild the engine"
+            return "FAILED", f"not compared: {path} changed since the build; rebuild the engine"
     interpreter = Interpreter(arguments.python or os.environ.get("TRT_PYTHON"))
     made = compile_again(spec, interpreter, state.log(engine).with_suffix(".again.log"))
-    if made.sha256 == digest:
-        return None
+    if made.sha256 == receipt.sha256:
+        return "EQUAL", ""
     why = made.not_reproducible_because or receipt.details.get("not_reproducible_because")
-    difference = f"sha256 was {digest[:12]}, is now {made.sha256[:12]}"
-    return f"{difference} ({why})" if why else difference
+    difference = f"sha256 was {receipt.sha256[:12]}, is now {made.sha256[:12]}"
+    return "DIFFERENT", f"{difference} ({why})" if why else difference
 
 
 def _recorded_spec(engine: Path, receipt: Receipt, state: StateFolder) -> EngineSpec:

@@ -22,7 +22,7 @@ from ..artifact.sidecar import read_sidecar
 from ..artifact.state import DEFAULT
 from ..artifact.verify import fault_of_size
 from ..build.declared import Declaration, DeclaredEngine, declarations
-from ..errors import EngineError, ReceiptError, SidecarError
+from ..errors import EngineError, ReceiptError, SidecarError, plural
 from .common import say
 
 if TYPE_CHECKING:
@@ -187,4 +187,4 @@ def _print(rows: list[Row]) -> None:
         say(f"{row.state:11}{row.engine:{width}}  {row.reason}".rstrip())
     counts = Counter(row.state for row in rows)
     text = ", ".join(f"{number} {state}" for state, number in counts.items())
-    say(f"{len(rows)} engine{'s' * (len(rows) != 1)}: {text}" if rows else "0 engines")
+    say(f"{plural(len(rows), 'engine')}{': ' * bool(rows)}{text}")

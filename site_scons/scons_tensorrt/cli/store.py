@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import StoreError
+from ..errors import StoreError, plural
 from .common import say
 
 if TYPE_CHECKING:
@@ -80,7 +80,6 @@ def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedSigners]
 
 def _gc(arguments: argparse.Namespace) -> int:
     from ..cache.gc import gc
-    from ..report.format import plural
 
     remote, trust = _opened(arguments)
     older_s = None if arguments.older is None else arguments.older * 86400
@@ -95,7 +94,6 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from ..cache.gc import faults
-    from ..report.format import plural
 
     count = 0
     for fault in faults(*_opened(arguments), arguments.remove, arguments.quick):
@@ -108,7 +106,6 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _stats(arguments: argparse.Namespace) -> int:
     from ..cache.entry import blob_path
     from ..cache.gc import blobs_of, entries_of
-    from ..report.format import plural
 
     remote, trust = _opened(arguments)
     held, blobs = list(entries_of(remote, trust)), blobs_of(remote)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..artifact.filename import PRECISIONS, check_model_name
-from ..errors import EngineFilenameError, RecipeError
+from ..errors import EngineFilenameError, RecipeError, plural
 from .conversion import Calibration, Conversion, Gate, Samples, flag, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
 
@@ -184,7 +184,7 @@ def check_known(options: Mapping[str, Any]) -> None:
 def name_options(positional: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options by name: those given by position in the order of DEFAULTS. Raises RecipeError."""
     if len(positional) > len(DEFAULTS):
-        raise RecipeError(f"{len(positional)} options by position; write them as name=value")
+        raise RecipeError(f"{plural(len(positional), 'option')} by position; write them as name=value")
     named = dict(zip(DEFAULTS, positional))
     twice = sorted(named.keys() & options.keys())
     if twice:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import RecipeError
+from ..errors import RecipeError, plural
 from .onnx.summary import OnnxInput
 
 Shape = tuple[int, ...]
@@ -98,7 +98,8 @@ def _against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> list[str]
     ranks = {len(shape) for shape in bounds}
     rank = len(wanted.shape) if wanted.shape is not None else len(bounds[0])
     if ranks != {rank}:
-        return [f"shape of {wanted} is {text(bounds)}: write {rank} sizes, like {_template(wanted)}"]
+        what = f"write {plural(rank, 'size')}, like {_template(wanted)}"
+        return [f"shape of {wanted} is {text(bounds)}: {what}"]
     found = []
     for axis, (low, usual, high) in enumerate(zip(*bounds)):
         if min(low, usual, high) < 0:
@@ -115,7 +116,7 @@ def _values_against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> li
     """A shape tensor's bounds are its smallest, usual and largest values, one for each element."""
     length = wanted.shape[0] if wanted.shape else 1
     if {len(values) for values in bounds} != {length}:
-        what = f"write {length} value{'s' * (length > 1)}"
+        what = f"write {plural(length, 'value')}"
         return [f"values of shape tensor {wanted} are {text(bounds)}: {what} in each of min, opt, max"]
     return [
         f"values of shape tensor {wanted}, element {at}: not min {low} <= opt {usual} <= max {high}"

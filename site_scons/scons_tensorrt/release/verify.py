@@ -20,7 +20,7 @@ from ..artifact.compatibility import why_not_here
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from ..artifact.sidecar import read_sidecar
-from ..errors import EngineError, HandoffError, SidecarError, SigningError
+from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
 from ..files.digest_cache import sha256_of
 from ..files.reading import open_file, read_small, walk_files
 from ..hardware.signature import HardwareSignature
@@ -105,10 +105,10 @@ def verify(request: VerifyRequest) -> Iterator[Finding]:
     yield from (each for each in found if each.status or not doubt)
     yield from refusals
     if listed and not doubt:
-        count = len(listed.manifest.engines)
+        count = plural(len(listed.manifest.engines), "engine")
         notes = signed.why if signed else "signature not checked"
         notes += f"; {request.note}" if request.note else ""
-        yield Finding(Status.OK, str(listed.path), f"lists {count} engine{'s' * (count != 1)}; {notes}")
+        yield Finding(Status.OK, str(listed.path), f"lists {count}; {notes}")
 
 
 def _sums(listed: LoadedManifest) -> list[Finding]:

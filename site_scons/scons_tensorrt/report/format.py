@@ -77,8 +77,3 @@ def profile(ranges: Any) -> str:
 def figure(value: float | None) -> str:
     """An error or a bound, to three digits."""
     return NONE if value is None else f"{value:.3g}"
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """1 engine, 2 engines. many: the plural form (default: `one` plus "s")."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

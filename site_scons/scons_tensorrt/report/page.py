@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..errors import one_line
+from ..errors import one_line, plural
 from . import details, format, networks, timeline, view
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,7 +51,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         {name: getattr(format, name) for name in ("size", "duration", "count", "change", "moment", "figure")},
-        plural=format.plural,
+        plural=plural,
         breakable=_breakable,
         pairs=details.pairs,
         shape_chips=details.shape_chips,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import plural
 from . import format
 
 MAX_ROWS = 40
@@ -29,7 +30,7 @@ def timeline(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
     note = "One row per engine, from the start of the run."
     if len(rows) > MAX_ROWS:
         rows = [("", lane) for lane in _lanes(spans)]
-        note = f"{format.plural(len(spans), 'step')}; one row per parallel job."
+        note = f"{plural(len(spans), 'step')}; one row per parallel job."
     kinds = {_kind(span) for span in spans}
     return {
         "note": note,

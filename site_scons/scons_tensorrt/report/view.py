@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ..errors import plural
 from . import format
 from .history import WORDS
 
@@ -62,7 +63,7 @@ def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
     engines = report["engines"]
     failed = [each for each in engines if each["outcome"] == "failed"]
     unfit = [each for each in engines if each["on_disk"] != "intact" and each not in failed]
-    of = format.plural(len(engines), "engine")
+    of = plural(len(engines), "engine")
     if failed or unfit:
         counts = {"failed": len(failed), "missing or damaged": len(unfit)}
         text = f"{' and '.join(f'{n} {what}' for what, n in counts.items() if n)} of {of}"

@@ -17,7 +17,7 @@ import SCons.Node
 import SCons.Node.FS
 import SCons.Util
 
-from ..errors import EngineError, HandoffError
+from ..errors import EngineError, HandoffError, plural
 from ..files.writing import cause, write_atomic
 from ..release import VERSION
 from . import settings
@@ -120,8 +120,8 @@ def write(target: Any, source: Any, env: Any) -> None:
         for name in reversed(wrong):  # the manifest last: it lists the others
             write_atomic(listed.path.with_name(name), listed.contents()[name])
         if wrong:
-            count = len(listed.engines)
-            session.report.console.line(f"WROTE {listed.label} ({count} engines) because {why}")
+            count = plural(len(listed.engines), "engine")
+            session.report.console.line(f"WROTE {listed.label} ({count}) because {why}")
         foreign = None if listed.signed else listed.foreign_envelope()
         if foreign:
             session.report.console.line(f"engines: {foreign}")

@@ -26,7 +26,7 @@ import SCons.Script.Main
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.state import StateFolder
 from ..build.inputs import Inputs
-from ..errors import EngineBuildError, EngineError, HardwareError
+from ..errors import EngineBuildError, EngineError, HardwareError, plural
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
 from ..files.reading import read_small
@@ -411,8 +411,8 @@ class Session:
         where = self.state.relative(self._place)
         try:
             written = write_report(self.state, self.digest_cache, self._place, console.run)
-            count = len(written.data["engines"])
-            console.line(f"engines: report of {count} engines in {where}/{written.file}")
+            count = plural(len(written.data["engines"]), "engine")
+            console.line(f"engines: report of {count} in {where}/{written.file}")
             if written.note:
                 console.line(f"engines: {written.note}")
         except OSError as error:
