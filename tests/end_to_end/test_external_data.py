@@ -1,4 +1,4 @@
-"""External data that is a git-lfs pointer, cut, overlong or linked, in every precision."""
+"""External data that is a Git LFS pointer, cut, overlong or linked, in every precision."""
 
 import hashlib
 import os
@@ -47,14 +47,14 @@ def in_every_precision(tree: Tree, onnx: str) -> Run:
 
 
 WRONG = {
-    "a pointer": (POINTER, {}, "external data 'm.w' of models/m.onnx is a git-lfs pointer"),
-    "a pointer, length told": (POINTER, {"length": 16384}, "is a git-lfs pointer, not the data; run"),
-    "cut": (WEIGHTS[:16000], {}, "has 16000 bytes and the model needs 16384: it is cut short"),
-    "cut, length told": (WEIGHTS[:16000], {"offset": 0, "length": 16384}, "it is cut short"),
+    "a pointer": (POINTER, {}, "external data 'm.w' of models/m.onnx is a Git LFS pointer"),
+    "a pointer, length told": (POINTER, {"length": 16384}, "is a Git LFS pointer, not the data; run"),
+    "cut": (WEIGHTS[:16000], {}, "has 16000 bytes and the model needs 16384: it is truncated"),
+    "cut, length told": (WEIGHTS[:16000], {"offset": 0, "length": 16384}, "it is truncated"),
     "empty": (b"", {}, "has 0 bytes and the model needs 16384"),
     "more than the tensor": (WEIGHTS + b"x" * 100, {}, "the data must end with the file"),
     "length too small": (WEIGHTS, {"length": 160}, "tensor `w` has 160 bytes of external data 'm.w'"),
-    "length too large": (WEIGHTS * 2, {"length": 32768}, "and its type and shape take 16384"),
+    "length too large": (WEIGHTS * 2, {"length": 32768}, "but its type and shape need 16384"),
 }
 
 
@@ -94,13 +94,13 @@ def test_a_pointer_of_exactly_the_tensors_size_is_no_data(tree: Tree) -> None:
     made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
     tree.path("models/m.onnx").write_bytes(made.SerializeToString())
     run = in_every_precision(tree, "models/m.onnx")
-    assert_told_once(run, "is a git-lfs pointer, not the data")
+    assert_told_once(run, "is a Git LFS pointer, not the data")
 
 
 def test_an_onnx_that_is_a_pointer_is_told(tree: Tree) -> None:
     tree.path("models/m.onnx").write_bytes(POINTER)
     run = in_every_precision(tree, "models/m.onnx")
-    assert_told_once(run, "models/m.onnx: it is a git-lfs pointer, not the model; run `git lfs pull`")
+    assert_told_once(run, "models/m.onnx: not an ONNX file but a Git LFS pointer; run `git lfs pull`")
 
 
 # Links.

@@ -63,7 +63,7 @@ def test_a_failed_engine_is_on_the_page_and_scons_still_fails(two):
     assert (run.status, run.built, run.failed) == (2, ["a"], ["b"])
     assert (of(two, "a")["outcome"], of(two, "b")["outcome"]) == ("built", "failed")
     assert of(two, "b")["error_class"] == "RecipeError"
-    assert "git-lfs" in of(two, "b")["reason"]
+    assert "Git LFS" in of(two, "b")["reason"]
     assert "1 failed of 2 engines" in two.path(PAGE).read_text()
 
 

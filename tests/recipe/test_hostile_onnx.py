@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe.onnx import walk as module
+from scons_tensorrt.recipe.onnx import wire as wire_format
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.onnx.walk import read_onnx
 
@@ -183,10 +184,10 @@ def test_external_data_that_protobuf_finds_is_found_here_or_the_model_is_refused
     there = found_by_protobuf(wire)
     if there is None:
         return
-    walk = module._Walk(wire)
+    walk = module.OnnxWalk(wire)
     try:
         walk.run()
-    except (module._Malformed, IndexError, UnicodeDecodeError):
+    except (wire_format.MalformedError, IndexError):
         return
     assert there <= set(walk.external.ends) | {""}
 
@@ -204,7 +205,7 @@ def test_a_product_of_sizes_stays_a_number_that_json_takes(read):
 
 
 def test_a_model_of_nothing_but_fields_is_given_up(refused, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_NUMBERS", 1000)
+    monkeypatch.setattr(wire_format, "_MAX_NUMBERS", 1000)
     refused(model(b"\x0a\x00" * 2000), "more than 1000 fields")
     refused(model(part(5, part(1, b"\x01" * 5000))), "more than 1000 fields")
 
@@ -245,7 +246,7 @@ def test_a_length_past_everything_is_refused(refused, length):
 
 
 def test_more_files_than_any_model_has_are_refused(refused, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_FILES", 3)
+    monkeypatch.setattr(module, "_MAX_FILES", 3)
     files = [part(5, outside(f"w{n}.bin")) for n in range(4)]
     refused(model(*files), "more than 3 files")
 
@@ -266,7 +267,7 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 def test_a_large_model_that_is_cut_while_it_is_read_is_refused(tmp_path):
     """Of a mapped file the kernel would kill the process."""
     path = tmp_path / "m.onnx"
-    size = module._SMALL + (1 << 20)
+    size = wire_format._MAX_READ_AT_ONCE + (1 << 20)
     begun = varint(9 << 3 | 2) + varint(size)
     weights = varint(5 << 3 | 2) + varint(len(begun) + size) + begun
     rest = part(1, b"") * 1000
@@ -280,11 +281,11 @@ def test_a_large_model_that_is_cut_while_it_is_read_is_refused(tmp_path):
 import os
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe.onnx import walk as onnx_file
-real = onnx_file._Walk.run
+real = onnx_file.OnnxWalk.run
 def cut_first(walk):
     os.truncate({str(path)!r}, 100)
     real(walk)
-onnx_file._Walk.run = cut_first
+onnx_file.OnnxWalk.run = cut_first
 try:
     onnx_file.read_onnx({str(path)!r})
 except RecipeError as error:
@@ -302,8 +303,8 @@ def test_a_large_model_is_read_as_a_small_one(tmp_path, monkeypatch):
     data = model(*(part(5, outside(f"{n}.bin")) for n in range(3000)))
     (tmp_path / "m.onnx").write_bytes(data)
     small = read_onnx(tmp_path / "m.onnx")
-    monkeypatch.setattr(module, "_SMALL", 0)
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(wire_format, "_MAX_READ_AT_ONCE", 0)
+    monkeypatch.setattr(wire_format, "_BLOCK", 7)
     assert read_onnx(tmp_path / "m.onnx") == small
     assert len(small.external) == 3000
 

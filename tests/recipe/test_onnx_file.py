@@ -303,8 +303,8 @@ def test_a_location_outside_the_models_folder_is_refused_by_name(read, location)
 @pytest.mark.parametrize(
     ("location", "why"),
     [
-        ("", "is the name of no file"),
-        (".", "is the name of no file"),
+        ("", "is not a file name"),
+        (".", "is not a file name"),
         ("w\0.bin", "has a NUL character"),
     ],
 )
@@ -411,11 +411,14 @@ def test_from_json_gives_back_the_summary_that_to_json_wrote(summary):
 
 NOT_A_MODEL = [
     (b"\0" * 4096, "not a readable"),  # zeros, as a power cut leaves them
-    (b"<!DOCTYPE html><html>404</html>", "not a readable"),  # a page of a proxy
+    (b"<!DOCTYPE html><html>404</html>", "not an ONNX file but an HTML or XML page; download"),
+    (b"\xef\xbb\xbf \n<html lang='fr'>acc\xe8s</html>", "not an ONNX file but an HTML or XML page"),
+    (b"name: m\nlayers: 3\n" * 99, "not an ONNX file but text, which begins with 'name: m"),
+    ("é".encode() * 999, "not an ONNX file but text"),  # cut in the middle of a character
     (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
-        "git-lfs",
-    ),  # an LFS pointer
+        "not an ONNX file but a Git LFS pointer; run `git lfs pull`",
+    ),
     (b"PK\x03\x04" + b"\0" * 26, "not a readable"),  # a zip
     (b"\x08\x09", "no graph"),  # an ir_version and nothing else
     (b"\x3a\x00", "no ir_version"),  # a graph and nothing else

@@ -39,8 +39,10 @@ def test_what_may_be_written_as_shapes(written, parsed):
 BAD = [
     ("1x3x32x32", "write a map"),  # text
     (5, "write a map"),  # a number
-    ((1, 3, 32, 32), "write a map"),  # a shape of no input
-    ([(1, 3)], "write a map"),  # a list of shapes
+    ((1, 3, 32, 32), "shapes=(1, 3, 32, 32): write a map"),  # a shape without the input's name
+    ((1, 3, 32, 32), 'such as shapes={"image": (1, 3, 32, 32)}'),
+    ([(1, 3)], "shapes=[(1, 3)]: write a map"),  # a list of shapes
+    ([{"x": (1, 3)}, {}], "shapes=[{'x': (1, 3)}, {}]: write a map"),  # an empty profile
     ({"x": 5}, "input `x`"),  # a number is no shape
     ({"x": None}, "input `x`"),  # nothing
     ({"x": "1x3"}, "input `x`"),  # text
@@ -118,18 +120,19 @@ def test_shapes_that_fit_have_no_problem(shapes, inputs):
 MISFITS = [
     (None, [IMAGE], "input `x` [-1, 3, -1, -1] is dynamic: write shapes={'x': (min, opt, max)}"),
     (None, [OnnxInput("x", None)], "input `x` [rank unknown] is dynamic"),
-    ({"y": LOW}, [OnnxInput("x", (1,))], "shapes names `y`, which is no input; inputs: `x` [1]"),
+    ({"y": LOW}, [OnnxInput("x", (1,))], "shapes: the model has no input `y`; inputs: `x` [1]"),
     ({"y": LOW}, [], "inputs: none"),
     ({"x": (1, 3)}, [IMAGE], "write 4 sizes, like (?, 3, ?, ?)"),  # too few
     ({"x": (1, 3, 4, 4, 4)}, [IMAGE], "write 4 sizes"),  # too many
     ({"x": ((1,), (1, 1), (1,))}, [OnnxInput("x", None)], "write 1 size, like"),  # ranks that differ
-    ({"x": (USUAL, LOW, HIGH)}, [IMAGE], "axis 2: not min 64 <= opt 32 <= max 128"),  # opt below min
-    ({"x": (LOW, HIGH, USUAL)}, [IMAGE], "axis 0: not min 1 <= opt 4 <= max 1"),  # opt above max
-    ({"x": (1, 4, 9, 9)}, [IMAGE], "axis 1: the model fixes it to 3"),  # a fixed axis
-    ({"x": (2,)}, [OnnxInput("x", (1,))], "axis 0: the model fixes it to 1"),  # a static input
-    ({"x": (-1, 3)}, [OnnxInput("x", (-1, 3))], "axis 0: -1 is no size"),  # as an ONNX writes it
+    ({"x": (USUAL, LOW, HIGH)}, [IMAGE], "axis 2: min 64 > opt 32; write min <= opt <= max"),  # opt below min
+    ({"x": (LOW, HIGH, USUAL)}, [IMAGE], "axis 0: opt 4 > max 1; write min"),  # opt above max
+    ({"x": (HIGH, USUAL, LOW)}, [IMAGE], "axis 2: min 128 > opt 64 and opt 64 > max 32"),  # reversed
+    ({"x": (1, 4, 9, 9)}, [IMAGE], "axis 1: its size in the model is 3"),  # a fixed axis
+    ({"x": (2,)}, [OnnxInput("x", (1,))], "axis 0: its size in the model is 1"),  # a static input
+    ({"x": (-1, 3)}, [OnnxInput("x", (-1, 3))], "axis 0: -1 is negative"),  # as an ONNX writes it
     ({"s": (1, 2)}, [OnnxInput("s", (3,), 7)], "write 3 values in each"),  # a shape tensor
-    ({"s": ((2,), (1,), (3,))}, [OnnxInput("s", (1,), 7)], "element 0: not min 2 <= opt 1 <= max 3"),
+    ({"s": ((2,), (1,), (3,))}, [OnnxInput("s", (1,), 7)], "element 0: min 2 > opt 1; write"),
     ([{"x": LOW}, {"y": LOW}], [IMAGE], "is dynamic"),  # one profile of two leaves it out
 ]
 

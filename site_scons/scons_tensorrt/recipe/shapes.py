@@ -1,8 +1,8 @@
-"""Optimization profiles: the smallest, the usual and the largest shape of each dynamic input.
+"""Optimization profiles: the minimum, optimum and maximum shape of each dynamic input.
 
-`shapes={"x": (min, opt, max)}` or `shapes={"x": shape}` where all three are one; a list of
-such maps makes several profiles. A shape is a tuple of sizes, in elements; of a shape tensor,
-whole numbers that TensorRT computes shapes from, it is a tuple of values.
+`shapes={"x": (min, opt, max)}`, or `shapes={"x": shape}` if all three are the same; a list of such maps
+makes several profiles. A shape is a tuple of sizes, in elements. For a shape tensor (integers from which
+TensorRT computes shapes) it is a tuple of values.
 """
 
 from __future__ import annotations
@@ -21,19 +21,16 @@ _LARGEST = 2**31 - 1
 
 
 def parse_profiles(shapes: Any) -> tuple[Profile, ...]:
-    """The profiles in what a user wrote as `shapes`. Raises RecipeError."""
+    """The profiles in the option `shapes`. Raises RecipeError."""
     if shapes is None or (isinstance(shapes, (Mapping, list, tuple)) and not shapes):
         return ()
     maps = shapes if isinstance(shapes, (list, tuple)) else [shapes]
-    return tuple(_parse_profile(each) for each in maps)
-
-
-def _parse_profile(shapes: Any) -> Profile:
-    if not isinstance(shapes, Mapping) or not shapes:
+    if not all(isinstance(each, Mapping) and each for each in maps):
         raise RecipeError(
-            f"shapes={shapes!r}: write a map from an input's name to (min, opt, max) or one shape"
+            f"shapes={shapes!r}: write a map from input name to one shape or (min, opt, max), such as "
+            'shapes={"image": (1, 3, 32, 32)}'
         )
-    return {str(name): _parse_range(str(name), value) for name, value in shapes.items()}
+    return tuple({str(name): _parse_range(str(name), each[name]) for name in each} for each in maps)
 
 
 def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
@@ -47,8 +44,7 @@ def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
             low, usual, high = (tuple(shape) for shape in value)
             return low, usual, high
     raise RecipeError(
-        f"shape of input `{name}` is {value!r}: write (min, opt, max) or one shape, each a "
-        "tuple of whole numbers"
+        f"shape of input `{name}` is {value!r}: write one shape or (min, opt, max), each a tuple of integers"
     )
 
 
@@ -61,20 +57,20 @@ def _is_size(size: Any) -> bool:
 
 
 def text(bounds: tuple[Shape, Shape, Shape]) -> str:
-    """For the key and for people: `1x3x32x32` or `1x3x32x32..1x3x64x64..1x3x128x128`."""
+    """For the cache key and messages: `1x3x32x32` or `1x3x32x32..1x3x64x64..1x3x128x128`."""
     words = ["x".join(str(size) for size in shape) or "scalar" for shape in bounds]
     return words[0] if len(set(words)) == 1 else "..".join(words)
 
 
 def problems(profiles: Sequence[Profile], inputs: Sequence[OnnxInput]) -> list[str]:
-    """What is wrong with `profiles` for a model with these inputs, each with what to write."""
+    """Why `profiles` do not fit a model with these inputs, each with the correction."""
     found: list[str] = []
     known = {i.name: i for i in inputs}
     for profile in profiles or ({},):
         for name, bounds in profile.items():
             if name not in known:
                 listed = ", ".join(str(i) for i in inputs) or "none"
-                found.append(f"shapes names `{name}`, which is no input; inputs: {listed}")
+                found.append(f"shapes: the model has no input `{name}`; inputs: {listed}")
             else:
                 found.extend(_against(known[name], bounds))
         found.extend(
@@ -87,8 +83,8 @@ def problems(profiles: Sequence[Profile], inputs: Sequence[OnnxInput]) -> list[s
 
 
 def takes_values(wanted: OnnxInput) -> bool:
-    """Whether bounds of this input are values, not sizes: TensorRT's shape tensors are whole
-    numbers of rank 0, or of rank 1 with a fixed length."""
+    """Whether bounds of this input are values, not sizes: TensorRT's shape tensors are integers of rank 0,
+    or of rank 1 with a fixed length."""
     return wanted.dtype in _WHOLE and wanted.shape is not None and wanted.shape in ((), wanted.shape[:1])
 
 
@@ -103,26 +99,31 @@ def _against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> list[str]
     found = []
     for axis, (low, usual, high) in enumerate(zip(*bounds)):
         if min(low, usual, high) < 0:
-            found.append(f"shape of {wanted}, axis {axis}: {min(low, usual, high)} is no size")
+            found.append(f"shape of {wanted}, axis {axis}: {min(low, usual, high)} is negative")
         if not low <= usual <= high:
-            found.append(f"shape of {wanted}, axis {axis}: not min {low} <= opt {usual} <= max {high}")
+            found.append(f"shape of {wanted}, axis {axis}: {_out_of_order(low, usual, high)}")
         fixed = wanted.shape[axis] if wanted.shape is not None else -1
         if fixed >= 0 and (low, usual, high) != (fixed, fixed, fixed):
-            found.append(f"shape of {wanted}, axis {axis}: the model fixes it to {fixed}")
+            found.append(f"shape of {wanted}, axis {axis}: its size in the model is {fixed}")
     return found
 
 
 def _values_against(wanted: OnnxInput, bounds: tuple[Shape, Shape, Shape]) -> list[str]:
-    """A shape tensor's bounds are its smallest, usual and largest values, one for each element."""
+    """The same for a shape tensor, whose bounds have one value for each element."""
     length = wanted.shape[0] if wanted.shape else 1
     if {len(values) for values in bounds} != {length}:
         what = f"write {plural(length, 'value')}"
         return [f"values of shape tensor {wanted} are {text(bounds)}: {what} in each of min, opt, max"]
     return [
-        f"values of shape tensor {wanted}, element {at}: not min {low} <= opt {usual} <= max {high}"
-        for at, (low, usual, high) in enumerate(zip(*bounds))
-        if not low <= usual <= high
+        f"values of shape tensor {wanted}, element {at}: {_out_of_order(*each)}"
+        for at, each in enumerate(zip(*bounds))
+        if not each[0] <= each[1] <= each[2]
     ]
+
+
+def _out_of_order(low: int, usual: int, high: int) -> str:
+    wrong = [f"min {low} > opt {usual}"] * (low > usual) + [f"opt {usual} > max {high}"] * (usual > high)
+    return f"{' and '.join(wrong)}; write min <= opt <= max"
 
 
 def _template(wanted: OnnxInput) -> str:

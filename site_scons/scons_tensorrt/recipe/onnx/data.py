@@ -1,8 +1,8 @@
-"""Which bytes of which external-data files an ONNX takes.
+"""Which bytes of which external-data files an ONNX uses.
 
-A tensor's data begins at its `offset`. A `length` must be what the tensor's type and shape take. Without
-one, the data runs to the end of the file: so the onnx package and TensorRT read it, and such a file
-must end where the tensor does.
+A tensor's data begins at its `offset`. Its `length` must match the tensor's type and shape. Without a
+`length`, the onnx package and TensorRT read to the end of the file, so the file must end where the tensor
+does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from ...errors import RecipeError
 
-MANY = 1 << 62  # elements, and whatever is more
-# DataType of onnx.proto3: its name, and the bits of an element; 0 where that varies.
+MANY = 1 << 62  # elements; larger counts are reduced to this
+# DataType of onnx.proto3: name, and bits of an element (0 if that varies).
 TYPES: Mapping[int, tuple[str, int]] = {
     number: (name, int(bits))
     for number, (name, _, bits) in enumerate(
@@ -28,22 +28,22 @@ TYPES: Mapping[int, tuple[str, int]] = {
 
 
 class ExternalData:
-    """Collects the external data of a model's tensors. ends: by location, the bytes that the file must
-    have at least."""
+    """Collects the external data of a model's tensors. ends: by location, the minimum size of the file in
+    bytes."""
 
     def __init__(self) -> None:
         self.ends: dict[str, int] = {}
         self._to_end: dict[str, set[int]] = {}
 
     def add(self, name: str, dtype: int, count: int, entries: Mapping[str, str]) -> None:
-        """A tensor's data. entries: of its external_data. Raises RecipeError."""
+        """Add a tensor. entries: its external_data. Raises RecipeError."""
         location = entries["location"]
         offset, length = _number(entries.get("offset")), _number(entries.get("length"))
         size = -(-count * TYPES.get(dtype, ("", 0))[1] // 8) if count < MANY else 0
         if size and length and length != size:
             raise RecipeError(
-                f"tensor `{name[:200]}` has {length} bytes of external data {location[:200]!r}, and its "
-                f"type and shape take {size}; export the model again"
+                f"tensor `{name[:200]}` has {length} bytes of external data {location[:200]!r}, but its "
+                f"type and shape need {size}; export the model again"
             )
         end = offset + (length or size)
         self.ends[location] = max(end, self.ends.get(location, 0))
@@ -51,13 +51,13 @@ class ExternalData:
             self._to_end.setdefault(location, set()).add(end)
 
     def exact(self) -> tuple[str, ...]:
-        """The locations of files that must have no byte more. Raises RecipeError where two tensors
-        would both end the same file, at different places."""
+        """The locations of files that must have exactly their minimum size. Raises RecipeError if a tensor
+        without `length` is not the last one in its file."""
         for location, ends in self._to_end.items():
             if min(ends) < self.ends[location]:
                 raise RecipeError(
-                    f"a tensor without `length` takes external data {location[:200]!r} to its end, and "
-                    "another tensor's data lies behind it; save the model again with onnx.save"
+                    f"a tensor without `length` extends to the end of external data {location[:200]!r}, but "
+                    "another tensor's data follows it; save the model again with onnx.save"
                 )
         return tuple(sorted(self._to_end))
 

@@ -1,7 +1,7 @@
-"""What must be known of an ONNX before its compile: its inputs, and its external-data files.
+"""What a build needs to know of an ONNX before the compile: its inputs, and its external-data files.
 
-The memo keeps it for as long as the file is the same, so that only a new model is walked through
-(onnx_file.py).
+The digest cache keeps a summary while the file is unchanged (build/inputs.py), so that only a new model
+is walked (walk.py).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ...errors import RecipeError
 
 DYNAMIC = -1  # a dimension
 LFS = b"version https://git-lfs.github.com/spec/"
-LARGEST_POINTER = 1024  # bytes, as git-lfs has it
+LARGEST_POINTER = 1024  # bytes, the limit of git-lfs
 _T = TypeVar("_T")
 
 
 class OnnxInput(NamedTuple):
-    """A graph input. shape: -1 for a dimension known only at run time; None: rank unknown;
-    dtype: of its elements, a DataType number of onnx.proto3, 0 where it is not said; tensor: False
-    for a sequence or an optional, which have no shape to give."""
+    """A graph input. shape: DYNAMIC for a dimension known only at run time; None if the rank is unknown;
+    dtype: DataType number of onnx.proto3, 0 if not stated; tensor: False for a sequence or an optional,
+    which have no shape."""
 
     name: str
     shape: tuple[int, ...] | None
@@ -38,11 +38,10 @@ class OnnxInput(NamedTuple):
 
 
 class OnnxSummary(NamedTuple):
-    """inputs: without the initializers that old models list among them; external: the
-    locations of external data, relative to the model's folder, sorted, each with the bytes that
-    the file must have at least; elements: of weights and constants, by DataType number;
-    quantized: whether it has QuantizeLinear or DequantizeLinear nodes; exact: the locations whose file
-    must have no byte more; functions: whether it has local functions."""
+    """inputs: without initializers; external: minimum size in bytes of each external-data file, by its
+    location relative to the model's folder, sorted; elements: number in weights and constants, by DataType
+    number; quantized: whether there are QuantizeLinear or DequantizeLinear nodes; exact: locations whose
+    file must have exactly that size; functions: whether there are local functions."""
 
     inputs: tuple[OnnxInput, ...]
     external: Mapping[str, int]
@@ -58,7 +57,7 @@ class OnnxSummary(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Any) -> OnnxSummary:
-        """Raises ValueError for what `to_json` did not write."""
+        """The inverse of `to_json`. Raises ValueError for anything else."""
         try:
             inputs = tuple(
                 OnnxInput(
@@ -84,46 +83,39 @@ def _a(kind: type[_T], value: Any) -> _T:
 
 
 def inside_folder(location: str) -> str:
-    """The location, if it is one of a file below the model's folder. Raises RecipeError."""
+    """The location, if it is a path inside the model's folder. Raises RecipeError."""
     parts = PurePosixPath(location)
     if "\0" in location or not parts.parts:
-        what = "has a NUL character in its name" if "\0" in location else "is the name of no file"
-        raise RecipeError(f"its external data {location[:200]!r} {what}; save the model with another")
+        what = "has a NUL character in its name" if "\0" in location else "is not a file name"
+        raise RecipeError(f"its external data {location[:200]!r} {what}; save the model with another name")
     if parts.is_absolute() or ".." in parts.parts:
         raise RecipeError(
-            f"its external data {location[:200]!r} lies outside its folder; save the model with the "
-            "data beside it"
+            f"its external data {location[:200]!r} is outside its folder; save the model with the data "
+            "beside it"
         )
     if len(location) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts.parts):
         raise RecipeError(
-            f"its external data {location[:32]!r}… has a name that no file can have; save the model "
-            "with another"
+            f"its external data {location[:32]!r}… has a name too long for a file; save the model with "
+            "another name"
         )
     return location
 
 
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what git-lfs leaves in place of the real one. Raises OSError."""
-    if path.stat().st_size > LARGEST_POINTER:
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(LFS)) == LFS
-
-
 def check_data(path: Path, label: str, needed: int, exact: bool) -> None:
-    """Raise RecipeError where the external-data file at `path` is not what a model takes.
+    """Raise RecipeError unless the external-data file at `path` has the size that the model needs.
 
-    label: what people call it; needed, exact: as `ExternalData` tells. Raises OSError.
+    label: the user's name for it; needed, exact: minimum size in bytes, and whether it must be exactly
+    that. Raises OSError.
     """
     size = path.stat().st_size
-    if size <= LARGEST_POINTER and is_lfs_pointer(path):
-        raise RecipeError(f"{label} is a git-lfs pointer, not the data; run `git lfs pull`")
+    if size <= LARGEST_POINTER and path.read_bytes().startswith(LFS):
+        raise RecipeError(f"{label} is a Git LFS pointer, not the data; run `git lfs pull`")
     if size < needed:
         raise RecipeError(
-            f"{label} has {size} bytes and the model needs {needed}: it is cut short; fetch it again"
+            f"{label} has {size} bytes and the model needs {needed}: it is truncated; download it again"
         )
     if exact and size > needed:
         raise RecipeError(
-            f"{label} has {size} bytes and the model takes {needed}: its tensor states no `length`, so "
-            "the data must end with the file; fetch it again, or save the model again with onnx.save"
+            f"{label} has {size} bytes and the model needs {needed}: its tensor states no `length`, so the "
+            "data must end with the file; download it again, or save the model again with onnx.save"
         )
