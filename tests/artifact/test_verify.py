@@ -56,7 +56,7 @@ def test_one_flipped_bit_is_refused(engine, at):
     data = bytearray(BYTES)
     data[at] ^= 1
     engine.write_bytes(data)
-    refused(engine, "not those its sidecar states")
+    refused(engine, "its sha256 does not match its sidecar")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_engine_that_is_exchanged_while_it_is_read_is_the_one_that_was_opened
     if whole:
         assert load_verified(engine) == BYTES
     else:
-        refused(engine, "not those its sidecar states")
+        refused(engine, "its sha256 does not match its sidecar")
 
 
 # The header against the name.

@@ -228,9 +228,9 @@ def empty(engine):
 
 
 FAULTS = [
-    (flip, "its bytes are not those its sidecar states"),
+    (flip, "its sha256 does not match its sidecar"),
     (cut, "it is empty"),
-    (of_another, "its bytes are not those its sidecar states"),
+    (of_another, "its sha256 does not match its sidecar"),
     (lose, "the engine is missing"),
     (lose_both, "the engine is missing"),
     (garbage, "SidecarError"),

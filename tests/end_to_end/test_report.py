@@ -136,7 +136,7 @@ def test_the_command_finds_what_was_altered_since(built):
     assert (of(built, "a")["on_disk"], of(built, "b")["on_disk"]) == ("intact", "damaged")
     page = built.path(PAGE).read_text()
     assert "1 missing or damaged of 2 engines" in page
-    assert "its bytes are not those its sidecar states" in page
+    assert "its sha256 does not match its sidecar" in page
 
 
 def test_the_command_where_nothing_was_built_says_what_to_do(tree):

@@ -95,7 +95,7 @@ REFUSALS = {
     ),
     "one flipped byte": (
         lambda h: flip(h.path(A)),
-        (Status.SIDECAR_HASH, A, "its bytes are not those its sidecar states"),
+        (Status.SIDECAR_HASH, A, "its sha256 does not match its sidecar"),
     ),
     "the manifest is gone": (
         lambda h: h.manifest.unlink(),
@@ -107,7 +107,7 @@ REFUSALS = {
     ),
     "the manifest was edited": (
         lambda h: flip(h.manifest),
-        (Status.MANIFEST, "manifest.json", "its bytes are not those its sidecar states"),
+        (Status.MANIFEST, "manifest.json", "its sha256 does not match its sidecar"),
     ),
     "the manifest is no manifest": (
         lambda h: (h.manifest.write_bytes(b"{}"), resum(h)),

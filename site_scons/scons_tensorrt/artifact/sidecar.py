@@ -14,6 +14,7 @@ from ..errors import SidecarError
 from ..files.reading import open_file
 from .filename import SIDECAR_SUFFIX
 
+MISMATCH = "its sha256 does not match its sidecar"
 _FORM = re.compile(rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?")
 _LONGEST = 4096
 

@@ -16,12 +16,10 @@ from ..files.digest_cache import CHANGED, sha256_of
 from ..files.reading import open_file
 from .filename import EngineFilename
 from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
-from .sidecar import read_sidecar
+from .sidecar import MISMATCH, read_sidecar
 
 if TYPE_CHECKING:
     from .receipt import Receipt
-
-_OTHER = "its bytes are not those its sidecar states"
 
 
 def fault_of(engine: str | os.PathLike[str]) -> str | None:
@@ -89,7 +87,7 @@ def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> by
 
 def _fault(engine: str | os.PathLike[str], stated: str, digest: str, head: bytes, size: int) -> str | None:
     if digest != stated:
-        return _OTHER
+        return MISMATCH
     fault = cut_short(head, size)
     if fault is not None:
         return fault

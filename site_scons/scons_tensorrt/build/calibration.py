@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 from ..artifact.receipt import make_key
-from ..artifact.sidecar import read_sidecar, sidecar_of
+from ..artifact.sidecar import MISMATCH, read_sidecar, sidecar_of
 from ..artifact.state import StateFolder
 from ..errors import CalibrationCacheError, SidecarError
 from ..files.reading import read_small
@@ -46,7 +46,7 @@ def read_cache(cache: Path, label: str) -> bytes | None:
     else:
         if hashlib.sha256(data).hexdigest() == stated:
             return data
-        fault = "its bytes are not those that its sidecar states"
+        fault = MISMATCH
     raise CalibrationCacheError(
         f"calibration cache {label}: {fault}; restore the two files, or remove both to calibrate again"
     )

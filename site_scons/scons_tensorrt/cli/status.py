@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
-from ..artifact.sidecar import read_sidecar
+from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..artifact.state import DEFAULT
 from ..artifact.verify import fault_of_size
 from ..build.declared import Declaration, DeclaredEngine, declarations
@@ -164,7 +164,7 @@ def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
         if fault:
             return "sidecar_mismatch", fault
         if stated != tree.digest_cache.sha256(engine, follow=False):
-            return "sidecar_mismatch", "its bytes are not those its sidecar states"
+            return "sidecar_mismatch", MISMATCH
     except FileNotFoundError:
         return "engine_missing", "the sidecar has no engine"
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..artifact.compatibility import why_not_here
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
-from ..artifact.sidecar import read_sidecar
+from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
 from ..files.digest_cache import sha256_of
 from ..files.reading import open_file, read_small, walk_files
@@ -131,7 +131,7 @@ def read_manifest(path: str) -> LoadedManifest:
     except OSError as error:
         raise HandoffError(f"not readable ({error.strerror})") from None
     if read_sidecar(path) != digest(data):
-        raise HandoffError("its bytes are not those its sidecar states")
+        raise HandoffError(MISMATCH)
     return LoadedManifest(Path(path), data, Manifest.load(data))
 
 
@@ -164,7 +164,7 @@ def check(path: str, host: HardwareSignature | EngineError | None, listed: Loade
         why = "the engine is missing" if gone else f"the engine is not readable ({error.strerror})"
         return Finding(Status.MISSING, path, why)
     if sha256 != stated:
-        return Finding(Status.SIDECAR_HASH, path, "its bytes are not those its sidecar states")
+        return Finding(Status.SIDECAR_HASH, path, MISMATCH)
     fault = cut_short(head, size) or why_not_named(header, name)
     if fault:
         return Finding(Status.SIDECAR_HASH, path, fault)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.receipt import Receipt
-from ..artifact.sidecar import read_sidecar
+from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..artifact.state import StateFolder
 from ..artifact.verify import fault_of_size
 from ..errors import EngineError, ReceiptError
@@ -76,7 +76,7 @@ def on_disk(path: Path, memo: DigestCache, builds: list[Receipt]) -> tuple[str, 
         why = getattr(error, "strerror", None) or type(error).__name__
         return "damaged", f"the engine is not readable ({why})", None
     if not fault and digest != stated:
-        fault = "its bytes are not those its sidecar states"
+        fault = MISMATCH
     return ("damaged" if fault else "intact"), fault, digest
 
 
