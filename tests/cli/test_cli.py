@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ import scons_tensorrt
 from scons_tensorrt.artifact.receipt import Receipt, make_key
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.artifact.state import StateFolder
-from scons_tensorrt.cli import main
+from scons_tensorrt.cli import _parser, main
 from scons_tensorrt.hardware.signature import HardwareSignature
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
@@ -78,14 +80,42 @@ WRONG_CALLS = [
     ["name"],  # name what
     ["name", "parse"],  # of nothing
     ["verify", "--fast", "x"],  # an unknown option
+    ["verify", "a\nb", "--fast\n"],  # a newline
+    ["probe", "--root", "/"],  # an image without a board
+    ["store", "gc", "--older", "x"],  # not a number
 ]
 
 
 @pytest.mark.parametrize("arguments", WRONG_CALLS, ids=str)
-def test_a_wrong_call_ends_with_2_and_the_usage(run, arguments):
-    status, _, errors = run(*arguments)
-    assert status == 2
-    assert errors[0].startswith("usage:")
+def test_a_wrong_call_ends_with_2_and_one_line(run, monkeypatch, arguments):
+    monkeypatch.delenv("TRT_HARDWARE", raising=False)
+    status, lines, errors = run(*arguments)
+    assert (status, lines, len(errors)) == (2, [], 1)
+    assert re.fullmatch(r"(python3 -m scons_tensorrt\b[\w ]*): .*; see `\1 --help`", errors[0])
+
+
+def parsers(parser):
+    """The parsers of commands that can be run."""
+    groups = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
+    for choices in groups:
+        for each in choices.values():
+            yield from parsers(each)
+    if not groups:
+        yield parser
+
+
+COMMANDS = [parser.prog.split(None, 3)[3] for parser in parsers(_parser())]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_and_has_an_example_that_parses(monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TRT_DISPATCH_CERTIFICATES", "certificates")
+    [text] = [p.format_help() for p in parsers(_parser()) if p.prog.endswith(f"_tensorrt {command}")]
+    assert max(map(len, text.splitlines())) <= 80
+    [example] = re.findall(r"^example:\n  python3 -m scons_tensorrt (.*)$", text, re.M)
+    assert example.startswith(command)
+    assert _parser().parse_args(shlex.split(example)).run
 
 
 # name parse

@@ -6,7 +6,6 @@ command fails; 2 for a usage error. `verify --manifest` has one status per kind 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
@@ -14,7 +13,7 @@ from .. import __version__
 from ..errors import EngineError
 from ..files.streams import open_standard_streams
 from . import dispatching, explain, keygen, name, probe, report, reproduce, status, store, verify
-from .common import say
+from .common import Parser, say
 
 STACKTRACE = "TRT_STACKTRACE"  # set it to print the traceback of an unexpected error
 COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
@@ -51,14 +50,15 @@ def run() -> None:
     sys.exit(main())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python3 -m scons_tensorrt",
         description="Inspect, verify and share TensorRT engines. Exit status: 0 on success; 1 when a "
         "check or the command fails; 2 for a usage error.",
+        epilog="`%(prog)s COMMAND --help` shows options and an example.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
     return parser

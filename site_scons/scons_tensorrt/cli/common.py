@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..artifact.receipt import Receipt
@@ -21,6 +22,32 @@ from ..files.writing import cause
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+WIDTH = 78  # of help, in columns
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{self.prog}: {message}; see `{self.prog} --help`", sys.stderr)
+        sys.exit(2)
+
+
+def add_command(
+    commands: Commands, name: str, summary: str, example: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """A subcommand. summary: its line in the list of commands; example: arguments that its help shows."""
+    text = description or f"{summary[0].upper()}{summary[1:]}."
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(text, WIDTH),
+        epilog=f"example:\n  %(prog)s {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(wrong=command.error)
+    return command
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -98,7 +125,13 @@ def _of_tree(engine: Path, root: Path) -> StateFolder:
     return StateFolder(root, root.parent)
 
 
+def add_python(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--python", metavar="PATH", help="Python interpreter with TensorRT (default: $TRT_PYTHON)"
+    )
+
+
 def add_state_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--state-dir", metavar="DIR", help=f"state folder (default: the nearest {DEFAULT} above the engine)"
+        "--state-dir", metavar="DIR", help=f"state folder (default: the nearest {DEFAULT}/ above the engine)"
     )

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import say, writing
+from .common import add_command, say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -19,7 +19,12 @@ CERTIFICATES = "TRT_DISPATCH_CERTIFICATES"
 
 def add(commands: Commands) -> None:
     _add_worker(commands)
-    scheduler = commands.add_parser("scheduler", help="run the scheduler that assigns compiles to workers")
+    scheduler = add_command(
+        commands,
+        "scheduler",
+        "run the scheduler that assigns compiles to workers",
+        "--certificates certificates/scheduler",
+    )
     scheduler.add_argument(
         "--listen",
         metavar="tls://HOST:PORT",
@@ -28,8 +33,8 @@ def add(commands: Commands) -> None:
     )
     _add_certificates(scheduler)
     scheduler.set_defaults(run=_scheduler)
-    certificates = commands.add_parser(
-        "certificates", help="create the mutual TLS certificates for remote builds"
+    certificates = add_command(
+        commands, "certificates", "create the mutual TLS certificates for remote builds", "certificates"
     )
     certificates.add_argument(
         "folder", metavar="DIR", help="output folder; gets a subfolder for the authority and each NAME"
@@ -44,7 +49,9 @@ def add(commands: Commands) -> None:
 
 
 def _add_worker(commands: Commands) -> None:
-    worker = commands.add_parser("worker", help="run a remote build worker")
+    worker = add_command(
+        commands, "worker", "run a remote build worker", "--scheduler tls://build-server:8786"
+    )
     worker.add_argument("--scheduler", metavar="tls://HOST:PORT", required=True, help="scheduler to join")
     worker.add_argument(
         "--store",

@@ -13,7 +13,7 @@ from ..artifact.receipt import Receipt
 from ..build.declared import DeclaredEngine, declared_engines
 from ..errors import EngineError
 from ..recipe.key import differences
-from .common import add_state_dir, known_digest, say, state_folder
+from .common import add_command, add_state_dir, known_digest, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -23,8 +23,13 @@ Rows = Iterator[tuple[str, str]]
 
 
 def add(commands: Commands) -> None:
-    explain = commands.add_parser("explain", help="show how an engine was built and what changed since")
-    explain.add_argument("path", help="engine file")
+    explain = add_command(
+        commands,
+        "explain",
+        "show how an engine was built and what changed since",
+        "engines/face__sm87_jp6.2_trt10.3_fp16.engine",
+    )
+    explain.add_argument("path", metavar="ENGINE", help="engine file")
     add_state_dir(explain)
     explain.add_argument("--json", action="store_true", help="print the receipt and the changes as JSON")
     explain.set_defaults(run=_explain)

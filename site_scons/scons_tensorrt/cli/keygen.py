@@ -7,16 +7,17 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import HandoffError
-from .common import say, writing
+from .common import add_command, say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
 
 
 def add(commands: Commands) -> None:
-    keygen = commands.add_parser("keygen", help="create an Ed25519 key pair for signing")
+    keygen = add_command(commands, "keygen", "create an Ed25519 key pair for signing", "release.pem")
     keygen.add_argument(
         "file",
+        metavar="FILE",
         help="private key to write; the public key goes to FILE.pub, and missing folders are created",
     )
     keygen.set_defaults(run=_keygen)

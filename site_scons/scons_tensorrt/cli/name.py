@@ -8,17 +8,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import EngineFilename
+from .common import add_command
 
 if TYPE_CHECKING:
     from .common import Commands
 
 
 def add(commands: Commands) -> None:
-    name = commands.add_parser("name", help="parse an engine filename")
-    parse = name.add_subparsers(required=True, metavar="parse").add_parser(
-        "parse", help="show the fields of an engine filename"
-    )
-    parse.add_argument("file", help="engine file; it need not exist")
+    engine = "face__sm87_jp6.2_trt10.3_fp16.engine"
+    name = add_command(commands, "name", "parse an engine filename", f"parse {engine}")
+    jobs = name.add_subparsers(required=True, metavar="parse")
+    parse = add_command(jobs, "parse", "show the fields of an engine filename", engine)
+    parse.add_argument("file", metavar="FILE", help="engine file; it need not exist")
     parse.add_argument("--json", action="store_true", help="print JSON")
     parse.set_defaults(run=_name_parse)
 

@@ -15,21 +15,25 @@ from ..hardware.host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
-from .common import say
+from .common import add_command, add_python, say
 
 if TYPE_CHECKING:
     from .common import Commands
 
 
 def add(commands: Commands) -> None:
-    probe = commands.add_parser("probe", help="show the hardware that engines are built for on this host")
-    probe.add_argument("--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE=")
-    probe.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
+    probe = add_command(
+        commands, "probe", "show the hardware that engines are built for on this host", "--hardware orin_nx"
+    )
+    probe.add_argument(
+        "--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE= (default: $TRT_HARDWARE)"
+    )
+    probe.add_argument("--backend", metavar="NAME", help="backend, as in BACKEND= (default: $TRT_BACKEND)")
+    probe.add_argument("--jetpack", metavar="X.Y", help="JetPack version, as in JETPACK=")
     probe.add_argument(
         "--root", metavar="DIR", help="read JetPack and TensorRT versions from a root file system"
     )
-    probe.add_argument("--jetpack", metavar="X.Y", help="JetPack version, as in JETPACK=")
-    probe.add_argument("--backend", metavar="NAME", help="backend, as in BACKEND=")
+    add_python(probe)
     probe.add_argument("--json", action="store_true", help="print a hardware file for HARDWARE=")
     probe.set_defaults(run=_probe)
 
@@ -53,7 +57,7 @@ def _probe(arguments: argparse.Namespace) -> int:
 def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Interpreter) -> Hardware:
     """The board of a hardware file with the JetPack and TensorRT versions of an image."""
     if not named:
-        raise HardwareError("--root gives the JetPack and TensorRT versions but not the GPU; add --hardware")
+        arguments.wrong("--root gives the JetPack and TensorRT versions but not the GPU; add --hardware")
     host = Host(Path(arguments.root).absolute())
     packaged, jetpack = host.tensorrt(), host.jetpack(arguments.jetpack)
     if not packaged or not jetpack:

@@ -11,24 +11,29 @@ from typing import TYPE_CHECKING
 from ..artifact.state import DEFAULT, StateFolder
 from ..errors import EngineError, plural
 from ..files.digest_cache import DigestCache
-from .common import say, writing
+from .common import add_command, say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
 
 
 def add(commands: Commands) -> None:
-    report = commands.add_parser(
-        "report", help="write the report of the last build: HTML, JSON, JUnit, GitHub"
+    report = add_command(
+        commands,
+        "report",
+        "write the report of the last build: HTML, JSON, JUnit, GitHub",
+        "--github --junit engines.xml",
     )
-    report.add_argument("tree", nargs="?", default=".", help="folder with the SConstruct (default: .)")
-    report.add_argument("--state-dir", metavar="DIR", help=f"state folder (default: {DEFAULT} in the tree)")
-    report.add_argument("--out", metavar="DIR", help="output folder (default: report/ in the state folder)")
-    report.add_argument("--github", action="store_true", help="print GitHub Actions annotations")
-    report.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")
+    report.add_argument("tree", nargs="?", default=".", metavar="DIR", help="source tree (default: .)")
+    report.add_argument(
+        "--state-dir", metavar="DIR", help=f"state folder (default: {DEFAULT}/ in the source tree)"
+    )
     report.add_argument(
         "--full", action="store_true", help="hash every engine instead of trusting size and mtime"
     )
+    report.add_argument("--out", metavar="DIR", help="output folder (default: report/ in the state folder)")
+    report.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")
+    report.add_argument("--github", action="store_true", help="print GitHub Actions annotations")
     report.set_defaults(run=_report)
 
 

@@ -17,17 +17,24 @@ from ..hardware.resolve import Hardware
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
-from .common import add_state_dir, engines, known_digest, say, state_folder
+from .common import add_command, add_python, add_state_dir, engines, known_digest, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
 
 
 def add(commands: Commands) -> None:
-    reproduce = commands.add_parser("reproduce", help="recompile engines and compare the bytes")
-    reproduce.add_argument("path", nargs="+", help="engine file, or a folder of engines")
+    reproduce = add_command(
+        commands,
+        "reproduce",
+        "recompile engines and compare the bytes",
+        "engines",
+        "Recompile engines from their receipts and compare the bytes. Prints EQUAL, DIFFERENT, or FAILED "
+        "if nothing was compared; the exit status is 0 if all are equal.",
+    )
+    reproduce.add_argument("path", nargs="+", metavar="PATH", help="engine file, or a folder of engines")
     add_state_dir(reproduce)
-    reproduce.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
+    add_python(reproduce)
     reproduce.set_defaults(run=_reproduce)
 
 

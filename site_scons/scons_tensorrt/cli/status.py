@@ -23,7 +23,7 @@ from ..artifact.state import DEFAULT
 from ..artifact.verify import fault_of_size
 from ..build.declared import Declaration, DeclaredEngine, declarations
 from ..errors import EngineError, ReceiptError, SidecarError, plural
-from .common import say
+from .common import add_command, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -56,12 +56,12 @@ class Row(NamedTuple):
 
 
 def add(commands: Commands) -> None:
-    status = commands.add_parser("status", help="list all engines and whether they are up to date")
+    status = add_command(commands, "status", "list all engines and whether they are up to date", "--json")
     status.add_argument("path", nargs="?", default=".", metavar="DIR", help="source tree (default: .)")
     status.add_argument(
         "--state-dir",
         metavar="DIR",
-        help=f"state folder (default: $TRT_STATE_DIR, or the nearest {DEFAULT} above)",
+        help=f"state folder (default: $TRT_STATE_DIR, or the nearest {DEFAULT}/ above)",
     )
     status.add_argument(
         "--full", action="store_true", help="hash every file instead of trusting size and mtime"

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError, plural
-from .common import say
+from .common import add_command, say
 
 if TYPE_CHECKING:
     from ..cache.keys import TrustedSigners
@@ -21,9 +21,9 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def add(commands: Commands) -> None:
-    store = commands.add_parser("store", help="inspect and clean the shared engine cache")
+    store = add_command(commands, "store", "inspect and clean the shared engine cache", "stats")
     jobs = store.add_subparsers(required=True, metavar="JOB")
-    gc = jobs.add_parser("gc", help="remove old entries and unreferenced files")
+    gc = add_command(jobs, "gc", "remove old entries and unreferenced files", "--older 30 --dry-run")
     gc.add_argument("--older", type=_days, metavar="DAYS", help="remove entries unused by writers for DAYS")
     gc.add_argument(
         "--most",
@@ -33,13 +33,13 @@ def add(commands: Commands) -> None:
     )
     gc.add_argument("--dry-run", action="store_true", help="list what would be removed")
     gc.set_defaults(run=_gc)
-    verify = jobs.add_parser("verify", help="check all signatures and hashes")
+    verify = add_command(jobs, "verify", "check all signatures and hashes", "--quick")
     verify.add_argument("--quick", action="store_true", help="check sizes only, without downloading")
     verify.add_argument(
         "--remove", action="store_true", help="remove damaged entries and files; untrusted entries are kept"
     )
     verify.set_defaults(run=_verify)
-    stats = jobs.add_parser("stats", help="count entries and bytes")
+    stats = add_command(jobs, "stats", "count entries and bytes", "--store s3://engines --trust ci.pub")
     stats.set_defaults(run=_stats)
     for job in (gc, verify, stats):
         job.add_argument("--store", metavar="URL", help="shared engine cache (default: $TRT_STORE)")

@@ -18,7 +18,7 @@ from ..hardware.host import Host
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import HardwareSignature
-from .common import engines, say
+from .common import add_command, engines, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -28,15 +28,17 @@ NO_RUNTIME = "runtime version not checked: this Python has no TensorRT for RTX"
 
 
 def add(commands: Commands) -> None:
-    verify = commands.add_parser(
+    verify = add_command(
+        commands,
         "verify",
-        help="check engines against their sidecars, a manifest and this host",
-        description="Check engines against their sidecars. With --manifest or --hardware, also check "
+        "check engines against their sidecars, a manifest and this host",
+        "engines",
+        "Check engines against their sidecars. With --manifest or --hardware, also check "
         "that they match the manifest and this host; the exit status is then that of the first check "
         "that failed: 10 filename, 11 host, 12 sidecar, 13 sidecar hash, 14 manifest, "
         "15 manifest hash, 16 signature, 17 unlisted, 18 missing, 19 key.",
     )
-    verify.add_argument("path", nargs="*", help="engine file, or a folder of engines")
+    verify.add_argument("path", nargs="*", metavar="PATH", help="engine file, or a folder of engines")
     verify.add_argument(
         "--manifest", metavar="FILE", help="manifest of the release; PATH defaults to its folder"
     )
@@ -52,7 +54,7 @@ def add(commands: Commands) -> None:
     )
     verify.add_argument("--jetpack", metavar="X.Y", help="JetPack version, as in JETPACK=")
     verify.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
-    verify.set_defaults(run=_verify, wrong=verify.error)
+    verify.set_defaults(run=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
