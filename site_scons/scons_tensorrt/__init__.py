@@ -1,9 +1,7 @@
 """scons-tensorrt: a TensorRT engine as a node in SCons's dependency graph.
 
-Rooms, top to bottom, imports going down only: `graph` (the one room that imports SCons)
-and `cli`, `compile`, `recipe`, `integrity`, `identity`. `identity` and `integrity` use
-the standard library alone, so that a device with nothing but Python can name, parse and
-verify an engine: `from scons_tensorrt import load_verified`.
+The public names are imported on first use: importing the package alone imports nothing, and a device needs
+only the standard library for `load_verified`. The rooms of the package: docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -11,15 +9,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .artifact.schema import EngineFilenameSchema as EngineFilenameSchema
+    from .artifact.schema import HostCapabilities as HostCapabilities
+    from .artifact.schema import Sha256Sidecar as Sha256Sidecar
     from .artifact.verify import load_verified as load_verified
+    from .build.compiler import EngineCompiler as EngineCompiler
+    from .build.compiler import build_engine_compiler as build_engine_compiler
+    from .build.corpus import BackboneConfig as BackboneConfig
+    from .build.corpus import BackboneSpec as BackboneSpec
+    from .build.corpus import BuildConfig as BuildConfig
+    from .build.corpus import CompileEngineCallable as CompileEngineCallable
+    from .build.corpus import CompileOutcome as CompileOutcome
+    from .build.corpus import EngineCacheEntry as EngineCacheEntry
+    from .build.corpus import EngineCompileRequest as EngineCompileRequest
+    from .build.corpus import EngineCompileResult as EngineCompileResult
+    from .build.corpus import EngineCompileSummary as EngineCompileSummary
+    from .build.corpus import OptimizationProfile as OptimizationProfile
+    from .build.corpus import ProvisioningConfig as ProvisioningConfig
+    from .build.corpus import build_backbone_specs as build_backbone_specs
+    from .build.local_runtime import default_runtime as default_runtime
+    from .errors import CalibrationCacheError as CalibrationCacheError
+    from .errors import EngineBuildError as EngineBuildError
+    from .errors import EngineError as EngineError
+    from .hardware.signature import HardwareSignature as HardwareSignature
 
 __version__ = "0.1.0"
 
+_PUBLIC = {
+    "artifact.schema": "EngineFilenameSchema HostCapabilities Sha256Sidecar",
+    "artifact.verify": "load_verified",
+    "build.compiler": "EngineCompiler build_engine_compiler",
+    "build.corpus": (
+        "BackboneConfig BackboneSpec BuildConfig CompileEngineCallable CompileOutcome EngineCacheEntry "
+        "EngineCompileRequest EngineCompileResult EngineCompileSummary OptimizationProfile "
+        "ProvisioningConfig build_backbone_specs"
+    ),
+    "build.local_runtime": "default_runtime",
+    "errors": "CalibrationCacheError EngineBuildError EngineError",
+    "hardware.signature": "HardwareSignature",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """As late as it is asked for: to import the package alone imports nothing."""
-    if name == "load_verified":
-        from .artifact.verify import load_verified
+    """Import a public name on first use."""
+    for module, names in _PUBLIC.items():
+        if name in names.split():
+            import importlib
 
-        return load_verified
+            return getattr(importlib.import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,239 @@
+"""Build one engine on this machine, without SCons: the same steps, keys and files as `scons engines`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..artifact.filename import EngineFilename
+from ..artifact.schema import HostCapabilities
+from ..artifact.state import StateFolder
+from ..errors import HardwareMismatchError, RecipeError
+from ..files.digest_cache import DigestCache
+from ..files.json_cache import JsonCache
+from ..hardware.host import Host
+from ..hardware.resolve import Hardware, resolve
+from ..hardware.runtime import Interpreter
+from ..hardware.signature import HardwareSignature
+from ..recipe.backends import effective, refusals
+from ..recipe.conversion import Samples, Step, faults, next_step, strongly_typed
+from ..recipe.key import value_fields
+from ..recipe.onnx.summary import OnnxSummary
+from ..recipe.options import Recipe
+from ..recipe.shapes import problems
+from .context import BuildContext
+from .corpus import BuildConfig, EngineCacheEntry, recipe_of
+from .engine import BuildOutcome, make
+from .inputs import Inputs
+from .onnx_spec import Onnx, SampleFiles, onnx_spec_of, step_fields
+from .onnx_step import OnnxContext, make_onnx
+from .spec import EngineSpec, LastBuild, engine_spec
+
+_SAMPLES = "samples"  # the kind of step that prepares samples for a calibrator
+
+
+class LocalRuntime:
+    """Compiles in a child process of this machine, as `scons engines` does.
+
+    hardware: a name as for HARDWARE=, None for this host; python: the interpreter that has TensorRT
+    ($TRT_PYTHON, else this one); onnx_python: the one that has onnx, for conversions ($TRT_ONNX_PYTHON, else
+    this one); top: the folder that has `hardware/`.
+    """
+
+    def __init__(
+        self,
+        hardware: str | None = None,
+        *,
+        python: str | None = None,
+        onnx_python: str | None = None,
+        top: Path | None = None,
+    ) -> None:
+        self._named = hardware
+        self._python = python or os.environ.get("TRT_PYTHON", "")
+        self._onnx_python = onnx_python or os.environ.get("TRT_ONNX_PYTHON") or sys.executable
+        self._top = Path(top or os.getcwd()).absolute()
+
+    def host(self) -> HardwareSignature:
+        """The signature of the hardware it compiles for. Raises HardwareError."""
+        state = StateFolder(self._top / ".trt", self._top)
+        return self._builds(state, lambda line: None).hardware(self._named).signature
+
+    def build(
+        self,
+        recipe: Recipe,
+        onnx: Path,
+        host: HostCapabilities | HardwareSignature,
+        engine: Path,
+        state: StateFolder,
+        say: Callable[[str], None],
+    ) -> tuple[BuildOutcome, str]:
+        """Build the engine, or reuse it; also returns its key. Raises EngineError."""
+        builds = self._builds(state, say)
+        if isinstance(host, HardwareSignature):
+            hardware = Hardware(None, host, "given")
+        else:
+            hardware = builds.hardware(self._named)
+            _check_host(host, hardware)
+        return builds.build(recipe, onnx, hardware, engine)
+
+    def compile_engine(self, onnx_path: Path, config: BuildConfig, output: Path) -> EngineCacheEntry:
+        """Compile a model to `output`, whose name says model, hardware and precision. Raises EngineError."""
+        output = Path(output).absolute()
+        name = EngineFilename.parse(output.name)
+        state = state_folder(output.parent, None)
+        builds = self._builds(state, lambda line: None)
+        hardware = builds.hardware(self._named)
+        recipe = recipe_of(name.model, config, calibration=True)
+        found = EngineFilename.of(hardware.signature, recipe.model, recipe.precision)
+        if found != name:
+            raise HardwareMismatchError(f"{output.name}: this runtime compiles {found.build()}")
+        outcome, key = builds.build(recipe, Path(onnx_path).absolute(), hardware, output)
+        return EngineCacheEntry(output, outcome.sha256, key)
+
+    def _builds(self, state: StateFolder, say: Callable[[str], None]) -> _Builds:
+        return _Builds(state, self._python, self._onnx_python, say, self._top)
+
+
+def default_runtime(hardware: str | None = None) -> LocalRuntime:
+    """The runtime of this machine. hardware: a name as for HARDWARE=, None for this host."""
+    return LocalRuntime(hardware)
+
+
+def state_folder(cache_root: Path, state_dir: Path | None) -> StateFolder:
+    """The state folder of a cache: `.trt` beside it, as in a tree with `engines/`."""
+    top = cache_root.parent
+    return StateFolder(Path(state_dir).absolute() if state_dir else top / ".trt", top)
+
+
+def _check_host(host: HostCapabilities, hardware: Hardware) -> None:
+    """Raise HardwareMismatchError if this machine's hardware is not the one asked for."""
+    wanted = host.filename("x", "fp32")
+    found = EngineFilename.of(hardware.signature, "x", "fp32")
+    if wanted != found:
+        raise HardwareMismatchError(
+            f"the request is for sm{wanted.sm} {wanted.platform} {wanted.runtime}, and this runtime compiles "
+            f"for sm{found.sm} {found.platform} {found.runtime} ({hardware.why}); build on that host"
+        )
+
+
+class _Builds:
+    """Builds engines of one tree. state: its state folder; python: runs TensorRT; onnx_python: has onnx."""
+
+    def __init__(
+        self, state: StateFolder, python: str, onnx_python: str, say: Callable[[str], None], top: Path
+    ) -> None:
+        self.state = state
+        self.digest_cache = DigestCache(state.digests, state.top)
+        self._inputs = Inputs(self.digest_cache)
+        self._interpreter = Interpreter(python or None, state.interpreter(python))
+        self._devices = JsonCache(state.root / "host.json")
+        self._onnx_python = onnx_python
+        self._say = say
+        self._top = top
+
+    def hardware(self, named: str | None) -> Hardware:
+        """The hardware of a name, or of this host. Raises HardwareError."""
+        return resolve(named, self._top, self._interpreter.runtime, memo=self._devices)
+
+    def build(self, recipe: Recipe, onnx: Path, hardware: Hardware, engine: Path) -> tuple[BuildOutcome, str]:
+        """Build `engine` from a model, or reuse it; also returns its key. Raises EngineError."""
+        try:
+            spec = self._spec(recipe, onnx, hardware, engine)
+            return make(spec, self._context()), spec.key
+        finally:
+            self.digest_cache.save()
+            self._interpreter.save()
+            self._devices.save()
+
+    def _context(self) -> BuildContext:
+        return BuildContext(self.state, self.digest_cache, self._interpreter, self._gpu, say=self._say)
+
+    def _gpu(self) -> str | None:
+        return str(Host().devices(self._devices)[0]["uuid"]) if Host().nvidia_evidence() else None
+
+    def _spec(self, recipe: Recipe, onnx: Path, hardware: Hardware, engine: Path) -> EngineSpec:
+        """The engine's spec; what it is compiled from is converted first. Raises EngineError."""
+        original, summary = self._onnx(onnx)
+        strong = recipe.strongly_typed or strongly_typed(hardware.signature)
+        found = refusals(recipe, hardware.signature) + problems(recipe.profiles, summary.inputs)
+        found += faults(recipe.precision, recipe.conversion, strong, summary)
+        if found:
+            raise RecipeError(f"{original.label}: {'; '.join(found)}")
+        compiled, samples = original, None
+        steps: list[dict[str, Any]] = []
+        calibration = recipe.conversion.calibration
+        step = next_step(recipe.precision, recipe.conversion, strong, summary)
+        if step:
+            chosen = calibration.samples if calibration and step.kind == "quantize" else None
+            compiled, summary = self._onnx(self._convert(recipe, step, original, chosen, "onnx", steps))
+        elif calibration and recipe.calibrator and not strong:
+            made = self._convert(recipe, Step(_SAMPLES), original, calibration.samples, _SAMPLES, steps)
+            samples = made, self.state.relative(made)
+        external = {
+            location: (path, summary.external[location]) for location, path in compiled.external.items()
+        }
+        return engine_spec(
+            engine=engine,
+            recipe=effective(recipe, hardware.signature.product),
+            hardware=hardware,
+            fields=value_fields(recipe, hardware.signature),
+            made=LastBuild(compiled.path, original.label, external, samples, summary.exact),
+            digest=self._inputs.digest,
+            told=lambda: {"made_by": steps} if steps else {},
+        )
+
+    def _onnx(self, path: Path) -> tuple[Onnx, OnnxSummary]:
+        label = self.state.relative(path)
+        summary = self._inputs.summary_of(path, label)
+        external = {name: path.parent / name for name in summary.external}
+        return Onnx(path, label, external, summary), summary
+
+    def _convert(
+        self,
+        recipe: Recipe,
+        step: Step,
+        original: Onnx,
+        samples: Samples | None,
+        suffix: str,
+        steps: list[dict[str, Any]],
+    ) -> Path:
+        """Make a file of the original, or reuse it; adds its facts for the engine's receipt to `steps`."""
+        target = self.state.onnx / f"{recipe.model}.{recipe.precision}.{suffix}"
+        chosen = samples.key_fields() if samples else {}
+        more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
+        spec = onnx_spec_of(
+            target=target,
+            kind=step.kind,
+            options=step.options,
+            fields=step_fields(step.kind, {**step.options, **more}),
+            onnx={"onnx": original},
+            samples=sample_files(samples, self.state) if samples else None,
+            source=original.label,
+            script=None,
+            files={},
+            digest=self._inputs.digest,
+        )
+        context = OnnxContext(
+            self.state, self.digest_cache, self._onnx_python, None, lambda: False, self._say
+        )
+        receipt = make_onnx(spec, context).receipt
+        label, facts = self.state.relative(target), receipt.details.get("facts")
+        steps.append({"file": label, "kind": step.kind, "source": original.label, "facts": facts})
+        return target
+
+
+def sample_files(samples: Samples, state: StateFolder) -> SampleFiles:
+    """A set of samples on disk. Raises RecipeError."""
+    place = Path(samples.where).absolute()
+    label, fields = state.relative(place), samples.key_fields()
+    if samples.function:
+        return SampleFiles("reader", place, label, [place, *map(Path, samples.files)], fields, place.name)
+    if place.is_dir():
+        files = sorted([*place.glob("*.npy"), *place.glob("*/*.npy")], key=str)
+        return SampleFiles("npy", place, f"{label}/", files, fields, place.name)
+    if place.suffix != ".npz":
+        raise RecipeError(f"{label}: give a .npz, a folder of .npy, or 'reader.py:function'")
+    return SampleFiles("npz", place, label, [place], fields, place.name)
