@@ -33,7 +33,7 @@ BELOW["scons_tool"] -= {"worker"}
 BELOW |= {
     "__main__": {"cli"},
     "tools": {"scons_tool"},
-    "__init__": {"artifact"},  # load_verified, when it is asked for
+    "__init__": {"artifact", "build", "errors", "hardware"},  # the public names, on first use
 }
 # What else than the standard library a room may import.
 OUTSIDE = {
@@ -136,10 +136,20 @@ def test_nobody_imports_the_workers(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_the_worker_imports_by_a_name_it_is_told(module):
+def test_only_the_worker_and_the_public_names_are_imported_by_name(module):
     text = MODULES[module].read_text(encoding="utf-8")
     if "import_module(" in text or "__import__(" in text:
-        assert room(module) == "worker"
+        assert room(module) in ("worker", "__init__")
+
+
+def test_the_public_names_are_those_that_type_checkers_see():
+    listed = {
+        (f"{ME}.{home}", name) for home, names in scons_tensorrt._PUBLIC.items() for name in names.split()
+    }
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    [checked] = [node for node in tree.body if isinstance(node, ast.If)]
+    assert {(f"{ME}.{each.module}", each.names[0].name) for each in checked.body} == listed
+    assert all(hasattr(scons_tensorrt, name) for _, name in listed)
 
 
 def test_the_in_tree_tool_imports_the_scons_tool_alone():

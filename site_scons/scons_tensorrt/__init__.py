@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
     for module, names in _PUBLIC.items():
         if name in names.split():
-            import importlib
+            from importlib import import_module
 
-            return getattr(importlib.import_module(f".{module}", __name__), name)
+            return getattr(import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
