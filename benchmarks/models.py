@@ -88,7 +88,7 @@ def _mib(size: int) -> str:
 def _accuracy(receipt: dict) -> str:
     figures = receipt.get("accuracy", {}).get("onnx")
     if not isinstance(figures, dict):
-        return "as it is"
+        return "unchanged"
     told = (
         f"{name}: max {each['max_abs']:.2g}, mean {each['mean_abs']:.2g}, cosine {each['cosine']:.5f}"
         for name, each in sorted(figures["outputs"].items())
