@@ -138,10 +138,10 @@ def test_samples_that_cannot_be_are_one_line_before_any_compile(board: Tree, arr
             {"runtime_version": "11.4.0.106", "jetpack": "7.2"},
             "",
             "",
-            "a strongly typed runtime has none",
+            "not supported by a strongly typed runtime",
         ),
-        ({}, "", "strongly_typed=True", "a strongly typed runtime has none"),
-        ({}, 'method="minmax"', "dla_core=0", "a DLA takes calibration method='entropy' only"),
+        ({}, "", "strongly_typed=True", "not supported by a strongly typed runtime"),
+        ({}, 'method="minmax"', "dla_core=0", "a DLA supports only calibration method='entropy'"),
     ],
 )
 def test_where_no_calibrator_is_the_engine_fails(board: Tree, hard, more, options, message) -> None:
@@ -156,7 +156,7 @@ def test_an_option_that_a_calibrator_has_not_stops_the_reading(board: Tree) -> N
     declare(board, "per_channel=False")
     run = board.scons()
     assert run.status == 2
-    assert "calibration per_channel=: a calibrator has none; leave it out, or by='qdq'" in run.out
+    assert "calibration per_channel=: only with by='qdq'; leave it out" in run.out
 
 
 # The real worker, over a surface and a driver that are played.

@@ -90,20 +90,20 @@ def test_what_tensorrt_does_anyway_is_no_option(option, default):
 
 
 REFUSED = [
-    (RTX, {"flags": ["STRIP_PLAN", "REFIT_INDIVIDUAL"]}, "strips nothing; leave out STRIP_PLAN"),
+    (RTX, {"flags": ["STRIP_PLAN", "REFIT_INDIVIDUAL"]}, "does not strip weights; leave out STRIP_PLAN"),
     (RTX, {"flags": ["VERSION_COMPATIBLE"]}, "add EXCLUDE_LEAN_RUNTIME"),
-    (SERVER, {"flags": ["EXCLUDE_LEAN_RUNTIME"]}, "it is for VERSION_COMPATIBLE"),
-    (RTX, {"hardware_compatibility": "ampere_plus"}, "name HARDWARE=rtx_portable"),
-    (ORIN, {"hardware_compatibility": "ampere_plus"}, "TensorRT has none on a Jetson"),
-    (RTX, {"dla_core": 0, "precision": "fp16"}, "TensorRT for RTX has no DLA"),
-    (RTX, {"memory_pools": {"dla_local_dram": "1G"}}, "TensorRT for RTX has no DLA"),
-    (ORIN, {"dla_core": 0}, "a DLA computes fp16 and int8, not fp32"),
+    (SERVER, {"flags": ["EXCLUDE_LEAN_RUNTIME"]}, "needs flag VERSION_COMPATIBLE"),
+    (RTX, {"hardware_compatibility": "ampere_plus"}, "set HARDWARE=rtx_portable"),
+    (ORIN, {"hardware_compatibility": "ampere_plus"}, "not supported by TensorRT on a Jetson"),
+    (RTX, {"dla_core": 0, "precision": "fp16"}, "dla_core: not supported by TensorRT for RTX"),
+    (RTX, {"memory_pools": {"dla_local_dram": "1G"}}, "memory_pools dla_local_dram: not supported by"),
+    (ORIN, {"dla_core": 0}, "a DLA supports fp16 and int8, not fp32"),
     (SERVER, {"dla_core": 0, "precision": "fp16"}, "only a Jetson has a DLA"),
-    (ORIN, {"memory_pools": {"dla_managed_sram": "1M"}}, "write dla_core= too"),
+    (ORIN, {"memory_pools": {"dla_managed_sram": "1M"}}, "only for a DLA; set dla_core= too"),
     (
         ORIN,
         {"dla_core": 0, "precision": "int8", "calibration": {**NATIVE, "method": "minmax"}},
-        "a DLA takes calibration method='entropy' only",
+        "a DLA supports only calibration method='entropy'",
     ),
 ]
 
@@ -132,9 +132,9 @@ BAD = [
     ({"memory_pools": "1G"}, "memory_pools='1G': write a map"),
     ({"memory_pools": {"workspace": "1G"}}, "write workspace_mb= instead"),
     ({"memory_pools": {"tactic_drm": "1G"}}, "did you mean tactic_dram?"),
-    ({"memory_pools": {"tactic_dram": "1T"}}, "write bytes, or such as '512K'"),
-    ({"memory_pools": {"tactic_dram": -1}}, "write bytes"),
-    ({"memory_pools": {"tactic_dram": True}}, "write bytes"),
+    ({"memory_pools": {"tactic_dram": "1T"}}, "write a number of bytes, such as"),
+    ({"memory_pools": {"tactic_dram": -1}}, "write a number of bytes"),
+    ({"memory_pools": {"tactic_dram": True}}, "write a number of bytes"),
     ({"optimization_level": 6}, "write a whole number from 0 to 5"),
     ({"optimization_level": True}, "optimization_level=True"),
     ({"hardware_compatibility": "ampere"}, "write one of none, ampere_plus"),

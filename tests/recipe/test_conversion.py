@@ -115,7 +115,7 @@ FAULTS = [
     ("fp32", Conversion(keep_ops=("Add",)), True, FP32, "keep_ops has no effect with precision='fp32'"),
     ("fp16", Conversion(keep_nodes=("n",)), False, FP32, "write strongly_typed=True too"),
     ("fp32", Conversion(keep_io=False), True, FP32, "keep_io=False has no effect"),
-    ("int8", NATIVE, True, FP32, "a strongly typed runtime has none; write by='qdq'"),
+    ("int8", NATIVE, True, FP32, "not supported by a strongly typed runtime; write by='qdq'"),
 ]
 
 
@@ -161,14 +161,14 @@ BAD = [
     ({"calibration": {"data": "c.npz", "ops": "Conv"}}, "calibration ops='Conv': write a list"),
     ({"calibration": {"data": "c.npz", "at_least": 0}}, "at_least=0"),
     ({"calibration": {"data": "c.npz", "most": 4}}, "most=4: fewer than at_least=8"),
-    ({"calibration": {"data": "c.npz", "files": ["a"]}}, "files=: they are for a reader"),
+    ({"calibration": {"data": "c.npz", "files": ["a"]}}, "files=: only for a reader"),
     (
         {"calibration": {"data": "c.npz", "by": "calibrator", "method": "percentile"}},
-        "a calibrator has entropy and minmax",
+        "calibration method='percentile': write one of entropy, minmax",
     ),
     (
         {"calibration": {"data": "c.npz", "by": "calibrator", "percentile": 99.9}},
-        "calibration percentile=: a calibrator has none; leave it out, or by='qdq'",
+        "calibration percentile=: only with by='qdq'; leave it out",
     ),
     ({"calibration": {"data": "c.npz", "by": "calibrator", "ops": ["Conv"]}}, "calibration ops=: "),
     ({"accuracy": {"rtol": 0.1}}, "accuracy: no inputs="),

@@ -43,8 +43,8 @@ BAD = [
     ({"precision": "half"}, "write one of fp32, tf32, fp16"),  # another name
     ({"precision": None}, "precision=None"),  # nothing
     ({"precision": ["fp16"]}, "precision"),  # a list
-    ({"precision": "int4"}, "this version cannot make it"),  # not yet
-    ({"precision": "fp4"}, "this version cannot make it"),  # not yet
+    ({"precision": "int4"}, "not supported by this version"),  # not yet
+    ({"precision": "fp4"}, "not supported by this version"),  # not yet
     ({"workspace_mb": 0}, "workspace_mb=0"),  # none
     ({"workspace_mb": -1}, "workspace_mb=-1"),  # negative
     ({"workspace_mb": 1.5}, "workspace_mb=1.5"),  # a fraction
@@ -57,7 +57,7 @@ BAD = [
     ({"flags": None}, "write a list"),  # nothing
     ({"flags": ["STRICT_NAN"]}, "did you mean STRICT_NANS?"),  # a typo
     ({"flags": ["QQ"]}, "flag QQ: unknown; known: DEBUG"),  # near nothing
-    ({"flags": [1]}, "flag 1: unknown"),  # a number
+    ({"flags": [1]}, "flags=[1]: write a list of names"),  # a number
     ({"flags": ["FP16"]}, "flag FP16: write precision='fp16' instead"),  # a precision
     ({"flags": ["tf32"]}, "write precision='tf32' instead"),  # a precision, lower case
     ({"timeout_s": 0}, "timeout_s=0"),  # at once
@@ -85,7 +85,7 @@ def test_a_bad_model_name_is_refused_by_name(model):
 
 
 def test_two_plugins_of_one_name_are_refused():
-    with pytest.raises(RecipeError, match="two libraries of one name"):
+    with pytest.raises(RecipeError, match="two libraries have the same name"):
         parse("a", {}, [Path("x/lib.so"), Path("y/lib.so")])
 
 

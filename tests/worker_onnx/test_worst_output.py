@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scons_tensorrt.recipe.figures import share_of_bound
+from scons_tensorrt.recipe.conversion import share_of_bound
 from scons_tensorrt.worker.onnx import accuracy
 
 OPTIONS = {"metric": "elemwise", "rtol": 0.1, "atol": 0.001}

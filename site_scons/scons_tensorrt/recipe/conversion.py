@@ -1,33 +1,34 @@
-"""What becomes of an ONNX before its compile: another precision, quantization, an accuracy gate.
+"""Steps between an ONNX and its compile: conversion to another precision, quantization, accuracy gate.
 
-A strongly typed runtime (TensorRT 11, TensorRT for RTX) compiles the ONNX's own types, so
-another precision is another ONNX: a step of the graph, with a key and a receipt of its own.
+A strongly typed runtime (TensorRT 11, TensorRT for RTX) compiles the types in the ONNX, so another
+precision needs another ONNX: a step of the graph with its own key and receipt.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
 from .onnx.summary import OnnxSummary
+from .values import flag, is_number, names, one_of
 
 METHODS = ("entropy", "minmax", "percentile")
 METRICS = ("elemwise", "max", "mean", "median", "cosine")
 WAYS = ("qdq", "calibrator")
-# DataType of a tensor in onnx.proto3.
-FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
-CONVERTED = ("fp16", "bf16", "int8", "fp8")  # of which an ONNX may have to be made first
+FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16  # DataType numbers of onnx.proto3
+CONVERTED = ("fp16", "bf16", "int8", "fp8")  # precisions that may need a step
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Samples(NamedTuple):
-    """A set of samples. where: what a user wrote, a path or node: a `.npz`, a folder of `.npy`,
-    a reader's `.py`; function: of the reader; most: how many to use, None for all; at_least:
-    how many there must be; files: what else a reader reads."""
+    """A set of samples. where: path or node of a `.npz`, a folder of `.npy`, or a reader's `.py`;
+    function: of the reader; most: how many to use, None for all; at_least: how many there must be; files:
+    other files that the reader reads."""
 
     where: Any
     function: str | None = None
@@ -36,13 +37,13 @@ class Samples(NamedTuple):
     files: tuple[Any, ...] = ()
 
     def key_fields(self) -> dict[str, Any]:
-        """What decides which samples are taken, the files apart."""
+        """What, besides the files, determines which samples are used."""
         return {"function": self.function, "most": self.most, "at_least": self.at_least}
 
 
 class Calibration(NamedTuple):
-    """How activations get their ranges. ops: types to quantize, empty for the quantizer's choice;
-    by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
+    """How the ranges of activations are measured. ops: operators to quantize, empty for the quantizer's
+    default; by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
     samples: Samples
     method: str = "percentile"
@@ -53,10 +54,11 @@ class Calibration(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """How far outputs may be from those of the `reference`, a path or node, None for the source.
+    """The accuracy gate: how much outputs may differ from the reference's.
 
-    elemwise: |error| <= atol + rtol * |reference| for every element; max, mean, median: the
-    same of that statistic over an output's elements; cosine: 1 - cosine <= atol.
+    reference: path or node of an ONNX, None for the source; metric "elemwise": |error| <= atol +
+    rtol * |reference| for every element; "max", "mean", "median": the same for that statistic over an
+    output's elements; "cosine": 1 - cosine <= atol.
     """
 
     samples: Samples
@@ -70,7 +72,8 @@ class Gate(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """keep_ops, keep_nodes: what stays float32; keep_io: inputs and outputs keep their types."""
+    """keep_ops, keep_nodes: operators and names of nodes that stay float32; keep_io: whether inputs and
+    outputs keep their types."""
 
     keep_ops: tuple[str, ...] = ()
     keep_nodes: tuple[str, ...] = ()
@@ -79,20 +82,21 @@ class Conversion(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A conversion to make. kind: "precision", "quantize"; options: JSON, all of the key."""
+    """kind: "precision" or "quantize"; options: JSON, part of the step's key."""
 
     kind: str
     options: Mapping[str, Any] = {}
 
 
 def strongly_typed(signature: HardwareSignature) -> bool:
-    """Whether the runtime always compiles the ONNX's own types: RTX, and TensorRT from 11 on."""
+    """Whether the runtime always compiles the types in the ONNX: TensorRT for RTX, and TensorRT 11 or
+    later."""
     return signature.product != "tensorrt" or int(signature.runtime_version.split(".")[0]) >= 11
 
 
 def already(summary: OnnxSummary, precision: str) -> bool:
-    """Whether a model is of this precision as it is: most of its weights are, or its inputs where
-    it has none; for int8 and fp8, whether it has Q/DQ nodes."""
+    """Whether the model has this precision: in most of its weights or, without weights, in an input. For
+    int8 and fp8, whether it has Q/DQ nodes."""
     if precision in ("int8", "fp8"):
         return summary.quantized
     wanted = _TYPE.get(precision)
@@ -105,10 +109,10 @@ def already(summary: OnnxSummary, precision: str) -> bool:
 
 
 def next_step(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummary | None) -> Step | None:
-    """What must be made of the ONNX so that it compiles to `precision`; None for nothing.
+    """The step that the ONNX needs before it compiles to `precision`; None if it needs none.
 
-    strong: whether the network's own types decide; summary: None while the ONNX is not there,
-    and then the step itself finds out.
+    strong: whether the runtime is strongly typed; summary: None if the ONNX does not exist yet; then the
+    step itself checks whether it is needed.
     """
     if summary is not None and already(summary, precision):
         return None
@@ -128,7 +132,8 @@ def next_step(precision: str, wanted: Conversion, strong: bool, summary: OnnxSum
 
 
 def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummary | None) -> list[str]:
-    """What of a conversion's options cannot be, or would have no effect, each with what to write."""
+    """The options of a conversion that contradict each other or the model, or would have no effect, each
+    with the correction."""
     found = []
     calibration = wanted.calibration
     quantizes = precision in ("int8", "fp8")
@@ -140,47 +145,57 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
         serves = (
             "write strongly_typed=True too"
             if precision in _TYPE and not strong
-            else "it is for fp16 and bf16, and for int8 and fp8 with a calibration"
+            else "it applies to fp16 and bf16, and to int8 and fp8 with a calibration"
         )
         found += [f"{name} has no effect with precision={precision!r} here; {serves}" for name in given]
     if calibration and not quantizes:
         found.append(f"calibration has no effect with precision={precision!r}; write 'int8'")
     if calibration and calibration.by == "calibrator" and strong:
-        why = "a strongly typed runtime has none"
-        found.append(f"calibration by='calibrator': {why}; write by='qdq', which every runtime takes")
+        found.append(
+            "calibration by='calibrator': not supported by a strongly typed runtime; write by='qdq', which "
+            "every runtime supports"
+        )
     if precision == "fp8" and calibration and calibration.method == "entropy":
-        found.append("calibration method='entropy' is for int8's even steps; 'percentile' or 'minmax'")
+        found.append("calibration method='entropy' is only for int8; write 'percentile' or 'minmax'")
     if summary is None or not quantizes:
         return found
     if calibration and summary.quantized:
         found.append("it has Q/DQ nodes already; leave out calibration")
     if not calibration and not summary.quantized:
         found.append(
-            f"precision={precision!r}, and it has no Q/DQ nodes: give calibration=, a set of samples, "
-            "or an ONNX that is quantized"
+            f"precision={precision!r}, but it has no Q/DQ nodes: give calibration=, a set of samples, or a "
+            "quantized ONNX"
         )
     return found
 
 
-# Reading what a user wrote.
+def share_of_bound(error: float | None, bound: float | None) -> float:
+    """error / bound: 1.0 is just allowed. 0.0 if either is unknown. The output with the largest share is
+    the worst."""
+    if not error or bound is None:
+        return 0.0
+    share = error / bound if bound else math.inf
+    return math.inf if math.isnan(share) else share
+
+
+# Parsing of options.
 
 
 def parse_calibration(value: Any) -> Calibration | None:
-    """`calibration=` of `env.Engine`. Raises RecipeError."""
+    """The option `calibration` of `env.Engine`. Raises RecipeError."""
     if value is None:
         return None
     options = _options("calibration", value, "data", "method percentile per_channel ops by")
-    by = _one_of("calibration by", options.pop("by", "qdq"), WAYS)
+    by = one_of("calibration by", options.pop("by", "qdq"), WAYS)
+    methods = ("entropy", "minmax") if by == "calibrator" else METHODS
     usual = "entropy" if by == "calibrator" else "percentile"
-    method = _one_of("calibration method", options.pop("method", usual), METHODS)
+    method = one_of("calibration method", options.pop("method", usual), methods)
     for name in ("percentile", "per_channel", "ops"):
         if by == "calibrator" and name in options:
-            raise RecipeError(f"calibration {name}=: a calibrator has none; leave it out, or by='qdq'")
+            raise RecipeError(f"calibration {name}=: only with by='qdq'; leave it out")
     percentile = options.pop("percentile", 99.99)
-    if not _is_number(percentile) or not 50 < percentile <= 100:
+    if not is_number(percentile) or not 50 < percentile <= 100:
         raise RecipeError(f"calibration percentile={percentile!r}: write a number above 50, up to 100")
-    if by == "calibrator" and method == "percentile":
-        raise RecipeError("calibration method='percentile': a calibrator has entropy and minmax")
     per_channel = flag("calibration per_channel", options.pop("per_channel", True))
     ops = names("calibration ops", options.pop("ops", ()))
     samples = _samples("calibration", options, 8)
@@ -188,16 +203,16 @@ def parse_calibration(value: Any) -> Calibration | None:
 
 
 def parse_gate(value: Any) -> Gate | None:
-    """`accuracy=` of `env.Engine`. Raises RecipeError."""
+    """The option `accuracy` of `env.Engine`. Raises RecipeError."""
     if value is None:
         return None
     options = _options("accuracy", value, "inputs", "rtol atol metric reference")
     bounds = {}
     for name in ("rtol", "atol"):
         bounds[name] = options.pop(name, 1e-2)
-        if not _is_number(bounds[name]) or not 0 <= bounds[name] < float("inf"):
+        if not is_number(bounds[name]) or not 0 <= bounds[name] < math.inf:
             raise RecipeError(f"accuracy {name}={bounds[name]!r}: write a number from 0 up")
-    metric = _one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
+    metric = one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
     reference = options.pop("reference", None)
     options["data"] = options.pop("inputs")
     samples = _samples("accuracy", options, 1)
@@ -205,7 +220,7 @@ def parse_gate(value: Any) -> Gate | None:
 
 
 def _options(what: str, value: Any, first: str, more: str) -> dict[str, Any]:
-    """The map that a user wrote; a bare set of samples stands for {first: set}."""
+    """The option as a map; a bare set of samples stands for {first: set}."""
     options = dict(value) if isinstance(value, Mapping) else {first: value}
     known = [first, *more.split(), "function", "most", "at_least", "files"]
     for name in options:
@@ -232,17 +247,8 @@ def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     files = options.pop("files", ())
     files = tuple(files) if isinstance(files, (list, tuple)) else (files,)
     if files and not function:
-        raise RecipeError(f"{what} files=: they are for a reader, 'reader.py:function'")
+        raise RecipeError(f"{what} files=: only for a reader, 'reader.py:function'")
     return Samples(where, function, counts["most"], counts["at_least"], files)
-
-
-def names(what: str, value: Any) -> tuple[str, ...]:
-    """A list of names. Raises RecipeError."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise RecipeError(f"{what}={value!r}: write a list of names")
-    if not all(isinstance(name, str) and name for name in value):
-        raise RecipeError(f"{what}={value!r}: write a list of names, each a text")
-    return tuple(sorted(set(value)))
 
 
 def parse_conversion(chosen: Mapping[str, Any]) -> Conversion:
@@ -253,20 +259,3 @@ def parse_conversion(chosen: Mapping[str, Any]) -> Conversion:
         flag("keep_io", chosen["keep_io"]),
         parse_calibration(chosen["calibration"]),
     )
-
-
-def flag(name: str, value: Any) -> bool:
-    """A bool. Raises RecipeError."""
-    if not isinstance(value, bool):
-        raise RecipeError(f"{name}={value!r}: write True or False")
-    return value
-
-
-def _one_of(name: str, value: Any, known: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise RecipeError(f"{name}={value!r}: write one of {', '.join(known)}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value

@@ -1,28 +1,29 @@
-"""The ingredients of an engine, their key, and how two sets of them differ.
+"""The ingredients of an engine's cache key, and how two sets of them differ.
 
-VERSION is the one honest signal that the same ingredients would now give other bytes: bump
-it when the worker's way of building changes, never for a refactor.
+VERSION says that the same ingredients would now give other bytes: increment it when the worker builds
+differently, never for a refactoring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
 from .backends import effective
 from .options import Recipe, default_text
 
 VERSION = "1"
+_GROUPS = ("input", "option", "hardware", "recipe")  # in this order in messages
 
 
 def value_fields(recipe: Recipe, signature: HardwareSignature) -> dict[str, str]:
     """The ingredients that are not files: each becomes a Value node of the graph."""
-    fields = {"recipe version": VERSION}
-    fields.update({f"hardware {name}": text for name, text in signature.key_fields().items()})
-    fields.update(
-        {f"option {name}": text for name, text in effective(recipe, signature.product).key_fields().items()}
-    )
-    return fields
+    options = effective(recipe, signature.product).key_fields()
+    return {
+        "recipe version": VERSION,
+        **{f"hardware {name}": text for name, text in signature.key_fields().items()},
+        **{f"option {name}": text for name, text in options.items()},
+    }
 
 
 def input_name(role: str, name: str = "") -> str:
@@ -31,34 +32,27 @@ def input_name(role: str, name: str = "") -> str:
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str], source: str) -> list[str]:
-    """What changed from `old` to `new`, in words, old → new; `source` is what people call the ONNX."""
-    return list(_differences(old, new, source))
-
-
-def _differences(old: Mapping[str, str], new: Mapping[str, str], source: str) -> Iterable[str]:
+    """Descriptions of what changed from `old` to `new`. source: the user's name for the ONNX."""
+    found = []
     for name in sorted({*old, *new}, key=_order):
         before, after = old.get(name), new.get(name)
         if before == after:
             continue
-        group, _, rest = name.partition(" ")
+        group, _, label = name.partition(" ")
+        absent = "unknown"
         if group == "input":
-            kind, _, file = rest.partition(" ")
-            label = {"onnx": source, "data": f"external data {file}", "plugin": f"plugin {file}"}.get(
-                kind, rest
-            )
-            yield _moved(label, before and before[:12], after and after[:12], "none")
+            kind, _, file = label.partition(" ")
+            labels = {"onnx": source, "data": f"external data {file}", "plugin": f"plugin {file}"}
+            label, absent = labels.get(kind, label), "none"
+            before, after = before and before[:12], after and after[:12]
         elif group == "option":
-            unset = default_text(rest) or "unset"
-            yield _moved(rest, before, after, unset)
+            absent = default_text(label) or "unset"
         else:
-            yield _moved(name, before, after, "unknown")
-
-
-def _moved(label: str, before: str | None, after: str | None, absent: str) -> str:
-    return f"{label} changed: {before or absent} → {after or absent}"
+            label = name
+        found.append(f"{label} changed: {before or absent} → {after or absent}")
+    return found
 
 
 def _order(name: str) -> tuple[int, str]:
-    groups = ("input", "option", "hardware", "recipe")
     group = name.partition(" ")[0]
-    return (groups.index(group) if group in groups else len(groups), name)
+    return (_GROUPS.index(group) if group in _GROUPS else len(_GROUPS), name)

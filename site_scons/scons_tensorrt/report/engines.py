@@ -13,7 +13,7 @@ from ..artifact.state import StateFolder
 from ..artifact.verify import fault_of_size
 from ..errors import EngineError, ReceiptError
 from ..files.digest_cache import DigestCache
-from ..recipe.figures import share_of_bound
+from ..recipe.conversion import share_of_bound
 from ..recipe.key import differences
 from .history import WORDS
 from .tolerant import listing, mapping, number, plain, seconds, text

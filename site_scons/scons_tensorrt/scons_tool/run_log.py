@@ -11,7 +11,7 @@ from ..build.spec import EngineSpec, UpToDateResult
 from ..errors import EngineError, Interrupted
 from ..hardware.resolve import Hardware
 from ..recipe.backends import without_effect
-from ..recipe.figures import share_of_bound
+from ..recipe.conversion import share_of_bound
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run

@@ -99,7 +99,7 @@ def _bound_text(options):
 
 
 def _share(figures):
-    """The share of its bound that an error uses; see `share_of_bound` in recipe/figures.py."""
+    """The share of its bound that an error uses; see `share_of_bound` in recipe/conversion.py."""
     error, bound = figures["error"], figures["bound"]
     if not error:
         return 0.0
