@@ -42,7 +42,7 @@ OUTSIDE = {
     "cache": {"obstore", "cryptography"},
     "release": {"cryptography"},
     "report": {"jinja2", "markupsafe"},
-    "remote": {"distributed", "dask", "msgpack", "cryptography"},
+    "remote": {"distributed", "dask", "msgpack", "trustme"},
 }
 # What the conversions' child process may import.
 CONVERTERS = {"numpy", "onnx", "onnxruntime", "onnxconverter_common"}

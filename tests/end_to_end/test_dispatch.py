@@ -21,6 +21,7 @@ from conftest import Tree, fake_compiler, hardware, make_model, sha256, sound
 pytest.importorskip("distributed")
 pytest.importorskip("obstore")
 pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 
 from loopback import Site, until, write_key
 
@@ -277,7 +278,7 @@ def test_another_version_of_distributed_is_refused_on_both_sides(far: Tree, site
             {"TRT_DISPATCH": "tcp://127.0.0.1:8786"},
             "write tls://HOST:PORT; without TLS anyone could run",
         ),
-        ({"TRT_STORE": ""}, "needs STORE=URL, which carries the bytes"),
+        ({"TRT_STORE": ""}, "needs STORE=URL, which transfers the files"),
         ({"TRT_DISPATCH_CERTIFICATES": ""}, "needs DISPATCH_CERTIFICATES=DIR"),
         ({"TRT_DISPATCH_WAIT": "soon"}, "DISPATCH_WAIT=soon: write seconds"),
     ],

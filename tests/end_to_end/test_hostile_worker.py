@@ -14,6 +14,7 @@ from conftest import Tree, hardware, make_model, sound
 pytest.importorskip("distributed")
 pytest.importorskip("obstore")
 pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
 
 from loopback import Service, Site
 from test_dispatch import DESK

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import socket
 import ssl
 import threading
 
 import pytest
 
-pytest.importorskip("cryptography")
+pytest.importorskip("trustme")
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from scons_tensorrt.errors import DispatchError
 from scons_tensorrt.remote.tls import check_url, make_certificates, security
@@ -19,6 +26,7 @@ def context(folder, purpose) -> ssl.SSLContext:
     made = ssl.create_default_context(purpose, cafile=str(folder / "ca.pem"))
     made.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     made.check_hostname, made.verify_mode = False, ssl.CERT_REQUIRED
+    made.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13
     return made
 
 
@@ -59,6 +67,78 @@ def test_those_of_one_authority_trust_each_other_and_no_others(tmp_path) -> None
     assert meet(tmp_path / "a/scheduler", tmp_path / "a/late") == "hello"
     assert meet(tmp_path / "a/scheduler", tmp_path / "b/client").startswith("SSL")
     assert meet(tmp_path / "b/client", tmp_path / "a/late").startswith("SSL")
+
+
+def hand_made(folder, name, issuer=None):
+    """A folder of certificates as they were before trustme made them: its issuer makes an authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    ca, signer = issuer or (None, key)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    never = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
+    )
+    usage = x509.KeyUsage(True, *never.values(), ca is None, ca is None, False, False)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(ca.subject if ca else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=825))
+        .add_extension(x509.BasicConstraints(ca=ca is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(usage, critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+    if ca:
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        builder = builder.add_extension(names, critical=False)
+    cert = builder.sign(signer, hashes.SHA256())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / name).mkdir(parents=True)
+    (folder / name / "key.pem").write_bytes(key.private_bytes(*form))
+    (folder / name / "cert.pem").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    (folder / name / "ca.pem").write_bytes((ca or cert).public_bytes(serialization.Encoding.PEM))
+    return cert, key
+
+
+def test_an_authority_made_by_hand_is_kept_and_signs_more(tmp_path) -> None:
+    authority = hand_made(tmp_path, "authority")
+    hand_made(tmp_path, "old", authority)
+    (new,) = make_certificates(tmp_path, ["old", "new"])
+    assert new.name == "new"
+    assert meet(tmp_path / "old", new) == meet(new, tmp_path / "old") == "hello"
+    assert (new / "ca.pem").read_bytes() == (tmp_path / "authority/ca.pem").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
+        ("10.0.0.7", x509.IPAddress, ipaddress.ip_address("10.0.0.7")),
+        ("agx-2.example.com", x509.DNSName, "agx-2.example.com"),
+        ("orin_nx", x509.DNSName, "orin-nx"),
+        ("Ann Lee, CI", x509.DNSName, "ann-lee-ci"),
+        ("zoë", x509.DNSName, "xn--zo-ija"),
+    ],
+)
+def test_a_certificate_has_the_name_of_its_folder(tmp_path, name, kind, value) -> None:
+    (place,) = make_certificates(tmp_path, [name])
+    cert = x509.load_pem_x509_certificate((place / "cert.pem").read_bytes())
+    assert cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == name
+    alternative = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert alternative.get_values_for_type(kind) == [value]
+    assert 824 <= (cert.not_valid_after_utc - datetime.datetime.now(datetime.timezone.utc)).days <= 825
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "-", "a..b"])
+def test_a_name_that_no_certificate_can_have_is_refused(tmp_path, name) -> None:
+    with pytest.raises(DispatchError, match="cannot name a certificate"):
+        make_certificates(tmp_path, [name])
+    assert not (tmp_path / name).exists()
 
 
 def test_only_the_owner_reads_keys(tmp_path) -> None:

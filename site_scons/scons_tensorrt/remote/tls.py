@@ -7,19 +7,20 @@ One folder holds the files of a machine or person: `ca.pem`, `cert.pem` and `key
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DispatchError
 
 if TYPE_CHECKING:
-    from cryptography import x509
+    from trustme import CA, Blob
 
 FILES = ("ca.pem", "cert.pem", "key.pem")
 AUTHORITY = "authority"
 DAYS = 825
+OWNER = "scons-tensorrt"
 SCHEME = "tls://"
 
 
@@ -55,19 +56,7 @@ def security(folder: Path) -> Any:
 def make_certificates(folder: Path, names: list[str]) -> list[Path]:
     """Create a certificate folder in `folder` for each name, signed by `folder/authority`, which is created
     if missing; returns the new folders. Existing folders stay. Raises DispatchError, OSError."""
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError:
-        raise DispatchError(
-            "cryptography is not installed: run `python3 -m pip install cryptography`"
-        ) from None
-    authority = folder / AUTHORITY
-    if not (authority / "key.pem").exists():
-        key = ec.generate_private_key(ec.SECP256R1())
-        cert = _sign(x509, "scons-tensorrt dispatch", key.public_key(), None, key)
-        _write(authority, {"ca.pem": _pem(cert), "key.pem": _secret(key)})
-    ca, signer = _load(authority)
+    ca = _authority(folder / AUTHORITY)
     made = []
     for name in names:
         place = folder / name
@@ -75,80 +64,44 @@ def make_certificates(folder: Path, names: list[str]) -> list[Path]:
             raise DispatchError(f"{name!r} cannot name a folder of certificates; choose another name")
         if place.exists():
             continue
-        key = ec.generate_private_key(ec.SECP256R1())
-        cert = _sign(x509, name, key.public_key(), ca, signer)
-        _write(place, {"ca.pem": _pem(ca), "cert.pem": _pem(cert), "key.pem": _secret(key)})
+        now = datetime.datetime.now(datetime.timezone.utc)
+        try:
+            issued = ca.issue_cert(
+                re.sub(r"[^\w.:-]+|_+", "-", name),  # `orin_nx` is not a host name
+                common_name=name,
+                organization_name=OWNER,
+                organization_unit_name=OWNER,
+                not_before=now - datetime.timedelta(hours=1),  # the clocks of boards are often wrong
+                not_after=now + datetime.timedelta(days=DAYS),
+            )
+        except ValueError as error:
+            raise DispatchError(
+                f"{name!r} cannot name a certificate ({error}); choose another name"
+            ) from None
+        pems = (ca.cert_pem, issued.cert_chain_pems[0], issued.private_key_pem)
+        _write(place, dict(zip(FILES, pems)))
         made.append(place)
     return made
 
 
-def _sign(x509: Any, name: str, public: Any, ca: x509.Certificate | None, signer: Any) -> x509.Certificate:
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.x509.oid import NameOID
-
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    authority = ca is None
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(ca.subject if ca else subject)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))  # the clocks of boards are often wrong
-        .not_valid_after(now + datetime.timedelta(days=DAYS))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(_usage(x509, authority), critical=True)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
-    )
-    if not authority:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_name(x509, name)]), critical=False)
-    return builder.sign(signer, hashes.SHA256())
-
-
-def _usage(x509: Any, authority: bool) -> Any:
-    no = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    never = dict.fromkeys((*no, "encipher_only", "decipher_only"), False)
-    return x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **never)
-
-
-def _name(x509: Any, name: str) -> Any:
+def _authority(folder: Path) -> CA:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def _pem(cert: x509.Certificate) -> bytes:
-    from cryptography.hazmat.primitives import serialization
-
-    return bytes(cert.public_bytes(serialization.Encoding.PEM))
-
-
-def _secret(key: Any) -> bytes:
-    from cryptography.hazmat.primitives import serialization as form
-
-    return bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
-
-
-def _load(authority: Path) -> tuple[x509.Certificate, Any]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-
+        from trustme import CA
+    except ImportError:
+        raise DispatchError("trustme is not installed: run `python3 -m pip install trustme`") from None
+    if not (folder / "key.pem").exists():
+        ca = CA(path_length=0, organization_name=OWNER, organization_unit_name="dispatch")
+        _write(folder, {"ca.pem": ca.cert_pem, "key.pem": ca.private_key_pem})
+        return ca
     try:
-        ca = x509.load_pem_x509_certificate((authority / "ca.pem").read_bytes())
-        return ca, serialization.load_pem_private_key((authority / "key.pem").read_bytes(), None)
+        return CA.from_pem((folder / "ca.pem").read_bytes(), (folder / "key.pem").read_bytes())
     except ValueError as error:
-        raise DispatchError(f"{authority}: {error}; remove the folder to make a new one") from None
+        raise DispatchError(f"{folder}: {error}; remove the folder to make a new one") from None
 
 
-def _write(folder: Path, files: dict[str, bytes]) -> None:
+def _write(folder: Path, files: dict[str, Blob]) -> None:
     """Write new files that only their owner can read."""
     folder.mkdir(parents=True, mode=0o700)
     for name, data in files.items():
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(folder / name, flags, 0o600), "wb") as out:
-            out.write(data)
+        with open(folder / name, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+            out.write(data.bytes())
