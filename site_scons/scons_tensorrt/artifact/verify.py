@@ -9,16 +9,19 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import EngineFilenameError, SidecarError
 from ..files.digest_cache import CHANGED, sha256_of
 from ..files.reading import open_file
 from .filename import EngineFilename
 from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
-from .sidecar import MISMATCH, read_sidecar
+from .sidecar import MISMATCH, read_sidecar, sidecar_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..files.digest_cache import DigestCache
     from .receipt import Receipt
 
 
@@ -41,11 +44,38 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
     return _fault(engine, stated, digest, head, size)
 
 
-def fault_of_size(
-    engine: str | os.PathLike[str], stated: str, receipts: Iterable[Receipt] = ()
-) -> str | None:
-    """Why an engine's size shows that it does not match its sidecar, before it is hashed. receipts: of
-    any sha256. Raises OSError."""
+class PairCheck(NamedTuple):
+    """code: reason code, empty if the engine matches its sidecar; sha256: None if it was not hashed."""
+
+    code: str
+    fault: str
+    sha256: str | None
+
+
+def check_pair(engine: Path, digest_cache: DigestCache, receipts: Iterable[Receipt]) -> PairCheck:
+    """Compare an engine with its sidecar. receipts: those of its filename."""
+    stated = code = fault = ""
+    try:
+        if not os.path.lexists(engine):
+            return PairCheck("engine_missing", "the engine is missing", None)
+        try:
+            stated = read_sidecar(engine)
+        except SidecarError as error:
+            code, fault = "sidecar_missing", str(error).removeprefix(f"{sidecar_of(engine)}: ")
+        early = _fault_of_size(engine, stated, receipts)
+        if early:
+            return PairCheck(code or "sidecar_mismatch", fault or early, None)
+        digest = digest_cache.sha256(engine, follow=False)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        why = getattr(error, "strerror", None) or type(error).__name__
+        return PairCheck("engine_unreadable", f"the engine is not readable ({why})", None)
+    if not fault and digest != stated:
+        code, fault = "sidecar_mismatch", MISMATCH
+    return PairCheck(code, fault, digest)
+
+
+def _fault_of_size(engine: Path, stated: str, receipts: Iterable[Receipt]) -> str | None:
+    """Why an engine's size shows that it does not match its sidecar, before it is hashed. Raises OSError."""
     with open_file(engine, follow=False) as source:
         head, size = source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size
     recorded = next((receipt.size for receipt in receipts if receipt.sha256 == stated), size)

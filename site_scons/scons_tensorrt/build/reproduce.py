@@ -1,4 +1,4 @@
-"""Compiling an engine again, to see whether its bytes repeat."""
+"""Compile an engine again, to see whether the bytes are the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .worker_process import Compiled, run_worker
 def compile_again(
     spec: EngineSpec, interpreter: Interpreter, log: Path, stopping: Callable[[], bool] = lambda: False
 ) -> Compiled:
-    """Compile `wanted` into a folder that is gone afterwards; log: where native output goes.
+    """Compile `spec` into a temporary folder. log: the file for native output.
 
     Raises EngineError.
     """

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
-from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..artifact.state import DEFAULT
-from ..artifact.verify import fault_of_size
+from ..artifact.verify import check_pair
 from ..build.declared import Declaration, DeclaredEngine, declarations
-from ..errors import EngineError, ReceiptError, SidecarError, plural
+from ..errors import EngineError, ReceiptError, plural
 from .common import add_command, say
 
 if TYPE_CHECKING:
@@ -140,10 +139,13 @@ def _others(tree: Declaration) -> Iterator[Row]:
                 found.add(Path(str(path).removesuffix(SIDECAR_SUFFIX)))
     for path in sorted(found - known):
         label = tree.state.relative(path)
-        fault = _fault(tree, path)
+        receipts = list[Receipt]()
+        with contextlib.suppress(ReceiptError):
+            receipts += tree.state.receipts.all_of(path.name)
+        check = check_pair(path, tree.digest_cache, receipts)
         model = path.name.partition("__")[0]
-        if fault:
-            yield Row(label, None, None, "tampered", fault[0], f"{fault[1]}; not declared")
+        if check.fault:
+            yield Row(label, None, None, "tampered", check.code, f"{check.fault}; not declared")
         elif model in models and (fields := _parsed(path.name)):
             sm = f"sm{fields.sm}{'+' * fields.plus}"
             what = f"{sm}, {fields.platform}, {fields.runtime}, {fields.precision}"
@@ -151,27 +153,6 @@ def _others(tree: Declaration) -> Iterator[Row]:
             yield Row(label, model, None, "foreign", "foreign", why)
         else:
             yield Row(label, None, None, "orphaned", "orphaned", "not declared")
-
-
-def _fault(tree: Declaration, engine: Path) -> tuple[str, str] | None:
-    """What is wrong with an undeclared engine and its sidecar, as (reason code, text)."""
-    try:
-        os.lstat(engine)
-        stated, receipts = read_sidecar(engine), list[Receipt]()
-        with contextlib.suppress(ReceiptError):
-            receipts += tree.state.receipts.all_of(engine.name)
-        fault = fault_of_size(engine, stated, receipts)
-        if fault:
-            return "sidecar_mismatch", fault
-        if stated != tree.digest_cache.sha256(engine, follow=False):
-            return "sidecar_mismatch", MISMATCH
-    except FileNotFoundError:
-        return "engine_missing", "the sidecar has no engine"
-    except OSError as error:
-        return "engine_unreadable", f"the engine is not readable ({error.strerror})"
-    except SidecarError as error:
-        return "sidecar_missing", str(error).partition(": ")[2]
-    return None
 
 
 def _parsed(name: str) -> EngineFilename | None:

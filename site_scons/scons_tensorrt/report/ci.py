@@ -10,8 +10,7 @@ from typing import Any
 
 from ..errors import one_line
 from . import format
-from .history import WORDS
-from .view import ALWAYS
+from .view import counts
 
 MAX_ROWS = 200  # of a step summary, which GitHub limits to 1 MiB
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -92,9 +91,7 @@ def github(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _counts(report: Mapping[str, Any]) -> str:
-    run = report["run"]
-    counts = ", ".join(f"{run[word]} {word}" for word in WORDS if run[word] or word in ALWAYS)
-    return f"{counts} in {format.duration(run['seconds'])}"
+    return f"{counts(report['run'])} in {format.duration(report['run']['seconds'])}"
 
 
 def _command(kind: str, engine: Mapping[str, Any], title: str, text: str) -> str:

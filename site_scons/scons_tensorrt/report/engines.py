@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.receipt import Receipt
-from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..artifact.state import StateFolder
-from ..artifact.verify import fault_of_size
-from ..errors import EngineError, ReceiptError
+from ..artifact.verify import check_pair
+from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
 from ..recipe.conversion import share_of_bound
 from ..recipe.key import differences
@@ -33,8 +32,8 @@ def describe(
     label = text(item.get("engine"))
     path = state.top / label
     builds = _builds(path.name, state)
-    disk, fault, sha256 = on_disk(path, memo, builds)
-    receipt = next((r for r in builds if r.sha256 == sha256), None)
+    check = check_pair(path, memo, builds)
+    receipt = next((r for r in builds if r.sha256 == check.sha256), None)
     ingredients = receipt.ingredients if receipt else _texts(item.get("ingredients"))
     recipe = mapping(receipt.details.get("recipe") if receipt else item.get("recipe"))
     return {
@@ -47,37 +46,14 @@ def describe(
         "shapes": plain(listing(recipe.get("profiles"))),
         "options": _options(ingredients),
         **_outcome(event),
-        "on_disk": disk,
-        "fault": fault,
-        "sha256": sha256,
+        "on_disk": {"": "intact", "engine_missing": "missing"}.get(check.code, "damaged"),
+        "fault": check.fault,
+        "sha256": check.sha256,
         "size": receipt.size if receipt else _size(path),
         "accuracy": _accuracy(receipt),
         "receipt": receipt and _receipt(receipt),
         "builds": _history(builds, receipt, text(item.get("source"))),
     }
-
-
-def on_disk(path: Path, memo: DigestCache, builds: list[Receipt]) -> tuple[str, str, str | None]:
-    """(state, fault, sha256). state: "intact", "missing" or "damaged"; sha256: None if the file was not
-    hashed, because it is missing, unreadable or of the wrong size."""
-    stated = fault = ""
-    try:
-        if not os.path.lexists(path):
-            return "missing", "the engine is missing", None
-        try:
-            stated = read_sidecar(path)
-        except EngineError as error:
-            fault = text(str(error).rpartition(": ")[2])
-        early = fault_of_size(path, stated, builds)
-        if early:
-            return "damaged", fault or early, None
-        digest = memo.sha256(path, follow=False)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
-        return "damaged", f"the engine is not readable ({why})", None
-    if not fault and digest != stated:
-        fault = MISMATCH
-    return ("damaged" if fault else "intact"), fault, digest
 
 
 def _size(path: Path) -> int | None:

@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import format
 from .tolerant import listing, mapping, number, text
 
-MAX_OPS = 40
 
-
-class Network(NamedTuple):
-    """One ONNX as the page shows it. ops: counts by operator, most frequent first."""
-
-    id: str
-    title: str
-    used: str
-    file: str
-    sha256: str
-    producer: str
-    opset: float
-    nodes: float
-    parameters: float
-    bytes: float
-    types: str
-    inputs: list[str]
-    outputs: list[str]
-    ops: dict[str, float]
-
-    @property
-    def op_chips(self) -> list[str]:
-        """The most frequent operators."""
-        chips = [f"{kind} {n:,.0f}" for kind, n in list(self.ops.items())[:MAX_OPS]]
-        left = len(self.ops) - MAX_OPS
-        return [*chips, f"and {left} more"] if left > 0 else chips
-
-
-def networks(report: Mapping[str, Any]) -> list[Network]:
-    """The networks of the report."""
+def networks(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The networks of the report as the page shows them. ops: most frequent first."""
     used: dict[str, list[str]] = {}
     for engine in report["engines"]:
         if engine["network"]:
@@ -48,25 +20,25 @@ def networks(report: Mapping[str, Any]) -> list[Network]:
     ]
 
 
-def _network(sha256: str, each: Mapping[str, Any], used: list[str]) -> Network:
+def _network(sha256: str, each: Mapping[str, Any], used: list[str]) -> dict[str, Any]:
     weights, file = _counts(each.get("weights")), text(each.get("file"))
     more = f" and {len(used) - 3} more" if len(used) > 3 else ""
-    return Network(
-        id=sha256[:16],
-        title="/".join(file.split("/")[-2:]) or sha256[:12],  # many are called model.onnx
-        used=", ".join(used[:3]) + more,
-        file=file,
-        sha256=sha256,
-        producer=text(each.get("producer")),
-        opset=_count(each.get("opset")),
-        nodes=_count(each.get("nodes")),
-        parameters=sum(weights.values()),
-        bytes=_count(each.get("weights_bytes")),
-        types=", ".join(f"{kind} {format.count(n)}" for kind, n in list(weights.items())[:4]),
-        inputs=_tensors(each.get("inputs")),
-        outputs=_tensors(each.get("outputs")),
-        ops=_counts(each.get("ops")),
-    )
+    return {
+        "id": sha256[:16],
+        "title": "/".join(file.split("/")[-2:]) or sha256[:12],  # many are called model.onnx
+        "used": ", ".join(used[:3]) + more,
+        "file": file,
+        "sha256": sha256,
+        "producer": text(each.get("producer")),
+        "opset": _count(each.get("opset")),
+        "nodes": _count(each.get("nodes")),
+        "parameters": sum(weights.values()),
+        "bytes": _count(each.get("weights_bytes")),
+        "types": ", ".join(f"{kind} {format.count(n)}" for kind, n in list(weights.items())[:4]),
+        "inputs": _tensors(each.get("inputs")),
+        "outputs": _tensors(each.get("outputs")),
+        "ops": [f"{kind} {n:,.0f}" for kind, n in _counts(each.get("ops")).items()],
+    }
 
 
 def _count(value: Any) -> float:
@@ -74,6 +46,7 @@ def _count(value: Any) -> float:
 
 
 def _counts(found: Any) -> dict[str, float]:
+    """Numbers by name, largest first."""
     counts = [(name, _count(n)) for name, n in mapping(found).items()]
     return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..errors import one_line, plural
-from . import details, format, networks, timeline, view
+from . import format, networks, timeline, view
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,7 +36,6 @@ def render(report: Mapping[str, Any]) -> str:
         tiles=view.tiles(report),
         attention=view.attention(report),
         chart=timeline.timeline(report),
-        rows=view.engine_rows(report),
         largest=max((each["size"] or 0 for each in report["engines"]), default=0),
         longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
         history=view.history(report),
@@ -50,13 +49,12 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_printable, undefined=StrictUndefined
     )
     environment.filters.update(
-        {name: getattr(format, name) for name in ("size", "duration", "count", "change", "moment", "figure")},
+        {name: getattr(format, name) for name in "size duration count change moment profile figure".split()},
         plural=plural,
         breakable=_breakable,
-        pairs=details.pairs,
-        shape_chips=details.shape_chips,
-        option_chips=details.option_chips,
-        step_lines=details.step_lines,
+        compile_seconds=view.compile_seconds,
+        previous_build=view.previous_build,
+        step_line=view.step_line,
     )
     return environment
 

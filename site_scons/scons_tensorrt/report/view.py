@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..errors import plural
 from . import format
 from .history import WORDS
+from .tolerant import mapping, text
 
 ALWAYS = ("reused", "built", "failed")  # counts that are shown even when zero
 # Outcome → (style class, label).
@@ -41,16 +42,6 @@ class Attention(NamedTuple):
     kind: str = ""
 
 
-class EngineRow(NamedTuple):
-    """seconds: compile time; *_change: compared with the previous build."""
-
-    filename: str
-    why: str
-    seconds: float | None
-    size_change: str
-    time_change: str
-
-
 def hardware(report: Mapping[str, Any]) -> list[str]:
     """The hardware of the engines, each once."""
     kinds = [each["hardware"] for each in report["engines"]]
@@ -65,19 +56,19 @@ def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
     unfit = [each for each in engines if each["on_disk"] != "intact" and each not in failed]
     of = plural(len(engines), "engine")
     if failed or unfit:
-        counts = {"failed": len(failed), "missing or damaged": len(unfit)}
-        text = f"{' and '.join(f'{n} {what}' for what, n in counts.items() if n)} of {of}"
-        return ReleaseVerdict("bad", "✗", text, "Do not release these engines; see below.")
+        kinds = {"failed": len(failed), "missing or damaged": len(unfit)}
+        found = f"{' and '.join(f'{n} {what}' for what, n in kinds.items() if n)} of {of}"
+        return ReleaseVerdict("bad", "✗", found, "Do not release these engines; see below.")
     if not engines:
         return ReleaseVerdict("careful", "!", "No engine is declared", "There is nothing to release.")
     tampered = sum(bool(each["integrity"]) for each in engines)
     if tampered:
-        text = f"All {of} intact; {tampered} altered and replaced"
-        return ReleaseVerdict("careful", "!", text, "Find out who altered them; see below.")
+        found = f"All {of} intact; {tampered} altered and replaced"
+        return ReleaseVerdict("careful", "!", found, "Find out who altered them; see below.")
     unknown = sum(each["receipt"] is None for each in engines)
     if unknown:
-        text = f"All {of} intact; {unknown} without a matching receipt"
-        return ReleaseVerdict("careful", "!", text, "Run scons engines to rebuild them.")
+        found = f"All {of} intact; {unknown} without a matching receipt"
+        return ReleaseVerdict("careful", "!", found, "Run scons engines to rebuild them.")
     return ReleaseVerdict("good", "✓", f"All {of} intact", "Each file matches its sidecar and receipt.")
 
 
@@ -127,27 +118,21 @@ def compile_seconds(engine: Mapping[str, Any]) -> float | None:
     return engine["receipt"]["duration_s"] if engine["receipt"] else None
 
 
-def engine_rows(report: Mapping[str, Any]) -> list[EngineRow]:
-    """The rows of the table of engines, in the report's order."""
-    return [_engine_row(each) for each in report["engines"]]
-
-
-def _engine_row(engine: Mapping[str, Any]) -> EngineRow:
+def previous_build(engine: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The build before the one on disk; without figures if there is none."""
     builds = engine["builds"]
-    at = next((n for n, build in enumerate(builds) if build["current"]), None)
-    previous = builds[at + 1] if at is not None and at + 1 < len(builds) else {}
-    seconds = compile_seconds(engine)
-    return EngineRow(
-        engine["engine"].rpartition("/")[2],
-        engine["reason"] if engine["outcome"] not in ("reused", "none") else "",
-        seconds,
-        _change(engine["size"], previous.get("size")),
-        _change(seconds, previous.get("duration_s")),
-    )
+    at = next((n for n, build in enumerate(builds) if build["current"]), len(builds))
+    return builds[at + 1] if at + 1 < len(builds) else {"size": None, "duration_s": None}
 
 
-def _change(now: float | None, before: float | None) -> str:
-    return format.change(now, before) if before and now is not None else ""
+def step_line(step: Any) -> str:
+    """An ONNX step of a receipt, with its facts."""
+    fields = mapping(step)
+    found = mapping(fields.get("facts"))
+    facts = {k: v for k, v in found.items() if isinstance(v, (str, int, float)) and not isinstance(v, bool)}
+    facts.update(mapping(found.get("converter")))
+    more = ", ".join(f"{name} {value}" for name, value in facts.items())
+    return f"{text(fields.get('kind'))}: {text(fields.get('file'))}{f' ({more})' if more else ''}"
 
 
 def history(report: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -155,14 +140,13 @@ def history(report: Mapping[str, Any]) -> Mapping[str, Any]:
     found = report["runs"][::-1]
     most = max((_total(run) for run in found), default=0)
     counted = [word for word in WORDS if word in ALWAYS or any(run[word] for run in found)]
-    counts = [(word.capitalize(), "num") for word in counted]
     return {
         "counted": counted,
-        "heads": [("Run", ""), ("Outcome", ""), *counts, ("Wall time", "num")],
+        "heads": [(word.capitalize(), "num") for word in counted],
         "legend": {f"f-{word}": word for word in counted},
         "longest": max((run["seconds"] for run in found), default=0),
         "rows": [
-            {"run": run, "total": _total(run), "parts": _stack(run, most), "words": _counts(run)}
+            {"run": run, "total": _total(run), "parts": _stack(run, most), "words": counts(run)}
             for run in found
         ],
     }
@@ -172,7 +156,8 @@ def _total(run: Mapping[str, Any]) -> int:
     return sum(run[word] for word in WORDS)
 
 
-def _counts(run: Mapping[str, Any]) -> str:
+def counts(run: Mapping[str, Any]) -> str:
+    """The outcomes of a run: 3 reused, 1 built, 0 failed."""
     return ", ".join(f"{run[word]} {word}" for word in WORDS if run[word] or word in ALWAYS)
 
 
