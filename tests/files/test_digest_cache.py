@@ -386,20 +386,6 @@ def test_a_fact_of_a_file_that_took_the_place_of_the_hashed_one_is_not_stored(co
     assert digest_cache.last_fact(link, "inputs") is None
 
 
-def test_a_fact_told_of_a_file_the_memo_does_not_know_is_forgotten(context):
-    digest_cache = context.digest_cache()
-    digest_cache.tell(context.file, "inputs", [1])
-    assert digest_cache.fact(context.file, "inputs") is None
-
-
-def test_a_fact_told_anew_replaces_the_old_one(context):
-    context.settle()
-    digest_cache = context.digest_cache()
-    digest_cache.fact(context.file, "csig", lambda source: "1")
-    digest_cache.tell(context.file, "csig", "2")
-    assert digest_cache.fact(context.file, "csig") == "2"
-
-
 def test_a_memo_that_cannot_be_written_is_an_os_error(context):
     context.settle()
     (context.top / ".trt").write_bytes(b"a file where the folder should be")

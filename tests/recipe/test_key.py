@@ -120,3 +120,11 @@ def test_each_ingredient_that_differs_is_told_once_and_no_other(old, new):
 @given(ingredients)
 def test_the_same_ingredients_do_not_differ(one):
     assert differences(one, dict(one), "m.onnx") == []
+
+
+@pytest.mark.parametrize(
+    ("field", "absent"),
+    [("precision", "fp32"), ("workspace_mb", "4096"), ("flags", "unset"), ("shapes x", "unset")],
+)
+def test_an_absent_option_is_reported_by_its_default(field, absent):
+    assert differences({}, {f"option {field}": "new"}, "a.onnx") == [f"{field} changed: {absent} → new"]

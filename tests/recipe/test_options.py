@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.options import BUILDABLE, DEFAULTS, Recipe, default_text, parse
+from scons_tensorrt.recipe.options import BUILDABLE, DEFAULTS, Recipe, parse
 
 
 def test_no_options_are_the_defaults():
@@ -168,11 +168,3 @@ def test_the_worker_is_told_all_that_changes_bytes():
         "flags": ["REFIT"],
         "plugins": ["lib.so"],
     }
-
-
-@pytest.mark.parametrize(
-    ("field", "said"),
-    [("precision", "fp32"), ("workspace_mb", "4096"), ("flags", None), ("shapes x", None)],
-)
-def test_what_an_absent_ingredient_means(field, said):
-    assert default_text(field) == said

@@ -32,10 +32,10 @@ class PlanHeader:
     architectures: tuple[int, ...] | None = None
 
 
-def read_header(path: str | os.PathLike[str]) -> PlanHeader:
-    """The header of a plan file. Raises OSError."""
+def read_head(path: str | os.PathLike[str]) -> tuple[bytes, int]:
+    """The first HEADER_BYTES bytes of a plan file, and its size. Raises OSError."""
     with open_file(path, follow=False) as source:
-        return parse_header(source.read(HEADER_BYTES))
+        return source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size
 
 
 def parse_header(data: bytes) -> PlanHeader:
@@ -58,14 +58,9 @@ def parse_header(data: bytes) -> PlanHeader:
     return PlanHeader(None)
 
 
-def why_not_whole(path: str | os.PathLike[str]) -> str | None:
-    """Why the header shows that the file is not a complete plan; None if it may be. Raises OSError."""
-    with open_file(path, follow=False) as source:
-        return cut_short(source.read(HEADER_BYTES), os.fstat(source.fileno()).st_size)
-
-
 def cut_short(data: bytes, size: int) -> str | None:
-    """Why `size` bytes that begin with `data` (HEADER_BYTES of them) are not a complete plan."""
+    """Why a file of `size` bytes that begins with `data` (HEADER_BYTES of them) is not a complete plan;
+    None if it may be."""
     if size == 0:
         return "it is empty"
     if len(data) < HEADER_BYTES and data[:4] == RTX_MAGIC:

@@ -44,8 +44,7 @@ class Publication:
         self._key = key
         self._in_place = False
         # Two trees with separate state folders may share an engine folder.
-        self._path_id = f"{state.path_id(engine)}-{hash_of(state.root)}"
-        path_id = self._path_id
+        path_id = self._path_id = f"{state.path_id(engine)}-{hash_of(state.root)}"
         self._places: tuple[tuple[Path, Path], ...] = (
             (state.partial(engine) / f"{key}.engine", state.partial(engine) / f"{key}.sha256"),
             (
@@ -130,10 +129,8 @@ class Publication:
         self._tidy()
 
     def _tidy(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it may still have a finished compile of another key
             self._state.partial(self._engine).rmdir()
-        except OSError:
-            pass  # still has a finished compile of another key
 
     def sweep(self) -> None:
         """Remove the temporaries of this engine, which is in place, and those without a receipt. Raises

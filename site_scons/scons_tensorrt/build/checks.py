@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..artifact.plan import read_header, why_not_whole
+from ..artifact.plan import cut_short, parse_header, read_head
 from ..errors import EngineBuildError, HardwareMismatchError
 from ..files.digest_cache import DigestCache
 from .pinned_inputs import changed
@@ -20,11 +20,10 @@ def check_plan(spec: EngineSpec, partial: Path, wrote: int) -> None:
     """
     signature = spec.hardware.signature
     try:
-        size = partial.stat().st_size
-        fault = why_not_whole(partial)
-        header = read_header(partial)
+        head, size = read_head(partial)
     except OSError as error:
         raise EngineBuildError(f"the compiler left no engine ({error.strerror})") from None
+    header, fault = parse_header(head), cut_short(head, size)
     if fault is None and size != wrote:
         fault = f"it has {size} bytes, and {wrote} were written"
     if fault is None and header.product not in (None, signature.product):

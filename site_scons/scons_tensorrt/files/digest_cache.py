@@ -141,8 +141,10 @@ class DigestCache:
             stamp = self._stamp(os.fstat(source.fileno()), path)
             value = compute(source)
             after = self._stamp(os.fstat(source.fileno()), path)
-        if entry and entry["stat"] == stamp == after and self._entries.get(file) is entry:
-            self.tell(path, name, value)
+        unchanged = entry and entry["stat"] == stamp == after and self._entries.get(file) is entry
+        if entry and unchanged and value is not None:
+            entry["facts"][name] = value
+            self._changed.add(file)
         return value
 
     def last_fact(self, path: str | os.PathLike[str], name: str) -> Any:
@@ -155,14 +157,6 @@ class DigestCache:
         entry = self._entries.get(self._name(path))
         stamp = self._stamp(os.stat(path), path)
         return stamp if entry and entry["stat"] == stamp else None
-
-    def tell(self, path: str | os.PathLike[str], name: str, value: Any) -> None:
-        """Store a fact of a file that has an entry."""
-        file = self._name(path)
-        entry = self._entries.get(file)
-        if entry and entry["facts"].get(name) != value:
-            entry["facts"][name] = value
-            self._changed.add(file)
 
     def forget_missing(self) -> None:
         """Remove the entries of files that no longer exist."""

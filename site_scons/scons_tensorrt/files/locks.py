@@ -214,13 +214,5 @@ def _holder(path: Path) -> str:
         host = said.get("host")
         there = "" if host in (None, os.uname().nodename) else f" on {host}"
         return f"process {int(said['pid'])}{there}, compiling {said['engine']} since {said['since']}"
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return "another process"

@@ -22,7 +22,6 @@ from ..files.json_cache import JsonCache
 from ..files.reading import text_of
 from . import installed as query
 
-PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 QUERY_SECONDS = 60
 OLDEST_PYTHON = (3, 10)  # of JetPack 6
 
@@ -66,7 +65,7 @@ class Interpreter:
         if not found:
             raise HardwareError(
                 f"{product} is not installed for {self.python}: run `{self.python} -m pip "
-                f"install {PACKAGES[product]}`, or set TRT_PYTHON to an interpreter that has it"
+                f"install {product.replace('_', '-')}`, or set TRT_PYTHON to an interpreter that has it"
             )
         return Runtime(product, found["version"], found["cuda"], found["folder"], self.python)
 

@@ -19,14 +19,7 @@ from typing import Any, NamedTuple
 from ..errors import HardwareError
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
-DEVICE_CLASS = (
-    "gpu_name",
-    "sm_count",
-    "memory_gib",
-    "memory_bus_bits",
-    "l2_bytes",
-    "integrated",
-)
+DEVICE_CLASS = ("gpu_name", "sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "integrated")
 FILENAME_ONLY = ("jetpack", "cuda")
 PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime in a filename
 SCHEMA = 1

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
 from .backends import effective
-from .options import Recipe, default_text
+from .options import DEFAULTS, Recipe
 
 VERSION = "1"
 _GROUPS = ("input", "option", "hardware", "recipe")  # in this order in messages
@@ -46,7 +46,7 @@ def differences(old: Mapping[str, str], new: Mapping[str, str], source: str) -> 
             label, absent = labels.get(kind, label), "none"
             before, after = before and before[:12], after and after[:12]
         elif group == "option":
-            absent = default_text(label) or "unset"
+            absent = str(DEFAULTS.get(label) or "unset")
         else:
             label = name
         found.append(f"{label} changed: {before or absent} → {after or absent}")

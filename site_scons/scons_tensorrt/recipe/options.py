@@ -167,12 +167,6 @@ def _bounds(written: Sequence[Sequence[int]]) -> tuple[Shape, Shape, Shape]:
     return low, usual, high
 
 
-def default_text(field: str) -> str | None:
-    """The default of a key field, for messages: '4096' for workspace_mb; None if there is none."""
-    value = DEFAULTS.get(field)
-    return str(value) if value else None
-
-
 def name_options(positional: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options by name; positional ones are in the order of DEFAULTS. Raises RecipeError."""
     if len(positional) > len(DEFAULTS):
