@@ -132,7 +132,9 @@ def test_the_worker_imports_the_standard_library_and_itself(module):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room(m) != "worker"])
 def test_nobody_imports_the_workers(module):
-    assert not any(name.startswith(WORKERS) for name in inside(module))
+    """Except for the type of the job, which the build writes."""
+    jobs = {f"{WORKER}.job"} if room(module) == "build" else set()
+    assert not any(name.startswith(WORKERS) for name in inside(module) - jobs)
 
 
 @pytest.mark.parametrize("module", MODULES)

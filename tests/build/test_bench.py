@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
+from jobs import compile_job  # noqa: E402
+
 from conftest import make_model  # noqa: E402
 
 DRIVER = """
@@ -29,10 +31,11 @@ import tensorrt
 del tensorrt.Builder.build_serialized_network_to_stream
 from scons_tensorrt.worker.common import parent as link; from scons_tensorrt.worker.trt import main
 from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.trt.job import CompileJob
 events = []
 link.send = lambda event, **fields: events.append([event, fields])
 try:
-    made = main.make(tensorrt, job)
+    made = main.make(tensorrt, CompileJob.from_json(job))
     print(json.dumps({"made": made, "version": tensorrt.__version__, "events": events}))
 except WorkerError as refused:
     print(json.dumps({"refused": [refused.error_class, str(refused)]}))
@@ -65,19 +68,7 @@ def bench(tmp_path_factory):
     )
 
     def run(folder, **changes):
-        recipe = {"precision": "fp32", "workspace_mb": 64, "flags": [], "profiles": []}
-        recipe.update({k: changes.pop(k) for k in list(changes) if k in recipe})
-        job = {
-            "site": str(top / "site"),
-            "folder": str(folder),
-            "onnx": "a.onnx",
-            "output": str(folder / "out.engine"),
-            "architectures": [],
-            "plugins": [],
-            "timing_cache": None,
-            "recipe": recipe,
-            **changes,
-        }
+        job = {"site": str(top / "site"), **compile_job(folder, onnx="a.onnx", **changes).to_json()}
         done = subprocess.run(
             [sys.executable, "-c", DRIVER],
             input=json.dumps(job),
@@ -126,10 +117,10 @@ def test_flags_are_set_and_read_back(bench, tmp_path):
 
 
 REFUSALS = [
-    ({"flags": ["REQUIRE_USER_ALLOCATION"]}, "RecipeError", "tensorrt 11.4.0.106 has none"),
+    ({"flags": ["REQUIRE_USER_ALLOCATION"]}, "RecipeError", "is not supported by TensorRT 11.4.0.106"),
     ({"precision": "fp16"}, "RecipeError", "no tensor of the model is HALF"),
-    ({"profiles": [{"y": [[1], [1], [1]]}]}, "RecipeError", "`y`, which is no input"),
-    ({"flags": ["REFIT"]}, "EngineBuildError", "the builder refused it: "),
+    ({"profiles": [{"y": [[1], [1], [1]]}]}, "RecipeError", "the network has no input `y`"),
+    ({"flags": ["REFIT"]}, "EngineBuildError", "the builder refused the network: "),
     ({"output": "/dev/full"}, "PublishError", "No space left on device"),
 ]
 

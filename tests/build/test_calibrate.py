@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 import pytest
+from jobs import compile_job
 from surface import CALIBRATION_TABLE as TABLE
 from surface import VERSIONS, Calibrates, Surface
-from test_surfaces import job
 
 from scons_tensorrt.build.calibration import read_cache
 from scons_tensorrt.errors import CalibrationCacheError
@@ -19,6 +19,7 @@ from scons_tensorrt.hardware import cuda
 from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import calibrate, main
+from scons_tensorrt.worker.trt.job import CalibrationJob
 
 WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
 COUNT, SHAPE = 3, [2, 8]
@@ -46,14 +47,14 @@ def samples(path, inputs=(("x", "float32", SHAPE),), data=tuple(DATA), count=Non
 
 
 def spec(folder, method="entropy", known=None, **more):
-    calibration = {
-        "method": method,
-        "samples": str(more.pop("samples", None) or samples(folder / "s")),
-        "cache": str(folder / "calibration" / "a.0123.cache"),
-        "known": known and known.hex(),
-    }
+    calibration = CalibrationJob(
+        method=method,
+        samples=str(more.pop("samples", None) or samples(folder / "s")),
+        cache=str(folder / "calibration" / "a.0123.cache"),
+        known=known and known.hex(),
+    )
     profiles = [{"x": [[1, 8], [2, 8], [4, 8]]}]
-    return job(folder, precision="int8", profiles=profiles, calibration=calibration, **more)
+    return compile_job(folder, precision="int8", profiles=profiles, calibration=calibration, **more)
 
 
 def run(version, folder, tensorrt=None, **more):
@@ -104,7 +105,7 @@ def test_the_callbacks_are_there_to_be_overridden(version):
 @pytest.mark.parametrize("version", [v for v in VERSIONS if v not in WEAK])
 def test_later_runtimes_have_no_calibrator(version, tmp_path):
     surface = Surface(version)
-    with pytest.raises(WorkerError, match=r"by='calibrator': \S+ \S+ has none; write by='qdq'"):
+    with pytest.raises(WorkerError, match=r"by='calibrator' is not supported by TensorRT .*; write by='qdq'"):
         calibrate.make_calibrator(surface, "entropy", None)
 
 
@@ -120,7 +121,7 @@ def test_a_known_cache_reads_no_sample(version, tmp_path, told):
 def test_a_static_network_needs_no_calibration_profile(tmp_path):
     surface = Surface(WEAK[0])
     surface.shape, surface.calibrate = (2, 8), Calibrates()
-    main.make(surface, {**spec(tmp_path), "architectures": []})
+    main.make(surface, spec(tmp_path))
     assert surface.calibrate.shapes == []
 
 
@@ -153,13 +154,13 @@ def test_a_cache_that_cannot_be_kept_is_told_and_no_fault_of_the_engines(tmp_pat
     run(WEAK[0], tmp_path)
     note = next(fields["text"] for event, fields in told if event == "note")
     assert "a.0123.cache: " in note
-    assert note.endswith("the engine is made without keeping it")
+    assert note.endswith("the engine is built, the cache is not saved")
 
 
 def test_a_build_that_fails_later_has_its_calibration_still(tmp_path):
     surface = Surface(WEAK[0])
     surface.calibrate, surface.fails = Calibrates(), True
-    with pytest.raises(WorkerError, match="the builder refused it: it gave no reason"):
+    with pytest.raises(WorkerError, match="the builder refused the network: no reason given"):
         main.make(surface, spec(tmp_path))
     assert read_cache(cache(tmp_path), "x") == TABLE
 
@@ -170,7 +171,7 @@ def test_a_build_that_fails_later_has_its_calibration_still(tmp_path):
 def test_samples_that_end_too_soon(tmp_path, driver):
     short = samples(tmp_path / "s", data=DATA[:2], count=COUNT)
     said = refusal(WEAK[0], tmp_path, samples=short)
-    assert said.startswith("EngineBuildError: calibration: the file of samples ends too soon")
+    assert said.startswith("EngineBuildError: calibration: the file of samples is truncated")
     assert not cache(tmp_path).exists()
     assert driver.play_allocations() == 0
 
@@ -189,24 +190,24 @@ def test_a_driver_that_lacks_a_function(tmp_path, monkeypatch):
 
 def test_an_input_of_which_there_are_no_samples(tmp_path):
     said = refusal(WEAK[0], tmp_path, Calibrates(["x", "y"]))
-    assert said == "RecipeError: TensorRT wants samples of `y` too, and has none"
+    assert said == "RecipeError: TensorRT asked for samples of `y`, which has none"
 
 
 def test_an_engine_that_was_calibrated_with_some_of_the_samples_is_none(tmp_path):
     said = refusal(WEAK[0], tmp_path, Calibrates(stops_after=2))
-    assert said == "EngineBuildError: calibration: TensorRT took 2 of 3 samples"
+    assert said == "EngineBuildError: calibration: TensorRT read 2 of 3 samples"
     assert not cache(tmp_path).exists()
 
 
 def test_an_engine_that_was_not_calibrated_at_all_is_none(tmp_path):
     said = refusal(WEAK[0], tmp_path, lambda calibrator, profiles: None)
-    assert "calibration: TensorRT took 0 of 3 samples and wrote none; the log says why" in said
+    assert "calibration: TensorRT read 0 of 3 samples and wrote no cache; see the log" in said
     said = refusal(WEAK[0], tmp_path, lambda calibrator, profiles: None, known=TABLE)
-    assert "calibration: TensorRT did not ask for its cache" in said
+    assert "calibration: TensorRT did not read the cache" in said
 
 
 def test_an_empty_cache_is_not_kept(tmp_path):
-    assert "TensorRT wrote an empty one" in refusal(WEAK[0], tmp_path, Calibrates(table=b""))
+    assert "TensorRT wrote an empty cache" in refusal(WEAK[0], tmp_path, Calibrates(table=b""))
     assert not cache(tmp_path).exists()
 
 
@@ -216,12 +217,14 @@ def test_an_empty_cache_is_not_kept(tmp_path):
 def test_samples_of_another_type_than_the_network_reads(tmp_path):
     path = samples(tmp_path / "s", [("x", "int64", SHAPE)], [bytes(128)])
     said = refusal(WEAK[0], tmp_path, samples=path)
-    assert said == "RecipeError: input `x` is FLOAT for tensorrt, and its samples are int64"
+    assert said == "RecipeError: input `x` is FLOAT in TensorRT, but its samples are int64"
 
 
 def test_samples_of_a_type_that_no_calibrator_takes(tmp_path):
     path = samples(tmp_path / "s", [("x", "float64", SHAPE)], [bytes(128)])
-    assert "input `x` is float64, which no calibrator takes" in refusal(WEAK[0], tmp_path, samples=path)
+    assert "input `x` has type float64, which calibrators do not support" in refusal(
+        WEAK[0], tmp_path, samples=path
+    )
 
 
 def test_samples_of_other_inputs(tmp_path):

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import compile_job
 
 import scons_tensorrt
 from scons_tensorrt import errors
 from scons_tensorrt.build import worker_process
 from scons_tensorrt.build.onnx_step import CONVERTER
-from scons_tensorrt.build.worker_process import CALIBRATING, COMPILER, JOB_STEP, RUNNER, run_worker
+from scons_tensorrt.build.programs import CALIBRATING, COMPILER, JOB_STEP, RUNNER
+from scons_tensorrt.build.worker_process import run_worker
 from scons_tensorrt.errors import (
     EngineBuildError,
     EngineError,
@@ -50,7 +52,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=8).filter(lambda k: k != "modules"), json_values, max_size=4))
 def test_a_job_arrives_as_it_was_sent(job):
-    frame = worker_process._frame(COMPILER, job)
+    frame = COMPILER.frame(job)
     sent = json.loads(frame[16:])
     del sent["modules"]
     assert int(frame[:16]) == len(frame) - 16
@@ -58,14 +60,12 @@ def test_a_job_arrives_as_it_was_sent(job):
 
 
 def test_the_length_of_a_path_does_not_change_the_length_of_the_frame():
-    lengths = {
-        len(worker_process._frame(COMPILER, {"output": "x" * length})) for length in range(0, 3000, 100)
-    }
+    lengths = {len(COMPILER.frame({"output": "x" * length})) for length in range(0, 3000, 100)}
     assert len(lengths) == 1
 
 
 def test_a_frame_is_a_whole_number_of_steps():
-    assert (len(worker_process._frame(COMPILER, {"output": "x" * 300_000})) - 16) % JOB_STEP == 0
+    assert (len(COMPILER.frame({"output": "x" * 300_000})) - 16) % JOB_STEP == 0
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_frame_is_a_whole_number_of_steps():
     ids=["compile", "convert", "run"],
 )
 def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program, main, others):
-    job = json.loads(worker_process._frame(program, {})[16:])
+    job = json.loads(program.frame({})[16:])
     sent = [name for name, _ in job["modules"]]
     room = program.modules[-1].rpartition(".")[0]
     folder = Path(scons_tensorrt.__file__).parents[1].joinpath(*room.split("."))
@@ -125,7 +125,8 @@ def say(tmp_path):
         program = tmp_path / "python"
         program.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
         program.chmod(0o755)
-        return run_worker(str(program), {}, tmp_path / "log", stopping, progress, timeout_s)
+        asked = compile_job(tmp_path, python=str(program))
+        return run_worker(asked, tmp_path / "log", stopping, progress, timeout_s)
 
     say.log = tmp_path / "log"
     return say
@@ -256,7 +257,7 @@ def test_a_worker_that_ends_without_a_last_word_is_an_error_that_says_how(say, l
 
 def test_a_program_that_cannot_be_started_is_an_error(tmp_path):
     with pytest.raises(EngineBuildError, match="cannot be started: No such file"):
-        run_worker(str(tmp_path / "python"), {}, tmp_path / "log", lambda: False)
+        run_worker(compile_job(tmp_path, python=str(tmp_path / "python")), tmp_path / "log", lambda: False)
 
 
 def test_a_worker_that_takes_too_long_is_ended(say):
@@ -307,29 +308,19 @@ def test_any_other_name_is_a_build_error(name):
 # The real worker, as far as it goes without TensorRT.
 
 
-def job(**changes):
-    machine = {"os": platform.system().lower(), "machine": platform.machine()}
-    return {
-        "product": "tensorrt_rtx",
-        "runtime_version": "0.0",
-        "package_folder": "/nowhere",
-        "plugins": [],
-        "hardware": machine,
-        "environment": {},
-        **changes,
-    }
+MACHINE = {"os": platform.system().lower(), "machine": platform.machine()}
 
 
 @pytest.mark.parametrize(("field", "spec"), [("machine", "riscv64"), ("os", "qnx")])
 def test_the_worker_refuses_another_machine_with_wanted_and_found(tmp_path, field, spec):
-    hardware = {**job()["hardware"], field: spec}
+    asked = compile_job(tmp_path, hardware={**MACHINE, field: spec})
     with pytest.raises(HardwareMismatchError, match=f"{field}: wanted {spec}, found "):
-        run_worker(sys.executable, job(hardware=hardware), tmp_path / "log", lambda: False)
+        run_worker(asked, tmp_path / "log", lambda: False)
 
 
 def test_a_bug_in_the_worker_is_an_error_with_its_traceback_in_the_log(tmp_path):
-    with pytest.raises(EngineBuildError, match="KeyError"):
-        run_worker(sys.executable, {"environment": {}}, tmp_path / "log", lambda: False)
+    with pytest.raises(EngineBuildError, match="AttributeError"):
+        run_worker(compile_job(tmp_path, hardware=None), tmp_path / "log", lambda: False)
     assert "Traceback" in (tmp_path / "log").read_text()
 
 
@@ -352,9 +343,10 @@ def installation(tmp_path):
 
     def run(text):
         (tmp_path / "beside" / "tensorrt_rtx.py").write_text(text + "\n__version__ = '9.9'\n")
-        asked = job(package_folder=str(tmp_path / "beside"))
+        beside = str(tmp_path / "beside")
+        asked = compile_job(tmp_path, python=str(python), package_folder=beside, hardware=MACHINE)
         with pytest.raises(EngineError) as caught:
-            run_worker(str(python), asked, tmp_path / "log", lambda: False)
+            run_worker(asked, tmp_path / "log", lambda: False)
         return str(caught.value), (tmp_path / "mark").exists()
 
     return run

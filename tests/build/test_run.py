@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from jobs import run_job
 from surface import VERSIONS, Plays, Surface
 
 from scons_tensorrt.hardware import cuda
@@ -46,7 +47,7 @@ def job(folder, **changes):
     path = folder / "a.engine"
     path.write_bytes(ENGINE)
     digest = hashlib.sha256(ENGINE).hexdigest()
-    return {"engine": str(path), "sha256": digest, "flags": [], "settings": {}, "plugins": [], **changes}
+    return run_job(folder, **{"sha256": digest, **changes})
 
 
 def given_back(version, folder, engine, *records_of, **changes):
@@ -123,17 +124,19 @@ def test_what_the_recipe_says_of_running_reaches_the_runtime(version, tmp_path):
 
 def test_bytes_that_are_not_those_that_were_compiled_are_never_loaded(tmp_path):
     said = refusal(VERSIONS[0], tmp_path, plays(), {"x": ROWS[0]}, sha256="0" * 64)
-    assert said == "its bytes changed before they were run"
+    assert said == "the engine changed before it was loaded"
 
 
 def test_an_engine_that_does_not_load(tmp_path):
-    assert refusal(VERSIONS[0], tmp_path, None, {"x": ROWS[0]}) == "TensorRT cannot load it"
+    assert refusal(VERSIONS[0], tmp_path, None, {"x": ROWS[0]}) == "TensorRT cannot load the engine"
 
 
 def test_an_engine_that_does_not_run(tmp_path, driver):
     engine = plays()
     engine.runs = False
-    assert refusal(VERSIONS[0], tmp_path, engine, {"x": ROWS[0]}) == "it cannot be run on sample 0"
+    assert (
+        refusal(VERSIONS[0], tmp_path, engine, {"x": ROWS[0]}) == "sample 0: TensorRT cannot run the engine"
+    )
     assert driver.play_allocations() == 0
 
 
@@ -152,36 +155,36 @@ def test_a_gpu_without_memory(late, tmp_path, monkeypatch):
 
 def test_a_sample_that_no_profile_takes_is_named(tmp_path):
     said = refusal(VERSIONS[0], tmp_path, plays(), {"x": ROWS[0]}, {"x": np.zeros((9, 4), "f4")})
-    assert said == "sample 1: no profile of shapes= takes `x` [9, 4]"
+    assert said == "sample 1: no profile of shapes= covers `x` [9, 4]"
 
 
 def test_an_input_of_which_there_are_no_samples(tmp_path):
     engine = plays(inputs={"x": "FLOAT", "mask": "FLOAT"}, profiles=())
     said = refusal(VERSIONS[0], tmp_path, engine, {"x": ROWS[0]})
-    assert said == "sample 0: it wants an input `mask`, which has no samples"
+    assert said == "sample 0: input `mask` has no samples"
 
 
 def test_an_input_of_another_type_is_not_run(tmp_path):
     said = refusal(VERSIONS[0], tmp_path, plays(), {"x": np.zeros((1, 4))}, error=run_engine.NotRun)
-    assert said == "input `x` is FLOAT for it, and its samples are float64"
+    assert said == "input `x` is FLOAT, but its samples are float64"
 
 
 def test_a_form_that_is_not_read_here_is_not_run(tmp_path):
     engine = plays()
     engine.form = "CHW32"
     said = refusal(VERSIONS[0], tmp_path, engine, {"x": ROWS[0]}, error=run_engine.NotRun)
-    assert said == "tensor `x` is FLOAT in a form that is not read here"
+    assert said == "tensor `x` is FLOAT in an unsupported format"
 
 
 @pytest.mark.parametrize(("sms", "runs"), [([80, 87], True), ([80, 86], False)])
-def test_an_engine_of_rtx_runs_on_its_architectures_alone(sms, runs):
+def test_an_engine_of_rtx_runs_on_its_architectures_alone(tmp_path, sms, runs):
     import os
 
     here = os.uname()
     found = {"os": here.sysname.lower(), "machine": here.machine}
-    spec = {"product": "tensorrt_rtx", "architectures": sms, "hardware": found}
+    spec = run_job(tmp_path, architectures=sms, hardware=found)
     if runs:
         assert run_engine._gpu(spec) == "Orin"
     else:
-        with pytest.raises(run_engine.NotRun, match="it is for SM 80, 86, and the GPU here is SM 87"):
+        with pytest.raises(run_engine.NotRun, match="the engine is for SM 80, 86, this GPU is SM 87"):
             run_engine._gpu(spec)

@@ -2,6 +2,7 @@
 runs over objects that refuse the rest. What the calls do is tried elsewhere, with real runtimes."""
 
 import pytest
+from jobs import compile_job
 from surface import VERSIONS, RemoteExecutor, Strict, Surface
 
 from scons_tensorrt.worker.common import parent
@@ -17,21 +18,6 @@ TENSORRT = [version for version in VERSIONS if version.startswith("tensorrt-")]
 @pytest.fixture(autouse=True)
 def back_home(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-
-def job(folder, **changes):
-    recipe = {"precision": "fp32", "workspace_mb": 64, "flags": [], "profiles": []}
-    recipe.update({k: changes.pop(k) for k in list(changes) if k in recipe})
-    return {
-        "folder": str(folder),
-        "onnx": "model.onnx",
-        "output": str(folder / "out.engine"),
-        "architectures": [],
-        "plugins": [],
-        "timing_cache": None,
-        "recipe": recipe,
-        **changes,
-    }
 
 
 def test_all_four_surfaces_are_here():
@@ -59,7 +45,7 @@ def test_a_whole_compile(version, flags, tmp_path):
     surface = Surface(version)
     profile = {"x": [[1, 8], [2, 8], [4, 8]]}
     sms = [86, 89] if version.startswith("tensorrt_rtx") else []
-    made = main.make(surface, job(tmp_path, flags=flags, profiles=[profile], architectures=sms))
+    made = main.make(surface, compile_job(tmp_path, flags=flags, profiles=[profile], architectures=sms))
     sha256, size, unsteady = made
     assert (size, unsteady) == (100, False)
     assert (tmp_path / "out.engine").read_bytes() == b"ftrt" + bytes(96)
@@ -71,7 +57,7 @@ def test_a_whole_compile(version, flags, tmp_path):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tf32_stays_on_where_it_is_asked_for(version, tmp_path):
     surface = Surface(version)
-    main.make(surface, job(tmp_path, precision="tf32"))
+    main.make(surface, compile_job(tmp_path, precision="tf32"))
     assert surface.BuilderFlag.TF32 in dict(surface.notes)["flags"]
 
 
@@ -79,7 +65,7 @@ def test_tf32_stays_on_where_it_is_asked_for(version, tmp_path):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_weakly_typed_builder_is_told_the_precision_by_flag(version, precision, tmp_path):
     surface = Surface(version)
-    main.make(surface, job(tmp_path, precision=precision))
+    main.make(surface, compile_job(tmp_path, precision=precision))
     assert surface.BuilderFlag[precision.upper()] in dict(surface.notes)["flags"]
 
 
@@ -88,7 +74,7 @@ def test_a_weakly_typed_builder_is_told_the_precision_by_flag(version, precision
 def test_a_weakly_typed_builder_is_told_of_q_dq_nodes_by_flag(version, precision, tmp_path):
     surface = Surface(version)
     surface.kind, surface.layer = "INT8", "QUANTIZE"
-    main.make(surface, job(tmp_path, precision=precision))
+    main.make(surface, compile_job(tmp_path, precision=precision))
     flags = {flag.name for flag in dict(surface.notes)["flags"]}
     assert flags - {"TF32"} == {"INT8", "FP16"} - ({"FP16"} if precision == "mixed" else set())
 
@@ -97,7 +83,7 @@ def test_a_weakly_typed_builder_is_told_of_q_dq_nodes_by_flag(version, precision
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_a_quantized_engine_needs_a_quantized_model_everywhere(version, precision, tmp_path):
     with pytest.raises(WorkerError, match="no tensor of the model is"):
-        main.make(Surface(version), job(tmp_path, precision=precision))
+        main.make(Surface(version), compile_job(tmp_path, precision=precision))
 
 
 @pytest.mark.parametrize("version", [v for v in VERSIONS if v not in WEAK])
@@ -105,14 +91,16 @@ def test_a_strongly_typed_runtime_makes_fp16_of_an_fp16_model_alone(version, tmp
     surface = Surface(version)
     assert strongly_typed(surface)
     with pytest.raises(WorkerError, match="no tensor of the model is HALF"):
-        main.make(surface, job(tmp_path, precision="fp16"))
+        main.make(surface, compile_job(tmp_path, precision="fp16"))
     check_precision(surface, RemoteExecutor(surface, "HALF").network(), "fp16")
 
 
 @pytest.mark.parametrize("version", TENSORRT)
 def test_a_flag_that_a_version_lacks_is_named_with_it(version, tmp_path):
-    with pytest.raises(WorkerError, match=f"flag REQUIRE_USER_ALLOCATION: tensorrt {version[9:]} has none"):
-        main.make(Surface(version), job(tmp_path, flags=["REQUIRE_USER_ALLOCATION"]))
+    with pytest.raises(
+        WorkerError, match=f"flag REQUIRE_USER_ALLOCATION is not supported by TensorRT {version[9:]}"
+    ):
+        main.make(Surface(version), compile_job(tmp_path, flags=["REQUIRE_USER_ALLOCATION"]))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -139,7 +127,7 @@ def told(monkeypatch):
 @pytest.mark.parametrize("version", TENSORRT)
 def test_the_first_compile_leaves_a_timing_cache(version, tmp_path):
     path = tmp_path / "timing" / "x.cache"
-    main.make(Surface(version), job(tmp_path, timing_cache=str(path)))
+    main.make(Surface(version), compile_job(tmp_path, timing_cache=str(path)))
     assert path.exists()
 
 
@@ -159,10 +147,10 @@ def test_what_others_measured_meanwhile_is_kept(version, tmp_path, told):
 def test_a_damaged_timing_cache_is_set_aside_and_told(version, tmp_path, told):
     path = tmp_path / "x.cache"
     path.write_bytes(b"garbage")
-    main.make(Surface(version), job(tmp_path, timing_cache=str(path)))
+    main.make(Surface(version), compile_job(tmp_path, timing_cache=str(path)))
     assert (tmp_path / "x.cache.damaged").read_bytes() == b"garbage"
     assert path.read_bytes() == b""
-    assert told == [f"timing cache {path} does not fit or is damaged; kept as {path}.damaged"]
+    assert told == [f"timing cache {path} does not fit or is damaged; moved to {path}.damaged"]
 
 
 # The builder's own options.
@@ -178,9 +166,7 @@ SETTINGS = {
 
 def made_with(version, tmp_path, **recipe):
     surface = Surface(version)
-    spec = job(tmp_path)
-    spec["recipe"].update(recipe)
-    main.make(surface, spec)
+    main.make(surface, compile_job(tmp_path, **recipe))
     return surface, dict(surface.notes)
 
 
@@ -202,7 +188,7 @@ def test_settings_reach_the_configuration(version, tmp_path):
 )
 def test_a_setting_that_10_3_lacks_is_named_with_its_version(version, settings, tmp_path):
     if version == "tensorrt-10.3.0":
-        with pytest.raises(WorkerError, match=r"tensorrt 10\.3\.0 has none"):
+        with pytest.raises(WorkerError, match=r"is not supported by TensorRT 10\.3\.0"):
             made_with(version, tmp_path, settings=settings)
     else:
         made_with(version, tmp_path, settings=settings)

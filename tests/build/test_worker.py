@@ -191,7 +191,7 @@ SAID = [
         "the parser refused node 3 in outer > inner: x",
     ),
     ([ParserError("x"), ParserError("y")], "the parser refused node 3: x (and 1 more in the log)"),
-    ([], "the parser refused it: no reason given"),
+    ([], "the parser refused the model: no reason given"),
 ]
 
 
@@ -202,4 +202,4 @@ def test_the_parsers_errors_as_one_line(errors, message):
 
 def test_what_stands_only_in_the_log_is_said_too():
     log = SimpleNamespace(errors=["failed to open w.bin"])
-    assert _parser_message([], log) == "the parser refused it: failed to open w.bin"
+    assert _parser_message([], log) == "the parser refused the model: failed to open w.bin"

@@ -188,8 +188,8 @@ def test_on_another_gpu_it_is_not_run(board: Board) -> None:
     board.declare("atol=0.02")
     run = board.scons(PLAY_GPUS="2", CUDA_VISIBLE_DEVICES="1")
     assert (run.status, run.reused) == (0, ["a"])
-    assert "was not run against its original: it is not for the GPU here: " in run.out
-    assert board.told()["engine"].startswith("not run: it is not for the GPU here: compute_capability")
+    assert "was not run against its original: the engine is not for this GPU: " in run.out
+    assert board.told()["engine"].startswith("not run: the engine is not for this GPU: compute_capability")
     assert board.runs() == 0
 
 
@@ -227,7 +227,9 @@ def test_an_engine_that_does_not_load_fails(board: Board) -> None:
     board.play("loads-not")
     run = board.scons()
     assert (run.status, run.failed) == (2, ["a"])
-    assert "AccuracyError: the engine, run on the GPU: TensorRT cannot load it; log: " in run.reason("a")
+    assert "AccuracyError: the engine, run on the GPU: TensorRT cannot load the engine; log: " in run.reason(
+        "a"
+    )
 
 
 def test_samples_that_no_profile_takes_are_named(board: Board) -> None:
@@ -262,4 +264,4 @@ def test_an_rtx_engine_where_a_gpu_is_of_other_architectures(board: Board) -> No
     board.declare()
     run = board.tree.scons("engines", "HARDWARE=rtx_sm89")
     assert (run.status, run.built) == (0, ["a"]), run.out
-    assert board.told()["engine"] == "not run: it is for SM 89, and the GPU here is SM 87"
+    assert board.told()["engine"] == "not run: the engine is for SM 89, this GPU is SM 87"

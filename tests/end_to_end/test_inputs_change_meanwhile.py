@@ -358,13 +358,13 @@ class TestPlugins:
     @pytest.mark.skipif(not shutil.which("c++"), reason="needs a C++ compiler")
     @pytest.mark.parametrize("flipped", [False, True])
     def test_a_library_flipped_while_it_is_loaded_is_noticed(self, tmp_path, flipped):
-        from scons_tensorrt.worker.trt.main import is_loaded
+        from scons_tensorrt.worker.trt.runtime import is_loaded
 
         one, other = self.library(tmp_path, "one"), self.library(tmp_path, "other")
         program = textwrap.dedent(
             f"""
             import ctypes, os, sys
-            from scons_tensorrt.worker.trt.main import is_loaded
+            from scons_tensorrt.worker.trt.runtime import is_loaded
             held = os.open({str(one)!r}, os.O_RDONLY)
             ctypes.CDLL({str(other if flipped else one)!r})
             print(is_loaded(held))

@@ -275,7 +275,7 @@ import json, sys
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import check_hardware as host
 try:
-    host.check_gpu({"hardware": json.loads(sys.argv[1])})
+    host.check_gpu(json.loads(sys.argv[1]), None)
     print("fine")
 except WorkerError as refused:
     print(refused.error_class, refused)
@@ -313,7 +313,7 @@ def test_another_board_of_the_same_name_is_refused_with_field_wanted_and_found(p
 
 
 def test_no_driver_is_refused():
-    assert check(**RIGHT).startswith("HardwareMismatchError the GPU cannot be asked what it is: libcuda")
+    assert check(**RIGHT).startswith("HardwareMismatchError the GPU cannot be queried: libcuda")
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,6 @@ def _compile(
             refusal = None
             try:
                 made = run_worker(
-                    job["python"],
                     job,
                     log,
                     context.stopping,

@@ -1,4 +1,4 @@
-"""What a worker is told, and the folder it finds the model in."""
+"""The job of a compile, and the folder in which the worker finds the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ..artifact.state import StateFolder
 from ..errors import PublishError
@@ -18,6 +17,8 @@ from ..files.writing import cause, new_file, remove_tree, unlink_link
 from ..hardware.host import CUDA_VARIABLES
 from ..hardware.runtime import Runtime
 from ..recipe.key import input_name
+from ..recipe.options import Recipe
+from ..worker.trt.job import BuildOptions, CalibrationJob, CompileJob
 from .calibration import cache_of, read_cache
 from .pinned_inputs import Pinned, changed, links_to
 from .spec import EngineSpec
@@ -31,40 +32,49 @@ def make_job(
     model: Path,
     partial: Path,
     pinned: Pinned,
-) -> dict[str, Any]:
-    """The worker's spec: JSON, every path absolute.
-
-    model: the linked model, see `linked_model`, and its `pinned` inputs; partial: where the engine is
-    written to. Raises CalibrationCacheError.
-    """
+) -> CompileJob:
+    """The job of the worker. model, pinned: of `linked_model`; partial: the file to write. Raises
+    CalibrationCacheError."""
     signature = spec.hardware.signature
-    return {
-        "python": runtime.python,
-        "product": signature.product,
-        "runtime_version": signature.runtime_version,
-        "package_folder": runtime.folder,
-        "library_path": environment.get("LD_LIBRARY_PATH"),
-        "environment": gpu_choice(environment) if is_tensorrt(spec) else {},
-        "timing_cache": _timing_cache(spec, state),
-        "calibration": _calibration(spec, state, model),
-        "input_bytes": sum(path.stat().st_size for path in (spec.onnx, *spec.external.values())),
-        "folder": str(model.parent),
-        "onnx": model.name,
-        "output": str(partial),
-        "architectures": list(signature.architectures or ()),
-        "recipe": spec.recipe.to_json(),
-        "plugins": pinned.plugins,
-        "hardware": signature.to_json(),
-    }
+    return CompileJob(
+        python=runtime.python,
+        environment=gpu_choice(environment) if is_tensorrt(spec) else {},
+        product=signature.product,
+        runtime_version=signature.runtime_version,
+        package_folder=runtime.folder,
+        library_path=environment.get("LD_LIBRARY_PATH"),
+        hardware=signature.to_json(),
+        architectures=list(signature.architectures or ()),
+        plugins=pinned.plugins,
+        folder=str(model.parent),
+        onnx=model.name,
+        input_bytes=sum(path.stat().st_size for path in (spec.onnx, *spec.external.values())),
+        output=str(partial),
+        timing_cache=_timing_cache(spec, state),
+        recipe=_options(spec.recipe),
+        calibration=_calibration(spec, state, model),
+    )
+
+
+def _options(recipe: Recipe) -> BuildOptions:
+    return BuildOptions(
+        precision=recipe.precision,
+        workspace_mb=recipe.workspace_mb,
+        flags=list(recipe.flags),
+        profiles=[{name: [*map(list, b)] for name, b in p.items()} for p in recipe.profiles],
+        memory_pools=dict(recipe.memory_pools),
+        settings=dict(recipe.settings),
+        strongly_typed=recipe.strongly_typed,
+    )
 
 
 def gpu_choice(environment: Mapping[str, str]) -> dict[str, str]:
-    """What chooses the GPU must reach the worker, or it compiles on another than was probed."""
+    """The variables that choose the GPU, so that the worker uses the GPU that was probed."""
     return {name: environment[name] for name in CUDA_VARIABLES if name in environment}
 
 
 def _timing_cache(spec: EngineSpec, state: StateFolder) -> str | None:
-    """One for each full signature; RTX times nothing, and one would make it look for a GPU."""
+    """One for each full signature. RTX times no kernels, and a timing cache makes it look for a GPU."""
     if not is_tensorrt(spec) or "DISABLE_TIMING_CACHE" in spec.recipe.flags:
         return None
     fields = json.dumps(spec.hardware.signature.key_fields(), sort_keys=True)
@@ -72,22 +82,21 @@ def _timing_cache(spec: EngineSpec, state: StateFolder) -> str | None:
     return str(state.root / "timing" / f"{name}.cache")
 
 
-def _calibration(spec: EngineSpec, state: StateFolder, model: Path) -> dict[str, Any] | None:
-    """known: the bytes of the cache, vouched for, as hex; None where the worker shall calibrate."""
-    if spec.samples is None:
+def _calibration(spec: EngineSpec, state: StateFolder, model: Path) -> CalibrationJob | None:
+    if spec.samples is None or spec.recipe.calibrator is None:
         return None
     cache = cache_of(spec, state)
     known = read_cache(cache, state.relative(cache))
-    return {
-        "method": spec.recipe.calibrator,
-        "samples": str(_samples_beside(model)),
-        "cache": str(cache),
-        "known": None if known is None else known.hex(),
-    }
+    return CalibrationJob(
+        method=spec.recipe.calibrator,
+        samples=str(_samples_beside(model)),
+        cache=str(cache),
+        known=None if known is None else known.hex(),
+    )
 
 
 def is_tensorrt(spec: EngineSpec) -> bool:
-    """Whether the product that times kernels on a GPU makes it; the other compiles on a CPU."""
+    """Whether the product is TensorRT, which times kernels on a GPU; TensorRT for RTX compiles on a CPU."""
     return spec.hardware.signature.product == "tensorrt"
 
 
@@ -95,11 +104,11 @@ def is_tensorrt(spec: EngineSpec) -> bool:
 def linked_model(
     spec: EngineSpec, state: StateFolder, digest_cache: DigestCache | None, copy: bool = False
 ) -> Iterator[tuple[Path, Pinned]]:
-    """The model's path under a constant name, its external data where it expects them; and the
-    inputs behind the links, see `pinned`. copy: copies, not links.
+    """A folder with the model under a constant name and its external data: the model's path there, and the
+    pinned inputs.
 
-    The parser keeps the model's basename, and that reaches the engine's bytes. Raises EngineBuildError
-    where an input has other bytes than `wanted` says, and PublishError.
+    The constant name matters because the parser writes it into the engine. copy: copy the inputs instead of
+    linking them. Raises EngineBuildError if an input changed since it was hashed, and PublishError.
     """
     folder = state.partial(spec.engine) / "model"
     plugins = folder.with_name("plugins")
@@ -127,12 +136,12 @@ def linked_model(
 
 
 def plugin_places(spec: EngineSpec, folder: Path) -> dict[str, tuple[Path, Path]]:
-    """By ingredient name, each plugin and the place of a copy of it."""
+    """By ingredient name, each plugin and the place of its copy."""
     return {input_name("plugin", path.name): (path, folder / path.name) for path in spec.recipe.plugins}
 
 
 def _places(spec: EngineSpec, folder: Path) -> tuple[Path, dict[str, tuple[Path, Path]]]:
-    """The linked model, and for each input the file and the place of its link."""
+    """The linked model, and by ingredient name each input and the place of its link."""
     taken = {PurePosixPath(location).parts[0] for location in spec.external}
     model = folder / "model.onnx"
     while taken & {model.name, _samples_beside(model).name}:
@@ -144,7 +153,7 @@ def _places(spec: EngineSpec, folder: Path) -> tuple[Path, dict[str, tuple[Path,
     spelled = set()
     for location, path in spec.external.items():
         link = folder / location
-        if os.path.normpath(link) not in spelled:  # else two spellings of one location
+        if os.path.normpath(link) not in spelled:  # two locations may be one file
             spelled.add(os.path.normpath(link))
             places[input_name("data", location)] = path, link
     return model, places
@@ -155,7 +164,7 @@ def _samples_beside(model: Path) -> Path:
 
 
 def fresh_log(log: Path) -> None:
-    """An empty log. Raises PublishError."""
+    """Create an empty log. Raises PublishError."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         new_file(log).close()

@@ -20,11 +20,12 @@ from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_l
 from .context import ProvidedFile
 from .job import fresh_log
 from .onnx_spec import OnnxSpec, check_onnx_up_to_date
+from .programs import Program
 from .progress import BeginProgress, no_progress
 from .script_copies import copy_export
 from .spec import UpToDateResult
 from .step_inputs import CODE, named_as_given, snapshot
-from .worker_process import Program, run_program
+from .worker_process import run_program
 
 ROOM = "scons_tensorrt.worker.onnx"
 SIGNING_KEY = "TRT_SIGNING_KEY"

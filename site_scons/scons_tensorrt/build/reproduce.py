@@ -32,7 +32,7 @@ def compile_again(
             with linked_model(there, state, None, copy=True) as (model, pinned):
                 job = make_job(there, state, runtime, os.environ, model, there.engine, pinned)
                 descriptors = tuple(pinned.descriptors.values())
-                made = run_worker(job["python"], job, log, stopping, descriptors=descriptors)
+                made = run_worker(job, log, stopping, descriptors=descriptors)
                 pinned.check()
         except EngineError as error:
             raise type(error)(f"{error}; log: {log}") from None

@@ -15,13 +15,15 @@ from typing import Any
 from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..files.writing import cause, remove_tree, unlink_link
 from ..hardware.runtime import Runtime
+from ..worker.trt.job import RunJob
 from .job import gpu_choice, plugin_places
 from .onnx_spec import OnnxSpec
 from .onnx_step import CONVERTER, OnnxContext
 from .pinned_inputs import Pinned, links_to
+from .programs import RUNNER
 from .spec import EngineSpec
 from .step_inputs import named_as_given, snapshot
-from .worker_process import RUNNER, run_program
+from .worker_process import ENVIRONMENT, run_program
 
 
 def run_engine(
@@ -79,15 +81,11 @@ def _run(
         return dict(last["facts"])
 
     convert("expect")
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **gpu_choice(os.environ)}
+    environment = {**ENVIRONMENT, **gpu_choice(os.environ)}
     for copy in (False, True):
         places = plugin_places(spec, folder / ("copies" if copy else "plugins"))
         with links_to({}, places, spec.ingredients, context.digest_cache, "loaded", copy) as pinned:
-            job = {
-                **_job(engine, sha256, spec, runtime, pinned),
-                "inputs": files["inputs"],
-                "outputs": files["outputs"],
-            }
+            job = _job(engine, sha256, spec, runtime, pinned, files).to_json()
             descriptors = tuple(pinned.descriptors.values())
             ran, _ = run_program(
                 RUNNER, runtime.python, job, log, context.stopping, environment, descriptors=descriptors
@@ -99,19 +97,27 @@ def _run(
     return {**convert("judge"), "gpu": ran["gpu"]}
 
 
-def _job(engine: Path, sha256: str, spec: EngineSpec, runtime: Runtime, pinned: Pinned) -> dict[str, Any]:
-    """What the worker is told, see worker/trt/run_engine.py."""
+def _job(
+    engine: Path,
+    sha256: str,
+    spec: EngineSpec,
+    runtime: Runtime,
+    pinned: Pinned,
+    files: Mapping[str, str],
+) -> RunJob:
     signature, recipe = spec.hardware.signature, spec.recipe
-    return {
-        "engine": str(engine),
-        "sha256": sha256,
-        "product": signature.product,
-        "runtime_version": signature.runtime_version,
-        "package_folder": runtime.folder,
-        "library_path": os.environ.get("LD_LIBRARY_PATH"),
-        "architectures": list(signature.architectures or ()),
-        "hardware": signature.to_json(),
-        "plugins": pinned.plugins,
-        "flags": list(recipe.flags),
-        "settings": dict(recipe.settings),
-    }
+    return RunJob(
+        product=signature.product,
+        runtime_version=signature.runtime_version,
+        package_folder=runtime.folder,
+        library_path=os.environ.get("LD_LIBRARY_PATH"),
+        hardware=signature.to_json(),
+        architectures=list(signature.architectures or ()),
+        plugins=pinned.plugins,
+        engine=str(engine),
+        sha256=sha256,
+        flags=list(recipe.flags),
+        settings=dict(recipe.settings),
+        inputs=files["inputs"],
+        outputs=files["outputs"],
+    )

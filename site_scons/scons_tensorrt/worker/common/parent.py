@@ -32,12 +32,11 @@ def send(event, **fields):
         os._exit(3)
 
 
-def once_more_with_library_path(job, error):
+def once_more_with_library_path(library_path, error):
     """Start again with the LD_LIBRARY_PATH that the canonical form leaves out, where something
     cannot be loaded without it. Returns where that was tried, or there is none."""
-    extra = job.get("library_path")
-    if extra and "LD_LIBRARY_PATH" not in os.environ:
-        send("again", library_path=extra, because=str(error))
+    if library_path and "LD_LIBRARY_PATH" not in os.environ:
+        send("again", library_path=library_path, because=str(error))
         os._exit(4)
 
 

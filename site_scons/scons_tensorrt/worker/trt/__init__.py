@@ -1,5 +1,5 @@
-"""What runs in the compile's child process. Self-contained: it may be another interpreter.
+"""The worker that compiles, and the one that runs an engine. Each is a child process, perhaps of another
+interpreter.
 
-Its modules are sent as text (see boot.py) and import only each other, the standard library
-and the TensorRT that was asked for.
+The modules are sent as text (see boot.py). They import each other, the standard library and TensorRT.
 """

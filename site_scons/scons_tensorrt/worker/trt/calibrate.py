@@ -1,8 +1,10 @@
-"""TensorRT 10's INT8 calibrators: samples to the GPU one at a time, and the cache that comes out.
+"""INT8 calibration with TensorRT 10's calibrators: copies samples to the GPU one at a time, saves the cache.
 
-The bindings swallow what a callback raises, or die of it, and then go on as if the samples had
-ended: so every error is kept here, and after one nothing is kept on disk and no engine is made.
+The bindings swallow an exception of a callback, or crash, and then continue as if there were no more samples.
+So every error is kept here; after one, no cache is saved and no engine is built.
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -10,86 +12,85 @@ import json
 import os
 
 from scons_tensorrt.hardware.cuda import CudaError
-from scons_tensorrt.worker.common import parent
-from scons_tensorrt.worker.common.array_file import TYPES
-from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.common import array_file, parent
+from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
 from scons_tensorrt.worker.trt.gpu_memory import Device
-from scons_tensorrt.worker.trt.timing_cache import locked
+from scons_tensorrt.worker.trt.network import inputs_of, is_shape_tensor
+from scons_tensorrt.worker.trt.runtime import title
+from scons_tensorrt.worker.trt.shared_file import locked, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeVar
+
+    from scons_tensorrt.worker.trt.job import CalibrationJob
+
+    T = TypeVar("T")
 
 CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 
 
 @contextlib.contextmanager
-def attached(trt, builder, network, config, job):
-    """Let the builds inside calibrate. Raises WorkerError, also for what a callback kept.
-
-    job: method; samples: the path of a file of worker/onnx/calibration_batches.py; cache: the path of the
-    calibration cache; known: its bytes as hex, None to calibrate.
-    """
-    with _Samples(job["samples"]) as samples:
-        calibration = Calibration(samples, job["cache"], job["known"])
-        _check_inputs(trt, network, samples)
-        calibrator = make_calibrator(trt, job["method"], calibration)
-        config.int8_calibrator = calibrator
+def attached(trt: Any, builder: Any, network: Any, config: Any, job: CalibrationJob) -> Iterator[Calibration]:
+    """Builds inside this context calibrate. Raises WorkerError, also for an error of a callback."""
+    with _Samples(job.samples) as samples:
+        calibration = Calibration(samples, job.cache, job.known)
+        _check_inputs(network, samples)
+        config.int8_calibrator = make_calibrator(trt, job.method, calibration)
         _set_profile(builder, network, config, samples)
         try:
             yield calibration
         except WorkerError:
-            calibration.check()  # what went wrong first is the cause
+            calibration.check()  # the first error is the cause
             raise
         finally:
             calibration.free()
-        calibration.check_used()
-    cache = os.path.basename(job["cache"])
-    parent.send("calibration", cache=cache, sha256=calibration.sha256, samples=calibration.given)
+        sha256 = calibration.check_used()
+    parent.send("calibration", cache=os.path.basename(job.cache), sha256=sha256, samples=calibration.given)
 
 
-def make_calibrator(trt, method, calibration):
-    """A calibrator of the runtime's own class, whose callbacks are those of `calibration`."""
-    base = getattr(trt, CALIBRATORS[method], None)
+def make_calibrator(trt: Any, method: str, calibration: Calibration) -> Any:
+    """A calibrator of the runtime's class, whose callbacks call `calibration`."""
+    base: Any = getattr(trt, CALIBRATORS[method], None)
     if base is None:
-        text = "calibration by='calibrator': %s %s has none; write by='qdq'"
-        raise WorkerError("RecipeError", text % (trt.__name__, trt.__version__))
+        raise recipe_error("calibration by='calibrator' is not supported by %s; write by='qdq'" % title(trt))
 
-    class Calibrator(base):
-        def __init__(self):
+    class Calibrator(base):  # type: ignore[misc]
+        def __init__(self) -> None:
             base.__init__(self)
 
-        def get_batch_size(self):
+        def get_batch_size(self) -> int:
             return calibration.samples.batch_size
 
-        def get_batch(self, names):
+        def get_batch(self, names: Sequence[str]) -> list[int] | None:
             return calibration.guard(calibration.batch, names)
 
-        def read_calibration_cache(self):
+        def read_calibration_cache(self) -> bytes | None:
             return calibration.guard(calibration.read)
 
-        def write_calibration_cache(self, cache):
+        def write_calibration_cache(self, cache: Any) -> None:
             calibration.guard(calibration.write, cache)
 
     return Calibrator()
 
 
 class Calibration:
-    """What the callbacks do. given: samples so far; cache: the bytes that count."""
+    """The callbacks. given: number of samples that TensorRT has read."""
 
-    def __init__(self, samples, path, known):
+    def __init__(self, samples: _Samples, path: str, known: str | None) -> None:
         self.samples = samples
         self.given = 0
-        self.cache = None if known is None else bytes.fromhex(known)
+        self._cache = None if known is None else bytes.fromhex(known)
         self._path = path
         self._known = known is not None
         self._read = False
-        self._error = None
-        self._device = None
-        self._pointers = {}
+        self._error: Exception | None = None
+        self._device: Device | None = None
+        self._pointers: dict[str, int] = {}
 
-    @property
-    def sha256(self):
-        return hashlib.sha256(self.cache).hexdigest()
-
-    def guard(self, do, *arguments):
-        """What `do` returns; None from its first error on."""
+    def guard(self, do: Callable[..., T], *arguments: Any) -> T | None:
+        """Call a callback. Keeps its first error, and from then on only returns None."""
         if self._error is None:
             try:
                 return do(*arguments)
@@ -97,54 +98,50 @@ class Calibration:
                 self._error = error
         return None
 
-    def read(self):
+    def read(self) -> bytes | None:
         self._read = True
-        return self.cache
+        return self._cache
 
-    def batch(self, names):
-        """Addresses of the next sample's inputs, in the order of `names`; None after the last."""
+    def batch(self, names: Sequence[str]) -> list[int] | None:
+        """Addresses of the next sample's inputs, in the order of `names`; None after the last sample."""
         if self.given == self.samples.count:
             self.free()
             return None
-        strange = sorted(set(names) - set(self.samples.sizes))
-        if strange:
-            raise WorkerError("RecipeError", "TensorRT wants samples of `%s` too, and has none" % strange[0])
-        self._allocate()
+        missing = sorted(set(names) - set(self.samples.sizes))
+        if missing:
+            raise recipe_error("TensorRT asked for samples of `%s`, which has none" % missing[0])
+        device = self._device = self._device or Device()
+        device.use()
+        if not self._pointers:
+            self._pointers = {name: device.allocate(size) for name, size in self.samples.sizes.items()}
         for name, data in self.samples.next():
-            self._device.copy(self._pointers[name], data)
-        self._device.synchronize()
+            device.copy(self._pointers[name], data)
+        device.synchronize()
         self.given += 1
         return [self._pointers[name] for name in names]
 
-    def _allocate(self):
-        self._device = self._device or Device()
-        self._device.use()
-        if not self._pointers:
-            sizes = self.samples.sizes
-            self._pointers = {name: self._device.allocate(size) for name, size in sizes.items()}
-
-    def write(self, cache):
-        """Keep what TensorRT found, at once: a build that fails or is killed later has it still.
-        `cache` is memory of TensorRT's that is gone afterwards."""
+    def write(self, cache: Any) -> None:
+        """Save the cache at once, so that it outlives a failed build. `cache` is memory of TensorRT, valid
+        only during this call."""
         if self._known and not self.given:
-            return  # it only gives back what it was given
+            return  # the cache that was read
         if self.given < self.samples.count:
-            raise _failed(self._taken())
+            raise _failed(self._progress())
         data = bytes(cache)
         if not data:
-            raise _failed("TensorRT wrote an empty one")
-        self.cache = data
+            raise _failed("TensorRT wrote an empty cache")
+        self._cache = data
         keep(self._path, data)
 
-    def free(self):
-        """Give the GPU's memory back; that it cannot is no fault of the engine's."""
+    def free(self) -> None:
+        """Free the GPU memory. An error here does not affect the engine."""
         self._pointers = {}
         if self._device:
             with contextlib.suppress(CudaError):
                 self._device.use()
                 self._device.free()
 
-    def check(self):
+    def check(self) -> None:
         """Raise WorkerError for the error that was kept."""
         error = self._error
         if error is None:
@@ -154,87 +151,77 @@ class Calibration:
         known = isinstance(error, (CudaError, OSError))
         raise _failed(str(error) if known else "%s: %s" % (type(error).__name__, error))
 
-    def check_used(self):
-        """Raise WorkerError unless the engine that was made is calibrated with all of the samples."""
+    def check_used(self) -> str:
+        """The sha256 of the cache. Raises WorkerError unless TensorRT used the cache, or all samples."""
         self.check()
-        if self.cache is None:
-            raise _failed("%s and wrote none; the log says why" % self._taken())
+        if self._cache is None:
+            raise _failed("%s and wrote no cache; see the log" % self._progress())
         if self._known and not self._read:
-            raise _failed("TensorRT did not ask for its cache; the log says why")
+            raise _failed("TensorRT did not read the cache; see the log")
+        return hashlib.sha256(self._cache).hexdigest()
 
-    def _taken(self):
-        return "TensorRT took %d of %d samples" % (self.given, self.samples.count)
+    def _progress(self) -> str:
+        return "TensorRT read %d of %d samples" % (self.given, self.samples.count)
 
 
-def _failed(text):
+def _failed(text: str) -> WorkerError:
     return WorkerError("EngineBuildError", "calibration: %s" % text)
 
 
 class _Samples:
-    """The file of samples. sizes: bytes of each input of one sample; count: of samples."""
+    """The file of samples. count: of samples; sizes: bytes of each input in one sample."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         try:
             self._file = open(path, "rb")  # noqa: SIM115
             header = json.loads(self._file.readline())
         except OSError as error:
             raise WorkerError("PublishError", "%s: %s; run again" % (path, error.strerror)) from None
-        self.count = header["samples"]
-        self.types = {name: dtype for name, dtype, _ in header["inputs"]}
-        self.shapes = {name: shape for name, _, shape in header["inputs"]}
-        self.sizes = {name: _size(name, dtype, shape) for name, dtype, shape in header["inputs"]}
+        self.count: int = header["samples"]
+        self.types: dict[str, str] = {name: dtype for name, dtype, _ in header["inputs"]}
+        self.shapes: dict[str, list[int]] = {name: shape for name, _, shape in header["inputs"]}
+        self.sizes = {name: _size(name, dtype, self.shapes[name]) for name, dtype in self.types.items()}
         first = next(iter(self.shapes.values()))
         self.batch_size = first[0] if first else 1
 
-    def __enter__(self):
+    def __enter__(self) -> _Samples:
         return self
 
-    def __exit__(self, *what):
+    def __exit__(self, *what: object) -> None:
         self._file.close()
 
-    def next(self):
-        """(name, bytearray) of each input of the next sample."""
+    def next(self) -> Iterator[tuple[str, bytearray]]:
+        """Name and bytes of each input of the next sample."""
         for name, size in self.sizes.items():
             data = bytearray(size)
             if self._file.readinto(data) != size:
-                raise _failed("the file of samples ends too soon; remove it and run again")
+                raise _failed("the file of samples is truncated; remove it and run again")
             yield name, data
 
 
-def _size(name, dtype, shape):
-    if not TYPES.get(dtype, ("",))[0]:
-        raise WorkerError("RecipeError", "input `%s` is %s, which no calibrator takes" % (name, dtype))
-    size = TYPES[dtype][1]
-    for dimension in shape:
-        size *= dimension
-    return size
+def _size(name: str, dtype: str, shape: Sequence[int]) -> int:
+    if not array_file.TYPES.get(dtype, ("",))[0]:
+        raise recipe_error("input `%s` has type %s, which calibrators do not support" % (name, dtype))
+    return int(array_file.size(dtype, shape))
 
 
-def _inputs(network):
-    return [network.get_input(index) for index in range(network.num_inputs)]
-
-
-def _check_inputs(trt, network, samples):
-    """Refuse inputs for which TensorRT would read other bytes than the samples have."""
-    for tensor in _inputs(network):
-        name = tensor.name
-        # A shape tensor has rank 0 or 1; asking of others is not safe in every binding.
-        if len(tensor.shape) <= 1 and tensor.is_shape_tensor:
-            text = "input `%s` is a shape tensor, which a calibrator cannot feed; write by='qdq'"
-            raise WorkerError("RecipeError", text % name)
+def _check_inputs(network: Any, samples: _Samples) -> None:
+    """Raise WorkerError if TensorRT would read the samples as another type."""
+    for tensor in inputs_of(network):
+        name, kind = tensor.name, tensor.dtype.name
+        if is_shape_tensor(tensor):
+            text = "input `%s` is a shape tensor, which a calibrator cannot set; write by='qdq'"
+            raise recipe_error(text % name)
         if name not in samples.sizes:
-            raise WorkerError("RecipeError", "input `%s` of the network has no samples" % name)
-        wanted = TYPES[samples.types[name]][0]
-        if tensor.dtype.name != wanted:
-            text = "input `%s` is %s for %s, and its samples are %s"
-            raise WorkerError(
-                "RecipeError", text % (name, tensor.dtype.name, trt.__name__, samples.types[name])
-            )
+            raise recipe_error("input `%s` of the network has no samples" % name)
+        if kind != array_file.TYPES[samples.types[name]][0]:
+            text = "input `%s` is %s in TensorRT, but its samples are %s"
+            raise recipe_error(text % (name, kind, samples.types[name]))
 
 
-def _set_profile(builder, network, config, samples):
-    """Dynamic inputs have the samples' shape while TensorRT calibrates."""
-    dynamic = [tensor.name for tensor in _inputs(network) if -1 in tuple(tensor.shape)]
+def _set_profile(builder: Any, network: Any, config: Any, samples: _Samples) -> None:
+    """Dynamic inputs have the shape of the samples during calibration."""
+    dynamic = [tensor.name for tensor in inputs_of(network) if -1 in tuple(tensor.shape)]
     if not dynamic:
         return
     profile = builder.create_optimization_profile()
@@ -242,42 +229,21 @@ def _set_profile(builder, network, config, samples):
         shape = samples.shapes[name]
         profile.set_shape(name, shape, shape, shape)
         if [list(each) for each in profile.get_shape(name)] != [shape] * 3:
-            raise WorkerError("RecipeError", "TensorRT did not take the samples' shape of `%s`" % name)
+            raise recipe_error("TensorRT did not accept the shape of the samples of `%s`" % name)
     if not config.set_calibration_profile(profile):
-        raise WorkerError("RecipeError", "TensorRT refused the samples' shapes; the log says why")
+        raise recipe_error("TensorRT did not accept the calibration profile; see the log")
 
 
-def keep(path, data):
-    """Bring a new cache and its sidecar to their place; one that is there stays as it is.
+def keep(path: str, data: bytes) -> None:
+    """Save a new cache and its sidecar; an existing cache is not replaced.
 
-    The sidecar first: cut off between the two, there is a sidecar alone, which means no cache.
+    The sidecar comes first: a sidecar alone, after a crash between the two, means no cache.
     """
     try:
         with locked(path):
             if not os.path.lexists(path):
-                _put(path + ".sha256", hashlib.sha256(data).hexdigest().encode("ascii"))
-                _put(path, data)
+                replace(path + ".sha256", hashlib.sha256(data).hexdigest().encode("ascii"))
+                replace(path, data)
     except OSError as error:
-        text = "calibration cache %s: %s; the engine is made without keeping it"
+        text = "calibration cache %s: %s; the engine is built, the cache is not saved"
         parent.send("note", text=text % (path, error.strerror))
-
-
-def _put(path, data):
-    temporary = path + ".tmp"  # one name, because the lock is held
-    if os.path.lexists(temporary):  # a killed one's, or a link that leads elsewhere
-        os.unlink(temporary)
-    try:
-        with open(temporary, "xb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

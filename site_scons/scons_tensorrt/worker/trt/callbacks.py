@@ -1,7 +1,9 @@
-"""TensorRT's callbacks: its log, its progress, its engine as a stream.
+"""TensorRT's callbacks: logger, progress monitor and stream writer.
 
-The classes derive from the runtime's own, so they are made when the runtime is known.
+Their base classes belong to the runtime, which is known only when it is imported.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
@@ -9,16 +11,20 @@ import os
 from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import WorkerError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def make_logger(trt):
-    """A logger that writes to the log and keeps the errors, which the API does not return."""
 
-    class Log(trt.ILogger):
-        def __init__(self):
+def make_logger(trt: Any) -> Any:
+    """A logger that writes to the log. errors: the messages of errors, which the API does not return."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors = []
+            self.errors: list[str] = []
 
-        def log(self, severity, message):
+        def log(self, severity: Any, message: str) -> None:
             if severity > trt.ILogger.Severity.INFO:
                 return
             os.write(2, ("[%s] %s\n" % (severity.name, message)).encode("utf-8", "replace"))
@@ -28,21 +34,21 @@ def make_logger(trt):
     return Log()
 
 
-def make_monitor(trt):
-    """A progress monitor that sends every phase and step: to send some only, by the clock, would
-    move the heap another way in each run."""
+def make_monitor(trt: Any) -> Any:
+    """A progress monitor that sends every phase and step. Sending only some, by time, would make the heap
+    differ from run to run."""
 
-    class Monitor(trt.IProgressMonitor):
-        def __init__(self):
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
-        def phase_start(self, phase_name, parent_phase, num_steps):
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             parent.send("phase", name=phase_name, parent=parent_phase, steps=num_steps)
 
-        def phase_finish(self, phase_name):
+        def phase_finish(self, phase_name: str) -> None:
             parent.send("phase_done", name=phase_name)
 
-        def step_complete(self, phase_name, step):
+        def step_complete(self, phase_name: str, step: int) -> bool:
             parent.send("step", name=phase_name, step=step)
             return True
 
@@ -50,13 +56,13 @@ def make_monitor(trt):
 
 
 class EngineFile:
-    """The engine on its way to disk: hashed while it is written, one pass, no second copy.
+    """The engine file, hashed while it is written. Raises WorkerError (PublishError) if it cannot be created.
 
-    TensorRT takes no notice of a failed write, so the error is kept here.
+    error: of a failed write, which TensorRT would ignore; size: bytes written.
     """
 
-    def __init__(self, path):
-        self.error = None
+    def __init__(self, path: str) -> None:
+        self.error: OSError | None = None
         self.size = 0
         self._digest = hashlib.sha256()
         try:
@@ -65,8 +71,8 @@ class EngineFile:
         except OSError as error:
             raise WorkerError("PublishError", "%s: %s" % (path, error.strerror)) from None
 
-    def write(self, data):
-        """Write all of `data`; returns its length, or 0 after an error."""
+    def write(self, data: Any) -> int:
+        """Write a buffer; returns its length in bytes, or 0 after an error."""
         if self.error:
             return 0
         view = memoryview(data).cast("B")
@@ -81,8 +87,8 @@ class EngineFile:
         self.size += done
         return done
 
-    def close(self):
-        """The sha256 of what was written."""
+    def close(self) -> str:
+        """Close the file; returns its sha256."""
         try:
             os.close(self._file)
         except OSError as error:
@@ -90,14 +96,14 @@ class EngineFile:
         return self._digest.hexdigest()
 
 
-def make_stream(trt, engine_file):
-    """An IStreamWriter over an EngineFile. (Its `write` takes bytes; the docstring errs.)"""
+def make_stream(trt: Any, engine_file: EngineFile) -> Any:
+    """An IStreamWriter that writes to an EngineFile."""
 
-    class Stream(trt.IStreamWriter):
-        def __init__(self):
+    class Stream(trt.IStreamWriter):  # type: ignore[misc]
+        def __init__(self) -> None:
             trt.IStreamWriter.__init__(self)
 
-        def write(self, data):
+        def write(self, data: bytes) -> int:
             return engine_file.write(data)
 
     return Stream()

@@ -1,5 +1,9 @@
-"""Is this the hardware that the engine is for? Asked before a TensorRT compile, of the driver
-itself: an engine timed on another board is never sold as the wanted one's."""
+"""Check that this machine is the hardware that the engine is for.
+
+TensorRT times kernels on the GPU of this machine, so an engine for another board must not be compiled here.
+"""
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -7,6 +11,11 @@ import os
 from scons_tensorrt.hardware import cuda
 from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import WorkerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 GPU_FIELDS = (
     "compute_capability",
@@ -19,26 +28,27 @@ GPU_FIELDS = (
 )
 
 
-def check_machine(hardware):
-    """Refuse another operating system or machine, which no product can compile for."""
+def check_machine(hardware: Mapping[str, Any]) -> None:
+    """Raise WorkerError (HardwareMismatchError) for another operating system or machine."""
     here = os.uname()
     found = {"os": here.sysname.lower(), "machine": here.machine}
     _compare(hardware, found, ("os", "machine"))
 
 
-def check_gpu(job):
-    """Refuse a GPU that differs in any hard or device-class field that is wanted."""
+def check_gpu(hardware: Mapping[str, Any], library_path: str | None) -> None:
+    """Raise WorkerError (HardwareMismatchError) if the GPU differs in a hard or device-class field."""
     try:
         device = cuda.devices()[0]
     except cuda.CudaError as error:
-        parent.once_more_with_library_path(job, error)
-        raise WorkerError("HardwareMismatchError", "the GPU cannot be asked what it is: %s" % error) from None
+        parent.once_more_with_library_path(library_path, error)
+        raise WorkerError("HardwareMismatchError", "the GPU cannot be queried: %s" % error) from None
     memory = cuda.memory_class(device["memory_bytes"], device["integrated"])
-    _compare(job["hardware"], dict(device, memory_gib=memory), GPU_FIELDS)
+    _compare(hardware, dict(device, memory_gib=memory), GPU_FIELDS)
 
 
-def check_version(wanted, found):
-    """Refuse another runtime: as many parts as both versions have must agree."""
+def check_version(wanted: str, found: str) -> None:
+    """Raise WorkerError (HardwareMismatchError) for another runtime. Compares the parts that both versions
+    have."""
     pairs = list(zip(wanted.split("."), found.split(".")))
     if len(pairs) < 2 or any(a != b for a, b in pairs):
         raise WorkerError(
@@ -48,9 +58,8 @@ def check_version(wanted, found):
         )
 
 
-def full_version(version):
-    """`version` with its fourth part, which the Python package of a JetPack leaves out and the
-    library knows."""
+def full_version(version: str) -> str:
+    """`version` with its fourth part, which the Python package of a JetPack lacks, from the library."""
     if version.count(".") != 2:
         return version
     library = _loaded("libnvinfer.so")
@@ -60,8 +69,8 @@ def full_version(version):
         return version
 
 
-def _loaded(name):
-    """The path of a library that this process has loaded."""
+def _loaded(name: str) -> str | None:
+    """The path of a library that is loaded in this process."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         for line in maps:
             path = line.rstrip("\n").partition("/")[2]
@@ -70,7 +79,7 @@ def _loaded(name):
     return None
 
 
-def _compare(wanted, found, fields):
+def _compare(wanted: Mapping[str, Any], found: Mapping[str, Any], fields: tuple[str, ...]) -> None:
     differing = [
         "%s: wanted %s, found %s" % (field, wanted[field], found[field])
         for field in fields

@@ -1,8 +1,8 @@
-"""One compile, from the job to the `done` event; whatever goes wrong is an `error` event."""
+"""The worker of a compile: reads the job, builds the engine, sends a `done` or an `error` event."""
+
+from __future__ import annotations
 
 import contextlib
-import ctypes
-import importlib
 import os
 import resource
 import sys
@@ -13,149 +13,98 @@ from scons_tensorrt.worker.trt import timing_cache
 from scons_tensorrt.worker.trt.build import build, configure
 from scons_tensorrt.worker.trt.callbacks import make_logger
 from scons_tensorrt.worker.trt.check_hardware import check_gpu, check_machine, check_version, full_version
+from scons_tensorrt.worker.trt.job import CompileJob
 from scons_tensorrt.worker.trt.network import check_precision, parse, renumbered
+from scons_tensorrt.worker.trt.runtime import load, load_plugins, title
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 
-def main(job):
-    """Run a job: see `build/job.py` for its fields. Ends the process."""
+def main(data: Mapping[str, Any]) -> None:
+    """Compile the job in `data`. Ends the process."""
+    run(lambda: _compile(CompileJob.from_json(data), data["not_canonical_because"]), "EngineBuildError")
+
+
+def run(work: Callable[[], dict[str, Any]], error_class: str) -> None:
+    """Send what `work` returns as the `done` event, or what it raises as an `error` event: a WorkerError as
+    such, another exception as an error of `error_class`. Ends the process."""
     parent.claim_stdout()
     parent.die_with_parent()
     try:
-        sha256, size, unsteady, version = _compile(job)
-    except WorkerError as refused:
-        what = {"error_class": refused.error_class, "message": str(refused), "lasting": refused.lasting}
+        fields = work()
+    except WorkerError as error:
+        what = {"error_class": error.error_class, "message": str(error), "lasting": error.lasting}
         parent.send("error", **what)
         os._exit(1)
     except BaseException as error:
-        import traceback  # costly without its .pyc, and most compiles end well
+        import traceback  # slow to import, and rarely needed
 
         traceback.print_exc()
-        message = "%s: %s" % (type(error).__name__, error)
-        parent.send("error", error_class="EngineBuildError", message=message)
+        parent.send("error", error_class=error_class, message="%s: %s" % (type(error).__name__, error))
         os._exit(1)
-    parent.send(
-        "done",
-        sha256=sha256,
-        size=size,
-        version=version,
-        python=sys.version.split()[0],
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        not_reproducible_because=_why_not_reproducible(job, unsteady),
-    )
-    os._exit(0)  # an engine on disk needs no destructors
+    parent.send("done", **fields)
+    os._exit(0)  # without destructors
 
 
-def _why_not_reproducible(job, unsteady):
-    if job["product"] == "tensorrt":
-        return "TensorRT chooses kernels by timing them on the GPU"
-    if unsteady:
-        return "TensorRT for RTX numbers tensors anew in a quantized network with dynamic shapes"
-    return job["not_canonical_because"] or None
-
-
-def _compile(job):
-    check_machine(job["hardware"])
-    trt = _load(job)
+def _compile(job: CompileJob, not_canonical_because: str) -> dict[str, Any]:
+    check_machine(job.hardware)
+    trt = load(job)
     version = full_version(trt.__version__)
-    check_version(job["runtime_version"], version)
-    if job["product"] == "tensorrt":
-        check_gpu(job)
-    return (*make(trt, job), version)
+    check_version(job.runtime_version, version)
+    if job.product == "tensorrt":
+        check_gpu(job.hardware, job.library_path)
+    sha256, size, unsteady = make(trt, job)
+    why: str | None = not_canonical_because or None
+    if job.product == "tensorrt":
+        why = "TensorRT chooses kernels by timing them on the GPU"
+    elif unsteady:
+        why = "TensorRT for RTX numbers tensors anew in a quantized network with dynamic shapes"
+    return {
+        "sha256": sha256,
+        "size": size,
+        "version": version,
+        "python": sys.version.split()[0],
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "not_reproducible_because": why,
+    }
 
 
-def make(trt, job):
-    """Compile with the runtime `trt`, whatever it is; (sha256, size) of the engine, and whether RTX may
-    give others another time."""
+def make(trt: Any, job: CompileJob) -> tuple[str, int, bool]:
+    """Compile with the runtime `trt`: sha256 and size of the engine, and whether RTX may number its tensors
+    differently in another build. Raises WorkerError."""
     logger = make_logger(trt)
     load_plugins(trt, logger, job)
-    os.chdir(job["folder"])
+    os.chdir(job.folder)
     try:
         builder = trt.Builder(logger)
     except TypeError:
         reason = logger.errors[0] if logger.errors else "is there a GPU?"
-        raise WorkerError(
-            "HardwareMismatchError", "%s cannot build here: %s" % (trt.__name__, reason)
-        ) from None
-    strong = job["recipe"].get("strongly_typed", False)
-    network, parser = parse(trt, builder, logger, job["onnx"], strong)
-    calibrated = bool(job.get("calibration"))
-    check_precision(trt, network, job["recipe"]["precision"], strong, calibrated)
+        text = "%s cannot create a builder: %s" % (title(trt), reason)
+        raise WorkerError("HardwareMismatchError", text) from None
+    recipe = job.recipe
+    network, parser = parse(trt, builder, logger, job.onnx, recipe.strongly_typed)
+    calibrated = job.calibration is not None
+    check_precision(trt, network, recipe.precision, recipe.strongly_typed, calibrated)
     unsteady = renumbered(network)
     config = configure(trt, builder, network, job)
-    if job["timing_cache"]:
-        timing_cache.use(config, job["timing_cache"])
+    if job.timing_cache:
+        timing_cache.use(config, job.timing_cache)
     with _calibrating(trt, builder, network, config, job):
         sha256, size = build(trt, builder, network, config, logger, job)
-    if job["timing_cache"]:
-        timing_cache.keep(config, job["timing_cache"])
+    if job.timing_cache:
+        timing_cache.keep(config, job.timing_cache)
     del parser  # it owns weights that the network refers to
     return sha256, size, unsteady
 
 
-def _calibrating(trt, builder, network, config, job):
-    if not job.get("calibration"):
+def _calibrating(
+    trt: Any, builder: Any, network: Any, config: Any, job: CompileJob
+) -> contextlib.AbstractContextManager[Any]:
+    if job.calibration is None:
         return contextlib.nullcontext()
-    from scons_tensorrt.worker.trt import calibrate  # sent with a job that calibrates
+    from scons_tensorrt.worker.trt import calibrate  # sent only with a job that calibrates
 
-    return calibrate.attached(trt, builder, network, config, job["calibration"])
-
-
-def load_plugins(trt, logger, job):
-    """The plugins that TensorRT ships, and the libraries of the recipe."""
-    if hasattr(trt, "init_libnvinfer_plugins"):
-        trt.init_libnvinfer_plugins(logger, "")
-    for path, descriptor in job["plugins"]:
-        name = os.path.basename(path)
-        try:
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            parent.once_more_with_library_path(job, error)
-            told = "plugin %s: %s; see `ldd -r %s`" % (name, error, name)
-            raise WorkerError("RecipeError", told) from None
-        if not is_loaded(descriptor):
-            raise WorkerError("EngineBuildError", "%s changed while it was loaded; run again" % name)
-
-
-def is_loaded(descriptor):
-    """Whether code of the file behind this descriptor is mapped here: a name may lead elsewhere for
-    the moment in which it is loaded. True where the kernel does not tell."""
-    import mmap  # seldom needed, and what is imported moves the heap
-
-    try:
-        sample = mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
-        first = ctypes.c_char.from_buffer(sample)
-        start = ctypes.addressof(first)
-        with open("/proc/self/maps") as maps:
-            rows = [line.split(None, 5) for line in maps]
-    except (OSError, ValueError):
-        return True
-    ours = [row[3:5] for row in rows if int(row[0].partition("-")[0], 16) == start]
-    return not ours or any(row[3:5] == ours[0] and "x" in row[1] for row in rows)
-
-
-def _load(job):
-    sys.path.append(job["package_folder"])
-    sys.meta_path.append(LateSite)
-    try:
-        return importlib.import_module(job["product"])
-    except (ImportError, OSError) as error:
-        parent.once_more_with_library_path(job, error)
-        raise WorkerError(
-            "HardwareError", "%s cannot be imported by %s: %s" % (job["product"], sys.executable, error)
-        ) from None
-
-
-class LateSite:
-    """The finder asked last. What is neither in the standard library nor beside TensorRT may stand
-    in a folder, or behind a finder, that only `site` knows: started not before something is."""
-
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] in sys.stdlib_module_names:
-            return None
-        import importlib.util
-        import site
-
-        sys.meta_path.remove(cls)
-        site.main()
-        return importlib.util.find_spec(name)
+    return calibrate.attached(trt, builder, network, config, job.calibration)

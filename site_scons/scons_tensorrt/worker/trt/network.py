@@ -1,36 +1,45 @@
-"""From an ONNX to a TensorRT network that is what the recipe says it is."""
+"""Parse an ONNX into a TensorRT network, and check that its types match the recipe's precision."""
 
-from scons_tensorrt.worker.common.errors import WorkerError
+from __future__ import annotations
 
-# Types of the network that an engine of this precision must have, and those it must not.
+from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+# By precision, the type that some tensor must have; and the types that need a precision that allows them.
 MUST = {"fp16": "HALF", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}
 NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
 
 
-def parse(trt, builder, logger, onnx, strong=False):
-    """The network of the ONNX at `onnx`. Raises WorkerError with the parser's node, op and message.
+def parse(trt: Any, builder: Any, logger: Any, onnx: str, strong: bool = False) -> tuple[Any, Any]:
+    """The network of the ONNX at `onnx`, and its parser.
 
-    strong: its own types shall decide in 10.x, too. A file that is not an ONNX parses without an
-    error into an empty network.
+    strong: a strongly typed network, also in 10.x. Raises WorkerError with the node, operator and message of
+    the parser's first error; also for an empty network, which the parser makes of a file that is not an ONNX.
     """
     flags = 0
-    if strong and hasattr(trt.BuilderFlag, "FP16"):  # later versions always are
+    if strong and hasattr(trt.BuilderFlag, "FP16"):  # later versions have no other networks
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        # What is unsupported is so on any host; what else stopped it may have been memory.
+        # An unsupported operator fails on every host; another error may be for lack of memory.
         lasting = bool(errors) and all("UNSUPPORTED" in str(error.code()) for error in errors)
         raise WorkerError("EngineBuildError", _parser_message(errors, logger), lasting)
     if network.num_outputs == 0:
-        raise WorkerError("EngineBuildError", "the parser made an empty network of it; is it an ONNX?")
+        text = "the parser returned an empty network; is the file an ONNX?"
+        raise WorkerError("EngineBuildError", text)
     return network, parser
 
 
-def _parser_message(errors, logger):
+def _parser_message(errors: Sequence[Any], logger: Any) -> str:
     if not errors:
-        return "the parser refused it: " + (logger.errors[0] if logger.errors else "no reason given")
+        reason = logger.errors[0] if logger.errors else "no reason given"
+        return "the parser refused the model: %s" % reason
     first = errors[0]
     place = "node %d" % first.node()
     if first.node_name():
@@ -44,8 +53,8 @@ def _parser_message(errors, logger):
     return "the parser refused %s: %s%s" % (place, _cause(first), more)
 
 
-def _cause(error):
-    """An error's text; where it is that of an assertion, what that means."""
+def _cause(error: Any) -> str:
+    """The text of a parser error, or a clearer one for a failed assertion of the parser."""
     text = " ".join(error.desc().split())
     if "Plugin not found" in text:
         return (
@@ -57,80 +66,84 @@ def _cause(error):
     return text
 
 
-def strongly_typed(trt, asked=False):
-    """11.x and RTX compile the ONNX's own types; 10.x chooses types by builder flags unless asked."""
-    return bool(asked) or not hasattr(trt.BuilderFlag, "FP16")
+def strongly_typed(trt: Any, asked: bool = False) -> bool:
+    """Whether the types of the ONNX decide: always in 11.x and RTX, in 10.x only if `asked`."""
+    return asked or not hasattr(trt.BuilderFlag, "FP16")
 
 
-def check_precision(trt, network, precision, strong=False, calibrated=False):
-    """Refuse a network whose types are not what the filename would promise.
+def check_precision(
+    trt: Any, network: Any, precision: str, strong: bool = False, calibrated: bool = False
+) -> None:
+    """Raise WorkerError (RecipeError) unless the engine will have the precision that its filename states.
 
-    On a strongly typed runtime an fp16 engine needs an fp16 ONNX; on a weakly typed one the
-    builder flag makes it, but int8 and fp8 need Q/DQ nodes on both; calibrated: unless TensorRT's
-    calibrator gives the ranges, of which it takes none where there are Q/DQ nodes. A quantized
-    model is fp16 or bf16 when what is not quantized is.
+    fp16 and bf16 need tensors of that type, unless the runtime is weakly typed and has a flag for it; int8
+    and fp8 need Q/DQ nodes. calibrated: TensorRT's calibrator sets the ranges, and Q/DQ nodes are refused.
+    A quantized model is fp16 or bf16 if its other tensors are.
     """
     if precision == "mixed":
         return
     types = types_of(network)
     wanted = MUST.get(precision)
     if calibrated and "INT8" in types:
-        raise WorkerError("RecipeError", "it has Q/DQ nodes already; leave out calibration")
+        raise recipe_error("it has Q/DQ nodes already; leave out calibration")
     by_flag = calibrated or (precision in ("fp16", "bf16") and not strongly_typed(trt, strong))
     if wanted and wanted not in types and not by_flag:
-        raise WorkerError(
-            "RecipeError",
+        raise recipe_error(
             "precision=%r, but no tensor of the model is %s: give an ONNX converted to %s, or "
-            "precision='fp32'" % (precision, wanted, precision),
+            "precision='fp32'" % (precision, wanted, precision)
         )
     allowed = {wanted}
     if precision in ("int8", "fp8"):
         allowed = set(MUST.values())
     elif precision in ("fp16", "bf16"):
         allowed |= quantized_types(types)
-    strange = sorted(types.intersection(NARROW) - allowed)
-    if strange:
-        raise WorkerError(
-            "RecipeError",
+    others = sorted(types.intersection(NARROW) - allowed)
+    if others:
+        raise recipe_error(
             "precision=%r, but the model has %s tensors: write precision=%r"
-            % (precision, ", ".join(strange), _precision_of(types)),
+            % (precision, ", ".join(others), _precision_of(types))
         )
 
 
-def quantized_types(types):
-    """Those of a network's types that Q/DQ nodes make and a weakly typed builder has flags for."""
+def quantized_types(types: set[str]) -> set[str]:
+    """Of a network's types, those that Q/DQ nodes make, for which a weakly typed builder needs flags."""
     return types & {"INT8", "FP8"}
 
 
-def types_of(network):
-    """Names of the tensors' types; INT8 only of a quantized network, else it is plain data."""
-    found = set()
-    for i in range(network.num_layers):
-        layer = network.get_layer(i)
-        for j in range(layer.num_outputs):
-            tensor = layer.get_output(j)
-            if tensor is not None:
-                found.add(tensor.dtype.name)
-    for i in range(network.num_inputs):
-        found.add(network.get_input(i).dtype.name)
+def inputs_of(network: Any) -> list[Any]:
+    return [network.get_input(index) for index in range(network.num_inputs)]
+
+
+def is_shape_tensor(tensor: Any) -> bool:
+    """A shape tensor has rank 0 or 1; some bindings must not be asked about others."""
+    return len(tensor.shape) <= 1 and bool(tensor.is_shape_tensor)
+
+
+def types_of(network: Any) -> set[str]:
+    """Names of the tensors' types. INT8 counts only in a quantized network; else it is plain data."""
+    found = {tensor.dtype.name for tensor in inputs_of(network)}
+    for layer in map(network.get_layer, range(network.num_layers)):
+        outputs = map(layer.get_output, range(layer.num_outputs))
+        found.update(tensor.dtype.name for tensor in outputs if tensor is not None)
     return found if _quantized(network) else found - {"INT8"}
 
 
-def _quantized(network):
+def _quantized(network: Any) -> bool:
     kinds = {network.get_layer(i).type.name for i in range(network.num_layers)}
     return not kinds.isdisjoint(("QUANTIZE", "DEQUANTIZE", "DYNAMIC_QUANTIZE"))
 
 
-def renumbered(network):
-    """Whether RTX 1.7 numbers tensors of this network by no order that repeats: so it did, whatever
-    was held still, in each of six networks with Q/DQ nodes and a dynamic input, int8 and fp8, and in
-    none of theirs with static shapes or without Q/DQ nodes."""
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    return any(-1 in tuple(tensor.shape) for tensor in inputs) and _quantized(network)
+def renumbered(network: Any) -> bool:
+    """Whether RTX 1.7 numbers the tensors of this network differently in each build.
+
+    It did, with everything else held constant, for all six networks with Q/DQ nodes (int8 and fp8) and a
+    dynamic input, and for none with static shapes or without Q/DQ nodes.
+    """
+    return any(-1 in tuple(tensor.shape) for tensor in inputs_of(network)) and _quantized(network)
 
 
-def _precision_of(types):
-    """The precision whose name would hold for these types."""
+def _precision_of(types: set[str]) -> str:
+    """The precision that a network of these types has."""
     narrow = [precision for precision, name in MUST.items() if name in types]
     if len(narrow) == 1 and not types.intersection(NARROW) - {MUST[narrow[0]]}:
         return narrow[0]
