@@ -109,13 +109,17 @@ def state_folder(engine: Path, named: str | None) -> StateFolder:
 
     If several source trees share the folder, it is opened for the tree that declares the engine.
     """
-    folder = engine.absolute().parent
     if named:
         return _of_tree(engine, Path(os.path.abspath(named)))
+    return _of_tree(engine, nearest_state_folder(engine, engine.absolute().parent, "receipts"))
+
+
+def nearest_state_folder(place: Path, folder: Path, with_folder: str = "") -> Path:
+    """The nearest state folder in `folder` and those above it. with_folder: one that it must contain."""
     for top in (folder, *folder.parents):
-        if (top / DEFAULT / "receipts").is_dir():
-            return _of_tree(engine, top / DEFAULT)
-    raise EngineError(f"{engine}: no {DEFAULT}/ in a parent folder; specify one with --state-dir")
+        if (top / DEFAULT / with_folder).is_dir():
+            return top / DEFAULT
+    raise EngineError(f"{place}: no {DEFAULT}/ here or in a parent folder; specify one with --state-dir")
 
 
 def _of_tree(engine: Path, root: Path) -> StateFolder:

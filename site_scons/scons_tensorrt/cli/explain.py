@@ -60,11 +60,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         return 0 if receipt else 1
     say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
-        fault = "the file is missing"
-        if size is not None:
-            fault = f"no receipt matches the file ({size} bytes)"
-        if digest is not None:
-            fault = f"no receipt matches the file (sha256 {digest[:12]})"
+        what = f"sha256 {digest[:12]}" if digest else f"{size} bytes"
+        fault = "the file is missing" if size is None else f"no receipt matches the file ({what})"
         say(f"  {fault}; showing the newest receipt:")
     for title, rows in _sections(receipt or known[0]):
         _print(title, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..artifact.filename import EngineFilename
 from .common import add_command
@@ -25,15 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def _name_parse(arguments: argparse.Namespace) -> int:
-    name = EngineFilename.parse(os.path.basename(arguments.file))
-    fields: dict[str, Any] = {
-        "model": name.model,
-        "sm": name.sm,
-        "plus": name.plus,
-        "platform": name.platform,
-        "runtime": name.runtime,
-        "precision": name.precision,
-    }
+    fields = EngineFilename.parse(os.path.basename(arguments.file))._asdict()
     if arguments.json:
         print(json.dumps(fields))
     else:

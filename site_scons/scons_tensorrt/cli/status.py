@@ -20,9 +20,9 @@ from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..artifact.state import DEFAULT
 from ..artifact.verify import check_pair
-from ..build.declared import Declaration, DeclaredEngine, declarations
+from ..build.declared import Declaration, declarations
 from ..errors import EngineError, ReceiptError, plural
-from .common import add_command, say
+from .common import add_command, nearest_state_folder, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -98,18 +98,11 @@ def _trees(arguments: argparse.Namespace) -> list[Declaration]:
     """The source tree that contains DIR; if none does, all trees that use the state folder."""
     place = Path(os.path.abspath(arguments.path))
     named = arguments.state_dir or os.environ.get("TRT_STATE_DIR")
-    root = Path(os.path.abspath(named)) if named else _nearest(place)
+    root = Path(os.path.abspath(named)) if named else nearest_state_folder(place, place)
     trees = list(declarations(root, arguments.full))
     if not trees:
         raise EngineError(f"{root}: no engines declared; run `scons engines`")
     return [tree for tree in trees if place.is_relative_to(tree.state.top)] or trees
-
-
-def _nearest(place: Path) -> Path:
-    for top in (place, *place.parents):
-        if (top / DEFAULT).is_dir():
-            return top / DEFAULT
-    raise EngineError(f"{place}: no {DEFAULT}/ here or in a parent folder; specify one with --state-dir")
 
 
 def _declared(tree: Declaration) -> Iterator[Row]:
@@ -117,15 +110,10 @@ def _declared(tree: Declaration) -> Iterator[Row]:
         try:
             up_to_date = engine.up_to_date()
             code, reason = up_to_date.code, up_to_date.reason
+            state = _STATES.get(code, "stale" if os.path.lexists(engine.path) else "missing")
         except EngineError as error:
-            yield Row(*_head(engine), "failing", type(error).__name__, str(error))
-            continue
-        state = _STATES.get(code, "stale" if os.path.lexists(engine.path) else "missing")
-        yield Row(*_head(engine), state, code, reason)
-
-
-def _head(engine: DeclaredEngine) -> tuple[str, str, str | None]:
-    return engine.label, engine.name, engine.hardware
+            state, code, reason = "failing", type(error).__name__, str(error)
+        yield Row(engine.label, engine.name, engine.hardware, state, code, reason)
 
 
 def _others(tree: Declaration) -> Iterator[Row]:

@@ -44,7 +44,7 @@ def describe(
         "precision": text(mapping(item.get("recipe")).get("precision")),
         "hardware": _hardware(item.get("hardware"), ingredients),
         "shapes": plain(listing(recipe.get("profiles"))),
-        "options": _options(ingredients),
+        "options": _group(ingredients, "option "),
         **_outcome(event),
         "on_disk": {"": "intact", "engine_missing": "missing"}.get(check.code, "damaged"),
         "fault": check.fault,
@@ -77,11 +77,7 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 def _hardware(name: Any, ingredients: Mapping[str, str]) -> dict[str, Any]:
-    fields = {
-        key.removeprefix("hardware "): value
-        for key, value in ingredients.items()
-        if key.startswith("hardware ")
-    }
+    fields = _group(ingredients, "hardware ")
     sm = fields.get("compute_capability", "").replace(".", "")
     memory = fields.get("memory_gib")
     runtime = f"{_PRODUCTS.get(fields.get('product', ''), '')} {fields.get('runtime_version', '')}"
@@ -96,34 +92,24 @@ def _hardware(name: Any, ingredients: Mapping[str, str]) -> dict[str, Any]:
     return {"name": text(name), "title": title, "fields": fields}
 
 
-def _options(ingredients: Mapping[str, str]) -> dict[str, str]:
-    return {
-        key.removeprefix("option "): value for key, value in ingredients.items() if key.startswith("option ")
-    }
+def _group(ingredients: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """The ingredients whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): value for k, value in ingredients.items() if k.startswith(prefix)}
 
 
 def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
-    """outcome: one of WORDS, or "none" if the run did not reach the engine."""
-    if event is None:
-        return {
-            "outcome": "none",
-            "reason": "not reached or not requested",
-            "code": None,
-            "error_class": None,
-            "integrity": False,
-            "seconds": None,
-            "compile_s": None,
-        }
-    outcome, code = text(event.get("outcome")), text(event.get("reason"))
-    reason = text(event.get("reason_text")) or ("nothing changed" if outcome == "reused" else "")
+    """outcome: one of WORDS, or "none" if the run did not reach the engine (event: None)."""
+    found = {"reason_text": "not reached or not requested"} if event is None else event
+    outcome, code = text(found.get("outcome")), text(found.get("reason"))
+    reason = text(found.get("reason_text")) or ("nothing changed" if outcome == "reused" else "")
     return {
         "outcome": outcome if outcome in WORDS else "none",
         "reason": reason,
-        "code": code,
-        "error_class": text(event.get("error_class")) or None,
+        "code": None if event is None else code,
+        "error_class": text(found.get("error_class")) or None,
         "integrity": code.startswith(_TAMPERED),
-        "seconds": seconds(event.get("duration_s")),
-        "compile_s": seconds(event.get("compile_duration_s")),
+        "seconds": seconds(found.get("duration_s")),
+        "compile_s": seconds(found.get("compile_duration_s")),
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
+from .history import parse_time
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 NONE = "–"
 
 
@@ -52,11 +54,11 @@ def change(now: float | None, before: float | None) -> str:
 
 def moment(stamp: str, exact: bool = False) -> str:
     """2026-11-25T03:52:43Z → 25 Nov 2026, 03:52 UTC; exact: with seconds."""
-    if len(stamp) < 16 or not stamp[5:7].isdecimal() or not 1 <= int(stamp[5:7]) <= 12:
+    seconds = parse_time(stamp)
+    if seconds is None:
         return stamp or NONE
-    month = _MONTHS[int(stamp[5:7]) - 1]
-    clock = stamp[11:19] if exact else stamp[11:16]
-    return f"{stamp[8:10].lstrip('0')} {month} {stamp[:4]}, {clock} UTC"
+    at = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{at.day} {at:%b %Y, %H:%M:%S} UTC" if exact else f"{at.day} {at:%b %Y, %H:%M} UTC"
 
 
 def shape(sizes: Any) -> str:

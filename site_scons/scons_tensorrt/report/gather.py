@@ -57,13 +57,9 @@ def collect(state: StateFolder, memo: DigestCache, run: str | None, earlier: Pat
 
 def _declared(state: StateFolder) -> list[dict[str, Any]]:
     """The engines that the last run declared; unreadable ones are left out."""
-    try:
-        items = listing(mapping(json.loads(read_small(state.declared, MAX_BYTES))).get("engines"))
-    except (OSError, ValueError, RecursionError):
-        return []
     return [
         item
-        for item in map(mapping, items)
+        for item in map(mapping, listing(_read(state.declared).get("engines")))
         if item.get("engine") and isinstance(item["engine"], str) and "\0" not in item["engine"]
     ]
 
@@ -92,11 +88,16 @@ def _failed_steps(last: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _earlier_networks(earlier: Path) -> dict[str, Any]:
+    networks = mapping(_read(earlier).get("networks"))
+    return {k: v for k, v in networks.items() if mapping(v).get("census") == VERSION}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if it is missing or damaged."""
     try:
-        networks = mapping(mapping(json.loads(read_small(earlier, MAX_BYTES))).get("networks"))
+        return mapping(json.loads(read_small(file, MAX_BYTES)))
     except (OSError, ValueError, RecursionError):
         return {}
-    return {k: v for k, v in networks.items() if mapping(v).get("census") == VERSION}
 
 
 def _networks(

@@ -5,13 +5,13 @@ Every run appends to the file. Runs may have been killed; damaged lines are skip
 
 from __future__ import annotations
 
-import calendar
+import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from ..files.reading import read_small
 from .tolerant import number, seconds, text
 
 MAX_BYTES = 64 << 20  # of one file of events
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z")
 WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # outcomes of an engine
 
 
@@ -52,13 +51,10 @@ class Run:
 
 def parse_time(value: Any) -> float | None:
     """Seconds since the epoch of a time such as 2026-11-25T03:52:43.677Z; None for anything else."""
-    if not isinstance(value, str) or not _STAMP.fullmatch(value):
-        return None
-    try:
-        whole = calendar.timegm(time.strptime(value[:19], "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return None
-    return whole + float("0" + value[19:-1])
+    for form in ("%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"):
+        with contextlib.suppress(TypeError, ValueError):
+            return datetime.strptime(value, form).timestamp()
+    return None
 
 
 def stamp(moment: float) -> str:

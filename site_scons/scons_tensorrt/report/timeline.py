@@ -74,9 +74,8 @@ def _lanes(spans: list[dict[str, Any]]) -> list[list[Any]]:
         free = (each for each in lanes if _end(each[-1]) <= span["started_s"] + 0.002)
         lane = next(free, None)
         if lane is None:
-            lanes.append([span])
-        else:
-            lane.append(span)
+            lanes.append(lane := [])
+        lane.append(span)
     return lanes
 
 
