@@ -115,8 +115,8 @@ def test_explain_compares_the_samples_too(board: Tree) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": np.zeros((2, 1, 8, 16, 16), "f4")}, "has 2 samples, at least 8 are needed"),
-        ({"y": np.zeros((8, 1, 8, 16, 16), "f4")}, "`y` is no input of the model"),
+        ({"x": np.zeros((2, 1, 8, 16, 16), "f4")}, "has 2 samples, fewer than at_least=8"),
+        ({"y": np.zeros((8, 1, 8, 16, 16), "f4")}, "`y` is not an input of the model"),
         ({"x": np.full((8, 1, 8, 16, 16), np.nan, "f4")}, "sample 0, input `x` has NaN at [0, 0, 0, 0]"),
     ],
     ids=["too few", "a wrong name", "NaN"],

@@ -100,14 +100,14 @@ def test_a_sample_of_which_every_input_is_empty_is_refused(decoder: Tree) -> Non
     decoder.write(text, header="")
     run = decoder.scons()
     assert run.status == 2
-    assert "s/past/3.npy is empty in every input: `past` [1, 0, 4], `x` [1, 0, 4]; leave it" in run.out
+    assert "s/past/3.npy is empty in every input: `past` [1, 0, 4], `x` [1, 0, 4]; remove it" in run.out
 
 
 def test_samples_that_are_a_git_lfs_pointer_are_told(decoder: Tree) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 144\n"
     decoder.path("s/x/3.npy").write_bytes(pointer)
-    assert "s/x/3.npy is a git-lfs pointer, not the samples; run `git lfs pull`" in decoder.scons().out
+    assert "s/x/3.npy is a Git LFS pointer, not the samples; run `git lfs pull`" in decoder.scons().out
     decoder.path("s.npz").write_bytes(pointer)
     text = decoder.path("SConstruct").read_text().replace('"s"', '"s.npz"')
     decoder.write(text, header="")
-    assert "s.npz is a git-lfs pointer, not the samples; run `git lfs pull`" in decoder.scons().out
+    assert "s.npz is a Git LFS pointer, not the samples; run `git lfs pull`" in decoder.scons().out

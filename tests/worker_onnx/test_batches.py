@@ -86,16 +86,16 @@ def test_samples_of_two_shapes_are_refused_with_number_and_shapes(tmp_path):
         made(tmp_path, spec(tmp_path / "folder", "npy"), IMAGE)
     assert caught.value.error_class == "RecipeError"
     assert str(caught.value).endswith(
-        "folder, sample 2, input `x` has shape [5, 3], and [2, 3] in sample 0: a calibrator takes one "
-        "shape; make them alike, or write by='qdq'"
+        "folder, sample 2, input `x` has shape [5, 3], and [2, 3] in sample 0: a calibrator needs one "
+        "shape; make them equal, or use by='qdq'"
     )
 
 
 @pytest.mark.parametrize(
     ("arrays", "more", "message"),
     [
-        ({"x": np.zeros((2, 1, 3), "f4")}, {"at_least": 8}, "has 2 samples, at least 8 are needed"),
-        ({"y": np.zeros((2, 1, 3), "f4")}, {}, "`y` is no input of the model, input `x` is missing"),
+        ({"x": np.zeros((2, 1, 3), "f4")}, {"at_least": 8}, "has 2 samples, fewer than at_least=8"),
+        ({"y": np.zeros((2, 1, 3), "f4")}, {}, "`y` is not an input of the model, input `x` is missing"),
         ({"x": np.full((2, 1, 3), np.nan, "f4")}, {}, "has NaN at"),
     ],
     ids=["too few", "a wrong name", "NaN"],
@@ -111,5 +111,5 @@ def test_a_model_without_inputs_and_what_is_no_model(tmp_path):
     with pytest.raises(WorkerError, match="nothing to calibrate on"):
         made(tmp_path, spec(tmp_path / "c.npz"))
     (tmp_path / "b.onnx").write_bytes(b"no model at all")
-    with pytest.raises(WorkerError, match="it is no ONNX, or is damaged"):
+    with pytest.raises(WorkerError, match="not a readable ONNX model"):
         write(str(tmp_path / "b.onnx"), str(tmp_path / "samples"), spec(tmp_path / "c.npz"))

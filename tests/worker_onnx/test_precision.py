@@ -17,8 +17,11 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
+from scons_tensorrt.build.onnx_step import CONVERTER  # noqa: E402
+from scons_tensorrt.build.worker_process import run_program  # noqa: E402
+from scons_tensorrt.errors import PublishError  # noqa: E402
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
-from scons_tensorrt.worker.onnx import graph_walk, precision, tensors  # noqa: E402
+from scons_tensorrt.worker.onnx import graph_walk, model_file, precision, tensors  # noqa: E402
 
 F32, F16, BF16, F64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
 I64 = TensorProto.INT64
@@ -619,9 +622,9 @@ def test_external_data_goes_to_one_file_beside_the_result(tmp_path):
 
 
 def test_a_result_that_would_not_fit_gets_a_data_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "PROTOBUF_BYTES", 100)
+    monkeypatch.setattr(model_file, "PROTOBUF_BYTES", 100)
     monkeypatch.setattr(tensors, "INLINE_BYTES", 100)
-    monkeypatch.setattr(tensors, "PIECE_BYTES", 64)
+    monkeypatch.setattr(model_file, "PIECE_BYTES", 64)
     proto = plain()
     _, path = conv(proto, tmp_path)
     assert (tmp_path / "target.onnx.data").stat().st_size > 500
@@ -745,7 +748,7 @@ def test_scales_of_many_channels_are_looked_at(tmp_path, external):
 
 def test_what_is_no_onnx(tmp_path):
     (tmp_path / "source.onnx").write_bytes(b"no model at all")
-    with pytest.raises(WorkerError, match="no ONNX"):
+    with pytest.raises(WorkerError, match="not a readable ONNX model"):
         conv(None, tmp_path)
 
 
@@ -779,6 +782,7 @@ def test_an_inconsistent_result_is_not_written(tmp_path, monkeypatch):
 def test_a_full_disk_is_told(tmp_path):
     onnx.save(plain(), tmp_path / "source.onnx")
     options = {"to": "fp16", "keep_ops": [], "keep_nodes": [], "keep_io": True}
-    with pytest.raises(WorkerError, match="No space left on device; make room") as caught:
-        precision.convert(str(tmp_path / "source.onnx"), "/dev/full", options)
-    assert caught.value.error_class == "PublishError"
+    places = {"onnx": {"onnx": str(tmp_path / "source.onnx")}, "target": "/dev/full"}
+    job = {"kind": "precision", "options": options, **places}
+    with pytest.raises(PublishError, match="No space left on device; make room or make the folder writable"):
+        run_program(CONVERTER, sys.executable, job, tmp_path / "log", lambda: False, dict(os.environ))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import scons_tensorrt
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import quantize as module
+from scons_tensorrt.worker.onnx import quantize_ranges
 from scons_tensorrt.worker.onnx.quantize import quantize
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -445,8 +445,8 @@ def test_products_of_activations_and_the_embedding_stay_in_float(tmp_path):
     made = Made(tmp_path, attention())
     assert {name for name, _ in made.quantized_inputs()} == {f"MatMul_{x}" for x in ("qp", "kp", "vp", "m")}
     assert [text for text in made.facts["skipped"] if "MatMul" in text] == [
-        "MatMul_s: its second input is no constant weight",
-        "MatMul_o: its second input is no constant weight",
+        "MatMul_s: its second input is not a constant weight",
+        "MatMul_o: its second input is not a constant weight",
     ]
     made = Made(tmp_path, embedding(), IDS)
     assert next(n for n in made.proto.graph.node if n.op_type == "Gather").input[0] == "t"
@@ -460,7 +460,7 @@ def test_what_is_inside_an_if_is_told_to_stay_in_float(tmp_path):
 def test_what_the_recipe_keeps_is_not_quantized(tmp_path):
     made = Made(tmp_path, residual(), keep_nodes=["Conv_u"], keep_ops=["Add"])
     assert {name for name, _ in made.quantized_inputs()} == {"Conv_s", "Conv_m"}
-    assert made.facts["skipped"] == ["Conv_u: named by keep_nodes"]
+    assert made.facts["skipped"] == ["Conv_u: in keep_nodes"]
     made = Made(tmp_path, gemm(), ops=["Gemm"])
     assert made.facts["quantized"] == {"Gemm": 2}
     assert made.facts["skipped_count"] == 1
@@ -483,7 +483,7 @@ def test_constants_that_nobody_takes_any_more_are_dropped(tmp_path):
 
 
 def limit(method, *values, percentile=99.99):
-    kept = module._Magnitudes(method != "minmax")
+    kept = quantize_ranges.Magnitudes(method != "minmax")
     for value in values:
         assert kept.add(np.asarray(value, "f4"))
     return kept.limit({"method": method, "percentile": percentile})
@@ -555,8 +555,8 @@ def test_a_model_that_cannot_be_quantized_is_refused(tmp_path):
 
     assert "MatMul_y: its weight is float16, not float32" in refusal(tmp_path, half)
     (tmp_path / "text.onnx").write_text("text")
-    assert "it is no ONNX, or is damaged" in refusal(tmp_path, str(tmp_path / "text.onnx"), made.samples)
-    assert "it cannot be read: No such file" in refusal(tmp_path, str(tmp_path / "none"), made.samples)
+    assert "not a readable ONNX model" in refusal(tmp_path, str(tmp_path / "text.onnx"), made.samples)
+    assert "the model cannot be read: No such file" in refusal(tmp_path, str(tmp_path / "none"), made.samples)
     foreign = model(
         [node("Conv", "x w", "c"), node("Relu", "c", "y")], {"w": weight(4, 4, 1, 1)}, [1, 4, 4, 4]
     )
@@ -566,15 +566,15 @@ def test_a_model_that_cannot_be_quantized_is_refused(tmp_path):
 
 
 def test_options_that_fit_nothing_are_refused(tmp_path):
-    assert "ops: Softmax is not quantized to int8" in refusal(tmp_path, conv_relu(), ops=["Softmax"])
-    assert "keep_nodes names `c1`, which is no" in refusal(tmp_path, conv_relu(), keep_nodes=["c1"])
-    assert "take minmax or percentile for fp8" in refusal(tmp_path, conv_relu(), to="fp8", method="entropy")
+    assert "ops: Softmax cannot be quantized to int8" in refusal(tmp_path, conv_relu(), ops=["Softmax"])
+    assert "keep_nodes: the model has no node `c1`" in refusal(tmp_path, conv_relu(), keep_nodes=["c1"])
+    assert "use minmax or percentile for fp8" in refusal(tmp_path, conv_relu(), to="fp8", method="entropy")
     assert "percentile=3 is not between" in refusal(tmp_path, conv_relu(), percentile=3)
 
 
 def test_samples_that_break_the_model_are_refused(tmp_path):
     zeros = {"x": np.zeros((2, 1, 8, 12, 12), "f4")}
-    assert "every sample is 0" in refusal(tmp_path, conv_relu(), zeros)
+    assert "every input to quantize is 0 in every sample" in refusal(tmp_path, conv_relu(), zeros)
     logs = [node("Log", "x", "l"), node("MatMul", "l w", "y")]
     said = refusal(tmp_path, model(logs, {"w": weight(4, 4)}, [1, 4]), {"x": np.zeros((1, 1, 4), "f4")})
     assert "set.npz, sample 0 makes NaN or Inf in tensor `l`" in said
@@ -584,9 +584,8 @@ def test_samples_that_break_the_model_are_refused(tmp_path):
 
 def test_a_full_disk_is_no_fault_of_the_recipe(tmp_path):
     made = Made(tmp_path, conv_relu())
-    with pytest.raises(WorkerError) as caught:
+    with pytest.raises(OSError, match="No space left"):
         quantize(str(made.source), "/dev/full", made.options)
-    assert (caught.value.error_class, "No space left" in str(caught.value)) == ("PublishError", True)
 
 
 # The file.

@@ -1,1 +1,1 @@
-"""What workers of both kinds share: the start, the pipe to the parent, arrays in a file."""
+"""Shared by both workers: the start of the process, the pipes to the parent, files of arrays."""

@@ -1,12 +1,19 @@
-"""Arrays in a file, for processes that have no numpy in common.
+"""Arrays in a file, for exchange between processes of which one has no numpy.
 
-A record is a line of JSON, [[name, numpy dtype, shape], …], and then the little-endian bytes of these
-arrays in that order; a file is one record after another.
+The file is a sequence of records. A record is a line of JSON, [[name, numpy dtype, shape], …], followed by
+the little-endian bytes of these arrays in that order.
 """
+
+from __future__ import annotations
 
 import json
 
-# The network's type for a numpy dtype, and the bytes of an element.
+TYPE_CHECKING = False  # as `typing` has it, whose import takes time
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from io import BufferedIOBase
+
+# By numpy dtype: TensorRT's name of the data type, and the bytes of an element.
 TYPES = {
     "float32": ("FLOAT", 4),
     "float16": ("HALF", 2),
@@ -16,11 +23,11 @@ TYPES = {
     "int8": ("INT8", 1),
     "uint8": ("UINT8", 1),
     "bool": ("BOOL", 1),
-    "float64": ("", 8),  # of an original: no network of TensorRT has it
+    "float64": ("", 8),  # outputs of an original only: TensorRT has no such type
 }
 
 
-def size(dtype, shape):
+def size(dtype: str, shape: Sequence[int]) -> int:
     """Bytes of an array."""
     count = TYPES[dtype][1]
     for dimension in shape:
@@ -28,8 +35,8 @@ def size(dtype, shape):
     return count
 
 
-def write(out, arrays):
-    """Append a record. arrays: (name, dtype, shape, bytes) each, the bytes of the size of its shape."""
+def write(out: BufferedIOBase, arrays: Iterable[tuple[str, str, Sequence[int], bytes]]) -> None:
+    """Append a record of (name, dtype, shape, bytes). Raises ValueError if the bytes do not fit the shape."""
     arrays = list(arrays)
     head = [[name, dtype, list(shape)] for name, dtype, shape, _ in arrays]
     out.write(json.dumps(head).encode("ascii") + b"\n")
@@ -39,8 +46,8 @@ def write(out, arrays):
         out.write(data)
 
 
-def read(source):
-    """Each record of a file: {name: (dtype, shape, bytearray)}. Raises ValueError."""
+def read(source: BufferedIOBase) -> Iterator[dict[str, tuple[str, tuple[int, ...], bytearray]]]:
+    """Yield each record as {name: (dtype, shape, bytes)}. Raises ValueError if the file is truncated."""
     for line in iter(source.readline, b""):
         record = {}
         for name, dtype, shape in json.loads(line):

@@ -1,16 +1,16 @@
-"""First text of a compile's child process, passed with `python -c`.
+"""The program of a child process, passed with `python -c`.
 
-Started twice. Stage 1 puts the process into the canonical form in which TensorRT's
-builder repeats its bytes (address-space randomisation off, one stack limit) and
-executes the same command again as stage 2, which reads the job and the modules of the
-worker from standard input and runs them. Nothing is read from this package's folder, so
-neither its path nor its .pyc files reach the heap whose layout shows in an engine.
+It runs in two stages. Stage 1 puts the process into the canonical form in which TensorRT's builder repeats
+its bytes (no address-space randomisation, one stack limit), and executes the same command again as
+stage 2. Stage 2 reads the job and the worker's modules from standard input and runs them. Nothing is
+read from this package's folder, so neither its path nor its .pyc files change the heap, whose layout
+shows in an engine's bytes.
 
-Both start without `site` and without .pyc files: every module that is imported is compiled
-from its source, so the worker imports few, and late what it seldom needs.
+Both stages run without `site` and without .pyc files: every imported module is compiled from its source,
+so the worker imports few modules, and rarely needed ones late.
 
-The job arrives as 16 decimal digits (the length of what follows), then JSON padded with
-spaces to a multiple of 256 KiB, so that the lengths of paths do not move the heap.
+The job is 16 decimal digits (the length of the rest), then JSON padded with spaces to a multiple of
+256 KiB, so that the lengths of paths do not change the heap.
 """
 
 import os
@@ -20,8 +20,8 @@ STACK_BYTES = 8 << 20
 ADDR_NO_RANDOMIZE = 0x0040000
 
 
-def canonical():
-    """Return '' when this process could be made canonical, else the reason it could not."""
+def canonical() -> str:
+    """Make this process canonical; return '' or the reason why that failed."""
     import ctypes
     import resource
 
@@ -35,21 +35,21 @@ def canonical():
         soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
         if hard != resource.RLIM_INFINITY and hard < STACK_BYTES:
             return why or "the hard stack limit is %d bytes, below %d" % (hard, STACK_BYTES)
-        if soft != STACK_BYTES:  # where it is right, a seccomp filter that forbids the call does not matter
+        if soft != STACK_BYTES:  # else no call, which a seccomp filter may forbid
             resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
     except (OSError, ValueError) as error:
         why = why or "the stack limit could not be set (setrlimit: %s)" % error
     return why
 
 
-def run():
-    """Read job and modules from standard input; hand over to the worker's main."""
+def run() -> None:
+    """Read the job and the modules from standard input, and call `main` of the last module."""
     import json
     import types
 
     source = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
 
-    def read(count):
+    def read(count: int) -> bytearray:
         data = bytearray(count)
         view, got = memoryview(data), 0
         while got < count:

@@ -1,9 +1,11 @@
-"""The worker's two lifelines to its parent: events out, death in.
+"""The worker's two pipes: events to the parent, and standard input, whose end kills the worker.
 
-Events are JSON lines on what was standard output; standard output itself is turned over
-to the log, because native code prints there. The parent's end of standard input is never
-written to again: its closing means that the parent is gone.
+Events are JSON lines on the original standard output. Standard output itself then goes to the log, because
+native code prints there. The parent sends the job and keeps its end of standard input open: when the
+pipe closes, the parent has died.
 """
+
+from __future__ import annotations
 
 import fcntl
 import json
@@ -11,19 +13,23 @@ import os
 import select
 import signal
 
+TYPE_CHECKING = False  # as `typing` has it, whose import takes time
+if TYPE_CHECKING:
+    from typing import Any
+
 _events = -1
 
 
-def claim_stdout():
-    """Keep standard output for events; what anyone prints goes to the log (standard error)."""
+def claim_stdout() -> None:
+    """Keep standard output for events; whatever is printed goes to the log (standard error)."""
     global _events
     _events = os.dup(1)
     os.set_inheritable(_events, False)
     os.dup2(2, 1)
 
 
-def send(event, **fields):
-    """Write one event. A parent that no longer reads ends this process."""
+def send(event: str, **fields: Any) -> None:
+    """Write one event. Ends this process if the parent no longer reads."""
     line = (json.dumps(dict(fields, event=event)) + "\n").encode("utf-8")
     try:
         while line:
@@ -32,20 +38,20 @@ def send(event, **fields):
         os._exit(3)
 
 
-def once_more_with_library_path(library_path, error):
-    """Start again with the LD_LIBRARY_PATH that the canonical form leaves out, where something
-    cannot be loaded without it. Returns where that was tried, or there is none."""
+def once_more_with_library_path(library_path: str | None, error: object) -> None:
+    """After a library could not be loaded, have the parent start this worker again with the user's
+    LD_LIBRARY_PATH, which the canonical environment leaves out. Returns if that was done already, or the
+    user has no LD_LIBRARY_PATH."""
     if library_path and "LD_LIBRARY_PATH" not in os.environ:
         send("again", library_path=library_path, because=str(error))
         os._exit(4)
 
 
-def die_with_parent():
-    """Let the kernel kill this process when standard input closes, even inside native code.
+def die_with_parent() -> None:
+    """Have the kernel kill this process when standard input closes, even inside native code.
 
-    SIGIO with its default action needs no thread (a thread before the build changes the
-    engine's bytes) and does not depend on which thread of the parent spawned us, as
-    PR_SET_PDEATHSIG does.
+    SIGIO with its default action needs no thread (a thread before the build changes the engine's bytes).
+    PR_SET_PDEATHSIG would depend on which thread of the parent started this process.
     """
     for number in (signal.SIGIO, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -4,60 +4,59 @@ A line of JSON, {"inputs": [[name, numpy dtype, shape], …], "samples": count},
 the little-endian bytes of its inputs, in that order. The same samples give the same bytes.
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import onnx
-
-from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import samples
+from scons_tensorrt.worker.common.errors import recipe_error
+from scons_tensorrt.worker.onnx import model_file, samples
 
 DIGITS = 18  # room for the count, which is known only when a reader has ended
 
 
-def write(source, target, spec):
-    """Write the samples of `spec` (see samples.py) for the ONNX at `source` to `target`; facts of
-    them. Raises WorkerError."""
-    try:
-        model = onnx.load(source, load_external_data=False)
-    except Exception as error:  # protobuf and onnx raise what they like
-        said = " ".join(str(error).split())[:300]
-        raise WorkerError("RecipeError", "it is no ONNX, or is damaged: %s" % said) from None
-    wanted = samples.inputs_of(model)
-    if not wanted:
-        raise WorkerError("RecipeError", "it has no inputs, so there is nothing to calibrate on")
-    inputs, count = None, 0
+class BatchInput(NamedTuple):
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+def write(source: str, target: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Write samples for the ONNX at `source` to `target`; return facts. spec: as `samples.read` takes it.
+    Raises WorkerError."""
+    model_inputs = samples.inputs_of(model_file.load_model(source))
+    if not model_inputs:
+        raise recipe_error("it has no inputs, so there is nothing to calibrate on")
+    inputs: list[BatchInput] = []
+    count = 0
     with open(target, "wb") as out:
-        for sample in samples.read(spec, wanted):
-            arrays = [(name, sample[name]) for name, _, _ in wanted]
-            described = [[name, array.dtype.name, list(array.shape)] for name, array in arrays]
-            if inputs is None:
+        for sample in samples.read(spec, model_inputs):
+            arrays = {name: sample[name] for name, _, _ in model_inputs}
+            described = [BatchInput(name, a.dtype.name, list(a.shape)) for name, a in arrays.items()]
+            if not inputs:
                 inputs = described
                 out.write(_header(inputs, 0))
-            _check_alike(spec["path"], count, inputs, described)
-            for _, array in arrays:
-                out.write(_little(array).tobytes())
+            _check_same_shapes("%s, sample %d" % (spec["path"], count), inputs, described)
+            for array in arrays.values():
+                out.write((array.byteswap() if sys.byteorder == "big" else array).tobytes())
             count += 1
         out.seek(0)
         out.write(_header(inputs, count))
     return {"samples": count, "inputs": {name: [dtype, shape] for name, dtype, shape in inputs}}
 
 
-def _header(inputs, count):
+def _header(inputs: Sequence[BatchInput], count: int) -> bytes:
     text = json.dumps({"inputs": inputs, "samples": count})
     return text.ljust(len(text) - len(str(count)) + DIGITS).encode("ascii") + b"\n"
 
 
-def _check_alike(path, number, first, described):
-    """A calibrator takes one shape of each input: that of its calibration profile."""
+def _check_same_shapes(where: str, first: Sequence[BatchInput], described: Sequence[BatchInput]) -> None:
+    """Raise WorkerError unless each input has one shape, that of its calibration profile."""
     for (name, _, shape), (_, _, other) in zip(first, described):
         if shape != other:
-            raise WorkerError(
-                "RecipeError",
-                "%s, sample %d, input `%s` has shape %s, and %s in sample 0: a calibrator takes one "
-                "shape; make them alike, or write by='qdq'" % (path, number, name, other, shape),
+            raise recipe_error(
+                "%s, input `%s` has shape %s, and %s in sample 0: a calibrator needs one shape; make them "
+                "equal, or use by='qdq'" % (where, name, other, shape)
             )
-
-
-def _little(array):
-    return array.byteswap() if sys.byteorder == "big" else array

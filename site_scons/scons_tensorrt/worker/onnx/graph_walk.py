@@ -1,9 +1,20 @@
-"""Walks through an ONNX: its graphs, the graphs inside its nodes, tensors, names and types."""
+"""Walks through an ONNX model: its graphs, the graphs inside nodes, its tensors, names and types."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from scons_tensorrt.worker.common.errors import recipe_error
 
 STANDARD = ("", "ai.onnx")
 
 
-def graphs(graph):
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """The graph and the graphs inside its nodes, outer ones first."""
     yield graph
     for node in graph.node:
@@ -11,25 +22,32 @@ def graphs(graph):
             yield from graphs(inner)
 
 
-def bodies(node):
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes: branches of an If, the body of a Loop or Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def all_nodes(model):
+def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
     for graph in graphs(model.graph):
         yield from graph.node
 
 
-def tensors(model):
-    """(tensor, is it in an attribute?) of all initializers and attributes."""
+def tensors(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
+    """(tensor, is it in an attribute?) of all initializers and attributes, but those of local functions."""
     yield from ((tensor, False) for tensor in model.graph.initializer)
-    yield from tensors_in(model.graph.node)
+    yield from _tensors_of(model.graph.node)
 
 
-def tensors_in(nodes):
+def function_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """The tensors in the model's local functions."""
+    for function in model.functions:
+        yield from (tensor for tensor, _ in _tensors_of(function.node))
+
+
+def _tensors_of(nodes: Iterable[NodeProto]) -> Iterator[tuple[TensorProto, bool]]:
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
@@ -37,46 +55,48 @@ def tensors_in(nodes):
             yield from ((tensor, True) for tensor in attribute.tensors)
         for inner in bodies(node):
             yield from ((tensor, False) for tensor in inner.initializer)
-            yield from tensors_in(inner.node)
+            yield from _tensors_of(inner.node)
 
 
-def opset(model):
+def opset(model: ModelProto) -> int:
+    """The version of the standard operators."""
     return max((o.version for o in model.opset_import if o.domain in STANDARD), default=1)
 
 
-def domain(node):
+def domain(node: NodeProto) -> str:
     return "" if node.domain in STANDARD else node.domain
 
 
-def defined(graph):
-    """Names that a graph defines itself."""
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """{name: value} of a node's attributes."""
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def defined(graph: GraphProto) -> Iterator[str]:
+    """The tensors that a graph itself defines."""
     for item in [*graph.input, *graph.initializer]:
         yield item.name
     for node in graph.node:
         yield from (name for name in node.output if name)
 
 
-def captured(graph):
-    """Names that a graph and those inside it use of the graphs around it, in order of use."""
+def captured(graph: GraphProto) -> Iterator[str]:
+    """The tensors that a graph and those inside it read from outside, once for each use and in its order."""
     own = set(defined(graph))
     for node in graph.node:
-        for name in node.input:
-            if name and name not in own:
-                yield name
-        for inner in bodies(node):
-            yield from (name for name in captured(inner) if name not in own)
+        yield from (name for name in read_by(node) if name not in own)
     yield from (o.name for o in graph.output if o.name not in own)
 
 
-def read_by(node):
-    """All that a node reads: its inputs, and what graphs inside it use of those around."""
+def read_by(node: NodeProto) -> Iterator[str]:
+    """The tensors that a node reads: its inputs, and what the graphs inside it read from outside."""
     yield from (name for name in node.input if name)
     for inner in bodies(node):
         yield from captured(inner)
 
 
-def replace(graph, names):
-    """Read other tensors in a graph, and in those inside it: {name: name instead}."""
+def replace(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Have the nodes of a graph, and of those inside it, read other tensors: {old name: new name}."""
     for inner in graphs(graph):
         for node in inner.node:
             for index, name in enumerate(node.input):
@@ -84,9 +104,16 @@ def replace(graph, names):
                     node.input[index] = names[name]
 
 
-def types(model):
-    """{tensor: element type} of everything that is known. 0: known, but no plain tensor."""
-    found = {}
+def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Replace the nodes of a graph by copies of these, which may be its own."""
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def types(model: ModelProto) -> dict[str, int]:
+    """{tensor: element type} of all tensors whose type is known; 0 if it is not a plain tensor."""
+    found: dict[str, int] = {}
     for graph in graphs(model.graph):
         for info in [*graph.value_info, *graph.input, *graph.output]:
             kind = info.type.WhichOneof("value")
@@ -94,3 +121,21 @@ def types(model):
                 found[info.name] = info.type.tensor_type.elem_type if kind == "tensor_type" else 0
         found.update((t.name, t.data_type) for t in graph.initializer)
     return found
+
+
+def new_name(name: str, taken: set[str]) -> str:
+    """`name` with a number that makes it unique; it is added to `taken`."""
+    number = 2
+    while "%s_%d" % (name, number) in taken:
+        number += 1
+    taken.add("%s_%d" % (name, number))
+    return "%s_%d" % (name, number)
+
+
+def check_names(option: str, what: str, wanted: Collection[str], existing: Collection[str]) -> None:
+    """Raise WorkerError (RecipeError) if the model does not have a name that the user gave."""
+    for name in wanted:
+        if name not in existing:
+            near = difflib.get_close_matches(name, sorted(existing), 1, 0.5)
+            hint = "did you mean `%s`?" % near[0] if near else "take the name from the ONNX"
+            raise recipe_error("%s: the model has no %s `%s`; %s" % (option, what, name, hint))

@@ -1,106 +1,103 @@
-"""One conversion, from the job to the `done` event; whatever goes wrong is an `error` event."""
+"""One conversion, from the job to the `done` event. Every failure is an `error` event."""
 
-import importlib
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
 from scons_tensorrt.worker.common import parent
-from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.common.errors import WorkerError, one_line
 
-NO_ARGUMENTS = ("import ", "data ")  # how the names of files begin that a function is not given
+NO_ARGUMENTS = ("import ", "data ")  # files of a job with these prefixes are not arguments of the function
 NEEDED = "run `%s -m pip install numpy onnx onnxruntime`, or name another interpreter by TRT_ONNX_PYTHON"
 
 
-def main(job):
-    """Run a job: see `build/onnx_spec.py` for its fields. Ends the process."""
+def main(job: Mapping[str, Any]) -> None:
+    """Run a job of `build/onnx_step.py` or `build/accuracy.py`. Ends the process."""
     parent.claim_stdout()
     parent.die_with_parent()
-    sys.meta_path.insert(0, _Sent(job["later"]))
+    sys.meta_path.insert(0, _SentModules(job["later"]))
     sys.path[:] = [path for path in sys.path if path]  # `-c` puts the current folder first
     try:
-        facts = KINDS[job["kind"]](job)
+        parent.send("done", facts=KINDS[job["kind"]](job))
+        os._exit(0)
     except WorkerError as refused:
-        parent.send("error", error_class=refused.error_class, message=str(refused))
-        os._exit(1)
+        error_class, message = refused.error_class, str(refused)
     except ImportError as error:
-        parent.send("error", error_class="EngineBuildError", message=_missing(error))
-        os._exit(1)
+        traceback.print_exc()
+        error_class, message = "EngineBuildError", "%s; %s" % (error, NEEDED % sys.executable)
     except OSError as error:
         where = " (%s)" % error.filename if error.filename else ""
+        error_class = "PublishError"
         message = "%s%s; make room or make the folder writable" % (error.strerror or error, where)
-        parent.send("error", error_class="PublishError", message=message)
-        os._exit(1)
     except BaseException as error:
         traceback.print_exc()
-        message = "%s: %s" % (type(error).__name__, " ".join(str(error).split())[:500])
-        parent.send("error", error_class="EngineBuildError", message=message)
-        os._exit(1)
-    parent.send("done", facts=facts)
-    os._exit(0)
+        error_class, message = "EngineBuildError", "%s: %s" % (type(error).__name__, one_line(error))
+    parent.send("error", error_class=error_class, message=message)
+    os._exit(1)
 
 
-def _missing(error):
-    traceback.print_exc()
-    return "%s; %s" % (error, NEEDED % sys.executable)
+class _SentModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the modules that came with the job. texts: {module: source}."""
 
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
 
-class _Sent:
-    """Imports the modules that came with the job."""
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(name, self) if name in self._texts else None
 
-    def __init__(self, texts):
-        self.texts = texts
-
-    def find_spec(self, name, path=None, target=None):
-        return importlib.util.spec_from_loader(name, self) if name in self.texts else None
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        exec(compile(self.texts[name], "<%s>" % name, "exec"), module.__dict__)
+        exec(compile(self._texts[name], "<%s>" % name, "exec"), module.__dict__)
 
 
-def _module(name):
-    """A module of this room: what it needs and is missing, is said by its own kind of job alone."""
+def _module(name: str) -> Any:
+    """A module of this room, imported for the kinds of job that need it: what it imports may be missing."""
     return importlib.import_module("scons_tensorrt.worker.onnx." + name)
 
 
-def _precision(job):
+def _precision(job: Mapping[str, Any]) -> Any:
     return _module("precision").convert(job["onnx"]["onnx"], job["target"], job["options"])
 
 
-def _quantize(job):
+def _quantize(job: Mapping[str, Any]) -> Any:
     options = dict(job["options"], samples=job["samples"], temporary=job["temporary"])
     return _module("quantize").quantize(job["onnx"]["onnx"], job["target"], options)
 
 
-def _accuracy(job):
+def _accuracy(job: Mapping[str, Any]) -> Any:
     onnx, options = job["onnx"], job["options"]
     return _module("accuracy").compare(
         onnx["reference"], onnx["converted"], job["target"], job["samples"], options
     )
 
 
-def _samples(job):
+def _samples(job: Mapping[str, Any]) -> Any:
     return _module("calibration_batches").write(job["onnx"]["onnx"], job["target"], job["samples"])
 
 
-def _export(job):
+def _export(job: Mapping[str, Any]) -> Any:
     options = dict(job["options"])
     function = options.pop("function")
     options.update((k, path) for k, path in job["files"].items() if not k.startswith(NO_ARGUMENTS))
     return _module("export").export(job["script"], function, job["target"], options, job["code"])
 
 
-def _expect(job):
+def _expect(job: Mapping[str, Any]) -> Any:
     onnx, files = job["onnx"], job["files"]
     return _module("engine_accuracy").expect(onnx["reference"], onnx["converted"], job["samples"], files)
 
 
-def _judge(job):
+def _judge(job: Mapping[str, Any]) -> Any:
     return _module("engine_accuracy").judge(job["files"], job["target"], job["options"])
 
 

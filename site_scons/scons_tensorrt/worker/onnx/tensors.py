@@ -1,54 +1,54 @@
-"""The values of an ONNX's tensors: taken out while its graph is changed, narrowed to 16 bit, and
-written a piece at a time."""
+"""The values of an ONNX model's tensors during a conversion to 16 bit: taken out while the graph is
+changed, narrowed, and written a piece at a time."""
+
+from __future__ import annotations
 
 import copy
 import os
-import shutil
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
-from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import graph_walk
+from scons_tensorrt.worker.onnx import graph_walk, model_file
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
 SMALLEST = {"fp16": 5.96e-08, "bf16": 9.2e-41}  # positive; the converter's own for fp16
-NORMAL = {"fp16": 2.0**-14, "bf16": 2.0**-126}  # the smallest with all bits
+NORMAL = {"fp16": 2.0**-14, "bf16": 2.0**-126}  # the smallest normal number
 INLINE_BYTES = 1024  # tensors up to this size stay in the graph, for the shape inference
-ALIGN = 4096  # of a tensor in the external data, so that it can be mapped
-PIECE_BYTES = 1 << 24  # of external data read, and converted, at a time
-TAG = "scons_tensorrt value "  # what a tensor in an attribute is called while its bytes are out
-FOUR_BITS = (21, 22, 23)  # UINT4, INT4, FLOAT4E2M1, which onnx before 1.18 does not name
-PROTOBUF_BYTES = (1 << 31) - (1 << 20)  # a message may have 2 GiB; some room for the rest
+TAG = "scons_tensorrt value "  # begins the name of a tensor in an attribute while its value is out
 
 
-class Values:
-    """The tensors whose bytes are taken out of the graph while it is changed, by name. A tensor in
-    an attribute is given a name for that time; its own comes back with its bytes."""
+class TensorValues:
+    """The values that are taken out of a model, by the name of the tensor. A tensor in an attribute is
+    named for that time, and gets its own name back with its value.
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.locations = set()
-        self._saved = {}
+    external: whether the model has external data.
+    """
 
-    def find_external(self, model):
-        """Note where external data lies; load what is small, or in a function, whose tensors may
-        be called like others."""
-        there = [(tensor, False) for tensor, _ in graph_walk.tensors(model)]
-        there += [(tensor, True) for f in model.functions for tensor, _ in graph_walk.tensors_in(f.node)]
-        for tensor, always in there:
+    def __init__(self, source: str) -> None:
+        self.external = False
+        self._folder = os.path.dirname(os.path.abspath(source))
+        self._saved: dict[str, TensorProto] = {}
+
+    def find_external(self, model: ModelProto) -> None:
+        """Note whether there is external data. Load it where it is small, and in local functions, whose
+        tensors may have the names of others."""
+        tensors = [(tensor, False) for tensor, _ in graph_walk.tensors(model)]
+        tensors += [(tensor, True) for tensor in graph_walk.function_tensors(model)]
+        for tensor, always in tensors:
             if tensor.data_location == TensorProto.EXTERNAL:
-                location, _, size = _place(tensor)
-                self.locations.add(location)
-                if always or size <= INLINE_BYTES:
+                self.external = True
+                if always or model_file.external_place(tensor)[2] <= INLINE_BYTES:
                     tensor.raw_data = b"".join(self._pieces(tensor))
                     tensor.ClearField("external_data")
                     tensor.ClearField("data_location")
 
-    def take(self, model, every_float32=False):
-        """Empty the large tensors, or every float32 one too; returns the model in new memory, as
-        protobuf keeps what a field once had."""
+    def take(self, model: ModelProto, every_float32: bool = False) -> ModelProto:
+        """Take the values out of large tensors, or of every float32 one too. Returns a new model, because
+        protobuf keeps the memory of a cleared field."""
         for tensor, in_attribute in graph_walk.tensors(model):
             large = tensor.data_location == TensorProto.EXTERNAL or tensor.ByteSize() > INLINE_BYTES
             float32 = every_float32 and tensor.data_type == TensorProto.FLOAT
@@ -61,136 +61,86 @@ class Values:
                 tensor.name = name
                 tensor.data_type = self._saved[name].data_type
                 tensor.dims.extend(self._saved[name].dims)
-        return onnx.ModelProto.FromString(model.SerializeToString())
+        return ModelProto.FromString(model.SerializeToString())
 
-    def _of(self, tensor, in_attribute):
-        """What was taken from this tensor; None: nothing."""
+    def _of(self, tensor: TensorProto, in_attribute: bool) -> TensorProto | None:
+        """What was taken out of this tensor, if anything."""
         if in_attribute and not tensor.name.startswith(TAG):
             return None
         return self._saved.get(tensor.name)
 
-    def is_normal(self, tensor, to):
-        """Whether every value of a float32 initializer is a normal number of 16 bit, too."""
+    def is_normal(self, tensor: TensorProto, to: str) -> bool:
+        """Whether every value of a float32 initializer is a normal number in 16 bit too."""
         raw = b"".join(self._pieces(self._of(tensor, False) or tensor))
         sizes = np.abs(np.frombuffer(raw, np.float32))
         return bool(((sizes >= NORMAL[to]) & (sizes <= LARGEST[to])).all())
 
-    def alias(self, new, old):
+    def alias(self, new: str, old: str) -> None:
         self._saved[new] = self._saved[old]
 
-    def set_dims(self, model, real):
-        """Let float32 initializers, which are all empty now, look as small as they are, or not."""
+    def set_dims(self, model: ModelProto, real: bool) -> None:
+        """Give the float32 initializers, which are all taken out, their shapes; or shape [0], which is true
+        of what is left in them."""
         for graph in graph_walk.graphs(model.graph):
             for tensor in graph.initializer:
                 saved = self._saved.get(tensor.name)
                 if saved is not None and saved.data_type == TensorProto.FLOAT:
                     tensor.dims[:] = saved.dims if real else [0]
 
-    def put_back(self, model, to, data, external):
-        """Give the tensors of a converted model their values, which go to the file `data` where
-        they are large and that is wanted. Returns how many were out of range: (large, small)."""
-        counts = [0, 0]
+    def write(self, model: ModelProto, target: str, to: str) -> dict[str, int]:
+        """Write the converted model with its values, and a data file if the source has external data or the
+        model is too large for one file. Returns how many values were too large or too small for 16 bit:
+        {"clamped": …, "raised": …}."""
+        counts = {"clamped": 0, "raised": 0}
+        sizes = (model_file.tensor_bytes(tensor) for tensor, _ in graph_walk.tensors(model))
+        if self.external or model.ByteSize() + sum(sizes) > model_file.PROTOBUF_BYTES:
+            with open(target + ".data", "w+b") as data:
+                self._put_back(model, to, counts, data)
+                empty = data.tell() == 0
+            if empty:
+                os.unlink(target + ".data")
+        else:
+            self._put_back(model, to, counts, None)
+        with open(target, "wb") as out:
+            out.write(model.SerializeToString(deterministic=True))
+        return counts
+
+    def _put_back(self, model: ModelProto, to: str, counts: dict[str, int], data: BinaryIO | None) -> None:
+        """Give the tensors their values, those of large ones in the file `data` if there is one."""
         for tensor, in_attribute in graph_walk.tensors(model):
             saved = self._of(tensor, in_attribute)
             if saved is None:
                 continue
+            name = saved.name if in_attribute else tensor.name
             pieces = self._pieces(saved)
-            narrow = tensor.data_type != saved.data_type
-            if narrow:
+            if tensor.data_type != saved.data_type:
                 pieces = (_narrowed(piece, to, counts) for piece in pieces)
-            elif not external and saved.data_location != TensorProto.EXTERNAL:
-                name = saved.name if in_attribute else tensor.name
+            elif data is None and saved.data_location != TensorProto.EXTERNAL:
                 tensor.CopyFrom(saved)
                 tensor.name = name
                 continue
-            if in_attribute:
-                tensor.name = saved.name
-            if external and _size(tensor) > INLINE_BYTES:
+            tensor.name = name
+            if data is not None and model_file.tensor_bytes(tensor) > INLINE_BYTES:
                 _append(data, tensor, pieces)
             else:
                 tensor.raw_data = b"".join(pieces)
-        return counts
 
-    def _pieces(self, tensor):
-        """The bytes of a tensor with its data, in pieces."""
+    def _pieces(self, tensor: TensorProto) -> Iterator[bytes | memoryview]:
+        """The values of a tensor as little-endian bytes, a piece at a time."""
         if tensor.data_location == TensorProto.EXTERNAL:
-            yield from _read(self.folder, *_place(tensor))
+            yield from model_file.external_pieces(tensor, self._folder)
             return
         raw = memoryview(tensor.raw_data)
         if not raw:
             raw = memoryview(onnx.numpy_helper.to_array(tensor).tobytes())
-        for start in range(0, len(raw), PIECE_BYTES):
-            yield raw[start : start + PIECE_BYTES]
+        for start in range(0, len(raw), model_file.PIECE_BYTES):
+            yield raw[start : start + model_file.PIECE_BYTES]
 
 
-def inlined(model):
-    """The model with the nodes of its local functions in place of their calls; the converters look no
-    further than the graph. onnx leaves a function whose opset is not the model's. External data
-    need not be loaded."""
-    import onnx.inliner
-
-    try:
-        return onnx.inliner.inline_local_functions(model)
-    except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise WorkerError("RecipeError", "the model's functions cannot be inlined: %s" % said) from None
-
-
-def load_external(model, folder):
-    """Read the external data of all tensors into the model; returns whether there was any.
-
-    The onnx package refuses data files that are symbolic links or have several hard links; those of
-    a VariantDir, of `cp -al` and of hub caches are.
-    """
-    functions = [t for function in model.functions for t, _ in graph_walk.tensors_in(function.node)]
-    there = [*(tensor for tensor, _ in graph_walk.tensors(model)), *functions]
-    there = [tensor for tensor in there if tensor.data_location == TensorProto.EXTERNAL]
-    for tensor in there:
-        tensor.raw_data = b"".join(_read(folder, *_place(tensor)))
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-    return bool(there)
-
-
-def _read(folder, location, offset, size):
-    try:
-        with open(os.path.join(folder, location), "rb") as source:
-            source.seek(offset)
-            while size:
-                piece = source.read(min(size, PIECE_BYTES))
-                if not piece:
-                    raise WorkerError("RecipeError", "external data `%s` ends early" % location)
-                size -= len(piece)
-                yield piece
-    except OSError as error:
-        raise WorkerError(
-            "RecipeError", "external data `%s` cannot be read: %s" % (location, error.strerror)
-        ) from None
-
-
-def _place(tensor):
-    """(location, offset, bytes) of a tensor's external data."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not location or os.path.isabs(location) or ".." in location.split("/"):
-        raise WorkerError("RecipeError", "external data `%s` lies outside the model's folder" % location)
-    size = _size(tensor)
-    if tensor.data_type in FOUR_BITS:
-        size = -(-size // 2)
-    return location, int(entries.get("offset", 0)), int(entries.get("length", size))
-
-
-def _size(tensor):
-    """Bytes of a tensor's values by its type and shape; of types below a byte, at most that."""
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def _append(data, tensor, pieces):
+def _append(data: BinaryIO, tensor: TensorProto, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write the values of a tensor to the end of a data file."""
     data.seek(0, os.SEEK_END)
-    offset = -(-data.tell() // ALIGN) * ALIGN
+    offset = -(-data.tell() // model_file.ALIGN) * model_file.ALIGN
     data.truncate(offset)
     data.seek(offset)
     size = sum(data.write(piece) for piece in pieces)
@@ -200,56 +150,19 @@ def _append(data, tensor, pieces):
         tensor.external_data.add(key=key, value=str(value))
 
 
-def _narrowed(piece, to, counts):
-    """Bytes of 16-bit values for those of float32 ones."""
+def _narrowed(piece: bytes | memoryview, to: str, counts: dict[str, int]) -> bytes:
+    """16-bit values for float32 ones, as bytes."""
     array = np.frombuffer(piece, dtype="<f4")
     size = np.abs(array)
-    counts[0] += int(np.count_nonzero((size > LARGEST[to]) & np.isfinite(size)))
-    counts[1] += int(np.count_nonzero((size > 0) & (size < SMALLEST[to])))
+    counts["clamped"] += int(np.count_nonzero((size > LARGEST[to]) & np.isfinite(size)))
+    counts["raised"] += int(np.count_nonzero((size > 0) & (size < SMALLEST[to])))
     if to == "fp16":
         from onnxruntime.transformers import float16
 
-        return float16.convert_np_to_float16(array, SMALLEST[to], LARGEST[to]).tobytes()
+        return bytes(float16.convert_np_to_float16(array, SMALLEST[to], LARGEST[to]))
     limited = np.clip(size, np.float32(SMALLEST[to]), np.float32(LARGEST[to]))
     limited = np.copysign(np.where((size > 0) & np.isfinite(size), limited, size), array)
     bits = limited.view(np.uint32)
-    # To the nearest, and to the even one of two: what is cut off is half a step or more.
+    # Round to nearest, ties to even.
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> np.uint32(16)
-    return np.where(np.isnan(array), np.uint32(0x7FC0), rounded).astype("<u2").tobytes()
-
-
-def write(model, values, target, to, had_external):
-    """Write the model and, where it must have one, its data file."""
-    size = model.ByteSize() + sum(_size(tensor) for tensor, _ in graph_walk.tensors(model))
-    external = had_external or size > PROTOBUF_BYTES
-    try:
-        if external:
-            with open(target + ".data", "w+b") as data:
-                counts = values.put_back(model, to, data, True)
-                empty = data.tell() == 0
-            if empty:
-                os.unlink(target + ".data")
-        else:
-            counts = values.put_back(model, to, None, False)
-        with open(target, "wb") as out:
-            out.write(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise WorkerError(
-            "PublishError",
-            "the converted model could not be written: %s; make room, then run again" % error.strerror,
-        ) from None
-    return {"clamped": counts[0], "raised": counts[1]}
-
-
-def copy_model(source, target, locations):
-    """The source as it is; its external data, if any, in one file called as the target's is."""
-    try:
-        if not locations:
-            shutil.copyfile(source, target)
-            return
-        model = onnx.load(source, load_external_data=False)
-        load_external(model, os.path.dirname(os.path.abspath(source)))
-        name = os.path.basename(target) + ".data"
-        onnx.save_model(model, target, save_as_external_data=True, location=name)
-    except OSError as error:
-        raise WorkerError("PublishError", "the model could not be copied: %s" % error.strerror) from None
+    return bytes(np.where(np.isnan(array), np.uint32(0x7FC0), rounded).astype("<u2"))
