@@ -12,6 +12,7 @@ from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared import DeclaredEngine, declared_engines
 from ..errors import EngineError
+from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
 from .common import add_command, add_state_dir, known_digest, say, state_folder
 
@@ -84,7 +85,7 @@ def _sections(receipt: Receipt) -> Iterator[tuple[str, Rows]]:
     yield "build", _build(receipt.details)
     yield "inputs", _inputs(receipt)
     yield "ONNX steps", _steps(receipt.details.get("made_by"))
-    yield "accuracy", _accuracy(receipt.details.get("accuracy"))
+    yield "accuracy", _accuracy(mapping(receipt.details.get("accuracy")))
     yield "options", _fields(ingredients, "option ")
     yield "hardware", _fields(ingredients, "hardware ")
     yield "recorded hardware", _recorded(receipt.details)
@@ -101,7 +102,7 @@ def _identity(receipt: Receipt) -> Rows:
 
 def _build(details: Mapping[str, Any]) -> Rows:
     yield "started", f"{details.get('started', '?')}, took {details.get('duration_s', '?')} s"
-    tools = [_map(details.get(who)) for who in ("builder", "worker")]
+    tools = [mapping(details.get(who)) for who in ("builder", "worker")]
     versions = [f"{name} {version}" for each in tools for name, version in sorted(each.items())]
     if versions:
         yield "built with", ", ".join(versions)
@@ -110,7 +111,7 @@ def _build(details: Mapping[str, Any]) -> Rows:
         yield "peak memory", f"{peak / (1 << 20):.0f} MiB"
     why = details.get("not_reproducible_because")
     yield "reproducible", "yes" if details.get("reproducible") else f"no: {why}"
-    calibration = _map(details.get("calibration"))
+    calibration = mapping(details.get("calibration"))
     if calibration:
         yield "calibration", _flat(calibration)
     if isinstance(details.get("log"), str):
@@ -118,30 +119,26 @@ def _build(details: Mapping[str, Any]) -> Rows:
 
 
 def _inputs(receipt: Receipt) -> Rows:
-    inputs = receipt.details.get("inputs")
-    for item in inputs if isinstance(inputs, list) else ():
-        if isinstance(item, dict):
-            yield f"input {item.get('role')}", f"{item.get('name')} {item.get('sha256')}"
+    for item in filter(None, map(mapping, listing(receipt.details.get("inputs")))):
+        yield f"input {item.get('role')}", f"{item.get('name')} {item.get('sha256')}"
 
 
 def _steps(steps: Any) -> Rows:
-    for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict):
-            facts = _flat(_map(step.get("facts")))
-            made = f"{step.get('file')} from {step.get('source', '?')}"
-            yield str(step.get("kind")), f"{made}: {facts}" if facts else made
+    for step in filter(None, map(mapping, listing(steps))):
+        facts = _flat(mapping(step.get("facts")))
+        made = f"{step.get('file')} from {step.get('source', '?')}"
+        yield str(step.get("kind")), f"{made}: {facts}" if facts else made
 
 
-def _accuracy(accuracy: Any) -> Rows:
-    onnx = _map(accuracy).get("onnx")
-    for name, output in _map(_map(onnx).get("outputs")).items():
-        figures = _map(output)
-        kept = {k: figures[k] for k in FIGURES if k in figures}
-        yield f"output {name}", f"{_map(onnx).get('metric')}: {_flat(kept)}"
+def _accuracy(accuracy: Mapping[str, Any]) -> Rows:
+    onnx = accuracy.get("onnx")
+    for name, output in mapping(mapping(onnx).get("outputs")).items():
+        figures = {k: v for k in FIGURES if (v := mapping(output).get(k)) is not None}
+        yield f"output {name}", f"{mapping(onnx).get('metric')}: {_flat(figures)}"
     if isinstance(onnx, str):
         yield "ONNX", onnx
-    if "engine" in _map(accuracy):
-        yield "engine", str(_map(accuracy)["engine"])
+    if "engine" in accuracy:
+        yield "engine", str(accuracy["engine"])
 
 
 def _fields(ingredients: Mapping[str, str], group: str) -> Rows:
@@ -151,16 +148,11 @@ def _fields(ingredients: Mapping[str, str], group: str) -> Rows:
 
 
 def _recorded(details: Mapping[str, Any]) -> Rows:
-    hardware = _map(details.get("hardware"))
+    hardware = mapping(details.get("hardware"))
     if hardware.get("name"):
         yield "name", str(hardware["name"])
-    for name, value in sorted(_map(_map(hardware.get("signature")).get("recorded")).items()):
+    for name, value in sorted(mapping(mapping(hardware.get("signature")).get("recorded")).items()):
         yield name, str(value)
-
-
-def _map(value: Any) -> Mapping[str, Any]:
-    """A mapping; empty for any other value, which a receipt of another version may hold."""
-    return value if isinstance(value, dict) else {}
 
 
 def _flat(value: Any) -> str:

@@ -12,10 +12,10 @@ from ..artifact.state import StateFolder
 from ..artifact.verify import check_pair
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
+from ..files.tolerant import listing, mapping, number, plain, seconds, text
 from ..recipe.conversion import share_of_bound
 from ..recipe.key import differences
 from .history import WORDS
-from .tolerant import listing, mapping, number, plain, seconds, text
 
 MAX_BUILDS = 20
 _PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,10 +15,10 @@ from ..artifact.state import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.reading import read_small
+from ..files.tolerant import listing, mapping, text
 from ..recipe.onnx.census import VERSION, read_census
 from .engines import describe
 from .history import Run, read_runs, spans, stamp
-from .tolerant import listing, mapping, text
 
 SCHEMA = 1
 MAX_BYTES = 64 << 20  # of declared.json and of an earlier report
@@ -111,30 +112,16 @@ def _networks(
     for engine in engines:
         inputs = engine["receipt"]["inputs"] if engine["receipt"] else []
         expected = next((each["sha256"] for each in inputs if each["role"] == "onnx"), None)
-        engine["network"] = _network(engine["onnx"], expected, state, memo, known, found)
+        if expected and expected in known:
+            found.setdefault(expected, known[expected])
+        engine["network"] = expected if expected and expected in found else None
+        onnx = engine["onnx"]
+        if engine["network"] or not onnx or "\0" in onnx:
+            continue
+        with contextlib.suppress(OSError, ValueError, EngineError):
+            digest = memo.sha256(state.top / onnx)
+            if expected in (None, digest):
+                if digest not in found:
+                    found[digest] = {"file": onnx, **read_census(state.top / onnx).to_json()}
+                engine["network"] = digest
     return found
-
-
-def _network(
-    onnx: str,
-    expected: str | None,
-    state: StateFolder,
-    memo: DigestCache,
-    known: Mapping[str, Any],
-    found: dict[str, Any],
-) -> str | None:
-    if expected and (expected in found or expected in known):
-        found.setdefault(expected, known.get(expected))
-        return expected
-    if not onnx or "\0" in onnx:
-        return None
-    try:
-        path = state.top / onnx
-        digest = memo.sha256(path)
-        if expected not in (None, digest):
-            return None
-        if digest not in found:
-            found[digest] = {"file": onnx, **read_census(path).to_json()}
-    except (OSError, ValueError, EngineError):
-        return None
-    return digest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..files.tolerant import listing, mapping, number, text
 from . import format
-from .tolerant import listing, mapping, number, text
 
 
 def networks(report: Mapping[str, Any]) -> list[dict[str, Any]]:

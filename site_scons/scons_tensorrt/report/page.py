@@ -31,16 +31,11 @@ def render(report: Mapping[str, Any]) -> str:
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
-        hardware=view.hardware(report),
-        verdict=view.verdict(report),
-        tiles=view.tiles(report),
-        attention=view.attention(report),
-        chart=timeline.timeline(report),
+        view=view,
         largest=max((each["size"] or 0 for each in report["engines"]), default=0),
         longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
-        history=view.history(report),
+        chart=timeline.timeline(report),
         networks=networks.networks(report),
-        outcomes=view.OUTCOMES,
     ) + "\n"  # fmt: skip
 
 
@@ -52,9 +47,6 @@ def _environment() -> Environment:
         {name: getattr(format, name) for name in "size duration count change moment profile figure".split()},
         plural=plural,
         breakable=_breakable,
-        compile_seconds=view.compile_seconds,
-        previous_build=view.previous_build,
-        step_line=view.step_line,
     )
     return environment
 

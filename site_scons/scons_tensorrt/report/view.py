@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import plural
+from ..files.tolerant import mapping, text
 from . import format
 from .history import WORDS
-from .tolerant import mapping, text
 
 ALWAYS = ("reused", "built", "failed")  # counts that are shown even when zero
 # Outcome → (style class, label).
