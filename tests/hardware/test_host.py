@@ -16,6 +16,7 @@ from scons_tensorrt.hardware import cuda
 from scons_tensorrt.hardware.host import Host
 from scons_tensorrt.hardware.resolve import probe
 from scons_tensorrt.hardware.runtime import Runtime
+from scons_tensorrt.hardware.signature import DEVICE_CLASS
 
 SUPPORT = Path(__file__).parents[1] / "support"
 STATUS = """Package: libc6
@@ -310,6 +311,12 @@ def test_another_board_of_the_same_name_is_refused_with_field_wanted_and_found(p
     play()
     said = check(**{**RIGHT, "sm_count": 16, "memory_gib": 64})
     assert said == "HardwareMismatchError sm_count: wanted 16, found 8; memory_gib: wanted 64, found 16"
+
+
+@pytest.mark.parametrize("field", ["compute_capability", *DEVICE_CLASS])
+def test_every_field_that_decides_how_an_engine_runs_is_compared(play, field):
+    play()
+    assert check(**{field: "another"}).startswith(f"HardwareMismatchError {field}: wanted another, found ")
 
 
 def test_no_driver_is_refused():

@@ -17,22 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-GPU_FIELDS = (
-    "compute_capability",
-    "gpu_name",
-    "sm_count",
-    "memory_gib",
-    "memory_bus_bits",
-    "l2_bytes",
-    "integrated",
-)
-
 
 def check_machine(hardware: Mapping[str, Any]) -> None:
     """Raise WorkerError (HardwareMismatchError) for another operating system or machine."""
     here = os.uname()
-    found = {"os": here.sysname.lower(), "machine": here.machine}
-    _compare(hardware, found, ("os", "machine"))
+    _compare(hardware, {"os": here.sysname.lower(), "machine": here.machine})
 
 
 def check_gpu(hardware: Mapping[str, Any], library_path: str | None) -> None:
@@ -43,7 +32,7 @@ def check_gpu(hardware: Mapping[str, Any], library_path: str | None) -> None:
         parent.once_more_with_library_path(library_path, error)
         raise WorkerError("HardwareMismatchError", "the GPU cannot be queried: %s" % error) from None
     memory = cuda.memory_class(device["memory_bytes"], device["integrated"])
-    _compare(hardware, dict(device, memory_gib=memory), GPU_FIELDS)
+    _compare(hardware, dict(device, memory_gib=memory))
 
 
 def check_version(wanted: str, found: str) -> None:
@@ -79,11 +68,12 @@ def _loaded(name: str) -> str | None:
     return None
 
 
-def _compare(wanted: Mapping[str, Any], found: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+def _compare(hardware: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Compare the fields of the hardware signature that are known here."""
     differing = [
-        "%s: wanted %s, found %s" % (field, wanted[field], found[field])
-        for field in fields
-        if wanted.get(field) is not None and wanted[field] != found[field]
+        "%s: wanted %s, found %s" % (field, wanted, found[field])
+        for field, wanted in hardware.items()
+        if field in found and wanted != found[field]
     ]
     if differing:
         raise WorkerError("HardwareMismatchError", "; ".join(differing))
