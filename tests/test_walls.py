@@ -38,9 +38,8 @@ BELOW |= {
 # What else than the standard library a room may import.
 OUTSIDE = {
     "scons_tool": {"SCons", "rich"},
-    "files": {"filelock"},
-    "cache": {"obstore", "cryptography"},
-    "release": {"cryptography"},
+    "files": {"filelock", "cryptography"},
+    "cache": {"obstore"},
     "report": {"jinja2", "markupsafe"},
     "remote": {"distributed", "dask", "msgpack", "trustme"},
 }

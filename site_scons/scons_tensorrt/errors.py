@@ -55,7 +55,7 @@ class HandoffError(EngineError):
 
 
 class SigningError(EngineError):
-    """A manifest cannot be signed or verified: a bad key, or `cryptography` is missing."""
+    """A key cannot sign or verify: it is not an Ed25519 key, or `cryptography` is missing."""
 
 
 class LockTimeout(EngineError):
@@ -63,7 +63,7 @@ class LockTimeout(EngineError):
 
 
 class StoreError(EngineError):
-    """The shared store, or one of its keys, cannot be used. Never fails a build."""
+    """The shared store cannot be used. Never fails a build."""
 
 
 class DispatchError(EngineError):

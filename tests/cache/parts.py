@@ -24,8 +24,8 @@ obstore = pytest.importorskip("obstore")
 pytest.importorskip("cryptography")
 
 from conftest import Tree, fake_compiler, hardware, make_model, sha256, sound  # noqa: E402
-from scons_tensorrt.cache.keys import EntrySigner  # noqa: E402
 from scons_tensorrt.cli import main  # noqa: E402
+from scons_tensorrt.files.keys import SigningKey, load_signing_key  # noqa: E402
 
 WRITER = {"AWS_ACCESS_KEY_ID": "writer", "AWS_SECRET_ACCESS_KEY": "of the CI"}
 READER = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "of a developer"}
@@ -245,10 +245,10 @@ class Careless(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def generate(private: Path) -> EntrySigner:
+def generate(private: Path) -> SigningKey:
     """A new key, its public half beside it."""
     assert main(["keygen", str(private)]) == 0
-    return EntrySigner.load(str(private))
+    return load_signing_key(str(private))
 
 
 @pytest.fixture(scope="session")
@@ -262,5 +262,5 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def signer(key: Path) -> EntrySigner:
-    return EntrySigner.load(str(key))
+def signer(key: Path) -> SigningKey:
+    return load_signing_key(str(key))

@@ -19,8 +19,8 @@ from scons_tensorrt.cache.entry import (
     sign_entry,
     verify_entry,
 )
-from scons_tensorrt.cache.keys import EntrySigner, TrustedSigners
-from scons_tensorrt.errors import StoreError
+from scons_tensorrt.errors import SigningError
+from scons_tensorrt.files.keys import SigningKey, load_signing_key, load_trusted_keys
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 FIELDS = {"option precision": "fp16"}
@@ -29,10 +29,10 @@ ENTRY = CacheEntry(ENGINE, KEY, NAME, FIELDS, "0" * 64, 12, None, {"log": "x"}, 
 
 
 def test_what_is_sealed_is_read_again(signer) -> None:
-    entry = verify_entry(sign_entry(ENTRY, signer), TrustedSigners({signer.name: signer.public}), ENGINE, KEY)
-    assert entry == ENTRY._replace(by=signer.name)
+    entry = verify_entry(sign_entry(ENTRY, signer), {signer.trusted.name: signer.trusted}, ENGINE, KEY)
+    assert entry == ENTRY._replace(by=signer.trusted.name)
     two = ENTRY._replace(kind=STEP, data=("1" * 64, 34))
-    found = verify_entry(sign_entry(two, signer), TrustedSigners({signer.name: signer.public}), STEP, KEY)
+    found = verify_entry(sign_entry(two, signer), {signer.trusted.name: signer.trusted}, STEP, KEY)
     assert found.blobs() == [("0" * 64, 12), ("1" * 64, 34)]
 
 
@@ -60,7 +60,7 @@ def changed(data: bytes, **fields) -> bytes:
 )
 def test_what_is_no_signed_entry_is_refused(signer, data) -> None:
     with pytest.raises(EntryRejected):
-        verify_entry(data, TrustedSigners({signer.name: signer.public}), ENGINE, KEY)
+        verify_entry(data, {signer.trusted.name: signer.trusted}, ENGINE, KEY)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_changed_field_breaks_the_signature(signer, fields) -> None:
     with pytest.raises(EntryRejected, match="its signature does not match key"):
         verify_entry(
             changed(sign_entry(ENTRY, signer), **fields),
-            TrustedSigners({signer.name: signer.public}),
+            {signer.trusted.name: signer.trusted},
             ENGINE,
             KEY,
         )
@@ -79,12 +79,12 @@ def test_a_changed_field_breaks_the_signature(signer, fields) -> None:
 
 def test_an_unsigned_entry_and_one_of_a_stranger_are_refused(tmp_path, signer) -> None:
     stranger = generate(tmp_path / "stranger")
-    trust = TrustedSigners({signer.name: signer.public})
+    trust = {signer.trusted.name: signer.trusted}
     with pytest.raises(EntryRejected) as told:
         verify_entry(sign_entry(ENTRY, stranger), trust, ENGINE, KEY)
     assert told.value.untrusted
     with pytest.raises(EntryRejected):  # it says that it is of the trusted key
-        verify_entry(changed(sign_entry(ENTRY, stranger), by=signer.name), trust, ENGINE, KEY)
+        verify_entry(changed(sign_entry(ENTRY, stranger), by=signer.trusted.name), trust, ENGINE, KEY)
     unsigned = json.loads(sign_entry(ENTRY, signer))
     with pytest.raises(EntryRejected):
         verify_entry(json.dumps({"body": unsigned["body"]}).encode(), trust, ENGINE, KEY)
@@ -92,7 +92,7 @@ def test_an_unsigned_entry_and_one_of_a_stranger_are_refused(tmp_path, signer) -
 
 def test_the_entry_of_another_key_proves_nothing(signer) -> None:
     other = make_key(NAME, {"option precision": "fp32"})
-    trust = TrustedSigners({signer.name: signer.public})
+    trust = {signer.trusted.name: signer.trusted}
     with pytest.raises(EntryRejected, match="another key"):
         verify_entry(sign_entry(ENTRY, signer), trust, ENGINE, other)
     with pytest.raises(EntryRejected, match="another key"):  # nor a refusal an engine
@@ -102,7 +102,7 @@ def test_the_entry_of_another_key_proves_nothing(signer) -> None:
 
 
 def test_a_refusal_expires(signer) -> None:
-    trust = TrustedSigners({signer.name: signer.public})
+    trust = {signer.trusted.name: signer.trusted}
     now = int(time.time())
     refusal = CacheEntry(REFUSAL, KEY, NAME, FIELDS, made=now, expires=now + 60, error="no such op")
     assert verify_entry(sign_entry(refusal, signer), trust, REFUSAL, KEY).error == "no such op"
@@ -113,15 +113,16 @@ def test_a_refusal_expires(signer) -> None:
 def test_what_is_no_key_is_told_and_never_quoted(tmp_path) -> None:
     signer = generate(tmp_path / "ci")
     pem = (tmp_path / "ci").read_text()
-    assert list(TrustedSigners.load([str(tmp_path)]).keys) == [signer.name] == [EntrySigner.load(pem).name]
+    assert load_trusted_keys([str(tmp_path)]).keys() == {signer.trusted.name}
+    assert load_signing_key(pem).trusted == signer.trusted
     for wrong in (str(tmp_path / "ci.pub"), pem.splitlines()[1], pem[:60] + "\n" + pem[70:]):
-        with pytest.raises(StoreError) as told:
-            EntrySigner.load(wrong)
+        with pytest.raises(SigningError) as told:
+            load_signing_key(wrong)
         assert pem.splitlines()[1][:20] not in str(told.value)
-    with pytest.raises(StoreError, match="not an unencrypted PEM public key"):
-        TrustedSigners.load([str(tmp_path / "ci")])
-    with pytest.raises(StoreError, match="No such file"):
-        TrustedSigners.load([str(tmp_path / "nobody.pub")])
+    with pytest.raises(SigningError, match="not a PEM public key"):
+        load_trusted_keys([str(tmp_path / "ci")])
+    with pytest.raises(SigningError, match="No such file"):
+        load_trusted_keys([str(tmp_path / "nobody.pub")])
 
 
 WRONG = (None, True, 7, -1, 2**70, 1.5, 1e999, "", "text", "a\0b", "0" * 64, [], [[]], {}, {"a": {}})
@@ -132,7 +133,7 @@ _FIELDS = sorted({*ENTRY._asdict(), "schema"})
 @pytest.mark.parametrize("field", _FIELDS)
 def test_a_field_of_another_type_is_refused_whoever_signed_it(signer, kind, field) -> None:
     """A trusted key may sign for a program that is wrong."""
-    trust = TrustedSigners({signer.name: signer.public})
+    trust = {signer.trusted.name: signer.trusted}
     like = ENTRY._replace(kind=kind, data=("1" * 64, 3), expires=2**33, error="no such op")
     if kind == REFUSAL:
         like = like._replace(sha256="", size=0, data=None)
@@ -165,11 +166,11 @@ def test_a_signed_body_that_is_no_entry_is_refused(signer, body) -> None:
     data = signed(signer, json.dumps({"body": body}).encode())
     claimed(data)
     with pytest.raises(EntryRejected):
-        verify_entry(data, TrustedSigners({signer.name: signer.public}), ENGINE, KEY)
+        verify_entry(data, {signer.trusted.name: signer.trusted}, ENGINE, KEY)
 
 
 def test_details_that_would_be_another_receipt_are_refused(signer) -> None:
-    trust = TrustedSigners({signer.name: signer.public})
+    trust = {signer.trusted.name: signer.trusted}
     for name in ("schema", "engine", "key", "sha256", "size", "ingredients"):
         with pytest.raises(EntryRejected, match="its details"):
             verify_entry(sign_entry(ENTRY._replace(details={name: "x"}), signer), trust, ENGINE, KEY)

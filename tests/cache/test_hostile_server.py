@@ -13,10 +13,10 @@ from parts import WRITER, key, signer
 
 from scons_tensorrt.cache import listing
 from scons_tensorrt.cache.gc import gc
-from scons_tensorrt.cache.keys import TrustedSigners
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cache.transfer import DigestMismatch
 from scons_tensorrt.errors import StoreError
+from scons_tensorrt.files.keys import TrustedKeys
 
 MANY = 64 << 20  # bytes that the server sends at most
 NAMES = ["a" * 64, "b" * 64, "c" * 64]
@@ -142,5 +142,5 @@ def test_a_name_that_cannot_be_read_is_told_and_nothing_goes(server: Server, sig
     """What else stands on that page is not known: its bytes would be taken for nobody's."""
     server.names = ["5/../" + "b" * 64, *NAMES]
     with pytest.raises(StoreError, match=r"unreadable name, .*5/\.\./b+; remove it with the bucket's own"):
-        gc(remote(), TrustedSigners({signer.name: signer.public}), grace_s=0.0)
+        gc(remote(), {signer.trusted.name: signer.trusted}, grace_s=0.0)
     assert server.deleted == 0

@@ -63,12 +63,12 @@ def clone(sources, tmp_path):
 
 @pytest.fixture(scope="session")
 def writes(key) -> dict[str, str]:
-    return {"TRT_STORE_MODE": "write", "TRT_STORE_KEY": str(key)}
+    return {"TRT_STORE_MODE": "write", "TRT_STORE_SIGNING_KEY": str(key)}
 
 
 @pytest.fixture(scope="session")
 def reads(key) -> dict[str, str]:
-    return {"TRT_STORE_TRUST": str(key.parent / "keys")}
+    return {"TRT_STORE_TRUSTED_KEYS": str(key.parent / "keys")}
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +168,7 @@ def test_without_trust_nothing_is_taken_and_that_is_told_once(s3, full, clone):
     tree = clone("trusting", TRT_STORE=s3.url, **s3.env(READER))
     run = tree.scons()
     assert run.built == ["a", "b"]
-    assert run.out.count("STORE_TRUST= names no key") == 1
+    assert run.out.count("STORE_TRUSTED_KEYS= names no key") == 1
 
 
 def test_a_dry_run_and_a_null_build_ask_no_store(clone, reads, full, s3):
@@ -310,7 +310,7 @@ def test_ctrl_c_in_the_middle_of_a_fetch_leaves_nothing(s3, full, clone, reads, 
     [
         (["STORE=/srv/store"], "write file:///FOLDER, s3://"),
         (["STORE=file:///srv/x", "STORE_MODE=rw"], "write STORE_MODE=read or STORE_MODE=write"),
-        (["STORE=file:///srv/x", "STORE_MODE=write"], "needs STORE_KEY=FILE"),
+        (["STORE=file:///srv/x", "STORE_MODE=write"], "needs STORE_SIGNING_KEY=FILE"),
         (["STORE=file:///srv/x", "STORE_REFUSALS=no"], "STORE_REFUSALS=use or STORE_REFUSALS=ignore"),
     ],
 )
@@ -324,9 +324,9 @@ def test_a_wrong_setting_is_told_as_the_sconscript_is_read(clone, arguments, wor
     ("more", "words"),
     [
         ({"TRT_STORE": "file:///nowhere/store"}, "no such folder: /nowhere/store"),
-        ({"TRT_STORE_TRUST": "nobody.pub"}, "nobody.pub: No such file or directory"),
+        ({"TRT_STORE_TRUSTED_KEYS": "nobody.pub"}, "nobody.pub: No such file or directory"),
         (
-            {"TRT_STORE_MODE": "write", "TRT_STORE_KEY": "models/a.onnx"},
+            {"TRT_STORE_MODE": "write", "TRT_STORE_SIGNING_KEY": "models/a.onnx"},
             "models/a.onnx: not an unencrypted PEM private key",
         ),
     ],
@@ -339,6 +339,18 @@ def test_a_store_that_cannot_be_opened_is_told_and_stops_nothing(clone, reads, t
     run = tree.scons(TRT_PYTHON=str(fake))
     assert run.built == ["a"]
     assert len([line for line in run.out.splitlines() if words in line]) == 1, run.out
+
+
+def test_the_names_of_the_last_release_upload_and_download(clone, writes, reads, tmp_path):
+    fake = fake_compiler(tmp_path / "fake", product="tensorrt_rtx", version="1.7.1.116")
+    there = {"TRT_STORE": (tmp_path / "store").as_uri(), "TRT_PYTHON": str(fake)}
+    old = {"TRT_STORE_MODE": "write", "TRT_STORE_KEY": writes["TRT_STORE_SIGNING_KEY"]}
+    first, second = clone("first", **there, **old), clone("second", **there)
+    for tree in (first, second):
+        tree.write('env.Engine("a", "models/a.onnx")')
+    assert first.scons().built == ["a"]
+    run = second.scons("engines", f"STORE_TRUST={reads['TRT_STORE_TRUSTED_KEYS']}")
+    assert run.names("FETCHED") == ["a"], run.out
 
 
 def test_the_events_and_receipts_hold_no_secret(full, key):

@@ -18,10 +18,10 @@ from parts import READER, WRITER, Careless, generate, key, s3, signer, wire
 from scons_tensorrt.artifact.receipt import make_key
 from scons_tensorrt.cache.client import CacheClient
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, blob_path, entry_path, sign_entry
-from scons_tensorrt.cache.keys import EntrySigner, TrustedSigners
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cache.transfer import DigestMismatch
 from scons_tensorrt.errors import StoreError
+from scons_tensorrt.files.keys import SigningKey, load_signing_key, load_trusted_keys
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 
@@ -35,7 +35,7 @@ def entry_of(data: bytes, number: int = 0) -> CacheEntry:
 class Team:
     """One store, and whoever writes to it or reads it."""
 
-    def __init__(self, url: str, folder: Path, signer: EntrySigner) -> None:
+    def __init__(self, url: str, folder: Path, signer: SigningKey) -> None:
         self.url, self.folder, self.signer = url, folder, signer
         self.said: list[str] = []
 
@@ -43,7 +43,7 @@ class Team:
         return ObjectStore(self.url, writes, **more)
 
     def shared(self, writes: bool = True, **more) -> CacheClient:
-        trust = TrustedSigners({self.signer.name: self.signer.public})
+        trust = {self.signer.trusted.name: self.signer.trusted}
         signs = self.signer if writes else None
         return CacheClient(self.remote(writes, **more), trust, signs, self.said.append)
 
@@ -143,7 +143,7 @@ def test_an_entry_of_a_stranger_is_told_once_however_many_there_are(team) -> Non
     shared = team.shared(writes=False)
     assert [shared.lookup(ENGINE, entry.key, NAME) for entry in entries] == [None] * 3
     assert len(team.said) == 1
-    assert stranger.signer.name in team.said[0]
+    assert stranger.signer.trusted.name in team.said[0]
 
 
 def test_a_reader_gives_nothing(team) -> None:

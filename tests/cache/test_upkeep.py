@@ -11,22 +11,22 @@ from test_shared import Team, entry_of, team
 
 from scons_tensorrt.cache.entry import REFUSAL, CacheEntry, blob_path, sign_entry
 from scons_tensorrt.cache.gc import gc
-from scons_tensorrt.cache.keys import TrustedSigners
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cli import main
+from scons_tensorrt.files.keys import TrustedKeys
 
 DAY = 86400.0
 
 
-def trust_of(team: Team) -> TrustedSigners:
-    return TrustedSigners({team.signer.name: team.signer.public})
+def trust_of(team: Team) -> TrustedKeys:
+    return {team.signer.trusted.name: team.signer.trusted}
 
 
 @pytest.fixture
 def store(team, key, monkeypatch, capsys):
     """The command; returns its exit status and lines."""
     monkeypatch.setenv("TRT_STORE", team.url)
-    monkeypatch.setenv("TRT_STORE_TRUST", str(key.parent / "keys"))
+    monkeypatch.setenv("TRT_STORE_TRUSTED_KEYS", str(key.parent / "keys"))
 
     def run(*arguments: str) -> tuple[int, list[str]]:
         status = main(["store", *arguments])
@@ -102,7 +102,7 @@ def test_verify_keeps_the_entries_of_another_team(team, store, tmp_path) -> None
     entries = [team.publish(os.urandom(1000), number)[0] for number in range(2)]
     generate(tmp_path / "stranger")
     before = paths(team)
-    status, lines = store("verify", "--remove", "--trust", str(tmp_path / "stranger.pub"))
+    status, lines = store("verify", "--remove", "--trusted-key", str(tmp_path / "stranger.pub"))
     assert status == 1
     told = {line.split(":")[0] for line in lines if line.startswith(("FAILED", "REMOVED"))}
     assert told == {f"FAILED {entry.path}" for entry in entries}
@@ -151,7 +151,7 @@ def test_gc_leaves_bytes_that_two_entries_name_until_the_last_goes(team) -> None
 def test_gc_with_another_teams_trust_takes_nothing_of_ours(team, tmp_path) -> None:
     entry, _ = team.publish(b"ours")
     stranger = generate(tmp_path / "stranger")
-    trust, later = TrustedSigners({stranger.name: stranger.public}), time.time() + 2 * DAY
+    trust, later = {stranger.trusted.name: stranger.trusted}, time.time() + 2 * DAY
     assert gc(team.remote(), trust, now=lambda: later) == ([], [], 0)
     assert team.fetched(entry) == b"ours"
 
@@ -168,7 +168,7 @@ def test_a_refusal_goes_when_it_has_expired(team) -> None:
     ("arguments", "missing", "words"),
     [
         (("stats",), "TRT_STORE", "no shared engine cache given"),
-        (("verify",), "TRT_STORE_TRUST", "no trusted keys given"),
+        (("verify",), "TRT_STORE_TRUSTED_KEYS", "no trusted keys given"),
         (("gc", "--store", "file:///nowhere/at/all"), "", "no such folder: /nowhere/at/all"),
     ],
 )

@@ -239,7 +239,7 @@ def test_a_worker_may_be_waited_for(far: Tree, site: Site, driver: Path) -> None
 def test_what_a_stranger_signs_is_not_taken(far: Tree, tmp_path) -> None:
     write_key(tmp_path / "other.pem")
     far.write('env.Engine("a", "models/a.onnx")')
-    run = far.scons(TRT_STORE_TRUST=str(tmp_path / "other.pem.pub"))
+    run = far.scons(TRT_STORE_TRUSTED_KEYS=str(tmp_path / "other.pem.pub"))
     assert (run.status, run.failed) == (2, ["a"])
     assert "bench compiled it, but the store's entry is untrusted here" in run.reason("a")
 

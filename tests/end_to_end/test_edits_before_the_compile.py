@@ -228,10 +228,10 @@ class TestTwoBuilds:
         key = tmp_path / "key.pem"
         keygen = [*tree.command()[:2], "scons_tensorrt", "keygen", str(key)]
         subprocess.run(keygen, env=tree.env(), check=True, capture_output=True)
-        run = tree.scons(**store, TRT_STORE_MODE="write", TRT_STORE_KEY=str(key))
+        run = tree.scons(**store, TRT_STORE_MODE="write", TRT_STORE_SIGNING_KEY=str(key))
         assert_nothing_was_made(run, tree, "a.onnx")
         clone = tree.copy(tmp_path / "clone", "models")
         clone.write(FP16)  # without a gate, so that only the store decides
-        other = clone.scons(**store, TRT_STORE_TRUST=f"{key}.pub")
+        other = clone.scons(**store, TRT_STORE_TRUSTED_KEYS=f"{key}.pub")
         assert not other.names("FETCHED"), other.out
         assert other.built == ["a"]

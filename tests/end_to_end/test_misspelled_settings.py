@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from conftest import HEADER, REPO, Tree, hardware
-from scons_tensorrt.scons_tool import remote_settings, settings
+from scons_tensorrt.scons_tool import remote_settings, settings, store_settings
 
 
 def refused(tree: Tree, *arguments: str, **environment: str) -> str:
@@ -32,6 +31,11 @@ def refused(tree: Tree, *arguments: str, **environment: str) -> str:
         ("SIGNINGKEY=key.pem", "SIGNING_KEY="),
         ("EngineDir=out", "ENGINE_DIR="),
         ("STOREMODE=write", "STORE_MODE="),
+        ("STORE_TIMEOT=5", "STORE_TIMEOUT="),
+        ("STORE_SIGNINGKEY=ci", "STORE_SIGNING_KEY="),
+        ("STORE_TRUSTED_KEY=ci.pub", "STORE_TRUSTED_KEYS="),
+        ("STOREKEY=ci", "STORE_SIGNING_KEY="),
+        ("STORETRUST=ci.pub", "STORE_TRUSTED_KEYS="),
         ("VERFY=full", "VERIFY="),
         ("BACKENDS=tensorrt", "BACKEND="),
         ("STOR=file:///x", "STORE="),
@@ -47,6 +51,10 @@ def test_a_near_miss_names_the_setting(built: Tree, written: str, right: str) ->
 def test_a_variable_on_the_command_line_is_not_ignored(built: Tree) -> None:
     line = refused(built, "engines", "TRT_HARDWARE=agx_orin")
     assert line == "scons: *** TRT_HARDWARE= is not read from the command line; write HARDWARE="
+    line = refused(built, "engines", "TRT_STORE_TIMEOUT=5")
+    assert line == "scons: *** TRT_STORE_TIMEOUT= is not read from the command line; write STORE_TIMEOUT="
+    for name in ("TRT_STORE_KEY", "TRT_STORE_SIGNING_KEY"):
+        assert refused(built, "engines", f"{name}=ci").endswith("; write STORE_SIGNING_KEY=")
     line = refused(built, "engines", "TRT_PYTHON=/x")
     assert line.endswith("set TRT_PYTHON in the environment instead")
 
@@ -117,13 +125,14 @@ def test_a_sconstruct_from_standard_input_cannot_be_looked_at(built: Tree) -> No
 
 
 def test_every_setting_of_the_command_line_is_known() -> None:
-    help_text = settings.HELP + remote_settings.HELP
+    help_text = settings.HELP + store_settings.HELP + remote_settings.HELP
     for name in settings.ARGUMENTS:
-        assert f"{name}=" in help_text or f"TRT_{name}" in help_text
-    source = "".join(p.read_text() for p in Path(settings.__file__).parent.glob("*.py"))
-    for name in ("STORE_WAIT", "DISPATCH_WAIT", "OLDER", "SIGNING_KEY"):
-        assert name in settings.ARGUMENTS
-        assert name in source
+        assert f"{name}=" in help_text
+    page = (REPO / "docs/reference.md").read_text()
+    named = set(re.findall(r"`([A-Z_]+)=`", "".join(re.findall(r"^\| (`[^|]*=`) \|", page, re.M))))
+    others = {"PREFIX", "DESTDIR"}  # conventions that other tools share
+    assert others < named
+    assert named - others == set(settings.ARGUMENTS)
 
 
 def test_unknown_variables_are_handled_as_the_reference_says(built: Tree) -> None:

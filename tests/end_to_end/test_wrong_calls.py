@@ -89,9 +89,9 @@ attempt("no arguments", env.InstallEngines)
     "construction variables": """
 import os
 from scons_tensorrt.scons_tool.settings import VARIABLES
-from scons_tensorrt.scons_tool import remote_settings as dispatching
+from scons_tensorrt.scons_tool import remote_settings, store_settings
 for number, value in enumerate(VALUES):
-    for name in [*VARIABLES, *dispatching.VARIABLES]:
+    for name in [*VARIABLES, *store_settings.VARIABLES, *remote_settings.VARIABLES]:
         if name == "TRT_REPORT":
             continue
         attempt(f"{name} {number}", env.Clone(**{name: value}).Engine, f"v{number}", "models/a.onnx")

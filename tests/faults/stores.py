@@ -8,7 +8,7 @@ from pathlib import Path
 
 from played import sha
 
-from scons_tensorrt.release.keys import generate
+from scons_tensorrt.files.keys import generate
 
 
 class Store:
@@ -27,8 +27,9 @@ class Store:
         if mode == "off":
             return {}
         found = {"TRT_STORE": self.folder.as_uri(), "TRT_STORE_MODE": mode}
-        more = {"TRT_STORE_KEY": self._key} if mode == "write" else {"TRT_STORE_TRUST": self._trusted}
-        return {**found, **{name: str(path) for name, path in more.items()}}
+        if mode == "write":
+            return {**found, "TRT_STORE_SIGNING_KEY": str(self._key)}
+        return {**found, "TRT_STORE_TRUSTED_KEYS": str(self._trusted)}
 
     def files(self, kind: str) -> list[Path]:
         """Of all entries ("ac") or all bytes ("cas"), by the names and bytes they speak for, so that

@@ -9,7 +9,7 @@ import pytest
 from handing import A, B, Handoff, sha
 
 from scons_tensorrt.errors import HandoffError, SigningError
-from scons_tensorrt.release.keys import load_signer, load_trusted
+from scons_tensorrt.files.keys import load_signing_key, load_trusted_keys
 from scons_tensorrt.release.provenance import covers, pae, read_envelopes
 
 pytest_plugins = ["handing"]
@@ -136,8 +136,8 @@ def test_so_many_envelopes_or_signatures_that_checking_takes_hours_are_refused(s
 
 def test_a_key_is_taken_as_a_file_or_as_text(keys: tuple[bytes, bytes], tmp_path) -> None:
     (tmp_path / "key").write_bytes(keys[0])
-    by_file, by_text = load_signer(str(tmp_path / "key")), load_signer(keys[0].decode())
-    assert by_file.keyid == by_text.keyid
+    by_file, by_text = load_signing_key(str(tmp_path / "key")), load_signing_key(keys[0].decode())
+    assert by_file.trusted == by_text.trusted
     assert by_file.sign(b"x") == by_text.sign(b"x")
 
 
@@ -146,7 +146,7 @@ def test_no_message_holds_a_key(keys: tuple[bytes, bytes], tmp_path) -> None:
     (tmp_path / "key").write_text(f"-----BEGIN PRIVATE KEY-----\n{secret[:-8]}\n-----END PRIVATE KEY-----\n")
     for given in (secret, secret + "\n", keys[0].decode().replace("MC", "XX", 1), str(tmp_path / "key")):
         with pytest.raises(SigningError) as caught:
-            load_signer(given)
+            load_signing_key(given)
         assert secret[8:24] not in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
 
@@ -160,7 +160,7 @@ def test_keys_of_other_kinds_are_refused(keys: tuple[bytes, bytes], tmp_path) ->
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     with pytest.raises(SigningError, match="not an Ed25519 key"):
-        load_signer(pem.decode())
+        load_signing_key(pem.decode())
     (tmp_path / "private").write_bytes(keys[0])
     with pytest.raises(SigningError, match="not a PEM public key"):
-        load_trusted(str(tmp_path / "private"))
+        load_trusted_keys([str(tmp_path / "private")])

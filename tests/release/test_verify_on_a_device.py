@@ -334,7 +334,7 @@ def test_a_signed_handoff_is_ok_and_says_by_whom(handoff: Handoff, verify, trust
 
 
 def foreign_key(handoff: Handoff) -> None:
-    from scons_tensorrt.release.keys import generate
+    from scons_tensorrt.files.keys import generate
 
     handoff.list(generate()[0])
 
@@ -398,7 +398,7 @@ def test_the_keyid_in_the_envelope_is_believed_by_nobody(handoff: Handoff, verif
 
 
 def test_one_of_several_trusted_keys_is_enough(handoff: Handoff, verify, trusted, tmp_path) -> None:
-    from scons_tensorrt.release.keys import generate
+    from scons_tensorrt.files.keys import generate
 
     (tmp_path / "other.pub").write_bytes(generate()[1])
     assert verify("--trusted-key", tmp_path / "other.pub", "--trusted-key", trusted)[0] == 0
@@ -412,11 +412,13 @@ def test_an_earlier_refusal_goes_before_the_signature(handoff: Handoff, verify, 
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize("key", ["nothing there", "no key"])
+@pytest.mark.parametrize("key", ["nothing there", "no key", "an empty folder"])
 def test_a_key_that_cannot_be_read_refuses_all(handoff: Handoff, verify, trusted, tmp_path, key) -> None:
     path = tmp_path / "key"
     if key == "no key":
         path.write_text("no key")
+    elif key == "an empty folder":
+        path.mkdir()
     status, lines = verify("--trusted-key", path)
     assert (status, len(lines)) == (Status.KEY, 1)
 

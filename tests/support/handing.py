@@ -9,11 +9,11 @@ import pytest
 from boards import JETSON
 
 from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.files.keys import generate, load_signing_key
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.release import files_of
-from scons_tensorrt.release.keys import generate, load_signer
 from scons_tensorrt.release.manifest import Manifest, ManifestEntry, digest
-from scons_tensorrt.release.provenance import statement
+from scons_tensorrt.release.provenance import sign_statement, statement
 
 A = "a__sm87_jp6.2_trt10.3_fp16.engine"
 B = "b__sm87_jp6.2_trt10.3_fp32.engine"
@@ -77,8 +77,8 @@ class Handoff:
         self.path(sidecar).write_text(digest(data))
         self.path(sums).write_bytes(manifest.sums())
         if key is not None:
-            signer = load_signer(key.decode())
-            line = signer.envelope(statement(manifest, self.manifest.name, data))
+            signer = load_signing_key(key.decode())
+            line = sign_statement(statement(manifest, self.manifest.name, data), signer)
             self.path(envelope).write_bytes(line)
         return data
 

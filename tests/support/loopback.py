@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from conftest import CLEAN, REPO, Tree
-from scons_tensorrt.release.keys import generate
+from scons_tensorrt.files.keys import generate
 from scons_tensorrt.remote.tls import make_certificates
 
 PATIENCE_S = 60.0
@@ -97,7 +97,7 @@ exec {sys.executable} "$@"
             "--scheduler": url or self.url,
             "--certificates": str(self.root / "certificates/worker"),
             "--store": self.store,
-            "--key": str(self.root / "key.pem"),
+            "--signing-key": str(self.root / "key.pem"),
             "--folder": str(self.root / name),
             "--python": str(self.python),
             "--name": name,
@@ -112,7 +112,7 @@ exec {sys.executable} "$@"
         """Let a tree's compiles of what its own interpreter cannot go to this site."""
         tree.environment.update(
             TRT_STORE=self.store,
-            TRT_STORE_TRUST=str(self.root / "key.pem.pub"),
+            TRT_STORE_TRUSTED_KEYS=str(self.root / "key.pem.pub"),
             TRT_DISPATCH=self.url,
             TRT_DISPATCH_CERTIFICATES=str(self.root / "certificates/client"),
             TRT_PYTHON=str(bare(self.root)),

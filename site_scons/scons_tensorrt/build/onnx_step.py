@@ -28,7 +28,7 @@ from .step_inputs import CODE, named_as_given, snapshot
 from .worker_process import run_program
 
 ROOM = "scons_tensorrt.worker.onnx"
-SIGNING_KEY = "TRT_SIGNING_KEY"
+PRIVATE = ("TRT_SIGNING_KEY", "TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")
 LATER = (
     "graph_walk",
     "model_file",
@@ -233,8 +233,8 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without the key that signs manifests: functions of others run there."""
-    return {name: text for name, text in os.environ.items() if name != SIGNING_KEY}
+    """This process's, without signing keys: functions of others run there."""
+    return {name: text for name, text in os.environ.items() if name not in PRIVATE}
 
 
 def _data_of(made: Path) -> Path:

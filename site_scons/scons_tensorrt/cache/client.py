@@ -22,6 +22,7 @@ from ..build.context import ProvidedFile
 from ..build.progress import BeginProgress, ProgressHandle
 from ..build.worker_process import STOPPED
 from ..errors import EngineBuildError, Interrupted, StoreError
+from ..files.keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
 from . import entry as entries
 from .entry import (
@@ -35,7 +36,6 @@ from .entry import (
     sign_entry,
     verify_entry,
 )
-from .keys import EntrySigner, TrustedSigners
 from .object_store import ObjectStore
 from .transfer import DigestMismatch
 
@@ -52,20 +52,20 @@ _T = TypeVar("_T")
 
 
 class CacheClient:
-    """signer: None for a read-only client; say: prints a line; refusals: whether stored refusals (inputs
+    """signing_key: None for a read-only client; say: prints a line; refusals: whether stored refusals (inputs
     that cannot be compiled) are honoured."""
 
     def __init__(
         self,
         remote: ObjectStore,
-        trust: TrustedSigners,
-        signer: EntrySigner | None = None,
+        trusted: TrustedKeys,
+        signing_key: SigningKey | None = None,
         say: Callable[[str], None] = lambda text: None,
         refusals: bool = True,
     ) -> None:
         self.remote = remote
-        self.trust = trust
-        self.signer = signer
+        self.trusted = trusted
+        self.signing_key = signing_key
         self._say = say
         self._refusals = refusals
         self._lock = threading.Lock()
@@ -123,19 +123,20 @@ class CacheClient:
         if found is None:
             return None
         try:
-            entry = verify_entry(found[0], self.trust, kind, key)
+            entry = verify_entry(found[0], self.trusted, kind, key)
             if entry.name != name:
                 raise EntryRejected(f"it belongs to {entry.name}")
         except EntryRejected as refused:
             self._report_rejected(name, path, refused)
             return None
-        if self.signer and time.time() - found[1] > REFRESH_S and kind != REFUSAL:
+        if self.signing_key and time.time() - found[1] > REFRESH_S and kind != REFUSAL:
             self.remote.replace(path, found[0])
         return entry
 
     def _report_rejected(self, name: str, path: str, refused: EntryRejected) -> None:
         if refused.untrusted:
-            hint = "add its .pub to STORE_TRUST=" if self.trust.keys else "STORE_TRUST= names no key"
+            hint = "add its .pub to STORE_TRUSTED_KEYS="
+            hint = hint if self.trusted else "STORE_TRUSTED_KEYS= names no key"
             self._say_once(f"engines: ignoring untrusted entries of {self.remote.url}: {refused}; {hint}")
         elif not refused.expired:
             self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
@@ -170,7 +171,7 @@ class CacheClient:
             self._say(f"engines: the store has an entry of {name} but not its data ({path})")
         except DigestMismatch as damaged:
             removed = ""
-            if self.signer:
+            if self.signing_key:
                 with contextlib.suppress(StoreError):
                     if self.remote.size(path) == size:  # else the signed size may be wrong
                         self.remote.remove(path)
@@ -183,7 +184,7 @@ class CacheClient:
     def publish(self, entry: CacheEntry, files: Mapping[str, Path]) -> bool:
         """Upload an entry and its data, unless the store has a usable one; whether it was uploaded. files:
         by sha256. Raises StoreError."""
-        if self._off or self.signer is None:
+        if self._off or self.signing_key is None:
             return False
         if self._usable(entry):
             return False
@@ -192,7 +193,7 @@ class CacheClient:
                 self.remote.upload(blob_path(sha256), files[sha256], sha256, size)
         except (DigestMismatch, OSError):  # another build on this host replaced the file
             return False
-        data = sign_entry(entry, self.signer)
+        data = sign_entry(entry, self.signing_key)
         if not self.remote.create(entry.path, data):
             if self._usable(entry):
                 return False
@@ -207,23 +208,23 @@ class CacheClient:
         if found is None:
             return False
         try:
-            there = verify_entry(found[0], self.trust, entry.kind, entry.key)
+            there = verify_entry(found[0], self.trusted, entry.kind, entry.key)
         except EntryRejected:
             return False
         return all(self.remote.size(blob_path(sha256)) == size for sha256, size in there.blobs())
 
     def refuse(self, spec: EngineSpec, error: EngineBuildError) -> None:
         """Upload a refusal: these inputs cannot be compiled. Raises StoreError."""
-        if self._off or self.signer is None:
+        if self._off or self.signing_key is None:
             return
         now = int(time.time())
         what = REFUSAL, spec.key, spec.filename, spec.ingredients
         entry = CacheEntry(*what, made=now, expires=now + REFUSAL_S, error=str(error))
-        self.remote.replace(entry.path, sign_entry(entry, self.signer))
+        self.remote.replace(entry.path, sign_entry(entry, self.signing_key))
 
     def forgive(self, spec: EngineSpec) -> None:
         """Remove the refusal of an engine that compiled after all. Raises StoreError."""
-        if self.signer and not self._refusals:
+        if self.signing_key and not self._refusals:
             self.remote.remove(entry_path(REFUSAL, spec.key))
 
     # Failures.

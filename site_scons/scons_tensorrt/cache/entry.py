@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..artifact.receipt import make_key
-from .keys import EntrySigner, TrustedSigners
+from ..files.keys import SigningKey, TrustedKeys
 
 SCHEMA = 1
 LARGEST = 4 << 20  # bytes of an entry
@@ -79,18 +79,18 @@ def blob_path(sha256: str) -> str:
     return f"cas/{sha256}"
 
 
-def sign_entry(entry: CacheEntry, signer: EntrySigner) -> bytes:
+def sign_entry(entry: CacheEntry, signing_key: SigningKey) -> bytes:
     """The entry as signed bytes."""
-    fields = entry._replace(by=signer.name, details=dict(entry.details))._asdict()
+    fields = entry._replace(by=signing_key.trusted.name, details=dict(entry.details))._asdict()
     fields["ingredients"] = dict(entry.ingredients)
     body = json.dumps({"schema": SCHEMA, **fields}, sort_keys=True)
-    signature = signer.sign(_PURPOSE + body.encode("utf-8")).hex()
+    signature = signing_key.sign(_PURPOSE + body.encode("utf-8")).hex()
     return (json.dumps({"body": body, "signature": signature}) + "\n").encode("utf-8")
 
 
-def verify_entry(data: bytes, trust: TrustedSigners, kind: str, key: str) -> CacheEntry:
+def verify_entry(data: bytes, trusted: TrustedKeys, kind: str, key: str) -> CacheEntry:
     """The entry in `data`, of this kind and key. Raises EntryRejected."""
-    entry = read_entry(data, trust)
+    entry = read_entry(data, trusted)
     if (entry.kind, entry.key) != (kind, key):
         raise EntryRejected(f"it belongs to another key, {entry.kind} {entry.key[:12]}…")
     if entry.expires is not None and entry.expires < time.time():
@@ -98,7 +98,7 @@ def verify_entry(data: bytes, trust: TrustedSigners, kind: str, key: str) -> Cac
     return entry
 
 
-def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
+def read_entry(data: bytes, trusted: TrustedKeys) -> CacheEntry:
     """The entry in `data`, of any key. Raises EntryRejected."""
     try:
         sealed = json.loads(data)
@@ -109,9 +109,9 @@ def read_entry(data: bytes, trust: TrustedSigners) -> CacheEntry:
         raise EntryRejected("it is damaged or unsigned") from None
     if not isinstance(by, str):
         raise EntryRejected("it is damaged or unsigned")
-    if by not in trust.keys:
+    if by not in trusted:
         raise EntryRejected(f"signed by untrusted key {by!r}", untrusted=True)
-    if not trust.holds(by, signature, signed):
+    if not trusted[by].accepts(signature, signed):
         raise EntryRejected(f"its signature does not match key {by}")
     return _parsed(body)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from ..files.keys import TrustedKeys
 from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
-from .keys import TrustedSigners
 from .object_store import Item, ObjectStore
 from .transfer import DigestMismatch
 
@@ -49,7 +49,7 @@ class RemovedObject(NamedTuple):
     size: int
 
 
-def entries_of(remote: ObjectStore, trust: TrustedSigners) -> Iterator[StoredEntry]:
+def entries_of(remote: ObjectStore, trusted: TrustedKeys) -> Iterator[StoredEntry]:
     """Every entry. Raises StoreError."""
 
     def look(item: Item) -> StoredEntry:
@@ -58,7 +58,7 @@ def entries_of(remote: ObjectStore, trust: TrustedSigners) -> Iterator[StoredEnt
             return StoredEntry(item, None, "removed meanwhile", [])
         names = [blob_path(sha256) for sha256 in claimed(found[0])]
         try:
-            entry = read_entry(found[0], trust)
+            entry = read_entry(found[0], trusted)
         except EntryRejected as refused:
             foreign = refused.untrusted or refused.other_version
             return StoredEntry(item, None, str(refused), names, foreign)
@@ -77,12 +77,12 @@ def blobs_of(remote: ObjectStore) -> dict[str, Item]:
 
 
 def faults(
-    remote: ObjectStore, trust: TrustedSigners, remove: bool = False, quick: bool = False
+    remote: ObjectStore, trusted: TrustedKeys, remove: bool = False, quick: bool = False
 ) -> Iterator[Fault]:
     """Each faulty object. remove: delete the damaged ones; quick: compare sizes only. Data of a size that
     no trusted key signed is faulty, and not read: a sparse file has any size. Raises StoreError."""
     blobs, wrong = blobs_of(remote), dict[str, str]()
-    held = list(entries_of(remote, trust))
+    held = list(entries_of(remote, trusted))
     signed: dict[str, set[int]] = {}
     for sha256, size in (blob for each in held if each.entry for blob in each.entry.blobs()):
         signed.setdefault(blob_path(sha256), set()).add(size)
@@ -140,7 +140,7 @@ def _data_faults(
 
 def gc(
     remote: ObjectStore,
-    trust: TrustedSigners,
+    trusted: TrustedKeys,
     older_s: float | None = None,
     most: int | None = None,
     dry: bool = False,
@@ -152,7 +152,7 @@ def gc(
     team: only age and size remove them and their data. Raises StoreError."""
     blobs = blobs_of(remote)
     going, staying = list[StoredEntry](), deque[StoredEntry]()
-    for each in sorted(entries_of(remote, trust), key=lambda each: each.item.changed):
+    for each in sorted(entries_of(remote, trusted), key=lambda each: each.item.changed):
         (going if _over(each, older_s, now()) else staying).append(each)
     named = Counter(path for each in staying for path in each.blobs)
     size = sum(blobs[path].size for path in named if path in blobs)

@@ -52,7 +52,7 @@ class Uploader:
         self._add(push)
 
     def _add(self, job: Callable[[], object]) -> None:
-        if self._shared.signer is None or self._shared.off:
+        if self._shared.signing_key is None or self._shared.off:
             return
         with self._changed:
             self._jobs.append(job)

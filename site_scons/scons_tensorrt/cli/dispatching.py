@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common import add_command, say, writing
+from .key_options import add_signing_key, add_trusted_key, signing_key, trusted_keys
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -59,18 +60,8 @@ def _add_worker(commands: Commands) -> None:
         default=os.environ.get("TRT_STORE"),
         help="shared engine cache (default: $TRT_STORE)",
     )
-    worker.add_argument(
-        "--key",
-        metavar="FILE",
-        default=os.environ.get("TRT_STORE_KEY"),
-        help="private key that signs uploads (default: $TRT_STORE_KEY)",
-    )
-    worker.add_argument(
-        "--trust",
-        metavar="FILES",
-        default=os.environ.get("TRT_STORE_TRUST", ""),
-        help=f"trusted public keys, separated by {os.pathsep!r} (default: $TRT_STORE_TRUST)",
-    )
+    add_signing_key(worker)
+    add_trusted_key(worker)
     worker.add_argument(
         "--python",
         metavar="PATH",
@@ -104,19 +95,21 @@ def _add_certificates(command: argparse.ArgumentParser) -> None:
 
 def _worker(arguments: argparse.Namespace) -> int:
     from ..errors import DispatchError
+    from ..files.keys import is_pem
     from ..remote.worker import Options, work
 
-    for name in ("store", "key"):
-        if not getattr(arguments, name):
-            raise DispatchError(f"--{name} is required: engines are signed and uploaded to the shared cache")
+    key = signing_key(arguments)
+    for name, value in (("--store", arguments.store), ("--signing-key", key)):
+        if not value:
+            raise DispatchError(f"{name} is required: engines are signed and uploaded to the shared cache")
     home = Path("~/.cache/scons-tensorrt").expanduser() / arguments.name
     options = Options(
         arguments.scheduler,
         Path(arguments.certificates).absolute(),
         {
             "url": arguments.store,
-            "key": arguments.key if "-----BEGIN" in arguments.key else os.path.abspath(arguments.key),
-            "trust": [os.path.abspath(each) for each in arguments.trust.split(os.pathsep) if each],
+            "key": key if is_pem(key) else os.path.abspath(key),
+            "trust": [os.path.abspath(each) for each in trusted_keys(arguments)],
         },
         Path(arguments.folder or home).absolute(),
         arguments.python,

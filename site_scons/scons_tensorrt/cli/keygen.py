@@ -18,25 +18,25 @@ def add(commands: Commands) -> None:
     keygen.add_argument(
         "file",
         metavar="FILE",
-        help="private key to write; the public key goes to FILE.pub, and missing folders are created",
+        help="signing key to write; its trusted key goes to FILE.pub, and missing folders are created",
     )
     keygen.set_defaults(run=_keygen)
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
-    from ..release.keys import generate
+    from ..files.keys import PUBLIC_SUFFIX, generate
 
-    public = arguments.file + ".pub"
+    public = arguments.file + PUBLIC_SUFFIX
     for path in (arguments.file, public):
         if os.path.lexists(path):
             raise HandoffError(f"{path}: already exists; keys are never overwritten, so choose another file")
-    private_pem, public_pem, keyid = generate()
+    private_pem, public_pem, key_id = generate()
     with writing(arguments.file):
         os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)
         for path, data, mode in ((arguments.file, private_pem, 0o600), (public, public_pem, 0o644)):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with open(descriptor, "wb") as out:
                 out.write(data)
-    say(f"{arguments.file}: private key written (key ID {keyid}); do not commit it")
-    say(f"{public}: public key written; use it as --trusted-key")
+    say(f"{arguments.file}: signing key written (key ID {key_id}); do not commit it")
+    say(f"{public}: trusted key written; use it with --trusted-key or STORE_TRUSTED_KEYS=")
     return 0

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import StoreError, plural
 from .common import add_command, say
+from .key_options import add_trusted_key, trusted_keys
 
 if TYPE_CHECKING:
-    from ..cache.keys import TrustedSigners
     from ..cache.object_store import Item, ObjectStore
+    from ..files.keys import TrustedKeys
     from .common import Commands
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -39,16 +40,11 @@ def add(commands: Commands) -> None:
         "--remove", action="store_true", help="remove damaged entries and files; untrusted entries are kept"
     )
     verify.set_defaults(run=_verify)
-    stats = add_command(jobs, "stats", "count entries and bytes", "--store s3://engines --trust ci.pub")
+    stats = add_command(jobs, "stats", "count entries and bytes", "--trusted-key keys/ci.pub")
     stats.set_defaults(run=_stats)
     for job in (gc, verify, stats):
         job.add_argument("--store", metavar="URL", help="shared engine cache (default: $TRT_STORE)")
-        job.add_argument(
-            "--trust",
-            metavar="FILES",
-            help=f"trusted public keys or folders of *.pub, separated by {os.pathsep!r} "
-            "(default: $TRT_STORE_TRUST)",
-        )
+        add_trusted_key(job)
 
 
 def _size(text: str) -> int:
@@ -65,17 +61,17 @@ def _days(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text}: not a number of days such as 30")
 
 
-def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedSigners]:
-    from ..cache.keys import TrustedSigners
+def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedKeys]:
     from ..cache.object_store import ObjectStore
+    from ..files.keys import load_trusted_keys
 
     url = arguments.store or os.environ.get("TRT_STORE")
-    trust = arguments.trust or os.environ.get("TRT_STORE_TRUST")
+    trusted = trusted_keys(arguments)
     if not url:
         raise StoreError("no shared engine cache given; use --store URL or set TRT_STORE")
-    if not trust:
-        raise StoreError("no trusted keys given; use --trust FILES or set TRT_STORE_TRUST")
-    return ObjectStore(url), TrustedSigners.load(trust.split(os.pathsep))
+    if not trusted:
+        raise StoreError("no trusted keys given; use --trusted-key PATH or set TRT_STORE_TRUSTED_KEYS")
+    return ObjectStore(url), load_trusted_keys(trusted)
 
 
 def _gc(arguments: argparse.Namespace) -> int:

@@ -44,10 +44,10 @@ def add(commands: Commands) -> None:
     )
     verify.add_argument(
         "--trusted-key",
-        metavar="FILE",
+        metavar="PATH",
         action="append",
         default=[],
-        help="public key (PEM) that may sign the manifest; may be repeated",
+        help="public key (PEM file), or a folder of *.pub, that may sign the manifest; may be repeated",
     )
     verify.add_argument(
         "--hardware", metavar="NAME", help="hardware of the host, as in HARDWARE= (default: probe)"

@@ -3,7 +3,7 @@ envelope, one line of JSON.
 
 Follows the public specifications (DSSE 1.0.2, in-toto attestation v1, SLSA provenance v1), so that other
 tools can read it. Subjects are the manifest and each engine. SLSA's optional times and invocation are
-left out, so that the same build gives the same bytes. Keys are in `keys`.
+left out, so that the same build gives the same bytes. Keys are in `files.keys`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..errors import HandoffError
+from ..files.keys import SigningKey, TrustedKeys
 from .manifest import Manifest, ManifestEntry, digest
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -88,14 +89,24 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
-def write_envelope(payload: bytes, signature: Signature) -> bytes:
-    """An envelope as one line of JSON."""
+def sign_statement(payload: bytes, key: SigningKey) -> bytes:
+    """The signed envelope of a statement, as one line of JSON."""
+    signature = base64.b64encode(key.sign(pae(PAYLOAD_TYPE, payload))).decode("ascii")
     data = {
         "payload": base64.b64encode(payload).decode("ascii"),
         "payloadType": PAYLOAD_TYPE,
-        "signatures": [{"keyid": signature.keyid, "sig": base64.b64encode(signature.sig).decode("ascii")}],
+        "signatures": [{"keyid": key.trusted.key_id, "sig": signature}],
     }
     return (json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n").encode("ascii")
+
+
+def signed_by(envelope: Envelope, trusted: TrustedKeys) -> str | None:
+    """The ID of a trusted key that signed the envelope, None if none did. Key IDs in it are ignored."""
+    signed = pae(envelope.payload_type, envelope.payload)
+    for key in trusted.values():
+        if any(key.accepts(each.sig, signed) for each in envelope.signatures):
+            return key.key_id
+    return None
 
 
 def read_envelopes(data: bytes) -> list[Envelope]:

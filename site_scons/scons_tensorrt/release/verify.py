@@ -22,12 +22,13 @@ from ..artifact.plan import HEADER_BYTES, cut_short, parse_header, too_large, wh
 from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
 from ..files.digest_cache import sha256_of
+from ..files.keys import load_trusted_keys
 from ..files.reading import open_file, read_small, walk_files
 from ..hardware.signature import HardwareSignature
 from . import SUMS, files_of
 from .manifest import LARGEST, Manifest, ManifestEntry, digest
 from .provenance import LARGEST as LARGEST_ENVELOPES
-from .provenance import covers, read_envelopes
+from .provenance import covers, read_envelopes, signed_by
 
 
 class Status(enum.IntEnum):
@@ -67,7 +68,8 @@ class LoadedManifest(NamedTuple):
 
 
 class VerifyRequest(NamedTuple):
-    """host: None to skip the host check; an error fails it for every engine. trusted: public key files;
+    """host: None to skip the host check; an error fails it for every engine. trusted: public key files, or
+    folders of them;
     note: what was not checked."""
 
     paths: Sequence[str]
@@ -193,20 +195,20 @@ def _check_listed(path: str, entry: ManifestEntry | None, sha256: str, size: int
 
 def _signed(listed: LoadedManifest, request: VerifyRequest) -> Finding:
     """Check that a trusted key signed a statement on this manifest."""
-    from . import keys  # needs more than the standard library
-
     path = str(listed.path.with_name(files_of(listed.path.name)[2]))
     try:
-        trusted = [keys.load_trusted(each) for each in request.trusted]
+        trusted = load_trusted_keys(request.trusted)
     except SigningError as error:
         return Finding(Status.KEY, str(listed.path), str(error))
+    if not trusted:
+        return Finding(Status.KEY, str(listed.path), f"{', '.join(request.trusted)}: no *.pub in this folder")
     try:
         envelopes = read_envelopes(read_small(path, LARGEST_ENVELOPES, follow=False))
     except OSError as error:
         return Finding(Status.SIGNATURE, path, f"not readable ({error.strerror})")
     except HandoffError as error:
         return Finding(Status.SIGNATURE, path, str(error))
-    signers = [(each, keys.signed_by(each, trusted)) for each in envelopes]
+    signers = [(each, signed_by(each, trusted)) for each in envelopes]
     good = [(each, keyid) for each, keyid in signers if keyid]
     if not good:
         return Finding(Status.SIGNATURE, path, "not signed by a trusted key")

@@ -22,11 +22,11 @@ from ..build.context import BuildContext
 from ..build.engine import make
 from ..cache.client import CacheClient, engine_entry
 from ..cache.entry import ENGINE, blob_path
-from ..cache.keys import EntrySigner, TrustedSigners
 from ..cache.object_store import ObjectStore
 from ..errors import DispatchError, EngineBuildError, EngineError, StoreError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
+from ..files.keys import load_signing_key, load_trusted_keys
 from ..files.writing import remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter
@@ -161,9 +161,10 @@ class RemoteExecutor:
 
 def open_shared(said: Mapping[str, Any]) -> CacheClient:
     """The worker's store client. said: `url`, `key` (a file, or the PEM), `trust` (files). Raises
-    StoreError."""
-    signer = EntrySigner.load(said["key"])
-    return CacheClient(ObjectStore(said["url"], True), TrustedSigners.load(said["trust"], signer), signer)
+    StoreError or SigningError."""
+    signing_key = load_signing_key(said["key"])
+    trusted = load_trusted_keys(said["trust"], signing_key)
+    return CacheClient(ObjectStore(said["url"], True), trusted, signing_key)
 
 
 @lru_cache(maxsize=1)

@@ -68,7 +68,7 @@ class RemoteProvider:
         if supplied is None:
             raise DispatchError(
                 f"{result.worker} compiled it, but the store's entry is untrusted here; add that worker's "
-                "public key to STORE_TRUST="
+                "trusted key to STORE_TRUSTED_KEYS="
             )
         details = {**supplied.details, "dispatched": {"worker": result.worker}}
         return supplied._replace(how="dispatched", details=details, seconds=time.monotonic() - began)

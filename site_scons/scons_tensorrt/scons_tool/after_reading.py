@@ -13,7 +13,7 @@ import SCons.Script
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..errors import one_line
 from ..hardware.resolve import BUILT_IN
-from . import remote_settings, settings
+from . import remote_settings, settings, store_settings
 from .console import say
 from .nodes import command_line_places
 
@@ -38,18 +38,22 @@ def _stop(session: RunServices, text: str) -> NoReturn:
 
 def _check_arguments(session: RunServices) -> None:
     """Reject misspelled settings."""
-    names = [name for name in SCons.Script.ARGUMENTS if name not in settings.ARGUMENTS]
+    arguments = (*settings.ARGUMENTS, *store_settings.RENAMED)
+    names = [name for name in SCons.Script.ARGUMENTS if name not in arguments]
     names = [name for name in names if name not in session.arguments_read]
     if not names:
         return
     from .spelling import misspelled, texts_read
 
-    variables = (*settings.VARIABLES, *remote_settings.VARIABLES, settings.SIGNING_KEY, "TRT_STORE_KEY")
-    if not misspelled(names, settings.ARGUMENTS, variables):
+    variables = (
+        *(*settings.VARIABLES, *store_settings.VARIABLES, *remote_settings.VARIABLES),
+        *(settings.SIGNING_KEY, *store_settings.SECRETS),
+    )
+    if not misspelled(names, arguments, variables):
         return
     texts = texts_read(session.top)
     unread = [] if texts is None else [name for name in names if name not in texts]
-    wrong = misspelled(unread, settings.ARGUMENTS, variables)
+    wrong = misspelled(unread, arguments, variables)
     if wrong:
         _stop(session, "; ".join(wrong))
 

@@ -10,7 +10,7 @@ from ..build.context import BuildContext
 from ..errors import EngineError, HardwareError
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host
-from . import remote_settings, settings
+from . import remote_settings, settings, store_settings
 from .progress import Progress
 from .providers import Providers
 
@@ -33,7 +33,7 @@ class BuildServices:
         devices: JsonCache,
         stop: StopSignal,
         lock_timeout_s: float | None,
-        store: settings.StoreSettings,
+        store: store_settings.StoreSettings,
         scheduler: remote_settings.DispatchSettings,
     ) -> None:
         self._session = session

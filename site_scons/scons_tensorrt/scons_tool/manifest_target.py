@@ -14,7 +14,7 @@ from .engine_target import EngineTarget
 from .session import Session
 
 if TYPE_CHECKING:
-    from ..release.keys import SigningKey
+    from ..files.keys import SigningKey
     from ..release.manifest import Manifest, ManifestEntry
 
 
@@ -30,7 +30,7 @@ class ManifestTarget:
         self.engines = engines
         self.problem: EngineError | None = None
         self._builder, self._key = builder, key
-        self._signer: SigningKey | None = None
+        self._signing_key: SigningKey | None = None
         self._contents: dict[str, bytes] | None = None
         self._looked: set[Any] = set()
 
@@ -89,12 +89,12 @@ class ManifestTarget:
         return Manifest(hardware.name if hardware else None, entries)
 
     def _sign(self, manifest: Manifest, data: bytes) -> bytes:
-        from ..release.keys import load_signer
-        from ..release.provenance import BUILDER, statement
+        from ..files.keys import load_signing_key
+        from ..release.provenance import BUILDER, sign_statement, statement
 
-        self._signer = self._signer or load_signer(self._key)
+        self._signing_key = self._signing_key or load_signing_key(self._key)
         payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
-        return self._signer.envelope(payload)
+        return sign_statement(payload, self._signing_key)
 
     def right(self, name: str) -> bool:
         """Whether the file of this name is up to date. Raises EngineError."""

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import StoreError
+from ..errors import SigningError, StoreError
 from .console import Console
-from .settings import StoreSettings
+from .store_settings import StoreSettings
 
 if TYPE_CHECKING:
     from ..build.context import BuildListener, EngineProvider
@@ -45,7 +45,7 @@ class Providers:
                 self._opened = True
                 try:
                     self._open()
-                except StoreError as error:
+                except (StoreError, SigningError) as error:
                     self._console.line(f"engines: the store {self.store.url} is not used: {error}")
             if self.dispatch and self._dispatcher is None:
                 self._dispatcher = self.dispatch()
@@ -54,15 +54,15 @@ class Providers:
 
     def _open(self) -> None:
         from ..cache.client import CacheClient
-        from ..cache.keys import EntrySigner, TrustedSigners
         from ..cache.object_store import ObjectStore
         from ..cache.upload import Uploader
+        from ..files.keys import load_signing_key, load_trusted_keys
 
         chosen, say = self.store, self._console.line
-        signer = EntrySigner.load(chosen.key) if chosen.key else None
-        trust = TrustedSigners.load(chosen.trust, signer)
+        signing_key = load_signing_key(chosen.signing_key) if chosen.signing_key else None
+        trusted = load_trusted_keys(chosen.trusted_keys, signing_key)
         remote = ObjectStore(chosen.url, chosen.writes, chosen.patience_s, chosen.timeout_s)
-        shared = CacheClient(remote, trust, signer if chosen.writes else None, say, chosen.refusals)
+        shared = CacheClient(remote, trusted, signing_key if chosen.writes else None, say, chosen.refusals)
         self.shared = shared
         self.suppliers.insert(0, shared)  # before remote compiles
         self.step_suppliers.insert(0, shared)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import SCons.Errors
-import SCons.Script
 
 from ..errors import DispatchError
-from .settings import below, value_of
+from .settings import below, chosen
 
 if TYPE_CHECKING:
     from ..files.json_cache import JsonCache
@@ -39,11 +38,7 @@ class DispatchSettings(NamedTuple):
 
 def read(env: Any, top: Path, store: str) -> DispatchSettings:
     """The settings of an environment. store: the URL of its shared cache. Raises UserError."""
-
-    def chosen(argument: str) -> str:
-        return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
-
-    url = chosen("DISPATCH")
+    url = chosen(env, "DISPATCH")
     if not url:
         return DispatchSettings()
     from ..remote.tls import check_url
@@ -52,7 +47,7 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
         check_url(url)
     except DispatchError as error:
         raise SCons.Errors.UserError(str(error)) from None
-    certificates, wait = chosen("DISPATCH_CERTIFICATES"), chosen("DISPATCH_WAIT") or "0"
+    certificates, wait = chosen(env, "DISPATCH_CERTIFICATES"), chosen(env, "DISPATCH_WAIT") or "0"
     if not store:
         raise SCons.Errors.UserError(f"DISPATCH={url} needs STORE=URL, which transfers the files")
     if not certificates:
@@ -68,11 +63,11 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
 
 
 def dispatcher(
-    chosen: DispatchSettings, elsewhere: Providers, host: Host, devices: JsonCache
+    scheduler: DispatchSettings, elsewhere: Providers, host: Host, devices: JsonCache
 ) -> RemoteProvider:
     """The provider that sends compiles to the scheduler; does not connect yet."""
     from ..remote.provider import RemoteProvider
     from ..remote.scheduler_client import SchedulerClient
 
-    link = SchedulerClient(chosen.url, Path(chosen.certificates), chosen.wait_s)
+    link = SchedulerClient(scheduler.url, Path(scheduler.certificates), scheduler.wait_s)
     return RemoteProvider(link, lambda: elsewhere.shared, host, devices)

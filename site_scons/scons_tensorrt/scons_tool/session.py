@@ -37,7 +37,7 @@ from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import PRODUCTS
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe, check_name, parse
-from . import remote_settings, settings
+from . import remote_settings, settings, store_settings
 from .console import Console, say
 from .engine_target import EngineTarget
 from .nodes import ALIAS, REPORT, call_after_reading, files_read, real_path, target_places
@@ -89,7 +89,7 @@ class Session:
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
         self._host = CachedHost()
-        self._bound: tuple[str, bool, float | None, settings.StoreSettings] | None = None
+        self._bound: tuple[str, bool, float | None, store_settings.StoreSettings] | None = None
         self._used: tuple[str, bool] | None = None
         self._use(settings.state_dir(env, self.top), settings.verify_full(env))
         self._place = settings.report_dir(env, self.top, self.state.root)
@@ -110,7 +110,7 @@ class Session:
             settings.state_dir(env, self.top),
             settings.verify_full(env),
             settings.lock_timeout_s(env),
-            settings.store(env, self.top),
+            store_settings.read(env, self.top),
         )
         scheduler = remote_settings.read(env, self.top, asked[3].url)
         if self._bound is None:

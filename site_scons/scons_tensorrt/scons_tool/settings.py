@@ -27,22 +27,16 @@ VARIABLES = {
     "TRT_PYTHON": "",
     "TRT_ONNX_PYTHON": "",
     "TRT_LOCK_TIMEOUT": "",
-    "TRT_STORE": "",
-    "TRT_STORE_MODE": "read",
-    "TRT_STORE_TRUST": "",
-    "TRT_STORE_REFUSALS": "use",
-    "TRT_STORE_WAIT": "600",
-    "TRT_STORE_PATIENCE": "10",
-    "TRT_STORE_TIMEOUT": "60",
     "TRT_ENGINECOMSTR": "",
     "TRT_BUILDER_ID": "",
 }
-SIGNING_KEY = "TRT_SIGNING_KEY"  # a secret: never copied from the environment to a construction variable
+SIGNING_KEY = "TRT_SIGNING_KEY"  # see `secret`
 # Arguments of the command line that are ours alone: not PREFIX, DESTDIR and the like.
 ARGUMENTS = (
     *("HARDWARE", "BACKEND", "VERIFY", "ENGINE_DIR", "REPORT", "JETPACK", "SIGNING_KEY"),
-    *("STORE", "STORE_MODE", "STORE_KEY", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT"),
-    *("STORE_PATIENCE", "DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
+    *("STORE", "STORE_MODE", "STORE_SIGNING_KEY", "STORE_TRUSTED_KEYS", "STORE_REFUSALS"),
+    *("STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT"),
+    *("DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
     *("PRUNE", "KEEP", "OLDER"),
 )
 HELP = """
@@ -58,25 +52,17 @@ TensorRT engines (scons-tensorrt):
   ENGINE_DIR=DIR        the folder of engines; default: engines
   REPORT=DIR            the folder of engines-report; default: .trt/report
   JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release
-  STORE=URL             shared engine cache: file:///…, s3://…, gs://… or az://…; default: none
-  STORE_MODE=read|write write (for CI) also uploads what is built, signed with STORE_KEY=FILE
-  STORE_TRUST=FILES     trusted public keys: files, or folders of *.pub; others are not used
-  STORE_REFUSALS=ignore compile even what the shared cache records as impossible to compile
   scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
                         deletes older ones
   scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
   SIGNING_KEY=FILE      sign manifests with this Ed25519 private key (PEM)
 The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
-TRT_VERIFY, TRT_ENGINE_DIR, TRT_STORE, TRT_STORE_MODE, TRT_STORE_KEY, TRT_STORE_TRUST,
-TRT_STORE_REFUSALS, TRT_REPORT, TRT_SIGNING_KEY (the file, or the PEM itself). And:
+TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_SIGNING_KEY (the file, or the PEM itself). And:
   TRT_STATE_DIR         the state folder; default: .trt
   TRT_PYTHON            the Python interpreter that has TensorRT
   TRT_ONNX_PYTHON       the Python interpreter that has onnx and onnxruntime, for conversions
   TRT_LOCK_TIMEOUT      seconds to wait for a lock of another process; default: no limit
-  TRT_STORE_WAIT        seconds to wait for uploads at the end; default: 600
-  TRT_STORE_PATIENCE    seconds to wait for the next byte of the shared cache; default: 10
-  TRT_STORE_TIMEOUT     seconds for one of its operations, plus one for each MB; default: 60
   TRT_ENGINECOMSTR      a line to print before each engine's action
   TRT_BUILDER_ID        a URI that identifies the builder in signed statements
 """
@@ -113,17 +99,13 @@ def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
     hardware: the argument of the call, a name or a list; only the command line wins over it. Raises
     RecipeError.
     """
-
-    def chosen(argument: str) -> str:
-        return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
-
     named = str(SCons.Script.ARGUMENTS.get("HARDWARE") or _named(env, hardware))
     return _settings(
         named or value_of(env, "TRT_HARDWARE"),
-        chosen("BACKEND"),
+        chosen(env, "BACKEND"),
         str(SCons.Script.ARGUMENTS.get("JETPACK", "")),
         value_of(env, "TRT_PYTHON"),
-        chosen("ENGINE_DIR"),
+        chosen(env, "ENGINE_DIR"),
         top,
     )
 
@@ -152,6 +134,11 @@ def _named(env: Any, hardware: Any) -> str:
     return ",".join(texts)
 
 
+def chosen(env: Any, argument: str) -> str:
+    """A setting: the argument of the command line, else the construction variable."""
+    return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
+
+
 def value_of(env: Any, name: str) -> str:
     """A construction variable, expanded."""
     value = env.get(name, "")
@@ -178,8 +165,8 @@ def state_dir(env: Any, top: Path) -> str:
 
 def report_dir(env: Any, top: Path, state: Path) -> Path:
     """Where `engines-report` writes, absolute."""
-    chosen = str(SCons.Script.ARGUMENTS.get("REPORT") or value_of(env, "TRT_REPORT"))
-    return Path(below(chosen, top)) if chosen else state / "report"
+    named = chosen(env, "REPORT")
+    return Path(below(named, top)) if named else state / "report"
 
 
 def onnx_python(env: Any, top: Path) -> str:
@@ -189,7 +176,7 @@ def onnx_python(env: Any, top: Path) -> str:
 
 def verify_full(env: Any) -> bool:
     """Whether to hash every file. Raises UserError."""
-    verify = str(SCons.Script.ARGUMENTS.get("VERIFY") or value_of(env, "TRT_VERIFY"))
+    verify = chosen(env, "VERIFY")
     if verify not in ("stat", "full"):
         raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
     return verify == "full"
@@ -197,90 +184,38 @@ def verify_full(env: Any) -> bool:
 
 def lock_timeout_s(env: Any) -> float | None:
     """Seconds to wait for a lock; None for no limit. Raises UserError."""
-    seconds = _seconds("TRT_LOCK_TIMEOUT", value_of(env, "TRT_LOCK_TIMEOUT") or "inf")
-    return None if seconds == float("inf") else seconds
+    limit_s = seconds("TRT_LOCK_TIMEOUT", value_of(env, "TRT_LOCK_TIMEOUT") or "inf")
+    return None if limit_s == float("inf") else limit_s
 
 
-def _seconds(name: str, text: str) -> float:
+def seconds(name: str, text: str) -> float:
+    """The value of a setting in seconds. Raises UserError."""
     try:
-        seconds = float(text)
+        value = float(text)
     except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
+        value = -1.0
+    if not value >= 0:
         raise SCons.Errors.UserError(f"{name}={text}: write seconds, such as 600")
-    return seconds
-
-
-class StoreSettings(NamedTuple):
-    """url: "" for no shared cache; key: a path, or the PEM itself; trust: paths; wait_s: for uploads
-    at the end of a run; patience_s: for the server's next byte; timeout_s: for one operation, plus
-    one second for each MB."""
-
-    url: str = ""
-    writes: bool = False
-    key: str = ""
-    trust: tuple[str, ...] = ()
-    refusals: bool = True
-    wait_s: float = 600.0
-    patience_s: float = 10.0
-    timeout_s: float = 60.0
-
-
-def store(env: Any, top: Path) -> StoreSettings:
-    """The settings of the shared cache. Raises UserError."""
-
-    def chosen(argument: str) -> str:
-        return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
-
-    url = chosen("STORE")
-    if not url:
-        return StoreSettings()
-    # Not copied from the environment to a construction variable, which env.Dump() would print.
-    key = chosen("STORE_KEY") or os.environ.get("TRT_STORE_KEY", "")
-    return _store(url, key, *map(chosen, _STORE), top)
-
-
-_STORE = ("STORE_MODE", "STORE_TRUST", "STORE_REFUSALS", "STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT")
-_SCHEMES = ("file:///", "s3://", "gs://", "az://")
-
-
-@lru_cache
-def _store(
-    url: str,
-    key: str,
-    mode: str,
-    trust: str,
-    refusals: str,
-    wait: str,
-    patience: str,
-    timeout: str,
-    top: Path,
-) -> StoreSettings:
-    if not url.startswith(_SCHEMES):
-        raise SCons.Errors.UserError(f"STORE={url}: write file:///FOLDER, s3://…, gs://… or az://…")
-    for name, text, known in (
-        ("STORE_MODE", mode, ("read", "write")),
-        ("STORE_REFUSALS", refusals, ("use", "ignore")),
-    ):
-        if text not in known:
-            raise SCons.Errors.UserError(f"{name}={text}: write {name}={known[0]} or {name}={known[1]}")
-    if mode == "write" and not key:
-        raise SCons.Errors.UserError(
-            "STORE_MODE=write needs STORE_KEY=FILE; `python3 -m scons_tensorrt keygen FILE` makes one"
-        )
-    if key and not key.startswith("-----BEGIN"):
-        key = below(key, top)
-    places = tuple(below(place, top) for place in trust.split(os.pathsep) if place)
-    waits = {"STORE_WAIT": wait, "STORE_PATIENCE": patience, "STORE_TIMEOUT": timeout}
-    seconds = [_seconds(name, text) for name, text in waits.items()]
-    return StoreSettings(url, mode == "write", key, places, refusals == "use", *seconds)
+    return value
 
 
 def signing_key(env: Any, top: Path) -> str:
     """The key that signs manifests: the path of a PEM file, or the PEM itself; "" for none."""
-    named = SCons.Script.ARGUMENTS.get("SIGNING_KEY") or value_of(env, SIGNING_KEY)
-    key = str(named or os.environ.get(SIGNING_KEY, ""))
-    return key if not key or "\n" in key or key.startswith("-----") else below(key, top)
+    return key_path(str(SCons.Script.ARGUMENTS.get("SIGNING_KEY") or secret(env, SIGNING_KEY)), top)
+
+
+def secret(env: Any, name: str) -> str:
+    """A variable that is not copied from the environment, because env.Dump() would print it."""
+    return value_of(env, name) or os.environ.get(name, "")
+
+
+def key_path(key: str, top: Path) -> str:
+    """A signing key: an absolute path, or the PEM itself; "" for none."""
+    if not key:
+        return ""
+    from ..files.keys import is_pem
+
+    return key if is_pem(key) else below(key, top)
 
 
 def builder_id(env: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import SCons.Node
 
 from .nodes import files_read
+from .store_settings import RENAMED
 
 SHORT = 5  # letters: other words differ from such a name by a single letter
 LONG = 8  # letters: two may be wrong
@@ -22,16 +23,22 @@ def misspelled(names: Iterable[str], arguments: Collection[str], variables: Coll
     found = []
     for name in names:
         if name in variables:
-            bare = name.removeprefix("TRT_")
-            what = f"write {bare}=" if bare in arguments else f"set {name} in the environment instead"
+            known = name.removeprefix("TRT_") in arguments
+            what = f"write {_today(name)}=" if known else f"set {name} in the environment instead"
             found.append(f"{name}= is not read from the command line; {what}")
             continue
         right = next((known for known in (*arguments, *variables) if _close(name, known)), None)
         if right and right.removeprefix("TRT_") in arguments:
-            found.append(f"{name}= is no setting; write {right.removeprefix('TRT_')}=")
+            found.append(f"{name}= is no setting; write {_today(right)}=")
         elif right:
             found.append(f"{name}= is no setting; set {right} in the environment")
     return found
+
+
+def _today(name: str) -> str:
+    """The argument for a setting, under its new name."""
+    bare = name.removeprefix("TRT_")
+    return RENAMED.get(bare, bare)
 
 
 def _close(name: str, known: str) -> bool:

@@ -9,7 +9,7 @@ import SCons.dblite
 import SCons.Script
 
 from ..files.streams import open_standard_streams
-from . import remote_settings, settings
+from . import remote_settings, settings, store_settings
 from .builders import make_builder, make_step_builder
 from .calls import user_call
 from .env_engine import Engine, OnnxExport
@@ -22,7 +22,7 @@ from .session import session_of
 def generate(env: Any) -> None:
     """Add the methods, builders and variables of this tool to `env`. Raises UserError."""
     open_standard_streams()
-    settings.set_defaults(env, remote_settings.VARIABLES)
+    settings.set_defaults(env, {**store_settings.VARIABLES, **remote_settings.VARIABLES})
     if "TRT_Engine" in env["BUILDERS"]:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
@@ -34,7 +34,7 @@ def generate(env: Any) -> None:
     session = session_of(env)
     if not session.helped:
         session.helped = True
-        SCons.Script.Help(settings.HELP + remote_settings.HELP)
+        SCons.Script.Help(settings.HELP + store_settings.HELP + remote_settings.HELP)
         _use_own_sconsign_temporary()
         declare_prune(env)
         env.Alias(REPORT, env.Alias(ALIAS))

@@ -1,0 +1,143 @@
+"""Ed25519 keys in PEM files, not encrypted: the signing key is private, a trusted key is public.
+
+Uses `cryptography`, imported only when a key is loaded. A signing key never appears in a message,
+receipt, SCons record or file of this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import SigningError
+from .reading import read_small
+
+PUBLIC_SUFFIX = ".pub"  # of trusted keys in a folder
+MAX_BYTES = 1 << 20  # of a key file
+
+
+class TrustedKey(NamedTuple):
+    """A public key. key_id: sha256 of the key as SubjectPublicKeyInfo in DER, as in cosign."""
+
+    key_id: str
+    public: Any
+
+    @property
+    def name(self) -> str:
+        """The short key ID, as in cache entries."""
+        return self.key_id[:16]
+
+    def accepts(self, signature: bytes, data: bytes) -> bool:
+        """Whether this key made the signature of `data`."""
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            self.public.verify(signature, data)
+            return True
+        except InvalidSignature:
+            return False
+
+
+class SigningKey(NamedTuple):
+    """A private key, and the trusted key that accepts its signatures."""
+
+    private: Any
+    trusted: TrustedKey
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`: the same bytes each time, as Ed25519 is deterministic."""
+        return bytes(self.private.sign(data))
+
+
+TrustedKeys = Mapping[str, TrustedKey]  # by name
+
+
+def is_pem(key: str) -> bool:
+    """Whether a signing key is given as text rather than as the path of a file."""
+    return "\n" in key or key.lstrip().startswith("-----")
+
+
+def load_signing_key(key: str) -> SigningKey:
+    """Load a private key. key: path of a PEM file, or the PEM itself. Raises SigningError, whose text
+    never contains the key."""
+    if is_pem(key):
+        where, data = "the signing key", key.strip().encode("utf-8", "replace") + b"\n"
+    elif os.path.exists(key):
+        where, data = f"signing key {key}", _read(key, "signing key")
+    else:  # not repeated: it may be a damaged key
+        raise SigningError(
+            "the signing key is neither an existing file nor a PEM key; use the path of a PEM file"
+        )
+    serialization, ed25519 = _cryptography()
+    hint = "create one with `python3 -m scons_tensorrt keygen FILE`"
+    try:
+        private = serialization.load_pem_private_key(data, password=None)
+    except Exception:  # its text may quote the key
+        raise SigningError(f"{where}: not an unencrypted PEM private key; {hint}") from None
+    if not isinstance(private, ed25519.Ed25519PrivateKey):
+        raise SigningError(f"{where}: not an Ed25519 key; {hint}")
+    return SigningKey(private, TrustedKey(_key_id(private.public_key()), private.public_key()))
+
+
+def load_trusted_keys(places: Iterable[str], signing_key: SigningKey | None = None) -> TrustedKeys:
+    """The public keys in PEM files and in the `*.pub` of folders, and that of a signing key. Raises
+    SigningError."""
+    found = {signing_key.trusted.name: signing_key.trusted} if signing_key else {}
+    for place in map(Path, places):
+        files = sorted(place.glob(f"*{PUBLIC_SUFFIX}")) if place.is_dir() else [place]
+        for key in map(_load_trusted_key, files):
+            found[key.name] = key
+    return found
+
+
+def _load_trusted_key(path: Path) -> TrustedKey:
+    data = _read(path, "trusted key")
+    serialization, ed25519 = _cryptography()
+    try:
+        public = serialization.load_pem_public_key(data)
+    except Exception:  # its text may quote a private key
+        raise SigningError(f"trusted key {path}: not a PEM public key; use the .pub file") from None
+    if not isinstance(public, ed25519.Ed25519PublicKey):
+        raise SigningError(f"trusted key {path}: not an Ed25519 public key; use the .pub file")
+    return TrustedKey(_key_id(public), public)
+
+
+def generate() -> tuple[bytes, bytes, str]:
+    """A new key pair: (private PEM, public PEM, key ID). Raises SigningError."""
+    serialization, ed25519 = _cryptography()
+    private = ed25519.Ed25519PrivateKey.generate()
+    pem, public = serialization.Encoding.PEM, private.public_key()
+    return (
+        private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        public.public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo),
+        _key_id(public),
+    )
+
+
+def _key_id(public: Any) -> str:
+    serialization, _ = _cryptography()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
+
+
+def _read(path: str | Path, what: str) -> bytes:
+    try:
+        return read_small(path, MAX_BYTES)
+    except OSError as error:
+        raise SigningError(f"{what} {path}: {error.strerror}; use the path of a PEM file") from None
+
+
+def _cryptography() -> tuple[Any, Any]:
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError:
+        raise SigningError(
+            f"signatures need cryptography, which is not installed: run `{sys.executable} -m pip install "
+            "cryptography`"
+        ) from None
+    return serialization, ed25519

@@ -1,0 +1,115 @@
+"""The settings of the shared engine cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import SCons.Errors
+import SCons.Script
+
+from .console import say
+from .settings import below, chosen, key_path, option, seconds, secret, value_of
+
+VARIABLES = {
+    "TRT_STORE": "",
+    "TRT_STORE_MODE": "read",
+    "TRT_STORE_TRUSTED_KEYS": "",
+    "TRT_STORE_TRUST": "",
+    "TRT_STORE_REFUSALS": "use",
+    "TRT_STORE_WAIT": "600",
+    "TRT_STORE_PATIENCE": "10",
+    "TRT_STORE_TIMEOUT": "60",
+}
+SECRETS = ("TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")  # see settings.secret
+RENAMED = {"STORE_KEY": "STORE_SIGNING_KEY", "STORE_TRUST": "STORE_TRUSTED_KEYS"}  # for one release
+HELP = """  STORE=URL             shared engine cache: file:///…, s3://…, gs://… or az://…; default: none
+  STORE_MODE=read|write write (for CI) also uploads what is built, signed with
+                        STORE_SIGNING_KEY=FILE
+  STORE_TRUSTED_KEYS=FILES
+                        the public keys whose entries are used: files, or folders of *.pub
+  STORE_REFUSALS=ignore compile even what the shared cache records as impossible to compile
+  STORE_WAIT=SECONDS    how long to wait for uploads at the end; default: 600
+  STORE_PATIENCE=SECONDS
+                        how long to wait for the next byte of the shared cache; default: 10
+  STORE_TIMEOUT=SECONDS for one of its operations, plus one for each MB; default: 60
+The same settings as variables: TRT_STORE, TRT_STORE_MODE, TRT_STORE_SIGNING_KEY (the file, or
+the PEM itself), TRT_STORE_TRUSTED_KEYS, TRT_STORE_REFUSALS, TRT_STORE_WAIT, TRT_STORE_PATIENCE,
+TRT_STORE_TIMEOUT.
+"""
+_SCHEMES = ("file:///", "s3://", "gs://", "az://")
+
+
+class StoreSettings(NamedTuple):
+    """url: "" for no shared cache; signing_key: a path, or the PEM itself; trusted_keys: paths; wait_s:
+    for uploads at the end of a run; patience_s: for the server's next byte; timeout_s: for one operation,
+    plus one second for each MB."""
+
+    url: str = ""
+    writes: bool = False
+    signing_key: str = ""
+    trusted_keys: tuple[str, ...] = ()
+    refusals: bool = True
+    wait_s: float = 600.0
+    patience_s: float = 10.0
+    timeout_s: float = 60.0
+
+
+def read(env: Any, top: Path) -> StoreSettings:
+    """The settings of an environment. Raises UserError."""
+    url = chosen(env, "STORE")
+    if not url:
+        return StoreSettings()
+    if not url.startswith(_SCHEMES):
+        raise SCons.Errors.UserError(f"STORE={url}: write file:///FOLDER, s3://…, gs://… or az://…")
+    writes = _choice(env, "STORE_MODE", "read", "write") == "write"
+    refusals = _choice(env, "STORE_REFUSALS", "use", "ignore") == "use"
+    key = _renamed("STORE_SIGNING_KEY", "STORE_KEY", partial(secret, env))
+    if writes and not key:
+        raise SCons.Errors.UserError(
+            "STORE_MODE=write needs STORE_SIGNING_KEY=FILE; `python3 -m scons_tensorrt keygen FILE` makes one"
+        )
+    trusted = _renamed("STORE_TRUSTED_KEYS", "STORE_TRUST", partial(value_of, env)).split(os.pathsep)
+    return StoreSettings(
+        url=url,
+        writes=writes,
+        signing_key=key_path(key, top),
+        trusted_keys=tuple(below(place, top) for place in trusted if place),
+        refusals=refusals,
+        wait_s=seconds("STORE_WAIT", chosen(env, "STORE_WAIT")),
+        patience_s=seconds("STORE_PATIENCE", chosen(env, "STORE_PATIENCE")),
+        timeout_s=seconds("STORE_TIMEOUT", chosen(env, "STORE_TIMEOUT")),
+    )
+
+
+def _choice(env: Any, name: str, one: str, other: str) -> str:
+    text = chosen(env, name)
+    if text not in (one, other):
+        raise SCons.Errors.UserError(f"{name}={text}: write {name}={one} or {name}={other}")
+    return text
+
+
+def _renamed(new: str, old: str, variable: Callable[[str], str]) -> str:
+    """A setting, perhaps under its old name. Raises UserError if both names are given and differ."""
+    arguments = SCons.Script.ARGUMENTS
+    return _either(f"{new}=", arguments.get(new, ""), f"{old}=", arguments.get(old, "")) or _either(
+        f"TRT_{new}", variable(f"TRT_{new}"), f"TRT_{old}", variable(f"TRT_{old}")
+    )
+
+
+def _either(new: str, value: str, old: str, old_value: str) -> str:
+    if not old_value:
+        return value
+    if value not in ("", old_value):
+        raise SCons.Errors.UserError(f"{old} and {new} differ; set {new} alone")
+    _warn(f"engines: {old} is now {new}; the old name works until the next release")
+    return old_value
+
+
+@lru_cache  # once in a run
+def _warn(text: str) -> None:
+    if not any(option(name) for name in ("silent", "question", "help", "clean")):
+        say(text)
