@@ -26,7 +26,7 @@ if "scons_tensorrt" in " ".join(sys.orig_argv) or "spawn_main" in " ".join(sys.o
     import pickle
     import distributed
     from distributed.protocol import to_serialize
-    from scons_tensorrt.remote import task; from scons_tensorrt.remote import topics
+    from scons_tensorrt.remote import task
 
     class Evil:
         """Writes a file where scons unpickles it; the scheduler and workers are Dask's own to guard."""
@@ -42,7 +42,7 @@ if "scons_tensorrt" in " ".join(sys.orig_argv) or "spawn_main" in " ".join(sys.o
     honest = task.compile_action
     def compile_action(digest, key):
         say = distributed.get_worker().log_event
-        topic = topics.topic_of(key)
+        topic = task.topic_of(key)
         {act}
     compile_action.__module__ = task.__name__
     task.compile_action = compile_action

@@ -16,7 +16,7 @@ from scons_tensorrt.hardware.resolve import Hardware
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.key import input_name, value_fields
 from scons_tensorrt.recipe.options import parse
-from scons_tensorrt.remote.job import Action, places, write_action
+from scons_tensorrt.remote.job import Action, write_action
 
 SIGNATURE = HardwareSignature(
     *("tensorrt", "10.3.0.30", "linux", "aarch64", "8.7"), sm_count=8, jetpack="6.2"
@@ -71,7 +71,7 @@ def test_what_comes_out_is_what_was_wanted(spec: EngineSpec, state, tmp_path) ->
     assert [path.name for path in there.recipe.plugins] == ["z.so", "a.so"]
     assert there.hardware[:2] == spec.hardware[:2]
     assert dict(there.inputs()) == dict(
-        zip(there.inputs(), [path for _, path in places(action, tmp_path / "there")])
+        zip(there.inputs(), [path for _, path in action.places(tmp_path / "there")])
     )
     assert there.inputs().keys() == spec.inputs().keys()
     assert [path for _, path in inputs] == list(spec.inputs().values())

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from scons_tensorrt.errors import DispatchError
+from scons_tensorrt.remote.task import TOPICS, task_of, topic_of
 from scons_tensorrt.remote.tls import check_url, make_certificates, security
-from scons_tensorrt.remote.topics import TOPICS, task_of, topic_of
 
 
 def context(folder, purpose) -> ssl.SSLContext:

@@ -7,8 +7,16 @@ import json
 import pytest
 
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.remote.capability import PREFIX, Worker, WorkerCapability, choose, connected, workers
-from scons_tensorrt.remote.local_capability import differences, machine_fields
+from scons_tensorrt.remote.capability import (
+    PREFIX,
+    Worker,
+    WorkerCapability,
+    choose,
+    connected,
+    differences,
+    machine_fields,
+    workers,
+)
 
 ORIN = HardwareSignature(
     *("tensorrt", "10.3.0.30", "linux", "aarch64", "8.7"),
@@ -90,11 +98,10 @@ def test_of_several_offers_that_serve_the_one_of_most_workers_is_asked_for() -> 
     vague = changed(ORIN, l2_bytes=None, gpu_name=None)
     one, other = WorkerCapability.of(ORIN, "1"), WorkerCapability.of(changed(ORIN, gpu_name="Orin B"), "1")
     rtx = WorkerCapability.of(RTX, "1")
-    known = [Worker("a", "tls://a", (one,)), *(Worker(n, f"tls://{n}", (rtx, other)) for n in "bc")]
-    resource, able = choose(known, vague, "1")
-    assert (resource, [w.name for w in able]) == (other.resource, ["b", "c"])
-    assert choose(known, ORIN, "1")[0] == one.resource
-    assert choose(known, changed(ORIN, sm_count=4), "1") == ("", [])
+    known = [Worker("a", (one,)), *(Worker(name, (rtx, other)) for name in "bc")]
+    assert choose(known, vague, "1") == other.resource
+    assert choose(known, ORIN, "1") == one.resource
+    assert choose(known, changed(ORIN, sm_count=4), "1") == ""
 
 
 def test_an_identity_of_a_scheduler_gives_the_workers_of_ours() -> None:
@@ -103,9 +110,9 @@ def test_an_identity_of_a_scheduler_gives_the_workers_of_ours() -> None:
         "tls://b": {"name": "desk", "resources": {offer.resource: 1, "GPU": 1}},
         "tls://a": {"name": "stranger", "resources": {}},
     }
-    assert workers({"workers": told}) == [Worker("desk", "tls://b", (offer,))]
+    assert workers({"workers": told}) == [Worker("desk", (offer,))]
     assert connected([], RTX, "1") == "no build worker is connected"
-    many = [Worker(f"w{i}", "", (offer,)) for i in range(10)]
+    many = [Worker(f"w{i}", (offer,)) for i in range(10)]
     assert connected(many, ORIN, "1").endswith("w7 (product: wanted tensorrt, found tensorrt_rtx) and 2 more")
 
 
@@ -127,7 +134,7 @@ ODD_WORKERS = [
 def test_a_worker_that_says_other_shapes_is_passed_over(odd) -> None:
     offer = WorkerCapability.of(RTX, "1")
     told = {"tls://a": odd, "tls://b": {"name": "desk", "resources": {offer.resource: 1}}}
-    assert workers({"workers": told}) == [Worker("desk", "tls://b", (offer,))]
+    assert workers({"workers": told}) == [Worker("desk", (offer,))]
 
 
 @pytest.mark.parametrize("identity", [None, [], {}, {"workers": None}, {"workers": [1]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -12,8 +13,8 @@ from distributed import protocol  # noqa: E402
 from distributed.protocol.serialize import Serialize, ToPickle  # noqa: E402
 
 from scons_tensorrt.errors import DispatchError  # noqa: E402
-from scons_tensorrt.remote.answer import Answer, write_answer  # noqa: E402
 from scons_tensorrt.remote.plain_data import KILLED, _check, _loads, line, only_plain  # noqa: E402
+from scons_tensorrt.remote.task import Answer  # noqa: E402
 
 RAN: list[str] = []
 
@@ -58,18 +59,18 @@ def test_a_distributed_that_decodes_otherwise_is_refused(monkeypatch) -> None:
     loads, handlers = protocol.loads, distributed.Client._default_event_handlers
     monkeypatch.setattr(protocol, "loads", loads)
     monkeypatch.setattr(distributed.Client, "_default_event_handlers", handlers)
-    only_plain()
+    asyncio.run(only_plain())
     assert protocol.loads is _loads
     monkeypatch.setattr(protocol, "loads", loads)
     with pytest.raises(DispatchError, match="decodes messages in an unknown way"):
-        _check()
+        asyncio.run(_check())
 
 
 GOOD = {"outcome": "made", "worker": "bench", "log": "x", "seconds": 1.5}
 
 
 def test_an_answer_is_read_as_it_was_written() -> None:
-    assert Answer.read(write_answer(GOOD)) == Answer("made", "bench", "x", seconds=1.5)
+    assert Answer.read(json.dumps(GOOD)) == Answer("made", "bench", "x", seconds=1.5)
 
 
 @pytest.mark.parametrize("field", ["outcome", "worker", "log", "error_class", "message", "seconds"])

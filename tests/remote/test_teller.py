@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from scons_tensorrt.remote import progress_publisher as module
-from scons_tensorrt.remote.progress_publisher import ProgressPublisher
+from scons_tensorrt.remote import executor as module
+from scons_tensorrt.remote.executor import ProgressPublisher
 
 
 def test_what_changes_is_told_with_the_log_and_no_field_that_dask_sets(tmp_path, monkeypatch) -> None:

@@ -1,22 +1,86 @@
-"""What a worker can compile for, encoded as the name of a Dask resource.
+"""What a host can compile for.
 
-The scheduler knows resources only by name. So the name holds the worker's hardware and versions; a
-client reads them from it and requests the resource by that name.
+TensorRT for RTX compiles for every architecture on a CPU: only its release, the operating system and
+the machine matter. TensorRT compiles only on the target GPU: every known field matters.
+
+A worker offers what it can compile for as the name of a Dask resource: the scheduler knows resources
+only by name. The name holds the worker's hardware and versions; a client reads them from it and requests
+the resource by that name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..hardware.signature import HardwareSignature
+from ..errors import HardwareError
+from ..files.json_cache import JsonCache
+from ..hardware.host import Host
+from ..hardware.resolve import probe
+from ..hardware.runtime import Runtime
+from ..hardware.signature import DEVICE_CLASS, HardwareSignature
 from ..recipe.key import VERSION
-from .local_capability import differences, machine_fields
 from .plain_data import fields_of, line
 
 PREFIX = "scons-tensorrt "
 LONGEST = 200  # characters of a text that a worker sends
+_GPU = ("compute_capability", *DEVICE_CLASS)
+
+
+def machine_fields(signature: HardwareSignature) -> dict[str, Any]:
+    """The fields of a machine that decide what it can compile for."""
+    gpu = _GPU if signature.product == "tensorrt" else ()
+    names = ("product", "runtime_version", "os", "machine", *gpu)
+    return {name: getattr(signature, name) for name in names if getattr(signature, name) is not None}
+
+
+def differences(spec: HardwareSignature, found: Mapping[str, Any]) -> list[str]:
+    """Why a machine with these fields cannot compile for `spec`; empty if it can."""
+    if found.get("product") != spec.product:
+        return [f"product: wanted {spec.product}, found {found.get('product')}"]
+    return [
+        f"{name}: wanted {value}, found {found.get(name)}"
+        for name, value in machine_fields(spec).items()
+        if not _alike(name, value, found.get(name))
+    ]
+
+
+def _alike(name: str, spec: Any, found: Any) -> bool:
+    """Equal; of versions, in the parts that both have, as in the compile's own check."""
+    if name == "runtime_version" and isinstance(found, str):
+        pairs = list(zip(str(spec).split("."), found.split(".")))
+        return len(pairs) > 1 and all(a == b for a, b in pairs)
+    return bool(spec == found)
+
+
+def host_signature(
+    product: str, runtime: Callable[[str], Runtime], host: Host, devices: JsonCache
+) -> HardwareSignature:
+    """This host's signature for `product`, as complete as `machine_fields` needs. Raises HardwareError if
+    it cannot compile with it."""
+    found = runtime(product)
+    if product == "tensorrt_rtx":
+        return HardwareSignature(
+            *(product, found.version, platform.system().lower(), platform.machine(), "8.0+")
+        )
+    sign = host.nvidia_evidence()
+    if not sign:
+        raise HardwareError("no NVIDIA GPU found")
+    jetpack = "0.0" if host.l4t() else None  # any value: it only names files
+    return probe(host, sign, runtime, product, jetpack, devices).signature
+
+
+def why_not_here(
+    spec: HardwareSignature, runtime: Callable[[str], Runtime], host: Host, devices: JsonCache
+) -> str | None:
+    """Why this host cannot compile for `spec`; None if it can."""
+    try:
+        found = host_signature(spec.product, runtime, host, devices)
+    except HardwareError as error:
+        return str(error).partition(": run `")[0]
+    return "; ".join(differences(spec, machine_fields(found))) or None
 
 
 class WorkerCapability(NamedTuple):
@@ -44,8 +108,7 @@ class WorkerCapability(NamedTuple):
             machine, recipe, distributed = json.loads(resource.removeprefix(PREFIX))
         except (ValueError, TypeError, RecursionError):
             return None
-        values = [recipe, distributed]
-        if not isinstance(machine, dict) or not all(map(_is_short, values + list(machine.values()))):
+        if not isinstance(machine, dict) or not all(map(_is_short, (recipe, distributed, *machine.values()))):
             return None
         return cls(machine, str(recipe), str(distributed))
 
@@ -59,9 +122,8 @@ class WorkerCapability(NamedTuple):
         return found
 
     def describe(self) -> str:
-        known = self.machine
-        parts = [known.get("gpu_name"), known.get("product"), known.get("runtime_version")]
-        return ", ".join(str(part) for part in (*parts, known.get("machine")) if part)
+        names = ("gpu_name", "product", "runtime_version", "machine")
+        return ", ".join(str(self.machine[name]) for name in names if self.machine.get(name))
 
 
 def _is_short(value: Any) -> bool:
@@ -75,33 +137,27 @@ class Worker(NamedTuple):
     """A connected worker. offers: one for each installed product."""
 
     name: str
-    address: str
     offers: tuple[WorkerCapability, ...]
 
 
-def workers(identity: Mapping[str, Any]) -> list[Worker]:
+def workers(identity: Any) -> list[Worker]:
     """The build workers in a scheduler's identity."""
     found = []
     known = fields_of(fields_of(identity).get("workers"))
-    for address, each in sorted(known.items(), key=lambda item: str(item[0])):
+    for _, each in sorted(known.items(), key=lambda item: str(item[0])):
         said = fields_of(each)
         offers = tuple(filter(None, map(WorkerCapability.read, fields_of(said.get("resources")))))
         if offers:
-            found.append(Worker(line(str(said.get("name")), LONGEST), str(address), offers))
+            found.append(Worker(line(str(said.get("name")), LONGEST), offers))
     return found
 
 
-def choose(known: list[Worker], spec: HardwareSignature, distributed: str) -> tuple[str, list[Worker]]:
-    """The suitable resource that most workers offer, and these workers. Empty if there is none."""
-    by_resource: dict[str, list[Worker]] = {}
-    for worker in known:
-        for offer in worker.offers:
-            if not offer.faults(spec, distributed):
-                by_resource.setdefault(offer.resource, []).append(worker)
-    if not by_resource:
-        return "", []
-    best = max(sorted(by_resource), key=lambda name: len(by_resource[name]))
-    return best, by_resource[best]
+def choose(known: list[Worker], spec: HardwareSignature, distributed: str) -> str:
+    """The suitable resource that most workers offer; "" if there is none."""
+    suitable = sorted(
+        offer.resource for worker in known for offer in worker.offers if not offer.faults(spec, distributed)
+    )
+    return max(suitable, key=suitable.count, default="")
 
 
 def connected(known: list[Worker], spec: HardwareSignature, distributed: str) -> str:

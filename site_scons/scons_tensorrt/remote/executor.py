@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,28 +30,50 @@ from ..files.keys import load_signing_key, load_trusted_keys
 from ..files.writing import remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter
-from .job import LARGEST, Action, places
-from .progress_publisher import ProgressPublisher
+from .job import LARGEST, Action
 
 VARIABLE = "SCONS_TENSORRT_BENCH"  # JSON, in the environment of the process that compiles
 LOG_BYTES = 256 << 10  # of a log sent back
+EVERY_S = 1.0  # between two progress messages
+PIECE, MOST = 4 << 10, 64 << 10  # bytes of the log: for each message, in total
 
 
-_busy: set[int] = set()  # IDs of threads that compile
+class ProgressPublisher:
+    """A `ProgressHandle` on the worker, which sends the progress and the log of a compile to waiting clients.
 
+    say: sends fields; name: of the worker.
+    """
 
-@contextlib.contextmanager
-def _working() -> Iterator[None]:
-    _busy.add(threading.get_ident())
-    try:
-        yield
-    finally:
-        _busy.discard(threading.get_ident())
+    def __init__(self, say: Callable[..., None], name: str) -> None:
+        self._say = say
+        self.name = name
+        self._doing: tuple[int | None, int | None, str] = (None, None, "")
+        self._ended = threading.Event()
 
+    def started(self, log: Path) -> None:
+        """The compile begins; it writes `log`."""
+        self._say(started=self.name)
+        threading.Thread(target=self._follow, args=(log,), name="progress", daemon=True).start()
 
-def busy() -> bool:
-    """Whether this process is compiling."""
-    return bool(_busy)
+    def begin(self, verb: str, label: str, short: str = "", unit: str = "") -> ProgressPublisher:
+        """A `BeginProgress`."""
+        return self
+
+    def update(self, done: int | None = None, total: int | None = None, words: str = "") -> None:
+        self._doing = (done, total, words)
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _follow(self, log: Path) -> None:
+        sent, read = None, 0
+        while not self._ended.wait(EVERY_S):
+            doing, piece = self._doing, _read(log, read, min(PIECE, MOST - read))
+            read += len(piece)
+            if doing != sent or piece:
+                sent = doing
+                # Dask sets `worker` itself.
+                self._say(doing=list(doing), by=self.name, log=piece.decode("utf-8", "replace"))
 
 
 class RemoteExecutor:
@@ -66,22 +88,15 @@ class RemoteExecutor:
     def make(
         self, digest: str, key: str, publisher: ProgressPublisher, stopping: Callable[[], bool]
     ) -> dict[str, Any]:
-        """See `task.compile_action`."""
-        with _working():
-            return self._answer(digest, key, publisher, stopping)
-
-    def _answer(
-        self, digest: str, key: str, publisher: ProgressPublisher, stopping: Callable[[], bool]
-    ) -> dict[str, Any]:
+        """Compile an action and upload its engine; returns the fields of an `Answer`."""
         jobs = self._folder / "jobs"
         jobs.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(dir=jobs))
-        said: dict[str, Any] = {"worker": publisher.name, "seconds": None, "log": ""}
+        said: dict[str, Any] = {}
         try:
             said.update(self._make(digest, key, place, publisher, stopping, said))
         except EngineError as error:
             said.update(outcome="failed", error_class=type(error).__name__, message=_without_log(error))
-            said["lasting"] = isinstance(error, EngineBuildError) and error.lasting
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             said.update(outcome="failed", error_class="DispatchError", message=what)
@@ -105,7 +120,7 @@ class RemoteExecutor:
         if self._there(action):  # another worker compiled it and died before it could answer
             return {"outcome": "there"}
         spec = action.spec(place)
-        for each, path in places(action, place):
+        for each, path in action.places(place):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not self._shared.fetch(each.sha256, each.size, path, each.label):
                 raise DispatchError(f"{each.label} is not in the store; run again to upload it")
@@ -128,7 +143,7 @@ class RemoteExecutor:
                     self._shared.refuse(spec, EngineBuildError(_without_log(error)))
             raise
         finally:
-            said["log"] = _tail(log)
+            said["log"] = _read(log, -LOG_BYTES, LOG_BYTES).decode("utf-8", "replace")
             lock = state.lock(spec.engine)  # of this job only: its path is never used again
             for path in (log, lock, lock.with_suffix(".holder")):
                 path.unlink(missing_ok=True)
@@ -179,10 +194,11 @@ def _without_log(error: EngineError) -> str:
     return str(error).rpartition("; log: ")[0] or str(error)
 
 
-def _tail(log: Path) -> str:
+def _read(log: Path, at: int, most: int) -> bytes:
+    """Up to `most` bytes of the log from `at`, which counts from its end if it is negative."""
     try:
         with open(log, "rb") as source:
-            source.seek(max(0, os.stat(log).st_size - LOG_BYTES))
-            return source.read().decode("utf-8", "replace")
+            source.seek(at if at >= 0 else max(0, os.fstat(source.fileno()).st_size + at))
+            return source.read(most)
     except OSError:
-        return ""
+        return b""

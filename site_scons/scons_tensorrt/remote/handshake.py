@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DispatchError
+from .plain_data import fields_of
 from .tls import SCHEME
 
 PACKAGES = ("distributed", "dask")
@@ -58,7 +58,7 @@ async def check_scheduler(url: str, security: Any) -> None:
             said = await asyncio.wait_for(scheduler.versions(), ANSWER_S)
     except (OSError, asyncio.TimeoutError) as error:
         raise DispatchError(f"{url} does not answer: {cause(error)}") from None
-    theirs = _packages(said)
+    theirs = fields_of(fields_of(said).get("packages"))
     for name in PACKAGES:
         if theirs.get(name) != ours[name]:
             raise DispatchError(
@@ -81,20 +81,12 @@ async def _greeted(url: str, context: Any) -> None:
         writer.transport.abort()
 
 
-def _packages(said: Any) -> Mapping[str, Any]:
-    packages = said.get("packages") if isinstance(said, Mapping) else None
-    return packages if isinstance(packages, Mapping) else {}
-
-
 def cause(error: BaseException) -> str:
     """The innermost reason: Dask wraps it several times."""
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     if isinstance(error, ssl.SSLError):
         return f"TLS: {str(error.strerror).partition(' (_ssl')[0]}"
-    while error.__cause__ is not None or error.__context__ is not None:
-        inner = error.__cause__ or error.__context__
-        if inner is None or not str(inner):
-            break
+    while (inner := error.__cause__ or error.__context__) is not None and str(inner):
         error = inner
     return " ".join(str(error).split())[:200] or f"no answer within {ANSWER_S:g} s"

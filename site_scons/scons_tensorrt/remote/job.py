@@ -6,10 +6,9 @@ the ingredients against recipe and hardware, and the inputs against their digest
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from ..artifact.filename import EngineFilename
 from ..artifact.receipt import make_key
 from ..artifact.state import StateFolder
 from ..build.spec import EngineSpec
-from ..errors import DispatchError, EngineError
+from ..errors import DispatchError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key import input_name, value_fields
@@ -65,10 +64,6 @@ def _label(at: int, path: Path, state: StateFolder) -> str:
     return f"elsewhere/{at}/{path.name}" if os.path.isabs(label) else label
 
 
-def _input(name: Any, label: Any, sha256: Any, size: Any) -> Input:
-    return Input(str(name), _text(label), str(sha256), int(size))
-
-
 def _text(value: Any) -> str:
     """A text that can be encoded. Raises ValueError otherwise."""
     os.fsencode(str(value))
@@ -84,9 +79,8 @@ def _timeout(value: Any) -> float | None:
 
 
 class Action(NamedTuple):
-    """A parsed action. digest: sha256 of its bytes."""
+    """A parsed action."""
 
-    digest: str
     filename: str
     ingredients: Mapping[str, str]
     recipe: Mapping[str, Any]
@@ -109,28 +103,29 @@ class Action(NamedTuple):
             said = fields["hardware"]
             signature = HardwareSignature.from_json(said["signature"], "the action")
             action = cls(
-                hashlib.sha256(data).hexdigest(),
                 EngineFilename.parse(fields["engine"]).build(),
                 {_text(name): _text(text) for name, text in fields["ingredients"].items()},
                 dict(fields["recipe"]),
                 _timeout(fields["timeout_s"]),
                 Hardware(said["name"], signature, "an action"),
                 _text(fields["source"]),
-                tuple(_input(*each) for each in fields["inputs"]),
+                tuple(
+                    Input(str(name), _text(label), str(sha256), int(size))
+                    for name, label, sha256, size in fields["inputs"]
+                ),
             )
-        except (
-            *(LookupError, TypeError, ValueError, AttributeError, RecursionError),
-            OverflowError,
-        ) as error:
-            if isinstance(error, EngineError):
-                raise DispatchError(f"the action is damaged: {error}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
             raise DispatchError(f"the action is damaged ({error!r})") from None
         return action
+
+    def places(self, folder: Path) -> list[tuple[Input, Path]]:
+        """The path of each input. Raises DispatchError for one outside `folder`."""
+        return [(each, _below(folder, each.label)) for each in self.inputs]
 
     def spec(self, folder: Path) -> EngineSpec:
         """The spec of the engine, for a build in `folder`. Raises DispatchError if the action contradicts
         its ingredients."""
-        paths = {each.name: _below(folder, each.label) for each in self.inputs}
+        paths = {each.name: path for each, path in self.places(folder)}
         onnx = paths.get(input_name("onnx"))
         if onnx is None:
             raise DispatchError("the action has no ONNX")
@@ -138,10 +133,14 @@ class Action(NamedTuple):
         for location in external:  # the compile creates a link of this name in its folder
             _below(folder, location)
         model = EngineFilename.parse(self.filename).model
-        plugins = [path for name, path in paths.items() if name.startswith(input_name("plugin") + " ")]
-        samples = [path for name, path in paths.items() if name.startswith(input_name("samples") + " ")]
+        by_kind = {
+            kind: [path for name, path in paths.items() if name.startswith(input_name(kind) + " ")]
+            for kind in ("plugin", "samples")
+        }
         try:
-            recipe = Recipe.from_json(model, self.recipe, _in_order(plugins, self.recipe["plugins"]))
+            known = {path.name: path for path in by_kind["plugin"]}
+            plugins = [known[name] for name in self.recipe["plugins"]]  # in the order of loading
+            recipe = Recipe.from_json(model, self.recipe, plugins)
         except (LookupError, TypeError, ValueError) as error:
             raise DispatchError(
                 f"the action was written by another version of scons-tensorrt ({error!r})"
@@ -151,7 +150,7 @@ class Action(NamedTuple):
         engine = folder / "engine" / self.filename
         return EngineSpec(
             *(engine, recipe, self.hardware, self.ingredients, onnx, self.source, external),
-            samples=samples[0] if samples else None,
+            samples=next(iter(by_kind["samples"]), None),
         )
 
     def _check(self, recipe: Recipe) -> None:
@@ -163,20 +162,8 @@ class Action(NamedTuple):
             raise DispatchError("the action's inputs do not match its ingredients")
 
 
-def places(action: Action, folder: Path) -> Iterator[tuple[Input, Path]]:
-    """The path of each input. Raises DispatchError for one outside `folder`."""
-    for each in action.inputs:
-        yield each, _below(folder, each.label)
-
-
 def _below(folder: Path, label: str) -> Path:
     path = PurePosixPath(label)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in label:
         raise DispatchError(f"the action names {label!r}, which is not a path inside a folder")
     return folder / "inputs" / path
-
-
-def _in_order(plugins: list[Path], names: list[str]) -> list[Path]:
-    """Plugins in the order of the recipe, which is the order of loading."""
-    known = {path.name: path for path in plugins}
-    return [known[name] for name in names]

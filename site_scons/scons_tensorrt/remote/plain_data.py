@@ -20,41 +20,33 @@ MOST_WORDS = 2000  # characters of a line from another machine
 DEEPEST = 64  # levels of a message
 
 
-def only_plain() -> None:
+async def only_plain() -> None:
     """Let this process decode only plain data. Raises DispatchError if this version of `distributed`
     does not use the replaced function."""
     from distributed import Client, protocol
 
     protocol.loads = _loads
     Client._default_event_handlers = {}  # they would print messages and warnings from workers
-    _check()
+    await _check()
 
 
-def _check() -> None:
+async def _check() -> None:
     """Decode an object as connections do."""
-    from distributed import protocol
+    from distributed import __version__, protocol
     from distributed.comm.utils import from_frames
     from distributed.protocol.serialize import Serialize, ToPickle
 
     for wrap in (ToPickle, Serialize):
-        coroutine = from_frames(protocol.dumps({"a": wrap({1: b"2"}), "b": b"3", "c": "d"}))
-        try:
-            coroutine.send(None)
-        except StopIteration as done:
-            if done.value == {"a": None, "b": None, "c": "d"}:
-                continue
-        coroutine.close()
-        import distributed
-
-        raise DispatchError(
-            f"distributed {distributed.__version__} decodes messages in an unknown way and might run "
-            "code from other machines; install another version"
-        )
+        sent = protocol.dumps({"a": wrap({1: b"2"}), "b": b"3", "c": "d"})
+        if await from_frames(sent) != {"a": None, "b": None, "c": "d"}:
+            raise DispatchError(
+                f"distributed {__version__} decodes messages in an unknown way and might run "
+                "code from other machines; install another version"
+            )
 
 
 def _loads(frames: Sequence[Any], deserialize: bool = True, deserializers: Any = None) -> Any:
     """Replaces `distributed.protocol.loads`."""
-    import msgpack
 
     def decode(fields: dict[Any, Any]) -> Any:
         if "__Serialized__" in fields:
@@ -69,30 +61,31 @@ def _loads(frames: Sequence[Any], deserialize: bool = True, deserializers: Any =
             fields["exception"] = _exception_text(fields)
         return fields
 
-    return _plain(_unpacked(msgpack, frames[0], decode))
+    return _plain(_unpacked(frames[0], decode))
 
 
-def _unpacked(msgpack: Any, data: Any, decode: Any = None) -> Any:
+def _unpacked(data: Any, decode: Any = None) -> Any:
+    import msgpack
+
     return msgpack.unpackb(
-        data, raw=False, strict_map_key=False, use_list=False, object_hook=decode, ext_hook=_nothing
+        data,
+        raw=False,
+        strict_map_key=False,
+        use_list=False,
+        object_hook=decode,
+        ext_hook=lambda code, data: None,
     )
-
-
-def _nothing(code: int, data: bytes) -> None:
-    return None
 
 
 def _sent_as_msgpack(frames: Sequence[Any], at: Any) -> Any:
     """A value that its sender wrote as one uncompressed frame of msgpack; None for any other."""
-    import msgpack
-
     if type(at) is not int or not 0 < at < len(frames) - 1:
         return None
-    header = _unpacked(msgpack, frames[at])
+    header = _unpacked(frames[at])
     known = isinstance(header, dict) and header.get("serializer") == "msgpack"
     if not known or header.get("num-sub-frames") != 1 or any(header.get("compression") or ()):
         return None
-    return _unpacked(msgpack, frames[at + 1])
+    return _unpacked(frames[at + 1])
 
 
 def _exception_text(fields: Mapping[str, Any]) -> str:

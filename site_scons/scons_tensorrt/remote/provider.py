@@ -18,8 +18,8 @@ from ..cache.transfer import DigestMismatch
 from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host
+from .capability import why_not_here
 from .job import write_action
-from .local_capability import why_not_here
 from .remote_compile import RemoteCompile
 from .scheduler_client import SchedulerClient
 

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import (
-    AccuracyError,
-    CalibrationCacheError,
-    DispatchError,
-    EngineBuildError,
-    EngineError,
-    HardwareError,
-    HardwareMismatchError,
-    Interrupted,
-    LockTimeout,
-    PublishError,
-    RecipeError,
-    by_name,
-)
+from .. import errors
+from ..errors import DispatchError, EngineBuildError, EngineError, Interrupted
 from ..files.writing import new_file
-from .answer import MOST_LOG, Answer
 from .capability import choose
 from .handshake import versions
 from .plain_data import KILLED, line, whole
 from .scheduler_client import LOOK_S, SchedulerClient
-from .task import compile_action
-from .topics import task_of
+from .task import MOST_LOG, Answer, compile_action, task_of
 
 if TYPE_CHECKING:
     from ..build.context import BuildContext
@@ -40,8 +27,9 @@ GONE_S = 20.0  # without any suitable worker
 MOST_STARTS = 16  # recorded for one compile
 # Errors that a worker may report; any other becomes a DispatchError.
 FROM_A_WORKER = (
-    *(AccuracyError, CalibrationCacheError, DispatchError, EngineBuildError, HardwareError),
-    *(LockTimeout, PublishError, RecipeError, HardwareMismatchError),
+    *(DispatchError, EngineBuildError, errors.AccuracyError, errors.CalibrationCacheError),
+    *(errors.HardwareError, errors.HardwareMismatchError, errors.LockTimeout),
+    *(errors.PublishError, errors.RecipeError),
 )
 LOOKS = 4  # LOOK_S intervals between two checks for a suitable worker
 
@@ -60,19 +48,12 @@ class RemoteCompile:
 
     def check_workers(self) -> None:
         """Raises DispatchError if no worker can compile it; called before the upload."""
-        self._link.run(self._find, self._context.stopping, self._what)
-
-    async def _find(self) -> str:
-        signature = self._spec.hardware.signature
-        return (await self._link.find(signature, self._name, self._waiting))[0]
-
-    def _waiting(self, words: str) -> None:
-        self._running.update(words=f"waiting for a worker of {self._link.url}")
+        self._link.run(self._find(), self._context.stopping, self._what)
 
     def result(self, digest: str) -> Answer:
         """The worker's answer. Raises EngineError."""
         try:
-            said = self._link.run(lambda: self._ask(digest), self._context.stopping, self._what)
+            said = self._link.run(self._ask(digest), self._context.stopping, self._what)
         except Interrupted:
             who = f" ({self._starts[-1]})" if self._starts else ""
             raise Interrupted(
@@ -81,24 +62,26 @@ class RemoteCompile:
         where = self._write(said.log or self._log)
         if said.outcome != "failed":
             return said
-        kind = by_name(said.error_class)
+        kind: type[EngineError] = errors.by_name(said.error_class)
         if kind not in FROM_A_WORKER:
             kind = DispatchError
-        words = f"{said.message} (on {said.worker})"
-        error: EngineError = kind(words + (f"; log: {where}" if kind is EngineBuildError else ""))
-        raise error
+        log = f"; log: {where}" if kind is EngineBuildError else ""
+        raise kind(f"{said.message} (on {said.worker}){log}")
 
     def _write(self, text: str) -> str:
         log = self._context.state.log(self._spec.engine)
-        try:
+        with contextlib.suppress(OSError):
             log.parent.mkdir(parents=True, exist_ok=True)
             with new_file(log) as out:
                 out.write(text.encode("utf-8", "replace"))
-        except OSError:
-            pass
         return self._context.state.relative(log)
 
     # In the event loop of the link.
+
+    async def _find(self) -> str:
+        waiting = f"waiting for a worker of {self._link.url}"
+        signature = self._spec.hardware.signature
+        return await self._link.find(signature, self._name, lambda: self._running.update(words=waiting))
 
     async def _ask(self, digest: str) -> Answer:
         from distributed import fire_and_forget
@@ -128,35 +111,24 @@ class RemoteCompile:
 
     async def _outcome(self, future: Any) -> Answer | None:
         """The answer of a task; None if its workers died before they started it. Raises EngineError."""
-        waiting = asyncio.ensure_future(_result(future))
+        waiting = asyncio.ensure_future(future.result())
         gone_since: float | None = None
         try:
-            while True:
-                done, _ = await asyncio.wait({waiting}, timeout=LOOK_S * LOOKS)
-                if done:
-                    break
+            while not (await asyncio.wait({waiting}, timeout=LOOK_S * LOOKS))[0]:
                 gone_since = await self._check_connected(gone_since)
-            said = waiting.result()
-        except EngineError:
-            raise
-        except _Lost:
-            raise self._link.lose(
-                f"lost the connection to {self._link.url} while waiting for {self._what}; run again"
-            ) from None
-        except Exception as error:
-            if str(error) == KILLED:
-                self._killed()
-                return None
-            raise DispatchError(f"the worker failed: {line(str(error))}") from None
         finally:
             waiting.cancel()
-        return Answer.read(said)
-
-    def _killed(self) -> None:
-        """The scheduler gave the task up because its workers died. Raises EngineBuildError if they had
-        started it."""
+        error = None if waiting.cancelled() else waiting.exception()
+        if waiting.cancelled() or (error and future.status in ("cancelled", "lost")):
+            raise self._link.lose(
+                f"lost the connection to {self._link.url} while waiting for {self._what}; run again"
+            )
+        if error is None:
+            return Answer.read(waiting.result())
+        if str(error) != KILLED:
+            raise DispatchError(f"the worker failed: {line(str(error))}")
         if len(self._starts) < 2:
-            return
+            return None
         where = self._write(self._log)
         raise EngineBuildError(
             f"{len(self._starts)} workers died while compiling it ({', '.join(self._starts)}); log: {where}"
@@ -165,7 +137,7 @@ class RemoteCompile:
     async def _check_connected(self, gone_since: float | None) -> float | None:
         """Since when no suitable worker is connected; None if one is. Raises DispatchError after GONE_S."""
         known = await self._link.who()
-        if choose(known, self._spec.hardware.signature, versions()["distributed"])[1]:
+        if choose(known, self._spec.hardware.signature, versions()["distributed"]):
             return None
         now = time.monotonic()
         if gone_since is not None and now - gone_since > GONE_S:
@@ -190,19 +162,3 @@ class RemoteCompile:
             counted = done is not None and total is not None and total > 0
             words = f"{line(doing[2], 200) or 'compiling'}, on {line(said.get('by'), 200)}"
             self._running.update(done if counted else None, total if counted else None, words)
-
-
-class _Lost(Exception):
-    """The scheduler is gone."""
-
-
-async def _result(future: Any) -> Any:
-    """The future's result. Raises _Lost if the scheduler is gone."""
-    from distributed.client import FutureCancelledError
-
-    try:
-        return await future.result()
-    except (FutureCancelledError, asyncio.CancelledError):
-        if future.status in ("cancelled", "lost"):
-            raise _Lost from None
-        raise

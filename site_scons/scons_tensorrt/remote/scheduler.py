@@ -7,11 +7,12 @@ A stock `dask scheduler` works too; it gives up after four workers.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .handshake import quiet, versions
-from .shutdown import stopped
 from .tls import check_url, security
 
 FAILURES = 1  # dead workers after which a task is still retried
@@ -23,20 +24,30 @@ async def schedule(listen: str, certificates: Path, say: Callable[[str], None]) 
     versions()
     import dask
 
-    from .no_http import QuietScheduler
+    from .nodes import QuietScheduler
 
     check_url(listen)
     quiet()
     dask.config.set({"distributed.admin.low-level-log-length": EVENTS})
     secure = security(certificates)
     async with QuietScheduler(
-        host=listen,
-        security=secure,
-        dashboard=False,
-        allowed_failures=FAILURES,
+        host=listen, security=secure, dashboard=False, allowed_failures=FAILURES
     ) as scheduler:
         say(f"scheduler: {scheduler.address}")
-        stop = asyncio.create_task(stopped())
-        over = asyncio.create_task(scheduler.finished())
-        await asyncio.wait({stop, over}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+        await until_over(scheduler, asyncio.create_task(stopped()))
+
+
+async def stopped() -> None:
+    """Returns at the first SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def until_over(node: Any, stop: asyncio.Task[None]) -> None:
+    """Wait until a Dask node ends or `stop` is done."""
+    over = asyncio.create_task(node.finished())
+    await asyncio.wait({stop, over}, return_when=asyncio.FIRST_COMPLETED)
+    over.cancel()

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +20,8 @@ from ..hardware.signature import HardwareSignature
 from .capability import Worker, choose, connected, workers
 from .handshake import ANSWER_S, cause, check_scheduler, quiet, versions
 from .plain_data import fields_of, only_plain
+from .task import topic_of
 from .tls import security
-from .topics import topic_of
 
 T = TypeVar("T")
 POLL_S = 0.1
@@ -39,14 +40,14 @@ class SchedulerClient:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
-        self._connecting: asyncio.Lock | None = None
+        self._connecting = asyncio.Lock()
         self._lost: str | None = None  # why this run no longer uses the scheduler
-        self._heard: dict[str, list[Heard]] = {}
+        self._heard: defaultdict[str, list[Heard]] = defaultdict(list)
         self._topics: set[str] = set()
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]], stopping: Callable[[], bool], what: str) -> T:
+    def run(self, work: Coroutine[Any, Any, T], stopping: Callable[[], bool], what: str) -> T:
         """Run a coroutine in the event loop, from any thread. Raises what it raises, and Interrupted."""
-        future = asyncio.run_coroutine_threadsafe(work(), self._started())
+        future = asyncio.run_coroutine_threadsafe(work, self._started())
         while not concurrent.futures.wait([future], timeout=POLL_S).done:
             if stopping():
                 future.cancel()
@@ -67,20 +68,13 @@ class SchedulerClient:
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._serve, name="dispatch", daemon=True).start()
+                threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True).start()
             return self._loop
-
-    def _serve(self) -> None:
-        assert self._loop is not None
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
 
     # In the event loop.
 
     async def client(self) -> Any:
         """The connected client. Raises DispatchError; a lost connection is not retried."""
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
         async with self._connecting:
             if self._lost:
                 raise DispatchError(self._lost)
@@ -95,7 +89,7 @@ class SchedulerClient:
     async def _connect(self) -> Any:
         versions()
         quiet()
-        only_plain()
+        await only_plain()
         from distributed import Client
 
         secure = security(self._certificates)
@@ -131,20 +125,18 @@ class SchedulerClient:
         client = await self.client()
         try:
             return workers(await asyncio.wait_for(client.scheduler.identity(), ANSWER_S))
-        except (OSError, asyncio.TimeoutError) as error:
+        except Exception as error:  # also what Dask makes of an answer of another shape
             raise self.lose(f"lost the connection to {self.url}: {cause(error)}") from None
 
-    async def find(
-        self, spec: HardwareSignature, name: str, waiting: Callable[[str], None]
-    ) -> tuple[str, list[Worker]]:
-        """The resource to request, and its workers; waits for one up to wait_s. Raises DispatchError."""
+    async def find(self, spec: HardwareSignature, name: str, waiting: Callable[[], None]) -> str:
+        """The resource to request; waits for a worker up to wait_s. Raises DispatchError."""
         ours = versions()["distributed"]
         end = time.monotonic() + self._wait_s
         while True:
             known = await self.who()
-            resource, able = choose(known, spec, ours)
-            if able:
-                return resource, able
+            resource = choose(known, spec, ours)
+            if resource:
+                return resource
             if time.monotonic() >= end:
                 waited = f", waited for {self._wait_s:g} s (DISPATCH_WAIT)" if self._wait_s else ""
                 raise DispatchError(
@@ -152,22 +144,20 @@ class SchedulerClient:
                     f"{connected(known, spec, ours)}; start one there, or wait for one with "
                     "DISPATCH_WAIT=SECONDS"
                 )
-            waiting(connected(known, spec, ours))
+            waiting()
             await asyncio.sleep(LOOK_S)
 
     async def listen(self, key: str, heard: Heard) -> None:
         """Call `heard` with each progress message of a key."""
         client = await self.client()
-        self._heard.setdefault(key, []).append(heard)
+        self._heard[key].append(heard)
         topic = topic_of(key)
         if topic not in self._topics:
             self._topics.add(topic)
             client.subscribe_topic(topic, self._hear)
 
     def unlisten(self, key: str, heard: Heard) -> None:
-        listeners = self._heard.get(key, [])
-        if heard in listeners:
-            listeners.remove(heard)
+        self._heard[key].remove(heard)
 
     def _hear(self, event: Any) -> None:
         try:

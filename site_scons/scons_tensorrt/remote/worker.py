@@ -14,17 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DispatchError, EngineError, HardwareError
+from ..errors import DispatchError, HardwareError
 from ..files.json_cache import JsonCache
 from ..files.writing import cause, remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
-from .capability import WorkerCapability
+from .capability import WorkerCapability, host_signature
 from .executor import VARIABLE, open_shared
 from .handshake import check_scheduler, quiet, versions
-from .local_capability import host_signature
-from .shutdown import stopped
+from .scheduler import stopped, until_over
 from .tls import check_url, security
 
 AGAIN_S = 2.0  # between two attempts to reach a scheduler
@@ -88,13 +87,9 @@ async def _serve(
 ) -> None:
     from distributed import Nanny
 
-    from .draining_worker import DrainingWorker
+    from .nodes import DrainingWorker
 
-    environment = {
-        VARIABLE: json.dumps(
-            {"folder": str(options.folder), "python": options.python, "store": options.store}
-        )
-    }
+    known = {"folder": str(options.folder), "python": options.python, "store": options.store}
     nanny = Nanny(
         options.scheduler,
         nthreads=options.jobs,
@@ -104,7 +99,7 @@ async def _serve(
         memory_limit=0,  # the compile runs in another process, which the kernel limits
         local_directory=str(options.folder / "dask"),
         host=options.host,
-        env=environment,
+        env={VARIABLE: json.dumps(known)},
         worker_class=DrainingWorker,
         config={"distributed.worker.profile.enabled": False},
         dashboard=False,
@@ -112,9 +107,7 @@ async def _serve(
     try:
         async with nanny:
             say(f"worker {options.name}: connected to {options.scheduler}")
-            over = asyncio.create_task(nanny.finished())
-            await asyncio.wait({stop, over}, return_when=asyncio.FIRST_COMPLETED)
-            over.cancel()
+            await until_over(nanny, stop)
     except (OSError, asyncio.TimeoutError, RuntimeError) as error:
         say(f"worker {options.name}: {error}; retrying")
         await asyncio.wait({stop}, timeout=AGAIN_S)
@@ -149,6 +142,3 @@ def _own(folder: Path) -> int:
     except OSError as error:
         raise DispatchError(f"{folder}: {cause(error, 'name another --folder')}") from None
     return lock
-
-
-__all__ = ["EngineError", "Options", "products", "work"]
