@@ -1,0 +1,116 @@
+"""Files that are made from an ONNX before a compile, as the last run declared them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..artifact.state import StateFolder
+from ..errors import EngineError, RecipeError
+from ..files.digest_cache import DigestCache
+from .inputs import Inputs
+from .onnx_spec import Onnx, OnnxSpec, SampleFiles, check_onnx_up_to_date, data_name, onnx_spec_of
+from .spec import UpToDateResult
+
+# What reading an entry of another version may raise.
+ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def other_version(label: str, error: Exception) -> EngineError:
+    """The error to raise for one of `ODD`."""
+    if isinstance(error, EngineError):
+        return error
+    return RecipeError(
+        f"{label} was declared by another version ({type(error).__name__}); run scons once more"
+    )
+
+
+def place(state: StateFolder, label: str) -> Path:
+    """The path of a file from its label, which is relative to the top."""
+    return Path(os.path.normpath(state.top / label))
+
+
+class DeclaredOnnx:
+    """One such file. item: its entry in declared.json."""
+
+    def __init__(
+        self, item: Mapping[str, Any], state: StateFolder, digest_cache: DigestCache, inputs: Inputs
+    ) -> None:
+        self._item = item
+        self._state = state
+        self._digest_cache = digest_cache
+        self._inputs = inputs
+        self.label = str(item["step"])
+
+    @property
+    def made_of(self) -> list[Any]:
+        """The labels of the files that it is made from."""
+        onnx, files = self._item.get("onnx"), self._item.get("files")
+        found = [*(onnx.values() if isinstance(onnx, dict) else ())]
+        found += files.values() if isinstance(files, dict) else ()
+        return [each.get("path") if isinstance(each, dict) else each for each in found]
+
+    def up_to_date(self) -> UpToDateResult:
+        """Whether the file is up to date. Raises EngineError."""
+        try:
+            spec = self._spec()
+        except ODD as error:
+            raise other_version(self.label, error) from None
+        return check_onnx_up_to_date(spec, self._state, self._digest_cache)
+
+    def _place(self, label: str) -> Path:
+        return place(self._state, label)
+
+    def _spec(self) -> OnnxSpec:
+        item = self._item
+        onnx = {}
+        for role, entry in item["onnx"].items():
+            path, label = self._place(entry["path"]), str(entry["label"])
+            summary = self._inputs.summary_of(path, label)
+            onnx[role] = Onnx(path, label, {loc: path.parent / loc for loc in summary.external}, summary)
+        return onnx_spec_of(
+            target=self._place(self.label),
+            kind=str(item["kind"]),
+            options=item["options"],
+            fields=item["ingredients"],
+            onnx=onnx,
+            samples=self._samples(),
+            source=str(item["source"]),
+            script=self._place(item["script"]) if item["script"] else None,
+            files=self._with_data({name: self._place(path) for name, path in item["files"].items()}),
+            digest=self._inputs.digest,
+        )
+
+    def _with_data(self, files: Mapping[str, Path]) -> dict[str, Path]:
+        """The files of an export, with the external data of ONNX files that appeared since."""
+        found = dict(files)
+        for name, path in files.items():
+            for location, data in self._data_of(path).items():
+                if data not in found.values():
+                    found.setdefault(data_name(location, name), data)
+        return found
+
+    def _data_of(self, path: Path) -> dict[str, Path]:
+        """The external data of a file that a function reads, by location."""
+        if not path.name.endswith(".onnx"):
+            return {}
+        try:
+            summary = self._inputs.summary(str(path))
+        except (RecipeError, OSError, ValueError):
+            return {}
+        return {location: path.parent / location for location in summary.external}
+
+    def _samples(self) -> SampleFiles | None:
+        entry = self._item["samples"]
+        if not entry:
+            return None
+        kind, files = str(entry["kind"]), [*map(self._place, entry["files"])]
+        name = self._place(entry["place"]).name
+        path = self._place(entry.get("at", entry["place"]))
+        if kind == "npy":  # the present content of the folder
+            files = sorted([*path.glob("*.npy"), *path.glob("*/*.npy")], key=str)
+        if kind == "reader":
+            files += [data for path in files for data in self._data_of(path).values() if data not in files]
+        return SampleFiles(kind, path, str(entry["label"]), files, {}, name)
