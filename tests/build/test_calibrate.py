@@ -264,7 +264,7 @@ def test_both_agree(pair):
         (lambda cache, sidecar: sidecar.write_text("0" * 64), "its sha256 does not match"),
         (lambda cache, sidecar: cache.write_bytes(TABLE[:-1]), "its sha256 does not match"),
         (lambda cache, sidecar: cache.write_bytes(b""), "its sha256 does not match"),
-        (lambda cache, sidecar: (cache.unlink(), cache.mkdir()), "it cannot be read"),
+        (lambda cache, sidecar: (cache.unlink(), cache.mkdir()), "not readable"),
     ],
     ids=["missing", "malformed", "empty", "of another", "truncated", "emptied", "a folder"],
 )

@@ -101,7 +101,7 @@ def test_a_supplied_plan_that_cannot_be_the_wanted_one_is_not_taken(tmp_path, sp
     rtx = b"vtrt" + b"\0" * 12 + (64).to_bytes(8, "little") + b"\0" * 40
     outcome = make(spec, context(tmp_path, Bringer(rtx), say=said.append))
     assert outcome.how == "built"
-    assert "is not taken: the compiler left no whole engine: it is a plan of tensorrt_rtx" in said[0]
+    assert "is not used: the compiler wrote an invalid engine: it is a plan of tensorrt_rtx" in said[0]
 
 
 def test_an_input_that_changes_while_the_engine_comes_is_told(tmp_path, spec) -> None:

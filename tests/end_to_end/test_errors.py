@@ -400,7 +400,7 @@ CONVERTERS = {
     "garbage without end": ("exec tr '\\0' x < /dev/zero", "the compiler wrote invalid events"),
     "a lie": (
         'cat >/dev/null & echo \'{"event": "done", "facts": {}}\'; exit 0',
-        "the converter left no a.fp16.onnx",
+        "the converter did not write a.fp16.onnx",
     ),
 }
 
@@ -414,7 +414,7 @@ def test_a_converter_that_fails_is_told_with_its_log(two: Tree, act: str, messag
     run = two.scons(TRT_ONNX_PYTHON=str(python))
     assert (run.status, run.failed) == (2, ["a"])
     assert message in run.lines("FAILED")[0], run.out
-    if "left no" not in message:
+    if "did not write" not in message:
         assert two.path(run.lines("FAILED")[0].rpartition("log: ")[2]).exists()
     assert not list(two.path(".trt/partial").glob("*"))
 

@@ -1,5 +1,7 @@
-"""When an engine is run against its original, and what its receipt tells of it: after a compile or a
-fetch, before it is published; and when a reused one is to be compared by other samples or bounds."""
+"""When an engine is compared with its original, and how its receipt records that.
+
+A built or fetched engine is compared before it is published; a reused one if samples or bounds changed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 def alone_on_gpu(
     spec: EngineSpec, context: BuildContext, waiting: Callable[[str], None]
 ) -> contextlib.AbstractContextManager[Any]:
-    """The lock of the GPU, where there is one."""
+    """Hold the lock of the GPU, if there is one."""
     uuid = context.gpu()
     if not uuid:
         return contextlib.nullcontext()
@@ -35,21 +37,21 @@ def receipt_details(
     sha256: str,
     waiting: Callable[[str], None] | None,
 ) -> dict[str, Any]:
-    """What is told of an engine of these bytes now. before: what its receipt tells; a comparison by the
-    same samples and bounds stands. waiting: None when the GPU's lock is held. Raises EngineError, for
-    an engine beyond its bound AccuracyError."""
-    told = dict(spec.told())
+    """Further receipt details of an engine. before: those of its receipt; a comparison in it with
+    the same samples and bounds remains valid. waiting: None if the GPU's lock is held. Raises EngineError:
+    AccuracyError for an engine beyond its bound."""
+    details = dict(spec.told())
     check = spec.check
     if check is None:
-        return told
+        return details
     accuracy = before.get("accuracy")
     proof = accuracy.get("engine") if isinstance(accuracy, dict) else None
     if not isinstance(proof, dict) or proof.get("by") != check.key():
         proof = _proof(spec, context, engine, sha256, waiting)
-    figures = {**told["accuracy"], "engine": proof}
-    with contextlib.suppress(EngineError):  # samples that nobody needed may be missing
+    figures = {**details["accuracy"], "engine": proof}
+    with contextlib.suppress(EngineError):  # unused samples may be missing
         figures["by"] = proof["by"] if isinstance(proof, dict) else check.key()
-    return {**told, "accuracy": figures}
+    return {**details, "accuracy": figures}
 
 
 def _proof(
@@ -74,19 +76,16 @@ def _proof(
 def update_receipt(
     spec: EngineSpec, sha256: str, context: BuildContext, waiting: Callable[[str], None]
 ) -> None:
-    """Let the receipt of an engine that is reused tell what is told of it now. Raises EngineError for
-    one that is beyond its bound by now."""
+    """Update the details in the receipt of a reused engine. Raises AccuracyError for one beyond its bound."""
     receipts = context.state.receipts
     try:
         known = receipts.of_bytes(spec.filename, spec.key, sha256) if spec.told() else None
     except (OSError, EngineError):
-        return  # what was told before stands
+        return
     if known is None:
         return
-    told = {
-        **known.details,
-        **receipt_details(spec, context, known.details, spec.engine, sha256, waiting),
-    }
-    if told != known.details:
+    more = receipt_details(spec, context, known.details, spec.engine, sha256, waiting)
+    details = {**known.details, **more}
+    if details != known.details:
         with contextlib.suppress(OSError, EngineError):
-            receipts.put(known._replace(details=told))
+            receipts.put(known._replace(details=details))

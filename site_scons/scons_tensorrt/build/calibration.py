@@ -1,8 +1,8 @@
-"""The cache of TensorRT 10's calibrators: which one, and is it whole?
+"""The calibration cache of TensorRT 10's calibrators: its path, and reading it.
 
-One file for each model, set of samples, method, runtime and hardware, so that other data are another
-file. It decides an engine's numbers: it is not believed without its sidecar, and whatever is wrong
-with it, it is never overwritten, because only people can tell which of the two is right.
+There is one file for each model, sample set, method, runtime and hardware. The cache determines the engine's
+numbers, so it is used only if it matches its sidecar. If it does not, it is not overwritten: the user must
+decide which of the two is right.
 """
 
 from __future__ import annotations
@@ -18,29 +18,27 @@ from ..files.reading import read_small
 from .spec import EngineSpec
 
 LARGEST = 64 << 20  # bytes; a cache has some twenty for each tensor
-# Of an engine's ingredients those that a calibration is made of.
+# The ingredients of an engine that a calibration depends on.
 _OF = ("input ", "hardware ", "recipe version", "option calibrator")
 
 
 def cache_of(spec: EngineSpec, state: StateFolder) -> Path:
-    """Where the cache for an engine is, or will be."""
+    """The path of the cache for an engine."""
     fields = {name: text for name, text in spec.ingredients.items() if name.startswith(_OF)}
     digest = make_key("calibration", fields)[:16]
     return state.calibration / f"{spec.recipe.model}.{digest}.cache"
 
 
 def read_cache(cache: Path, label: str) -> bytes | None:
-    """The bytes of a cache that its sidecar vouches for; None where there is no cache.
-
-    label: what people call it. Raises CalibrationCacheError.
-    """
+    """The bytes of the cache; None if there is none. label: its name in messages. Raises
+    CalibrationCacheError if it does not match its sidecar."""
     try:
         data = read_small(cache, LARGEST)
         stated = read_sidecar(cache)
     except FileNotFoundError:
         return None
     except OSError as error:
-        fault = f"it cannot be read ({error.strerror})"
+        fault = f"not readable ({error.strerror})"
     except SidecarError as error:
         fault = str(error).removeprefix(f"{sidecar_of(cache)}: ")
     else:

@@ -1,4 +1,4 @@
-"""What is checked around a compile, because neither TensorRT nor a filesystem says it."""
+"""Checks after a compile or a transfer, of the engine and of its inputs."""
 
 from __future__ import annotations
 
@@ -13,40 +13,37 @@ from .spec import EngineSpec
 
 
 def check_plan(spec: EngineSpec, partial: Path, wrote: int) -> None:
-    """What TensorRT leaves unsaid: a short write, other architectures than were asked for. wrote:
-    the bytes that the plan has by whoever wrote it.
-
-    Raises EngineBuildError or HardwareMismatchError.
-    """
+    """Check the engine in `partial`, because TensorRT reports neither a short write nor other architectures.
+    wrote: its size in bytes according to its writer. Raises EngineBuildError or HardwareMismatchError."""
     signature = spec.hardware.signature
     try:
         head, size = read_head(partial)
     except OSError as error:
-        raise EngineBuildError(f"the compiler left no engine ({error.strerror})") from None
+        raise EngineBuildError(f"the compiler wrote no engine ({error.strerror})") from None
     header, fault = parse_header(head), cut_short(head, size)
     if fault is None and size != wrote:
-        fault = f"it has {size} bytes, and {wrote} were written"
+        fault = f"it has {size} bytes, but {wrote} were written"
     if fault is None and header.product not in (None, signature.product):
         fault = f"it is a plan of {header.product}"
     if fault is not None:
-        raise EngineBuildError(f"the compiler left no whole engine: {fault}")
+        raise EngineBuildError(f"the compiler wrote an invalid engine: {fault}")
     wanted_sms = signature.architectures
     if wanted_sms and header.architectures and set(wanted_sms) != set(header.architectures):
         raise HardwareMismatchError(
-            f"architectures: wanted {wanted_sms}, the plan has {header.architectures}"
+            f"architectures: wanted {wanted_sms}, the engine has {header.architectures}"
         )
 
 
 def check_inputs(spec: EngineSpec, digest_cache: DigestCache) -> None:
-    """Raise EngineBuildError when other bytes stand under the name of an input by now."""
+    """Raise EngineBuildError if an input changed since it was hashed."""
     for name, path in spec.inputs().items():
         if _digest(digest_cache, path) != spec.ingredients[name]:
             raise changed(path, "compiled")
 
 
 def _digest(digest_cache: DigestCache, path: Path) -> str | None:
-    """The file's sha256; None when it is gone, and not only for the moment in which SCons links a
-    VariantDir's copy anew."""
+    """The file's sha256; None if it is missing for longer than SCons needs to relink a file of a
+    VariantDir."""
     for _ in range(20):
         try:
             return digest_cache.sha256(path)

@@ -1,7 +1,7 @@
-"""What every compile of a run shares, and where else a file can come from: a store, another machine.
+"""What all compiles of a run share, and the interface of the shared cache and of remote workers.
 
-`make` and `make_onnx` know only these protocols; the graph chooses what stands behind them. What a
-supplier brings is checked and published as if it had been made here.
+`make` and `make_onnx` know only these protocols. A file from a provider is checked and published as if it had
+been made on this host.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .spec import EngineSpec
 
 
 class ProvidedFile(NamedTuple):
-    """A file made elsewhere, whole in the partial file of whoever asked.
+    """A file that a provider wrote.
 
-    how: "fetched" or "dispatched"; sha256, size (bytes): of what was written, hashed as it came;
-    details: of its receipt, see `artifact.receipt`; seconds: that bringing it took.
+    how: "fetched" or "dispatched"; sha256, size (bytes): of the file, from the transfer; details: of its
+    receipt, see `artifact.receipt`; seconds: that the transfer took.
     """
 
     how: str
@@ -37,34 +37,30 @@ class ProvidedFile(NamedTuple):
 
 
 class EngineProvider(Protocol):
-    """Asked in order, under the engine's lock, before this host compiles."""
+    """Called under the engine's lock, before this host compiles."""
 
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
-        """Write the wanted engine to `partial`, a file that is there and empty; None where it is
-        not to be had, whatever was written then.
-
-        Raises EngineError where there is no use in compiling it here either.
-        """
+        """Write the engine to `partial`, an empty file. Returns None if it cannot be provided, whatever was
+        written then. Raises EngineError if a compile on this host would fail as well."""
 
 
 class BuildListener(Protocol):
-    """Told what this host made; must not hold up the build, and raises nothing."""
+    """Notified of what this host built. Must not delay the build, and raises nothing."""
 
     def made(self, spec: EngineSpec, receipt: Receipt) -> None:
         """An engine was compiled here and published."""
 
     def refused(self, spec: EngineSpec, error: EngineBuildError) -> None:
-        """The same inputs would be refused on any host."""
+        """TensorRT refused an engine whose inputs every host would refuse."""
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What every compile of a run shares.
+    """What all compiles of a run share.
 
-    gpu: the UUID of the GPU that TensorRT would time kernels on, None where there is none to
-    ask; gpu_turn: of the run's own threads; lock_timeout_s: seconds; stopping: whether the run
-    was asked to end; say: a line for people; begin: shows what takes its time; suppliers: asked in
-    this order before this host compiles; takers: told what it compiled.
+    gpu: the UUID of the GPU that TensorRT times kernels on, None if there is none; gpu_turn: between threads
+    of this run; lock_timeout_s: seconds, None to wait without limit; stopping: whether the run was asked to
+    stop; say: print a line; begin: see `progress`; suppliers: called in this order; takers: the listeners.
     """
 
     state: StateFolder

@@ -1,4 +1,4 @@
-"""Check, compile (or be supplied with) and publish one engine, under its lock."""
+"""Builds one engine under its lock: reuse it, fetch it from a provider, or compile it; then publish it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from .worker_process import Compiled, run_worker
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """how: "reused", "built", "fetched" or "dispatched"; sha256: of the engine; seconds: of the
-    compile, or of bringing it here; size: bytes. Both None when it was reused."""
+    """how: "reused", "built", "fetched" or "dispatched"; sha256: of the engine; seconds: that the compile or
+    the transfer took; size: bytes. Both are None for a reused engine."""
 
     how: str
     up_to_date: UpToDateResult
@@ -42,10 +42,7 @@ class BuildOutcome:
 
 
 def make(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
-    """Have the wanted engine at its place: reused, its publishing finished, supplied, or compiled.
-
-    Raises EngineError; the old pair then stands as it was.
-    """
+    """Bring the engine up to date. Raises EngineError; an existing engine and sidecar are then unchanged."""
     what = context.state.relative(spec.engine)
 
     def waiting(holder: str) -> None:
@@ -81,28 +78,26 @@ def make(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
 def _obtain(
     spec: EngineSpec, context: BuildContext, partial: Path, waiting: Callable[[str], None]
 ) -> tuple[str, Receipt, float]:
-    """The wanted engine in `partial`: how it came, its receipt and the seconds it took."""
+    """Write the engine to `partial`: how it was obtained, its receipt, and the seconds that took."""
     for supplier in context.suppliers:
         supplied = _supplied(supplier, spec, context, partial)
         if supplied:
-            made = spec.filename, spec.key, supplied.sha256, supplied.size
-            told = receipt_details(spec, context, supplied.details, partial, supplied.sha256, waiting)
-            details = {**supplied.details, **told}
-            receipt = Receipt(*made, spec.ingredients, details)
+            sha256, details = supplied.sha256, supplied.details
+            more = receipt_details(spec, context, details, partial, sha256, waiting)
+            details = {**details, **more}
+            receipt = Receipt(spec.filename, spec.key, sha256, supplied.size, spec.ingredients, details)
             return supplied.how, receipt, supplied.seconds
-    times = is_tensorrt(spec)  # kernels on the GPU, when it compiles
+    times = is_tensorrt(spec)  # it times kernels on the GPU
     with alone_on_gpu(spec, context, waiting) if times else contextlib.nullcontext():
         receipt, seconds = _compile(spec, context, partial)
-        sha256, turn = receipt.sha256, None if times else waiting
-        told = receipt_details(spec, context, {}, partial, sha256, turn)
-    receipt = receipt._replace(details={**receipt.details, **told})
-    return "built", receipt, seconds
+        more = receipt_details(spec, context, {}, partial, receipt.sha256, None if times else waiting)
+    return "built", receipt._replace(details={**receipt.details, **more}), seconds
 
 
 def _supplied(
     supplier: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path
 ) -> ProvidedFile | None:
-    """What the supplier brings, checked as a compile is; else `partial` is empty again."""
+    """The file of a provider, checked like a compiled one; if it has none, None, and `partial` is empty."""
     supplied = supplier.supply(spec, partial, context)
     if supplied:
         check_inputs(spec, context.digest_cache)
@@ -111,7 +106,7 @@ def _supplied(
             return supplied
         except EngineError as error:
             what = context.state.relative(spec.engine)
-            context.say(f"engines: {what} was {supplied.how}, and is not taken: {error}")
+            context.say(f"engines: {what} was {supplied.how}, but is not used: {error}")
     try:
         new_file(partial).close()
     except OSError as error:
@@ -121,8 +116,8 @@ def _supplied(
 
 
 def tidy(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> None:
-    """Remove what a killed compile of an engine that is current left, unless one runs now or a
-    finished one waits for its place."""
+    """Remove what a killed compile of an up-to-date engine left, unless another process compiles it now or it
+    waits to be published."""
     with (
         contextlib.suppress(OSError, EngineError),
         engine_lock(state.lock(spec.engine), "", lambda holder: None, lambda: True),
@@ -131,55 +126,65 @@ def tidy(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> Non
             Publication(state, spec.engine, spec.key).sweep()
 
 
-def _compile(
-    spec: EngineSpec, context: BuildContext, partial: Path, copy: bool = False
-) -> tuple[Receipt, float]:
-    """copy: compile private copies of the inputs, once links to them proved too little."""
+def _compile(spec: EngineSpec, context: BuildContext, partial: Path) -> tuple[Receipt, float]:
     log = context.state.log(spec.engine)
     started = time.time()
     heard: dict[str, Any] = {}
     running = context.begin("COMPILING", context.state.relative(spec.engine), _short(spec), "")
     running.update(words=READING)
     phases = Phases()
+
+    def progress(event: Mapping[str, Any]) -> None:
+        _hear(context, event, heard, phases, running)
+
     try:
-        fresh_log(log)
-        with linked_model(spec, context.state, context.digest_cache, copy) as (model, pinned):
-            runtime = context.interpreter.runtime(spec.hardware.signature.product)
-            job = make_job(spec, context.state, runtime, context.environment, model, partial, pinned)
-            refusal = None
-            try:
-                made = run_worker(
-                    job,
-                    log,
-                    context.stopping,
-                    lambda event: _hear(context, event, heard, phases, running),
-                    spec.recipe.timeout_s,
-                    tuple(pinned.descriptors.values()),
-                )
-            except EngineBuildError as error:
-                refusal = error  # of these inputs, or of what stood there for a moment
-            sure = pinned.check()
-            check_inputs(spec, context.digest_cache)
-            if refusal and sure:
-                raise refusal
-        if sure:
-            check_plan(spec, partial, made.size)
+        made = _run(spec, context, partial, log, progress)
+        while made is None:
+            made = _run(spec, context, partial, log, progress, copy=True)
     except EngineBuildError as error:
         if error.lasting:
             for taker in context.takers:
                 taker.refused(spec, error)
-        told = EngineBuildError(f"{error}; log: {context.state.relative(log)}")
-        told.lasting = error.lasting
-        raise told from None
+        with_log = EngineBuildError(f"{error}; log: {context.state.relative(log)}")
+        with_log.lasting = error.lasting
+        raise with_log from None
     except (HardwareMismatchError, HardwareError) as error:
         if is_tensorrt(spec):
             raise only_on_its_hardware(spec.hardware, error, spec.engine, context.state) from None
         raise
     finally:
         running.end()
-    if not sure:
-        return _compile(spec, context, partial, copy=True)
     return _receipt(spec, context, made, started, log, heard), made.duration_s
+
+
+def _run(
+    spec: EngineSpec,
+    context: BuildContext,
+    partial: Path,
+    log: Path,
+    progress: Callable[[Mapping[str, Any]], None],
+    copy: bool = False,
+) -> Compiled | None:
+    """Compile to `partial`, with links to the inputs or with copies. None if an input may have changed for a
+    moment: then compile copies."""
+    fresh_log(log)
+    with linked_model(spec, context.state, context.digest_cache, copy) as (model, pinned):
+        runtime = context.interpreter.runtime(spec.hardware.signature.product)
+        job = make_job(spec, context.state, runtime, context.environment, model, partial, pinned)
+        descriptors = tuple(pinned.descriptors.values())
+        refusal = None
+        try:
+            made = run_worker(job, log, context.stopping, progress, spec.recipe.timeout_s, descriptors)
+        except EngineBuildError as error:
+            refusal = error
+        steady = pinned.check()
+        check_inputs(spec, context.digest_cache)
+    if not steady:
+        return None
+    if refusal:
+        raise refusal
+    check_plan(spec, partial, made.size)
+    return made
 
 
 def _short(spec: EngineSpec) -> str:
@@ -193,7 +198,7 @@ def _hear(
     phases: Phases,
     running: ProgressHandle,
 ) -> None:
-    """heard: gets what the receipt shall tell."""
+    """Handle an event of the worker. heard: collects details for the receipt."""
     if event.get("event") == "note":
         context.say(f"engines: {event.get('text')}")
     elif event.get("event") == "calibration":
@@ -206,7 +211,7 @@ def _hear(
 def only_on_its_hardware(
     wanted: Hardware, error: EngineError, engine: Path, state: StateFolder
 ) -> HardwareMismatchError:
-    """TensorRT compiles only on the hardware it compiles for: say which, and what to do."""
+    """The error for an engine of TensorRT that is for other hardware than this host's."""
     hardware = f"{wanted.name or 'its own host'} ({wanted.signature.describe()})"
     places = f"{state.relative(engine.parent)}/ and {state.relative(state.root)}/"
     return HardwareMismatchError(

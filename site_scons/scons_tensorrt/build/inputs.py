@@ -1,6 +1,6 @@
-"""What is known of the files that engines are made from, asked of the digest memo first.
+"""Digests and ONNX summaries of input files, from the digest cache where possible.
 
-Whoever asks says what people call the file, and what is wrong with it is said by that name.
+label: the name of a file in messages.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ..errors import EngineBuildError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.onnx.summary import OnnxSummary
 
-LARGEST_ONNX = (1 << 31) - 1  # bytes: a message of protobuf has no more
-_ONNX_FACT = "onnx 4"  # another number when read_onnx learns more
+LARGEST_ONNX = (1 << 31) - 1  # bytes: the limit of protobuf
+_ONNX_FACT = "onnx 4"  # increase when the summary changes
 
 
 def _walk(onnx: str | io.FileIO) -> OnnxSummary:
-    from ..recipe.onnx.walk import read_onnx  # only for a model that is new
+    from ..recipe.onnx.walk import read_onnx  # not needed for a known model
 
     return read_onnx(onnx)
 
@@ -37,7 +37,7 @@ class Inputs:
                 onnx, _ONNX_FACT, lambda source: _walk(source).to_json(), LARGEST_ONNX
             )
         except OSError as error:
-            if error.errno == errno.EFBIG:  # it is not even hashed
+            if error.errno == errno.EFBIG:  # not hashed
                 raise RecipeError(
                     "the file is larger than the 2 GiB that an ONNX can have; keep its tensors in "
                     "external data"
@@ -45,19 +45,19 @@ class Inputs:
             raise
         try:
             return self._read(onnx, data)
-        except ValueError:  # a damaged memo
+        except ValueError:  # the cache is damaged
             self._summaries[onnx] = data, _walk(onnx)
             return self._summaries[onnx][1]
 
     def _read(self, onnx: str, data: object) -> OnnxSummary:
-        """The summary that the memo holds as `data`, which is read once. Raises ValueError."""
+        """The summary that the cache has as `data`, which is parsed once. Raises ValueError."""
         known = self._summaries.get(onnx)
         if known is None or known[0] is not data:
             self._summaries[onnx] = known = data, OnnxSummary.from_json(data)
         return known[1]
 
     def summary_of(self, path: Path, label: str) -> OnnxSummary:
-        """The summary of an ONNX that people call `label`. Raises RecipeError or EngineBuildError."""
+        """The summary of an ONNX. Raises RecipeError or EngineBuildError with its label."""
         try:
             return self.summary(str(path))
         except RecipeError as error:
@@ -68,15 +68,14 @@ class Inputs:
             raise RecipeError(f"{label}: {error.strerror}; check the path") from None
 
     def known_data(self, onnx: str) -> list[str]:
-        """The external data that a model was last known to have; asks the memo alone."""
+        """Locations of the external data that the cache last had for a model."""
         try:
             return list(self._read(onnx, self._digest_cache.last_fact(onnx, _ONNX_FACT)).external)
         except ValueError:
             return []
 
     def digest(self, path: Path, label: str) -> str:
-        """The sha256 of an input. Raises RecipeError, PublishError or EngineBuildError with its
-        label."""
+        """The sha256 of an input. Raises RecipeError, PublishError or EngineBuildError with its label."""
         try:
             return self._digest_cache.sha256(path)
         except IsADirectoryError:

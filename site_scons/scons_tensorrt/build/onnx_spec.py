@@ -1,8 +1,7 @@
-"""A file that is made of an ONNX before the compile: as it is wanted and judged.
+"""The spec of an ONNX step's file, and the check whether the file is up to date.
 
-As an engine it has a key, a receipt and a pinned version of how it is made, and it is reused by
-its receipt alone: a restored one needs neither onnx nor the converter. The versions of these
-are told in the receipt and play no part in the key.
+Like an engine, it has a key and a receipt, and a version of the way it is made is pinned. Reusing it needs
+neither onnx nor the converter; their versions are in the receipt, not in the key.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
 from .spec import UpToDateResult
 
-# Of each kind of step: bump one when the same ingredients would now give other bytes.
+# By kind of step: increase when the same ingredients give other bytes.
 VERSIONS: Mapping[str, str] = {
     "precision": "1",
     "quantize": "1",
@@ -35,8 +34,8 @@ SCRIPT = ""  # in `OnnxSpec.named`
 
 
 class Onnx(NamedTuple):
-    """An ONNX of a step. label: what people call it; external: its data files by location; summary:
-    as it was read, where it was."""
+    """An ONNX of a step. label: for messages; external: its data files by location; summary: None if it was
+    not read."""
 
     path: Path
     label: str
@@ -45,9 +44,8 @@ class Onnx(NamedTuple):
 
 
 class SampleFiles(NamedTuple):
-    """A set of samples as it lies on disk. kind: "npz", "npy" (a folder) or "reader"; files: all
-    that it is made of; label: what people call it; name: of its place as the user named it; named: where
-    the files of a reader are by the names that the SConstruct gives them."""
+    """A set of samples on disk. kind: "npz", "npy" (a folder) or "reader"; files: all its files; label: for
+    messages; name: of its path in the SConstruct; named: the paths of a reader's files in the SConstruct."""
 
     kind: str
     path: Path
@@ -59,9 +57,9 @@ class SampleFiles(NamedTuple):
 
 
 class OnnxSpec(NamedTuple):
-    """A file as it is wanted. onnx: by role, "onnx" (the source), "reference" or "converted"; script,
-    files: of an export, the files by the argument that gets their path, its imports and the data of ONNX
-    files among them; named: where these are by the names that the SConstruct gives them."""
+    """The spec of a file. onnx: by role, "onnx" (the source), "reference" or "converted"; script, files: of
+    an export, the files by the argument that gets their path, with its imports and the data of ONNX files;
+    named: their paths in the SConstruct."""
 
     target: Path
     kind: str
@@ -83,7 +81,7 @@ class OnnxSpec(NamedTuple):
         return self.target.with_name(self.target.name + DATA_SUFFIX)
 
     def inputs(self) -> dict[str, Path]:
-        """Its input files by their ingredient names, without samples, which have one name together."""
+        """Its input files by ingredient name, without samples, which share one name."""
         files = {input_name(role): each.path for role, each in self.onnx.items()}
         for role, each in self.onnx.items():
             data = _data_role(role)
@@ -98,10 +96,10 @@ def _data_role(role: str) -> str:
 
 
 def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """The ingredients of a step that are not files: each becomes a Value node of the graph."""
+    """The ingredients of a step that are not files. Each becomes a Value node of the graph."""
     fields = {"recipe version": f"{kind} {VERSIONS[kind]}"}
     for name, value in options.items():
-        if kind == "export":  # the function tells None, [] and texts such as "8" apart
+        if kind == "export":  # for the function, None, [] and "8" are different values
             fields[f"option {name}"] = _argument(value)
         elif value is not None and value != []:
             fields[f"option {name}"] = value if isinstance(value, str) else json.dumps(value)
@@ -109,7 +107,7 @@ def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _argument(value: Any) -> str:
-    """An argument as no other is written. A text that is no JSON stands for itself."""
+    """A unique text for an argument: a text that is not JSON unchanged, all else as JSON."""
     if isinstance(value, str):
         try:
             json.loads(value)
@@ -121,8 +119,8 @@ def _argument(value: Any) -> str:
 def file_fields(
     onnx: Mapping[str, Onnx], samples: SampleFiles | None, digest: Callable[[Path, str], str]
 ) -> dict[str, str]:
-    """The ingredients of a step that are files. digest: of a file with the name that people know.
-    Raises EngineError as `digest` does."""
+    """The ingredients of a step that are files. digest: of a path and its label. Raises EngineError as
+    `digest` does."""
     fields = {}
     for role, each in onnx.items():
         fields[input_name(role)] = digest(each.path, each.label)
@@ -145,7 +143,7 @@ def file_fields(
 
 
 def data_name(location: str, of: str) -> str:
-    """What the external data of an ONNX is called among the files of an export. of: the ONNX's name."""
+    """The name of an ONNX's external data among the files of an export. of: name of the ONNX."""
     return f"data {location} of {of}"
 
 
@@ -162,8 +160,8 @@ def onnx_spec_of(
     digest: Callable[[Path, str], str],
     named: Mapping[str, Path] = {},
 ) -> OnnxSpec:
-    """The file as its sources are now. fields: as `step_fields` told them; digest: of a file with
-    the name that people know. Raises RecipeError, and EngineError as `digest` does."""
+    """The spec with the present input files. fields: from `step_fields`; digest: of a path and its label.
+    Raises RecipeError, and EngineError as `digest` does."""
     if samples and not samples.files:
         raise RecipeError(f"{samples.label}: no .npy in this folder; put samples there")
     ingredients = {**fields, **file_fields(onnx, samples, digest)}
@@ -176,7 +174,8 @@ def onnx_spec_of(
 
 
 def _of_later_rules(kind: str, onnx: Mapping[str, Onnx]) -> dict[str, str]:
-    """What version 1 of a kind made otherwise of some models: no other model's file is made again."""
+    """Ingredients of models for which version 1 of a kind has changed: files of other models stay up to
+    date."""
     summary = onnx["onnx"].summary if "onnx" in onnx else None
     if summary and kind == "quantize" and summary.functions:
         return {"local functions": "inlined"}
@@ -186,15 +185,15 @@ def _of_later_rules(kind: str, onnx: Mapping[str, Onnx]) -> dict[str, str]:
 
 
 def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult:
-    """Whether the file at its place is the wanted one, and if not, why."""
+    """Whether the file is up to date, and if not, why."""
     name, key, there = spec.target.name, spec.key, _of_ours(spec.target, state, digest_cache)
-    vouched = state.receipts.find_verified(name, key, there, digest_cache) if there else None
-    if vouched and vouched.data in (None, _digest(spec.data, digest_cache)):
+    verified = state.receipts.find_verified(name, key, there, digest_cache) if there else None
+    if verified and verified.data in (None, _digest(spec.data, digest_cache)):
         return UpToDateResult("current", "", there)
     receipts = state.receipts.get(name, key)
     known = list(state.receipts.all_of(name)) if there != "" else []
     made_this = next((r for r in known if r.sha256 == there), None)
-    if not receipts or (made_this and made_this.key != key):  # else put back, after another build
+    if not receipts or (made_this and made_this.key != key):  # else it was restored after another build
         made_this = made_this or (known[0] if known else None)
         if made_this is None or there is None:
             return UpToDateResult("new", "not built before")
@@ -212,8 +211,8 @@ def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: Dige
 
 
 def _of_ours(target: Path, state: StateFolder, digest_cache: DigestCache) -> str | None:
-    """The sha256 of the file at its place, "" for one of a size that none ever had: that need not be
-    read, and may be without end. None where there is none."""
+    """The sha256 of the file; "" if no receipt has its size: then it is not read, since it may be endless.
+    None if there is no file."""
     try:
         if digest_cache.stamp(target) is None:
             size = target.lstat().st_size

@@ -1,4 +1,4 @@
-"""Makes such a file: in a child process of the interpreter that has onnx, then brought to its place."""
+"""Runs an ONNX step in a child process of the interpreter that has onnx, and publishes its file."""
 
 from __future__ import annotations
 
@@ -68,23 +68,24 @@ CONVERTER = Program(
 
 
 class OnnxProvider(Protocol):
-    """As `build.context` has it, for files made of an ONNX. Its `sha256` and `size` are of the file
-    itself; data beside it is told by `data_sha256` in the details."""
+    """As `build.context.EngineProvider`, for the files of ONNX steps. `sha256` and `size` are those of the
+    ONNX; `data_sha256` in the details is that of its external data."""
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
-        """Write the file to `made`, which is not there yet, and its data beside it."""
+        """Write the new file `made`, and its external data beside it."""
 
 
 class OnnxListener(Protocol):
     """As `build.context.BuildListener`."""
 
     def made_step(self, spec: OnnxSpec, receipt: Receipt) -> None:
-        """Told what was made here."""
+        """A file was made on this host and published."""
 
 
 @dataclass(frozen=True)
 class OnnxContext:
-    """What every step of a run shares. python: the interpreter that has onnx and onnxruntime."""
+    """What all steps of a run share; see `build.context.BuildContext`. python: the interpreter that has onnx
+    and onnxruntime."""
 
     state: StateFolder
     digest_cache: DigestCache
@@ -106,7 +107,7 @@ class OnnxOutcome(NamedTuple):
 
 
 def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
-    """Have the wanted file at its place. Raises EngineError; an old file then stands as it was."""
+    """Bring the file up to date. Raises EngineError; an existing file is then unchanged."""
     state = context.state
     what = state.relative(spec.target)
 
@@ -147,7 +148,7 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
 
 
 def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None:
-    """Bring a file to its place that was whole, with its receipt, when an earlier run was killed."""
+    """Publish a file that an earlier run completed, with its receipt, before it was killed."""
     made, data = folder / spec.target.name, _data_of(folder / spec.target.name)
     receipts = context.state.receipts.get(spec.target.name, spec.key)
     if not receipts or folder.is_symlink() or made.is_symlink() or not made.is_file():
@@ -165,7 +166,7 @@ def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | Non
 
 
 def tidy_step(target: Path, state: StateFolder) -> None:
-    """Remove what a killed conversion of a file that is current left, unless one runs now."""
+    """Remove what a killed conversion of an up-to-date file left, unless another process makes it now."""
     with (
         contextlib.suppress(OSError, EngineError),
         engine_lock(state.lock(target), "", lambda holder: None, lambda: True),
@@ -210,15 +211,14 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     try:
         facts, seconds = run_program(CONVERTER, context.python, job, log, context.stopping, _environment())
     except (RecipeError, AccuracyError) as error:
-        told = named_as_given(str(error), spec, inputs)
-        raise type(error)(f"{spec.source}: {told}") from None
+        raise type(error)(f"{spec.source}: {named_as_given(str(error), spec, inputs)}") from None
     except EngineBuildError as error:
-        told = named_as_given(str(error), spec, inputs)
-        raise EngineBuildError(f"{spec.source}: {told}; log: {state.relative(log)}") from None
+        text = named_as_given(str(error), spec, inputs)
+        raise EngineBuildError(f"{spec.source}: {text}; log: {state.relative(log)}") from None
     finally:
         running.end()
     if not made.is_file():
-        raise EngineBuildError(f"{spec.source}: the converter left no {made.name}")
+        raise EngineBuildError(f"{spec.source}: the converter did not write {made.name}")
     details: dict[str, Any] = {
         "kind": spec.kind,
         "facts": dict(facts["facts"]),
@@ -233,7 +233,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without signing keys: functions of others run there."""
+    """The environment of this process without signing keys: the child runs code of the user."""
     return {name: text for name, text in os.environ.items() if name not in PRIVATE}
 
 
@@ -249,8 +249,8 @@ def _publish(
     size: int,
     details: Mapping[str, Any],
 ) -> Receipt:
-    """Data first, then the ONNX that refers to it; a cut between the two is judged as tampered
-    with, and made again."""
+    """Publish the external data, then the ONNX that refers to it. After a crash between the two, the file
+    counts as modified and is made again."""
     data = _data_of(made)
     there = [path for path in (data, made) if path.exists()]
     receipt = Receipt(spec.target.name, spec.key, sha256, size, spec.ingredients, details)
@@ -262,7 +262,7 @@ def _publish(
 
 
 def _bring(spec: OnnxSpec, there: list[Path], keep: bool) -> None:
-    """Rename what was made to its place. keep: whether there is data beside the ONNX."""
+    """Rename the files to their final place. keep: whether the ONNX has external data."""
     folder = spec.target.parent
     folder.mkdir(parents=True, exist_ok=True)
     for path in there:

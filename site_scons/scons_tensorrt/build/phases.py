@@ -1,7 +1,7 @@
-"""What a compile is doing, from the events of TensorRT's progress monitor.
+"""The current phase of a compile, from the events of TensorRT's progress monitor.
 
-Its phases nest. The innermost says what is done now; how many of its steps are done says how far
-it is, unless it has but one: most of a build is one step of one phase, of which nothing is known.
+Phases nest; the innermost is the current one. Its steps are its progress, unless it has only one: most of a
+build is one step of one phase, with no further events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ READING = "reading the network"  # before the first phase
 
 
 class CurrentPhase(NamedTuple):
-    """words: the phase; done, total: its steps, None where there is but one."""
+    """words: name of the phase; done, total: its steps, None if it has only one."""
 
     words: str
     done: int | None = None
@@ -21,14 +21,14 @@ class CurrentPhase(NamedTuple):
 
 
 class Phases:
-    """The phases that one compile is in. What is no event of a phase changes nothing."""
+    """The open phases of one compile."""
 
     def __init__(self) -> None:
         self._open: list[CurrentPhase] = []
         self._begun = False
 
     def hear(self, event: Mapping[str, Any]) -> CurrentPhase:
-        """What is done after this event."""
+        """The current phase after an event. Other events change nothing."""
         kind, name = event.get("event"), str(event.get("name"))
         at = next((i for i, each in reversed([*enumerate(self._open)]) if each.words == name), None)
         if kind == "phase":

@@ -1,17 +1,16 @@
-"""Inputs whose bytes are those that were hashed, for as long as a child process reads them.
+"""Ensures that a child process reads the same bytes that were hashed.
 
 Each input is opened once and hashed through that descriptor. The child reads the same descriptor
-(`/proc/self/fd/N`), so a name that is renamed or relinked meanwhile changes nothing. An edit in place
-shows in size, mtime or ctime when the work is done, and the step fails.
+(`/proc/self/fd/N`), so renaming or relinking the path has no effect. An edit in place changes size, mtime or
+ctime, which is checked afterwards; then the step fails.
 
-Where a stat proves too little, the child gets a private copy, hashed as it is written: a file that
-somebody has open for writing (a shared mapping can write without moving mtime or ctime), one on a file
-system where that is not seen (tmpfs, an overlay), and a file with several hard links (SCons's VariantDir
-makes and removes them, which moves ctime).
+Where a stat may not show a write, the child gets a private copy, which is hashed while it is written: for a
+file that is open for writing (a shared mapping can write without changing mtime or ctime), on a file system
+that does not show such writes (tmpfs, overlay), and for a file with several hard links (SCons makes and
+removes them for a VariantDir, which changes ctime).
 
-A plugin is loaded by its path, since it may look for files beside it. It is loaded from a private copy in
-the same cases, except that hard links do not matter and that a plugin which looks for its own folder is
-never copied.
+A plugin is loaded by its path, since it may look for files beside it. It is copied in the same cases, but
+hard links do not matter, and a plugin that looks for its own folder is never copied.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from ..files.mounts import Mounts
 from ..files.reading import blocks, open_file, open_for_writing
 from ..files.writing import cause, new_file
 
-MOST_OPEN = 32  # descriptors of one compile; a model with more data files is copied
-SETTLE_S = 0.1  # a file changed so recently may change again without moving its stat
+MOST_OPEN = 32  # descriptors of one compile; beyond that, files are copied
+SETTLE_S = 0.1  # after a change, another one may leave the stat as it is for so long
 
 
-OWN_PLACE = (b"$ORIGIN", b"${ORIGIN}", b"dladdr", b"dlinfo")  # in a library that looks beside itself
+OWN_PLACE = (b"$ORIGIN", b"${ORIGIN}", b"dladdr", b"dlinfo")  # in a library that looks for files beside it
 
 
 class Stamp(NamedTuple):
-    """What moves when a file changes. Times in nanoseconds."""
+    """The fields of a stat that show a change. Times in nanoseconds."""
 
     device: int
     inode: int
@@ -59,13 +58,13 @@ def stamp_of(descriptor: int) -> Stamp:
 
 
 def changed(path: Path, verb: str) -> EngineBuildError:
-    """The error of an input that did not hold still. verb: "compiled", "converted"."""
+    """The error for an input that changed. verb: for example "compiled"."""
     return EngineBuildError(f"{path.name} changed while it was {verb}; run again")
 
 
 class Pinned:
-    """Inputs of one child process, by ingredient name. descriptors: for the child to inherit; plugins:
-    of each, the path that the child loads and the descriptor of that file."""
+    """The inputs of one child process. descriptors: by ingredient name, inherited by the child; plugins: of
+    each, the path that the child loads and the descriptor of that file."""
 
     def __init__(self, digest_cache: DigestCache | None, verb: str) -> None:
         self.descriptors: dict[str, int] = {}
@@ -77,21 +76,21 @@ class Pinned:
         self._mounts = Mounts()
 
     def hold(self, stack: contextlib.ExitStack, name: str, path: Path, sha256: str) -> bool:
-        """Keep a file open whose bytes have this sha256. False where its stat would not show a change:
-        then it must be copied. Raises EngineBuildError where it has other bytes by now, and OSError."""
+        """Hold a file with this sha256 open. False if its stat may not show a change: then copy it. Raises
+        EngineBuildError if it has another sha256, and OSError."""
         source = stack.enter_context(open_file(path))
         steady = stamp_of(source.fileno()).links <= 1 and not self._may_hide_writes(source, path)
         return steady and self._hold_open(source, name, path, sha256)
 
     def _may_hide_writes(self, source: io.FileIO, path: Path) -> bool:
-        """Whether the file's stat may not show a write from now on."""
+        """Whether the file's stat may fail to show a write from now on."""
         return self._mounts.hides_writes(os.fstat(source.fileno()).st_dev, path) or open_for_writing(source)
 
     def hold_plugin(
         self, stack: contextlib.ExitStack, name: str, path: Path, place: Path, sha256: str, copy: bool
     ) -> None:
-        """Keep a plugin open that is loaded by its path, or a copy of it at `place`. copy: prefer the
-        copy. Raises as `hold`, and where a plugin that cannot be copied is open for writing."""
+        """Hold a plugin open that is loaded by its path, or a copy of it at `place`. copy: prefer the copy.
+        Raises as `hold`; also EngineBuildError if a plugin that must not be copied is open for writing."""
         source = stack.enter_context(open_file(path))
         if copy or self._may_hide_writes(source, path):
             if not _looks_beside_itself(source):
@@ -102,13 +101,13 @@ class Pinned:
             if open_for_writing(source):
                 raise EngineBuildError(f"{path.name} is open for writing; run again when it is closed")
         while not self._hold_open(source, name, path, sha256):
-            pass  # it was linked or renamed while it was hashed
+            pass  # it was linked or renamed meanwhile
         if copy:
             self._last_try.add(name)
         self.plugins.append((str(path), self.descriptors[name]))
 
     def _hold_open(self, source: io.FileIO, name: str, path: Path, sha256: str) -> bool:
-        """False where the ctime alone moved meanwhile."""
+        """False if only the ctime changed meanwhile."""
         stamp = _settled(source)
         try:
             digest = self._digest_cache.sha256_open(source, path) if self._digest_cache else _hash(source)
@@ -126,10 +125,9 @@ class Pinned:
         return True
 
     def check(self) -> bool:
-        """Whether every file that is held kept its bytes. False where the ctime of one moved alone: an
-        edit that was undone does that, as a rename or a new hard link do, so work on a copy instead. A
-        plugin for which that was the second try must have the bytes that it had.
-        Raises EngineBuildError where a file was written to."""
+        """Whether no held file changed. False if only a ctime changed, by a rename, a new hard link, or an
+        edit that was undone: then repeat the work with copies. A plugin at its second try is hashed again
+        instead. Raises EngineBuildError if a file changed."""
         sure = True
         for name, (path, before, source, digest) in self._stamps.items():
             now = stamp_of(source.fileno())
@@ -144,7 +142,7 @@ class Pinned:
 
 
 def _looks_beside_itself(library: io.FileIO) -> bool:
-    """Whether a library may look for its folder, and so would not work as a copy elsewhere."""
+    """Whether a library may look for its own folder, so that a copy may not work."""
     library.seek(0)
     end = b""
     for block in blocks(library):
@@ -164,7 +162,7 @@ def _hash(source: io.FileIO) -> str:
 
 
 def _settled(source: io.FileIO) -> Stamp:
-    """The file's stamp, once it is too old for another write to leave it as it is."""
+    """The file's stamp, once any further write would change it."""
     while True:
         stamp = stamp_of(source.fileno())
         if not wait_until_settled(stamp.ctime):
@@ -172,8 +170,8 @@ def _settled(source: io.FileIO) -> Stamp:
 
 
 def wait_until_settled(changed_ns: int) -> bool:
-    """Wait until a change of now would show in the clock of the file system. changed_ns: when the file
-    last changed, its ctime: an mtime can be set to anything. Whether there was anything to wait for."""
+    """Wait until a new change would get another ctime than `changed_ns`, the file's present one. Returns
+    whether it had to wait. (An mtime can be set to anything.)"""
     age = time.time() - changed_ns / 1e9
     if not 0 <= age < SETTLE_S:
         return False
@@ -182,8 +180,8 @@ def wait_until_settled(changed_ns: int) -> bool:
 
 
 def copy_verified(path: Path, place: Path, sha256: str, verb: str) -> None:
-    """A private copy of an input at `place`. Raises EngineBuildError where its bytes have another
-    sha256, PublishError, and OSError where it cannot be read."""
+    """Copy an input to `place`. Raises EngineBuildError if it has another sha256, PublishError, and OSError
+    if it cannot be read."""
     with open_file(path) as source:
         digest = copy_hashed(source, place)
     if digest != sha256:
@@ -191,8 +189,8 @@ def copy_verified(path: Path, place: Path, sha256: str, verb: str) -> None:
 
 
 def copy_hashed(source: io.FileIO, place: Path) -> str:
-    """Copy an open file to `place`, which is new; the sha256 of what was written. Raises PublishError
-    where it cannot be written, OSError where it cannot be read."""
+    """Copy an open file to the new file `place`; returns the sha256 of the copy. Raises PublishError if it
+    cannot be written, OSError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -222,12 +220,10 @@ def links_to(
     verb: str,
     copy: bool = False,
 ) -> Iterator[Pinned]:
-    """Put each input where a child process expects it, as a link to a descriptor that the child
-    inherits, or as a copy.
+    """Put each input where a child process expects it, as a link to an inherited descriptor or as a copy.
 
-    files: by ingredient name, the input and the place of its link; plugins: the library, which the
-    child loads by its path and compares with the descriptor, and the place of a copy; copy: link
-    nothing. Raises as `Pinned.hold_plugin` and `copy_verified`.
+    files: by ingredient name, the input and the place of its link; plugins: the library and the place of its
+    copy; copy: copy everything. Raises as `Pinned.hold_plugin` and `copy_verified`.
     """
     pinned = Pinned(digest_cache, verb)
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,4 @@
-"""How a room tells that something it does takes its time, without knowing who watches.
-
-The graph hands a `Begin` down to whatever compiles, converts or fetches; nobody watches unless it
-does.
-"""
+"""The interface by which compiles, conversions and transfers report progress."""
 
 from __future__ import annotations
 
@@ -11,18 +7,18 @@ from typing import Protocol
 
 
 class ProgressHandle(Protocol):
-    """One thing that runs. Both may be called from any thread, as often as wished."""
+    """One running task. Methods may be called from any thread, any number of times."""
 
     def update(self, done: int | None = None, total: int | None = None, words: str = "") -> None:
-        """done, total: of what the unit counts, None where that is not known; words: what is being
-        done. A call also says that it lives."""
+        """done, total: in units, None if unknown; words: the current activity. A call also shows that the
+        task is alive."""
 
     def end(self) -> None:
-        """It is over, well or not; a second call does nothing."""
+        """The task succeeded or failed."""
 
 
-# begin(verb, label, short, unit): verb: "COMPILING"; label: the file as people know it; short: what
-# a narrow terminal shows instead; unit: "B" for bytes, "" for steps.
+# begin(verb, label, short, unit): verb: for example "COMPILING"; label: of the file; short: for a narrow
+# terminal; unit: "B" for bytes, "" for steps.
 BeginProgress = Callable[[str, str, str, str], ProgressHandle]
 
 
@@ -38,5 +34,5 @@ UNWATCHED: ProgressHandle = _NoProgress()
 
 
 def no_progress(verb: str, label: str, short: str = "", unit: str = "") -> ProgressHandle:
-    """A Begin for where nobody watches."""
+    """A BeginProgress that shows nothing."""
     return UNWATCHED

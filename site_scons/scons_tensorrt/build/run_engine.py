@@ -1,8 +1,7 @@
-"""An engine against its original, on the GPU that it is for: three processes, one after the other.
+"""Compares an engine with its original, on the GPU that it is for, in three child processes.
 
-The interpreter that has ONNX Runtime runs the original on the samples; the one that has TensorRT runs
-the engine on them, in a process of its own, so that the compile's stays as canonical as it is; and the
-first compares. Where the engine cannot be run, that is told and is no fault.
+The first runs the original on the samples with ONNX Runtime, the second runs the engine on them with
+TensorRT, the third compares the outputs. That the engine cannot be run here is a result, not an error.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from .worker_process import ENVIRONMENT, run_program
 def run_engine(
     engine: Path, sha256: str, spec: EngineSpec, check: OnnxSpec, runtime: Runtime, context: OnnxContext
 ) -> dict[str, Any] | str:
-    """The figures of the engine at a path, of these bytes, or why it was not run.
+    """The figures of the engine at a path with this sha256, or the reason why it was not run.
 
-    check: the samples and options, "reference" and "converted" among its ONNX. Raises AccuracyError
-    when an output is beyond its bound or the engine does not run.
+    check: samples and options, and the "reference" and "converted" ONNX. Raises AccuracyError if an output is
+    beyond its bound or the engine fails.
     """
     folder = context.state.partial(spec.engine) / "run"
     log = context.state.log(spec.engine)
@@ -43,8 +42,8 @@ def run_engine(
         log.parent.mkdir(parents=True, exist_ok=True)
         return _run(engine, sha256, spec, check, runtime, context, folder)
     except (AccuracyError, EngineBuildError) as error:
-        told = named_as_given(str(error), check, folder / "originals")
-        text = f"the engine, run on the GPU: {told}; log: {context.state.relative(log)}"
+        reason = named_as_given(str(error), check, folder / "originals")
+        text = f"the engine, run on the GPU: {reason}; log: {context.state.relative(log)}"
         raise AccuracyError(text) from None
     except OSError as error:
         where = context.state.relative(error.filename or context.state.root)

@@ -1,8 +1,7 @@
-"""Private copies of a function of the user's, and of all that it is declared to import and read.
+"""Private copies of a user's function, and of the files that it is declared to import and read.
 
-They lie below one folder, under the paths that the SConstruct names them by. So a file in a
-Repository or at the source of a VariantDir lies beside those it is used with, and what is not declared
-is not there.
+They are in one folder, under their paths in the SConstruct. So a file in a Repository or at the source of a
+VariantDir is beside the files it is used with, and undeclared files are missing.
 """
 
 from __future__ import annotations
@@ -19,17 +18,16 @@ from .pinned_inputs import changed, copy_hashed
 
 
 class CodeCopies:
-    """The copies below `folder`. top: of the tree, which messages name files from; option: what
-    declares one more file."""
+    """Copies in `folder`. top: of the tree, for messages; option: the option that declares another file."""
 
     def __init__(self, folder: Path, top: Path, option: str) -> None:
-        # A function may resolve its `__file__`, and is to find itself.
+        # The function may resolve its `__file__`.
         self._folder, self._top, self._option = Path(os.path.realpath(folder)), top, option
         self._beside: dict[str, list[str]] = {}
         self.digests: dict[Path, str] = {}
 
     def add(self, path: Path, named: Path) -> Path:
-        """Copy the file at `path`, which the SConstruct names `named`; where the copy is. Raises
+        """Copy a file; returns the path of the copy. named: its path in the SConstruct. Raises
         EngineBuildError, PublishError and OSError."""
         place = self._folder / str(named).lstrip("/")
         for folder in (path.parent, Path(os.path.realpath(path)).parent):
@@ -47,7 +45,7 @@ class CodeCopies:
         return place
 
     def to_json(self) -> dict[str, Any]:
-        """For a job, see worker/onnx/sources.py."""
+        """The fields for a job, see worker/onnx/sources.py."""
         return {
             "root": str(self._folder),
             "beside": self._beside,
@@ -57,8 +55,8 @@ class CodeCopies:
 
 
 def copy_export(onnx_spec: OnnxSpec, folder: Path, top: Path) -> dict[str, Any]:
-    """Private copies for an export: what a job is told of them. Raises EngineBuildError where a file has
-    other bytes than `wanted` says, PublishError, and OSError."""
+    """Copy the files of an export; returns the fields for its job. Raises EngineBuildError if a file changed
+    since it was hashed, PublishError and OSError."""
     if onnx_spec.script is None:
         return {"script": None, "files": {}, "code": None}
     copies = CodeCopies(folder, top, "imports=")
@@ -78,7 +76,7 @@ def copy_export(onnx_spec: OnnxSpec, folder: Path, top: Path) -> dict[str, Any]:
 
 
 def copy_reader(samples: SampleFiles, folder: Path, top: Path) -> tuple[dict[str, Any], dict[Path, str]]:
-    """Private copies of a reader and what it reads: the fields of its samples for a job, and the sha256
+    """Copy a reader and the files that it reads; returns the fields of its samples for a job, and the sha256
     of each file. Raises as `CodeCopies.add`."""
     copies = CodeCopies(folder, top, "files=")
     named: Sequence[Path] = samples.named or samples.files

@@ -25,11 +25,10 @@ from ..recipe.options import Recipe
 
 
 class AccuracyCheck(Protocol):
-    """How the engine itself is compared with its original, on the GPU that it is for.
+    """The comparison of an engine with its original, on the GPU that it is for.
 
-    key: of what it is compared by; why_not: known beforehand; run: the figures of the engine at a
-    path, of these bytes, with that key as `by`, or why it was not run. Raises EngineError,
-    AccuracyError beyond a bound.
+    key: of samples and bounds; why_not: a known reason not to run it; run: the figures of the engine, with
+    that key as `by`, or the reason why it was not run. Raises EngineError; AccuracyError beyond a bound.
     """
 
     def key(self) -> str: ...
@@ -40,10 +39,9 @@ class AccuracyCheck(Protocol):
 
 
 class EngineSpec(NamedTuple):
-    """engine: where it shall be; ingredients: all it is made from, see `recipe.key`;
-    onnx, external: the files themselves; source: what people call the ONNX; told: more for the
-    receipt, which decides nothing: how far it is from its original, how the ONNX was made; samples:
-    of a calibrator, see worker/onnx/calibration_batches.py; check: where `accuracy=` is declared."""
+    """The spec of an engine. engine: its path; ingredients: see `recipe.key`; onnx, external: the input
+    files; source: the label of the ONNX; told: further details for the receipt, which are not in the key;
+    samples: of a calibrator, see worker/onnx/calibration_batches.py; check: if `accuracy=` is declared."""
 
     engine: Path
     recipe: Recipe
@@ -75,8 +73,8 @@ class EngineSpec(NamedTuple):
 
 
 class LastBuild(NamedTuple):
-    """From which files: onnx; external: each with the bytes it must have at least; samples: of a
-    calibrator, and what people call them; exact: locations of data that must have no byte more."""
+    """The input files of an engine. external: by location, with the least size in bytes; samples: of a
+    calibrator, with their label; exact: locations of data that must have exactly that size."""
 
     onnx: Path
     source: str
@@ -94,8 +92,8 @@ def engine_spec(
     digest: Callable[[Path, str], str],
     told: Callable[[], Mapping[str, Any]] = dict,
 ) -> EngineSpec:
-    """The engine as its files are now. fields: the ingredients that are not files; digest: of a
-    file with the name that people know. Raises RecipeError, and EngineError as `digest` does."""
+    """The spec with the present input files. fields: the ingredients that are not files; digest: of a path
+    and its label. Raises RecipeError, and EngineError as `digest` does."""
     ingredients = dict(fields)
     ingredients[input_name("onnx")] = digest(made.onnx, made.source)
     for location, (path, least) in made.external.items():
@@ -115,9 +113,9 @@ def engine_spec(
 
 
 class UpToDateResult(NamedTuple):
-    """code: "current", "unfinished" (compiled, publishing was cut off), or the reason code of a
-    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: as
-    its receipt tells."""
+    """code: "current", "unfinished" (compiled, but not completely published), or the reason code of a
+    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: the
+    figures in its receipt."""
 
     code: str
     reason: str
@@ -160,18 +158,18 @@ def _whole(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> U
     try:
         stated = read_sidecar(spec.engine)
         size = os.lstat(spec.engine).st_size
-        vouched = state.receipts.find_verified(spec.filename, spec.key, stated, digest_cache)
-        if vouched is None or vouched.size != size:
+        verified = state.receipts.find_verified(spec.filename, spec.key, stated, digest_cache)
+        if verified is None or verified.size != size:
             return None
         if digest_cache.sha256(spec.engine, follow=False) != stated:
             return None
-        return UpToDateResult("current", "", stated, compared=vouched.compared)
+        return UpToDateResult("current", "", stated, compared=verified.compared)
     except (SidecarError, OSError):
         return None
 
 
 def _of_these_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: DigestCache) -> Receipt | None:
-    """The one of several receipts whose engine is there; a single one needs no choice."""
+    """The receipt of the existing engine, out of several of one key."""
     if len(receipts) == 1:
         return receipts[0]
     try:
@@ -185,7 +183,7 @@ def _of_these_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: Dig
 
 
 def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
-    """No receipt of this key: say what differs from the one that made what is there."""
+    """The reason if the key has no receipt: what differs from the existing engine's receipt."""
     try:
         stated = read_sidecar(spec.engine)
     except SidecarError:
@@ -202,7 +200,7 @@ def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
 
 
 def _changes(receipt: Receipt, spec: EngineSpec) -> str:
-    """What differs, in words. On a Jetson the power mode gates SMs: another count tells both."""
+    """What differs, in words. On a Jetson the SM count depends on the power mode, so both are named."""
     changed = differences(receipt.ingredients, spec.ingredients, spec.source)
     now = spec.hardware.signature.recorded.get("power_mode")
     try:
@@ -250,7 +248,7 @@ def _engine_fault(
 
 
 def _last_build(spec: EngineSpec, state: StateFolder, size: int, digest_cache: DigestCache) -> Receipt | None:
-    """The other receipt of this filename whose engine this is."""
+    """The receipt of the existing engine, of another key of this filename."""
     for receipt in state.receipts.all_of(spec.filename):
         if receipt.size == size and receipt.sha256 == digest_cache.sha256(spec.engine, follow=False):
             return receipt

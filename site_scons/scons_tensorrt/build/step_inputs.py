@@ -1,7 +1,7 @@
-"""The inputs of a step, so that what is converted is what was hashed.
+"""Private copies of the inputs of an ONNX step, so that the step reads the bytes that were hashed.
 
-ONNX Runtime, numpy and functions of the user's read files by name, so a step works on private copies,
-hashed as they are written.
+ONNX Runtime, numpy and the user's functions read files by name, so the inputs are copied, and hashed while
+they are copied.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from .onnx_spec import Onnx, OnnxSpec, SampleFiles, file_fields
 from .pinned_inputs import changed, copy_hashed
 from .script_copies import copy_reader
 
-CODE = "code"  # the folder of what a function of the user's is made of
+CODE = "code"  # the folder for the files of a user's function
 
 
 def sample_spec(samples: SampleFiles) -> dict[str, Any]:
-    """A set of samples for a job, see worker/onnx/samples.py."""
+    """The fields of a sample set for a job, see worker/onnx/samples.py."""
     return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
 
 
 def snapshot(onnx_spec: OnnxSpec, folder: Path, top: Path) -> tuple[dict[str, str], dict[str, Any] | None]:
-    """Private copies of the ONNX files and samples of a step below `folder`: their places by role, and
-    the samples for a job. External data lies beside its ONNX, whatever links led to it.
+    """Copy the ONNX files and samples of a step to `folder`: paths of the ONNX files by role, and the samples
+    for a job. External data is copied beside its ONNX. top: of the tree.
 
-    ONNX Runtime and numpy read by name, so only a copy is sure to be what was hashed. top: of the tree.
-    Raises EngineBuildError where a file has other bytes than `wanted` says, PublishError, and OSError.
+    Raises EngineBuildError if a file changed since it was hashed, PublishError and OSError.
     """
     digests: dict[Path, str] = {}
     places = {role: _copied(each, folder / role, digests) for role, each in onnx_spec.onnx.items()}
@@ -50,8 +49,8 @@ def snapshot(onnx_spec: OnnxSpec, folder: Path, top: Path) -> tuple[dict[str, st
 
 
 def named_as_given(text: str, onnx_spec: OnnxSpec, folder: Path) -> str:
-    """A message of the converter with the user's own paths in place of the copies below `folder`, which
-    are gone when it is read."""
+    """A message of the converter with the paths of the originals in place of those of the copies in `folder`,
+    which are removed."""
     originals: dict[str, Path] = {}
     for role, each in onnx_spec.onnx.items():
         originals[_place(each, folder / role)] = each.path
@@ -67,7 +66,7 @@ def named_as_given(text: str, onnx_spec: OnnxSpec, folder: Path) -> str:
 
 
 def _place(onnx: Onnx, folder: Path) -> str:
-    """Where the copy of an ONNX is: under its own name, unless its data has that."""
+    """The path of an ONNX's copy: under its own name, unless its data has that name."""
     name = onnx.path.name
     while name in {PurePosixPath(location).parts[0] for location in onnx.external}:
         name = f"_{name}"
@@ -93,7 +92,7 @@ def _copy(path: Path, place: Path, digests: dict[Path, str]) -> None:
 
 
 def _check_copied(onnx_spec: OnnxSpec, digests: Mapping[Path, str]) -> None:
-    """Raise EngineBuildError unless what was copied is what the step is said to be made from."""
+    """Raise EngineBuildError unless the copies match the ingredients of the step."""
     for name, sha256 in file_fields(
         onnx_spec.onnx, onnx_spec.samples, lambda path, label: digests[path]
     ).items():
