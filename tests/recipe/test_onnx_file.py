@@ -413,8 +413,9 @@ NOT_A_MODEL = [
     (b"\0" * 4096, "not a readable"),  # zeros, as a power cut leaves them
     (b"<!DOCTYPE html><html>404</html>", "not an ONNX file but an HTML or XML page; download"),
     (b"\xef\xbb\xbf \n<html lang='fr'>acc\xe8s</html>", "not an ONNX file but an HTML or XML page"),
-    (b"name: m\nlayers: 3\n" * 99, "not an ONNX file but text, which begins with 'name: m"),
+    (b"name: m\nlayers: 3\n" * 99, "not an ONNX file but text, which begins with 'name: m';"),
     ("é".encode() * 999, "not an ONNX file but text"),  # cut in the middle of a character
+    (b" \n" * 9, "not an ONNX file but text"),  # blank
     (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
         "not an ONNX file but a Git LFS pointer; run `git lfs pull`",

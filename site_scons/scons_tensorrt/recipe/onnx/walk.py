@@ -94,7 +94,8 @@ def _why_not_onnx(head: bytes, error: Exception) -> str:
     with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # the end may be half a character
         if all(each.isprintable() or each in "\t\r\n" for each in text):
-            return f"not an ONNX file but text, which begins with {text[:40]!r}; check the path"
+            line = text.strip().partition("\n")[0]
+            return f"not an ONNX file but text, which begins with {line[:40]!r}; check the path"
     cause = error if isinstance(error, MalformedError) else "it ends in the middle of a field"
     return f"not a readable ONNX model ({cause}); it may be truncated: export or download it again"
 
