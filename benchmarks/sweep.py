@@ -174,6 +174,7 @@ def ours(work: Path, chosen: dict[str, Path], shapes: dict[str, dict], jobs: int
     rows = [[name, str(path), shapes[name]] for name, path in chosen.items()]
     (work / "models.json").write_text(json.dumps(rows))
     environment = {**os.environ, "PYTHONPATH": str(REPO / "site_scons"), "TRT_HARDWARE": "rtx_portable"}
+    environment["TRT_VERBOSE"] = "1"
     command = [sys.executable, "-m", "SCons", "-k", f"-j{jobs}", "engines"]
     memory, began = [], time.monotonic()
     with open(work / "scons.log", "w") as log:

@@ -101,7 +101,7 @@ class Run:
 
 
 class Tree:
-    """A tree with a SConstruct. environment: added to every run's."""
+    """A tree with a SConstruct. environment: added to every run's, which print REUSED lines."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -121,7 +121,7 @@ class Tree:
 
     def env(self, **more: str) -> dict[str, str]:
         path = os.pathsep.join([str(REPO / "site_scons")])
-        return {**CLEAN, "PYTHONPATH": path, **self.environment, **more}
+        return {**CLEAN, "PYTHONPATH": path, "TRT_VERBOSE": "1", **self.environment, **more}
 
     def scons(self, *arguments: str, cwd: Path | None = None, **environment: str) -> Run:
         done = subprocess.run(

@@ -120,13 +120,13 @@ def test_a_bar_for_each_running_compile(slow: Tree) -> None:
     terminal = Terminal(slow, "-j3", "engines")
     terminal.until(lambda display: bars(display) == 3)
     foot = terminal.foot(3)
-    assert sorted(line[: len("COMPILING a fp32 ")] for line in foot) == [
-        "COMPILING a fp32 ",
-        "COMPILING b fp32 ",
-        "COMPILING c fp32 ",
+    assert sorted(line[: len("COMPILING  a fp32 ")] for line in foot) == [
+        "COMPILING  a fp32 ",
+        "COMPILING  b fp32 ",
+        "COMPILING  c fp32 ",
     ]
     terminal.until(lambda display: "Timing tactics" in display)
-    assert re.search(r"Timing tactics \d+/40 .* \d:\d\d$", "\n".join(terminal.foot(3)), re.MULTILINE)
+    assert re.search(r"Timing tactics \d+/40 .* 0:00:\d\d$", "\n".join(terminal.foot(3)), re.MULTILINE)
     go(slow)
     lines = terminal.end()
     assert bars("\n".join(lines)) == 0  # nothing of them is left
@@ -188,6 +188,77 @@ def test_no_color(slow: Tree) -> None:
     assert not re.search(rb"\x1b\[[0-9;]*3[0-9](;|m)", terminal.raw)
 
 
+def test_the_first_word_has_a_colour(slow: Tree) -> None:
+    go(slow)
+    slow.path("models/b.onnx").write_text("<html>404</html>")
+    terminal = Terminal(slow, "-k", "-j3", "engines")
+    terminal.end()
+    assert terminal.raw.count(b"\x1b[32mBUILT\x1b[0m engines/orin/") == 2
+    assert terminal.raw.count(b"\x1b[31mFAILED\x1b[0m engines/orin/b__") == 1
+    assert terminal.raw.splitlines()[-1].startswith(b"engines: 0 reused, 2 built, 1 failed in ")
+    terminal = Terminal(slow, "-k", "-n", "engines")
+    terminal.end()
+    assert terminal.raw.count(b"\x1b[36mWOULD\x1b[0m REUSE") == 2
+    assert b"\x1b[31mWOULD\x1b[0m FAIL engines/orin/b__" in terminal.raw
+    run = slow.scons("-k", "engines")  # not in a pipe
+    assert (run.reused, run.failed, "\x1b" in run.out) == (["a", "c"], ["b"], False)
+
+
+def test_how_many_engines_are_done(slow: Tree) -> None:
+    slow.write('for n in ["a", "b"]: env.Engine(n, f"models/{n}.onnx")')
+    go(slow)
+    assert slow.scons().status == 0
+    (slow.root / "compiler/go").unlink()
+    slow.write('for n in ["a", "b", "c"]: env.Engine(n, f"models/{n}.onnx")')
+    terminal = Terminal(slow, "engines")
+    terminal.until(lambda display: bars(display) == 1)
+    assert re.match(r"engines    2/3 .* 0:00:\d\d$", terminal.foot(2)[0])
+    go(slow)
+    assert not any(line.startswith("engines  ") for line in terminal.end())
+
+
+def test_many_compiles_on_a_small_terminal(tree: Tree) -> None:
+    for seed in range(8):
+        make_model(tree.path(f"models/model{seed}.onnx"), seed=seed)
+    hardware(tree.path("hardware/orin.json"))
+    tree.write('for n in range(8): env.Engine(f"model{n}", f"models/model{n}.onnx")')
+    tree.environment = {"TRT_HARDWARE": "orin"}
+    pace(tree, 20)
+    terminal = Terminal(tree, "-j8", "engines", size=(40, 10))
+    terminal.until(lambda display: "+4 more" in display and bars(display) == 4)
+    foot = terminal.foot(5)
+    assert re.fullmatch(r"engines +0/8 +\+4 more +0:00:\d\d", foot[0]), foot
+    for row in foot[1:]:
+        assert re.fullmatch(r"COMPILING +model\d fp32 +\S.* 0:00:\d\d", row), foot
+    go(tree)
+    lines = terminal.end()
+    assert bars("\n".join(lines)) == 0
+    assert "engines: 0 reused, 8 built" in "".join(lines)
+
+
+def test_a_compile_that_fails_leaves_the_terminal_as_it_was(slow: Tree) -> None:
+    act = EVENTS.format(steps=20).replace("done(write())", "sys.exit(3)")
+    slow.environment["TRT_PYTHON"] = str(fake_compiler(slow.root / "compiler", act=act))
+    terminal = Terminal(slow, "-j3", "engines")
+    terminal.until(lambda display: bars(display) == 3)
+    go(slow)
+    lines = terminal.end()
+    assert bars("\n".join(lines)) == 0
+    assert terminal.screen.margins is None or terminal.screen.margins.bottom == 23
+    assert [line.split()[0] for line in lines if "FAILED" in line] == ["FAILED"] * 3
+    assert lines[-1].startswith("engines: 0 reused, 0 built, 3 failed")
+
+
+def test_a_terminal_that_is_closed_stops_the_run(slow: Tree) -> None:
+    terminal = Terminal(slow, "-j3", "engines")
+    terminal.until(lambda display: bars(display) == 3)
+    os.close(terminal._master)
+    assert terminal.process.wait(30) != 0
+    assert slow.engines() == {}
+    go(slow)
+    assert slow.scons("-j3", "engines").built == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"CI": "true"}], ids=str)
 def test_no_bars_where_nobody_looks_or_none_can_be(slow: Tree, environment: dict[str, str]) -> None:
     go(slow)
@@ -234,7 +305,7 @@ def test_where_rich_is_missing_lines_are_told(slow: Tree) -> None:
     (slow.root / "hidden" / "rich" / "__init__.py").write_text("raise ImportError('no rich here')")
     path = os.pathsep.join([str(slow.root / "hidden"), slow.env()["PYTHONPATH"]])
     go(slow)
-    terminal = Terminal(slow, "-j3", "engines", PYTHONPATH=path)
+    terminal = Terminal(slow, "-j3", "engines", PYTHONPATH=path, NO_COLOR="1")
     lines = terminal.end()
     assert b"\x1b" not in terminal.raw
     assert len([line for line in lines if line.startswith("BUILT")]) == 3

@@ -164,7 +164,7 @@ def test_the_hardware_is_named_before_anything_else(built: Tree) -> None:
     make_model(built.path("models/a.onnx"), seed=5)
     said = [line for line in built.scons().out.splitlines() if not line.startswith("scons: ")]
     assert said[0].startswith("engines: for ")
-    assert said[1].startswith("BUILT ")
+    assert said[1].startswith("REUSED ")
     assert json.loads(built.path(".trt/events.jsonl").read_text().splitlines()[-1])["reused"] == 1
 
 

@@ -243,7 +243,7 @@ def test_a_discrete_gpu_goes_by_cuda_of_the_runtime(play, tmp_path):
 
 def test_several_gpus_are_told_of(play, tmp_path):
     play(PLAY_GPUS="2")
-    assert "the first of 2 GPUs; CUDA_VISIBLE_DEVICES chooses another" in probed(tmp_path, ask()).why
+    assert "the first of 2 GPUs; CUDA_VISIBLE_DEVICES chooses another" in probed(tmp_path, ask()).note
 
 
 def test_rtx_is_made_where_it_is_asked_for_and_only_the_architecture_counts(play, tmp_path):

@@ -9,37 +9,26 @@ import pytest
 from scons_tensorrt.build.progress import UNWATCHED
 from scons_tensorrt.scons_tool.console import Console
 from scons_tensorrt.scons_tool.progress import Progress
-from scons_tensorrt.scons_tool.progress_row import ProgressRow, clock
+from scons_tensorrt.scons_tool.progress_task import ProgressTask
 
-
-def shown(**changes):
-    row = ProgressRow("COMPILING", "engines/a", "a", "", "Timing", 3, 40, 12.0, 0.1)
-    return row._replace(**changes)
-
-
+# Unit, an update, seconds since then, and what is said of it.
 DOINGS = [
-    ({}, "Timing 3/40"),
-    ({"done": None, "total": None}, "Timing"),
-    ({"quiet_s": 75.0}, "Timing 3/40 (silent 1:15)"),
-    ({"words": "", "done": None, "total": None, "quiet_s": 9.0}, ""),  # it never says anything
-    ({"unit": "B", "done": 1_500_000, "total": 20_000_000}, "Timing 1.5 of 20.0 MB"),
-    ({"words": "\x1b[2J"}, "\\x1b[2J 3/40"),  # names of strangers do not steer the terminal
+    ("", (3, 40, "Timing"), 0.1, "Timing 3/40"),
+    ("", (None, None, "Timing"), 0.1, "Timing"),
+    ("", (3, 40, "Timing"), 75.4, "Timing 3/40 (silent 75 s)"),
+    ("", (None, None, ""), 9.0, ""),  # it never says anything
+    ("B", (1_500_000, 20_000_000, "Timing"), 0.1, "Timing 1.5 of 20.0 MB"),
+    ("", (3, 40, "\x1b[2J"), 0.1, "\\x1b[2J 3/40"),  # a name from outside does not steer the terminal
 ]
 
 
-@pytest.mark.parametrize(("changes", "words"), DOINGS, ids=str)
-def test_what_is_done_in_words(changes, words):
-    assert shown(**changes).doing == words
-
-
-def test_a_silent_phase_pulses():
-    assert [shown(quiet_s=s).pulses for s in (0.1, 3.0)] == [False, True]
-    assert shown(done=None, total=None).pulses
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(12.9, "12 s"), (245, "4:05"), (3723, "1:02:03")])
-def test_clock(seconds, text):
-    assert clock(seconds) == text
+@pytest.mark.parametrize(("unit", "update", "seconds", "words"), DOINGS, ids=str)
+def test_what_is_done_in_words(unit, update, seconds, words):
+    task = ProgressTask("COMPILING", "engines/a", "a", unit, lambda task: None)
+    task.update(*update)
+    done, total, doing = task.shown(time.monotonic() + seconds)
+    assert doing == words
+    assert (done, total) == (update[0] or 0, None if seconds > 2 else update[1])
 
 
 def test_a_log_gets_a_line_every_so_often_and_none_after_the_end(capsys):

@@ -74,7 +74,7 @@ def _of_root(arguments: argparse.Namespace, named: str | None, interpreter: Inte
 def _hardware_rows(hardware: Hardware) -> Iterator[tuple[str, str]]:
     signature = hardware.signature
     yield "hardware", f"{hardware.name or hardware.title}: {signature.describe()}"
-    yield "reason", hardware.why
+    yield "reason", f"{hardware.why}; {hardware.note}" if hardware.note else hardware.why
     yield from signature.key_fields().items()
     yield from sorted(signature.recorded.items())
     yield "filename", EngineFilename.of(signature, "model", "fp32").build()

@@ -33,7 +33,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 class Hardware(NamedTuple):
-    """name: the folder under `engines/`, None for the default host; title, why: for messages;
+    """name: the folder under `engines/`, None for the default host; title, why, note: for messages;
     from_receipts: taken from receipts, which suffices to reuse engines but not to remove them."""
 
     name: str | None
@@ -41,6 +41,7 @@ class Hardware(NamedTuple):
     why: str
     title: str = "this host"
     from_receipts: bool = False
+    note: str = ""
 
 
 def resolve(
@@ -108,10 +109,11 @@ def probe(
             hint = "; TensorRT for RTX is used only where BACKEND=tensorrt_rtx asks for it"
         raise HardwareError(f"this host has an NVIDIA GPU ({evidence}), and {error}{hint}") from None
     data = _host_fields(host, device, found, jetpack)
-    why = f"probed here ({evidence})"
+    note = ""
     if len(devices) > 1:
-        why += f", the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"
-    return Hardware(None, HardwareSignature.from_json(data, "probe of this host"), why)
+        note = f"this is the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"
+    signature = HardwareSignature.from_json(data, "probe of this host")
+    return Hardware(None, signature, "probed", note=note)
 
 
 def _host_fields(

@@ -118,12 +118,20 @@ class HardwareSignature(_Fields):
         parts = [self.gpu_name or "", f"sm{self.sm}{'+' if self.plus else ''}"]
         if self.memory_gib:
             parts.append(f"{self.memory_gib} GiB")
-        parts.append(self.machine)
-        names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
-        parts.append(f"{names[self.product]} {self.runtime_version}")
+        parts += [self.machine, self._runtime]
         if self.jetpack:
             parts.append(f"JetPack {self.jetpack}")
         return ", ".join(part for part in parts if part)
+
+    def brief(self, gpu: bool) -> str:
+        """JetPack and runtime for a short line. gpu: whether to name the GPU, too."""
+        parts = [gpu and self.gpu_name, self.jetpack and f"JetPack {self.jetpack}", self._runtime]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def _runtime(self) -> str:
+        names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+        return f"{names[self.product]} {self.runtime_version}"
 
 
 def check_fields(data: Any, where: str) -> dict[str, Any]:

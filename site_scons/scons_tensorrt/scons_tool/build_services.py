@@ -6,6 +6,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+import SCons.Node
+
 from ..build.context import BuildContext
 from ..errors import EngineError, HardwareError
 from ..files.json_cache import JsonCache
@@ -40,7 +42,8 @@ class BuildServices:
         self._host, self._devices = host, devices
         self._stop, self._lock_timeout_s = stop, lock_timeout_s
         self._say = console.line
-        self.progress = Progress(console)
+        self.progress = Progress(console, self._counts)
+        self._asked: list[EngineTarget] | None = None
         self.elsewhere = Providers(console, store)
         if scheduler.url:
             more = self.elsewhere, host, devices
@@ -93,6 +96,13 @@ class BuildServices:
         more = elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers
         return OnnxContext(*shared, *more)
 
+    def _counts(self) -> tuple[int, int]:
+        """How many engines are done, and how many this run requests."""
+        if self._asked is None:
+            self._asked = self._session.asked_of(self._session.engines)
+        done = sum(each.reported or each.state() == SCons.Node.up_to_date for each in self._asked)
+        return done, len(self._asked)
+
     def _gpu(self) -> str | None:
         with self._gpu_asking:
             if not self._gpu_asked:
@@ -115,7 +125,7 @@ class BuildServices:
 
     def again(self) -> None:
         """Another build of an interactive session begins."""
-        self._doomed = None
+        self._doomed = self._asked = None
 
     def close(self) -> None:
         """Stop showing progress."""

@@ -19,7 +19,7 @@ import SCons.Node
 from SCons.Scanner import Scanner
 
 from ..artifact.filename import SIDECAR_SUFFIX
-from ..errors import EngineBuildError, EngineError, PublishError, RecipeError, one_line
+from ..errors import EngineBuildError, EngineError, Interrupted, PublishError, RecipeError, one_line
 from ..files.writing import cause
 from ..recipe.key import VERSION
 from . import settings
@@ -148,7 +148,7 @@ def _stop_for_invalid_engines(target: Any, owners: list[EngineTarget], session: 
     if invalid_engines and not (owners and all(owner in invalid_engines for owner in owners)):
         raise SCons.Errors.BuildError(
             node=target,
-            errstr=f"not started: {invalid_engines[0].name} failed, see error above",
+            errstr=f"not started: {invalid_engines[0].name} failed",
             status=2,
             exitstatus=2,
         )
@@ -205,9 +205,8 @@ def make_step_builder() -> Any:
 
 def _fail(target: Any, declared: EngineTarget | OnnxTarget, error: EngineError, env: Any) -> NoReturn:
     session_of(env).report.failed(declared, error)
-    raise SCons.Errors.BuildError(
-        node=target, errstr=f"{type(error).__name__}, see error above", status=2, exitstatus=2
-    )
+    why = "interrupted" if isinstance(error, Interrupted) else "failed"
+    raise SCons.Errors.BuildError(node=target, errstr=why, status=2, exitstatus=2)
 
 
 def describe(target: Any, source: Any, env: Any) -> str:
@@ -221,7 +220,7 @@ def describe(target: Any, source: Any, env: Any) -> str:
     try:
         _check_steps(target[0])
         if not awaited and declared.up_to_date().reusable:
-            session.report.reused(declared, declared.judged_s)
+            session.report.reused([declared], reason=declared.up_to_date().reason)
         else:
             session.making.check_can_build(declared)
             why = f"{awaited} would be built first" if awaited else declared.up_to_date().reason

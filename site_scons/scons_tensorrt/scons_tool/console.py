@@ -15,6 +15,15 @@ from ..errors import one_line
 from .stop_signal import fail_run
 
 EVENTS_BYTES = 8 << 20  # then the file is renamed to events.1.jsonl
+_GREEN, _RED, _YELLOW, _CYAN, _DIM = "32", "31", "33", "36", "2"
+_COLORS = {
+    **dict.fromkeys(("BUILT", "CONVERTED", "CHECKED", "FETCHED", "DISPATCHED"), _GREEN),
+    **dict.fromkeys(("WROTE", "INSTALLED", "PRUNED"), _GREEN),
+    **dict.fromkeys(("INTERRUPTED", "WAITING"), _YELLOW),
+    **dict.fromkeys(("WOULD", "SENT"), _CYAN),
+    "FAILED": _RED,
+    "REUSED": _DIM,
+}
 
 
 class Console:
@@ -79,13 +88,16 @@ class Console:
 
 
 def say(*texts: str, stream: TextIO | None = None) -> None:
-    """Print lines, replacing what the terminal cannot encode; without lines, only flush. A closed pipe
-    (`| head`) is ignored; a full disk is reported once and fails the run."""
+    """Print lines, the first word in colour on a terminal, replacing what the stream cannot encode;
+    without lines, only flush. A closed pipe (`| head`) is ignored; a full disk is reported once and
+    fails the run."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     try:
-        lines = "".join([one_line(text) + "\n" for text in texts])
-        stream.write(lines.encode(encoding, "replace").decode(encoding))
+        lines = [one_line(text) + "\n" for text in texts]
+        if terminal(stream) is not None and not os.environ.get("NO_COLOR"):
+            lines = [_colored(line) for line in lines]
+        stream.write("".join(lines).encode(encoding, "replace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
         _drop(stream)
@@ -94,6 +106,24 @@ def say(*texts: str, stream: TextIO | None = None) -> None:
         if stream is not sys.stderr:
             say(f"engines: standard output: {error.strerror}; make room for it", stream=sys.stderr)
         fail_run()
+
+
+def _colored(line: str) -> str:
+    """The line with its first word in colour, if that is one of ours."""
+    word, space, rest = line.partition(" ")
+    color = _RED if line.startswith("WOULD FAIL ") else _COLORS.get(word)
+    return f"\x1b[{color}m{word}\x1b[0m{space}{rest}" if color else line
+
+
+def terminal(stream: TextIO) -> int | None:
+    """The descriptor of a terminal that can show colours and bars; None for a file, a pipe, CI or a dumb
+    terminal."""
+    try:
+        if not stream.isatty() or os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            return None
+        return None if os.environ.get("TERM", "") in ("", "dumb", "unknown") else stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _drop(stream: TextIO) -> None:

@@ -1,57 +1,58 @@
-"""Bars at the foot of a terminal, below everything that anyone prints.
+"""Progress bars on the last lines of a terminal.
 
-Rich draws them; where they stand is decided here, because others print meanwhile: SCons from
-several threads, and the compilers that it starts, which write to the terminal and know nothing of
-Python's sys.stdout. What rich and tqdm do (go up some lines and draw over) breaks the lines of
-such. So the terminal's scrolling region ends above the bars, as apt does it: whoever prints, prints
-and scrolls above. Each redraw is one write that ends where it found the cursor: nothing flickers.
-Below the cursor stands nothing but bars; after a resize, which moves them, that is what is erased.
+`rich.progress` draws them. Its live display cannot place them: it moves the cursor up and draws over
+its last frame, which breaks the lines of everyone who does not print through rich. That is SCons's
+child processes, which write to the terminal themselves. So, as apt does, the terminal's scrolling
+region ends above the bars, and whatever anyone prints scrolls there. Each redraw is one write that
+leaves the cursor where it was. Below the cursor stand only bars, so after a resize everything there
+may be erased.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich import progress
+from rich.console import Console
+from rich.table import Column
 
 if TYPE_CHECKING:
-    from .progress_row import ProgressRow
+    from .progress_task import ProgressTask
 
-LEAST = (40, 6)  # columns, lines: in a smaller terminal lines are told instead
-STOPPED_S = 1.0  # no redraw for so long: others may have used the terminal
+LEAST = (40, 6)  # columns, lines; in a smaller terminal, lines are printed as in a log
+WIDE = 60  # columns from which on there is room for the bars themselves
+STOPPED_S = 1.0  # after so long without a redraw, others may have used the terminal
 SAVE, RESTORE = "\x1b7", "\x1b8"
 WHOLE_SCREEN, ERASE_BELOW, ERASE_RIGHT = "\x1b[r", "\x1b[J", "\x1b[K"
 DOWN = "\x1bD"  # scrolls at the bottom, keeps the column
 
 
 class Footer:
-    """rows: lines that are taken from the terminal now. Calls must not overlap."""
+    """rows: the lines that it takes from the terminal now; began: of the run, in `time.monotonic`.
+    Calls must not overlap."""
 
-    def __init__(self, descriptor: int, encoding: str) -> None:
+    def __init__(self, descriptor: int, encoding: str, began: float) -> None:
         self.rows = 0
         self._descriptor = descriptor
         self._encoding = encoding
+        self._began = began
         self._size = (0, 0)
         self._shown_at = 0.0
         self._sheet = _Sheet(encoding)
         self._console = Console(file=self._sheet, force_terminal=True)
 
-    def show(self, bars: Sequence[ProgressRow]) -> bool:
-        """Draw these and no others. False where they cannot be shown: the terminal is too small, or
-        another program has it. Raises OSError when it is gone."""
+    def show(self, tasks: Sequence[ProgressTask], done: int, requested: int, now: float) -> bool:
+        """Draw a bar for each of the tasks and no others, below a row of how many engines are done.
+        False if they cannot be shown: the terminal is too small, or another program has it. Raises
+        OSError when it is closed."""
         columns, lines = os.get_terminal_size(self._descriptor)
         if columns < LEAST[0] or lines < LEAST[1] or _in_background(self._descriptor):
             self._write(self._leave())
             return False
-        texts = self._draw(bars, columns, lines // 2) if bars else []
-        now = time.monotonic()
+        texts = self._draw(tasks, done, requested, now, columns, lines // 2) if tasks else []
         out = ""
         moved = (columns, lines) != self._size or now - self._shown_at > STOPPED_S
         if len(texts) != self.rows or (moved and self.rows):
@@ -66,7 +67,7 @@ class Footer:
         return True
 
     def _leave(self) -> str:
-        """Give the lines back, and erase what stood there."""
+        """Give the lines back, and erase them."""
         rows, self.rows = self.rows, 0
         return f"{SAVE}{WHOLE_SCREEN}{RESTORE}{ERASE_BELOW}" if rows else ""
 
@@ -80,49 +81,53 @@ class Footer:
         while data:
             data = data[os.write(self._descriptor, data) :]
 
-    def _draw(self, bars: Sequence[ProgressRow], columns: int, most: int) -> list[str]:
-        more = len(bars) - most
-        if more > 0:
-            bars = bars[: most - 1]
-        grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
-        grid.add_column(no_wrap=True)
-        grid.add_column(no_wrap=True, max_width=columns // 3)
-        if columns >= 60:
-            grid.add_column(width=12 if columns < 90 else 20)
-        grid.add_column(no_wrap=True, ratio=1)
-        grid.add_column(no_wrap=True, justify="right")
-        for bar in bars:
-            cells: list[RenderableType] = [
-                Text(bar.verb, "bold"),
-                Text(bar.short),
-                _bar(bar),
-                Text(bar.doing, "dim"),
-                Text(f"{int(bar.seconds) // 60}:{int(bar.seconds) % 60:02}"),
-            ]
-            grid.add_row(*(cells if columns >= 60 else cells[:2] + cells[3:]))
+    def _draw(
+        self, tasks: Sequence[ProgressTask], done: int, requested: int, now: float, columns: int, most: int
+    ) -> list[str]:
+        """The rows, at most `most`."""
+        bars = progress.Progress(*_columns(columns), console=self._console, expand=True, get_time=lambda: now)
+
+        def add(verb: str, short: str, doing: str, done: int, total: int | None, began: float) -> None:
+            number = bars.add_task(verb, completed=done, total=total, short=short, doing=doing)
+            bars.tasks[number].start_time = began
+
+        counted = requested > 1 or len(tasks) > most
+        shown = tasks[: most - counted]
+        if counted:
+            more = f"+{len(tasks) - len(shown)} more" if len(shown) < len(tasks) else ""
+            add("engines", f"{done}/{requested}", more, done, requested, self._began)
+        for task in shown:
+            done, total, doing = task.shown(now)  # without a total, the bar pulses
+            add(task.verb, task.short, doing, done, total, task.began)
         # A character in the last column would let some terminals wrap.
-        self._console.print(grid, width=columns - 1)
-        texts = self._sheet.take().splitlines()
-        return [*texts, f"and {more + 1} more"] if more > 0 else texts
+        self._console.print(bars.get_renderable(), width=columns - 1)
+        return self._sheet.take().splitlines()
+
+
+def _columns(width: int) -> list[progress.ProgressColumn]:
+    """The columns of a row, on a terminal of this width."""
+    verb = Column(no_wrap=True, min_width=len("CONVERTING"))  # the longest, so that rows do not shift
+    short, doing = Column(no_wrap=True, max_width=width // 3), Column(no_wrap=True, ratio=1)
+    bar = [progress.BarColumn(12 if width < 90 else 20)] if width >= WIDE else []
+    return [
+        progress.TextColumn("{task.description}", style="bold", markup=False, table_column=verb),
+        progress.TextColumn("{task.fields[short]}", markup=False, table_column=short),
+        *bar,
+        progress.TextColumn("{task.fields[doing]}", style="dim", markup=False, table_column=doing),
+        progress.TimeElapsedColumn(Column(no_wrap=True)),
+    ]
 
 
 def _in_background(descriptor: int) -> bool:
-    """Whether this is a job that its shell has put behind another."""
+    """Whether this is a background job of the shell on this terminal."""
     try:
         return os.tcgetpgrp(descriptor) != os.getpgrp()
-    except OSError:  # no terminal of this session's: nobody shares it
+    except OSError:  # not the controlling terminal, so no shell shares it
         return False
 
 
-def _bar(bar: ProgressRow) -> ProgressBar:
-    """Of known steps how many; else, and when nothing is heard, a pulse that only says it lives."""
-    if bar.total is None or bar.done is None or bar.pulses:
-        return ProgressBar(pulse=True, animation_time=bar.seconds)
-    return ProgressBar(total=bar.total, completed=bar.done)
-
-
 class _Sheet(io.StringIO):
-    """Where rich writes; by its encoding rich chooses the characters of a bar."""
+    """The file that rich writes to; by its encoding rich chooses the characters of a bar."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -133,7 +138,7 @@ class _Sheet(io.StringIO):
         return self._encoding
 
     def take(self) -> str:
-        """What was written since the last call."""
+        """The text since the last call."""
         text = self.getvalue()
         self.seek(0)
         self.truncate()

@@ -134,11 +134,9 @@ def fail(session: Session, target: Any, label: str, error: EngineError | OSError
     if isinstance(error, OSError):
         where, why = error.filename or label, cause(error, "make room or make it writable")
         error = HandoffError(f"{where}: {why}")
-    name = type(error).__name__
-    session.report.console.line(f"FAILED {label}: {name}: {error}", failure=True)
-    raise SCons.Errors.BuildError(
-        node=target, errstr=f"{name}, see error above", status=2, exitstatus=2
-    ) from None
+    text = f"FAILED {label}: {type(error).__name__}: {error}"
+    session.report.console.line(text, failure=True)
+    raise SCons.Errors.BuildError(node=target, errstr="failed", status=2, exitstatus=2) from None
 
 
 def describe(target: Any, source: Any, env: Any) -> str:

@@ -57,8 +57,9 @@ def restored_hardware(restored: Restored, product: str, resolve: Resolve) -> Har
 
 
 def _because(hardware: Hardware, among: str) -> Hardware:
-    why = f"{hardware.why}; no runtime here, so {_runtime(hardware)} is taken from the receipts{among}"
-    return hardware._replace(why=why, from_receipts=True)
+    missing = "runtime" if hardware.why else "NVIDIA GPU and no runtime"
+    note = f"no {missing} here, so {_runtime(hardware)} is taken from the receipts{among}"
+    return hardware._replace(note=note, from_receipts=True)
 
 
 def _runtime(hardware: Hardware) -> str:
@@ -100,9 +101,8 @@ def _of_hosts(receipts: list[tuple[EngineFilename, Receipt]], products: Collecti
             told = receipt.details["hardware"]
             signature = HardwareSignature.from_json(told["signature"], "receipt")
             if told["name"] is None and signature.product in products and not signature.plus:
-                why = "no NVIDIA GPU found"
-                title = "the host that built the restored engines"
-                found.setdefault(signature[:-1], Hardware(None, signature, why, title))
+                title = "the restored engines' host"
+                found.setdefault(signature[:-1], Hardware(None, signature, "", title))
     order = sorted(found.values(), key=lambda h: _version(h.signature.runtime_version), reverse=True)
     return list(order)
 

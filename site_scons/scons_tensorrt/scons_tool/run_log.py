@@ -28,10 +28,12 @@ _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
 class RunLog:
-    """dry: under `-n`, when lines say what would be done. Methods are called from several threads."""
+    """dry: under `-n`, when lines say what would be done; verbose: print a line for each reused engine.
+    Methods are called from several threads."""
 
     def __init__(self, console: Console, dry: bool) -> None:
         self.console = console
+        self.verbose = False
         self._dry = dry
         self._began = time.time()
         self._lock = threading.Lock()
@@ -43,8 +45,11 @@ class RunLog:
 
     def hardware(self, hardware: Hardware) -> None:
         """The first line: the hardware, its runtime, and why it was chosen."""
-        name = hardware.name or hardware.title
-        self.console.line(f"engines: for {name} ({hardware.signature.describe()}): {hardware.why}")
+        why = f": {hardware.why}" if hardware.why else ""
+        name, about = hardware.name or hardware.title, hardware.signature.brief(hardware.name is None)
+        self.console.line(f"engines: for {name} ({about}){why}")
+        if hardware.note:
+            self.console.line(f"engines: {hardware.note}")
 
     def without_effect(self, engine: EngineTarget) -> None:
         """Print, once a run, which options have no effect on this product, and why."""
@@ -60,25 +65,25 @@ class RunLog:
     def finished(self, engine: EngineTarget, outcome: BuildOutcome, seconds: float) -> None:
         engine.made = outcome.sha256
         if outcome.how == "reused":
-            self.reused(engine, seconds)
+            self.reused([engine], seconds, outcome.up_to_date.reason)
         elif outcome.how == "built":
             self._say_built(engine, outcome.up_to_date, seconds, outcome.seconds)
         else:
             self._say_supplied(engine, outcome, seconds)
 
-    def reused(self, engine: EngineTarget, seconds: float) -> None:
-        self.console.line(self._reused(engine, seconds))
-
-    def all_reused(self, engines: list[EngineTarget]) -> None:
-        """The engines that SCons did not build, in one write."""
-        if engines:
-            self.console.lines([self._reused(each, each.judged_s) for each in engines])
-
-    def _reused(self, engine: EngineTarget, seconds: float) -> str:
-        self._count(engine, "reused")
-        self._event("engine.cache.hit", engine, "reused", "current")
+    def reused(self, engines: list[EngineTarget], seconds: float | None = None, reason: str = "") -> None:
+        """Count engines as reused. Their lines, in one write, are printed only if `verbose`, or if there
+        is a reason, such as a publication that was interrupted. seconds: instead of those of the check."""
         words = "WOULD REUSE" if self._dry else "REUSED"
-        return f"{words} {engine.label} ({seconds:.2f} s)"
+        because = f" because {reason}" if reason else ""
+        lines = []
+        for engine in engines:
+            self._count(engine, "reused")
+            self._event("engine.cache.hit", engine, "reused", "current")
+            took = engine.judged_s if seconds is None else seconds
+            lines.append(f"{words} {engine.label} ({took:.2f} s){because}")
+        if self.verbose or reason:
+            self.console.lines(lines)
 
     def would_build(self, engine: EngineTarget, reason: str, earlier_s: float | None) -> None:
         """earlier_s: duration of the last build, None if no receipt has it."""

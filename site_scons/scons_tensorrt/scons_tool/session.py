@@ -106,6 +106,7 @@ class Session:
     def bind_settings(self, env: Any) -> None:
         """Set the state folder, VERIFY, lock timeout and shared cache from the environment of the first
         engine; those of later engines must be the same. Raises UserError."""
+        self.report.verbose = self.report.verbose or settings.verbose(env)
         asked = (
             settings.state_dir(env, self.top),
             settings.verify_full(env),
@@ -388,7 +389,8 @@ class Session:
         self._say_blocked()
         requested = [e for e in self.engines if e.requested]
         rest = [(e, e.state()) for e in requested if not e.reported]
-        self.report.all_reused([e for e, state in rest if state == SCons.Node.up_to_date])
+        # SCons visited these itself, and calls nothing of ours once it has found them up to date.
+        self.report.reused([e for e, state in rest if state == SCons.Node.up_to_date])
         for engine, state in rest:
             if state == SCons.Node.failed and engine.problem:
                 self.report.failed(engine, engine.problem)

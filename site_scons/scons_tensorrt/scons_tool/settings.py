@@ -29,6 +29,7 @@ VARIABLES = {
     "TRT_LOCK_TIMEOUT": "",
     "TRT_ENGINECOMSTR": "",
     "TRT_BUILDER_ID": "",
+    "TRT_VERBOSE": "",
 }
 SIGNING_KEY = "TRT_SIGNING_KEY"  # see `secret`
 # Arguments of the command line that are ours alone: not PREFIX, DESTDIR and the like.
@@ -37,7 +38,7 @@ ARGUMENTS = (
     *("STORE", "STORE_MODE", "STORE_SIGNING_KEY", "STORE_TRUSTED_KEYS", "STORE_REFUSALS"),
     *("STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT"),
     *("DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
-    *("PRUNE", "KEEP", "OLDER"),
+    *("PRUNE", "KEEP", "OLDER", "VERBOSE"),
 )
 HELP = """
 TensorRT engines (scons-tensorrt):
@@ -52,13 +53,14 @@ TensorRT engines (scons-tensorrt):
   ENGINE_DIR=DIR        the folder of engines; default: engines
   REPORT=DIR            the folder of engines-report; default: .trt/report
   JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release
+  VERBOSE=1             print a line for each reused engine, not only their number
   scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
                         deletes older ones
   scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
   SIGNING_KEY=FILE      sign manifests with this Ed25519 private key (PEM)
 The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
-TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_SIGNING_KEY (the file, or the PEM itself). And:
+TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_VERBOSE, TRT_SIGNING_KEY (the file, or the PEM itself). And:
   TRT_STATE_DIR         the state folder; default: .trt
   TRT_PYTHON            the Python interpreter that has TensorRT
   TRT_ONNX_PYTHON       the Python interpreter that has onnx and onnxruntime, for conversions
@@ -180,6 +182,13 @@ def verify_full(env: Any) -> bool:
     if verify not in ("stat", "full"):
         raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
     return verify == "full"
+
+
+def verbose(env: Any) -> bool:
+    """Whether to print a line for each reused engine. VERBOSE may also be an argument of the SConstruct,
+    so any text but 0, no, off and false means yes."""
+    text = str(SCons.Script.ARGUMENTS.get("VERBOSE") or value_of(env, "TRT_VERBOSE"))
+    return text.lower() not in ("", "0", "no", "off", "false")
 
 
 def lock_timeout_s(env: Any) -> float | None:

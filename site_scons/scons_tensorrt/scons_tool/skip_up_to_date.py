@@ -99,9 +99,9 @@ def join(env: Any, session: Session, sidecar: Any) -> None:
 def skip_up_to_date(session: Session, sidecars: list[Any]) -> None:
     """Mark every pair that is up to date, and the files made for it, so that SCons passes over them."""
     skipper = _Skipper(session)
-    for node in sidecars:
-        if isinstance(_owner(node), EngineTarget):
-            skipper.skip(_owner(node))
+    engines = dict.fromkeys(_owner(node) for node in sidecars)
+    skipped = [e for e in engines if isinstance(e, EngineTarget) and skipper.skip(e)]
+    session.report.reused([engine for engine in skipped if not engine.reported])
 
 
 class _Skipper:
