@@ -782,7 +782,7 @@ def test_an_inconsistent_result_is_not_written(tmp_path, monkeypatch):
 def test_a_full_disk_is_told(tmp_path):
     onnx.save(plain(), tmp_path / "source.onnx")
     options = {"to": "fp16", "keep_ops": [], "keep_nodes": [], "keep_io": True}
-    places = {"onnx": {"onnx": str(tmp_path / "source.onnx")}, "target": "/dev/full"}
-    job = {"kind": "precision", "options": options, **places}
+    places = {"onnx": {"onnx": str(tmp_path / "source.onnx")}, "files": {}, "target": "/dev/full"}
+    job = {"kind": "precision", "options": options, "samples": None, **places}
     with pytest.raises(PublishError, match="No space left on device; make room or make the folder writable"):
         run_program(CONVERTER, sys.executable, job, tmp_path / "log", lambda: False, dict(os.environ))

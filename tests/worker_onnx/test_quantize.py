@@ -568,8 +568,6 @@ def test_a_model_that_cannot_be_quantized_is_refused(tmp_path):
 def test_options_that_fit_nothing_are_refused(tmp_path):
     assert "ops: Softmax cannot be quantized to int8" in refusal(tmp_path, conv_relu(), ops=["Softmax"])
     assert "keep_nodes: the model has no node `c1`" in refusal(tmp_path, conv_relu(), keep_nodes=["c1"])
-    assert "use minmax or percentile for fp8" in refusal(tmp_path, conv_relu(), to="fp8", method="entropy")
-    assert "percentile=3 is not between" in refusal(tmp_path, conv_relu(), percentile=3)
 
 
 def test_samples_that_break_the_model_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scons_tensorrt.recipe.conversion import share_of_bound
+from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import accuracy
 
 OPTIONS = {"metric": "elemwise", "rtol": 0.1, "atol": 0.001}
@@ -36,7 +37,7 @@ def test_a_message_names_the_output_with_the_largest_share(tmp_path):
             "small": (np.array([0.0]), np.array([1.0])),  # a thousand times its bound
         },
     )
-    with pytest.raises(accuracy.WorkerError, match="output `small`, and of 1 more: elemwise error 1,"):
+    with pytest.raises(WorkerError, match="output `small`, and of 1 more: elemwise error 1,"):
         figures.judged(tmp_path / "figures.json")
 
 

@@ -20,6 +20,10 @@ def recipe_error(message: str) -> WorkerError:
     return WorkerError("RecipeError", message)
 
 
+def accuracy_error(message: str) -> WorkerError:
+    return WorkerError("AccuracyError", message)
+
+
 def one_line(error: BaseException) -> str:
     """The message of an exception in one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__

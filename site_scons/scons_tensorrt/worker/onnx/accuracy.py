@@ -9,13 +9,12 @@ error is infinite.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.common.errors import accuracy_error
 
 
 def compare(
@@ -34,7 +33,7 @@ def compare(
     names = first.comparable_outputs()
     missing = sorted(set(names) - set(second.outputs()))
     if missing:
-        raise WorkerError("AccuracyError", "the converted model has no output `%s`" % missing[0])
+        raise accuracy_error("the converted model has no output `%s`" % missing[0])
     figures = Figures(names, options)
     for number, sample in enumerate(samples.read(spec, first.inputs)):
         outputs = zip(first.run(number, sample, names), second.run(number, sample, names))
@@ -66,8 +65,7 @@ class Figures:
         """All figures, also written to `target`, a JSON file. Raises WorkerError (AccuracyError) if an output
         is beyond its bound, or nothing was compared."""
         if self._ranks and not any(compared for compared, _ in self._ranks.values()):
-            raise WorkerError(
-                "AccuracyError",
+            raise accuracy_error(
                 "every output is empty in every sample, so nothing was compared; add samples whose "
                 "outputs are not empty",
             )
@@ -89,8 +87,7 @@ def _judge(found: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -
     bound = "atol %g + rtol %g x |original|" % (options["atol"], options["rtol"])
     if options["metric"] == "cosine":
         bound = "1 - cosine <= atol %g" % options["atol"]
-    raise WorkerError(
-        "AccuracyError",
+    raise accuracy_error(
         "output `%s`%s: %s error %.4g, beyond %.4g (%s; sample %d, worst at %s: %.6g, and %.6g in the "
         "original); widen rtol= or atol=, or keep more in float32"
         % (
@@ -101,17 +98,13 @@ def _judge(found: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -
 
 
 def _share(figures: Mapping[str, Any]) -> float:
-    """The share of its bound that an error uses; see `share_of_bound` in recipe/conversion.py."""
-    error, bound = figures["error"], figures["bound"]
-    if not error:
-        return 0.0
-    share = error / bound if bound else math.inf
-    return math.inf if math.isnan(share) else float(share)
+    return float(_shares(np.float64(figures["error"]), np.float64(figures["bound"])))
 
 
 def _shares(error: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The same for each element."""
-    share = np.where(error == 0, 0.0, error / bounds)
+    """The share of its bound that each error uses; see `share_of_bound` in recipe/conversion.py."""
+    with np.errstate(all="ignore"):
+        share = np.where(error == 0, 0.0, error / bounds)
     return np.where(np.isnan(share), np.inf, share)
 
 
@@ -122,8 +115,7 @@ def measure(
     is; for information, the largest and the mean absolute error, and the cosine. Raises WorkerError
     (AccuracyError) if the shapes differ."""
     if original.shape != converted.shape:
-        raise WorkerError(
-            "AccuracyError",
+        raise accuracy_error(
             "output `%s` has shape %s, and %s in the original"
             % (name, list(converted.shape), list(original.shape)),
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnxruntime
 
-from scons_tensorrt.worker.common.errors import WorkerError, one_line, recipe_error
+from scons_tensorrt.worker.common.errors import accuracy_error, one_line, recipe_error
 from scons_tensorrt.worker.onnx.sample_set import ModelInput
 
 NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object"}
@@ -25,7 +25,7 @@ class CpuModel:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise _accuracy_error("ONNX Runtime cannot load %s: %s" % (what, one_line(error))) from None
+            raise accuracy_error("ONNX Runtime cannot load %s: %s" % (what, one_line(error))) from None
         self.inputs = [
             ModelInput(
                 given.name,
@@ -55,13 +55,9 @@ class CpuModel:
         try:
             return list(self._session.run(outputs, given))
         except Exception as error:
-            raise _accuracy_error(
+            raise accuracy_error(
                 "ONNX Runtime cannot run sample %d: %s" % (number, one_line(error))
             ) from None
-
-
-def _accuracy_error(message: str) -> WorkerError:
-    return WorkerError("AccuracyError", message)
 
 
 def _numpy_type(name: str, kind: str) -> np.dtype:
@@ -69,4 +65,4 @@ def _numpy_type(name: str, kind: str) -> np.dtype:
     try:
         return np.dtype(NUMPY_NAMES.get(inside, inside))
     except TypeError:
-        raise _accuracy_error("input `%s` is %s, which samples cannot provide" % (name, kind)) from None
+        raise accuracy_error("input `%s` is %s, which samples cannot provide" % (name, kind)) from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scons_tensorrt.worker.common import array_file
-from scons_tensorrt.worker.common.errors import WorkerError
+from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx.accuracy import Figures
 
 
@@ -56,13 +56,11 @@ def judge(files: Mapping[str, str], target: str, options: Mapping[str, Any]) -> 
             got = next(given, {})
             missing = sorted(set(wanted) - set(got))
             if missing:
-                raise WorkerError(
-                    "AccuracyError", "sample %d: the engine has no output `%s`" % (number, missing[0])
-                )
+                raise accuracy_error("sample %d: the engine has no output `%s`" % (number, missing[0]))
             figures = figures or Figures(list(wanted), options)
             figures.add(number, {name: (_array(*wanted[name]), _array(*got[name])) for name in wanted})
     if figures is None:
-        raise WorkerError("AccuracyError", "there are no outputs to compare")
+        raise accuracy_error("there are no outputs to compare")
     return figures.judged(target)
 
 
@@ -71,9 +69,7 @@ def _described(name: str, array: np.ndarray) -> tuple[str, str, tuple[int, ...],
     array = np.asarray(array)
     dtype = array.dtype.name
     if dtype not in array_file.TYPES:
-        raise WorkerError(
-            "AccuracyError", "tensor `%s` is %s, which accuracy= cannot compare" % (name, dtype)
-        )
+        raise accuracy_error("tensor `%s` is %s, which accuracy= cannot compare" % (name, dtype))
     return name, dtype, array.shape, np.ascontiguousarray(array).tobytes()
 
 

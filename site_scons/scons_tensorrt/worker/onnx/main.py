@@ -26,7 +26,7 @@ def main(job: Mapping[str, Any]) -> None:
     sys.meta_path.insert(0, _SentModules(job["later"]))
     sys.path[:] = [path for path in sys.path if path]  # `-c` puts the current folder first
     try:
-        parent.send("done", facts=KINDS[job["kind"]](job))
+        parent.send("done", facts=_run(job))
         os._exit(0)
     except WorkerError as refused:
         error_class, message = refused.error_class, str(refused)
@@ -65,48 +65,23 @@ def _module(name: str) -> Any:
     return importlib.import_module("scons_tensorrt.worker.onnx." + name)
 
 
-def _precision(job: Mapping[str, Any]) -> Any:
-    return _module("precision").convert(job["onnx"]["onnx"], job["target"], job["options"])
-
-
-def _quantize(job: Mapping[str, Any]) -> Any:
-    options = dict(job["options"], samples=job["samples"], temporary=job["temporary"])
-    return _module("quantize").quantize(job["onnx"]["onnx"], job["target"], options)
-
-
-def _accuracy(job: Mapping[str, Any]) -> Any:
-    onnx, options = job["onnx"], job["options"]
-    return _module("accuracy").compare(
-        onnx["reference"], onnx["converted"], job["target"], job["samples"], options
-    )
-
-
-def _samples(job: Mapping[str, Any]) -> Any:
-    return _module("calibration_batches").write(job["onnx"]["onnx"], job["target"], job["samples"])
-
-
-def _export(job: Mapping[str, Any]) -> Any:
-    options = dict(job["options"])
+def _run(job: Mapping[str, Any]) -> Any:
+    """The facts of a job. Raises WorkerError, and ImportError for a missing package."""
+    kind, onnx, files, target = job["kind"], job["onnx"], job["files"], job["target"]
+    options, samples = dict(job["options"]), job["samples"]
+    if kind == "precision":
+        return _module("precision").convert(onnx["onnx"], target, options)
+    if kind == "quantize":
+        options.update(samples=samples, temporary=job["temporary"])
+        return _module("quantize").quantize(onnx["onnx"], target, options)
+    if kind == "samples":
+        return _module("calibration_batches").write(onnx["onnx"], target, samples)
+    if kind == "accuracy":
+        return _module("accuracy").compare(onnx["reference"], onnx["converted"], target, samples, options)
+    if kind == "expect":
+        return _module("engine_accuracy").expect(onnx["reference"], onnx["converted"], samples, files)
+    if kind == "judge":
+        return _module("engine_accuracy").judge(files, target, options)
     function = options.pop("function")
-    options.update((k, path) for k, path in job["files"].items() if not k.startswith(NO_ARGUMENTS))
-    return _module("export").export(job["script"], function, job["target"], options, job["code"])
-
-
-def _expect(job: Mapping[str, Any]) -> Any:
-    onnx, files = job["onnx"], job["files"]
-    return _module("engine_accuracy").expect(onnx["reference"], onnx["converted"], job["samples"], files)
-
-
-def _judge(job: Mapping[str, Any]) -> Any:
-    return _module("engine_accuracy").judge(job["files"], job["target"], job["options"])
-
-
-KINDS = {
-    "expect": _expect,
-    "judge": _judge,
-    "precision": _precision,
-    "quantize": _quantize,
-    "accuracy": _accuracy,
-    "export": _export,
-    "samples": _samples,
-}
+    options.update((name, path) for name, path in files.items() if not name.startswith(NO_ARGUMENTS))
+    return _module("export").export(job["script"], function, target, options, job["code"])

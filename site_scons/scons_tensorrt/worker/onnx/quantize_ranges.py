@@ -46,17 +46,13 @@ def open_session(
 
 
 def of_float32(
-    places: Iterable[QuantizedNode], session: onnxruntime.InferenceSession, skipped: list[tuple[str, str]]
+    places: Sequence[QuantizedNode], session: onnxruntime.InferenceSession, skipped: list[tuple[str, str]]
 ) -> list[QuantizedNode]:
     """The nodes whose activation is float32; the others are added to `skipped`."""
     types = {value.name: value.type for value in (*session.get_outputs(), *session.get_inputs())}
-    good = []
-    for place in places:
-        if types[place.tensor] == "tensor(float)":
-            good.append(place)
-        else:
-            skipped.append((place.label, "its input is %s" % types[place.tensor]))
-    return good
+    others = [place for place in places if types[place.tensor] != "tensor(float)"]
+    skipped.extend((place.label, "its input is %s" % types[place.tensor]) for place in others)
+    return [place for place in places if types[place.tensor] == "tensor(float)"]
 
 
 def collect_ranges(

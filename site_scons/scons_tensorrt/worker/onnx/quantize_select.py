@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import NodeProto
 
+from scons_tensorrt.worker.common.errors import recipe_error
 from scons_tensorrt.worker.onnx import graph_walk
 from scons_tensorrt.worker.onnx.quantize_graph import MainGraph
 
@@ -34,8 +35,14 @@ def select_places(
     graph: MainGraph, options: Mapping[str, Any]
 ) -> tuple[list[QuantizedNode], list[tuple[str, str]]]:
     """(the nodes to quantize, [(node name, why it is skipped)]) in the graph's order. Raises WorkerError
-    (RecipeError) for an unknown name in keep_nodes."""
-    wanted = set(options["ops"] or OPS[options["to"]]) - set(options["keep_ops"])
+    (RecipeError) for an unknown name in ops or keep_nodes."""
+    allowed = OPS[options["to"]]
+    for op in options["ops"]:
+        if op not in allowed:
+            raise recipe_error(
+                "ops: %s cannot be quantized to %s; use any of %s" % (op, options["to"], ", ".join(allowed))
+            )
+    wanted = set(options["ops"] or allowed) - set(options["keep_ops"])
     kept = set(options["keep_nodes"])
     graph_walk.check_names("keep_nodes", "node", options["keep_nodes"], set(graph.labels.values()))
     places, skipped = [], []

@@ -46,9 +46,4 @@ def read(spec: Mapping[str, Any], inputs: Sequence[ModelInput]) -> SampleSet:
     set is iterated.
     """
     kind = {"npz": ArchiveSamples, "npy": FolderSamples, "reader": ReaderSamples}[spec["kind"]]
-    if spec["most"] is not None and spec["most"] < spec["at_least"]:
-        raise recipe_error(
-            "%s: most=%d is below at_least=%d; raise one or lower the other"
-            % (spec["path"], spec["most"], spec["at_least"])
-        )
     return kind(spec, inputs)
