@@ -70,7 +70,11 @@ def _add_worker(commands: Commands) -> None:
     )
     worker.add_argument("--name", default=platform.node(), help="worker name (default: the host name)")
     worker.add_argument(
-        "--jobs", type=int, default=1, help="parallel compiles, TensorRT for RTX only (default: 1)"
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=1,
+        help="parallel compiles, TensorRT for RTX only (default: 1)",
     )
     worker.add_argument(
         "--folder", metavar="DIR", help="working folder (default: ~/.cache/scons-tensorrt/NAME)"
@@ -94,14 +98,13 @@ def _add_certificates(command: argparse.ArgumentParser) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from ..errors import DispatchError
     from ..files.keys import is_pem
     from ..remote.worker import Options, work
 
     key = signing_key(arguments)
     for name, value in (("--store", arguments.store), ("--signing-key", key)):
         if not value:
-            raise DispatchError(f"{name} is required: engines are signed and uploaded to the shared cache")
+            arguments.wrong(f"{name} is required: engines are signed and uploaded to the shared cache")
     home = Path("~/.cache/scons-tensorrt").expanduser() / arguments.name
     options = Options(
         arguments.scheduler,

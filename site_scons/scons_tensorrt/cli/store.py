@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import StoreError, plural
+from ..errors import plural
 from .common import add_command, say
 from .key_options import add_trusted_key, trusted_keys
 
@@ -65,12 +65,12 @@ def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedKeys]:
     from ..cache.object_store import ObjectStore
     from ..files.keys import load_trusted_keys
 
-    url = arguments.store or os.environ.get("TRT_STORE")
+    url = arguments.store or os.environ.get("TRT_STORE", "")
     trusted = trusted_keys(arguments)
     if not url:
-        raise StoreError("no shared engine cache given; use --store URL or set TRT_STORE")
+        arguments.wrong("no shared engine cache given; use --store URL or set TRT_STORE")
     if not trusted:
-        raise StoreError("no trusted keys given; use --trusted-key PATH or set TRT_STORE_TRUSTED_KEYS")
+        arguments.wrong("no trusted keys given; use --trusted-key PATH or set TRT_STORE_TRUSTED_KEYS")
     return ObjectStore(url), load_trusted_keys(trusted)
 
 
