@@ -14,13 +14,12 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ReceiptError
-from ..files.digest_cache import DigestCache
+from ..files.digest_cache import SHA256, DigestCache
 from ..files.reading import is_none, read_at_most, read_small
 from ..files.writing import write_atomic
 from .filename import SUFFIX
@@ -28,7 +27,6 @@ from .filename import SUFFIX
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
 LARGEST_SIZE = 1 << 62  # bytes of a file
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FACT = "receipt 4"  # increment when `found` in find_verified changes
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would create an encoder for each key
 
@@ -80,7 +78,7 @@ class Receipt(NamedTuple):
                 raise ReceiptError("its key does not match its ingredients")
             if not all(isinstance(text, str) for text in (filename, *ingredients.values())):
                 raise ReceiptError("an ingredient is not text")
-            if not (_DIGEST.fullmatch(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
+            if not (SHA256.fullmatch(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
                 raise ReceiptError("missing or invalid sha256 or size")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError(f"damaged ({type(error).__name__})") from None

@@ -8,12 +8,12 @@ from the name and ingredients in the body. Data is trusted only if a signed body
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..artifact.receipt import make_key
+from ..files.digest_cache import SHA256
 from ..files.keys import SigningKey, TrustedKeys
 
 SCHEMA = 1
@@ -29,7 +29,6 @@ RECEIPT_FIELDS = {
     "size",
     "ingredients",
 }  # reserved: not allowed in details
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class EntryRejected(Exception):
@@ -121,7 +120,7 @@ def claimed(data: bytes) -> list[str]:
     try:
         body = json.loads(json.loads(data)["body"])
         named = [body["sha256"], *(body["data"] or ())[:1]]
-        return [text for text in named if isinstance(text, str) and _DIGEST.fullmatch(text)]
+        return [text for text in named if isinstance(text, str) and SHA256.fullmatch(text)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
@@ -135,7 +134,7 @@ def _is_time(value: Any) -> bool:
 
 
 def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
+    return isinstance(value, str) and bool(SHA256.fullmatch(value))
 
 
 def _is_size(value: Any) -> bool:

@@ -38,7 +38,7 @@ BLOCK = 1 << 20
 LARGEST = 64 << 20  # bytes of the cache file: about 200,000 files
 MINE_ALONE = 0o600
 CHANGED = "it changed while it was read"  # with EBUSY
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
@@ -217,7 +217,7 @@ def _load(path: Path) -> dict[str, dict[str, Any]]:
             name: entry
             for name, entry in saved["files"].items()
             if isinstance(entry["stat"], list)
-            and _DIGEST.fullmatch(entry["sha256"])
+            and SHA256.fullmatch(entry["sha256"])
             and isinstance(entry["facts"], dict)
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import LARGEST_SIZE, make_key
 from ..errors import EngineError, HandoffError
+from ..files.digest_cache import SHA256
 
 SCHEMA = 1
 LARGEST = 64 << 20  # bytes
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestEntry(NamedTuple):
@@ -105,7 +104,7 @@ def _entry(item: Any) -> ManifestEntry:
         raise HandoffError(str(error)) from None
     if not (
         isinstance(sha256, str)
-        and _DIGEST.fullmatch(sha256)
+        and SHA256.fullmatch(sha256)
         and type(size) is int
         and 0 <= size < LARGEST_SIZE
     ):
