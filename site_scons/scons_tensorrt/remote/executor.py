@@ -19,7 +19,8 @@ from typing import Any
 
 from ..artifact.state import StateFolder
 from ..build.context import BuildContext
-from ..build.engine import make
+from ..build.engine import BuildOutcome, make
+from ..build.spec import EngineSpec
 from ..cache.client import CacheClient, engine_entry
 from ..cache.entry import ENGINE, blob_path
 from ..cache.object_store import ObjectStore
@@ -92,9 +93,22 @@ class RemoteExecutor:
         jobs = self._folder / "jobs"
         jobs.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(dir=jobs))
+        state = StateFolder(self._folder / "state", place / "inputs")
+        context = BuildContext(
+            *(state, DigestCache(state.digests, place), self._interpreter, self._gpu),
+            stopping=stopping,
+            begin=publisher.begin,
+        )
         said: dict[str, Any] = {}
         try:
-            said.update(self._make(digest, key, place, publisher, stopping, said))
+            action = self._action(digest, key)
+            if self._there(action):  # another worker compiled it and died before it could answer
+                return {"outcome": "there"}
+            spec = self._download(action, place)
+            publisher.started(state.log(spec.engine))
+            made = self._compile(spec, context, said)
+            self._upload(action, spec, state, made.sha256)
+            said.update(outcome="made", seconds=made.seconds)
         except EngineError as error:
             said.update(outcome="failed", error_class=type(error).__name__, message=_without_log(error))
         except OSError as error:
@@ -105,38 +119,29 @@ class RemoteExecutor:
             remove_tree(place)
         return said
 
-    def _make(
-        self,
-        digest: str,
-        key: str,
-        place: Path,
-        publisher: ProgressPublisher,
-        stopping: Callable[[], bool],
-        said: dict[str, Any],
-    ) -> Mapping[str, Any]:
-        action = self._action(digest)
+    def _action(self, digest: str, key: str) -> Action:
+        found = self._shared.remote.read(blob_path(digest), LARGEST)
+        if found is None or hashlib.sha256(found[0]).hexdigest() != digest:
+            raise DispatchError(f"the store has no action {digest[:12]}…")
+        action = Action.read(found[0])
         if action.key != key:
             raise DispatchError("the action belongs to another key")
-        if self._there(action):  # another worker compiled it and died before it could answer
-            return {"outcome": "there"}
+        return action
+
+    def _download(self, action: Action, place: Path) -> EngineSpec:
+        """The spec, with its inputs in `place`."""
         spec = action.spec(place)
         for each, path in action.places(place):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not self._shared.fetch(each.sha256, each.size, path, each.label):
                 raise DispatchError(f"{each.label} is not in the store; run again to upload it")
-        state = StateFolder(self._folder / "state", place / "inputs")
-        log = state.log(spec.engine)
-        publisher.started(log)
-        context = BuildContext(
-            state,
-            DigestCache(state.digests, place),
-            self._interpreter,
-            self._gpu,
-            stopping=stopping,
-            begin=publisher.begin,
-        )
+        return spec
+
+    def _compile(self, spec: EngineSpec, context: BuildContext, said: dict[str, Any]) -> BuildOutcome:
+        """Compile; adds the log to `said` and removes it here."""
+        log, lock = context.state.log(spec.engine), context.state.lock(spec.engine)
         try:
-            made = make(spec, context)
+            return make(spec, context)
         except EngineBuildError as error:
             if error.lasting:
                 with contextlib.suppress(StoreError):  # the compile error is reported anyway
@@ -144,22 +149,16 @@ class RemoteExecutor:
             raise
         finally:
             said["log"] = _read(log, -LOG_BYTES, LOG_BYTES).decode("utf-8", "replace")
-            lock = state.lock(spec.engine)  # of this job only: its path is never used again
-            for path in (log, lock, lock.with_suffix(".holder")):
+            for path in (log, lock, lock.with_suffix(".holder")):  # this job's path is never used again
                 path.unlink(missing_ok=True)
-        receipt = state.receipts.of_bytes(spec.filename, spec.key, made.sha256)
+
+    def _upload(self, action: Action, spec: EngineSpec, state: StateFolder, sha256: str) -> None:
+        receipt = state.receipts.of_bytes(spec.filename, spec.key, sha256)
         assert receipt is not None
         self._shared.publish(engine_entry(receipt), {receipt.sha256: spec.engine})
         if not self._there(action):
             raise DispatchError("it was compiled, but uploading it to the store failed")
         state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry replaces it
-        return {"outcome": "made", "seconds": made.seconds}
-
-    def _action(self, digest: str) -> Action:
-        found = self._shared.remote.read(blob_path(digest), LARGEST)
-        if found is None or hashlib.sha256(found[0]).hexdigest() != digest:
-            raise DispatchError(f"the store has no action {digest[:12]}…")
-        return Action.read(found[0])
 
     def _there(self, action: Action) -> bool:
         entry = self._shared.lookup(ENGINE, action.key, action.filename)
