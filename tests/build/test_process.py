@@ -19,8 +19,7 @@ from jobs import compile_job
 import scons_tensorrt
 from scons_tensorrt import errors
 from scons_tensorrt.build import worker_process
-from scons_tensorrt.build.onnx_step import CONVERTER
-from scons_tensorrt.build.programs import CALIBRATING, COMPILER, JOB_STEP, RUNNER
+from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER
 from scons_tensorrt.build.worker_process import run_worker
 from scons_tensorrt.errors import (
     EngineBuildError,

@@ -20,7 +20,7 @@ IN_PLACE = (
 SIDECAR_FIRST = (
     "artifact/publish.py",
     """            if self._in_place:
-                engine.unlink(missing_ok=True)  # whatever it is, it is not what was vouched for
+                engine.unlink(missing_ok=True)  # not the engine of the receipt, which is in place
             else:
                 os.replace(engine, self._engine)
             sync_folder(folder)
@@ -69,8 +69,8 @@ PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other 
     """digest(path, f"plugin {path.name}")""",
     "path.name",
     "build/pinned_inputs.py",
-    "        if digest != sha256 or stamp_of",
-    "        if (digest != sha256 and not always) or stamp_of",
+    "        if digest != sha256 or now",
+    "        if (digest != sha256 and not name.startswith('input plugin')) or now",
     "build/checks.py",
     "if _digest(digest_cache, path) != spec.ingredients[name]",
     """if "plugin" not in name and _digest(digest_cache, path) != spec.ingredients[name]""",

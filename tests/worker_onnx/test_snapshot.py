@@ -29,14 +29,15 @@ def test_a_file_of_two_roles_that_changes_between_its_copies_is_noticed(tmp_path
     wanted = OnnxSpec(tmp_path / "t", "accuracy", {}, onnx, None, file_fields(onnx, None, sha), "s")
     real, calls = module.copy_hashed, []
 
-    def hooked(source, place):
+    def hooked(source, place, digests, verb):
         if place.name == "w.bin":
             calls.append(place)
             if len(calls) == 1:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(wrong)
-                return hashlib.sha256(wrong).hexdigest()
-        return real(source, place)
+                digests[source] = hashlib.sha256(wrong).hexdigest()
+                return
+        real(source, place, digests, verb)
 
     monkeypatch.setattr(module, "copy_hashed", hooked)
     with pytest.raises(EngineBuildError, match=r"w\.bin changed while it was converted"):

@@ -20,51 +20,14 @@ from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_l
 from .context import ProvidedFile
 from .job import fresh_log
 from .onnx_spec import OnnxSpec, check_onnx_up_to_date
-from .programs import Program
+from .programs import CONVERTER
 from .progress import BeginProgress, no_progress
 from .script_copies import copy_export
 from .spec import UpToDateResult
 from .step_inputs import CODE, named_as_given, snapshot
 from .worker_process import run_program
 
-ROOM = "scons_tensorrt.worker.onnx"
 PRIVATE = ("TRT_SIGNING_KEY", "TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")
-LATER = (
-    "graph_walk",
-    "model_file",
-    "sources",
-    "sample_set",
-    "sample_files",
-    "sample_reader",
-    "samples",
-    "calibration_batches",
-    "tensors",
-    "precision_source",
-    "precision_keep",
-    "precision_result",
-    "precision",
-    "quantize_graph",
-    "quantize_select",
-    "quantize_ranges",
-    "quantize_nodes",
-    "quantize",
-    "cpu_model",
-    "accuracy",
-    "engine_accuracy",
-    "export",
-)
-CONVERTER = Program(
-    modules=(
-        "scons_tensorrt.worker.common.errors",
-        "scons_tensorrt.worker.common.parent",
-        "scons_tensorrt.worker.common.array_file",
-        f"{ROOM}.main",
-    ),
-    done={"facts": dict},
-    options=("-B",),
-    argument="2",
-    later=tuple(f"{ROOM}.{name}" for name in LATER),
-)
 
 
 class OnnxProvider(Protocol):
@@ -209,7 +172,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     short = " ".join(spec.target.name.split(".")[:2])
     running = context.begin(verb, state.relative(spec.target), short, "")
     try:
-        facts, seconds = run_program(CONVERTER, context.python, job, log, context.stopping, _environment())
+        facts, seconds = run_converter(job, log, context)
     except (RecipeError, AccuracyError) as error:
         raise type(error)(f"{spec.source}: {named_as_given(str(error), spec, inputs)}") from None
     except EngineBuildError as error:
@@ -221,7 +184,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
         raise EngineBuildError(f"{spec.source}: the converter did not write {made.name}")
     details: dict[str, Any] = {
         "kind": spec.kind,
-        "facts": dict(facts["facts"]),
+        "facts": facts,
         "inputs": {name: text for name, text in spec.ingredients.items() if name.startswith("input ")},
         "builder": {"scons_tensorrt": __version__},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -232,9 +195,14 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     return _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
 
 
-def _environment() -> dict[str, str]:
-    """The environment of this process without signing keys: the child runs code of the user."""
-    return {name: text for name, text in os.environ.items() if name not in PRIVATE}
+def run_converter(job: Mapping[str, Any], log: Path, context: OnnxContext) -> tuple[dict[str, Any], float]:
+    """Run a job of worker/onnx: its facts, and the seconds it took. Raises as `run_program`.
+
+    The environment is that of this process without signing keys: the child runs code of the user.
+    """
+    environment = {name: text for name, text in os.environ.items() if name not in PRIVATE}
+    done, seconds = run_program(CONVERTER, context.python, job, log, context.stopping, environment)
+    return dict(done["facts"]), seconds
 
 
 def _data_of(made: Path) -> Path:

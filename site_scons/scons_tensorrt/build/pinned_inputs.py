@@ -180,17 +180,25 @@ def wait_until_settled(changed_ns: int) -> bool:
 
 
 def copy_verified(path: Path, place: Path, sha256: str, verb: str) -> None:
-    """Copy an input to `place`. Raises EngineBuildError if it has another sha256, PublishError, and OSError
-    if it cannot be read."""
-    with open_file(path) as source:
-        digest = copy_hashed(source, place)
-    if digest != sha256:
+    """Copy an input to `place`. Raises as `copy_hashed`, and EngineBuildError if it has another sha256."""
+    copy_hashed(path, place, {path: sha256}, verb)
+
+
+def copy_hashed(path: Path, place: Path, digests: dict[Path, str], verb: str) -> None:
+    """Copy an input to the new file `place`, and add its sha256 to `digests`. Raises EngineBuildError if it
+    is missing or `digests` has another sha256 of it, PublishError if the copy cannot be written, and OSError
+    if the input cannot be read."""
+    try:
+        with open_file(path) as source:
+            digest = _copy(source, place)
+    except FileNotFoundError:
+        raise changed(path, verb) from None
+    if digests.setdefault(path, digest) != digest:
         raise changed(path, verb)
 
 
-def copy_hashed(source: io.FileIO, place: Path) -> str:
-    """Copy an open file to the new file `place`; returns the sha256 of the copy. Raises PublishError if it
-    cannot be written, OSError if it cannot be read."""
+def _copy(source: io.FileIO, place: Path) -> str:
+    """The sha256 of the copy."""
     digest = hashlib.sha256()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from ..files.reading import text_of
 JOB_STEP = 256 << 10  # bytes
 COMMON = "scons_tensorrt.worker.common"
 TRT = "scons_tensorrt.worker.trt"
+ONNX = "scons_tensorrt.worker.onnx"
 
 
 @dataclass(frozen=True)
@@ -76,4 +77,39 @@ RUNNER = replace(
     modules=(*COMPILER.modules, f"{COMMON}.array_file", *_trt("gpu_memory", "run_engine")),
     done={"not_run_because": str, "gpu": str},
     argument="2",
+)
+
+# Runs the ONNX steps, in the user's environment.
+CONVERTER = Program(
+    modules=(f"{COMMON}.errors", f"{COMMON}.parent", f"{COMMON}.array_file", f"{ONNX}.main"),
+    done={"facts": dict},
+    options=("-B",),
+    argument="2",
+    later=tuple(
+        f"{ONNX}.{name}"
+        for name in (
+            "graph_walk",
+            "model_file",
+            "sources",
+            "sample_set",
+            "sample_files",
+            "sample_reader",
+            "samples",
+            "calibration_batches",
+            "tensors",
+            "precision_source",
+            "precision_keep",
+            "precision_result",
+            "precision",
+            "quantize_graph",
+            "quantize_select",
+            "quantize_ranges",
+            "quantize_nodes",
+            "quantize",
+            "cpu_model",
+            "accuracy",
+            "engine_accuracy",
+            "export",
+        )
+    ),
 )

@@ -17,7 +17,7 @@ from ..hardware.runtime import Runtime
 from ..worker.trt.job import RunJob
 from .job import gpu_choice, plugin_places
 from .onnx_spec import OnnxSpec
-from .onnx_step import CONVERTER, OnnxContext
+from .onnx_step import OnnxContext, run_converter
 from .pinned_inputs import Pinned, links_to
 from .programs import RUNNER
 from .spec import EngineSpec
@@ -75,9 +75,7 @@ def _run(
     }
 
     def convert(kind: str) -> Mapping[str, Any]:
-        job = {**more, "kind": kind}
-        last, _ = run_program(CONVERTER, context.python, job, log, context.stopping, dict(os.environ))
-        return dict(last["facts"])
+        return run_converter({**more, "kind": kind}, log, context)[0]
 
     convert("expect")
     environment = {**ENVIRONMENT, **gpu_choice(os.environ)}

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files.reading import open_file
 from ..recipe.key import input_name
 from .onnx_spec import SCRIPT, OnnxSpec, SampleFiles
 from .pinned_inputs import changed, copy_hashed
@@ -35,13 +34,7 @@ class CodeCopies:
             if folder != named.parent and str(folder) not in found:
                 found.append(str(folder))
         if not place.exists():
-            try:
-                with open_file(path) as source:
-                    digest = copy_hashed(source, place)
-            except FileNotFoundError:
-                raise changed(path, "converted") from None
-            if self.digests.setdefault(path, digest) != digest:
-                raise changed(path, "converted")
+            copy_hashed(path, place, self.digests, "converted")
         return place
 
     def to_json(self) -> dict[str, Any]:

@@ -169,9 +169,7 @@ def _whole(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> U
 
 
 def _of_these_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: DigestCache) -> Receipt | None:
-    """The receipt of the existing engine, out of several of one key."""
-    if len(receipts) == 1:
-        return receipts[0]
+    """The receipt of the existing engine."""
     try:
         size = os.lstat(spec.engine).st_size
         if all(receipt.size != size for receipt in receipts):
@@ -231,7 +229,7 @@ def _engine_fault(
         return "engine_unreadable", f"the engine is not readable ({error.strerror})"
     if not stat.S_ISREG(found.st_mode):
         return "engine_tampered", "the engine is not a regular file"
-    other = _last_build(spec, state, size, digest_cache)
+    other = _of_these_bytes(spec, list(state.receipts.all_of(spec.filename)), digest_cache)
     if other is not None:
         return "engine_other", "the engine is from another build: " + _changes(other, spec)
     if size == 0:
@@ -245,14 +243,6 @@ def _engine_fault(
         )
     moved = f"sha256 {receipt.sha256[:12]} → {digest[:12]}"
     return "engine_tampered", f"the engine was modified after it was built: {moved}"
-
-
-def _last_build(spec: EngineSpec, state: StateFolder, size: int, digest_cache: DigestCache) -> Receipt | None:
-    """The receipt of the existing engine, of another key of this filename."""
-    for receipt in state.receipts.all_of(spec.filename):
-        if receipt.size == size and receipt.sha256 == digest_cache.sha256(spec.engine, follow=False):
-            return receipt
-    return None
 
 
 def _sidecar_fault(spec: EngineSpec, receipt: Receipt) -> tuple[str, str] | None:

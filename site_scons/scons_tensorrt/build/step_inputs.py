@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..files.reading import open_file
 from ..recipe.key import input_name
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, file_fields
 from .pinned_inputs import changed, copy_hashed
@@ -42,7 +41,7 @@ def snapshot(onnx_spec: OnnxSpec, folder: Path, top: Path) -> tuple[dict[str, st
     elif samples:
         base = samples.path if samples.kind == "npy" else samples.path.parent
         for path in samples.files:
-            _copy(path, folder / "samples" / path.relative_to(base), digests)
+            copy_hashed(path, folder / "samples" / path.relative_to(base), digests, "converted")
         spec = {**(spec or {}), "path": str(folder / "samples" / samples.path.relative_to(base))}
     _check_copied(onnx_spec, digests)
     return places, spec
@@ -75,20 +74,10 @@ def _place(onnx: Onnx, folder: Path) -> str:
 
 def _copied(onnx: Onnx, folder: Path, digests: dict[Path, str]) -> str:
     place = _place(onnx, folder)
-    _copy(onnx.path, Path(place), digests)
+    copy_hashed(onnx.path, Path(place), digests, "converted")
     for location, path in onnx.external.items():
-        _copy(path, folder / location, digests)
+        copy_hashed(path, folder / location, digests, "converted")
     return place
-
-
-def _copy(path: Path, place: Path, digests: dict[Path, str]) -> None:
-    try:
-        with open_file(path) as source:
-            digest = copy_hashed(source, place)
-    except FileNotFoundError:
-        raise changed(path, "converted") from None
-    if digests.setdefault(path, digest) != digest:  # copied for two roles
-        raise changed(path, "converted")
 
 
 def _check_copied(onnx_spec: OnnxSpec, digests: Mapping[Path, str]) -> None:
