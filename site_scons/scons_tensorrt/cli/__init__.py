@@ -12,11 +12,11 @@ import sys
 from .. import __version__
 from ..errors import EngineError
 from ..files.streams import open_standard_streams
-from . import dispatching, explain, keygen, name, probe, report, reproduce, status, store, verify
+from . import build, dispatching, explain, init, keygen, name, probe, report, reproduce, status, store, verify
 from .common import Parser, say
 
 STACKTRACE = "TRT_STACKTRACE"  # set it to print the traceback of an unexpected error
-COMMANDS = (probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
+COMMANDS = (build, init, probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,8 +52,8 @@ def run() -> None:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python3 -m scons_tensorrt",
-        description="Inspect, verify and share TensorRT engines. Exit status: 0 on success; 1 when a "
+        prog=build.program(),
+        description="Build, inspect, verify and share TensorRT engines. Exit status: 0 on success; 1 when a "
         "check or the command fails; 2 for a usage error.",
         epilog="`%(prog)s COMMAND --help` shows options and an example.",
     )

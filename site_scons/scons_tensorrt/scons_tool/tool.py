@@ -18,6 +18,13 @@ from .release_methods import EngineManifest, InstallEngines, declare_prune
 from .session import session_of
 
 
+def EnginesFromFile(env: Any, *args: Any, **kwargs: Any) -> Any:
+    """See engines_from_file.py, which is imported on first use."""
+    from .engines_from_file import EnginesFromFile
+
+    return EnginesFromFile(env, *args, **kwargs)
+
+
 @user_call
 def generate(env: Any) -> None:
     """Add the methods, builders and variables of this tool to `env`. Raises UserError."""
@@ -29,6 +36,7 @@ def generate(env: Any) -> None:
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
     env.AddMethod(user_call(Engine), "Engine")
     env.AddMethod(user_call(OnnxExport), "OnnxExport")
+    env.AddMethod(user_call(EnginesFromFile), "EnginesFromFile")
     env.AddMethod(user_call(EngineManifest), "EngineManifest")
     env.AddMethod(user_call(InstallEngines), "InstallEngines")
     session = session_of(env)
