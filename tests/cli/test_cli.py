@@ -73,13 +73,14 @@ def test_it_says_its_version(run):
 
 WRONG_CALLS = [
     [],  # no command
-    ["build"],  # an unknown one
+    ["bild"],  # an unknown one
     ["verify"],  # of nothing
     ["explain"],  # of nothing
     ["explain", "a", "b"],  # of two
     ["name"],  # name what
     ["name", "parse"],  # of nothing
     ["verify", "--fast", "x"],  # an unknown option
+    ["build", "a.onnx", "--fast"],
     ["verify", "a\nb", "--fast\n"],  # a newline
     ["probe", "--root", "/"],  # an image without a board
     ["store", "gc", "--older", "x"],  # not a number

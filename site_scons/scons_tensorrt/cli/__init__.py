@@ -22,7 +22,11 @@ COMMANDS = (build, init, probe, name, verify, status, explain, report, reproduce
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     open_standard_streams()
-    arguments = _parser().parse_args(argv)
+    arguments, more = _parser().parse_known_args(argv)
+    if more and (not hasattr(arguments, "models") or any(each.startswith("-") for each in more)):
+        arguments.wrong(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # argparse takes no second list of models after an option
+        arguments.models += more
     try:
         return int(arguments.run(arguments))
     except EngineError as error:

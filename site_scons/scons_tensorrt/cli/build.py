@@ -213,14 +213,16 @@ def _scons(
     jobs = arguments.jobs or _jobs_that_fit(models)
     command = [PROGRAM, "-Q", f"-j{jobs}"]
     command += ["-n"] * arguments.dry_run + ["-k"] * arguments.keep_going
-    if sconstruct is not None:
-        command += ["-f", "-"]
-        sys.stdin = io.StringIO(sconstruct)
+    command += ["-f", "-"] * (sconstruct is not None)
     command += ["engines", *settings]
     if arguments.hardware:
         command.append(f"HARDWARE={arguments.hardware}")
-    sys.argv = command
-    SCons.Script.main()
+    before = sys.argv, sys.stdin
+    sys.argv, sys.stdin = command, io.StringIO(sconstruct or "")
+    try:
+        SCons.Script.main()  # exits
+    finally:
+        sys.argv, sys.stdin = before
     return 0
 
 

@@ -84,9 +84,10 @@ def _parse(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not UTF-8 text") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        line = re.search(r" \(at line ([0-9]+), column [0-9]+\)", str(error))
-        why = str(error).replace(line[0], "") if line else str(error)
-        raise RecipeError(f"{path}:{line[1] if line else 1}: {why}") from None
+        where = re.search(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)", str(error))
+        line = (where[1] or text.count("\n") + 1) if where else 1
+        why = str(error).replace(where[0], "") if where else str(error)
+        raise RecipeError(f"{path}:{line}: {why}") from None
 
 
 def _place(path: str, text: str, table: str) -> str:

@@ -1,0 +1,224 @@
+"""`scons-tensorrt build` and `init`: from an ONNX to an engine, and the same engines by every door."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Run, make_model, sound
+
+PROGRAM = Path(sys.executable).with_name("scons-tensorrt")
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the package is not installed in this Python")
+
+
+def run(tree, *arguments, cwd=None, **environment):
+    """A run of `scons-tensorrt`, as a person sees it."""
+    done = subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=cwd or tree.root,
+        env=tree.env(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=180,
+        text=True,
+    )
+    assert "Traceback" not in done.stdout, done.stdout
+    assert "<string>" not in done.stdout
+    return Run(done.stdout, done.returncode)
+
+
+@pytest.fixture
+def folder(tree):
+    """A folder with one static model, and nothing else."""
+    make_model(tree.path("net.onnx"))
+    tree.path("models").rmdir()
+    return tree
+
+
+@pytest.fixture
+def dynamic(folder):
+    make_model(folder.path("net.onnx"), shape=("n", 8, 16, 16))
+    return folder
+
+
+def test_an_onnx_in_a_folder_with_nothing_else_becomes_an_engine(folder):
+    first = run(folder, "build", "net.onnx")
+    assert first.status == 0, first.out
+    assert first.built == ["net"]
+    assert sound(folder.engine("net"))
+    assert folder.engine("net").name.endswith("_fp32.engine")
+    assert sorted(os.listdir(folder.root)) == [".sconsign.dblite", ".trt", "engines", "net.onnx"]
+    again = run(folder, "build", "net.onnx")
+    assert again.summary.startswith("engines: 1 reused, 0 built, 0 failed")
+
+
+def test_options_of_the_command_are_those_of_the_engine(folder):
+    done = run(
+        folder,
+        *("build", "net.onnx", "--name", "other", "--precision", "fp16", "--hardware", "rtx_sm86", "-j1"),
+        *("--workspace-mb", "512", "--keep-ops", "['Relu']", "VERIFY=full"),
+    )
+    assert done.status == 0, done.out
+    engine = folder.engine("other")
+    assert engine.parent.name == "rtx_sm86"
+    recipe = folder.receipt("other")["recipe"]
+    assert (recipe["precision"], recipe["workspace_mb"]) == ("fp16", 512)
+    [step] = folder.receipt("other")["made_by"]
+    assert step["kind"] == "precision"
+
+
+def test_a_dry_run_builds_nothing(folder):
+    done = run(folder, "build", "net.onnx", "-n")
+    assert done.status == 0, done.out
+    assert done.lines("WOULD BUILD")
+    assert not folder.path("engines").exists()
+
+
+def test_a_missing_shape_is_answered_with_the_completed_command(dynamic):
+    asked = run(dynamic, "build", "net.onnx", "--precision", "fp32")
+    assert asked.status == 1
+    [line] = asked.out.splitlines()
+    assert line.startswith("net.onnx: 1 dynamic input without a shape: `x` [-1, 8, 16, 16]; run this, with")
+    _, _, command = line.partition("your sizes: ")
+    program, *arguments = shlex.split(command)
+    assert (program, arguments[:2]) == ("scons-tensorrt", ["build", "net.onnx"])
+    done = run(dynamic, *arguments)
+    assert done.status == 0, done.out
+    assert done.built == ["net"]
+    assert dynamic.receipt("net")["recipe"]["profiles"] == [
+        {"x": [[1, 8, 16, 16], [1, 8, 16, 16], [8, 8, 16, 16]]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["none.onnx"], 1, r"RecipeError: none\.onnx: No such file or directory; check the path"),
+        (["text.onnx"], 1, r"RecipeError: text\.onnx: not an ONNX file"),
+        (
+            ["net.onnx", "--shape", "y=1x3"],
+            1,
+            r"RecipeError: net\.onnx: --shape: the model has no input `y`; .*",
+        ),
+        (["net.onnx", "--shape", "x=1,3"], 1, r"RecipeError: shape '1,3': write .*"),
+        (
+            ["net.onnx", "--shape", "1x3"],
+            2,
+            r"scons-tensorrt build: --shape 1x3: write INPUT=1x3x224x224; .*",
+        ),
+        (["net.onnx", "--optimization-level", "9"], 1, r"RecipeError: optimization_level=9: .*"),
+        (["net.onnx", "--name", "A"], 1, r"RecipeError: model name 'A': .*"),
+        (["net.onnx", "net.onnx", "--name", "a"], 2, r"scons-tensorrt build: --name is for one ONNX; .*"),
+        (
+            ["net.onnx", "-j0"],
+            2,
+            r"scons-tensorrt build: argument -j/--jobs: '0': write a number above 0; .*",
+        ),
+        (["--precision", "fp16"], 2, r"scons-tensorrt build: --precision is for an ONNX; name one; .*"),
+        ([], 1, r"EngineError: no SConstruct and no engines\.toml in this folder; .*`scons-tensorrt init`.*"),
+    ],
+)
+def test_a_wrong_call_is_one_line(folder, arguments, status, line):
+    folder.path("text.onnx").write_text("<html>")
+    done = run(folder, "build", *arguments)
+    assert (done.status, len(done.out.splitlines())) == (status, 1), done.out
+    assert re.match(line, done.out)
+
+
+def test_a_compile_that_fails_fails_the_command(dynamic):
+    done = run(dynamic, "build", "net.onnx", "--shape", "x=1x8x16")
+    assert done.status == 2
+    assert "write 4 sizes" in done.reason("net")
+
+
+def test_what_is_wrong_in_engines_toml_is_named_with_its_line(folder):
+    folder.path("engines.toml").write_text('\n[engine.net]\nonnx = "net.onnx"\nprecison = "fp16"\n')
+    done = run(folder, "build")
+    assert done.status == 1
+    assert done.out == "RecipeError: engines.toml:2: unknown option precison; did you mean precision?\n"
+
+
+def test_every_door_has_the_same_engines(dynamic):
+    """Command, engines.toml, SConstruct and EnginesFromFile: each reuses what the one before built."""
+    shape = "1x8x16x16:2x8x16x16:4x8x16x16"
+    built = run(dynamic, "build", "net.onnx", f"--shape=x={shape}", "--precision=fp16")
+    assert built.built == ["net"], built.out
+    before = dynamic.snapshot()
+    dynamic.path("engines.toml").write_text(
+        f'[engine.net]\nonnx = "net.onnx"\nprecision = "fp16"\nshapes = {{ x = "{shape}" }}\n'
+    )
+    reused = "engines: 1 reused, 0 built, 0 failed"
+    assert run(dynamic, "build").summary.startswith(reused)
+    dynamic.write('env.EnginesFromFile("engines.toml")')
+    assert dynamic.scons().summary.startswith(reused)
+    dynamic.write(
+        """
+        shapes = {"x": ((1, 8, 16, 16), (2, 8, 16, 16), (4, 8, 16, 16))}
+        env.Engine("net", "net.onnx", precision="fp16", shapes=shapes)
+        """
+    )
+    assert dynamic.scons().summary.startswith(reused)
+    assert run(dynamic, "build").summary.startswith(reused)  # the SConstruct comes before engines.toml
+    assert dynamic.snapshot() == before
+
+
+def test_a_file_of_engines_may_be_in_another_folder(tree):
+    make_model(tree.path("nets/a.onnx"))
+    make_model(tree.path("nets/b.onnx"), seed=1)
+    tree.path("nets/engines.toml").write_text('[engine.a]\nonnx = "a.onnx"\n[engine.b]\nonnx = "b.onnx"\n')
+    tree.write('env.Alias("mine", env.EnginesFromFile("nets/engines.toml"))')
+    done = tree.scons("mine")
+    assert done.built == ["a", "b"], done.out
+    tree.path("nets/engines.toml").write_text('[engine.a]\nonnx = "a.onnx"\nworkspace_mb = 512\n')
+    assert "workspace_mb changed: 4096 → 512" in tree.scons("mine").reason("a")
+    tree.path("nets/engines.toml").write_text('\n[engine.a]\nonnx = "a.onnx"\nworkspace_mb = 0\n')
+    wrong = tree.scons("mine")
+    assert wrong.status == 2
+    assert re.search(r"SConstruct:\d+: nets/engines\.toml:2: Engine 'a': workspace_mb=0", wrong.out)
+
+
+def test_status_knows_that_engines_toml_changed(folder):
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\n')
+    assert run(folder, "build").status == 0
+    assert "engines.toml" not in run(folder, "status").out
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\nprecision = "fp16"\n')
+    assert "engines.toml changed" in run(folder, "status").out
+
+
+def test_init_writes_what_build_builds(tree):
+    make_model(tree.path("models/static.onnx"))
+    make_model(tree.path("models/PP-Net.onnx"), shape=("n", 8, 16, 16))
+    tree.path("models/broken.onnx").write_text("<html>")
+    make_model(tree.path("engines/not_this_one.onnx"))
+    tree.path(".gitignore").write_text("*.tmp\n.trt/")
+    done = run(tree, "init")
+    assert done.status == 0, done.out
+    assert done.out.splitlines() == [
+        "models/broken.onnx: left out: not an ONNX file but an HTML or XML page; download the model again",
+        "WROTE engines.toml (2 engines)",
+        "WROTE .gitignore (engines/, .sconsign.dblite)",
+        "next: scons-tensorrt build",
+    ]
+    assert tree.path(".gitignore").read_text() == "*.tmp\n.trt/\nengines/\n.sconsign.dblite\n"
+    built = run(tree, "build")
+    assert built.status == 0, built.out
+    assert built.built == ["pp_net", "static"]
+    refused = run(tree, "init")
+    assert (refused.status, refused.out) == (1, "EngineError: engines.toml exists; remove it, or edit it\n")
+
+
+def test_init_can_write_a_sconstruct(folder):
+    done = run(folder, "init", "--sconstruct")
+    assert done.out.splitlines()[-1] == "next: scons engines"
+    assert folder.scons().built == ["net"]
+
+
+def test_init_finds_nothing_in_an_empty_folder(tree):
+    done = run(tree, "init")
+    assert (done.status, len(done.out.splitlines())) == (1, 1)
+    assert "no ONNX files below this folder" in done.out
+    assert not tree.path("engines.toml").exists()
