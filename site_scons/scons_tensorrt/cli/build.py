@@ -74,11 +74,11 @@ def add(commands: Commands) -> None:
         commands,
         "build",
         "build engines of ONNX files, of engines.toml or of the SConstruct",
-        "model.onnx --precision fp16 --shape image=1x3x224x224",
+        "model.onnx --shape image=1x3x224x224",
         "Build the engine of each ONNX file; without one, those of the SConstruct or engines.toml in this "
         "folder. What is up to date is reused. Writes engines/ and .trt/.",
     )
-    build.usage = "%(prog)s [OPTIONS] [MODEL.onnx ...] [SETTING=VALUE ...]"
+    build.usage = "%(prog)s [OPTIONS] [MODEL.onnx | SETTING=VALUE]..."
     build.add_argument(
         "models", nargs="*", metavar="MODEL.onnx, SETTING=VALUE", help="ONNX files; settings of scons engines"
     )
