@@ -73,17 +73,17 @@ def test_nothing_is_installed_from_an_index_that_does_not_have_it():
     files = [*PAGES, *EXAMPLES.rglob("*"), *(REPO / "site_scons").rglob("*.py")]
     texts = {str(path): path.read_text(encoding="utf-8") for path in files if path.is_file()}
     texts |= {f"{page.name}: {span}": span for page in PAGES for span in inline(page)}
-    asks = re.compile(r"pip3? install[^`\n]*[\s'\"]scons[-_]tensorrt(?![\w.-]*\.whl)")
+    asks = re.compile(r"pip3? install[^`\n]*[ '\"]scons[-_]tensorrt(?![\w.-]*\.whl)")
     assert asks.search("pip install 'scons-tensorrt[store]'")
     assert asks.search("pip install scons-tensorrt.whl'[rtx]'") is None  # test_doc_ci_jobs.py finds that
     assert not [where for where, text in texts.items() if asks.search(text)]
 
 
 def calls(text):
-    """Arguments of `python3 -m scons_tensorrt` in a text of shell."""
+    """Arguments of `python3 -m scons_tensorrt` or `scons-tensorrt` in a text of shell."""
     lines = text.replace("\\\n", " ").splitlines()
     for line in lines:
-        for part in re.findall(r"python3? -m scons_tensorrt\b([^|;&>]*)", line):
+        for part in re.findall(r"(?:python3? -m scons_tensorrt|\bscons-tensorrt)\b([^|;&>]*)", line):
             yield shlex.split(part, comments=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import doc_setup
 import pytest
-from doc_blocks import Block
+from doc_blocks import SHOWN, Block
 from doc_host import Host, copy_clone
 
 
@@ -40,7 +40,7 @@ class Reader:
 
     def read(self) -> None:
         for block in self.page_blocks:
-            if block.reason is not None or block.language == "text":
+            if block.reason is not None or block.language in SHOWN:
                 continue
             {"python": self._python, "make": self._make}.get(block.language, self._shell)(block)
             self.ran.append(block)
@@ -48,6 +48,9 @@ class Reader:
     def _shell(self, block: Block) -> None:
         commands = self._fill_in(block.commands())
         before = [cmd for text, cmd in doc_setup.BEFORE.items() if text in block.text]
+        for model in re.findall(r"scons-tensorrt build (models/\w+\.onnx)", commands):
+            if not (self.cwd / model).exists():
+                doc_setup.write_network(self.cwd / model)
         earlier = self.state
         if "-m venv" in commands:  # a new terminal
             self.state = None
