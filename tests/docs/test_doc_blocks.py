@@ -83,7 +83,7 @@ def calls(text):
     """Arguments of `python3 -m scons_tensorrt` or `scons-tensorrt` in a text of shell."""
     lines = text.replace("\\\n", " ").splitlines()
     for line in lines:
-        for part in re.findall(r"(?:python3? -m scons_tensorrt|\bscons-tensorrt)\b([^|;&>]*)", line):
+        for part in re.findall(r"(?:python3? -m scons_tensorrt|\bscons-tensorrt)(?= |$)([^|;&>]*)", line):
             yield shlex.split(part, comments=True)
 
 
