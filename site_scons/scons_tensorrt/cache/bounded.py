@@ -1,9 +1,11 @@
-"""A time limit for every store operation, even if the server sends its answer drop by drop."""
+"""Store operations in threads: obstore cannot be interrupted, a server may send its answer
+drop by drop, and SCons's threads have small stacks."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from ..errors import StoreError
@@ -13,23 +15,24 @@ SLOWEST = 1e6  # bytes a second: the slowest transfer that is not a timeout
 _T = TypeVar("_T")
 
 
-def within(seconds: float, call: Callable[[], _T]) -> _T:
-    """Run `call` and return its result. Raises what it raises, or StoreError on timeout; its thread then
-    keeps running, because obstore cannot be interrupted."""
-    result: list[_T] = []
-    raised: list[BaseException] = []
+def in_thread(call: Callable[[], _T]) -> Future[_T]:
+    """Run `call` in a daemon thread: unlike an executor's, it does not delay the end of the process."""
+    future: Future[_T] = Future()
 
     def run() -> None:
         try:
-            result.append(call())
+            future.set_result(call())
         except BaseException as error:
-            raised.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, name="store operation", daemon=True)
-    thread.start()
-    thread.join(max(0.0, seconds))
-    if raised:
-        raise raised[0]
-    if not result:
+    threading.Thread(target=run, name="store operation", daemon=True).start()
+    return future
+
+
+def within(seconds: float, call: Callable[[], _T]) -> _T:
+    """Run `call` and return its result. Raises what it raises, or StoreError on timeout; its thread then
+    keeps running."""
+    future = in_thread(call)
+    if not wait([future], max(0.0, seconds)).done:
         raise StoreError("an operation took longer than STORE_TIMEOUT allows")
-    return result[0]
+    return future.result()

@@ -15,6 +15,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +27,7 @@ from ..errors import EngineBuildError, Interrupted, StoreError
 from ..files.keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
 from . import entry as entries
+from .bounded import in_thread
 from .entry import (
     ENGINE,
     REFUSAL,
@@ -69,7 +72,7 @@ class CacheClient:
         self._say = say
         self._refusals = refusals
         self._lock = threading.Lock()
-        self._off = False
+        self.off = False
         self._reported: set[str] = set()
         self.pushed: list[int] = []  # bytes of each upload in this run
 
@@ -116,7 +119,7 @@ class CacheClient:
 
     def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
         """The trusted entry of a key, or None; a rejected entry is reported. Raises StoreError."""
-        if self._off:
+        if self.off:
             return None
         path = entry_path(kind, key)
         found = self.remote.read(path, entries.LARGEST)
@@ -144,9 +147,12 @@ class CacheClient:
     def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
         """Download the data of an entry; None if that fails."""
         began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
+
+        def advance(before: int, done: int) -> None:
+            running.update(before + done, whole)
+
         for (sha256, size), place in zip(entry.blobs(), places):
-            shown = _Shifted(running, before, whole)
-            if not self.fetch(sha256, size, place, entry.name, shown):
+            if not self.fetch(sha256, size, place, entry.name, partial(advance, before)):
                 return None
             before += size
         where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
@@ -184,7 +190,7 @@ class CacheClient:
     def publish(self, entry: CacheEntry, files: Mapping[str, Path]) -> bool:
         """Upload an entry and its data, unless the store has a usable one; whether it was uploaded. files:
         by sha256. Raises StoreError."""
-        if self._off or self.signing_key is None:
+        if self.off or self.signing_key is None:
             return False
         if self._usable(entry):
             return False
@@ -215,7 +221,7 @@ class CacheClient:
 
     def refuse(self, spec: EngineSpec, error: EngineBuildError) -> None:
         """Upload a refusal: these inputs cannot be compiled. Raises StoreError."""
-        if self._off or self.signing_key is None:
+        if self.off or self.signing_key is None:
             return
         now = int(time.time())
         what = REFUSAL, spec.key, spec.filename, spec.ingredients
@@ -232,40 +238,26 @@ class CacheClient:
     def _run_in_thread(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
         """Run `do` in a new thread: SCons's threads have small stacks, and a transfer must not delay
         Ctrl-C. On StoreError, stop using the store. Raises EngineError, OSError."""
-        if self._off:
+        if self.off:
             return None
-        result: list[_T | None] = []
-        raised: list[Exception] = []
-
-        def run() -> None:
-            try:
-                result.append(do())
-            except Exception as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=run, name="store", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.1)
+        future = in_thread(do)
+        while not future.done():
+            wait([future], 0.1)
             if stopping():
                 raise Interrupted(STOPPED)
-        if raised and isinstance(raised[0], StoreError):
-            self.give_up(raised[0])
-        elif raised:
-            raise raised[0]
-        return result[0] if result else None
+        try:
+            return future.result()
+        except StoreError as error:
+            self.give_up(error)
+            return None
 
     def give_up(self, error: StoreError) -> None:
         """Stop using the store in this run."""
         with self._lock:
-            if self._off:
+            if self.off:
                 return
-            self._off = True
+            self.off = True
         self._say(f"engines: not using the store {self.remote.url} for the rest of this run: {error}")
-
-    @property
-    def off(self) -> bool:
-        return self._off
 
     def _say_once(self, text: str) -> None:
         with self._lock:
@@ -273,16 +265,6 @@ class CacheClient:
             self._reported.add(text)
         if not reported:
             self._say(text)
-
-
-class _Shifted:
-    """Progress of one file of a transfer that is shown as a single download."""
-
-    def __init__(self, running: ProgressHandle, before: int, whole: int) -> None:
-        self._running, self._before, self._whole = running, before, whole
-
-    def __call__(self, done: int) -> None:
-        self._running.update(self._before + done, self._whole)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..files.reading import is_none, open_file
+from ..files.writing import sync_folder
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -52,6 +53,12 @@ class Folder:
         folder, _, name = path.rpartition("/")
         with contextlib.suppress(FileNotFoundError), self._opened(folder) as at:
             os.unlink(name, dir_fd=at)
+
+    def flush(self, path: str) -> None:
+        """fsync a file and its folder."""
+        with open_file(self.root / path, follow=False) as written:
+            os.fsync(written.fileno())
+        sync_folder((self.root / path).parent)
 
     def list(self, folder: str, is_ours: Callable[[str], object]) -> Iterator[tuple[str, int, float]]:
         """Name, size (bytes) and mtime of each regular file in `folder` that `is_ours` accepts."""

@@ -12,22 +12,20 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import StoreError
 from ..files.reading import open_file
-from ..files.writing import sync_folder
 from .bounded import SLOWEST, TIMEOUT_S, within
 from .folder import Folder
 from .listing import listed, start_of
+from .obstore_client import connect, in_words, is_kept, is_missing, is_too_short, is_unsupported
 from .transfer import PIECE, DigestMismatch, Hashing, Progress, checked, copied
 
 _T = TypeVar("_T")
-SCHEMES = ("file", "s3", "gs", "az")
 PART = 16 << 20  # bytes of an upload's part; up to four in memory
 SMALL_PIECE = 64 << 10  # bytes read at once from a small object
 TRIES = 3  # of a broken transfer
@@ -57,50 +55,14 @@ class ObjectStore:
         each MB of a transfer."""
         self._timeout_s = timeout_s
         self.url = url.rstrip("/")
-        self._patience_s = patience_s
         parts = urlsplit(url)
         if parts.scheme == "file":
             _check_file(url, parts)
-        self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
-        self._folder = Folder(self._root) if self._root else None
-        self._writes = writes
+        self._folder = Folder(Path(unquote(parts.path))) if parts.scheme == "file" else None
+        if self._folder and not writes and not self._folder.root.is_dir():
+            raise StoreError(f"no such folder: {self._folder.root}")
         self._creates: bool | None = None  # whether conditional writes work; probed once
-        self._o, self._store = self._open()
-
-    def _open(self) -> tuple[Any, Any]:
-        try:
-            import obstore
-            import obstore.store
-        except ImportError:
-            raise StoreError(
-                "obstore is not installed: run `python3 -m pip install obstore cryptography`"
-            ) from None
-        wait = timedelta(seconds=self._patience_s)
-        more: dict[str, Any] = {"mkdir": self._writes}
-        if self._root is not None and not self._writes and not self._root.is_dir():
-            raise StoreError(f"no such folder: {self._root}")
-        if self._root is None:
-            more = {
-                # For a whole body, which may be gigabytes; read_timeout is for each piece.
-                "client_options": {
-                    "timeout": timedelta(days=1),
-                    "connect_timeout": min(wait, timedelta(seconds=5)),
-                    "read_timeout": wait,
-                    "allow_http": True,  # only if the endpoint's URL says so
-                },
-                "retry_config": {
-                    "max_retries": 2,
-                    "retry_timeout": 3 * wait,
-                    "backoff": {
-                        "init_backoff": timedelta(milliseconds=100),
-                        "max_backoff": timedelta(seconds=2),
-                    },
-                },
-            }
-        try:
-            return obstore, obstore.store.from_url(self.url, **more)
-        except Exception as error:
-            raise StoreError(_words(error)) from None
+        self._o, self._store = connect(self.url, patience_s, mkdir=writes)
 
     # Small objects: entries.
 
@@ -110,23 +72,30 @@ class ObjectStore:
         with self._errors():
             if self._folder:
                 return self._folder.read(path, most)
-            try:
-                return self._bounded(lambda: self._read(path, most))
-            except Exception as error:
-                if _missing(error):
-                    return None
-                if _too_short(error):
-                    return b"", time.time()
-                raise
+            return self._if_there(lambda: self._read(path, most))
 
     def _read(self, path: str, most: int) -> tuple[bytes, float]:
-        found = self._o.get(self._store, path, options={"range": (0, most)})
+        try:
+            found = self._o.get(self._store, path, options={"range": (0, most)})
+        except Exception as error:
+            if is_too_short(error):
+                return b"", time.time()
+            raise
         data = bytearray()
         for piece in found.stream(min_chunk_size=SMALL_PIECE):  # a server may ignore the range
             data += piece
             if len(data) >= most:
                 break
         return bytes(data[:most]), found.meta["last_modified"].timestamp()
+
+    def _if_there(self, call: Callable[[], _T]) -> _T | None:
+        """As `_bounded`; None if the object is missing."""
+        try:
+            return self._bounded(call)
+        except Exception as error:
+            if is_missing(error):
+                return None
+            raise
 
     def _bounded(self, call: Callable[[], _T], size: int = 0) -> _T:
         """Run `call` within the time limit of an operation on `size` bytes."""
@@ -144,7 +113,7 @@ class ObjectStore:
             if self._creates:
                 written = self._put_new(path, data)
             else:  # of two concurrent writers the last wins: both entries are complete
-                written = self._size(path) is None
+                written = self.size(path) is None
                 if written:
                     self._o.put(self._store, path, data)
             if written:
@@ -159,7 +128,7 @@ class ObjectStore:
             self._put_new(path, b"1")
             return not self._put_new(path, b"2")
         except Exception as error:
-            if type(error).__name__ in ("NotSupportedError", "NotImplementedError"):
+            if is_unsupported(error):
                 return False
             raise
         finally:
@@ -171,7 +140,7 @@ class ObjectStore:
             self._o.put(self._store, path, data, mode="create")
             return True
         except Exception as error:
-            if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
+            if is_kept(error):
                 return False
             raise
 
@@ -186,27 +155,16 @@ class ObjectStore:
         """Remove an object, if there is one."""
         with self._errors():
             if self._folder:
-                return self._folder.remove(path)
-            try:
-                self._bounded(lambda: self._o.delete(self._store, path))
-            except Exception as error:
-                if not _missing(error):
-                    raise
+                self._folder.remove(path)
+            else:
+                self._if_there(lambda: self._o.delete(self._store, path))
 
     def size(self, path: str) -> int | None:
         """Bytes of an object; None where there is none."""
         with self._errors():
-            return self._bounded(lambda: self._size(path))
-
-    def _size(self, path: str) -> int | None:
-        if self._folder:
-            return self._folder.size(path)
-        try:
-            return int(self._o.head(self._store, path)["size"])
-        except Exception as error:
-            if _missing(error):
-                return None
-            raise
+            if self._folder:
+                return self._folder.size(path)
+            return self._if_there(lambda: int(self._o.head(self._store, path)["size"]))
 
     def all_of(self, prefix: str) -> Iterator[Item]:
         """Every object directly below a prefix with a valid object name; anything else is left alone."""
@@ -232,8 +190,8 @@ class ObjectStore:
     ) -> bool:
         """Download an object to `to` (None: verify only); False if there is none. Reads at most `size`
         bytes. Raises DigestMismatch for another sha256 or size, and OSError as `to` does."""
-        if self._root is not None:
-            return copied(self._root / path, sha256, size, to, progress)
+        if self._folder:
+            return copied(self._folder.root / path, sha256, size, to, progress)
         done, tries = 0, 0
         end = time.monotonic() + self._timeout_s + size / SLOWEST
         with Hashing(size) as digest:
@@ -252,13 +210,13 @@ class ObjectStore:
                     if done != size:
                         raise DigestMismatch(f"it ends after {done} of {size} bytes")
                 except _Broken as broken:
-                    if _missing(broken.cause):
+                    if is_missing(broken.cause):
                         return False
-                    if _too_short(broken.cause):
+                    if is_too_short(broken.cause):
                         raise DigestMismatch(f"it ends within {done} of {size} bytes") from None
                     tries += 1
                     if tries >= TRIES:
-                        raise StoreError(_words(broken.cause)) from None
+                        raise StoreError(in_words(broken.cause)) from None
                     time.sleep(0.1 * 3**tries)
         if digest.hexdigest() != sha256:
             raise DigestMismatch(f"its sha256 is {digest.hexdigest()[:12]}…")
@@ -297,10 +255,8 @@ class ObjectStore:
 
     def _flush(self, path: str) -> None:
         """fsync a file in a folder: obstore does not, so a power cut would leave an empty file."""
-        if self._root is not None:
-            with open_file(self._root / path, follow=False) as written:
-                os.fsync(written.fileno())
-            sync_folder((self._root / path).parent)
+        if self._folder:
+            self._folder.flush(path)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -309,7 +265,7 @@ class ObjectStore:
         except (DigestMismatch, StoreError):
             raise
         except Exception as error:
-            raise StoreError(_words(error)) from None
+            raise StoreError(in_words(error)) from None
 
 
 def _check_file(url: str, parts: SplitResult) -> None:
@@ -323,24 +279,3 @@ class _Broken(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__()
         self.cause = cause
-
-
-def _missing(error: Exception) -> bool:
-    """Whether the object is missing; a missing bucket is an error."""
-    absent = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
-    return absent and "NoSuchBucket" not in str(error)
-
-
-def _too_short(error: Exception) -> bool:
-    """Whether the object ends before the requested range."""
-    return any(words in str(error) for words in ("416 Range Not Satisfiable", "range was invalid"))
-
-
-def _words(error: Exception) -> str:
-    """An obstore error in one line, without its debug output."""
-    text = str(error).split("\n\nDebug source")[0]
-    for tag in ("Code", "Message"):
-        if f"<{tag}>" in text and tag == "Message":
-            said = text.split(f"<{tag}>")[1].split("<")[0]
-            text = f"{text.split(': <?xml')[0]}: {said}"
-    return " ".join(text.split())[:300] or type(error).__name__
