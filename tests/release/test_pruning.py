@@ -11,8 +11,9 @@ from scons_tensorrt.artifact.receipt import Receipt, make_key
 from scons_tensorrt.artifact.state import StateFolder
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.digest_cache import DigestCache
-from scons_tensorrt.release import prune
-from scons_tensorrt.release.prune import Folder, Item, choose, find, remove
+from scons_tensorrt.release import removal
+from scons_tensorrt.release.prune import Folder, Item, choose, find
+from scons_tensorrt.release.removal import remove
 
 pytest_plugins = ["handing"]
 
@@ -56,8 +57,8 @@ class Steps:
         for owner, name in (
             (Path, "unlink"),
             (Path, "rmdir"),
-            (prune, "sync_folder"),
-            (prune, "remove_tree"),
+            (removal, "sync_folder"),
+            (removal, "remove_tree"),
         ):
             patch.setattr(owner, name, self._counted(getattr(owner, name)))
 

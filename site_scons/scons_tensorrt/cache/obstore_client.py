@@ -9,8 +9,8 @@ from ..errors import StoreError
 
 
 def connect(url: str, patience_s: float, mkdir: bool) -> tuple[Any, Any]:
-    """The obstore module and its store. patience_s: to connect, or until the next byte; mkdir: of a store in a
-    folder. Raises StoreError."""
+    """The obstore module and its store. patience_s: to connect, or until the next byte; mkdir: make the
+    folder of a file:/// URL. Raises StoreError."""
     try:
         import obstore
         import obstore.store

@@ -28,17 +28,12 @@ MOST_ENVELOPES = 1000
 MOST_SIGNATURES = 16  # per envelope: each check hashes the whole payload
 
 
-class Signature(NamedTuple):
-    """keyid: a hint, not trusted."""
-
-    keyid: str
-    sig: bytes
-
-
 class Envelope(NamedTuple):
+    """signatures: without their key IDs, which are hints that nobody signed."""
+
     payload_type: str
     payload: bytes
-    signatures: tuple[Signature, ...]
+    signatures: tuple[bytes, ...]
 
 
 def statement(manifest: Manifest, name: str, data: bytes, builder: str = BUILDER) -> bytes:
@@ -101,10 +96,10 @@ def sign_statement(payload: bytes, key: SigningKey) -> bytes:
 
 
 def signed_by(envelope: Envelope, trusted: TrustedKeys) -> str | None:
-    """The ID of a trusted key that signed the envelope, None if none did. Key IDs in it are ignored."""
+    """The ID of a trusted key that signed the envelope, None if none did."""
     signed = pae(envelope.payload_type, envelope.payload)
     for key in trusted.values():
-        if any(key.accepts(each.sig, signed) for each in envelope.signatures):
+        if any(key.accepts(each, signed) for each in envelope.signatures):
             return key.key_id
     return None
 
@@ -126,9 +121,7 @@ def read_envelopes(data: bytes) -> list[Envelope]:
 
 
 def _envelope(fields: Mapping[str, Any]) -> Envelope:
-    signatures = tuple(
-        Signature(str(each.get("keyid") or ""), _base64(each["sig"])) for each in fields["signatures"]
-    )
+    signatures = tuple(_base64(each["sig"]) for each in fields["signatures"])
     if len(signatures) > MOST_SIGNATURES:
         raise HandoffError(f"an envelope with more than {MOST_SIGNATURES} signatures")
     kind = fields["payloadType"]

@@ -13,7 +13,8 @@ from ..artifact.filename import SUFFIX
 from ..artifact.state import StateFolder
 from ..files.mounts import mount_below
 from ..files.reading import read_small
-from ..release.prune import Item, parsed
+from ..release.own_files import parsed
+from ..release.prune import Item
 from .nodes import PRUNE
 
 LARGEST = 64 << 20  # bytes of another tree's declaration

@@ -20,7 +20,9 @@ from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..files.mounts import mount_below
 from ..hardware.resolve import BUILT_IN, Hardware
-from ..release.prune import DAY_S, Folder, Item, choose, entries, find, known_bytes, remove
+from ..release.own_files import entries, known_bytes
+from ..release.prune import DAY_S, Folder, Item, choose, find
+from ..release.removal import remove
 from . import settings
 from .engine_target import EngineTarget
 from .nodes import PRUNE
