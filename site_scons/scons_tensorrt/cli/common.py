@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -91,17 +91,18 @@ def engines(paths: list[str]) -> Iterator[str]:
         raise EngineError(f"{unreadable[0]}{more}; its contents were not checked")
 
 
-def known_digest(engine: Path, known: Iterable[Receipt]) -> tuple[str | None, int | None]:
-    """The sha256 and size of an engine; (None, None) if it is missing.
+def find_receipt(engine: Path, known: list[Receipt]) -> tuple[Receipt | None, str | None, int | None]:
+    """The receipt in `known` of an engine's bytes, their sha256 and size; None for what is not known.
 
-    The sha256 is None, and the file is not read, when no receipt in `known` has its size. Raises OSError.
+    The file is not read if no receipt has its size. Raises OSError.
     """
     if not os.path.lexists(engine):
-        return None, None
+        return None, None, None
     with open_file(engine, follow=False) as source:
         size = os.fstat(source.fileno()).st_size
         possible = any(receipt.size == size for receipt in known)
-        return sha256_of(source)[0] if possible else None, size
+        digest = sha256_of(source)[0] if possible else None
+    return next((receipt for receipt in known if receipt.sha256 == digest), None), digest, size
 
 
 def state_folder(engine: Path, named: str | None) -> StateFolder:

@@ -14,7 +14,7 @@ from ..build.declared import DeclaredEngine, declared_engines
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
-from .common import add_command, add_state_dir, known_digest, say, state_folder
+from .common import add_command, add_state_dir, find_receipt, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -43,8 +43,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     known = list(state.receipts.all_of(engine.name))
     if not known:
         raise EngineError(f"{engine}: no receipt in {state.root}")
-    digest, size = known_digest(engine, known)
-    receipt = next((r for r in known if r.sha256 == digest), None)
+    receipt, digest, size = find_receipt(engine, known)
     found = declared_engines(engine, state)
     now = _now(found, receipt or known[0]) if found else None
     if arguments.json:

@@ -17,7 +17,7 @@ from ..hardware.resolve import Hardware
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
-from .common import add_command, add_python, add_state_dir, engines, known_digest, say, state_folder
+from .common import add_command, add_python, add_state_dir, engines, find_receipt, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -57,8 +57,7 @@ def _compare(engine: Path, arguments: argparse.Namespace) -> tuple[str, str]:
 
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))
-    digest, size = known_digest(engine, known)
-    receipt = next((r for r in known if r.sha256 == digest), None)
+    receipt, digest, size = find_receipt(engine, known)
     if size is None:
         return "FAILED", "not compared: the engine is missing; rebuild it"
     if receipt is None:

@@ -89,10 +89,9 @@ def attention(report: Mapping[str, Any]) -> list[Attention]:
     numbered = enumerate(report["engines"])
     ordered = sorted(numbered, key=lambda pair: pair[1]["outcome"] != "failed")
     found = [item for index, each in ordered for item in _of_engine(index, each)]
-    for step in (
-        each for each in report["steps_failed"] if "fails" not in each
-    ):  # else listed with its engine
-        found.append(Attention("Failed step", step["step"], f"{step['error_class']}: {step['reason']}"))
+    for step in report["steps_failed"]:
+        if "fails" not in step:  # else listed with its engine
+            found.append(Attention("Failed step", step["step"], f"{step['error_class']}: {step['reason']}"))
     return found
 
 
