@@ -10,7 +10,6 @@ may be erased.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -41,8 +40,6 @@ class Footer:
         self._began = began
         self._size = (0, 0)
         self._shown_at = 0.0
-        self._sheet = _Sheet(encoding)
-        self._console = Console(file=self._sheet, force_terminal=True)
 
     def show(self, tasks: Sequence[ProgressTask], done: int, requested: int, now: float) -> bool:
         """Draw a bar for each of the tasks and no others, below a row of how many engines are done.
@@ -85,7 +82,9 @@ class Footer:
         self, tasks: Sequence[ProgressTask], done: int, requested: int, now: float, columns: int, most: int
     ) -> list[str]:
         """The rows, at most `most`."""
-        bars = progress.Progress(*_columns(columns), console=self._console, expand=True, get_time=lambda: now)
+        # A character in the last column would let some terminals wrap.
+        console = Console(force_terminal=True, width=columns - 1)
+        bars = progress.Progress(*_columns(columns), console=console, expand=True, get_time=lambda: now)
 
         def add(verb: str, short: str, doing: str, done: int, total: int | None, began: float) -> None:
             number = bars.add_task(verb, completed=done, total=total, short=short, doing=doing)
@@ -99,9 +98,9 @@ class Footer:
         for task in shown:
             done, total, doing = task.shown(now)  # without a total, the bar pulses
             add(task.verb, task.short, doing, done, total, task.began)
-        # A character in the last column would let some terminals wrap.
-        self._console.print(bars.get_renderable(), width=columns - 1)
-        return self._sheet.take().splitlines()
+        with console.capture() as captured:
+            console.print(bars.get_renderable())
+        return captured.get().splitlines()
 
 
 def _columns(width: int) -> list[progress.ProgressColumn]:
@@ -124,22 +123,3 @@ def _in_background(descriptor: int) -> bool:
         return os.tcgetpgrp(descriptor) != os.getpgrp()
     except OSError:  # not the controlling terminal, so no shell shares it
         return False
-
-
-class _Sheet(io.StringIO):
-    """The file that rich writes to; by its encoding rich chooses the characters of a bar."""
-
-    def __init__(self, encoding: str) -> None:
-        super().__init__()
-        self._encoding = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._encoding
-
-    def take(self) -> str:
-        """The text since the last call."""
-        text = self.getvalue()
-        self.seek(0)
-        self.truncate()
-        return text

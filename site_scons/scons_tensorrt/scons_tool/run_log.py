@@ -63,13 +63,21 @@ class RunLog:
                 self.console.line(f"engines: {option} of {engine.name} has no effect: {why}")
 
     def finished(self, engine: EngineTarget, outcome: BuildOutcome, seconds: float) -> None:
+        """The action of an engine succeeded."""
         engine.made = outcome.sha256
-        if outcome.how == "reused":
-            self.reused([engine], seconds, outcome.up_to_date.reason)
-        elif outcome.how == "built":
-            self._say_built(engine, outcome.up_to_date, seconds, outcome.seconds)
+        how, code, why = outcome.how, outcome.up_to_date.code, outcome.up_to_date.reason
+        if how == "reused":
+            self.reused([engine], seconds, why)
+            return
+        self._count(engine, how)
+        size = "" if how == "built" else f"{_bytes(outcome.size or 0)}, "
+        self.console.line(f"{how.upper()} {engine.label} ({size}{seconds:.2f} s) because {why}")
+        if how == "built":
+            self._miss(engine, outcome.up_to_date, how, outcome.seconds)
         else:
-            self._say_supplied(engine, outcome, seconds)
+            took = outcome.seconds and round(outcome.seconds, 3)
+            more = {"reason_text": why, "size": outcome.size, "seconds": took}
+            self._event(f"engine.cache.{how}", engine, how, code, **more)
 
     def reused(self, engines: list[EngineTarget], seconds: float | None = None, reason: str = "") -> None:
         """Count engines as reused. Their lines, in one write, are printed only if `verbose`, or if there
@@ -91,32 +99,16 @@ class RunLog:
         self._earlier.append(earlier_s)
         self.console.line(f"WOULD BUILD {engine.label} because {reason}")
 
-    def _say_built(
-        self, engine: EngineTarget, up_to_date: UpToDateResult, seconds: float, compile_s: float | None
-    ) -> None:
-        self._count(engine, "built")
-        self.console.line(f"BUILT {engine.label} ({seconds:.2f} s) because {up_to_date.reason}")
-        self._miss(engine, up_to_date, "built", compile_s)
-
-    def _say_supplied(self, engine: EngineTarget, outcome: BuildOutcome, seconds: float) -> None:
-        how, why = outcome.how, outcome.up_to_date.reason
-        self._count(engine, how)
-        what = f"{how.upper()} {engine.label} ({_bytes(outcome.size or 0)}, {seconds:.2f} s)"
-        self.console.line(f"{what} because {why}")
-        took = outcome.seconds and round(outcome.seconds, 3)
-        more: dict[str, Any] = {"reason_text": why, "size": outcome.size, "seconds": took}
-        self._event(f"engine.cache.{how}", engine, how, outcome.up_to_date.code, **more)
-
     def _miss(
         self, engine: EngineTarget, up_to_date: UpToDateResult, outcome: str, compile_s: float | None
     ) -> None:
-        text = up_to_date.reason
-        if up_to_date.code.startswith(_MISMATCH):
-            self._event("engine.sidecar.mismatch", engine, outcome, up_to_date.code, reason_text=text)
-        made = {"sha256": engine.made} if engine.made else {}
-        self._event(
-            "engine.cache.miss", engine, outcome, up_to_date.code, compile_s, reason_text=text, **made
-        )
+        code, more = up_to_date.code, {"reason_text": up_to_date.reason}
+        if code.startswith(_MISMATCH):
+            self._event("engine.sidecar.mismatch", engine, outcome, code, **more)
+        if engine.made:
+            more["sha256"] = engine.made
+        took = compile_s and round(compile_s, 3)
+        self._event("engine.cache.miss", engine, outcome, code, compile_duration_s=took, **more)
 
     def would_convert(self, derived: OnnxTarget, reason: str, earlier_s: float | None) -> None:
         self._earlier.append(earlier_s)
@@ -137,20 +129,20 @@ class RunLog:
 
     def proved(self, spec: EngineSpec, found: Mapping[str, Any] | str, seconds: float) -> None:
         """An engine was compared with its original on the GPU, or could not be."""
-        label = f"{spec.filename}"
+        label = spec.filename
         if isinstance(found, str):
             self.console.line(f"engines: {label} was not run against its original: {found}")
         else:
             self.console.line(f"CHECKED {label} on {found['gpu']} ({seconds:.2f} s): {_worst(found)}")
 
     def failed(self, engine: EngineTarget | OnnxTarget, error: EngineError) -> None:
+        """An engine or a step failed, which is reported once."""
         if engine.reported:
             return
         stopped = isinstance(error, Interrupted)
         if isinstance(engine, EngineTarget):
             self._count(engine, "interrupted" if stopped else "failed")
         engine.reported = True
-        name = type(error).__name__
         if stopped:
             self.console.line(f"INTERRUPTED {engine.label}: {error}", failure=True)
         elif self._dry:
@@ -160,9 +152,8 @@ class RunLog:
         checked = engine.checked
         if isinstance(engine, EngineTarget) and checked and not checked.reusable:
             self._miss(engine, checked, "failed", None)
-        self._event(
-            "engine.compile.error", engine, "failed", "error", error_class=name, reason_text=str(error)
-        )
+        more = {"error_class": type(error).__name__, "reason_text": str(error)}
+        self._event("engine.compile.error", engine, "failed", "error", **more)
 
     def would_fail(self, label: str, error: Exception) -> None:
         """Under -n; also sets the exit status."""
@@ -178,20 +169,14 @@ class RunLog:
         return f"{name}: {text}" if first else f"{name}, see error above"
 
     def _event(
-        self,
-        event: str,
-        engine: EngineTarget | OnnxTarget,
-        outcome: str,
-        code: str,
-        compile_s: float | None = None,
-        **more: Any,
+        self, event: str, engine: EngineTarget | OnnxTarget, outcome: str, code: str, **more: Any
     ) -> None:
         fields: dict[str, Any] = {
             "model_name": engine.name,
             "engine": engine.label,
             "outcome": outcome,
             "reason": code,
-            "compile_duration_s": compile_s and round(compile_s, 3),
+            "compile_duration_s": None,
             "error_class": None,
         }
         if engine.began is not None:
@@ -216,11 +201,11 @@ class RunLog:
         if not_reached:
             more_text = f" (stopped: {not_reached} not reached)"
         self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{more_text}")
-        more: dict[str, Any] = (
-            {"hardware": {board: _to_show(of_it) for board, of_it in boards.items()}} if boards else {}
-        )
-        more["started"] = self.console.stamp(self._began)
-        self.console.event("engine.compile.summary", **_to_show(counts), **more, seconds=round(seconds, 3))
+        fields: dict[str, Any] = _to_show(counts)
+        if boards:
+            fields["hardware"] = {board: _to_show(of_it) for board, of_it in boards.items()}
+        times = {"started": self.console.stamp(self._began), "seconds": round(seconds, 3)}
+        self.console.event("engine.compile.summary", **fields, **times)
 
     def _would(self, counts: Mapping[str, int], more: str = "") -> str:
         return f" (dry run: {counts['would build']} would be built{more})" if self._dry else ""
