@@ -57,9 +57,9 @@ class RunLog:
             return
         for option, why in without_effect(engine.recipe, engine.hardware.signature.product).items():
             with self._lock:
-                told = option in self._idle
+                first = option not in self._idle
                 self._idle.add(option)
-            if not told:
+            if first:
                 self.console.line(f"engines: {option} of {engine.name} has no effect: {why}")
 
     def finished(self, engine: EngineTarget, outcome: BuildOutcome, seconds: float) -> None:
