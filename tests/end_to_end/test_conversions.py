@@ -116,6 +116,30 @@ def test_without_the_converter_there_is_one_line_of_what_to_install(half: Tree) 
     assert "TRT_ONNX_PYTHON" in line
 
 
+@pytest.mark.parametrize("kind", ["bare", "missing"])
+def test_a_dry_run_fails_where_the_converter_is_missing(half: Tree, kind: str) -> None:
+    made(half).unlink()
+    python = half.path("bare")
+    if kind == "bare":
+        python.write_text('#!/bin/sh\nexec /usr/bin/env python3 -I -S "$@"\n')
+        python.chmod(0o755)
+    before = half.snapshot()
+    dry = half.scons("-n", "engines", TRT_ONNX_PYTHON=str(python))
+    assert (dry.status, dry.names("WOULD FAIL")) == (2, ["a"]), dry.out
+    assert not dry.lines("WOULD CONVERT")
+    assert half.snapshot() == before
+    real = half.scons("engines", TRT_ONNX_PYTHON=str(python))
+    said = dry.lines("WOULD FAIL .trt/onnx/a.fp16.onnx:")[0].removeprefix("WOULD FAIL")
+    assert real.lines("FAILED .trt/onnx/a.fp16.onnx:")[0].removeprefix("FAILED").startswith(said)
+    assert half.scons("-n", "engines").lines("WOULD CONVERT .trt/onnx/a.fp16.onnx")
+
+
+def test_a_dry_run_does_not_ask_for_a_converter_that_is_not_needed(half: Tree) -> None:
+    half.engine("a").unlink()
+    dry = half.scons("-n", "engines", TRT_ONNX_PYTHON="/nowhere/python")
+    assert (dry.status, dry.names("WOULD BUILD")) == (0, ["a"]), dry.out
+
+
 def test_a_dry_run_says_what_would_be_made_first(half: Tree) -> None:
     make_model(half.path("models/a.onnx"), seed=3)
     before = half.snapshot("engines", ".trt")

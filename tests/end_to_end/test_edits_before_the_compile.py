@@ -49,13 +49,14 @@ def before_the_compile(tree: Tree, code: str) -> None:
     head = f"""
         import os, shutil, subprocess, time
         from scons_tensorrt.scons_tool.engine_target import EngineTarget
-        mark_requested = EngineTarget.mark_requested
-        def edited(self):
-            mark_requested(self)
-            if self.began is not None and not os.path.exists({done!r}):
+        from scons_tensorrt.scons_tool.session import Session
+        mark_requested = Session.mark_requested
+        def edited(self, target):
+            mark_requested(self, target)
+            if isinstance(target, EngineTarget) and target.began and not os.path.exists({done!r}):
                 open({done!r}, "w").close()
                 edit()
-        EngineTarget.mark_requested = edited
+        Session.mark_requested = edited
         def edit():
     """
     text = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(code).strip("\n"), "    ") + "\n"

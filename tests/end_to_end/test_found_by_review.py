@@ -221,10 +221,18 @@ def test_11_wrong_types_are_one_line(two: Tree, call: str) -> None:
     run = two.scons()
     assert run.status == 2
     line = next(line for line in run.out.splitlines() if line.startswith("scons: *** "))
-    assert line.startswith("scons: *** SConstruct:4: Engine "), run.out
+    assert line.startswith("scons: *** SConstruct:4: Engine"), run.out
 
 
-@pytest.mark.parametrize("call", ['Engine(deep, "models/a.onnx")', 'OnnxExport(deep, "e.py:f")'])
+@pytest.mark.parametrize(
+    "call",
+    [
+        'Engine(deep, "models/a.onnx")',
+        'OnnxExport(deep, "e.py:f")',
+        'EngineManifest(deep, env.Engine("a", "models/a.onnx"))',
+        'InstallEngines(deep, env.Engine("a", "models/a.onnx"))',
+    ],
+)
 def test_11_a_list_a_thousand_deep_is_one_line(two: Tree, call: str) -> None:
     two.write(f"import functools\ndeep = functools.reduce(lambda x, _: [x], range(2000), [])\nenv.{call}")
     run = two.scons()

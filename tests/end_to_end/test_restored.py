@@ -109,6 +109,74 @@ def test_the_first_run_may_be_a_question_or_a_dry_run(bare: BareTree) -> None:
     assert not any(map(run.lines, ("WOULD BUILD", "WOULD CONVERT", "WOULD CHECK", "WOULD FAIL")))
 
 
+@pytest.fixture(scope="module")
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Engines of a file and of an export, one of them converted, their manifest and installed copies."""
+    tree = Tree(tmp_path_factory.mktemp("exported") / "tree")
+    make_model(tree.path("models/a.onnx"), seed=1)
+    tree.write(
+        "import shutil\ndef make(target, source):\n    shutil.copy(source, target)\n", "models/e.py", ""
+    )
+    tree.write(
+        """
+        b = env.OnnxExport("b", "models/e.py:make", files={"source": "models/a.onnx"})
+        made = [
+            env.Engine("a", "models/a.onnx"),
+            env.Engine("b", b),
+            env.Engine("c", b, precision="fp16"),
+        ]
+        manifest = env.EngineManifest("dist/manifest.json", made)
+        env.InstallEngines("image", made, manifest=manifest)
+        """
+    )
+    run = tree.scons("engines", "dist", "install", "install_root=.")
+    assert (run.status, run.built) == (0, ["a", "b", "c"]), run.out
+    return tree
+
+
+ENGINES = ("engines", ".trt")
+
+
+@pytest.mark.parametrize("target", ["", "dist", "engines", "install"])
+def test_a_clone_without_sconsign_is_asked_what_it_would_do(
+    exported_once: Tree, tmp_path: Path, bare_python: Path, target: str
+) -> None:
+    """Each question in a clone of its own: even -n writes a .sconsign."""
+    targets = ["install_root=.", *([target] if target else [])]
+    for number, names in enumerate([ENGINES, (*ENGINES, "dist", "image")]):
+        complete = target == "engines" or number == 1
+        for option in ("-q", "-n"):
+            bare = restore(exported_once, tmp_path / f"clone{number}{option}", bare_python, *names)
+            run = bare.scons(option, *targets)
+            assert run.status == int(option == "-q" and not complete), run.out
+            if option == "-n":
+                assert run.names("WOULD REUSE") == ["a", "b", "c"]
+                assert not any(map(run.lines, ("WOULD BUILD", "WOULD CONVERT", "WOULD FAIL")))
+                assert len(run.lines("WOULD WRITE dist/manifest.json")) == int(not complete), run.out
+
+
+def test_a_restored_clone_says_no_where_something_would_be_made(
+    exported_once: Tree, tmp_path: Path, bare_python: Path
+) -> None:
+    def clone(name: str) -> BareTree:
+        return restore(exported_once, tmp_path / name, bare_python, *ENGINES, "dist", "image")
+
+    edited = clone("model")
+    make_model(edited.path("models/a.onnx"), seed=9)
+    assert edited.scons("-q", "dist").status == 1
+    lost = clone("engine")
+    lost.engine("b").unlink()
+    assert lost.scons("-q", "dist").status == 1
+    other = clone("manifest")
+    other.path("dist/SHA256SUMS").write_text("")
+    assert other.scons("-q", "dist").status == 1
+    assert other.scons("-q", "engines").status == 0
+    acts = clone("actions")
+    text = acts.path("SConstruct").read_text()
+    acts.path("SConstruct").write_text(text + 'env.AddPostAction(made[0], "echo done")\n')
+    assert acts.scons("-q", "dist").status == 1
+
+
 def test_receipts_alone_are_enough(bare: BareTree) -> None:
     bare.path(".trt/declared.json").unlink()
     bare.path(".trt/digests.json").unlink()

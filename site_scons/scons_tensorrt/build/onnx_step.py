@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from .step_inputs import CODE, named_as_given, snapshot
 from .worker_process import run_program
 
 PRIVATE = ("TRT_SIGNING_KEY", "TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")
+PACKAGES = ("onnx", "numpy", "onnxruntime")  # what a step needs,
+PACKAGES_OF = {"accuracy": ("numpy", "onnxruntime"), "samples": ("onnx", "numpy"), "export": ()}  # but these
 
 
 class OnnxProvider(Protocol):
@@ -126,6 +129,14 @@ def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | Non
         return None
     _bring(spec, [path for path in (data, made) if path.exists()], keep=stated is not None)
     return receipt
+
+
+def check_converter(kind: str, context: OnnxContext) -> None:
+    """Raise EngineBuildError unless the interpreter runs and has the packages that a step of this kind
+    needs."""
+    job = {"kind": "check", "packages": PACKAGES_OF.get(kind, PACKAGES)}
+    with tempfile.TemporaryDirectory() as folder:
+        run_converter(job, Path(folder, "log"), context)
 
 
 def tidy_step(target: Path, state: StateFolder) -> None:

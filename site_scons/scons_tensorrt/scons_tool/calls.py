@@ -13,13 +13,15 @@ from types import FrameType
 from typing import Any
 
 import SCons.Errors
+import SCons.Node
 
-from ..errors import one_line
+from ..errors import EngineError, one_line
 
 SEE_STACK = "--debug=stacktrace shows the stack"  # for unexpected errors
-_LOOKUP = re.compile(r"Tried to lookup (\w+) '(.*)' as a (\w+)\.?", re.DOTALL)
-_FOUND = re.compile(r"(File|Directory) (.*) found where (?:file|directory) expected\.?", re.DOTALL)
-_KINDS = {"Dir": "folder", "File": "file"}
+# What SCons says of a file where a folder is expected, or the other way round.
+_LOOKUP = r"Tried to lookup (?P<there>\w+) '(?P<path>.*)' as a (?P<wanted>\w+)\.?"
+_FOUND = r"(?P<there>File|Directory) (?P<path>.*) found where (?P<wanted>file|directory) expected\.?"
+_KINDS = {"Dir": "folder", "Directory": "folder", "directory": "folder", "File": "file", "file": "file"}
 _OF_SCONS = f"{os.sep}SCons{os.sep}"
 
 
@@ -32,7 +34,8 @@ def user_call(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(env, *args, **kwargs)
         except Exception as error:
-            text = f"{_place(env, sys._getframe(1))}: {_message(method.__name__, args, error)}"
+            given = [*args, *kwargs.values()]
+            text = f"{_place(env, sys._getframe(1))}: {_message(method.__name__, given, error)}"
             raise SCons.Errors.UserError(one_line(text)) from error
 
     # SCons reports the deepest frame outside of SCons. Make this frame look like one of SCons, so that
@@ -53,28 +56,26 @@ def _place(env: Any, frame: FrameType | None) -> str:
     return f"{path if near.startswith(os.pardir) else near}:{frame.f_lineno}"
 
 
-def _message(name: str, args: tuple[Any, ...], error: Exception) -> str:
+def _message(name: str, given: list[Any], error: Exception) -> str:
     if isinstance(error, SCons.Errors.UserError):
         return str(error)
     if str(error).startswith(f"{name}()"):  # Python's message about missing or extra arguments
         return f"{error}; check the arguments of the call"
     first = ""
-    if args and isinstance(args[0], (str, list, tuple)):
+    if given:
         with contextlib.suppress(RecursionError):  # of lists a thousand deep
-            first = f" {args[0]!r}"
+            first = f" {given[0]!s}" if isinstance(given[0], SCons.Node.Node) else f" {given[0]!r}"
     return f"{name}{first}: {_cause(error)}"
 
 
 def _cause(error: Exception) -> str:
-    seen = _FOUND.fullmatch(str(error)) if isinstance(error, TypeError) else None
-    if seen:
-        there, spec = ("file", "folder") if seen[1] == "File" else ("folder", "file")
-        return f"{seen[2]} is a {there} where a {spec} shall be; remove it, or name another"
-    found = _LOOKUP.fullmatch(str(error)) if isinstance(error, TypeError) else None
-    if found:
-        there, path, spec = found.groups()
-        kinds = _KINDS.get(there, there), _KINDS.get(spec, spec)
-        return f"{path} is a {kinds[0]} where a {kinds[1]} shall be; remove it, or name another"
+    if isinstance(error, EngineError):
+        return str(error)
+    if isinstance(error, TypeError):
+        found = re.fullmatch(_LOOKUP, str(error), re.DOTALL) or re.fullmatch(_FOUND, str(error), re.DOTALL)
+        if found:
+            there, wanted = _KINDS.get(found["there"], found["there"]), _KINDS.get(found["wanted"])
+            return f"{found['path']} is a {there} where a {wanted} shall be; remove it, or name another"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; check the path"

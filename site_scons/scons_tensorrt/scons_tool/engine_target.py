@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,60 +20,55 @@ from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.shapes import problems
-from .nodes import built_input, data_node, data_of, label_of, real_path
+from .nodes import data_node, real_path, target_of
+from .run_files import RunFiles
+from .settings import Settings
+from .target import ReceiptTarget
 
 if TYPE_CHECKING:
-    from .services import MadeFile, TargetServices
-
-NEVER = -1  # a number of dependencies that no node has
+    from .onnx_target import OnnxTarget
 
 
-class EngineTarget:
-    """hardware: None if it could not be resolved, with the error in `problem`; target: the engine's
-    node; onnx, plugins: the source nodes; reported: whether its line was printed."""
+class EngineTarget(ReceiptTarget):
+    """hardware: None if it could not be resolved, with the error in `problem`; onnx, plugins: the source
+    nodes."""
 
     def __init__(
         self,
-        session: TargetServices,
-        name: str,
+        files: RunFiles,
+        path: Path,
         recipe: Recipe,
+        chosen: Settings,
         hardware: Hardware | None,
         problem: EngineError | None,
-        path: Path,
+        onnx: Any,
+        plugins: list[Any],
     ) -> None:
-        self._session = session
-        self.name = name
+        super().__init__(files, path)
+        self.name = recipe.model
         self.recipe = recipe
         self.hardware = hardware
         self.problem = problem
-        self.path = path
-        self.label = session.state.relative(path)
-        self.python = ""
-        self.asked_for = ""  # the value of HARDWARE=, or ""
-        self.target: Any = None
-        self.pair: Any = ()
-        self.depends = 0  # explicit dependencies of each node of the pair, as declared here
-        self.original: Any = None  # the source that the user gave
-        self.onnx: Any = None  # what is compiled: the original, or a conversion of it
-        self.gate: MadeFile | None = None
+        self.python = chosen.python
+        self.asked_for = chosen.hardware  # the value of HARDWARE=, or ""
+        self.owners = [self]
+        self.original = onnx  # the source that the user gave
+        self.onnx = onnx  # what is compiled: the original, or a conversion of it
+        self.plugins = plugins
+        self.gate: OnnxTarget | None = None
         self.proof: AccuracyCheck | None = None  # compares the engine itself
-        self.samples: MadeFile | None = None  # for a calibrator
+        self.samples: OnnxTarget | None = None  # for a calibrator
         self.compared_by: list[Any] = []  # nodes that `proof` needs, without a gate
-        self.plugins: list[Any] = []
-        self.requested = self.reported = self.kept = False
+        self.requested = self.kept = False
         self.made: str | None = None  # sha256 of the engine that this run built or reused
-        self.began: float | None = None  # start of its action, seconds since the epoch
-        self.judged_s = 0.0
-        self._up_to_date: UpToDateResult | None = None
         self.known: EngineSpec | None = None  # as last checked or built
         self._checked: OnnxSummary | None = None  # of a model that passed `check`
-        self._looked: set[Any] = set()
-        self._files: LastBuild | None = None  # the input files, as last found
+        self._inputs: LastBuild | None = None  # the input files, as last found
 
     @cached_property
     def source(self) -> str:
         """The ONNX that is compiled, for messages."""
-        return label_of(self._session, self.onnx)
+        return self._files.label(self.onnx)
 
     @property
     def board(self) -> str:
@@ -89,46 +83,25 @@ class EngineTarget:
         return value_fields(self.recipe, self.hardware.signature) if self.hardware else {}
 
     @property
-    def checked(self) -> UpToDateResult | None:
-        """The result of `up_to_date`, if it was called."""
-        return self._up_to_date
-
-    @property
     def current(self) -> bool:
         """Whether the engine was found up to date or built by this run."""
-        return bool(self.made or (self._up_to_date and self._up_to_date.current))
+        return bool(self.made or (self.checked and self.checked.current))
 
     @property
     def sha256(self) -> str | None:
-        """Of the engine's bytes, if they were checked or built."""
-        return self.made or (self._up_to_date.sha256 if self._up_to_date else None)
+        return self.made or (self.checked.sha256 if self.checked else None)
 
     def state(self) -> int:
         """SCons's state of the pair: that of the node which is further along."""
-        engine, sidecar = self.pair
+        engine, sidecar = self.nodes
         return max(int(engine.get_state()), int(sidecar.get_state()))
 
-    def mark_requested(self) -> None:
-        """This run requests the engine: print the line of its hardware before any other."""
-        self.requested = True
-        self._session.requested(self)
+    def reset(self) -> None:
+        super().reset()
+        self.made = None
 
-    def on_visit(self, node: Any) -> None:
-        """SCons visits each node of the pair once a build; a second visit is another build of an
-        interactive session."""
-        if node in self._looked:
-            self._looked, self._up_to_date = set(), None
-            self.reported, self.made, self.began = False, None, None
-            self._session.again()
-        self._looked.add(node)
-
-    def up_to_date(self) -> UpToDateResult:
-        """Whether the engine is up to date, before anything is built; cached. Raises EngineError."""
-        if self._up_to_date is None:
-            began = time.monotonic()
-            self._up_to_date = check_up_to_date(self.spec(), self._session.state, self._session.digest_cache)
-            self.judged_s = time.monotonic() - began
-        return self._up_to_date
+    def _check_up_to_date(self) -> UpToDateResult:
+        return check_up_to_date(self.spec(), self._files.state, self._files.digest_cache)
 
     def is_complete(self) -> bool:
         """Whether the engine is up to date and, with `accuracy=`, compared: its receipt holds a result
@@ -140,16 +113,12 @@ class EngineTarget:
         compared = up_to_date.compared
         return compared is not None and compared.by == proof.key() and (compared.ran or bool(proof.why_not()))
 
-    def forget(self) -> None:
-        """Check again on the next call of `up_to_date`."""
-        self._up_to_date = None
-
     def spec(self) -> EngineSpec:
         """The spec from the current sources. Raises EngineError, naming the faulty source."""
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         summary = self.check()
-        onnx, inputs = real_path(self.onnx), self._session.inputs
+        onnx, inputs = real_path(self.onnx), self._files.inputs
         if summary is None or self.onnx is not self.original:
             summary = inputs.summary_of(onnx, self.source)
         recipe = effective(self.recipe, self.hardware.signature.product)
@@ -160,9 +129,9 @@ class EngineTarget:
             for location, least in summary.external.items()
         }
         samples = (real_path(self.samples.target), self.samples.label) if self.samples else None
-        self._files = LastBuild(onnx, self.source, external, samples, summary.exact)
+        self._inputs = LastBuild(onnx, self.source, external, samples, summary.exact)
         spec = engine_spec(
-            *(self.path, recipe, self.hardware, self.fields, self._files),
+            *(self.path, recipe, self.hardware, self.fields, self._inputs),
             *(inputs.digest, self._receipt_details),
         )
         self.known = spec._replace(check=self.proof)
@@ -171,9 +140,9 @@ class EngineTarget:
     def _receipt_details(self) -> dict[str, Any]:
         """Details for the receipt."""
         details: dict[str, Any] = {}
-        made = [n.attributes.trt_engine for n in self._made_of() if hasattr(n.attributes, "trt_engine")]
-        if made:
-            details["made_by"] = [derived.told() for derived in made]
+        steps = [step for step in map(target_of, self._made_of()) if hasattr(step, "told")]
+        if steps:
+            details["made_by"] = [step.told() for step in steps]
         if self.recipe.accuracy is None:
             return details
         figures: Any = "the ONNX is compiled as it is: nothing to compare"
@@ -191,8 +160,8 @@ class EngineTarget:
         found: dict[Any, None] = {}
 
         def add(node: Any) -> None:
-            step = getattr(node.attributes, "trt_engine", None)
-            if step is not None and step not in found:
+            step = target_of(node)
+            if hasattr(step, "told") and step not in found:  # an OnnxTarget
                 for onnx in step.onnx.values():
                     add(onnx)
                 found[step] = None
@@ -215,7 +184,7 @@ class EngineTarget:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         path, summary = real_path(self.original), None
         if path.exists():
-            summary = self._session.inputs.summary_of(path, label_of(self._session, self.original))
+            summary = self._files.inputs.summary_of(path, self._files.label(self.original))
             if summary is self._checked:
                 return summary  # already checked for one of its steps
         recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
@@ -223,7 +192,7 @@ class EngineTarget:
             found += problems(recipe.profiles, summary.inputs)
             found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
         if found:
-            raise RecipeError(f"{label_of(self._session, self.original)}: {'; '.join(found)}")
+            raise RecipeError(f"{self._files.label(self.original)}: {'; '.join(found)}")
         self._checked = summary
         return summary
 
@@ -242,24 +211,21 @@ class EngineTarget:
         """The paths of the pair."""
         return str(self.path), f"{self.path}{SIDECAR_SUFFIX}"
 
-    def places(self) -> list[Any]:
-        """The pair's nodes."""
-        return list(self.pair)
-
     def sources(self) -> list[Any]:
-        """The sources of its builder."""
         return [self.onnx]
 
     def needs(self) -> list[Any]:
-        """The nodes of all input files that are known."""
         made = [each.target for each in (self.gate, self.samples) if each]
-        data = data_of(self._session, self.onnx)
+        data = self._files.data_nodes(self.onnx)
         return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
 
-    def source_missing(self) -> bool:
-        """Whether SCons will fail before it runs the action, because a source is missing."""
-        sources = [self.onnx, *self.plugins]
-        return any(not node.has_builder() and not real_path(node).exists() for node in sources)
+    def _given(self) -> list[Any]:
+        return [self.onnx, *self.plugins]
+
+    def tidy(self) -> None:
+        from ..build.engine import tidy
+
+        tidy(self.spec(), self._files.state, self._files.digest_cache)
 
     def blocked_by(self) -> str | None:
         """The input whose builder failed, so that SCons did not run the action.
@@ -271,22 +237,17 @@ class EngineTarget:
             inputs = [step.target for step in self.steps()]
         for node in inputs:
             if node.get_state() == SCons.Node.failed:
-                return self._session.state.relative(node.get_abspath())
+                return self._files.state.relative(node.get_abspath())
         return None
-
-    def awaits(self) -> str | None:
-        """The label of an input that this run built (with -n: would build)."""
-        node = built_input(self.target)
-        return self._session.state.relative(node.get_abspath()) if node else None
 
     def to_json(self, signatures: list[HardwareSignature]) -> dict[str, Any]:
         """For `.trt/declared.json`. signatures: a list that all engines share; this one's is added."""
-        hardware, from_top = self.hardware, self._session.from_top
+        hardware, from_top = self.hardware, self._files.from_top
         if hardware and hardware.signature not in signatures:
             signatures.append(hardware.signature)
         made = from_top(self.onnx.get_abspath())
-        if self._files:
-            made = self._session.place(self.onnx)
+        if self._inputs:
+            made = self._files.place(self.onnx)
         alone = self.original is self.onnx
         fields = {
             "name": self.name,
@@ -311,8 +272,8 @@ class EngineTarget:
 
     def _apart(self) -> dict[str, Path]:
         """External data that is not beside the ONNX but in a Repository or VariantDir."""
-        if self._files is None:
+        if self._inputs is None:
             return {}
-        folder = self._files.onnx.parent
-        external = self._files.external.items()
+        folder = self._inputs.onnx.parent
+        external = self._inputs.external.items()
         return {name: path for name, (path, _) in external if path != folder / name}

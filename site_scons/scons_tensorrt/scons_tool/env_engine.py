@@ -16,10 +16,9 @@ from ..hardware.resolve import Hardware
 from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, name_options
 from . import settings, skip_up_to_date
-from .builders import INTEGRITY, declare_on, tampered
-from .engine_target import NEVER, EngineTarget
-from .file_nodes import EngineFile, sign
-from .nodes import as_list, data_nodes, file_node, named_for_cleaning, real_path
+from .builders import INTEGRITY, tampered
+from .engine_target import EngineTarget
+from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
 from .session import Session, session_of
 
 
@@ -71,37 +70,32 @@ def _declare(
     if fault:
         hardware, problem = None, fault
         folder, filename = _place(chosen, recipe, None)
-    path = os.path.join(folder, filename)
-    declared = EngineTarget(session, recipe.model, recipe, hardware, problem, Path(path))
-    declared.python, declared.onnx, declared.plugins = chosen.python, onnx, plugins
-    declared.original, declared.asked_for = onnx, chosen.hardware
-    _refuse_second(session, declared, folder, filename)
+    path = Path(folder, filename)
+    engine = EngineTarget(session.files, path, recipe, chosen, hardware, problem, onnx, plugins)
+    _refuse_second(session, engine, folder, filename)
     if hardware is not None:
-        _convert(env, session, declared)
-    _connect(env, session, declared)
-    return declared.pair
+        _convert(env, session, engine)
+    _connect(env, session, engine)
+    return engine.nodes
 
 
-def _connect(env: Any, session: Session, declared: EngineTarget) -> None:
-    """Create the nodes of the pair and add their dependencies."""
-    onnx = declared.onnx
-    pair = env.TRT_Engine(env.fs.File(str(declared.path)), onnx)
-    plain = not any(node.depends for node in pair)  # an emitter of the user may have added some
-    declared.pair, declared.target = pair, pair[0]
-    declare_on(pair, declared)
-    sign(pair[0], EngineFile)
-    data = data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
-    for node in (onnx, *declared.plugins, *data):
-        sign(node)
-    more = [each.target for each in (declared.gate, declared.samples) if each]
-    more += declared.compared_by
-    for node in pair:
-        node.add_dependency(more)
-    _depend(env, session, pair, declared)
-    _protect(env, pair, declared)
-    declared.depends = len(pair[0].depends) if plain else NEVER
-    session.engines.append(declared)
-    skip_up_to_date.join(env, session, pair[1])
+def _connect(env: Any, session: Session, engine: EngineTarget) -> None:
+    """Create the nodes of the pair and add their dependencies: one Value for each ingredient, so that
+    --debug=explain names it; sorted, because SCons compares dependencies by position."""
+    for node in (engine.onnx, *engine.plugins, *session.files.data_nodes(engine.onnx)):
+        set_class(node)
+    pair = env.TRT_Engine(env.fs.File(str(engine.path)), engine.onnx)
+    steps = [each.target for each in (engine.gate, engine.samples) if each]
+    values = [session.value(env, f"{name}={text}") for name, text in sorted(engine.fields.items())]
+    guard = session.value(env, INTEGRITY, tampered)
+    engine.connect(pair, [*steps, *engine.compared_by, *values, *engine.plugins, guard], EngineFile)
+    if settings.option("clean") and not named_for_cleaning(env, engine.nodes):
+        env.NoClean(pair)  # this host may be unable to rebuild it
+        engine.kept = os.path.lexists(engine.path)
+    session.engines.append(engine)
+    session.alias = skip_up_to_date.join(
+        *(env, session.alias, pair[1], session.on_skip, session.report.reused)
+    )
 
 
 def OnnxExport(
@@ -119,10 +113,7 @@ def OnnxExport(
 
     session = session_of(env)
     session.bind_settings(env)
-    try:
-        return onnx_steps.declare_export(env, session, name, script, options, files, imports)
-    except EngineError as error:
-        raise SCons.Errors.UserError(f"OnnxExport {name!r}: {error}") from None
+    return onnx_steps.declare_export(env, session, name, script, options, files, imports)
 
 
 def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
@@ -132,7 +123,7 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
         return
     from . import onnx_steps
 
-    summary = session.summary_if_there(original)
+    summary = session.files.summary_if_there(original)
     step = next_step(recipe.precision, recipe.conversion, declared.strongly_typed, summary)
     calibration = recipe.conversion.calibration
     if step is not None:
@@ -159,9 +150,8 @@ def _one_source(env: Any, source: Any) -> Any:
 
 def _fault_of_place(session: Session, folder: str, filename: str) -> EngineError | None:
     """The error if a folder is at the path of an engine or sidecar."""
-    folders = session.folders_in(folder)
     for name in (filename, filename + SIDECAR_SUFFIX):
-        if name in folders:
+        if session.files.is_folder(folder, name):
             where = session.state.relative(os.path.join(folder, name))
             return PublishError(f"{where} is a folder, but the engine goes there; remove it")
     return None
@@ -183,7 +173,7 @@ def _hardware(session: Session, chosen: settings.Settings) -> tuple[Hardware | N
     if settings.option("help"):
         return None, None
     try:
-        return session.hardware(chosen), None
+        return session.hardware.of(chosen), None
     except EngineError as error:
         return None, error
 
@@ -206,23 +196,3 @@ def _refuse_second(session: Session, declared: EngineTarget, folder: str, filena
             f"Engine {declared.name!r} is declared twice for the same hardware and precision (of "
             f"{other.source} and {declared.source}); give one another name"
         )
-
-
-def _depend(env: Any, session: Session, pair: Any, declared: EngineTarget) -> None:
-    """Add one Value for each ingredient, so that --debug=explain names it; sorted, because SCons
-    compares dependencies by position."""
-    values = [session.value(env, f"{name}={text}") for name, text in sorted(declared.fields.items())]
-    guard = session.value(env, INTEGRITY, tampered)
-    for node in pair:
-        node.add_dependency([*values, *declared.plugins, guard])
-
-
-def _protect(env: Any, pair: Any, declared: EngineTarget) -> None:
-    """Keep the old engine until the new one is complete, and do not let a bare `scons -c` remove what
-    this host may be unable to rebuild."""
-    for node in pair:
-        node.set_precious(True)
-        node.set_nocache(True)
-    if settings.option("clean") and not named_for_cleaning(env, declared.places()):
-        env.NoClean(pair)
-        declared.kept = os.path.lexists(declared.path)

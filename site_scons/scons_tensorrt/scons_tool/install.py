@@ -7,11 +7,10 @@ it, and checks an existing copy by its bytes.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import SCons.Builder
-import SCons.Node
 import SCons.Util
 
 from ..artifact.filename import SIDECAR_SUFFIX
@@ -19,58 +18,68 @@ from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError
 from ..release.install import install_bytes, install_engine, place
 from . import settings
+from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
-from .file_nodes import EngineFile, sign
-from .manifest import engines_of, fail, place_of
-from .manifest_target import ManifestTarget, read
-from .pinned_action import PinnedAction
-from .session import Session, session_of
+from .manifest import ManifestTarget, engines_of, place_of, read
+from .nodes import EngineFile, OwnFile, target_of
+from .run_files import RunFiles
+from .session import Session
+from .target import HandoffTarget
 
 ALIAS = "install"
 GUARD = "the bytes that were installed"
 
 
-class InstalledFile:
+class _Installed(HandoffTarget):
+    def write(self) -> Iterator[str]:
+        if not all(map(self.is_right, self.nodes)):  # else only .sconsign was lost
+            self._install()
+            yield f"INSTALLED {self.label}"
+
+    def _install(self) -> None:
+        """Raises EngineError or OSError."""
+        raise NotImplementedError
+
+    def preview(self) -> str | None:
+        return None if all(map(self.is_right, self.nodes)) else f"WOULD INSTALL {self.label}"
+
+
+class InstalledFile(_Installed):
     """The copy of an engine."""
 
-    def __init__(self, session: Session, engine: EngineTarget, path: Path) -> None:
-        self._digest_cache = session.digest_cache
+    def __init__(self, files: RunFiles, engine: EngineTarget, path: Path) -> None:
+        super().__init__(files, path)
         self._engine = engine
-        self.path = path
-        self.label = session.state.relative(path)
 
     @property
     def sha256(self) -> str | None:
         return self._engine.sha256
 
-    def right(self, path: Path) -> bool:
-        """Whether the copy, or its sidecar, is up to date."""
+    def is_right(self, node: Any) -> bool:
         if not self._engine.current:
             return False
         try:
-            if path == self.path:
-                return self._digest_cache.sha256(path, follow=False) == self.sha256
+            if node is self.nodes[0]:
+                return self._files.digest_cache.sha256(self.path, follow=False) == self.sha256
             return read_sidecar(self.path) == self.sha256
         except (OSError, SidecarError):
             return False
 
-    def install(self) -> None:
-        """Raises EngineError or OSError."""
+    def _install(self) -> None:
         if not self._engine.current or self.sha256 is None:
             raise HandoffError(f"{self._engine.label} is out of date; run `scons engines`")
         install_engine(self._engine.path, self.path, self.sha256)
 
 
-class InstalledManifest:
+class InstalledManifest(_Installed):
     """The copy of a manifest and its files. envelope: whether these include a signed statement."""
 
-    def __init__(self, session: Session, listed: ManifestTarget, folder: Path, envelope: bool) -> None:
+    def __init__(self, files: RunFiles, listed: ManifestTarget, folder: Path, envelope: bool) -> None:
+        super().__init__(files, folder / listed.path.name)
         self._listed = listed
-        self._folder = folder
         self._envelope = envelope
-        self.label = session.state.relative(folder / listed.path.name)
 
-    def contents(self) -> dict[str, bytes]:
+    def _contents(self) -> dict[str, bytes]:
         """Raises EngineError."""
         found = dict(self._listed.contents())
         if self._envelope and not self._listed.signed:
@@ -81,17 +90,17 @@ class InstalledManifest:
             found[self._listed.envelope.name] = data
         return found
 
-    def right(self, path: Path) -> bool:
+    def is_right(self, node: Any) -> bool:
         try:
-            return self._listed.ready() and read(path) == self.contents()[path.name]
+            return self._listed.ready() and read(Path(node.get_abspath())) == self._contents()[node.name]
         except (EngineError, OSError):
             return False  # the action reports it
 
-    def install(self) -> None:
-        """Install the manifest last: it lists the others. Raises EngineError or OSError."""
-        for name, data in reversed(self.contents().items()):
-            if not self.right(self._folder / name):
-                install_bytes(self._folder / name, data)
+    def _install(self) -> None:
+        for name, data in reversed(self._contents().items()):  # the manifest last: it lists the others
+            path = self.path.with_name(name)
+            if read(path) != data:
+                install_bytes(path, data)
 
 
 def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any) -> Any:
@@ -106,8 +115,8 @@ def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any
         for engine in found:
             path = where / engine.path.name
             targets = [env.fs.File(str(path)), env.fs.File(f"{path}{SIDECAR_SUFFIX}")]
-            nodes += _declare(env, session, targets, list(engine.pair), InstalledFile(session, engine, path))
-            sign(targets[0], EngineFile)
+            copied = InstalledFile(session.files, engine, path)
+            nodes += _declare(env, session, targets, list(engine.nodes), copied, EngineFile)
         if manifest is not None:
             nodes += _declare_manifest(env, session, where, found, manifests)
     env.Alias(ALIAS, nodes)
@@ -118,7 +127,7 @@ def _manifests(manifest: Any) -> list[ManifestTarget]:
     """The manifests that the nodes belong to. Raises HandoffError."""
     found: list[ManifestTarget] = []
     for node in SCons.Util.flatten(manifest) if manifest is not None else ():
-        listed = getattr(getattr(node, "attributes", None), "trt_manifest", None)
+        listed = target_of(node)
         if not isinstance(listed, ManifestTarget):
             raise HandoffError(f"manifest {node!s}: give what env.EngineManifest returned")
         if listed not in found:
@@ -141,7 +150,7 @@ def _declare_manifest(
     envelope = listed.signed or os.path.lexists(listed.envelope)
     sources += [listed.envelope] if envelope else []
     targets = [env.fs.File(str(where / path.name)) for path in sources]
-    copied = InstalledManifest(session, listed, where, envelope)
+    copied = InstalledManifest(session.files, listed, where, envelope)
     return _declare(env, session, targets, [env.fs.File(str(path)) for path in sources], copied)
 
 
@@ -150,56 +159,10 @@ def _declare(
     session: Session,
     targets: list[Any],
     sources: list[Any],
-    copied: InstalledFile | InstalledManifest,
+    copied: _Installed,
+    kind: type[OwnFile] = OwnFile,
 ) -> list[Any]:
-    if "TRT_Install" not in env["BUILDERS"]:
-        env["BUILDERS"]["TRT_Install"] = make_builder()
-    made = env.TRT_Install(targets, sources)
-    guard = session.value(env, GUARD, uninstalled)
-    for each in made:
-        each.attributes.trt_engine = each.attributes.trt_copied = copied
-        each.add_dependency([guard])
-        each.set_precious(True)
-        each.set_nocache(True)
-    return list(made)
-
-
-def uninstalled(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
-    """The Decider: whether an installed file is out of date. SCons calls it again after a build."""
-    if target.get_state() > SCons.Node.executing:
-        return False
-    copied: InstalledFile | InstalledManifest = target.attributes.trt_copied
-    path = Path(target.get_abspath())
-    if copied.right(path):
-        return False
-    if settings.writes():
-        session_of(target.get_build_env()).make_folder(path)
-    return True
-
-
-def install(target: Any, source: Any, env: Any) -> None:
-    """The action. Raises BuildError."""
-    copied: InstalledFile | InstalledManifest = target[0].attributes.trt_copied
-    session = session_of(env)
-    if all(copied.right(Path(node.get_abspath())) for node in target):
-        return  # only .sconsign was lost
-    try:
-        copied.install()
-    except (EngineError, OSError) as error:
-        fail(session, target, copied.label, error)
-    session.report.console.line(f"INSTALLED {copied.label}")
-
-
-def describe(target: Any, source: Any, env: Any) -> str:
-    """The text that SCons prints before the action: none; under -n, print what would be done."""
-    copied: InstalledFile | InstalledManifest = target[0].attributes.trt_copied
-    if settings.option("no_exec") and not all(copied.right(Path(n.get_abspath())) for n in target):
-        session_of(env).report.console.line(f"WOULD INSTALL {copied.label}")
-    return ""
-
-
-def make_builder() -> Any:
-    """The builder behind `env.InstallEngines`."""
     # A copy: no version of this code changes its bytes.
-    action = PinnedAction(install, describe, "scons-tensorrt install")
-    return SCons.Builder.Builder(action=action)
+    made = make_handoff_builder("scons-tensorrt install")(env, targets, sources)
+    copied.connect(made, [session.value(env, GUARD, out_of_date)], kind)
+    return list(made)

@@ -1,32 +1,182 @@
 """`env.EngineManifest`: the manifest of engines as targets.
 
-Its sources are the sidecars, which are small; what engines are is known of them by then. A manifest is
-a function of its engines, so it needs no receipt: it is right when its bytes are those that would
-be written now, and that is asked, as of an engine, by a Value whose Decider judges the target.
+Its sources are the sidecars, which are small; what engines are is known of them by then.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import SCons.Builder
-import SCons.Errors
-import SCons.Node
-import SCons.Node.FS
 import SCons.Util
 
 from ..errors import EngineError, HandoffError, plural
-from ..files.writing import cause, write_atomic
-from ..release import VERSION
+from ..files.reading import read_small
+from ..files.writing import write_atomic
+from ..hardware.signature import DEVICE_CLASS, HARD
+from ..release import VERSION, files_of
 from . import settings
+from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
-from .manifest_target import ManifestTarget
-from .pinned_action import PinnedAction
-from .session import Session, session_of
+from .nodes import target_of
+from .run_files import RunFiles
+from .session import Session
+from .target import HandoffTarget
+
+if TYPE_CHECKING:
+    from ..files.keys import SigningKey
+    from ..release.manifest import Manifest, ManifestEntry
 
 GUARD = "what the manifest says of its engines"
+
+
+class ManifestTarget(HandoffTarget):
+    """One manifest. engines: in the order of their names; key: of the signature, "" for none."""
+
+    def __init__(
+        self, files: RunFiles, path: Path, engines: list[EngineTarget], builder: str, key: str
+    ) -> None:
+        super().__init__(files, path)
+        self.engines = engines
+        self.sidecar, self.sums, self.envelope = map(path.with_name, files_of(path.name))
+        self._builder, self._key = builder, key
+        self._signing_key: SigningKey | None = None
+        self._contents: dict[str, bytes] | None = None
+
+    @property
+    def signed(self) -> bool:
+        return bool(self._key)
+
+    def reset(self) -> None:
+        super().reset()
+        self._contents = None
+
+    def ready(self) -> bool:
+        """Whether every engine is up to date."""
+        return all(engine.current for engine in self.engines)
+
+    def contents(self) -> dict[str, bytes]:
+        """The contents of each file by name. Raises EngineError."""
+        if self._contents is None:
+            from ..release.manifest import digest
+
+            manifest = self.manifest()
+            data = manifest.dump()
+            files = {
+                self.path.name: data,
+                self.sidecar.name: digest(data).encode("ascii"),
+                self.sums.name: manifest.sums(),
+            }
+            if self._key:
+                files[self.envelope.name] = self._sign(manifest, data)
+            self._contents = files
+        return self._contents
+
+    def manifest(self) -> Manifest:
+        """The manifest of the engines as this run checked or built them. Raises EngineError."""
+        from ..release.manifest import Manifest
+
+        hardware = self.engines[0].hardware
+        entries = {engine.path.name: _entry(engine) for engine in self.engines}
+        return Manifest(hardware.name if hardware else None, entries)
+
+    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+        from ..files.keys import load_signing_key
+        from ..release.provenance import BUILDER, sign_statement, statement
+
+        self._signing_key = self._signing_key or load_signing_key(self._key)
+        payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
+        return sign_statement(payload, self._signing_key)
+
+    def is_right(self, node: Any) -> bool:
+        try:
+            return self.ready() and self._is_written(node.name)
+        except (EngineError, OSError):
+            return False  # the action reports it
+
+    def _is_written(self, name: str) -> bool:
+        """Whether the file of this name is up to date. Raises EngineError."""
+        return read(self.path.with_name(name)) == self.contents()[name]
+
+    def write(self) -> Iterator[str]:
+        why = self.reason()
+        wrong = [name for name in self.contents() if not self._is_written(name)]
+        for name in reversed(wrong):  # the manifest last: it lists the others
+            write_atomic(self.path.with_name(name), self.contents()[name])
+        if wrong:
+            yield f"WROTE {self.label} ({plural(len(self.engines), 'engine')}) because {why}"
+        foreign = None if self.signed else self.foreign_envelope()
+        if foreign:
+            yield f"engines: {foreign}"
+
+    def preview(self) -> str | None:
+        if self.ready() and all(map(self._is_written, self.contents())):
+            return None
+        return f"WOULD WRITE {self.label} because {self.reason()}"
+
+    def reason(self) -> str:
+        """Why the manifest is written. Raises EngineError."""
+        from ..release.manifest import Manifest
+
+        if not self.ready():
+            return "its engines would be built first"
+        there = read(self.path)
+        if there is None:
+            return "not written before"
+        try:
+            before, now = Manifest.load(there).engines, self.manifest().engines
+        except EngineError:
+            return "the file there is not a manifest"
+        changed = [
+            *(f"{name} added" for name in now if name not in before),
+            *(f"{name} removed" for name in before if name not in now),
+            *(f"{name} changed" for name in now if name in before and now[name] != before[name]),
+        ]
+        if not changed and [n for n in self.contents() if not self._is_written(n)] == [self.envelope.name]:
+            return "it has no statement signed with this key"
+        return "; ".join(changed) or "its files were modified"
+
+    def foreign_envelope(self) -> str | None:
+        """The warning about a signed statement beside it that is not of this manifest."""
+        from ..release.provenance import LARGEST as LARGEST_ENVELOPES
+        from ..release.provenance import covers, read_envelopes
+
+        try:
+            data = read_small(self.envelope, LARGEST_ENVELOPES, follow=False)
+            manifest, found = self.contents()[self.path.name], read_envelopes(data)
+            engines = self.manifest().engines
+        except FileNotFoundError:
+            return None
+        except (OSError, EngineError) as error:
+            return f"{self._files.state.relative(self.envelope)}: {error}"
+        if any(covers(each, manifest, engines) for each in found):
+            return None
+        where = self._files.state.relative(self.envelope)
+        return f"{where} signs another manifest; sign again with SIGNING_KEY=, or remove it"
+
+
+def _entry(engine: EngineTarget) -> ManifestEntry:
+    from ..release.manifest import ManifestEntry
+
+    spec, sha256 = engine.known, engine.sha256  # its inputs may have changed since
+    if spec is None or sha256 is None or engine.hardware is None:
+        raise HandoffError(f"{engine.label} is not built")
+    given = engine.hardware.signature.to_json()
+    signature = {name: given[name] for name in HARD + DEVICE_CLASS if name in given}
+    size = os.lstat(engine.path).st_size
+    return ManifestEntry(spec.filename, sha256, size, spec.key, spec.ingredients, signature)
+
+
+def read(path: Path) -> bytes | None:
+    """The bytes of a small file; None if it cannot be read."""
+    from ..release.manifest import LARGEST
+
+    try:
+        return read_small(path, 4 * LARGEST, follow=False)
+    except OSError:
+        return None
 
 
 def engines_of(engines: Any) -> dict[str | None, list[EngineTarget]]:
@@ -34,7 +184,7 @@ def engines_of(engines: Any) -> dict[str | None, list[EngineTarget]]:
     HandoffError."""
     found: dict[str | None, dict[str, EngineTarget]] = {}
     for node in SCons.Util.flatten(engines):
-        declared = getattr(getattr(node, "attributes", None), "trt_engine", None)
+        declared = target_of(node)
         if not isinstance(declared, EngineTarget):
             raise HandoffError(f"{node!s}: no engine; give what env.Engine returned")
         other = found.setdefault(_kind(declared), {}).setdefault(declared.path.name, declared)
@@ -66,12 +216,10 @@ def declare(env: Any, session: Session, target: Any, engines: Any) -> Any:
         raise HandoffError("no target; name a file, such as dist/manifest.json")
     path = Path(env.File(targets[0]).get_abspath())
     builder, key = settings.builder_id(env), settings.signing_key(env, session.top)
-    if "TRT_Manifest" not in env["BUILDERS"]:
-        env["BUILDERS"]["TRT_Manifest"] = make_builder()
     made = SCons.Util.NodeList()
     for kind, found in groups.items():
         where = place_of(path.parent, kind, len(groups)) / path.name
-        made += _declare(env, session, ManifestTarget(session, where, found, builder, key))
+        made += _declare(env, session, ManifestTarget(session.files, where, found, builder, key))
     return made
 
 
@@ -79,81 +227,9 @@ def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:
     places = [listed.path, listed.sidecar, listed.sums, *([listed.envelope] if listed.signed else [])]
     nodes = [env.fs.File(str(place)) for place in places]
     for each in nodes:
-        if getattr(each.attributes, "trt_manifest", None):
+        if isinstance(target_of(each), ManifestTarget):
             raise HandoffError(f"{session.state.relative(each.get_abspath())} is another manifest's, too")
-    made = env.TRT_Manifest(nodes, [engine.pair[1] for engine in listed.engines])
-    guard = session.value(env, GUARD, stale)
-    for each in made:
-        each.attributes.trt_manifest = listed
-        each.add_dependency([guard])
-        each.set_precious(True)
-        each.set_nocache(True)
+    builder = make_handoff_builder(f"scons-tensorrt manifest, version {VERSION}")
+    made = builder(env, nodes, [engine.nodes[1] for engine in listed.engines])
+    listed.connect(made, [session.value(env, GUARD, out_of_date)])
     return made
-
-
-def stale(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
-    """The Decider: whether a file of a manifest is out of date. SCons calls it again after a build."""
-    if target.get_state() > SCons.Node.executing:
-        return False
-    listed: ManifestTarget = target.attributes.trt_manifest
-    if target.get_state() < SCons.Node.executing:
-        listed.on_visit(target)
-    if not listed.ready():
-        return True
-    try:
-        if listed.right(target.name):
-            return False
-    except (EngineError, OSError):
-        return True  # the action reports it
-    if settings.writes():
-        session_of(target.get_build_env()).make_folder(listed.path)
-    return True
-
-
-def write(target: Any, source: Any, env: Any) -> None:
-    """The action. Raises BuildError."""
-    listed: ManifestTarget = target[0].attributes.trt_manifest
-    session = session_of(env)
-    try:
-        why = listed.reason()
-        wrong = [name for name in listed.contents() if not listed.right(name)]
-        for name in reversed(wrong):  # the manifest last: it lists the others
-            write_atomic(listed.path.with_name(name), listed.contents()[name])
-        if wrong:
-            count = plural(len(listed.engines), "engine")
-            session.report.console.line(f"WROTE {listed.label} ({count}) because {why}")
-        foreign = None if listed.signed else listed.foreign_envelope()
-        if foreign:
-            session.report.console.line(f"engines: {foreign}")
-    except (EngineError, OSError) as error:
-        fail(session, target, listed.label, error)
-
-
-def fail(session: Session, target: Any, label: str, error: EngineError | OSError) -> NoReturn:
-    """Report a failure in one line. Raises BuildError."""
-    if isinstance(error, OSError):
-        where, why = error.filename or label, cause(error, "make room or make it writable")
-        error = HandoffError(f"{where}: {why}")
-    text = f"FAILED {label}: {type(error).__name__}: {error}"
-    session.report.console.line(text, failure=True)
-    raise SCons.Errors.BuildError(node=target, errstr="failed", status=2, exitstatus=2) from None
-
-
-def describe(target: Any, source: Any, env: Any) -> str:
-    """The text that SCons prints before the action: none; under -n, print what would be done."""
-    listed: ManifestTarget = target[0].attributes.trt_manifest
-    if settings.option("no_exec"):
-        session = session_of(env)
-        try:
-            wrong = not listed.ready() or not all(map(listed.right, listed.contents()))
-            if wrong:
-                session.report.console.line(f"WOULD WRITE {listed.label} because {listed.reason()}")
-        except (EngineError, OSError) as error:
-            session.report.would_fail(listed.label, error)
-    return ""
-
-
-def make_builder() -> Any:
-    """The builder behind `env.EngineManifest`."""
-    text = f"scons-tensorrt manifest, version {VERSION}"
-    return SCons.Builder.Builder(action=PinnedAction(write, describe, text))

@@ -1,4 +1,11 @@
-"""Conversions between the arguments of a user, nodes, labels and paths."""
+"""SCons nodes: those that a user's arguments mean, their paths, and file nodes of our own.
+
+The content signature of such a file is the sha256 in the digest cache. SCons would hash a model again
+in each run for two days, and an engine after each build and whenever something depends on it. A node
+becomes one of these by a change of its class, as SCons's own Entries become Files. The class does not
+depend on the requested targets, so that a Command that uses the same model sees the same signature in
+each run: from the second run on, the digest cache knows an engine's external data when it is declared.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +14,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import SCons.Node
 import SCons.Node.FS
 import SCons.Script
 import SCons.Util
 
+from ..build.inputs import LARGEST_ONNX
 from ..errors import RecipeError
 from .settings import option
-
-if TYPE_CHECKING:
-    from .services import TargetServices
 
 ALIAS = "engines"
 REPORT = "engines-report"
@@ -88,6 +93,11 @@ def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
     return ALIAS in targets or bool(places & _places(targets, env.fs.Top.get_abspath()))
 
 
+def everything_asked() -> bool:
+    """Whether this run requests every engine."""
+    return not {ALIAS, REPORT}.isdisjoint(map(str, SCons.Script.BUILD_TARGETS))
+
+
 def target_places(top: str) -> set[str]:
     """The absolute paths that the targets of this run may mean; for an alias, none that exists.
 
@@ -114,14 +124,6 @@ def _places(targets: Sequence[Any], top: str) -> set[str]:
     return places
 
 
-def label_of(session: TargetServices, node: Any) -> str:
-    """The label of a source: its path below the top, or its last two folders and name."""
-    if node not in session.labels:
-        path = session.state.relative(node.get_abspath())
-        session.labels[node] = "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
-    return session.labels[node]
-
-
 def real_path(node: Any) -> Path:
     """The path of a node's bytes: in the tree, in a Repository, or in the source of a VariantDir.
 
@@ -146,11 +148,6 @@ def data_node(onnx: Any, location: str) -> Any:
         raise RecipeError(f"external data {location!r} cannot be a file: {why}; remove that") from None
 
 
-def data_of(session: TargetServices, onnx: Any) -> list[Any]:
-    """The nodes of an ONNX's external data, as last read."""
-    return data_nodes(onnx, session.inputs.known_data(str(real_path(onnx))))
-
-
 def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
     """The nodes of the locations that can be files; `data_node` reports the others later."""
     found = []
@@ -160,12 +157,78 @@ def data_nodes(onnx: Any, locations: Iterable[str]) -> list[Any]:
     return found
 
 
-def built_input(target: Any) -> Any:
-    """An input of a target that this run built (with -n: would build), if any. Without a .sconsign SCons
-    asks the action of each step, of which the up-to-date ones do nothing."""
-    for node in target.children():
-        if node.has_builder() and node.get_state() == SCons.Node.executed:
-            step = getattr(node.attributes, "trt_engine", None)
-            if step is None or not (step.checked and step.checked.current):
-                return node
-    return None
+def target_of(node: Any) -> Any:
+    """The target of this plugin that a node belongs to, or None."""
+    return getattr(getattr(node, "attributes", None), "trt_target", None)
+
+
+class OwnFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
+    """A file that this plugin makes."""
+
+    __slots__ = ()
+
+    def srcnode(self) -> Any:
+        """Like SCons's own, but without the assertion that the source is of the same class."""
+        folders = self.dir.srcdir_list()
+        return folders[0].File(self.name) if folders else self
+
+    def is_up_to_date(self) -> bool:
+        """With -q, a file that `.sconsign` does not know, as in a restored clone, is compared with what
+        this run would make: without -q, its action does nothing if both are the same."""
+        if super().is_up_to_date():
+            return True
+        target, executor = target_of(self), self.executor
+        if target is None or not option("question") or executor.pre_actions or executor.post_actions:
+            return False
+        return self.get_stored_info().binfo.bactsig is None and target.is_right(self)
+
+
+class DigestFile(OwnFile):
+    """A model, its external data, a plugin, or an ONNX that this plugin makes."""
+
+    __slots__ = ()
+
+    def get_csig(self) -> str:
+        info = self.get_ninfo()
+        if getattr(info, "csig", None) is None:
+            csig = self._sha256()
+            if csig is None:
+                return self._unknown()
+            info.csig = csig
+        return str(info.csig)
+
+    def _unknown(self) -> str:
+        """The signature of what cannot be hashed; SCons would read a pipe or a device forever."""
+        path = str(real_path(self))
+        if os.path.exists(path):
+            if not os.path.isfile(path):
+                return "not a regular file"
+            if self._most(path) is not None and os.path.getsize(path) > LARGEST_ONNX:
+                return "no ONNX is so large"
+        return str(super().get_csig())
+
+    def _most(self, path: str) -> int | None:
+        return LARGEST_ONNX if path.endswith(".onnx") else None
+
+    def _sha256(self) -> str | None:
+        path = str(real_path(self))
+        try:
+            return str(self.fs.scons_tensorrt_session.files.digest_cache.sha256(path, most=self._most(path)))
+        except OSError:
+            return None
+
+
+class EngineFile(DigestFile):
+    """An engine, whose sha256 is known once it was checked or built."""
+
+    __slots__ = ()
+
+    def _sha256(self) -> str | None:
+        known = target_of(self).sha256
+        return known if known is not None else super()._sha256()
+
+
+def set_class(node: Any, kind: type[OwnFile] = DigestFile) -> None:
+    """Make a plain file node one of `kind`."""
+    if type(node) is SCons.Node.FS.File:
+        node.__class__ = kind

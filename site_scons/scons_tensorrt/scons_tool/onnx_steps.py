@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import SCons.Errors
 import SCons.Node.FS
 
 from ..artifact.filename import check_model_name
 from ..artifact.state import DATA_SUFFIX
-from ..errors import RecipeError
+from ..build.spec import EngineSpec
+from ..errors import HardwareError, RecipeError
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
-from .builders import INTEGRITY, declare_on, tampered
-from .engine_accuracy import EngineAccuracyCheck
-from .engine_target import NEVER, EngineTarget
-from .file_nodes import EngineFile, sign
-from .nodes import as_list, file_node, named_for_cleaning
+from .builders import INTEGRITY, tampered
+from .engine_target import EngineTarget
+from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
 from .onnx_target import OnnxTarget, SampleNodes
+from .run_hardware import RunHardware
+from .run_log import RunLog
 from .session import Session
 from .settings import option
+
+if TYPE_CHECKING:
+    from ..build.onnx_step import OnnxContext
 
 
 def declare_step(env: Any, session: Session, owner: EngineTarget, step: Step, samples: Any) -> Any:
     """The node of the ONNX that `step` makes from the owner's source. Raises UserError."""
     path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.onnx"
     onnx = {"onnx": owner.onnx}
-    return _declare(env, OnnxTarget(session, owner, path, step.kind, step.options, onnx, samples), session)
+    target = OnnxTarget(session.files, owner, path, step.kind, step.options, onnx, samples)
+    return _declare(env, target, session).target
 
 
 def declare_export(
@@ -58,7 +64,8 @@ def declare_export(
     path = session.state.onnx / f"{name}.onnx"
     given = {"function": found[2], **given}
     node = file_node(env, found[1], "script")
-    return _declare(env, OnnxTarget(session, None, path, "export", given, {}, None, node, files), session)
+    target = OnnxTarget(session.files, None, path, "export", given, {}, None, node, files)
+    return _declare(env, target, session).target
 
 
 def _imports(nodes: list[Any]) -> dict[str, Any]:
@@ -74,8 +81,8 @@ def _imports(nodes: list[Any]) -> dict[str, Any]:
 def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: SampleNodes) -> OnnxTarget:
     """The node of the samples in the format of a calibrator, for the owner's ONNX."""
     path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.samples"
-    derived = OnnxTarget(session, owner, path, "samples", {}, {"onnx": owner.onnx}, samples)
-    return _declare(env, derived, session).attributes.trt_engine  # type: ignore[no-any-return]
+    derived = OnnxTarget(session.files, owner, path, "samples", {}, {"onnx": owner.onnx}, samples)
+    return _declare(env, derived, session)
 
 
 def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any, samples: Any) -> None:
@@ -88,17 +95,61 @@ def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any
         name += ".unconverted"  # another kind of hardware may compile a converted one
     path = session.state.onnx / f"{name}.accuracy.json"
     onnx = {"reference": reference, "converted": owner.onnx}
-    derived = OnnxTarget(session, owner, path, "accuracy", gate.key_fields(), onnx, samples)
+    derived = OnnxTarget(session.files, owner, path, "accuracy", gate.key_fields(), onnx, samples)
     if reference is not owner.onnx:
-        owner.gate = derived = _declare(env, derived, session).attributes.trt_engine
+        owner.gate = derived = _declare(env, derived, session)
     elif owner.hardware and owner.hardware.signature.product == "tensorrt":
         values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
         owner.compared_by = [*values, *samples.nodes]
-    owner.proof = EngineAccuracyCheck(session, derived, owner.python, env)
+    owner.proof = EngineAccuracyCheck(
+        *(derived, owner.python, session.hardware, session.report),
+        lambda: session.making.onnx_context(env),
+    )
 
 
-def _declare(env: Any, derived: OnnxTarget, session: Session) -> Any:
-    """The node; engines that need the same file share it."""
+class EngineAccuracyCheck:
+    """Compares the engine itself with its original, on its GPU: see build/run_engine.py. gate: the
+    samples, options and ONNX files to compare by, whether or not it is a target."""
+
+    def __init__(
+        self,
+        gate: OnnxTarget,
+        python: str,
+        hardware: RunHardware,
+        report: RunLog,
+        context: Callable[[], OnnxContext],
+    ) -> None:
+        self._gate, self._python = gate, python
+        self._hardware, self._report, self._context = hardware, report, context
+
+    def key(self) -> str:
+        """A key of the samples, bounds and originals. Raises EngineError."""
+        return self._gate.key
+
+    def why_not(self) -> str | None:
+        """Why no engine can run here, if known without a probe."""
+        return "no NVIDIA GPU found" if self._hardware.host.nvidia_evidence() is None else None
+
+    def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:
+        """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
+        from ..build.run_engine import run_engine
+        from .unchanged import check_unchanged
+
+        began = time.monotonic()
+        try:
+            interpreter = self._hardware.interpreter(self._python)
+            runtime = interpreter.runtime(spec.hardware.signature.product)
+        except HardwareError as error:
+            return str(error)
+        step = self._gate.spec()
+        check_unchanged(spec, [self._gate])
+        found = run_engine(engine, sha256, spec, step, runtime, self._context())
+        self._report.proved(spec, found, time.monotonic() - began)
+        return {**found, "by": step.key} if isinstance(found, dict) else found
+
+
+def _declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
+    """Connect a target; engines that need the same file share it."""
     other = session.derived.get(derived.path)
     if other is not None and not other.same_as(derived):
         raise SCons.Errors.UserError(
@@ -107,35 +158,26 @@ def _declare(env: Any, derived: OnnxTarget, session: Session) -> Any:
         )
     if other is not None:
         other.owners += derived.owners
-        return other.target
-    if derived.path.name in session.folders_in(str(derived.path.parent)):
+        return other
+    if session.files.is_folder(str(derived.path.parent), derived.path.name):
         raise SCons.Errors.UserError(
             f"{derived.name!r}: {derived.label} is a folder where a file shall be; remove it"
         )
     session.derived[derived.path] = derived
-    sources = derived.nodes()
-    node = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)[0]
-    derived.target, plain = node, not node.depends
-    declare_on([node], derived)
-    sign(node, EngineFile)
+    sources = derived.sources()
     for each in sources:
-        sign(each)
-    for each in sources:
+        set_class(each)
         if each in derived.onnx.values() or each.name.endswith(".onnx"):
             each.attributes.trt_onnx = True
+    made = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)
     values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
-    guard = session.value(env, INTEGRITY)
-    guard.Decider(tampered)
-    node.add_dependency([*values, guard])
-    derived.depends = len(node.depends) if plain else NEVER
-    node.set_precious(True)
-    node.set_nocache(True)
+    derived.connect(made, [*values, session.value(env, INTEGRITY, tampered)], EngineFile)
     if option("clean"):
-        if named_for_cleaning(env, [node]):
-            env.Clean(node, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))
+        if named_for_cleaning(env, made):
+            env.Clean(made, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))
         else:
-            env.NoClean(node)
-    return node
+            env.NoClean(made)
+    return derived
 
 
 def sample_nodes(env: Any, session: Session, samples: Samples, what: str) -> SampleNodes:

@@ -21,12 +21,12 @@ from ..build.onnx_spec import (
 from ..build.spec import UpToDateResult
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
-from .engine_target import EngineTarget
-from .nodes import built_input, data_node, data_of, label_of, real_path
+from .nodes import data_node, real_path
+from .run_files import RunFiles
+from .target import ReceiptTarget
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
-    from .services import TargetServices
 
 
 class SampleNodes(NamedTuple):
@@ -59,42 +59,33 @@ class SampleNodes(NamedTuple):
         return next(iter(places), Path(self.place))
 
 
-class OnnxTarget:
+class OnnxTarget(ReceiptTarget):
     """One file to make. owners: the engines that use it, such as one engine for several kinds of
-    hardware. onnx: nodes by role, the source first; script, files: nodes of an export."""
+    hardware. onnx: nodes by role, the source first; script, read: nodes of an export."""
 
     def __init__(
         self,
-        session: TargetServices,
-        owner: EngineTarget | None,
+        files: RunFiles,
+        owner: Any,
         path: Path,
         kind: str,
         options: Mapping[str, Any],
         onnx: Mapping[str, Any],
         samples: SampleNodes | None = None,
         script: Any = None,
-        files: Mapping[str, Any] | None = None,
+        read: Mapping[str, Any] | None = None,
     ) -> None:
-        self._session = session
+        super().__init__(files, path)
         self.owners = [owner] if owner else []
         self.name = owner.name if owner else path.name.partition(".")[0]
-        self.path = path
-        self.label = session.state.relative(path)
         self.kind = kind
         self.options = options
         self.onnx = onnx
         self.samples = samples
-        self.script = script
-        self.files = files or {}
-        self.target: Any = None
-        self.depends = 0  # explicit dependencies of the node, as declared here
-        self.problem: EngineError | None = None
-        self.reported = False
-        self.began: float | None = None  # start of its action, seconds since the epoch
+        self._script = script
+        self._read = read or {}
         self._receipt: Receipt | None = None  # of the file that this run made, or found up to date
         self._key = ""  # of the last check or build
-        self._up_to_date: UpToDateResult | None = None
-        self._looked = False
         chosen = samples.samples.key_fields() if samples else {}
         more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
         self.fields = step_fields(kind, {**options, **more})
@@ -106,28 +97,22 @@ class OnnxTarget:
     @property
     def _made_of(self) -> tuple[Any, ...]:
         place = self.samples.place if self.samples else None
-        return self.fields, self.onnx, place, self.script, self.files
+        return self.fields, self.onnx, place, self._script, self._read
 
-    def nodes(self) -> list[Any]:
-        """All sources."""
+    def sources(self) -> list[Any]:
         samples = self.samples.nodes if self.samples else ()
-        script = [self.script] if self.script else []
-        return [*self.onnx.values(), *script, *self.files.values(), *samples]
+        script = [self._script] if self._script else []
+        return [*self.onnx.values(), *script, *self._read.values(), *samples]
 
     @property
     def source(self) -> str:
         """Its source, for messages."""
-        return label_of(self._session, self.nodes()[0])
-
-    @property
-    def checked(self) -> UpToDateResult | None:
-        return self._up_to_date
+        return self._files.label(self.sources()[0])
 
     @property
     def sha256(self) -> str | None:
-        """Of the file's bytes, if they were checked or made."""
-        if self._receipt is None and self._up_to_date and self._up_to_date.current:
-            return self._up_to_date.sha256
+        if self._receipt is None and self.checked and self.checked.current:
+            return self.checked.sha256
         return self._receipt.sha256 if self._receipt else None
 
     def made(self, receipt: Receipt) -> None:
@@ -137,60 +122,41 @@ class OnnxTarget:
     @property
     def known(self) -> bool:
         """Whether this run has checked it, made it or tried to."""
-        return not (self._up_to_date is None and self._receipt is None and self.began is None)
+        return not (self.checked is None and self._receipt is None and self.began is None)
 
-    def mark_requested(self) -> None:
-        """Print the lines of its engines' hardware before any other."""
-        asked = self.owners if len(self.owners) < 2 else self._session.asked_of(self.owners)
-        for owner in asked or self.owners:
-            self._session.requested(owner)
+    def reset(self) -> None:
+        super().reset()
+        self._receipt = None
 
-    def on_visit(self, node: Any) -> None:
-        """A second visit is another build of an interactive session."""
-        if self._looked:
-            self._up_to_date, self._receipt, self.reported, self.began = None, None, False, None
-        self._looked = True
-
-    def up_to_date(self) -> UpToDateResult:
-        """Whether the file is up to date, before anything is made; cached. Raises EngineError."""
-        if self._up_to_date is None:
-            spec = self.spec()
-            self._key = spec.key
-            self._up_to_date = check_onnx_up_to_date(spec, self._session.state, self._session.digest_cache)
-        return self._up_to_date
-
-    def forget(self) -> None:
-        """Check again on the next call of `up_to_date`."""
-        self._up_to_date = None
+    def _check_up_to_date(self) -> UpToDateResult:
+        spec = self.spec()
+        self._key = spec.key
+        return check_onnx_up_to_date(spec, self._files.state, self._files.digest_cache)
 
     @property
     def key(self) -> str:
         """The key of the last check or build, or the current one. Raises EngineError."""
-        return self._key if self._up_to_date or self._receipt else self.spec().key
-
-    def is_complete(self) -> bool:
-        """Whether it is up to date. Raises EngineError."""
-        return self.up_to_date().current
+        return self._key if self.checked or self._receipt else self.spec().key
 
     def spec(self) -> OnnxSpec:
         """The spec from the current sources. Raises EngineError, naming the faulty source."""
         self._check_owners()
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
         samples = self._all_samples().files() if self.samples else None
-        script = real_path(self.script) if self.script else None
+        script = real_path(self._script) if self._script else None
         nodes = self._all_files()
         files = {name: real_path(node) for name, node in nodes.items()}
         named = {name: Path(node.get_abspath()) for name, node in nodes.items()}
-        named.update({SCRIPT: Path(self.script.get_abspath())} if self.script else {})
+        named.update({SCRIPT: Path(self._script.get_abspath())} if self._script else {})
         return onnx_spec_of(
             *(self.path, self.kind, self.options, self.fields, onnx, samples, self.source),
-            *(script, files, self._session.inputs.digest, named),
+            *(script, files, self._files.inputs.digest, named),
         )
 
     def _all_files(self) -> dict[str, Any]:
         """The files of an export, with the external data of ONNX files among them."""
-        found = dict(self.files)
-        for name, node in self.files.items():
+        found = dict(self._read)
+        for name, node in self._read.items():
             for location, data in self._data_of(node).items():
                 if data not in found.values():
                     found[data_name(location, name)] = data
@@ -210,14 +176,14 @@ class OnnxTarget:
         if not node.name.endswith(".onnx"):
             return {}
         try:
-            summary = self._session.inputs.summary(str(real_path(node)))
+            summary = self._files.inputs.summary(str(real_path(node)))
             return {location: data_node(node, location) for location in summary.external}
         except (RecipeError, OSError, ValueError):
             return {}
 
     def to_json(self) -> dict[str, Any]:
         """For `.trt/declared.json`."""
-        samples, place = self.samples and self._all_samples(), self._session.place
+        samples, place = self.samples and self._all_samples(), self._files.place
         return {
             "step": self.label,
             "kind": self.kind,
@@ -225,18 +191,18 @@ class OnnxTarget:
             "options": dict(self.options),
             "ingredients": self.fields,
             "onnx": {
-                role: {"path": place(node), "label": label_of(self._session, node)}
+                role: {"path": place(node), "label": self._files.label(node)}
                 for role, node in self.onnx.items()
             },
             "samples": samples
             and {
                 "kind": samples.kind,
-                "place": self._session.from_top(samples.place),
+                "place": self._files.from_top(samples.place),
                 **self._samples_apart(samples),
                 "label": samples.label,
                 "files": [place(node) for node in samples.nodes],
             },
-            "script": self.script and place(self.script),
+            "script": self._script and place(self._script),
             "files": {name: place(node) for name, node in self._all_files().items()},
         }
 
@@ -244,7 +210,7 @@ class OnnxTarget:
         """The path of samples that are in a Repository or VariantDir."""
         with contextlib.suppress(RecipeError):  # reported by `spec`
             found = str(samples.at())
-            return {} if found == samples.place else {"at": self._session.from_top(found)}
+            return {} if found == samples.place else {"at": self._files.from_top(found)}
         return {}
 
     def _check_owners(self) -> None:
@@ -260,33 +226,25 @@ class OnnxTarget:
             raise problem
 
     def _onnx(self, node: Any) -> Onnx:
-        path, label = real_path(node), label_of(self._session, node)
-        summary = self._session.inputs.summary_of(path, label)
+        path, label = real_path(node), self._files.label(node)
+        summary = self._files.inputs.summary_of(path, label)
         external = {location: real_path(data_node(node, location)) for location in summary.external}
         return Onnx(path, label, external, summary)
 
-    def places(self) -> list[Any]:
-        """Its one node."""
-        return [self.target]
-
-    def sources(self) -> list[Any]:
-        """The sources of its builder."""
-        return self.nodes()
-
     def needs(self) -> list[Any]:
-        """The nodes of all input files that are known."""
-        read = [*self.onnx.values(), *(node for node in self.nodes() if node.name.endswith(".onnx"))]
-        data = [node for onnx in dict.fromkeys(read) for node in data_of(self._session, onnx)]
-        return self.nodes() + data
+        given = self.sources()
+        read = [*self.onnx.values(), *(node for node in given if node.name.endswith(".onnx"))]
+        return given + [node for onnx in dict.fromkeys(read) for node in self._files.data_nodes(onnx)]
 
-    def source_missing(self) -> bool:
-        """Whether SCons will fail before it runs the action, because a source is missing."""
-        return any(not node.has_builder() and not real_path(node).exists() for node in self.nodes())
+    def tidy(self) -> None:
+        from ..build.onnx_step import tidy_step
+
+        tidy_step(self.path, self._files.state)
 
     def receipt(self) -> Receipt | None:
         """The receipt of the file that this run made or found up to date."""
-        if self._receipt is None and self._up_to_date and self._up_to_date.current and self.sha256:
-            receipts = self._session.state.receipts
+        if self._receipt is None and self.sha256:
+            receipts = self._files.state.receipts
             self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
         return self._receipt
 
@@ -296,8 +254,3 @@ class OnnxTarget:
         details = receipt.details if receipt else {}
         facts = details.get("facts")
         return {"file": self.label, "kind": self.kind, "source": self.source, "facts": facts}
-
-    def awaits(self) -> str | None:
-        """The label of an input that this run built (with -n: would build)."""
-        node = built_input(self.target)
-        return self._session.state.relative(node.get_abspath()) if node else None

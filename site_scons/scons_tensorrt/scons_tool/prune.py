@@ -180,7 +180,7 @@ def _hardware(session: Session, name: str | None, engine: EngineTarget) -> Hardw
     """Raises HardwareError."""
     found = engine.hardware
     if found is None or found.name != name:
-        found = session.hardware(settings.Settings(name or "", "", "", engine.python, ""))
+        found = session.hardware.of(settings.Settings(name or "", "", "", engine.python, ""))
     if found.from_receipts:
         raise HardwareError("its runtime is not installed here, and receipts may name several")
     return found

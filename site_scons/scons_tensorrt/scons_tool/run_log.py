@@ -15,6 +15,7 @@ from ..recipe.conversion import share_of_bound
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run
+from .target import ReceiptTarget
 
 if TYPE_CHECKING:
     from ..build.engine import BuildOutcome
@@ -135,7 +136,7 @@ class RunLog:
         else:
             self.console.line(f"CHECKED {label} on {found['gpu']} ({seconds:.2f} s): {_worst(found)}")
 
-    def failed(self, engine: EngineTarget | OnnxTarget, error: EngineError) -> None:
+    def failed(self, engine: ReceiptTarget, error: EngineError) -> None:
         """An engine or a step failed, which is reported once."""
         if engine.reported:
             return
@@ -168,9 +169,7 @@ class RunLog:
             self._causes.add((name, text))
         return f"{name}: {text}" if first else f"{name}, see error above"
 
-    def _event(
-        self, event: str, engine: EngineTarget | OnnxTarget, outcome: str, code: str, **more: Any
-    ) -> None:
+    def _event(self, event: str, engine: ReceiptTarget, outcome: str, code: str, **more: Any) -> None:
         fields: dict[str, Any] = {
             "model_name": engine.name,
             "engine": engine.label,

@@ -32,7 +32,8 @@ A skipped node gets what other code reads from a finished task: its state, times
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import SCons.Node
 import SCons.Node.Alias
@@ -40,11 +41,8 @@ import SCons.Script
 
 from . import settings
 from .engine_target import EngineTarget
-from .nodes import ALIAS
-
-if TYPE_CHECKING:
-    from .onnx_target import OnnxTarget
-    from .session import Session
+from .nodes import ALIAS, target_of
+from .target import ReceiptTarget
 
 _UNSEEN, _CURRENT = SCons.Node.no_state, SCons.Node.up_to_date
 
@@ -54,11 +52,13 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
 
     def children(self, scan: int = 1) -> Any:
         """SCons asks first when the graph has been read and its walk reaches the alias."""
-        found, session = super().children(scan), self.attributes.trt_session
-        if session and not SCons.Script.sconscript_reading:
-            self.attributes.trt_session = None
+        found, callbacks = super().children(scan), self.attributes.trt_callbacks
+        if callbacks and not SCons.Script.sconscript_reading:
+            self.attributes.trt_callbacks = None
             if not self.prerequisites and _may_skip(found):
-                skip_up_to_date(session, found)
+                on_skip, report_reused = callbacks
+                skipped = skip_up_to_date(found, on_skip)
+                report_reused([engine for engine in skipped if not engine.reported])
         return found
 
     def make_ready(self) -> None:
@@ -72,45 +72,49 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
 
 def _may_skip(found: list[Any]) -> bool:
     """Whether the run is a plain walk, and every node that the user added to the alias is built."""
-    others = (node for node in found if not isinstance(_owner(node), EngineTarget))
+    others = (node for node in found if not isinstance(target_of(node), EngineTarget))
     return not (
         any(settings.option(name) for name in ("clean", "interactive", "tree_printers"))
         or any(node.has_builder() and node.get_state() < _CURRENT for node in others)
     )
 
 
-def _owner(node: Any) -> Any:
-    return getattr(node.attributes, "trt_engine", None)
-
-
-def join(env: Any, session: Session, sidecar: Any) -> None:
-    """Add an engine to the alias.
+def join(
+    env: Any,
+    alias: Any,
+    sidecar: Any,
+    on_skip: Callable[[ReceiptTarget], None],
+    report_reused: Callable[[list[EngineTarget]], None],
+) -> Any:
+    """The alias with one more engine. alias: the one so far, or None; on_skip: called for each target
+    before it is marked up to date; report_reused: called with all engines that were skipped.
 
     All but the first are added as dependencies: adding a source searches all sources of the alias.
     """
-    if session.alias is None:
-        session.alias = alias = env.Alias(ALIAS, sidecar)[0]
+    if alias is None:
+        alias = env.Alias(ALIAS, sidecar)[0]
         alias.__class__ = EnginesAlias
-        alias.attributes.trt_session = session
+        alias.attributes.trt_callbacks = on_skip, report_reused
     else:
-        session.alias.add_dependency([sidecar])
+        alias.add_dependency([sidecar])
+    return alias
 
 
-def skip_up_to_date(session: Session, sidecars: list[Any]) -> None:
-    """Mark every pair that is up to date, and the files made for it, so that SCons passes over them."""
-    skipper = _Skipper(session)
-    engines = dict.fromkeys(_owner(node) for node in sidecars)
-    skipped = [e for e in engines if isinstance(e, EngineTarget) and skipper.skip(e)]
-    session.report.reused([engine for engine in skipped if not engine.reported])
+def skip_up_to_date(sidecars: list[Any], on_skip: Callable[[ReceiptTarget], None]) -> list[EngineTarget]:
+    """Mark every pair that is up to date, and the files made for it, so that SCons passes over them.
+    Returns those engines. on_skip: called for each target before it is marked."""
+    skipper = _Skipper(on_skip)
+    engines = dict.fromkeys(map(target_of, sidecars))
+    return [each for each in engines if isinstance(each, EngineTarget) and skipper.skip(each)]
 
 
 class _Skipper:
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, on_skip: Callable[[ReceiptTarget], None]) -> None:
+        self._on_skip = on_skip
         self._final: dict[Any, bool] = {}
-        self._known: dict[EngineTarget | OnnxTarget, bool] = {}
+        self._known: dict[ReceiptTarget, bool] = {}
 
-    def skip(self, target: EngineTarget | OnnxTarget) -> bool:
+    def skip(self, target: ReceiptTarget) -> bool:
         """Whether the target is up to date and now marked so."""
         if target not in self._known:
             self._known[target] = False  # the answer within a cycle
@@ -120,8 +124,8 @@ class _Skipper:
                 target.forget()  # SCons's own visit reports it
         return self._known[target]
 
-    def _skip(self, target: EngineTarget | OnnxTarget) -> bool:
-        nodes, sources = target.places(), set(target.sources())
+    def _skip(self, target: ReceiptTarget) -> bool:
+        nodes, sources = target.nodes, set(target.sources())
         states = {node.get_state() for node in nodes}
         if states == {_CURRENT}:
             return True
@@ -136,8 +140,7 @@ class _Skipper:
         for node in nodes:
             info = node.get_ninfo()  # read by Commands with a timestamp Decider
             info.timestamp, info.size = node.get_timestamp(), node.get_size()
-        target.mark_requested()
-        self._session.tidy(target)
+        self._on_skip(target)
         for node in nodes:
             node.set_state(_CURRENT)
         return True
@@ -145,8 +148,8 @@ class _Skipper:
     def _is_final(self, node: Any) -> bool:
         """Whether an input is final: a plain source file, or a target that is up to date."""
         if node not in self._final:
-            owner = _owner(node)
-            if hasattr(owner, "is_complete"):
+            owner = target_of(node)
+            if isinstance(owner, ReceiptTarget):
                 return self.skip(owner)
             plain = node.get_state() == _CURRENT or (not node.has_builder() and _as_declared(node, 0))
             self._final[node] = plain

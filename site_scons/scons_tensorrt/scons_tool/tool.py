@@ -1,4 +1,5 @@
-"""The SCons tool: `Environment(tools=["trt_engines"])`."""
+"""The SCons tool: `Environment(tools=["trt_engines"])`, with what follows the engines: manifests,
+installation and `scons engines-prune`. Each of these is imported when it is used."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from . import remote_settings, settings, store_settings
 from .builders import make_builder, make_step_builder
 from .calls import user_call
 from .env_engine import Engine, OnnxExport
-from .nodes import ALIAS, REPORT
-from .release_methods import EngineManifest, InstallEngines, declare_prune
-from .session import session_of
+from .nodes import ALIAS, PRUNE, REPORT
+from .session import Session, session_of
+from .target import PinnedAction
 
 
 def EnginesFromFile(env: Any, *args: Any, **kwargs: Any) -> Any:
@@ -34,17 +35,14 @@ def generate(env: Any) -> None:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
-    env.AddMethod(user_call(Engine), "Engine")
-    env.AddMethod(user_call(OnnxExport), "OnnxExport")
-    env.AddMethod(user_call(EnginesFromFile), "EnginesFromFile")
-    env.AddMethod(user_call(EngineManifest), "EngineManifest")
-    env.AddMethod(user_call(InstallEngines), "InstallEngines")
+    for method in (Engine, OnnxExport, EnginesFromFile, EngineManifest, InstallEngines):
+        env.AddMethod(user_call(method), method.__name__)
     session = session_of(env)
     if not session.helped:
         session.helped = True
         SCons.Script.Help(settings.HELP + store_settings.HELP + remote_settings.HELP)
         _use_own_sconsign_temporary()
-        declare_prune(env)
+        env.AlwaysBuild(env.Alias(PRUNE, [], PinnedAction(_prune, "scons-tensorrt prune", _prune)))
         env.Alias(REPORT, env.Alias(ALIAS))
     env.Alias(ALIAS)  # without engines, `scons engines` would mean the folder
 
@@ -60,3 +58,39 @@ def _use_own_sconsign_temporary() -> None:
 def exists(env: Any) -> bool:
     """Always true: a missing dependency is reported when an engine is built."""
     return True
+
+
+def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
+    """Declare the manifest of `engines` at `target`; returns the nodes of the manifest, its sidecar,
+    SHA256SUMS, and, with a signing key, the signed statement.
+
+    engines: what `env.Engine` returned, or nodes of it; of several kinds of hardware, each has its
+    manifest in a folder of its name beside `target`. Raises UserError.
+    """
+    from .manifest import declare
+
+    return declare(env, _session(env), target, engines)
+
+
+def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: Any = None) -> Any:
+    """Let `scons install` copy `engines`, and their manifest, into `folder`; returns the installed nodes.
+
+    folder: absolute, or relative to the prefix, which install_root=, PREFIX=, prefix= and DESTDIR= set.
+    engines: as for `env.EngineManifest`, of several kinds of hardware in folders of their names;
+    manifest: what that returned. Raises UserError.
+    """
+    from .install import declare
+
+    return declare(env, _session(env), folder, engines, manifest)
+
+
+def _session(env: Any) -> Session:
+    session = session_of(env)
+    session.bind_settings(env)
+    return session
+
+
+def _prune(target: Any, source: Any, env: Any) -> None:
+    from .prune import prune
+
+    prune(env, session_of(env))

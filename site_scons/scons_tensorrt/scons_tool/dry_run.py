@@ -1,0 +1,95 @@
+"""`scons -n`: print what would be done with each target, and fail where a build would fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..build.engine import only_on_its_hardware
+from ..build.onnx_step import OnnxContext, check_converter
+from ..errors import EngineBuildError, EngineError, HardwareError
+from .engine_target import EngineTarget
+from .nodes import target_of
+from .onnx_target import OnnxTarget
+from .session import Session
+from .target import HandoffTarget, ReceiptTarget
+
+_converter_problems: dict[tuple[str, str], str | None] = {}
+
+
+def preview(target: Any, env: Any, session: Session) -> None:
+    """Print a line about a target that is out of date. SCons also asks for targets that it does not find
+    in `.sconsign`."""
+    report = session.report
+    try:
+        if isinstance(target, HandoffTarget):
+            line = target.preview()
+            if line:
+                report.console.line(line)
+        elif isinstance(target, EngineTarget):
+            _preview_engine(target, session)
+        else:
+            _preview_step(target, env, session)
+    except (EngineError, OSError) as error:
+        if isinstance(target, ReceiptTarget) and isinstance(error, EngineError):
+            report.failed(target, error)
+        else:
+            report.would_fail(target.label, error)
+
+
+def _preview_engine(engine: EngineTarget, session: Session) -> None:
+    awaited = engine.awaits()
+    _check_steps(engine)
+    if not awaited and engine.up_to_date().reusable:
+        session.report.reused([engine], reason=engine.up_to_date().reason)
+        return
+    _check_can_build(engine, session)
+    why = f"{awaited} would be built first" if awaited else engine.up_to_date().reason
+    session.report.would_build(engine, why, session.files.last_duration_s(engine.path))
+
+
+def _preview_step(step: OnnxTarget, env: Any, session: Session) -> None:
+    awaited = step.awaits()
+    _check_steps(step)
+    up_to_date = None if awaited else step.up_to_date()
+    if up_to_date is None or not up_to_date.current:
+        if not session.making.elsewhere.store.url:  # else it may be downloaded
+            problem = _converter_problem(step.kind, session.making.onnx_context(env))
+            if problem:
+                raise EngineBuildError(f"{step.source}: {problem}")
+        why = up_to_date.reason if up_to_date else f"{awaited} would be built first"
+        session.report.would_convert(step, why, session.files.last_duration_s(step.path))
+
+
+def _check_steps(target: ReceiptTarget) -> None:
+    """Raise EngineBuildError where a step that this target is made from would fail."""
+    for node in target.target.children():
+        step = target_of(node)
+        if step is not None and step.reported:
+            raise EngineBuildError(f"{step.label} could not be built, see error above")
+
+
+def _check_can_build(engine: EngineTarget, session: Session) -> None:
+    """Raise HardwareError or HardwareMismatchError where no TensorRT is installed that could compile the
+    engine, and there is neither a shared cache nor another machine to ask."""
+    elsewhere = session.making.elsewhere
+    if engine.hardware is None or elsewhere.store.url or elsewhere.dispatch:
+        return
+    product = engine.hardware.signature.product
+    try:
+        session.hardware.interpreter(engine.python).runtime(product)
+    except HardwareError as error:
+        if product == "tensorrt":
+            raise only_on_its_hardware(engine.hardware, error, engine.path, session.state) from None
+        raise
+
+
+def _converter_problem(kind: str, context: OnnxContext) -> str | None:
+    """Why no file of this kind can be made, or None; cached."""
+    key = context.python, kind
+    if key not in _converter_problems:
+        try:
+            check_converter(kind, context)
+            _converter_problems[key] = None
+        except EngineError as error:
+            _converter_problems[key] = str(error)
+    return _converter_problems[key]

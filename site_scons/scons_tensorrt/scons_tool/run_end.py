@@ -1,0 +1,80 @@
+"""What a run prints when it ends, besides the summary, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import SCons.Node
+
+from ..errors import EngineBuildError, EngineError, plural
+from ..files.writing import cause
+from . import settings
+from .console import Console, say
+from .engine_target import EngineTarget
+from .nodes import ALIAS
+from .run_files import RunFiles
+from .run_log import RunLog
+
+if TYPE_CHECKING:
+    from .onnx_target import OnnxTarget
+
+
+def report_rest(
+    report: RunLog,
+    engines: Iterable[EngineTarget],
+    asked: Iterable[EngineTarget],
+    steps: Iterable[OnnxTarget],
+    stopped: Callable[[], bool],
+) -> None:
+    """Report the requested engines that SCons did not build: the builder of an input failed, they are up
+    to date, or SCons failed before their action. asked: those that the targets of the run mean."""
+    for step in steps:
+        if step.problem and not step.reported and step.target.get_state() == SCons.Node.failed:
+            report.failed(step, step.problem)
+    for engine in asked:
+        unmade = engine.state() in (SCons.Node.failed, SCons.Node.no_state, SCons.Node.pending)
+        blocked = engine.blocked_by() if unmade and not engine.reported else None
+        if blocked and not stopped():
+            engine.requested = True
+            report.failed(engine, EngineBuildError(f"{blocked} could not be built, see error above"))
+    rest = [(e, e.state()) for e in engines if e.requested and not e.reported]
+    # SCons visited these itself, and calls nothing of ours once it has found them up to date.
+    report.reused([engine for engine, state in rest if state == SCons.Node.up_to_date])
+    for engine, state in rest:
+        if state == SCons.Node.failed and engine.problem:
+            report.failed(engine, engine.problem)
+
+
+def print_kept(engines: Iterable[EngineTarget]) -> None:
+    """With -c, print which engines a bare `scons -c` keeps."""
+    if settings.option("silent"):
+        return
+    kept = [engine for engine in engines if engine.kept]
+    unknown = [engine for engine in engines if engine.hardware is None and not engine.kept]
+    if unknown:
+        say(f"engines: files of {unknown[0].name} are unknown: {unknown[0].problem}")
+    if kept:
+        say(
+            f"engines: {len(kept)} kept; `scons -c {ALIAS}` removes them, but only their "
+            "hardware can rebuild them"
+        )
+
+
+def write_report(console: Console, files: RunFiles, place: Path) -> None:
+    """Write the report of `engines-report` into the folder `place`."""
+    from ..report import write_report as write
+
+    where = files.state.relative(place)
+    try:
+        written = write(files.state, files.digest_cache, place, console.run)
+        count = plural(len(written.data["engines"]), "engine")
+        console.line(f"engines: report of {count} in {where}/{written.file}")
+        if written.note:
+            console.line(f"engines: {written.note}")
+    except OSError as error:
+        why = cause(error, "name another REPORT=")
+        console.line(f"engines: report {where}/ cannot be written: {why}", failure=True)
+    except EngineError as error:
+        console.line(f"engines: no report: {error}", failure=True)

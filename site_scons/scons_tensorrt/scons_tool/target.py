@@ -1,0 +1,210 @@
+"""What the targets of this plugin have in common: engines, ONNX files, manifests, installed files."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import SCons.Errors
+import SCons.Node
+from SCons.Action import FunctionAction
+
+from ..build.spec import UpToDateResult
+from ..errors import EngineError, Interrupted
+from .nodes import OwnFile, real_path, set_class, target_of
+from .run_files import RunFiles
+from .settings import option
+
+NEVER = -1  # a number of dependencies that no node has
+
+
+class Target(ABC):
+    """One or more files that this plugin makes.
+
+    path: of the first; nodes: of all; depends: explicit dependencies of each node, as declared here;
+    problem: why it cannot be made; reported: whether its line was printed.
+    """
+
+    def __init__(self, files: RunFiles, path: Path) -> None:
+        self._files = files
+        self.path = path
+        self.label = files.state.relative(path)
+        self.nodes: Any = ()
+        self.depends = NEVER
+        self.problem: EngineError | None = None
+        self.reported = False
+        self._visited: set[Any] = set()
+
+    def connect(self, nodes: Any, dependencies: Sequence[Any], kind: type[OwnFile] = OwnFile) -> None:
+        """Make `nodes`, which a builder has returned, the files of this target. kind: the class of the
+        first. SCons keeps the old files until the new ones are complete."""
+        plain = not any(node.depends for node in nodes)  # an emitter of the user may have added some
+        self.nodes = nodes
+        for node in nodes:
+            node.attributes.trt_target = self
+            set_class(node, kind if node is nodes[0] else OwnFile)
+            node.add_dependency(dependencies)
+            node.set_precious(True)
+            node.set_nocache(True)
+        if plain:
+            self.depends = len(nodes[0].depends)
+
+    def on_visit(self, node: Any) -> bool:
+        """SCons visits each node once a build. Returns whether this visit is the second, so that another
+        build of an interactive session has begun."""
+        again = node in self._visited
+        if again:
+            self._visited = set()
+            self.reset()
+        self._visited.add(node)
+        return again
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget what the last build of an interactive session found."""
+
+    @abstractmethod
+    def is_right(self, node: Any) -> bool:
+        """Whether a file needs no action, according to its bytes."""
+
+
+class ReceiptTarget(Target):
+    """A target with a key and a receipt: an engine, or an ONNX made for it.
+
+    name: of the model; owners: the engines that need it; began: start of its action, seconds since the
+    epoch.
+    """
+
+    name: str
+    owners: list[Any]
+
+    def __init__(self, files: RunFiles, path: Path) -> None:
+        super().__init__(files, path)
+        self.began: float | None = None
+        self.judged_s = 0.0
+        self.checked: UpToDateResult | None = None  # the result of `up_to_date`, if it was called
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str | None:
+        """Of the file's bytes, if they were checked or made."""
+
+    @property
+    def target(self) -> Any:
+        """The node of its first file."""
+        return self.nodes[0]
+
+    def reset(self) -> None:
+        self.checked, self.reported, self.began = None, False, None
+
+    def up_to_date(self) -> UpToDateResult:
+        """Whether the target is up to date, before anything is made; cached. Raises EngineError."""
+        if self.checked is None:
+            began = time.monotonic()
+            self.checked = self._check_up_to_date()
+            self.judged_s = time.monotonic() - began
+        return self.checked
+
+    @abstractmethod
+    def _check_up_to_date(self) -> UpToDateResult: ...
+
+    def forget(self) -> None:
+        """Check again on the next call of `up_to_date`."""
+        self.checked = None
+
+    def is_complete(self) -> bool:
+        """Whether it is up to date, so that its action would do nothing. Raises EngineError."""
+        return self.up_to_date().current
+
+    def is_right(self, node: Any) -> bool:
+        try:
+            return self.is_complete()
+        except EngineError:
+            return False
+
+    @abstractmethod
+    def sources(self) -> list[Any]:
+        """The sources of its builder."""
+
+    @abstractmethod
+    def needs(self) -> list[Any]:
+        """The nodes of all input files that are known."""
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Remove what a killed build left."""
+
+    def source_missing(self) -> bool:
+        """Whether SCons will fail before it runs the action, because a source is missing."""
+        return any(not node.has_builder() and not real_path(node).exists() for node in self._given())
+
+    def _given(self) -> list[Any]:
+        return self.sources()
+
+    def awaits(self) -> str | None:
+        """The label of an input that this run built (with -n: would build), if any. Without a .sconsign
+        SCons runs the action of each step, of which the up-to-date ones do nothing."""
+        for node in self.target.children():
+            if node.has_builder() and node.get_state() == SCons.Node.executed:
+                checked = getattr(target_of(node), "checked", None)
+                if not (checked and checked.current):
+                    return self._files.state.relative(node.get_abspath())
+        return None
+
+
+class HandoffTarget(Target):
+    """A manifest or installed files. They are a function of the engines of this run, so they need no
+    receipt: a file is right when its bytes are those that would be written now."""
+
+    def reset(self) -> None:
+        self.problem = None
+
+    @abstractmethod
+    def write(self) -> Iterator[str]:
+        """The action: yields what to print. Raises EngineError or OSError."""
+
+    @abstractmethod
+    def preview(self) -> str | None:
+        """What to print under -n. Raises EngineError or OSError."""
+
+
+def _nothing(target: Any, source: Any, env: Any) -> None:
+    pass
+
+
+class PinnedAction(FunctionAction):  # type: ignore[misc]  # SCons has no types
+    """SCons signs an action by its bytecode; a new Python or a refactoring would rebuild every engine.
+    This one is signed by `text`. `_nothing` also spares SCons the analysis of the real function.
+
+    preview: called instead under -n; comstr: what SCons prints before it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, Any, Any], None],
+        text: str,
+        preview: Callable[[Any, Any, Any], None],
+        comstr: str = "",
+    ) -> None:
+        super().__init__(_nothing, {})
+        self.execfunction = function
+        self._text = text.encode()
+        self._preview, self._comstr = preview, comstr
+
+    def get_presig(self, target: Any, source: Any, env: Any, executor: Any = None) -> bytes:
+        return self._text
+
+    def strfunction(self, target: Any, source: Any, env: Any, executor: Any = None) -> str:
+        if not option("no_exec"):
+            return str(env.subst(self._comstr, target=target, source=source))
+        self._preview(target, source, env)
+        return ""
+
+
+def fail_action(nodes: Any, error: EngineError) -> NoReturn:
+    """Fail an action whose error is reported already. Raises BuildError."""
+    why = "interrupted" if isinstance(error, Interrupted) else "failed"
+    raise SCons.Errors.BuildError(node=nodes, errstr=why, status=2, exitstatus=2) from None
