@@ -240,7 +240,7 @@ def test_samples_that_no_profile_takes_are_named(board: Board) -> None:
     np.savez(board.tree.path("models/a.npz"), x=np.zeros((2, 3, 8), np.float32))
     board.declare(more=', shapes={"x": ((1, 8), (1, 8), (1, 8))}')
     run = board.scons()
-    assert "sample 0: no profile of shapes= takes `x` [3, 8]" in run.reason("a")
+    assert "sample 0: no profile of shapes= covers `x` [3, 8]" in run.reason("a")
 
 
 def test_an_engine_without_a_gate_is_never_run(board: Board) -> None:
