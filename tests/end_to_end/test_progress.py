@@ -281,7 +281,8 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(slow: Tree) -> None:
     lines = terminal.end()
     assert bars("\n".join(lines)) == 0
     assert terminal.screen.margins is None or terminal.screen.margins.bottom == 23
-    assert any(line.startswith("INTERRUPTED ") for line in lines)
+    text = "\n".join(lines)
+    assert (text.count("INTERRUPTED engines/"), text.count("stopped on request")) == (3, 1)
 
 
 def test_a_null_build_imports_nothing_for_it(slow: Tree) -> None:

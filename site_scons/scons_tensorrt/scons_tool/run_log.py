@@ -37,7 +37,7 @@ class RunLog:
         self.verbose = False
         self._dry = dry
         self._began = time.time()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._idle: set[str] = set()
         self._causes: set[tuple[str, str]] = set()  # error class and message
         self._counts = dict.fromkeys(_COUNTED, 0)
@@ -144,12 +144,14 @@ class RunLog:
         if isinstance(engine, EngineTarget):
             self._count(engine, "interrupted" if stopped else "failed")
         engine.reported = True
-        if stopped:
-            self.console.line(f"INTERRUPTED {engine.label}: {error}", failure=True)
-        elif self._dry:
-            self.would_fail(engine.label, error)
-        else:
-            self.console.line(f"FAILED {engine.label}: {self._error_text(error)}", failure=True)
+        with self._lock:  # the line with the error in full comes first
+            if stopped:
+                reason = f": {error}" if self._is_new(error) else ""
+                self.console.line(f"INTERRUPTED {engine.label}{reason}", failure=True)
+            elif self._dry:
+                self.would_fail(engine.label, error)
+            else:
+                self.console.line(f"FAILED {engine.label}: {self._error_text(error)}", failure=True)
         checked = engine.checked
         if isinstance(engine, EngineTarget) and checked and not checked.reusable:
             self._miss(engine, checked, "failed", None)
@@ -163,11 +165,15 @@ class RunLog:
 
     def _error_text(self, error: Exception) -> str:
         """The text of an error: in full the first time, then a reference."""
-        name, text = type(error).__name__, str(error)
-        with self._lock:
-            first = (name, text) not in self._causes
-            self._causes.add((name, text))
-        return f"{name}: {text}" if first else f"{name}, see error above"
+        name = type(error).__name__
+        return f"{name}: {error}" if self._is_new(error) else f"{name}, see error above"
+
+    def _is_new(self, error: Exception) -> bool:
+        """Whether this run has not printed the text of this error yet."""
+        cause = type(error).__name__, str(error)
+        known = cause in self._causes
+        self._causes.add(cause)
+        return not known
 
     def _event(self, event: str, engine: ReceiptTarget, outcome: str, code: str, **more: Any) -> None:
         fields: dict[str, Any] = {
