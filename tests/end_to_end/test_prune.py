@@ -84,7 +84,7 @@ def test_a_board_that_has_no_hardware_file_any_more_wants_nothing(boards: Tree) 
     boards.path("hardware/agx_orin.json").unlink()
     run = boards.scons("engines-prune", "PRUNE=yes")
     assert run.names("PRUNED") == ["a", "b"]
-    assert "no hardware is called agx_orin" in run.out
+    assert "no hardware has the name agx_orin" in run.out
     assert sorted(p.name for p in boards.path("engines").iterdir()) == ["agx_orin", "orin_nx"]
     assert not list(boards.path("engines/agx_orin").iterdir())
     # The same filenames: receipts of the other board's stay.
@@ -116,7 +116,7 @@ def test_hardware_whose_runtime_is_not_known_here_keeps_its_folder(boards: Tree)
     del fields["runtime_version"]
     boards.path("hardware/agx_orin.json").write_text(json.dumps(fields))
     run = boards.scons("engines-prune", TRT_PYTHON="/no/such/python")
-    assert "engines/agx_orin/ is kept as it is: what agx_orin wants is not known" in run.out
+    assert "engines/agx_orin/ is kept: the engines for agx_orin are unknown" in run.out
     assert listed(run) == B[1:]
 
 

@@ -26,10 +26,10 @@ from ..build.worker_process import STOPPED
 from ..errors import EngineBuildError, Interrupted, StoreError
 from ..files.keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
-from . import entry as entries
 from .bounded import in_thread
 from .entry import (
     ENGINE,
+    LARGEST,
     REFUSAL,
     STEP,
     CacheEntry,
@@ -122,7 +122,7 @@ class CacheClient:
         if self.off:
             return None
         path = entry_path(kind, key)
-        found = self.remote.read(path, entries.LARGEST)
+        found = self.remote.read(path, LARGEST)
         if found is None:
             return None
         try:
@@ -210,7 +210,7 @@ class CacheClient:
 
     def _usable(self, entry: CacheEntry) -> bool:
         """Whether the store has a trusted, complete entry of this key."""
-        found = self.remote.read(entry.path, entries.LARGEST)
+        found = self.remote.read(entry.path, LARGEST)
         if found is None:
             return False
         try:
@@ -278,5 +278,14 @@ def _shown(begin: BeginProgress, label: str, short: str) -> Iterator[ProgressHan
 
 def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> CacheEntry:
     """The entry for a receipt."""
-    what = receipt.key, receipt.filename, receipt.ingredients, receipt.sha256, receipt.size
-    return CacheEntry(kind, *what, data, receipt.details, int(time.time()))
+    return CacheEntry(
+        kind=kind,
+        key=receipt.key,
+        name=receipt.filename,
+        ingredients=receipt.ingredients,
+        sha256=receipt.sha256,
+        size=receipt.size,
+        data=data,
+        details=receipt.details,
+        made=int(time.time()),
+    )

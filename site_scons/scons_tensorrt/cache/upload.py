@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from queue import Queue
 from typing import TYPE_CHECKING
 
 from ..errors import EngineBuildError, StoreError
@@ -26,10 +26,9 @@ class Uploader:
 
     def __init__(self, shared: CacheClient) -> None:
         self._shared = shared
-        self._jobs: deque[Callable[[], object]] = deque()
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._busy = 0
+        self._jobs: Queue[Callable[[], object]] = Queue()
+        for _ in range(THREADS):
+            threading.Thread(target=self._work, name="store push", daemon=True).start()
 
     def made(self, spec: EngineSpec, receipt: Receipt) -> None:
         def push() -> None:
@@ -52,23 +51,12 @@ class Uploader:
         self._add(push)
 
     def _add(self, job: Callable[[], object]) -> None:
-        if self._shared.signing_key is None or self._shared.off:
-            return
-        with self._changed:
-            self._jobs.append(job)
-            if self._busy + len(self._jobs) > len(self._threads) < THREADS:
-                thread = threading.Thread(target=self._work, name="store push", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            self._changed.notify_all()
+        if not self._shared.off:
+            self._jobs.put(job)
 
     def _work(self) -> None:
         while True:
-            with self._changed:
-                while not self._jobs:
-                    self._changed.wait()
-                job = self._jobs.popleft()
-                self._busy += 1
+            job = self._jobs.get()
             try:
                 if not self._shared.off:
                     job()
@@ -77,23 +65,20 @@ class Uploader:
             except OSError:
                 pass  # the file is gone: nothing to upload
             finally:
-                with self._changed:
-                    self._busy -= 1
-                    self._changed.notify_all()
+                self._jobs.task_done()
 
     @property
     def waiting(self) -> int:
         """Number of pending uploads."""
-        with self._changed:
-            return len(self._jobs) + self._busy
+        return self._jobs.unfinished_tasks
 
     def drain(self, seconds: float, stopping: Callable[[], bool] = lambda: False) -> int:
         """Wait until all is uploaded, or for `seconds`; returns the number of pending uploads."""
         end = time.monotonic() + seconds
-        with self._changed:
-            while self._jobs or self._busy:
+        with self._jobs.all_tasks_done:
+            while self.waiting and not (stopping() or self._shared.off):
                 left = end - time.monotonic()
-                if left <= 0 or stopping() or self._shared.off:
+                if left <= 0:
                     break
-                self._changed.wait(min(left, 0.1))
-            return len(self._jobs) + self._busy
+                self._jobs.all_tasks_done.wait(min(left, 0.1))
+        return self.waiting

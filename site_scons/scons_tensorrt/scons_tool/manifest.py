@@ -215,7 +215,7 @@ def declare(env: Any, session: Session, target: Any, engines: Any) -> Any:
     if not targets or not targets[0]:
         raise HandoffError("no target; name a file, such as dist/manifest.json")
     path = Path(env.File(targets[0]).get_abspath())
-    builder, key = settings.builder_id(env), settings.signing_key(env, session.top)
+    builder, key = settings.value_of(env, "TRT_BUILDER_ID"), settings.signing_key(env, session.top)
     made = SCons.Util.NodeList()
     for kind, found in groups.items():
         where = place_of(path.parent, kind, len(groups)) / path.name

@@ -113,21 +113,22 @@ def _folders(session: Session, engines: list[EngineTarget]) -> Iterator[Folder]:
     for engine in engines:
         named = engine.hardware is not None and engine.hardware.name
         bases.setdefault(engine.path.parent.parent if named else engine.path.parent, []).append(engine)
-    hardware = _hardware_names(session)
+    hardware = {path.stem for path in (session.top / "hardware").glob("*.json")} | {*BUILT_IN}
+    hardware |= {e.hardware.name for e in session.engines if e.hardware and e.hardware.name}
     for base, declared in sorted(bases.items()):
         yield _kept(session, base) if _is_foreign(session, base) else _folder(session, base, None, declared)
-        for name in _subfolders(base):
+        for name in sorted(entry.name for entry in entries(base) if entry.is_dir()):
             path = base / name
             if path.is_symlink() or _is_foreign(session, path):
                 yield _kept(session, path)
             elif name in hardware:
                 yield _folder(session, base, name, declared)
             else:
-                yield Folder(path, _declared_in(path, engines), f"no hardware is called {name}")
+                yield Folder(path, _declared_in(path, engines), f"no hardware has the name {name}")
 
 
 def _is_foreign(session: Session, folder: Path) -> bool:
-    """Whether other trees may have this folder, while no shared state folder tells what they need."""
+    """Whether other trees may use this folder, and no shared state folder says what they declare."""
     return session.state.inside and not is_own(session.top, folder)
 
 
@@ -139,21 +140,12 @@ def _kept(session: Session, folder: Path) -> Folder:
     return Folder(folder, None, why)
 
 
-def _subfolders(base: Path) -> list[str]:
-    return sorted(entry.name for entry in entries(base) if entry.is_dir())
-
-
-def _hardware_names(session: Session) -> set[str]:
-    files = {path.stem for path in (session.top / "hardware").glob("*.json")}
-    named = {e.hardware.name for e in session.engines if e.hardware and e.hardware.name}
-    return files | named | {*BUILT_IN}
-
-
 def _folder(session: Session, base: Path, name: str | None, declared: list[EngineTarget]) -> Folder:
     """The folder of one hardware; of the default host if name is None."""
     path = base / name if name else base
     mine = _declared_in(path, session.engines)
     names, host = set(mine), None
+    who = name or "this host"
     for engine in declared:
         try:
             hardware = _hardware(session, name, engine)
@@ -164,12 +156,11 @@ def _folder(session: Session, base: Path, name: str | None, declared: list[Engin
                 engine.recipe.ampere_plus,
             )
         except EngineError as error:
-            who = name or "this host"
-            where = f"{session.state.relative(path)}/ is kept as it is"
-            return Folder(path, None, f"{where}: what {who} wants is not known: {error}")
+            where = f"{session.state.relative(path)}/ is kept"
+            return Folder(path, None, f"{where}: the engines for {who} are unknown: {error}")
         names.add(found.build())
         host = None if name else found
-    return Folder(path, frozenset(names), f"{name or 'this host'} wants no engine of this name", host)
+    return Folder(path, frozenset(names), f"no engine of this name is declared for {who}", host)
 
 
 def _declared_in(folder: Path, engines: list[EngineTarget]) -> frozenset[str]:

@@ -227,11 +227,6 @@ def key_path(key: str, top: Path) -> str:
     return key if is_pem(key) else below(key, top)
 
 
-def builder_id(env: Any) -> str:
-    """The URI that identifies the builder, or ""."""
-    return value_of(env, "TRT_BUILDER_ID")
-
-
 def arguments_in(env: Any) -> set[str]:
     """Command-line arguments that the SConstruct reads into construction variables. Ours always have
     a default, so these count only if the values are equal."""
