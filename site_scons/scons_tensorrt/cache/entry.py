@@ -21,14 +21,7 @@ LARGEST = 4 << 20  # bytes of an entry
 ENGINE, STEP, REFUSAL = "engine", "step", "refusal"
 FOLDERS = {ENGINE: "ac", STEP: "ac", REFUSAL: "no"}
 _PURPOSE = b"scons-tensorrt store entry 1\n"  # keeps signatures from being reused elsewhere
-RECEIPT_FIELDS = {
-    "schema",
-    "engine",
-    "key",
-    "sha256",
-    "size",
-    "ingredients",
-}  # reserved: not allowed in details
+RECEIPT_FIELDS = {"schema", "engine", "key", "sha256", "size", "ingredients"}  # not allowed in details
 
 
 class EntryRejected(Exception):
