@@ -719,4 +719,4 @@ def test_a_declaration_of_another_version_is_one_line(run, declared, tmp_path, c
     file.write_text(json.dumps(data))
     status, lines, _ = run("status", tmp_path)
     assert (status, rows(lines)[0][0]) == (1, "failing")
-    assert "run scons once more" in lines[0]
+    assert "run scons again" in lines[0]

@@ -135,7 +135,7 @@ def test_firmware_build_on_a_host_without_tensorrt(boards: Tree, tmp_path) -> No
     assert run.reason("a").startswith(
         "HardwareMismatchError: it can be compiled only on agx_orin (Orin, sm87, 64 GiB"
     )
-    assert "Build it there and bring engines/agx_orin/ and .trt/ over" in run.reason("a")
+    assert "Build it there and copy engines/agx_orin/ and .trt/ here" in run.reason("a")
 
 
 def test_a_changed_model_of_a_foreign_board_is_not_passed_off(boards: Tree) -> None:

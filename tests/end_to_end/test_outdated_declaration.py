@@ -102,7 +102,7 @@ def test_what_changed_since_is_named(read: Tree, name: str) -> None:
     edit(read)
     status, out = command(read, "status")
     assert status == 1
-    assert f", and {name} changed since; `scons -n engines` tells what is wanted now" in out
+    assert f", and {name} changed since; `scons -n engines` shows what would be built now" in out
     assert "engines: declared by the run of 20" in out
     assert name in json.loads(command(read, "status", "--json")[1])["trees"][0]["outdated"]
     engine = str(read.engine("a"))

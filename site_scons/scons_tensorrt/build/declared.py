@@ -89,8 +89,8 @@ class Declaration:
             return None
         when, files = self._data.get("declared_at"), ", ".join(sorted(changed))
         return (
-            f"declared by the run of {when}, and {files} changed since; `scons -n engines` tells what "
-            "is wanted now"
+            f"declared by the run of {when}, and {files} changed since; `scons -n engines` shows "
+            "what would be built now"
         )
 
     def _is(self, name: str, sha256: Any) -> bool:

@@ -22,9 +22,7 @@ def other_version(label: str, error: Exception) -> EngineError:
     """The error to raise for one of `ODD`."""
     if isinstance(error, EngineError):
         return error
-    return RecipeError(
-        f"{label} was declared by another version ({type(error).__name__}); run scons once more"
-    )
+    return RecipeError(f"{label} was declared by another version ({type(error).__name__}); run scons again")
 
 
 def place(state: StateFolder, label: str) -> Path:

@@ -215,8 +215,8 @@ def only_on_its_hardware(
     hardware = f"{wanted.name or 'its own host'} ({wanted.signature.describe()})"
     places = f"{state.relative(engine.parent)}/ and {state.relative(state.root)}/"
     return HardwareMismatchError(
-        f"it can be compiled only on {hardware}, and here {error}. Build it there and bring "
-        f"{places} over, or name other HARDWARE="
+        f"it can be compiled only on {hardware}, but here {error}. Build it there and copy "
+        f"{places} here, or set another HARDWARE="
     )
 
 

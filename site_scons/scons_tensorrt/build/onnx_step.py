@@ -193,6 +193,14 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
         running.end()
     if not made.is_file():
         raise EngineBuildError(f"{spec.source}: the converter did not write {made.name}")
+    details = _details(spec, made, facts, started, seconds)
+    return _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
+
+
+def _details(
+    spec: OnnxSpec, made: Path, facts: Mapping[str, Any], started: float, seconds: float
+) -> dict[str, Any]:
+    """Details of the receipt."""
     details: dict[str, Any] = {
         "kind": spec.kind,
         "facts": facts,
@@ -203,7 +211,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     }
     if _data_of(made).exists():
         details["data_sha256"] = sha256_file(_data_of(made))
-    return _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
+    return details
 
 
 def run_converter(job: Mapping[str, Any], log: Path, context: OnnxContext) -> tuple[dict[str, Any], float]:

@@ -105,10 +105,16 @@ def engine_spec(
     if made.samples:
         samples, label = made.samples
         ingredients[input_name("samples", samples.name)] = digest(samples, label)
-    external = {location: path for location, (path, _) in made.external.items()}
     return EngineSpec(
-        *(engine, recipe, hardware, ingredients, made.onnx, made.source, external, told),
-        made.samples and made.samples[0],
+        engine=engine,
+        recipe=recipe,
+        hardware=hardware,
+        ingredients=ingredients,
+        onnx=made.onnx,
+        source=made.source,
+        external={location: path for location, (path, _) in made.external.items()},
+        told=told,
+        samples=made.samples and made.samples[0],
     )
 
 
@@ -153,8 +159,7 @@ def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestC
 
 
 def _whole(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult | None:
-    """That sidecar, receipt and engine agree, at a stat each; else None, and what is wrong takes a
-    closer look."""
+    """The result if engine, sidecar and receipt agree, at the cost of a stat each; else None."""
     try:
         stated = read_sidecar(spec.engine)
         size = os.lstat(spec.engine).st_size

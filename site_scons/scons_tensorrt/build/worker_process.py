@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineBuildError, Interrupted, by_name
+from ..errors import EngineBuildError, EngineError, Interrupted, by_name
 from ..files.reading import text_of
 from ..worker.trt.job import CompileJob
 from .programs import CALIBRATING, COMMON, COMPILER, Program
@@ -111,14 +111,16 @@ def run_program(
             program, why_not_canonical = replace(program, argument="2"), NOT_CANONICAL
         else:
             break
-    if last.get("event") == "done":
-        return last, time.monotonic() - began
-    if last.get("event") == "error":
-        error = by_name(last["error_class"])(last["message"])
-        if isinstance(error, EngineBuildError):
-            error.lasting = last.get("lasting") is True
-        raise error
-    raise EngineBuildError(worker.how_it_ended())
+    if last.get("event") != "done":
+        raise _error(last) if last.get("event") == "error" else EngineBuildError(worker.how_it_ended())
+    return last, time.monotonic() - began
+
+
+def _error(event: Mapping[str, Any]) -> EngineError:
+    error = by_name(event["error_class"])(event["message"])
+    if isinstance(error, EngineBuildError):
+        error.lasting = event.get("lasting") is True
+    return error
 
 
 def _start(

@@ -202,7 +202,7 @@ class _Samples:
 def _size(name: str, dtype: str, shape: Sequence[int]) -> int:
     if not array_file.TYPES.get(dtype, ("",))[0]:
         raise recipe_error("input `%s` has type %s, which calibrators do not support" % (name, dtype))
-    return int(array_file.size(dtype, shape))
+    return array_file.size(dtype, shape)
 
 
 def _check_inputs(network: Any, samples: _Samples) -> None:
