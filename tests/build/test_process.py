@@ -18,7 +18,9 @@ from jobs import compile_job
 
 import scons_tensorrt
 from scons_tensorrt import errors
+from scons_tensorrt.artifact.state import StateFolder
 from scons_tensorrt.build import worker_process
+from scons_tensorrt.build.onnx_step import PRIVATE, OnnxContext, run_converter
 from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER
 from scons_tensorrt.build.worker_process import run_worker
 from scons_tensorrt.errors import (
@@ -231,6 +233,28 @@ def test_the_workers_environment_is_not_the_users(say, monkeypatch):
     say("env >&2", echo(DONE))
     names = {line.partition("=")[0] for line in say.log.read_text().splitlines()}
     assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "LC_ALL"}
+
+
+def test_a_conversion_gets_the_users_environment_without_signing_keys(tmp_path, monkeypatch):
+    """It runs functions of the user, also for the comparison of an engine with its original."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nenv >&2\n" + echo({"event": "done", "facts": {"n": 1}}) + "\n")
+    program.chmod(0o755)
+    for name in ("MINE", *PRIVATE):
+        monkeypatch.setenv(name, "x")
+    context = OnnxContext(
+        state=StateFolder(tmp_path / ".trt", tmp_path),
+        digest_cache=None,
+        python=str(program),
+        lock_timeout_s=None,
+        stopping=lambda: False,
+        say=print,
+    )
+    facts, _ = run_converter({}, tmp_path / "log", context)
+    names = {line.partition("=")[0] for line in (tmp_path / "log").read_text().splitlines()}
+    assert facts == {"n": 1}
+    assert "MINE" in names
+    assert names.isdisjoint(PRIVATE)
 
 
 # How it ends.
