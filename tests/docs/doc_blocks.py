@@ -14,7 +14,7 @@ from pathlib import Path
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 RUN = ("sh", "console", "python", "make")
-SHOWN = ("text", "toml")
+SHOWN = ("text", "toml", "cmake", "meson")
 
 _FENCE = re.compile(r"^( *)(```+|~~~+)(.*)$")
 _NOT_RUN = re.compile(r"^ *<!-- not run: *(.*?) *-->$")

@@ -12,11 +12,39 @@ import sys
 from .. import __version__
 from ..errors import EngineError
 from ..files.streams import open_standard_streams
-from . import build, dispatching, explain, init, keygen, name, probe, report, reproduce, status, store, verify
+from . import (
+    build,
+    cmake_dir,
+    dispatching,
+    explain,
+    init,
+    keygen,
+    name,
+    probe,
+    report,
+    reproduce,
+    status,
+    store,
+    verify,
+)
 from .common import Parser, say
 
 STACKTRACE = "TRT_STACKTRACE"  # set it to print the traceback of an unexpected error
-COMMANDS = (build, init, probe, name, verify, status, explain, report, reproduce, keygen, dispatching, store)
+COMMANDS = (
+    build,
+    init,
+    probe,
+    name,
+    verify,
+    status,
+    explain,
+    report,
+    reproduce,
+    keygen,
+    dispatching,
+    store,
+    cmake_dir,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,12 +12,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, RecipeError, plural
 from ..files.reading import read_small
+from ..files.writing import write_atomic
 from ..recipe.engines_file import (
     LARGEST,
     NAME,
@@ -29,7 +30,8 @@ from ..recipe.engines_file import (
 )
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import BUILDABLE, parse
-from .common import add_command, say
+from .common import add_command, say, writing
+from .name import engine_path
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -92,6 +94,7 @@ def add(commands: Commands) -> None:
     build.add_argument("--name", metavar="NAME", help="model name in the filename (default: the ONNX's)")
     build.add_argument("--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE=")
     build.add_argument("-j", "--jobs", type=_jobs, metavar="N", help="compiles at once (default: as fit)")
+    build.add_argument("--depfile", metavar="FILE", help="also write what the engines depend on, for make")
     build.add_argument("-n", "--dry-run", action="store_true", help="print what would be built")
     build.add_argument("-k", "--keep-going", action="store_true", help="build the rest after a failure")
     options = build.add_argument_group("engine options", "values as in Python; see docs/recipes.md")
@@ -118,7 +121,9 @@ def _build(arguments: argparse.Namespace) -> int:
     settings = [each for each in arguments.models if _SETTING.fullmatch(each)]
     models = [each for each in arguments.models if each not in settings]
     if not models:
-        only = [n for n in ("precision", "shape", "name", *OTHERS) if getattr(arguments, n) is not None]
+        only = [
+            n for n in ("precision", "shape", "name", "depfile", *OTHERS) if getattr(arguments, n) is not None
+        ]
         if only:
             arguments.wrong(f"--{only[0].replace('_', '-')} is for an ONNX; name one")
         return _scons(arguments, settings, _own_file(), [])
@@ -135,7 +140,11 @@ def _build(arguments: argparse.Namespace) -> int:
             return 1
         words = [f"{key}={value!r}" for key, value in options.items()]
         calls.append(f"env.Engine({', '.join([repr(name), repr(model), *words])})\n")
-    return _scons(arguments, settings, HEADER + "".join(calls), models)
+    status = _scons(arguments, settings, HEADER + "".join(calls), models)
+    if arguments.depfile and status == 0:
+        chosen = dict(each.split("=", 1) for each in settings)
+        _write_depfile(arguments, models, options, chosen.get("ENGINE_DIR", ""))
+    return status
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -220,10 +229,48 @@ def _scons(
     before = sys.argv, sys.stdin
     sys.argv, sys.stdin = command, io.StringIO(sconstruct or "")
     try:
-        SCons.Script.main()  # exits
+        SCons.Script.main()
+    except SystemExit as end:  # it always exits
+        if end.code and not isinstance(end.code, int):
+            say(str(end.code), sys.stderr)
+            return 2
+        return end.code or 0
     finally:
         sys.argv, sys.stdin = before
     return 0
+
+
+def _write_depfile(
+    arguments: argparse.Namespace, models: Sequence[str], options: Mapping[str, Any], folder: str
+) -> None:
+    """Write a rule of make for the engine of each model, with all of its input files. folder: of engines."""
+    rules = []
+    for model in models:
+        name, precision = arguments.name or model_name(model), options.get("precision", "fp32")
+        data = [os.path.join(os.path.dirname(model), location) for location in _summary(model).external]
+        engine = engine_path(name, precision, arguments.hardware, folder)
+        files = [engine, model, *data, *_other_files(options)]
+        target, *inputs = [re.sub(r"([ #:\\])", r"\\\1", file).replace("$", "$$") for file in files]
+        rules.append(f"{target}: {' '.join(inputs)}\n")
+    with writing(arguments.depfile):
+        Path(arguments.depfile).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(arguments.depfile), "".join(rules).encode(), durable=False)
+
+
+def _other_files(options: Mapping[str, Any]) -> Iterator[str]:
+    """The plugins, samples and references among the options; of a folder, its files."""
+    plugins = options.get("plugins", ())
+    found = [plugins] if isinstance(plugins, str) else list(plugins)
+    for name in ("calibration", "accuracy"):
+        given = options.get(name)
+        chosen = given.values() if isinstance(given, Mapping) else [given]
+        found += [each for value in chosen for each in (value if isinstance(value, list) else [value])]
+    for each in found:
+        path = Path(re.sub(r"(\.py):\w+$", r"\1", each)) if isinstance(each, str) else None
+        if path is not None and path.is_dir():
+            yield from sorted(str(file) for file in path.rglob("*.npy"))
+        elif path is not None and path.is_file():
+            yield str(path)
 
 
 def _jobs_that_fit(models: Sequence[str]) -> int:
