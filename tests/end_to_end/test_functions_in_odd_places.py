@@ -310,7 +310,7 @@ def test_a_file_by_a_name_that_no_argument_has_is_refused(tree: Tree, name: str)
 
     run = export(tree, "def value(**files): return sorted(files)\n", f', files={{"{name}": "given.txt"}}')
 
-    assert f"OnnxExport 'a': files={{'{name}': …}}: no name of an argument; rename it" in run.out
+    assert f"OnnxExport 'a': files={{'{name}': …}}: not an argument name; rename it" in run.out
     assert run.status == 2
 
 

@@ -193,17 +193,17 @@ def test_two_clones_hand_on_the_same_bytes(origin: Tree, tmp_path: Path, key: Pa
 
 WRONG = [
     ('env.EngineManifest("m.json", [])', "no engines; give what env.Engine returned"),
-    ('env.EngineManifest("m.json", ["models/a.onnx"])', "models/a.onnx: no engine"),
-    ('env.EngineManifest("m.json", a[0].sources)', "models/a.onnx: no engine"),
+    ('env.EngineManifest("m.json", ["models/a.onnx"])', "models/a.onnx: not an engine"),
+    ('env.EngineManifest("m.json", a[0].sources)', "models/a.onnx: not an engine"),
     ("env.EngineManifest(None, [a])", "no target"),
     (
         'env.EngineManifest("m.json", [a]); env.EngineManifest("n.json", [b])',
-        "SHA256SUMS is another manifest's, too",
+        "SHA256SUMS belongs to another manifest",
     ),
     (
         'c = env.Clone(TRT_ENGINE_DIR="other").Engine("a", "models/a.onnx")\n'
         'env.EngineManifest("m.json", [a, c])',
-        "have one name; hand on one of them",
+        "have the same name; list only one of them",
     ),
     ('env.InstallEngines("../x", [a])', "inside the installation prefix"),
     ("env.InstallEngines(None, [a])", "inside the installation prefix"),

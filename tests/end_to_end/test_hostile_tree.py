@@ -95,7 +95,7 @@ def test_a_state_folder_full_of_odd_things(stood: Tree, precious: Path, odd: str
     assert run.status in (0, 2), run.out
     assert "TypeError" not in run.out, run.out
     if run.status:
-        refused = "a.fp16.onnx is a folder where a file shall be; remove it" in run.out
+        refused = "a.fp16.onnx is a folder, but must be a file; remove it" in run.out
         assert run.failed == ["a"] or refused, run.out
         for path in files:
             if not path.is_dir():

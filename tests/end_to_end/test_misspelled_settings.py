@@ -45,7 +45,7 @@ def refused(tree: Tree, *arguments: str, **environment: str) -> str:
 )
 def test_a_near_miss_names_the_setting(built: Tree, written: str, right: str) -> None:
     name = written.partition("=")[0]
-    assert refused(built, "engines", written) == f"scons: *** {name}= is no setting; write {right}"
+    assert refused(built, "engines", written) == f"scons: *** {name}= is not a setting; write {right}"
 
 
 def test_a_variable_on_the_command_line_is_not_ignored(built: Tree) -> None:
@@ -155,7 +155,7 @@ def test_a_configure_in_between_changes_nothing(built: Tree) -> None:
     )
     run = built.scons("engines", "HARDWAR=x")
     assert (run.status, "tried 1" in run.out) == (2, True), run.out
-    assert "HARDWAR= is no setting; write HARDWARE=" in run.out
+    assert "HARDWAR= is not a setting; write HARDWARE=" in run.out
     assert built.scons("engines").reused == ["a"]
 
 
@@ -193,7 +193,9 @@ def test_the_folder_of_other_hardware_is_not_up_to_date(built: Tree) -> None:
     hardware(built.path("hardware/agx_orin.json"))
     assert built.scons("engines", "HARDWARE=agx_orin").status == 2
     built.path("engines/agx_orin").mkdir(exist_ok=True)
-    spec = "scons: *** engines/agx_orin: no engine of this run; name its hardware, HARDWARE=agx_orin"
+    spec = (
+        "scons: *** engines/agx_orin: not an engine of this run; select its hardware with HARDWARE=agx_orin"
+    )
     assert refused(built, "engines/agx_orin") == spec
     assert refused(built, "-c", "engines/agx_orin") == spec
     assert built.scons("engines/agx_orin", "HARDWARE=agx_orin").status == 2
@@ -204,7 +206,7 @@ def test_an_engine_of_other_hardware_is_not_up_to_date(built: Tree) -> None:
     there.parent.mkdir()
     there.write_bytes(b"x")
     line = refused(built, str(there.relative_to(built.root)))
-    assert line.endswith(".engine: no engine of this run; name its hardware, HARDWARE=rtx_sm89")
+    assert line.endswith(".engine: not an engine of this run; select its hardware with HARDWARE=rtx_sm89")
     assert "HARDWARE=rtx_sm89" in refused(built, "engines/rtx_sm89")
 
 
@@ -213,7 +215,7 @@ def test_hardware_named_by_its_path_has_such_a_folder_too(built: Tree) -> None:
     assert built.scons("engines", "HARDWARE=boards/agx.json").status == 2
     built.path("engines/agx").mkdir(exist_ok=True)
     line = refused(built, "engines/agx")
-    assert line == "scons: *** engines/agx: no engine of this run; name its hardware, HARDWARE="
+    assert line == "scons: *** engines/agx: not an engine of this run; select its hardware with HARDWARE="
 
 
 def test_what_the_sconstruct_makes_among_the_engines_is_made(built: Tree) -> None:

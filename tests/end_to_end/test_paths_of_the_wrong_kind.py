@@ -77,7 +77,7 @@ WRITTEN = [
     "dist/SHA256SUMS",
 ]
 FOLDERS = [".trt/receipts", ".trt/locks", ".trt/logs", ".trt/partial", ".trt/onnx"]
-PLAIN = re.compile(r"is not a folder; remove it|is a file where a folder shall be; remove it")
+PLAIN = re.compile(r"is not a folder; remove it|is a file, but must be a folder; remove it")
 NEXT_STEP = re.compile(r"; (remove|make|name|put|fetch|check|nothing is pruned)|name that folder")
 KINDS = ["file", "folder", "dangling", "fifo", "elsewhere", "loop"]
 # Of each kind what stood in the way of something, without a plain line of its own, before.

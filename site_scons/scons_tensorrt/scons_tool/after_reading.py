@@ -72,7 +72,9 @@ def _check_targets(files: RunFiles, engines: Sequence[EngineTarget], folders: Co
         if _is_built(SCons.Node.FS.get_default_fs().Entry(place)):
             continue
         failed = next((e.problem for e in engines if e.problem and not e.hardware), None)
-        why = failed or f"no engine of this run; name its hardware, HARDWARE={name if known else ''}"
+        why = (
+            failed or f"not an engine of this run; select its hardware with HARDWARE={name if known else ''}"
+        )
         return f"{files.state.relative(place)}: {why}"
     return None
 
@@ -117,9 +119,9 @@ def _misspelled(names: Iterable[str], arguments: Collection[str], variables: Col
             continue
         right = next((known for known in (*arguments, *variables) if _close(name, known)), None)
         if right and right.removeprefix("TRT_") in arguments:
-            found.append(f"{name}= is no setting; write {_today(right)}=")
+            found.append(f"{name}= is not a setting; write {_today(right)}=")
         elif right:
-            found.append(f"{name}= is no setting; set {right} in the environment")
+            found.append(f"{name}= is not a setting; set {right} in the environment")
     return found
 
 
@@ -155,7 +157,7 @@ def _distance(one: str, other: str) -> int:
 
 
 def _texts_read(top: Path) -> set[str] | None:
-    """Every string that stands in an SConscript, or in a module of the tree that one imported; None
+    """Every string constant of an SConscript, or in a module of the tree that one imported; None
     where a text cannot be read."""
     found: set[str] = set()
     if not getattr(SCons.Node, "SConscriptNodes", ()):

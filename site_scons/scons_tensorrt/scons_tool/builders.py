@@ -26,7 +26,7 @@ from ..recipe.key import VERSION
 from . import settings
 from .calls import SEE_STACK
 from .engine_target import EngineTarget
-from .nodes import data_nodes, real_path, set_class, target_of
+from .nodes import data_nodes, real_place, set_class, target_of
 from .session import Session, session_of
 from .target import HandoffTarget, PinnedAction, ReceiptTarget, fail_action
 
@@ -200,11 +200,11 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     stop with an error of its own, or read a device forever.
     """
     try:
-        summary = session_of(env).files.inputs.summary(str(real_path(node)))
+        summary = session_of(env).files.inputs.summary(real_place(node))
     except (RecipeError, OSError, ValueError):
         return []
     files = data_nodes(node, summary.external)
-    there = [file for file in files if file.has_builder() or os.path.isfile(real_path(file))]
+    there = [file for file in files if file.has_builder() or os.path.isfile(real_place(file))]
     for file in there:
         set_class(file)
     return there

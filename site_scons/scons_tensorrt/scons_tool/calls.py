@@ -75,10 +75,10 @@ def _cause(error: Exception) -> str:
         found = re.fullmatch(_LOOKUP, str(error), re.DOTALL) or re.fullmatch(_FOUND, str(error), re.DOTALL)
         if found:
             there, wanted = _KINDS.get(found["there"], found["there"]), _KINDS.get(found["wanted"])
-            return f"{found['path']} is a {there} where a {wanted} shall be; remove it, or name another"
+            return f"{found['path']} is a {there}, but must be a {wanted}; remove it, or use another path"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; check the path"
     if isinstance(error, ValueError) and "null" in str(error):
-        return "a path of it has a NUL character; remove that"
+        return "a path contains a NUL character; remove it"
     return f"{type(error).__name__}: {error}; check the arguments of the call; {SEE_STACK}"

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..files.reading import read_small
@@ -34,13 +34,17 @@ def files_read(files: RunFiles, engines: Iterable[EngineTarget]) -> dict[str, st
 
 def save(
     files: RunFiles,
-    engines: Iterable[EngineTarget],
+    engines: Sequence[EngineTarget],
     steps: Iterable[OnnxTarget],
     folders: Iterable[str],
-    read: dict[str, str],
+    read: dict[str, str] | None,
 ) -> None:
-    """Write the declaration, unless it is unchanged. Raises OSError."""
+    """Write the declaration, unless it is unchanged; `read`, see `files_read`, is None because not every
+    SConscript was read; or no engine has known hardware (its name may be misspelled) and there is an
+    earlier declaration. Raises OSError."""
     state = files.state
+    if read is None or not engines or not (any(e.hardware for e in engines) or not state.declared.exists()):
+        return
     # Relative for a state folder inside the tree, which may be moved with it.
     top = os.path.relpath(files.top, state.root) if state.inside else str(files.top)
     signatures: list[Any] = []

@@ -140,14 +140,14 @@ class EngineTarget(ReceiptTarget):
     def _receipt_details(self) -> dict[str, Any]:
         """Details for the receipt."""
         details: dict[str, Any] = {}
-        steps = [step for step in map(target_of, self._made_of()) if hasattr(step, "told")]
+        steps = [step for step in map(target_of, self._made_of()) if hasattr(step, "receipt_details")]
         if steps:
-            details["made_by"] = [step.told() for step in steps]
+            details["made_by"] = [step.receipt_details() for step in steps]
         if self.recipe.accuracy is None:
             return details
         figures: Any = "the ONNX is compiled as it is: nothing to compare"
         if self.gate:
-            figures = self.gate.told()["facts"]
+            figures = self.gate.receipt_details()["facts"]
         return {**details, "accuracy": {"onnx": figures}}
 
     def _made_of(self) -> list[Any]:
@@ -161,7 +161,7 @@ class EngineTarget(ReceiptTarget):
 
         def add(node: Any) -> None:
             step = target_of(node)
-            if hasattr(step, "told") and step not in found:  # an OnnxTarget
+            if hasattr(step, "receipt_details") and step not in found:  # an OnnxTarget
                 for onnx in step.onnx.values():
                     add(onnx)
                 found[step] = None

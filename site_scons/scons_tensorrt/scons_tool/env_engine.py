@@ -14,7 +14,7 @@ from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..errors import EngineError, PublishError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.conversion import CONVERTED, next_step
-from ..recipe.options import Recipe, name_options
+from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
 from .builders import INTEGRITY, tampered
 from .engine_target import EngineTarget
@@ -49,7 +49,7 @@ def Engine(
         kinds = settings.read(env, session.top, hardware)
         options = name_options(positional, options)
         plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
-        recipe = session.recipe(name, options, plugins)
+        recipe = _recipe(session.recipes, name, options, plugins)
         onnx = _one_source(env, source)
         pairs = [_declare(env, session, chosen, recipe, onnx, plugins) for chosen in kinds]
     except RecipeError as error:
@@ -139,6 +139,19 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original
         samples = onnx_steps.sample_nodes(env, session, gate.samples, "accuracy inputs")
         onnx_steps.declare_gate(env, session, declared, reference, samples)
+
+
+def _recipe(known: dict[str, Recipe], name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:
+    """Parse the options of an engine. known: a cache for engines with equal options. Raises RecipeError."""
+    if plugins or "calibration" in options or "accuracy" in options:
+        return parse(name, options, [Path(node.name) for node in plugins])
+    key = repr(options)
+    if key not in known:
+        known[key] = parse(name, options, [])
+    if not isinstance(name, str) or known[key].model != name:
+        check_name(name)
+        return known[key]._replace(model=name)
+    return known[key]
 
 
 def _one_source(env: Any, source: Any) -> Any:

@@ -186,10 +186,12 @@ def engines_of(engines: Any) -> dict[str | None, list[EngineTarget]]:
     for node in SCons.Util.flatten(engines):
         declared = target_of(node)
         if not isinstance(declared, EngineTarget):
-            raise HandoffError(f"{node!s}: no engine; give what env.Engine returned")
+            raise HandoffError(f"{node!s}: not an engine; give what env.Engine returned")
         other = found.setdefault(_kind(declared), {}).setdefault(declared.path.name, declared)
         if other is not declared:
-            raise HandoffError(f"{other.label} and {declared.label} have one name; hand on one of them")
+            raise HandoffError(
+                f"{other.label} and {declared.label} have the same name; list only one of them"
+            )
     if not found:
         raise HandoffError("no engines; give what env.Engine returned")
     return {kind: [group[name] for name in sorted(group)] for kind, group in found.items()}
@@ -228,7 +230,7 @@ def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:
     nodes = [env.fs.File(str(place)) for place in places]
     for each in nodes:
         if isinstance(target_of(each), ManifestTarget):
-            raise HandoffError(f"{session.state.relative(each.get_abspath())} is another manifest's, too")
+            raise HandoffError(f"{session.state.relative(each.get_abspath())} belongs to another manifest")
     builder = make_handoff_builder(f"scons-tensorrt manifest, version {VERSION}")
     made = builder(env, nodes, [engine.nodes[1] for engine in listed.engines])
     listed.connect(made, [session.value(env, GUARD, out_of_date)])

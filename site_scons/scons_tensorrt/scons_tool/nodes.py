@@ -125,17 +125,22 @@ def _places(targets: Sequence[Any], top: str) -> set[str]:
 
 
 def real_path(node: Any) -> Path:
+    """See `real_place`."""
+    return Path(real_place(node))
+
+
+def real_place(node: Any) -> str:
     """The path of a node's bytes: in the tree, in a Repository, or in the source of a VariantDir.
 
     Without duplicates, a VariantDir means its source even if an old copy exists in the variant folder;
     with -n, SCons does not refresh a copy, so the source is what it would be.
     """
-    path = node.rfile().get_abspath()  # also copies a file of a VariantDir
+    path: str = node.rfile().get_abspath()  # also copies a file of a VariantDir
     folders = node.dir.srcdir_list()
     if folders and not node.is_derived() and (not node.duplicate or option("no_exec")):
         source = folders[0].File(node.name).rfile().get_abspath()
         path = source if os.path.exists(source) else path
-    return Path(path)
+    return path
 
 
 def data_node(onnx: Any, location: str) -> Any:
@@ -199,7 +204,7 @@ class DigestFile(OwnFile):
 
     def _unknown(self) -> str:
         """The signature of what cannot be hashed; SCons would read a pipe or a device forever."""
-        path = str(real_path(self))
+        path = real_place(self)
         if os.path.exists(path):
             if not os.path.isfile(path):
                 return "not a regular file"
@@ -211,7 +216,7 @@ class DigestFile(OwnFile):
         return LARGEST_ONNX if path.endswith(".onnx") else None
 
     def _sha256(self) -> str | None:
-        path = str(real_path(self))
+        path = real_place(self)
         try:
             return str(self.fs.scons_tensorrt_session.files.digest_cache.sha256(path, most=self._most(path)))
         except OSError:

@@ -48,7 +48,7 @@ def declare_export(
         raise RecipeError(f"files={files!r}: write a map from an argument to a path")
     for key in files or {}:  # those names are of `_imports` and of external data
         if not isinstance(key, str) or key.startswith(("import ", "data ")):
-            raise RecipeError(f"files={{{key!r}: …}}: no name of an argument; rename it")
+            raise RecipeError(f"files={{{key!r}: …}}: not an argument name; rename it")
     found = READER.fullmatch(script) if isinstance(script, str) else None
     if not found:
         raise RecipeError(f"{script!r}: write 'script.py:function'")
@@ -153,15 +153,15 @@ def _declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
     other = session.derived.get(derived.path)
     if other is not None and not other.same_as(derived):
         raise SCons.Errors.UserError(
-            f"{derived.name!r}: {derived.label} is wanted twice and not alike (of "
-            f"{other.source} and {derived.source}); give one another name"
+            f"{derived.name!r}: {derived.label} is declared twice with different settings (from "
+            f"{other.source} and {derived.source}); rename one"
         )
     if other is not None:
         other.owners += derived.owners
         return other
     if session.files.is_folder(str(derived.path.parent), derived.path.name):
         raise SCons.Errors.UserError(
-            f"{derived.name!r}: {derived.label} is a folder where a file shall be; remove it"
+            f"{derived.name!r}: {derived.label} is a folder, but must be a file; remove it"
         )
     session.derived[derived.path] = derived
     sources = derived.sources()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..build.onnx_spec import (
     SCRIPT,
@@ -21,7 +21,7 @@ from ..build.onnx_spec import (
 from ..build.spec import UpToDateResult
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
-from .nodes import data_node, real_path
+from .nodes import data_node, real_path, real_place
 from .run_files import RunFiles
 from .target import ReceiptTarget
 
@@ -29,14 +29,12 @@ if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
 
 
-class SampleNodes(NamedTuple):
+class SampleNodes:
     """A set of samples as nodes. place: as the user gave it; nodes: all of its files."""
 
-    kind: str
-    place: str
-    label: str
-    nodes: Sequence[Any]
-    samples: Samples
+    def __init__(self, kind: str, place: str, label: str, nodes: Sequence[Any], samples: Samples) -> None:
+        self.kind, self.place, self.label = kind, place, label
+        self.nodes, self.samples = nodes, samples
 
     def files(self) -> SampleFiles:
         paths = [real_path(node) for node in self.nodes]
@@ -168,7 +166,8 @@ class OnnxTarget(ReceiptTarget):
         found = list(self.samples.nodes)
         for node in self.samples.nodes if self.samples.kind == "reader" else ():
             found += [data for data in self._data_of(node).values() if data not in found]
-        return self.samples._replace(nodes=found)
+        given = self.samples
+        return SampleNodes(given.kind, given.place, given.label, found, given.samples)
 
     def _data_of(self, node: Any) -> dict[str, Any]:
         """The external data of a file that a function reads; none if it is not a valid ONNX, which the
@@ -176,7 +175,7 @@ class OnnxTarget(ReceiptTarget):
         if not node.name.endswith(".onnx"):
             return {}
         try:
-            summary = self._files.inputs.summary(str(real_path(node)))
+            summary = self._files.inputs.summary(real_place(node))
             return {location: data_node(node, location) for location in summary.external}
         except (RecipeError, OSError, ValueError):
             return {}
@@ -248,7 +247,7 @@ class OnnxTarget(ReceiptTarget):
             self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
         return self._receipt
 
-    def told(self) -> dict[str, Any]:
+    def receipt_details(self) -> dict[str, Any]:
         """For the receipts of engines: how the file was made."""
         receipt = self.receipt()
         details = receipt.details if receipt else {}

@@ -15,7 +15,7 @@ from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.writing import cause
 from ..recipe.onnx.summary import OnnxSummary
-from .nodes import data_nodes, real_path
+from .nodes import data_nodes, real_place
 
 
 class RunFiles:
@@ -48,12 +48,12 @@ class RunFiles:
     def place(self, node: Any) -> str:
         """The path of a node's bytes, relative to the top; cached, so call it once that is final."""
         if node not in self._places:
-            self._places[node] = self.from_top(str(real_path(node)))
+            self._places[node] = self.from_top(real_place(node))
         return self._places[node]
 
     def data_nodes(self, onnx: Any) -> list[Any]:
         """The nodes of an ONNX's external data, as last read."""
-        return data_nodes(onnx, self.inputs.known_data(str(real_path(onnx))))
+        return data_nodes(onnx, self.inputs.known_data(real_place(onnx)))
 
     def summary_if_there(self, node: Any) -> OnnxSummary | None:
         """The summary of an ONNX while the graph is read; None if it has yet to be built or cannot be
@@ -61,7 +61,7 @@ class RunFiles:
         if node.has_builder():
             return None
         try:
-            return self.inputs.summary(str(real_path(node)))
+            return self.inputs.summary(real_place(node))
         except (EngineError, OSError):
             return None
 

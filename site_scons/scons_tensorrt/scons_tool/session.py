@@ -21,7 +21,6 @@ import SCons.Script.Main
 
 from ..files.writing import cause, remove_stale
 from ..hardware.resolve import Hardware
-from ..recipe.options import Recipe, check_name, parse
 from . import declaration, remote_settings, run_end, settings, store_settings
 from .console import Console, say
 from .engine_target import EngineTarget
@@ -35,6 +34,7 @@ from .target import ReceiptTarget
 if TYPE_CHECKING:
     from ..artifact.state import StateFolder
     from ..files.digest_cache import DigestCache
+    from ..recipe.options import Recipe
     from .build_services import BuildServices
     from .onnx_target import OnnxTarget
 
@@ -54,7 +54,8 @@ def session_of(env: Any) -> Session:
 
 class Session:
     """engines: as declared, in order; places: the same by folder and filename; derived: the steps by
-    path; checked: the values of ENGINE_DIR; alias: the node of `engines`."""
+    path; checked: the values of ENGINE_DIR; recipes: by the text of their options; alias: the node of
+    `engines`."""
 
     files: RunFiles
     hardware: RunHardware
@@ -72,7 +73,7 @@ class Session:
         self._stopped = False  # before anything was built
         self._arguments_read = settings.arguments_in(env)
         self._values: dict[str, Any] = {}
-        self._recipes: dict[str, Recipe] = {}
+        self.recipes: dict[str, Recipe] = {}
         self._bound: Any = None
         self._used: tuple[str, bool] | None = None
         self._use(settings.state_dir(env, self.top), settings.verify_full(env))
@@ -135,19 +136,6 @@ class Session:
             if decider:
                 node.Decider(decider)
         return self._values[text]
-
-    def recipe(self, name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:
-        """Parse the options of an engine, cached for engines with equal options. Raises RecipeError."""
-        if plugins or "calibration" in options or "accuracy" in options:
-            return parse(name, options, [Path(node.name) for node in plugins])
-        key = repr(options)
-        if key not in self._recipes:
-            self._recipes[key] = parse(name, options, [])
-        known = self._recipes[key]
-        if not isinstance(name, str) or known.model != name:
-            check_name(name)
-            return known._replace(model=name)
-        return known
 
     def check(self) -> None:
         """Called when every SConscript has been read: stop the run at arguments and targets that SCons
@@ -301,10 +289,5 @@ class Session:
                 self._save_declaration()
 
     def _save_declaration(self) -> None:
-        """Save what this run declares, unless not everything was read, or no engine has known hardware
-        (its name may be misspelled) and there is an earlier declaration. Raises OSError."""
-        if self._read is None or not self.engines:
-            return
-        if any(e.hardware for e in self.engines) or not self.state.declared.exists():
-            steps = list(self.derived.values())
-            declaration.save(self.files, self.engines, steps, self.checked, self._read)
+        steps = list(self.derived.values())
+        declaration.save(self.files, self.engines, steps, self.checked, self._read)
