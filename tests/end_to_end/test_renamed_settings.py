@@ -62,6 +62,12 @@ def test_the_command_line_wins_over_an_old_name_in_the_environment(built: Tree) 
     assert (run.status, "is now" in run.out) == (0, False), run.out
 
 
+def test_the_sconstruct_wins_over_an_old_name_in_the_environment(built: Tree) -> None:
+    built.write('env["TRT_STORE_TRUSTED_KEYS"] = "keys"\nenv.Engine("a", "models/a.onnx")\n')
+    run = built.scons("engines", STORE, TRT_STORE_TRUST="others")
+    assert (run.status, "is now" in run.out) == (0, False), run.out
+
+
 def test_help_lists_the_new_names_alone(built: Tree) -> None:
     out = built.scons("-h").out
     assert "STORE_TRUSTED_KEYS=" in out

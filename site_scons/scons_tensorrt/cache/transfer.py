@@ -122,10 +122,7 @@ def checked(data: Any, name: str, sha256: str, progress: Progress) -> Iterator[b
     """A file's bytes. Raises DigestMismatch after the last piece if the file changed, which aborts the
     upload."""
     digest, done = hashlib.sha256(), 0
-    while True:
-        piece = data.read(PIECE)
-        if not piece:
-            break
+    while piece := data.read(PIECE):
         digest.update(piece)
         done += len(piece)
         progress(done)

@@ -44,7 +44,7 @@ def _check_arguments(top: Path, read: Collection[str]) -> str | None:
         return None
     variables = (
         *(*settings.VARIABLES, *store_settings.VARIABLES, *remote_settings.VARIABLES),
-        *(settings.SIGNING_KEY, *store_settings.SECRETS),
+        *(settings.SIGNING_KEY, *store_settings.KEYS),
     )
     if not _misspelled(names, arguments, variables):
         return None

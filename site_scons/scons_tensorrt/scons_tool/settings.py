@@ -31,7 +31,7 @@ VARIABLES = {
     "TRT_BUILDER_ID": "",
     "TRT_VERBOSE": "",
 }
-SIGNING_KEY = "TRT_SIGNING_KEY"  # see `secret`
+SIGNING_KEY = "TRT_SIGNING_KEY"  # not copied from the environment: env.Dump() would print it
 # Arguments of the command line that are ours alone: not PREFIX, DESTDIR and the like.
 ARGUMENTS = (
     *("HARDWARE", "BACKEND", "VERIFY", "ENGINE_DIR", "REPORT", "JETPACK", "SIGNING_KEY"),
@@ -210,12 +210,8 @@ def seconds(name: str, text: str) -> float:
 
 def signing_key(env: Any, top: Path) -> str:
     """The key that signs manifests: the path of a PEM file, or the PEM itself; "" for none."""
-    return key_path(str(SCons.Script.ARGUMENTS.get("SIGNING_KEY") or secret(env, SIGNING_KEY)), top)
-
-
-def secret(env: Any, name: str) -> str:
-    """A variable that is not copied from the environment, because env.Dump() would print it."""
-    return value_of(env, name) or os.environ.get(name, "")
+    named = SCons.Script.ARGUMENTS.get("SIGNING_KEY") or value_of(env, SIGNING_KEY)
+    return key_path(str(named or os.environ.get(SIGNING_KEY, "")), top)
 
 
 def key_path(key: str, top: Path) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,20 +11,19 @@ import SCons.Errors
 import SCons.Script
 
 from .console import say
-from .settings import below, chosen, key_path, option, seconds, secret, value_of
+from .settings import below, chosen, key_path, option, seconds, value_of
 
 VARIABLES = {
     "TRT_STORE": "",
     "TRT_STORE_MODE": "read",
-    "TRT_STORE_TRUSTED_KEYS": "",
-    "TRT_STORE_TRUST": "",
     "TRT_STORE_REFUSALS": "use",
     "TRT_STORE_WAIT": "600",
     "TRT_STORE_PATIENCE": "10",
     "TRT_STORE_TIMEOUT": "60",
 }
-SECRETS = ("TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")  # see settings.secret
 RENAMED = {"STORE_KEY": "STORE_SIGNING_KEY", "STORE_TRUST": "STORE_TRUSTED_KEYS"}  # for one release
+# Not copied from the environment: env.Dump() would print the signing key.
+KEYS = tuple(f"TRT_{name}" for name in (*RENAMED, *RENAMED.values()))
 HELP = """  STORE=URL             shared engine cache: file:///…, s3://…, gs://… or az://…; default: none
   STORE_MODE=read|write write (for CI) also uploads what is built, signed with
                         STORE_SIGNING_KEY=FILE
@@ -67,12 +65,12 @@ def read(env: Any, top: Path) -> StoreSettings:
         raise SCons.Errors.UserError(f"STORE={url}: write file:///FOLDER, s3://…, gs://… or az://…")
     writes = _choice(env, "STORE_MODE", "read", "write") == "write"
     refusals = _choice(env, "STORE_REFUSALS", "use", "ignore") == "use"
-    key = _renamed("STORE_SIGNING_KEY", "STORE_KEY", partial(secret, env))
+    key = _renamed(env, "STORE_SIGNING_KEY", "STORE_KEY")
     if writes and not key:
         raise SCons.Errors.UserError(
             "STORE_MODE=write needs STORE_SIGNING_KEY=FILE; `python3 -m scons_tensorrt keygen FILE` makes one"
         )
-    trusted = _renamed("STORE_TRUSTED_KEYS", "STORE_TRUST", partial(value_of, env)).split(os.pathsep)
+    trusted = _renamed(env, "STORE_TRUSTED_KEYS", "STORE_TRUST").split(os.pathsep)
     return StoreSettings(
         url=url,
         writes=writes,
@@ -92,15 +90,18 @@ def _choice(env: Any, name: str, one: str, other: str) -> str:
     return text
 
 
-def _renamed(new: str, old: str, variable: Callable[[str], str]) -> str:
-    """A setting, perhaps under its old name. Raises UserError if both names are given and differ."""
-    arguments = SCons.Script.ARGUMENTS
-    return _either(f"{new}=", arguments.get(new, ""), f"{old}=", arguments.get(old, "")) or _either(
-        f"TRT_{new}", variable(f"TRT_{new}"), f"TRT_{old}", variable(f"TRT_{old}")
+def _renamed(env: Any, new: str, old: str) -> str:
+    """A setting, perhaps under its old name: from the command line, else a construction variable, else the
+    environment. Raises UserError if one of these has both names and they differ."""
+    arguments, variables = SCons.Script.ARGUMENTS, (f"TRT_{new}", f"TRT_{old}")
+    return (
+        _either(f"{new}=", f"{old}=", arguments.get(new, ""), arguments.get(old, ""))
+        or _either(*variables, *(value_of(env, name) for name in variables))
+        or _either(*variables, *(os.environ.get(name, "") for name in variables))
     )
 
 
-def _either(new: str, value: str, old: str, old_value: str) -> str:
+def _either(new: str, old: str, value: str, old_value: str) -> str:
     if not old_value:
         return value
     if value not in ("", old_value):
