@@ -77,9 +77,16 @@ def test_a_folder_may_be_a_link(engine, tmp_path_factory):
     assert fault_of(there / NAME) is None
 
 
+def test_the_old_name_of_the_bound_works_and_warns(engine):
+    with pytest.warns(DeprecationWarning, match="most= is now max_bytes="):
+        assert load_verified(engine, most=len(BYTES)) == BYTES
+    with pytest.warns(DeprecationWarning, match="most="), pytest.raises(SidecarError, match="more than 5"):
+        load_verified(engine, most=5)
+
+
 def test_the_bound_can_be_told(engine):
-    assert load_verified(engine, most=len(BYTES)) == BYTES
-    refused(engine, f"{len(BYTES)} bytes, more than {len(BYTES) - 1}", most=len(BYTES) - 1)
+    assert load_verified(engine, max_bytes=len(BYTES)) == BYTES
+    refused(engine, f"{len(BYTES)} bytes, more than {len(BYTES) - 1}", max_bytes=len(BYTES) - 1)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -135,7 +142,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_its_size(tmp_path
 
     monkeypatch.setattr("scons_tensorrt.artifact.verify.os.fstat", growing)
     with pytest.raises(SidecarError, match="it changed while it was read"):
-        load_verified(engine, most=1 << 20)
+        load_verified(engine, max_bytes=1 << 20)
 
 
 def test_a_file_that_grows_while_it_is_hashed_is_not_hashed_beyond_its_size(tmp_path, monkeypatch):
@@ -157,7 +164,7 @@ def test_a_hole_that_no_header_promises_takes_no_memory(tmp_path):
     os.truncate(engine, 8 << 40)
     (tmp_path / f"{engine.name}.sha256").write_text("0" * 64)
     with pytest.raises(SidecarError, match="where its header promises 65"):
-        load_verified(engine, most=1 << 60)
+        load_verified(engine, max_bytes=1 << 60)
 
 
 def test_a_small_file_that_grows_is_not_read_beyond_what_may_be(tmp_path, monkeypatch):

@@ -84,20 +84,27 @@ def _fault_of_size(engine: Path, stated: str, receipts: Iterable[Receipt]) -> st
     return cut_short(head, size) or too_large(size)
 
 
-def load_verified(engine: str | os.PathLike[str], most: int | None = None) -> bytes:
+def load_verified(
+    engine: str | os.PathLike[str], max_bytes: int | None = None, *, most: int | None = None
+) -> bytes:
     """The bytes of an engine, verified against its sidecar, for a runtime to deserialize.
 
-    most: maximum size in bytes; default: this machine's memory. Raises SidecarError if the sidecar is
+    max_bytes: default: this machine's memory; most: its old name. Raises SidecarError if the sidecar is
     missing or malformed, or if the engine is missing, not a regular file, too large, or does not
     match its sidecar, header or filename.
     """
+    if most is not None:
+        import warnings
+
+        warnings.warn("most= is now max_bytes=; the old name goes in the next release", DeprecationWarning, 2)
+        max_bytes = most
     stated = read_sidecar(engine)
     try:
         with open_file(engine, follow=False) as source:
             size = os.fstat(source.fileno()).st_size
-            most = _memory() if most is None else most
-            if size > most:  # also if it is sparse
-                raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {most}")
+            max_bytes = _memory() if max_bytes is None else max_bytes
+            if size > max_bytes:  # also if it is sparse
+                raise SidecarError(f"{os.fspath(engine)}: it has {size} bytes, more than {max_bytes}")
             head = source.read(HEADER_BYTES)
             fault = cut_short(head, size)
             if fault:  # before allocating memory for a sparse file
