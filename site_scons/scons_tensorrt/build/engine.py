@@ -229,17 +229,11 @@ def _receipt(
     heard: Mapping[str, Any],
 ) -> Receipt:
     signature = spec.hardware.signature
-    inputs = [
-        {
-            "role": name.split(" ")[1],
-            "name": context.state.relative(path),
-            "sha256": spec.ingredients[name],
-        }
-        for name, path in spec.inputs().items()
-    ]
-    for item in inputs:
-        if os.path.isabs(item["name"]):
-            item["name"] = os.path.basename(item["name"])
+    inputs = []
+    for name, path in spec.inputs().items():
+        label = context.state.relative(path)  # no absolute path in a receipt
+        label = path.name if os.path.isabs(label) else label
+        inputs.append({"role": name.split(" ")[1], "name": label, "sha256": spec.ingredients[name]})
     details: dict[str, Any] = {
         "hardware": {"name": spec.hardware.name, "signature": signature.to_json()},
         "recipe": spec.recipe.to_json(),
