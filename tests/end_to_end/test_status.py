@@ -177,3 +177,61 @@ def test_a_variant_folder_and_a_plugin_are_found_again(tree: Tree) -> None:
     code, rows = status(tree)
     assert (code, rows["a"]["state"]) == (1, "stale")
     assert "external data a.bin changed" in rows["a"]["reason"]
+
+
+# By the name of a model.
+
+
+def command(tree, *arguments, cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "scons_tensorrt", *arguments],
+        cwd=cwd or tree.root,
+        env=tree.env(),
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+
+@pytest.fixture
+def precisions(two):
+    """Engine `a` in two precisions, built, and `b`, whose engine is missing."""
+    two.write(
+        """
+        env.Engine("a", "models/a.onnx")
+        env.Engine("a", "models/a.onnx", precision="tf32")
+        env.Engine("b", "models/b.onnx")
+        """
+    )
+    assert two.scons().status == 0
+    two.engine("b").unlink()
+    return two
+
+
+def test_status_of_a_model_lists_its_engines_alone(precisions):
+    status, lines, errors = command(precisions, "status", "a")
+    assert (status, errors) == (0, [])
+    assert [line.split()[0] for line in lines] == ["current", "current", "2"]
+    assert all("/a__" in line for line in lines[:-1])
+    status, lines, _ = command(precisions, "status", "b")
+    assert (status, [line.split()[0] for line in lines]) == (1, ["missing", "1"])
+    assert command(precisions, "status", "a", cwd=precisions.path("models"))[0] == 0
+
+
+def test_explain_of_a_model_explains_each_of_its_engines(precisions):
+    status, lines, errors = command(precisions, "explain", "a")
+    assert (status, errors) == (0, [])
+    assert [line.split(":")[1] for line in lines if line.startswith("engines/a__")] == [
+        " a for sm80+, fp32",
+        " a for sm80+, tf32",
+    ]
+    assert command(precisions, "explain", "b")[0] == 1
+
+
+@pytest.mark.parametrize("word", ["status", "explain"])
+def test_a_name_that_no_model_has_is_one_line_with_those_that_there_are(precisions, word):
+    assert command(precisions, word, "c") == (
+        1,
+        [],
+        ["EngineError: c: neither a file nor the name of a declared model; known: a, b"],
+    )

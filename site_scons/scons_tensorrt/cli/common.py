@@ -115,6 +115,21 @@ def state_folder(engine: Path, named: str | None) -> StateFolder:
     return _of_tree(engine, nearest_state_folder(engine, engine.absolute().parent, "receipts"))
 
 
+def engines_of_model(name: str, named: str | None) -> list[Path]:
+    """The engines of a model that the last run declared; none if `name` is a path. named: the state folder.
+    Raises EngineError for a name that no engine has."""
+    if os.sep in name or name.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX)) or os.path.lexists(name):
+        return []
+    here = Path.cwd()
+    root = Path(os.path.abspath(named)) if named else nearest_state_folder(Path(name), here)
+    declared = [engine for tree in declarations(root) for engine in tree.engines]
+    found = [Path(os.path.relpath(engine.path)) for engine in declared if engine.name == name]
+    if not found:
+        known = ", ".join(sorted({engine.name for engine in declared})) or "none"
+        raise EngineError(f"{name}: neither a file nor the name of a declared model; known: {known}")
+    return found
+
+
 def nearest_state_folder(place: Path, folder: Path, with_folder: str = "") -> Path:
     """The nearest state folder in `folder` and those above it. with_folder: one that it must contain."""
     for top in (folder, *folder.parents):

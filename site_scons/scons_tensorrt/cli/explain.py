@@ -14,7 +14,7 @@ from ..build.declared import DeclaredEngine, declared_engines
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
-from .common import add_command, add_state_dir, find_receipt, say, state_folder
+from .common import add_command, add_state_dir, engines_of_model, find_receipt, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -30,14 +30,19 @@ def add(commands: Commands) -> None:
         "show how an engine was built and what changed since",
         "engines/face__sm87_jp6.2_trt10.3_fp16.engine",
     )
-    explain.add_argument("path", metavar="ENGINE", help="engine file")
+    explain.add_argument("path", metavar="ENGINE", help="engine file, or model name for all of its engines")
     add_state_dir(explain)
     explain.add_argument("--json", action="store_true", help="print the receipt and the changes as JSON")
     explain.set_defaults(run=_explain)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    engine = Path(arguments.path.removesuffix(SIDECAR_SUFFIX))
+    named = engines_of_model(arguments.path, arguments.state_dir)
+    engines = named or [Path(arguments.path.removesuffix(SIDECAR_SUFFIX))]
+    return max([_explain_one(engine, arguments) for engine in engines])
+
+
+def _explain_one(engine: Path, arguments: argparse.Namespace) -> int:
     name = EngineFilename.parse(engine.name)
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))

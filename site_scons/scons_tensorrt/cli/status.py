@@ -22,7 +22,7 @@ from ..artifact.state import DEFAULT
 from ..artifact.verify import check_pair
 from ..build.declared import Declaration, declarations
 from ..errors import EngineError, ReceiptError, plural
-from .common import add_command, nearest_state_folder, say
+from .common import add_command, engines_of_model, nearest_state_folder, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -56,7 +56,9 @@ class Row(NamedTuple):
 
 def add(commands: Commands) -> None:
     status = add_command(commands, "status", "list all engines and whether they are up to date", "--json")
-    status.add_argument("path", nargs="?", default=".", metavar="DIR", help="source tree (default: .)")
+    status.add_argument(
+        "path", nargs="?", default=".", metavar="DIR|MODEL", help="source tree, or model name (default: .)"
+    )
     status.add_argument(
         "--state-dir",
         metavar="DIR",
@@ -70,8 +72,13 @@ def add(commands: Commands) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    found = _trees(arguments)
+    model = arguments.path
+    if os.path.isdir(model) or not engines_of_model(model, arguments.state_dir):
+        model = None
+    found = _trees(Path(os.path.abspath("." if model else arguments.path)), arguments)
     trees = [(tree, [*_declared(tree), *_others(tree)]) for tree in found]
+    if model:
+        trees = [(tree, [row for row in rows if row.name == model]) for tree, rows in trees]
     if arguments.json:
         listed = [
             {
@@ -94,9 +101,8 @@ def _status(arguments: argparse.Namespace) -> int:
     return int(not fine or any(tree.outdated() for tree, _ in trees))
 
 
-def _trees(arguments: argparse.Namespace) -> list[Declaration]:
-    """The source tree that contains DIR; if none does, all trees that use the state folder."""
-    place = Path(os.path.abspath(arguments.path))
+def _trees(place: Path, arguments: argparse.Namespace) -> list[Declaration]:
+    """The source tree that contains `place`; if none does, all trees that use the state folder."""
     named = arguments.state_dir or os.environ.get("TRT_STATE_DIR")
     root = Path(os.path.abspath(named)) if named else nearest_state_folder(place, place)
     trees = list(declarations(root, arguments.full))
