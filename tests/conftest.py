@@ -355,6 +355,10 @@ def hardware(path: Path, **changes: object) -> Path:
     return path
 
 
+# What the command line of every child process holds: the first line of the program it is started with.
+WORKER = (REPO / "site_scons/scons_tensorrt/worker/common/boot.py").read_text().splitlines()[0].strip('"')
+
+
 def workers_of(marker: str) -> list[int]:
     """Processes whose command line holds `marker`, other than this one."""
     found = []

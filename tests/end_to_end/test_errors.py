@@ -290,7 +290,7 @@ def test_an_architecture_that_rtx_lacks(two: Tree) -> None:
     fields = {"product": "tensorrt_rtx", "jetpack": None, "cuda": "13.0", "machine": os.uname().machine}
     hardware(two.path("hardware/box.json"), **fields, runtime_version="1.7.1.116")
     run = two.scons("engines", "HARDWARE=box")
-    assert "HardwareMismatchError: SM 87 is not an architecture of tensorrt_rtx 1.7.1.116" in run.reason("a")
+    assert "HardwareMismatchError: SM 87 is not supported by TensorRT for RTX 1.7.1.116" in run.reason("a")
 
 
 def test_an_engine_folder_that_is_a_file(two: Tree) -> None:
@@ -314,10 +314,10 @@ CRASHES = {
         "was killed (SIGKILL): most often",
     ),
     "a silent exit": ("sys.exit(0)", "ended with status 0 and no result"),
-    "nothing written": ("done(plan(job))", "no whole engine: it is empty"),
+    "nothing written": ("done(plan(job))", "wrote an invalid engine: it is empty"),
     "a short write": (
         "data = plan(job); write(data[:-1]); done(data[:-1])",
-        "no whole engine: it has ",
+        "wrote an invalid engine: it has ",
     ),
     "garbage without end": (
         "\n    while True: os.write(1, b'x' * 65536)",
@@ -327,7 +327,7 @@ CRASHES = {
         'os.write(1, os.urandom(999) + b\'\\n[]\\n{"event": 5}\\n{"event": "done"}\\n\'); sys.exit(1)',
         "ended with status 1",
     ),
-    "an empty engine": ("done(write(b''))", "no whole engine: it is empty"),
+    "an empty engine": ("done(write(b''))", "wrote an invalid engine: it is empty"),
     "garbage on the pipe": ("os.write(1, os.urandom(100000)); sys.exit(1)", "ended with status 1"),
     "another product": ("done(write(b'ftrt' + bytes(96)))", "it is a plan of tensorrt"),
 }

@@ -8,9 +8,7 @@ import time
 
 import pytest
 
-from conftest import Tree, fake_compiler, flip_last_bit, make_model, sha256, sound, workers_of
-
-WORKER = "First text of a compile's child process"
+from conftest import WORKER, Tree, fake_compiler, flip_last_bit, make_model, sha256, sound, workers_of
 
 
 def wait_for(what, seconds: float = 30) -> object:

@@ -7,10 +7,9 @@ import time
 
 import pytest
 
-from conftest import Tree, make_model, sound, workers_of
+from conftest import WORKER, Tree, make_model, sound, workers_of
 
 MOMENTS = int(os.environ.get("SWEEP", "4"))
-WORKER = "First text of a compile's child process"
 NAMES = list("abcd")
 
 
