@@ -81,6 +81,7 @@ WRONG_CALLS = [
     ["name", "parse"],  # of nothing
     ["verify", "--fast", "x"],  # an unknown option
     ["build", "a.onnx", "--fast"],
+    ["verify", "engines", "--jetpack", "6.2"],  # without a host to compare with
     ["verify", "a\nb", "--fast\n"],  # a newline
     ["probe", "--root", "/"],  # an image without a board
     ["store", "gc", "--older", "x"],  # not a number

@@ -64,6 +64,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         arguments.wrong("PATH or --manifest is required")
     if arguments.manifest or arguments.hardware:
         return _against_manifest(arguments)
+    for option in ("jetpack", "python"):
+        if getattr(arguments, option):
+            arguments.wrong(f"--{option} requires --manifest or --hardware")
     worst = 0
     for path in engines(arguments.path):
         fault = _fault(path)

@@ -75,15 +75,15 @@ def gpu_lock(
             raise Interrupted(f"{what}: stopped while waiting for the GPU")
     path = gpu_lock_path(uuid)
     try:
-        lock = _SharedLock(path)
-        try:
-            _wait(path, lock, what, waiting, stopping, timeout_s)
-            lock.write_holder(_holder_text(what))
+        with contextlib.ExitStack() as held:
+            try:
+                lock = _SharedLock(path)
+                held.callback(lock.release)
+                _wait(path, lock, what, waiting, stopping, timeout_s)
+                lock.write_holder(_holder_text(what))
+            except OSError as error:  # not one of what is done under the lock
+                raise PublishError(f"{path}: {error.strerror}; remove the file") from None
             yield
-        finally:
-            lock.release()
-    except OSError as error:
-        raise PublishError(f"{path}: {error.strerror}; remove the file") from None
     finally:
         turn.release()
 
