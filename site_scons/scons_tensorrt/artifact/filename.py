@@ -14,10 +14,10 @@ The first `__` ends the model name, so a model name cannot contain it.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from ..errors import EngineFilenameError, plural
 from ..hardware.signature import HardwareSignature
+from ..values import Value
 
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".sha256"
@@ -31,7 +31,7 @@ _SM = r"sm([1-9][0-9]{0,3})(plus)?"
 _VERSIONED = re.compile(rf"(jp|cu|trt|rtx){_NUMBER}\.{_NUMBER}")
 
 
-class _Fields(NamedTuple):
+class _Fields(Value):
     model: str
     sm: int
     plus: bool

@@ -16,12 +16,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import ReceiptError
 from ..files.digest_cache import SHA256, DigestCache
 from ..files.reading import is_none, read_at_most, read_small
 from ..files.writing import write_atomic
+from ..values import Value
 from .filename import SUFFIX
 
 SCHEMA = 1
@@ -37,7 +38,7 @@ def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-class Receipt(NamedTuple):
+class Receipt(Value):
     """What an engine was built from, and the result.
 
     sha256, size (bytes): of the engine; details: not part of the key (signature, worker, start,
@@ -85,7 +86,7 @@ class Receipt(NamedTuple):
         return cls(filename, key, sha256, size, ingredients, fields)
 
 
-class Compared(NamedTuple):
+class Compared(Value):
     """A receipt's record of the comparison with the original model, see build/accuracy.py. by: key of
     samples and bounds; ran: whether the engine was run (else the receipt says why not)."""
 
@@ -93,7 +94,7 @@ class Compared(NamedTuple):
     ran: bool
 
 
-class ReceiptSummary(NamedTuple):
+class ReceiptSummary(Value):
     """size: bytes; data: sha256 of the external data."""
 
     size: int

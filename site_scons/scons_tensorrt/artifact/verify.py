@@ -9,11 +9,12 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..errors import EngineFilenameError, SidecarError
 from ..files.digest_cache import CHANGED, sha256_of
 from ..files.reading import open_file
+from ..values import Value
 from .filename import EngineFilename
 from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from .sidecar import MISMATCH, read_sidecar, sidecar_of
@@ -44,7 +45,7 @@ def fault_of(engine: str | os.PathLike[str]) -> str | None:
     return _fault(engine, stated, digest, head, size)
 
 
-class PairCheck(NamedTuple):
+class PairCheck(Value):
     """code: reason code, empty if the engine matches its sidecar; sha256: None if it was not hashed."""
 
     code: str

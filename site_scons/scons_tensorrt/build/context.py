@@ -11,18 +11,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..artifact.receipt import Receipt
 from ..artifact.state import StateFolder
 from ..errors import EngineBuildError
 from ..files.digest_cache import DigestCache
 from ..hardware.runtime import Interpreter
+from ..values import Value
 from .progress import BeginProgress, no_progress
 from .spec import EngineSpec
 
 
-class ProvidedFile(NamedTuple):
+class ProvidedFile(Value):
     """A file that a provider wrote.
 
     how: "fetched" or "dispatched"; sha256, size (bytes): of the file, from the transfer; details: of its

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.receipt import make_key
 from ..artifact.state import DATA_SUFFIX, StateFolder
@@ -18,6 +18,7 @@ from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
+from ..values import Value
 from .spec import UpToDateResult
 
 # By kind of step: increase when the same ingredients give other bytes.
@@ -33,7 +34,7 @@ VERSIONS: Mapping[str, str] = {
 SCRIPT = ""  # in `OnnxSpec.named`
 
 
-class Onnx(NamedTuple):
+class Onnx(Value):
     """An ONNX of a step. label: for messages; external: its data files by location; summary: None if it was
     not read."""
 
@@ -43,7 +44,7 @@ class Onnx(NamedTuple):
     summary: OnnxSummary | None = None
 
 
-class SampleFiles(NamedTuple):
+class SampleFiles(Value):
     """A set of samples on disk. kind: "npz", "npy" (a folder) or "reader"; files: all its files; label: for
     messages; name: of its path in the SConstruct; named: the paths of a reader's files in the SConstruct."""
 
@@ -56,7 +57,7 @@ class SampleFiles(NamedTuple):
     named: Sequence[Path] = ()
 
 
-class OnnxSpec(NamedTuple):
+class OnnxSpec(Value):
     """The spec of a file. onnx: by role, "onnx" (the source), "reference" or "converted"; script, files: of
     an export, the files by the argument that gets their path, with its imports and the data of ONNX files;
     named: their paths in the SConstruct."""

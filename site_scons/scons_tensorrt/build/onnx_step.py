@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .. import __version__
 from ..artifact.receipt import Receipt
@@ -18,6 +18,7 @@ from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError,
 from ..files.digest_cache import DigestCache, sha256_file
 from ..files.locks import engine_lock
 from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
+from ..values import Value
 from .context import ProvidedFile
 from .job import fresh_log
 from .onnx_spec import OnnxSpec, check_onnx_up_to_date
@@ -64,7 +65,7 @@ class OnnxContext:
     takers: Sequence[OnnxListener] = ()
 
 
-class OnnxOutcome(NamedTuple):
+class OnnxOutcome(Value):
     """how: "reused", "made" or "fetched"."""
 
     how: str

@@ -7,12 +7,14 @@ build is one step of one phase, with no further events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from ..values import Value
 
 READING = "reading the network"  # before the first phase
 
 
-class CurrentPhase(NamedTuple):
+class CurrentPhase(Value):
     """words: name of the phase; done, total: its steps, None if it has only one."""
 
     words: str

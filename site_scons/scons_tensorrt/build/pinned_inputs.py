@@ -23,13 +23,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import EngineBuildError, PublishError
 from ..files.digest_cache import DigestCache
 from ..files.mounts import Mounts
 from ..files.reading import blocks, open_file, open_for_writing
 from ..files.writing import cause, new_file
+from ..values import Value
 
 MOST_OPEN = 32  # descriptors of one compile; beyond that, files are copied
 SETTLE_S = 0.1  # after a change, another one may leave the stat as it is for so long
@@ -38,7 +38,7 @@ SETTLE_S = 0.1  # after a change, another one may leave the stat as it is for so
 OWN_PLACE = (b"$ORIGIN", b"${ORIGIN}", b"dladdr", b"dlinfo")  # in a library that looks for files beside it
 
 
-class Stamp(NamedTuple):
+class Stamp(Value):
     """The fields of a stat that show a change. Times in nanoseconds."""
 
     device: int

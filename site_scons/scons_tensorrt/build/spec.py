@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..artifact.receipt import Compared, Receipt, comparison, make_key
 from ..artifact.sidecar import read_sidecar, sidecar_of
@@ -22,6 +22,7 @@ from ..hardware.resolve import Hardware
 from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import check_data
 from ..recipe.options import Recipe
+from ..values import Value
 
 
 class AccuracyCheck(Protocol):
@@ -38,7 +39,7 @@ class AccuracyCheck(Protocol):
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str: ...
 
 
-class EngineSpec(NamedTuple):
+class EngineSpec(Value):
     """The spec of an engine. engine: its path; ingredients: see `recipe.key`; onnx, external: the input
     files; source: the label of the ONNX; told: further details for the receipt, which are not in the key;
     samples: of a calibrator, see worker/onnx/calibration_batches.py; check: if `accuracy=` is declared."""
@@ -72,7 +73,7 @@ class EngineSpec(NamedTuple):
         return files
 
 
-class LastBuild(NamedTuple):
+class LastBuild(Value):
     """The input files of an engine. external: by location, with the least size in bytes; samples: of a
     calibrator, with their label; exact: locations of data that must have exactly that size."""
 
@@ -118,7 +119,7 @@ def engine_spec(
     )
 
 
-class UpToDateResult(NamedTuple):
+class UpToDateResult(Value):
     """code: "current", "unfinished" (compiled, but not completely published), or the reason code of a
     rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: the
     figures in its receipt."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.receipt import make_key
 from ..files.digest_cache import SHA256
 from ..files.keys import SigningKey, TrustedKeys
+from ..values import Value
 
 SCHEMA = 1
 LARGEST = 4 << 20  # bytes of an entry
@@ -35,7 +36,7 @@ class EntryRejected(Exception):
         self.untrusted, self.expired, self.other_version = untrusted, expired, other_version
 
 
-class CacheEntry(NamedTuple):
+class CacheEntry(Value):
     """kind: ENGINE, STEP (output of an ONNX step) or REFUSAL; name: filename; sha256, size: of the file,
     "" and 0 for a refusal; data: sha256 and size of its external data; details: as in
     `artifact.receipt`; made, expires: seconds since the epoch; error: of a refusal; by: ID of the

@@ -11,9 +11,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from ..files.keys import TrustedKeys
+from ..values import Value
 from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
 from .object_store import Item, ObjectStore
 from .transfer import DigestMismatch
@@ -22,7 +22,7 @@ THREADS = 16  # concurrent requests
 GRACE_S = 86400.0  # age from which unreferenced data is removed
 
 
-class StoredEntry(NamedTuple):
+class StoredEntry(Value):
     """entry: None if it was rejected; fault: why; blobs: paths of its data, trusted or not; foreign: not
     damaged, but of another team or another version."""
 
@@ -33,7 +33,7 @@ class StoredEntry(NamedTuple):
     foreign: bool = False
 
 
-class Fault(NamedTuple):
+class Fault(Value):
     """removed: deleted, which a foreign entry never is."""
 
     path: str
@@ -41,7 +41,7 @@ class Fault(NamedTuple):
     removed: bool
 
 
-class RemovedObject(NamedTuple):
+class RemovedObject(Value):
     """What gc removed, or would remove: paths, and size in bytes."""
 
     entries: list[str]

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import StoreError
 from ..files.reading import open_file
+from ..values import Value
 from .bounded import SLOWEST, TIMEOUT_S, within
 from .folder import Folder
 from .listing import listed, start_of
@@ -33,7 +34,7 @@ PATIENCE_S = 10.0  # for a silent server
 _NAME = re.compile(r"[0-9a-f]{64}")  # object names: a cache key, or a sha256
 
 
-class Item(NamedTuple):
+class Item(Value):
     """An object. size: bytes; changed: seconds since the epoch."""
 
     path: str

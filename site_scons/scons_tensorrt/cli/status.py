@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
@@ -22,6 +22,7 @@ from ..artifact.state import DEFAULT
 from ..artifact.verify import check_pair
 from ..build.declared import Declaration, declarations
 from ..errors import EngineError, ReceiptError, plural
+from ..values import Value
 from .common import add_command, engines_of_model, nearest_state_folder, say
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _STATES = {
 }
 
 
-class Row(NamedTuple):
+class Row(Value):
     """state: current, stale, missing, tampered, unfinished, failing, foreign or orphaned; code: the
     reason code; hardware: the name of a declared engine's, None for the default host."""
 

@@ -11,16 +11,17 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import SigningError
+from ..values import Value
 from .reading import read_small
 
 PUBLIC_SUFFIX = ".pub"  # of trusted keys in a folder
 MAX_BYTES = 1 << 20  # of a key file
 
 
-class TrustedKey(NamedTuple):
+class TrustedKey(Value):
     """A public key. key_id: sha256 of the key as SubjectPublicKeyInfo in DER, as in cosign."""
 
     key_id: str
@@ -42,7 +43,7 @@ class TrustedKey(NamedTuple):
             return False
 
 
-class SigningKey(NamedTuple):
+class SigningKey(Value):
     """A private key, and the trusted key that accepts its signatures."""
 
     private: Any

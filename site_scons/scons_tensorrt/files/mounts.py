@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+
+from ..values import Value
 
 NO_CTIME = ("afs", "cifs", "exfat", "hfs", "msdos", "ntfs", "smb3", "smbfs", "vfat")
 IN_MEMORY = ("devtmpfs", "hugetlbfs", "ramfs", "rootfs", "tmpfs")
@@ -23,7 +24,7 @@ _STATX_UNIQUE, _STATX_BYTES, _ID_AT = 0x4000, 256, 144  # of statx(2), since Lin
 _AT_FDCWD = -100
 
 
-class Mount(NamedTuple):
+class Mount(Value):
     """A line of the mount table. device: as st_dev; line: the whole line."""
 
     device: int

@@ -14,11 +14,12 @@ import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
+from ..values import Value
 
 EVIDENCE_FILES = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
@@ -30,7 +31,7 @@ _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
 _NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
 
 
-class Host(NamedTuple):
+class Host(Value):
     """A host. root: of its file system; only `/`, the machine itself, has a driver to query."""
 
     root: Path = Path("/")

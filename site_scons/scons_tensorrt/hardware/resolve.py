@@ -14,11 +14,12 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import read_small
+from ..values import Value
 from .host import Host
 from .runtime import Runtime
 from .signature import PRODUCTS, SCHEMA, HardwareSignature, check_fields
@@ -32,7 +33,7 @@ LARGEST = 1 << 20  # bytes of a hardware file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-class Hardware(NamedTuple):
+class Hardware(Value):
     """name: the folder under `engines/`, None for the default host; title, why, note: for messages;
     from_receipts: taken from receipts, which suffices to reuse engines but not to remove them."""
 

@@ -15,18 +15,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
+from ..values import Value
 from . import installed as query
 
 QUERY_SECONDS = 60
 OLDEST_PYTHON = (3, 10)  # of JetPack 6
 
 
-class Runtime(NamedTuple):
+class Runtime(Value):
     """An installed TensorRT. version: of its distribution; cuda: major.minor, None if unknown."""
 
     product: str

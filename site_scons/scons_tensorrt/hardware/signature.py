@@ -14,9 +14,10 @@ import re
 import reprlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
+from ..values import Value
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
 DEVICE_CLASS = ("gpu_name", "sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "integrated")
@@ -29,7 +30,7 @@ _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
 _COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
 
 
-class _Fields(NamedTuple):
+class _Fields(Value):
     product: str
     runtime_version: str
     os: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
+from ..values import Value
 from .onnx.summary import OnnxSummary
 from .values import flag, is_number, names, one_of
 
@@ -25,7 +26,7 @@ _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
-class Samples(NamedTuple):
+class Samples(Value):
     """A set of samples. where: path or node of a `.npz`, a folder of `.npy`, or a reader's `.py`;
     function: of the reader; most: how many to use, None for all; at_least: how many there must be; files:
     other files that the reader reads."""
@@ -41,7 +42,7 @@ class Samples(NamedTuple):
         return {"function": self.function, "most": self.most, "at_least": self.at_least}
 
 
-class Calibration(NamedTuple):
+class Calibration(Value):
     """How the ranges of activations are measured. ops: operators to quantize, empty for the quantizer's
     default; by: "qdq" (Q/DQ nodes in the ONNX), or "calibrator" (TensorRT 10's own)."""
 
@@ -53,7 +54,7 @@ class Calibration(NamedTuple):
     by: str = "qdq"
 
 
-class Gate(NamedTuple):
+class Gate(Value):
     """The accuracy gate: how much outputs may differ from the reference's.
 
     reference: path or node of an ONNX, None for the source; metric "elemwise": |error| <= atol +
@@ -71,7 +72,7 @@ class Gate(NamedTuple):
         return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
 
 
-class Conversion(NamedTuple):
+class Conversion(Value):
     """keep_ops, keep_nodes: operators and names of nodes that stay float32; keep_io: whether inputs and
     outputs keep their types."""
 
@@ -81,7 +82,7 @@ class Conversion(NamedTuple):
     calibration: Calibration | None = None
 
 
-class Step(NamedTuple):
+class Step(Value):
     """kind: "precision" or "quantize"; options: JSON, part of the step's key."""
 
     kind: str

@@ -19,9 +19,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import RecipeError
+from ..values import Value
 from .onnx.summary import OnnxInput
 from .options import DEFAULTS, parse
 from .shapes import Shape
@@ -33,7 +34,7 @@ _OWN = ("onnx", "name", "hardware")
 _SHAPE = re.compile(r"-?[0-9]+(?:x-?[0-9]+)*|scalar")
 
 
-class EngineEntry(NamedTuple):
+class EngineEntry(Value):
     """One engine. place: FILE:LINE of its table; options: of `env.Engine`, with paths from where the file is
     read; hardware: None for that of the run."""
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError, plural
+from ..values import Value
 from .conversion import Calibration, Conversion, Gate, Samples, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
 from .values import flag, hint, is_number, names, one_of
@@ -68,7 +69,7 @@ PRECISION_FLAGS = frozenset("TF32 FP16 BF16 INT8 FP8 INT4 FP4".split())
 BUILDABLE = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "mixed")
 
 
-class Recipe(NamedTuple):
+class Recipe(Value):
     """How one engine is built.
 
     workspace_mb: builder workspace in MiB; flags: BuilderFlag names, sorted; plugins: libraries to load

@@ -12,18 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import LARGEST_SIZE, make_key
 from ..errors import EngineError, HandoffError
 from ..files.digest_cache import SHA256
+from ..values import Value
 
 SCHEMA = 1
 LARGEST = 64 << 20  # bytes
 
 
-class ManifestEntry(NamedTuple):
+class ManifestEntry(Value):
     """One engine. name: filename; size: in bytes; key: cache key of the ingredients in `recipe`;
     signature: the hard and device-class fields of its hardware."""
 
@@ -48,7 +49,7 @@ class ManifestEntry(NamedTuple):
         }
 
 
-class Manifest(NamedTuple):
+class Manifest(Value):
     """hardware: its name, None for the default hardware; engines: by filename."""
 
     hardware: str | None

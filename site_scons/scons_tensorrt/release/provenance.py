@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import __version__
 from ..errors import HandoffError
 from ..files.keys import SigningKey, TrustedKeys
+from ..values import Value
 from .manifest import Manifest, ManifestEntry, digest
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -28,7 +29,7 @@ MOST_ENVELOPES = 1000
 MOST_SIGNATURES = 16  # per envelope: each check hashes the whole payload
 
 
-class Envelope(NamedTuple):
+class Envelope(Value):
     """signatures: without their key IDs, which are hints that nobody signed."""
 
     payload_type: str

@@ -12,19 +12,19 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.sidecar import sidecar_of
 from ..artifact.state import DATA_SUFFIX, StateFolder
 from ..files.digest_cache import DigestCache
+from ..values import Value
 from .own_files import entries, is_ours, own_files, parsed, receipt_folders, traces
 
 DAY_S = 86400.0
 NOT_OURS = "no receipt matches it; remove it by hand"
 
 
-class Folder(NamedTuple):
+class Folder(Value):
     """A folder of engines. names: the declared filenames, None if unknown; why: the reason to remove
     other engines; host: a filename of the default hardware, whose folder other hosts may share, else
     None."""
@@ -35,7 +35,7 @@ class Folder(NamedTuple):
     host: EngineFilename | None = None
 
 
-class Item(NamedTuple):
+class Item(Value):
     """A candidate for removal. path: an engine, a file of the state folder, or the receipts folder of an
     engine that is gone; group: KEEP= keeps the newest of each; age_s: seconds since it was written."""
 

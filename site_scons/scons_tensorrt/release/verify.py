@@ -14,7 +14,6 @@ import enum
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..artifact.compatibility import why_not_here
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
@@ -25,6 +24,7 @@ from ..files.digest_cache import sha256_of
 from ..files.keys import load_trusted_keys
 from ..files.reading import open_file, read_small, walk_files
 from ..hardware.signature import HardwareSignature
+from ..values import Value
 from . import SUMS, files_of
 from .manifest import LARGEST, Manifest, ManifestEntry, digest
 from .provenance import LARGEST as LARGEST_ENVELOPES
@@ -47,7 +47,7 @@ class Status(enum.IntEnum):
     KEY = 19
 
 
-class Finding(NamedTuple):
+class Finding(Value):
     """One result. path: an engine, other file or manifest; why: the reason of a failure, or a note."""
 
     status: Status
@@ -59,7 +59,7 @@ class Finding(NamedTuple):
         return self.status.name.lower().replace("_", " ")
 
 
-class LoadedManifest(NamedTuple):
+class LoadedManifest(Value):
     """A manifest and the bytes it was parsed from."""
 
     path: Path
@@ -67,7 +67,7 @@ class LoadedManifest(NamedTuple):
     manifest: Manifest
 
 
-class VerifyRequest(NamedTuple):
+class VerifyRequest(Value):
     """host: None to skip the host check; an error fails it for every engine. trusted: public key files, or
     folders of them;
     note: what was not checked."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
@@ -22,6 +22,7 @@ from ..hardware.resolve import probe
 from ..hardware.runtime import Runtime
 from ..hardware.signature import DEVICE_CLASS, HardwareSignature
 from ..recipe.key import VERSION
+from ..values import Value
 from .plain_data import fields_of, line
 
 PREFIX = "scons-tensorrt "
@@ -83,7 +84,7 @@ def why_not_here(
     return "; ".join(differences(spec, machine_fields(found))) or None
 
 
-class WorkerCapability(NamedTuple):
+class WorkerCapability(Value):
     """machine: see `machine_fields`; recipe: its recipe version; distributed: its version of that
     package."""
 
@@ -133,7 +134,7 @@ def _is_short(value: Any) -> bool:
     return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63)
 
 
-class Worker(NamedTuple):
+class Worker(Value):
     """A connected worker. offers: one for each installed product."""
 
     name: str

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import make_key
@@ -21,13 +21,14 @@ from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key import input_name, value_fields
 from ..recipe.options import Recipe
+from ..values import Value
 
 SCHEMA = 1
 LARGEST = 4 << 20  # bytes of an action
 _DATA = input_name("data") + " "
 
 
-class Input(NamedTuple):
+class Input(Value):
     """name: of the ingredient; label: its relative path; size: bytes."""
 
     name: str
@@ -78,7 +79,7 @@ def _timeout(value: Any) -> float | None:
     return float(value)
 
 
-class Action(NamedTuple):
+class Action(Value):
     """A parsed action."""
 
     filename: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import DispatchError
+from ..values import Value
 from .plain_data import line
 
 OUTCOMES = ("made", "there", "failed")
@@ -28,7 +29,7 @@ def task_of(key: str, attempt: int = 0) -> str:
     return f"scons-tensorrt-{key}" + (f"-{attempt}" if attempt else "")
 
 
-class Answer(NamedTuple):
+class Answer(Value):
     """A worker's answer: a JSON object of fixed shape.
 
     outcome: one of OUTCOMES; error_class, message: of a failure; seconds: compile time, None if nothing

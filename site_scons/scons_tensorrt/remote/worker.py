@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import DispatchError, HardwareError
 from ..files.json_cache import JsonCache
@@ -20,6 +20,7 @@ from ..files.writing import cause, remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
+from ..values import Value
 from .capability import WorkerCapability, host_signature
 from .executor import VARIABLE, open_shared
 from .handshake import check_scheduler, quiet, versions
@@ -30,7 +31,7 @@ AGAIN_S = 2.0  # between two attempts to reach a scheduler
 PRODUCTS = ("tensorrt", "tensorrt_rtx")
 
 
-class Options(NamedTuple):
+class Options(Value):
     """store: see `open_shared`; jobs: concurrent compiles; folder: private to this worker; verbose: with
     Dask's logs."""
 

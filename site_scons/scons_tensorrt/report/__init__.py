@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.state import StateFolder
 from ..files.digest_cache import DigestCache
 from ..files.writing import write_atomic
+from ..values import Value
 from .gather import collect
 
 PAGE, DATA = "index.html", "report.json"
 NO_PAGE = "index.html was not written: it needs jinja2 (pip install jinja2)"
 
 
-class Written(NamedTuple):
+class Written(Value):
     """data: the contents of report.json; file: the page, or report.json without jinja2; note: a warning."""
 
     data: Mapping[str, Any]

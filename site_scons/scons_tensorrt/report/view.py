@@ -4,10 +4,11 @@ build."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import plural
 from ..files.tolerant import mapping, text
+from ..values import Value
 from . import format
 from .history import WORDS
 
@@ -23,7 +24,7 @@ OUTCOMES = {
 }
 
 
-class ReleaseVerdict(NamedTuple):
+class ReleaseVerdict(Value):
     """Whether the engines can be released, in one sentence. kind: good, careful or bad."""
 
     kind: str
@@ -32,7 +33,7 @@ class ReleaseVerdict(NamedTuple):
     advice: str
 
 
-class Attention(NamedTuple):
+class Attention(Value):
     """An engine or step that needs attention. link: index of the engine; kind: "w" for a warning."""
 
     title: str

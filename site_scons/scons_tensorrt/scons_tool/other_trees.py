@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import SCons.Errors
 
@@ -15,12 +14,13 @@ from ..files.mounts import mount_below
 from ..files.reading import read_small
 from ..release.own_files import parsed
 from ..release.prune import Item
+from ..values import Value
 from .nodes import PRUNE
 
 LARGEST = 64 << 20  # bytes of another tree's declaration
 
 
-class Place(NamedTuple):
+class Place(Value):
     """A file, identified by its name and its folder's inode, independent of links and mounts."""
 
     device: int
@@ -37,7 +37,7 @@ class Place(NamedTuple):
         return cls(folder.st_dev, folder.st_ino, path.name)
 
 
-class OtherTrees(NamedTuple):
+class OtherTrees(Value):
     """What other trees that share the state folder declare, which is kept. models: (name, precision);
     places: of their engines; folders: of these engines, and their parents; before: declarations of
     earlier trees at the path of this tree."""

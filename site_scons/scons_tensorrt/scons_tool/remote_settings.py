@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import SCons.Errors
 
 from ..errors import DispatchError
+from ..values import Value
 from .settings import below, chosen
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ The same settings as variables: TRT_DISPATCH, TRT_DISPATCH_CERTIFICATES, TRT_DIS
 """
 
 
-class DispatchSettings(NamedTuple):
+class DispatchSettings(Value):
     """url: "" for none; certificates: a folder; wait_s: seconds."""
 
     url: str = ""

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import Receipt
@@ -21,11 +21,12 @@ from ..files.digest_cache import DigestCache
 from ..hardware.resolve import Hardware
 from ..hardware.runtime import Runtime
 from ..hardware.signature import HardwareSignature
+from ..values import Value
 
 Resolve = Callable[[Callable[[str], Runtime]], Hardware]
 
 
-class Restored(NamedTuple):
+class Restored(Value):
     """Where restored engines may be. hosts: where no hardware was named and there is no GPU, the
     products of which the engines' whole hardware may come from their receipts."""
 

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import SCons.Errors
 import SCons.Script
 
 from ..artifact.state import DEFAULT as STATE_DIR
 from ..errors import RecipeError
+from ..values import Value
 
 VARIABLES = {
     "TRT_HARDWARE": "",
@@ -70,7 +71,7 @@ TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_VERBOSE, TRT_SIGNING_KEY (the file, 
 """
 
 
-class Settings(NamedTuple):
+class Settings(Value):
     """The settings of one environment for one hardware. alone: whether only one was requested."""
 
     hardware: str

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import SCons.Errors
 import SCons.Script
 
+from ..values import Value
 from .console import say
 from .settings import below, chosen, key_path, option, seconds, value_of
 
@@ -41,7 +42,7 @@ TRT_STORE_TIMEOUT.
 _SCHEMES = ("file:///", "s3://", "gs://", "az://")
 
 
-class StoreSettings(NamedTuple):
+class StoreSettings(Value):
     """url: "" for no shared cache; signing_key: a path, or the PEM itself; trusted_keys: paths; wait_s:
     for uploads at the end of a run; patience_s: for the server's next byte; timeout_s: for one operation,
     plus one second for each MB."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ...errors import RecipeError
+from ...values import Value
 
 DYNAMIC = -1  # a dimension
 LFS = b"version https://git-lfs.github.com/spec/"
@@ -19,7 +20,7 @@ LARGEST_POINTER = 1024  # bytes, the limit of git-lfs
 _T = TypeVar("_T")
 
 
-class OnnxInput(NamedTuple):
+class OnnxInput(Value):
     """A graph input. shape: DYNAMIC for a dimension known only at run time; None if the rank is unknown;
     dtype: DataType number of onnx.proto3, 0 if not stated; tensor: False for a sequence or an optional,
     which have no shape."""
@@ -37,7 +38,7 @@ class OnnxInput(NamedTuple):
         return f"`{self.name}` {list(self.shape) if self.shape is not None else '[rank unknown]'}"
 
 
-class OnnxSummary(NamedTuple):
+class OnnxSummary(Value):
     """inputs: without initializers; external: minimum size in bytes of each external-data file, by its
     location relative to the model's folder, sorted; elements: number in weights and constants, by DataType
     number; quantized: whether there are QuantizeLinear or DequantizeLinear nodes; exact: locations whose
