@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scons_tensorrt.artifact.publish import Publication
 from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder, make_key
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import ReceiptError
 from scons_tensorrt.files.digest_cache import DigestCache
 from scons_tensorrt.files.json_cache import JsonCache

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.artifact.trees import hash_of, known_as, register
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from scons_tensorrt.artifact.publish import Publication
 from scons_tensorrt.artifact.receipt import Receipt
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build import engine as module
 from scons_tensorrt.build.context import BuildContext
 from scons_tensorrt.build.engine import make
-from scons_tensorrt.build.spec import UpToDateResult
+from scons_tensorrt.build.up_to_date import UpToDateResult
 
 RECEIPT = Receipt("a.engine", "0" * 64, "1" * 64, 7, {}, {})
 

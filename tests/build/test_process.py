@@ -18,7 +18,7 @@ from jobs import compile_job
 
 import scons_tensorrt
 from scons_tensorrt import errors
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build import worker_process
 from scons_tensorrt.build.onnx_step import PRIVATE, OnnxContext, run_converter
 from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER

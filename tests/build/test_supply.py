@@ -10,7 +10,7 @@ import pytest
 
 from conftest import fake_compiler, hardware
 from scons_tensorrt.artifact.filename import EngineFilename
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build.context import BuildContext, ProvidedFile
 from scons_tensorrt.build.engine import make
 from scons_tensorrt.build.spec import EngineSpec

@@ -25,7 +25,7 @@ pytest.importorskip("cryptography")
 
 from conftest import Tree, fake_compiler, hardware, make_model, sha256, sound  # noqa: E402
 from scons_tensorrt.cli import main  # noqa: E402
-from scons_tensorrt.files.keys import SigningKey, load_signing_key  # noqa: E402
+from scons_tensorrt.files.signing_keys import SigningKey, load_signing_key  # noqa: E402
 
 WRITER = {"AWS_ACCESS_KEY_ID": "writer", "AWS_SECRET_ACCESS_KEY": "of the CI"}
 READER = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "of a developer"}

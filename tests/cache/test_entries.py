@@ -20,7 +20,7 @@ from scons_tensorrt.cache.entry import (
     verify_entry,
 )
 from scons_tensorrt.errors import SigningError
-from scons_tensorrt.files.keys import SigningKey, load_signing_key, load_trusted_keys
+from scons_tensorrt.files.signing_keys import SigningKey, load_signing_key, load_trusted_keys
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 FIELDS = {"option precision": "fp16"}

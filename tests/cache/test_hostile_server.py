@@ -16,7 +16,7 @@ from scons_tensorrt.cache.gc import gc
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cache.transfer import DigestMismatch
 from scons_tensorrt.errors import StoreError
-from scons_tensorrt.files.keys import TrustedKeys
+from scons_tensorrt.files.signing_keys import TrustedKeys
 
 MANY = 64 << 20  # bytes that the server sends at most
 NAMES = ["a" * 64, "b" * 64, "c" * 64]

@@ -21,7 +21,7 @@ from scons_tensorrt.cache.entry import ENGINE, CacheEntry, blob_path, entry_path
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cache.transfer import DigestMismatch
 from scons_tensorrt.errors import StoreError
-from scons_tensorrt.files.keys import SigningKey, load_signing_key, load_trusted_keys
+from scons_tensorrt.files.signing_keys import SigningKey, load_signing_key, load_trusted_keys
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 

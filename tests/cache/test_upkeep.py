@@ -13,7 +13,7 @@ from scons_tensorrt.cache.entry import REFUSAL, CacheEntry, blob_path, sign_entr
 from scons_tensorrt.cache.gc import gc
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cli import main
-from scons_tensorrt.files.keys import TrustedKeys
+from scons_tensorrt.files.signing_keys import TrustedKeys
 
 DAY = 86400.0
 

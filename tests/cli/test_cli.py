@@ -14,7 +14,7 @@ from boards import JETSON
 import scons_tensorrt
 from scons_tensorrt.artifact.receipt import Receipt, make_key
 from scons_tensorrt.artifact.sidecar import sidecar_of
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.cli import _parser, main
 from scons_tensorrt.hardware.signature import HardwareSignature
 

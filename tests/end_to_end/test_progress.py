@@ -291,7 +291,7 @@ def test_a_null_build_imports_nothing_for_it(slow: Tree) -> None:
     slow.write(
         """
         import atexit, sys
-        drawing = "rich", "scons_tensorrt.scons_tool.progress", "scons_tensorrt.scons_tool.footer"
+        drawing = "rich", "scons_tensorrt.scons_tool.progress", "scons_tensorrt.scons_tool.progress_bars"
         atexit.register(lambda: print("DRAWS", [m for m in drawing if m in sys.modules]))
         for n in ["a", "b", "c"]: env.Engine(n, f"models/{n}.onnx")
         """

@@ -184,14 +184,14 @@ def test_what_another_process_is_at_work_on_is_left(boards: Tree) -> None:
 
 
 def _is_of(tree: Tree, lock: Path) -> bool:
-    from scons_tensorrt.artifact.state import StateFolder
+    from scons_tensorrt.artifact.state_folder import StateFolder
 
     return lock == StateFolder(tree.path(".trt"), tree.root).lock(tree.path(B[1]))
 
 
 def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(boards: Tree) -> None:
     from scons_tensorrt.artifact.receipt import Receipt, make_key
-    from scons_tensorrt.artifact.state import StateFolder
+    from scons_tensorrt.artifact.state_folder import StateFolder
 
     boards.write('env.Engine("a", "models/a.onnx", precision="fp16")')
     folder = boards.path(".trt/onnx")
@@ -302,7 +302,7 @@ done(data)
 def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -> None:
     """engines/ of a clone may hold a probed board's, which only the board can make again."""
     from scons_tensorrt.artifact.receipt import Receipt, make_key
-    from scons_tensorrt.artifact.state import StateFolder
+    from scons_tensorrt.artifact.state_folder import StateFolder
 
     assert two.scons().status == 0
     book = StateFolder(two.path(".trt"), two.root).receipts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conftest import Tree, sha256
 from scons_tensorrt.artifact.receipt import Receipt
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 
 
 def reproduce(tree: Tree, *arguments: str | Path) -> tuple[int, list[str]]:

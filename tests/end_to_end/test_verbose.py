@@ -7,7 +7,7 @@ import pytest
 from conftest import Tree, flip_last_bit
 from scons_tensorrt.artifact.publish import Publication
 from scons_tensorrt.artifact.receipt import Receipt
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 
 SET = """
 env["TRT_VERBOSE"] = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from played import sha
 
-from scons_tensorrt.files.keys import generate
+from scons_tensorrt.files.signing_keys import generate
 
 
 class Store:

@@ -14,7 +14,7 @@ from handing import HOST, A, B, plan, sha
 from scons_tensorrt.artifact.receipt import make_key
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, sign_entry, verify_entry
 from scons_tensorrt.errors import SigningError
-from scons_tensorrt.files.keys import generate, load_signing_key, load_trusted_keys
+from scons_tensorrt.files.signing_keys import generate, load_signing_key, load_trusted_keys
 from scons_tensorrt.release.provenance import read_envelopes, sign_statement
 from scons_tensorrt.release.verify import Status, VerifyRequest, verify
 

@@ -8,7 +8,7 @@ import pytest
 from handing import A, plan, sha
 
 from scons_tensorrt.artifact.receipt import Receipt, make_key
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.digest_cache import DigestCache
 from scons_tensorrt.release import removal

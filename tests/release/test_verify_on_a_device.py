@@ -334,7 +334,7 @@ def test_a_signed_handoff_is_ok_and_says_by_whom(handoff: Handoff, verify, trust
 
 
 def foreign_key(handoff: Handoff) -> None:
-    from scons_tensorrt.files.keys import generate
+    from scons_tensorrt.files.signing_keys import generate
 
     handoff.list(generate()[0])
 
@@ -398,7 +398,7 @@ def test_the_keyid_in_the_envelope_is_believed_by_nobody(handoff: Handoff, verif
 
 
 def test_one_of_several_trusted_keys_is_enough(handoff: Handoff, verify, trusted, tmp_path) -> None:
-    from scons_tensorrt.files.keys import generate
+    from scons_tensorrt.files.signing_keys import generate
 
     (tmp_path / "other.pub").write_bytes(generate()[1])
     assert verify("--trusted-key", tmp_path / "other.pub", "--trusted-key", trusted)[0] == 0

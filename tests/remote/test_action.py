@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.artifact.filename import EngineFilename
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build.spec import EngineSpec
 from scons_tensorrt.errors import DispatchError
 from scons_tensorrt.hardware.resolve import Hardware

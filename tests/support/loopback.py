@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from conftest import CLEAN, REPO, Tree
-from scons_tensorrt.files.keys import generate
+from scons_tensorrt.files.signing_keys import generate
 from scons_tensorrt.remote.tls import make_certificates
 
 PATIENCE_S = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scons_tensorrt.artifact.receipt import Receipt, make_key
 from scons_tensorrt.artifact.sidecar import sidecar_of
-from scons_tensorrt.artifact.state import StateFolder
+from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.files.digest_cache import DigestCache
 
 HARDWARE = {

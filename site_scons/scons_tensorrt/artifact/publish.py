@@ -29,7 +29,7 @@ from ..files.reading import is_none, open_file
 from ..files.writing import cause, new_file, remove_tree, sync_file, sync_folder, unlink_link
 from .receipt import Receipt, ReceiptFolder
 from .sidecar import sidecar_of
-from .state import StateFolder
+from .state_folder import StateFolder
 from .trees import hash_of
 
 _OURS = r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)"  # what a sweep may remove

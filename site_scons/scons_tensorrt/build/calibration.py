@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..artifact.receipt import make_key
 from ..artifact.sidecar import MISMATCH, read_sidecar, sidecar_of
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import CalibrationCacheError, SidecarError
 from ..files.reading import read_small
 from .spec import EngineSpec

@@ -26,7 +26,7 @@ from ..artifact.filename import EngineFilename
 from ..artifact.receipt import Receipt
 from ..artifact.schema import HostCapabilities
 from ..artifact.sidecar import read_sidecar, sidecar_of
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..artifact.verify import fault_of
 from ..errors import EngineBuildError, EngineError, SidecarError
 from ..files.digest_cache import DigestCache
@@ -47,7 +47,8 @@ from .corpus import (
     recipe_of,
 )
 from .local_runtime import LocalRuntime, default_runtime, state_folder
-from .spec import EngineSpec, LastBuild, check_up_to_date, engine_spec
+from .spec import EngineInputs, EngineSpec, engine_spec
+from .up_to_date import check_up_to_date
 
 # Codes of an engine that is there and is not what its sidecar states.
 _MISMATCH = ("engine_tampered", "engine_truncated", "engine_other", "engine_unreadable", "sidecar_mismatch")
@@ -173,13 +174,13 @@ def _spec(
     samples = config.calibration_path
     if samples is not None and Path(samples).is_file():
         fields["input calibration"] = digest_cache.sha256(samples)
-    made = LastBuild(Path(backbone.onnx_path).absolute(), str(backbone.onnx_path), {})
+    made = EngineInputs(Path(backbone.onnx_path).absolute(), str(backbone.onnx_path), {})
     return engine_spec(
         engine=engine,
         recipe=recipe,
         hardware=Hardware(None, signature, "given"),
         fields=fields,
-        made=made,
+        inputs=made,
         digest=lambda path, label: _digest(path, label, digest_cache),
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..artifact.receipt import Receipt
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import EngineBuildError
 from ..files.digest_cache import DigestCache
 from ..hardware.runtime import Interpreter

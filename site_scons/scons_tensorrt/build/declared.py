@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.filename import EngineFilename
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.reading import read_small
@@ -25,7 +25,8 @@ from ..recipe.backends import effective
 from ..recipe.options import Recipe
 from .declared_onnx import ODD, DeclaredOnnx, other_version, place
 from .inputs import Inputs
-from .spec import EngineSpec, LastBuild, UpToDateResult, check_up_to_date, engine_spec
+from .spec import EngineInputs, EngineSpec, engine_spec
+from .up_to_date import UpToDateResult, check_up_to_date
 
 LARGEST = 64 << 20  # bytes of declared.json
 AWAITS = "input_stale"  # reason code: an input would be made first
@@ -171,7 +172,7 @@ class DeclaredEngine:
             recipe,
             Hardware(self.hardware, signature, "the last run declared it"),
             item["ingredients"],
-            LastBuild(onnx, self.source, external, samples, summary.exact),
+            EngineInputs(onnx, self.source, external, samples, summary.exact),
             declaration.inputs.digest,
         )
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import EngineError, RecipeError
 from ..files.digest_cache import DigestCache
 from .inputs import Inputs
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, check_onnx_up_to_date, data_name, onnx_spec_of
-from .spec import UpToDateResult
+from .up_to_date import UpToDateResult
 
 # What reading an entry of another version may raise.
 ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)

@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError, PublishError
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
@@ -25,7 +25,8 @@ from .context import BuildContext, EngineProvider, ProvidedFile
 from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .phases import READING, Phases
 from .progress import ProgressHandle
-from .spec import EngineSpec, UpToDateResult, check_up_to_date
+from .spec import EngineSpec
+from .up_to_date import UpToDateResult, check_up_to_date
 from .worker_process import Compiled, run_worker
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import PublishError
 from ..files.digest_cache import DigestCache
 from ..files.writing import cause, new_file, remove_tree, unlink_link

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..artifact.filename import EngineFilename
 from ..artifact.schema import HostCapabilities
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import HardwareMismatchError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
@@ -30,7 +30,7 @@ from .engine import BuildOutcome, make
 from .inputs import Inputs
 from .onnx_spec import Onnx, SampleFiles, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
-from .spec import EngineSpec, LastBuild, engine_spec
+from .spec import EngineInputs, EngineSpec, engine_spec
 
 _SAMPLES = "samples"  # the kind of step that prepares samples for a calibrator
 
@@ -180,7 +180,7 @@ class _Builds:
             recipe=effective(recipe, hardware.signature.product),
             hardware=hardware,
             fields=value_fields(recipe, hardware.signature),
-            made=LastBuild(compiled.path, original.label, external, samples, summary.exact),
+            inputs=EngineInputs(compiled.path, original.label, external, samples, summary.exact),
             digest=self._inputs.digest,
             told=lambda: {"made_by": steps} if steps else {},
         )

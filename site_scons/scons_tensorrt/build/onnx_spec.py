@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.receipt import make_key
-from ..artifact.state import DATA_SUFFIX, StateFolder
+from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
 from ..values import Value
-from .spec import UpToDateResult
+from .up_to_date import UpToDateResult
 
 # By kind of step: increase when the same ingredients give other bytes.
 VERSIONS: Mapping[str, str] = {

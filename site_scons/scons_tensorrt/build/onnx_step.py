@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from ..artifact.receipt import Receipt
-from ..artifact.state import DATA_SUFFIX, StateFolder
+from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache, sha256_file
 from ..files.locks import engine_lock
@@ -25,8 +25,8 @@ from .onnx_spec import OnnxSpec, check_onnx_up_to_date
 from .programs import CONVERTER
 from .progress import BeginProgress, no_progress
 from .script_copies import copy_export
-from .spec import UpToDateResult
 from .step_inputs import CODE, named_as_given, snapshot
+from .up_to_date import UpToDateResult
 from .worker_process import run_program
 
 PRIVATE = ("TRT_SIGNING_KEY", "TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")

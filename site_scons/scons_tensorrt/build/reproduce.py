@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..hardware.runtime import Interpreter
 from .checks import check_plan

@@ -24,7 +24,7 @@ from ..build.context import ProvidedFile
 from ..build.progress import BeginProgress, ProgressHandle
 from ..build.worker_process import STOPPED
 from ..errors import EngineBuildError, Interrupted, StoreError
-from ..files.keys import SigningKey, TrustedKeys
+from ..files.signing_keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
 from .bounded import in_thread
 from .entry import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..artifact.receipt import make_key
 from ..files.digest_cache import SHA256
-from ..files.keys import SigningKey, TrustedKeys
+from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value
 
 SCHEMA = 1

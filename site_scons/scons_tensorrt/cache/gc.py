@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from ..files.keys import TrustedKeys
+from ..files.signing_keys import TrustedKeys
 from ..values import Value
 from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
 from .object_store import Item, ObjectStore

@@ -15,12 +15,12 @@ from ..files.streams import open_standard_streams
 from . import (
     build,
     cmake_dir,
-    dispatching,
     explain,
     init,
     keygen,
     name,
     probe,
+    remote,
     report,
     reproduce,
     status,
@@ -41,7 +41,7 @@ COMMANDS = (
     report,
     reproduce,
     keygen,
-    dispatching,
+    remote,
     store,
     cmake_dir,
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..artifact.receipt import Receipt
-from ..artifact.state import DEFAULT, StateFolder
+from ..artifact.state_folder import DEFAULT, StateFolder
 from ..build.declared import declarations
 from ..errors import EngineError, one_line
 from ..files.digest_cache import sha256_of

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
-    from ..files.keys import PUBLIC_SUFFIX, generate
+    from ..files.signing_keys import PUBLIC_SUFFIX, generate
 
     public = arguments.file + PUBLIC_SUFFIX
     for path in (arguments.file, public):

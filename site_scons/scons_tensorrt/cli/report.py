@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact.state import DEFAULT, StateFolder
+from ..artifact.state_folder import DEFAULT, StateFolder
 from ..errors import EngineError, plural
 from ..files.digest_cache import DigestCache
 from .common import add_command, say, writing

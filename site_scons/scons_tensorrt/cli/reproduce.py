@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.receipt import Receipt
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..build.declared import declared_engines
 from ..build.spec import EngineSpec
 from ..errors import EngineError

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
-from ..artifact.state import DEFAULT
+from ..artifact.state_folder import DEFAULT
 from ..artifact.verify import check_pair
 from ..build.declared import Declaration, declarations
 from ..errors import EngineError, ReceiptError, plural

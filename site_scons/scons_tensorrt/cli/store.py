@@ -15,7 +15,7 @@ from .key_options import add_trusted_key, trusted_keys
 
 if TYPE_CHECKING:
     from ..cache.object_store import Item, ObjectStore
-    from ..files.keys import TrustedKeys
+    from ..files.signing_keys import TrustedKeys
     from .common import Commands
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -63,7 +63,7 @@ def _days(text: str) -> float:
 
 def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedKeys]:
     from ..cache.object_store import ObjectStore
-    from ..files.keys import load_trusted_keys
+    from ..files.signing_keys import load_trusted_keys
 
     url = arguments.store or os.environ.get("TRT_STORE", "")
     trusted = trusted_keys(arguments)

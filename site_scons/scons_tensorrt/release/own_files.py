@@ -11,7 +11,7 @@ from pathlib import Path
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.plan import LARGEST_ENGINE
 from ..artifact.sidecar import read_sidecar
-from ..artifact.state import DATA_SUFFIX, StateFolder
+from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..build.calibration import LARGEST as LARGEST_CACHE
 from ..errors import EngineError, HandoffError, SidecarError
 from ..files.digest_cache import DigestCache

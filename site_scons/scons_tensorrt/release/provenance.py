@@ -3,7 +3,7 @@ envelope, one line of JSON.
 
 Follows the public specifications (DSSE 1.0.2, in-toto attestation v1, SLSA provenance v1), so that other
 tools can read it. Subjects are the manifest and each engine. SLSA's optional times and invocation are
-left out, so that the same build gives the same bytes. Keys are in `files.keys`.
+left out, so that the same build gives the same bytes. Keys are in `files.signing_keys`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import HandoffError
-from ..files.keys import SigningKey, TrustedKeys
+from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value
 from .manifest import Manifest, ManifestEntry, digest
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.sidecar import sidecar_of
-from ..artifact.state import DATA_SUFFIX, StateFolder
+from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..files.digest_cache import DigestCache
 from ..values import Value
 from .own_files import entries, is_ours, own_files, parsed, receipt_folders, traces

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..artifact.filename import SUFFIX
 from ..artifact.sidecar import read_sidecar, sidecar_of
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..errors import HandoffError, SidecarError
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock

@@ -21,8 +21,8 @@ from ..artifact.plan import HEADER_BYTES, cut_short, parse_header, too_large, wh
 from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
 from ..files.digest_cache import sha256_of
-from ..files.keys import load_trusted_keys
 from ..files.reading import open_file, read_small, walk_files
+from ..files.signing_keys import load_trusted_keys
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from . import SUMS, files_of

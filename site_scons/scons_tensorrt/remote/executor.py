@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..build.context import BuildContext
 from ..build.engine import BuildOutcome, make
 from ..build.spec import EngineSpec
@@ -27,7 +27,7 @@ from ..cache.object_store import ObjectStore
 from ..errors import DispatchError, EngineBuildError, EngineError, StoreError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
-from ..files.keys import load_signing_key, load_trusted_keys
+from ..files.signing_keys import load_signing_key, load_trusted_keys
 from ..files.writing import remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter

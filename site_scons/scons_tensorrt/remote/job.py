@@ -14,7 +14,7 @@ from typing import Any
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import make_key
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..build.spec import EngineSpec
 from ..errors import DispatchError
 from ..hardware.resolve import Hardware

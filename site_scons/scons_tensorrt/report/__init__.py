@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..files.digest_cache import DigestCache
 from ..files.writing import write_atomic
 from ..values import Value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.receipt import Receipt
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..artifact.verify import check_pair
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache

@@ -71,7 +71,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
 def build(target: Any, source: Any, env: Any) -> None:
     """The action of an engine. Raises BuildError."""
     from ..build.engine import BuildOutcome, make  # not needed by a null build
-    from .unchanged import check_unchanged
+    from .same_inputs import check_unchanged
 
     engine, session = target_of(target[0]), session_of(env)
     began = _begin(target, engine, session)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import SCons.Node
 
 from ..artifact.filename import SIDECAR_SUFFIX
-from ..build.spec import AccuracyCheck, EngineSpec, LastBuild, UpToDateResult, check_up_to_date, engine_spec
+from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, engine_spec
+from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import EngineError, RecipeError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
@@ -63,7 +64,7 @@ class EngineTarget(ReceiptTarget):
         self.made: str | None = None  # sha256 of the engine that this run built or reused
         self.known: EngineSpec | None = None  # as last checked or built
         self._checked: OnnxSummary | None = None  # of a model that passed `check`
-        self._inputs: LastBuild | None = None  # the input files, as last found
+        self._inputs: EngineInputs | None = None  # the input files, as last found
 
     @cached_property
     def source(self) -> str:
@@ -129,7 +130,7 @@ class EngineTarget(ReceiptTarget):
             for location, least in summary.external.items()
         }
         samples = (real_path(self.samples.target), self.samples.label) if self.samples else None
-        self._inputs = LastBuild(onnx, self.source, external, samples, summary.exact)
+        self._inputs = EngineInputs(onnx, self.source, external, samples, summary.exact)
         spec = engine_spec(
             *(self.path, recipe, self.hardware, self.fields, self._inputs),
             *(inputs.digest, self._receipt_details),

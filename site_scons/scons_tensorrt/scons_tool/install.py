@@ -20,7 +20,7 @@ from ..release.install import install_bytes, install_engine, place
 from . import settings
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
-from .manifest import ManifestTarget, engines_of, place_of, read
+from .manifest_target import ManifestTarget, engines_of, place_of, read
 from .nodes import EngineFile, OwnFile, target_of
 from .run_files import RunFiles
 from .session import Session

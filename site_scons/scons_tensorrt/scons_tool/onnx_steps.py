@@ -13,7 +13,7 @@ import SCons.Errors
 import SCons.Node.FS
 
 from ..artifact.filename import check_model_name
-from ..artifact.state import DATA_SUFFIX
+from ..artifact.state_folder import DATA_SUFFIX
 from ..build.spec import EngineSpec
 from ..errors import HardwareError, RecipeError
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
@@ -133,7 +133,7 @@ class EngineAccuracyCheck:
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:
         """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
         from ..build.run_engine import run_engine
-        from .unchanged import check_unchanged
+        from .same_inputs import check_unchanged
 
         began = time.monotonic()
         try:

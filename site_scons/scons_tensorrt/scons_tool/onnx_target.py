@@ -18,7 +18,7 @@ from ..build.onnx_spec import (
     onnx_spec_of,
     step_fields,
 )
-from ..build.spec import UpToDateResult
+from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
 from .nodes import data_node, real_path, real_place

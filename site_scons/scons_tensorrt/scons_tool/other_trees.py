@@ -9,7 +9,7 @@ from pathlib import Path
 import SCons.Errors
 
 from ..artifact.filename import SUFFIX
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..files.mounts import mount_below
 from ..files.reading import read_small
 from ..release.own_files import parsed

@@ -1,6 +1,6 @@
 """Show the progress of compiles, conversions and downloads.
 
-On a terminal, a bar for each at the bottom (`footer.py`); elsewhere, a line for each every ten
+On a terminal, a bar for each at the bottom (`progress_bars.py`); elsewhere, a line for each every ten
 seconds; with `-s` or `-q`, nothing. The thread runs only while something is in progress, and rich is
 imported for the first bar, so a null build pays for neither.
 """
@@ -18,7 +18,7 @@ from .console import Console, terminal
 from .progress_task import ProgressTask
 
 if TYPE_CHECKING:
-    from .footer import Footer
+    from .progress_bars import Footer
 
 TICK_S = 0.2
 SHOWN_AFTER_S = 0.4  # shorter ones would only flash
@@ -102,7 +102,7 @@ class Progress:
             return True
         try:
             if self._footer is None:
-                from .footer import Footer  # imports rich
+                from .progress_bars import Footer  # imports rich
 
                 self._footer = Footer(descriptor, sys.stdout.encoding or "utf-8", self._began)
             return self._footer.show(tasks, *self._counts(), now)

@@ -56,7 +56,7 @@ class Providers:
         from ..cache.client import CacheClient
         from ..cache.object_store import ObjectStore
         from ..cache.upload import Uploader
-        from ..files.keys import load_signing_key, load_trusted_keys
+        from ..files.signing_keys import load_signing_key, load_trusted_keys
 
         chosen, say = self.store, self._console.line
         signing_key = load_signing_key(chosen.signing_key) if chosen.signing_key else None

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import Receipt
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..build.declared import Declaration, last_declaration
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache

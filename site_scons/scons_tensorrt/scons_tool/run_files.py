@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
-from ..artifact.state import StateFolder
+from ..artifact.state_folder import StateFolder
 from ..build.inputs import Inputs
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache

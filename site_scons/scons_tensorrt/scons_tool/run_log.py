@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..build.spec import EngineSpec, UpToDateResult
+from ..build.spec import EngineSpec
+from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
 from ..hardware.resolve import Hardware
 from ..recipe.backends import without_effect

@@ -32,7 +32,7 @@ from .stop_signal import StopSignal
 from .target import ReceiptTarget
 
 if TYPE_CHECKING:
-    from ..artifact.state import StateFolder
+    from ..artifact.state_folder import StateFolder
     from ..files.digest_cache import DigestCache
     from ..recipe.options import Recipe
     from .build_services import BuildServices

@@ -14,7 +14,7 @@ from typing import Any
 import SCons.Errors
 import SCons.Script
 
-from ..artifact.state import DEFAULT as STATE_DIR
+from ..artifact.state_folder import DEFAULT as STATE_DIR
 from ..errors import RecipeError
 from ..values import Value
 
@@ -219,7 +219,7 @@ def key_path(key: str, top: Path) -> str:
     """A signing key: an absolute path, or the PEM itself; "" for none."""
     if not key:
         return ""
-    from ..files.keys import is_pem
+    from ..files.signing_keys import is_pem
 
     return key if is_pem(key) else below(key, top)
 

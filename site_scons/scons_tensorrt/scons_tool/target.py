@@ -12,7 +12,7 @@ import SCons.Errors
 import SCons.Node
 from SCons.Action import FunctionAction
 
-from ..build.spec import UpToDateResult
+from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
 from .nodes import OwnFile, real_path, set_class, target_of
 from .run_files import RunFiles

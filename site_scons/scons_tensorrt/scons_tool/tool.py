@@ -67,7 +67,7 @@ def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
     engines: what `env.Engine` returned, or nodes of it; of several kinds of hardware, each has its
     manifest in a folder of its name beside `target`. Raises UserError.
     """
-    from .manifest import declare
+    from .manifest_target import declare
 
     return declare(env, _session(env), target, engines)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .data import TYPES
+from .external_data import TYPES
 from .summary import OnnxInput
 from .walk import OnnxWalk, walk_file
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ...errors import RecipeError
 from ...files.reading import open_file
-from .data import MANY, ExternalData
+from .external_data import MANY, ExternalData
 from .summary import DYNAMIC, LFS, OnnxInput, OnnxSummary, inside_folder
 from .wire import UINT32, MalformedError, WireReader, contents
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.receipt import Receipt
-from ..artifact.state import DATA_SUFFIX
+from ..artifact.state_folder import DATA_SUFFIX
 from ..build.onnx_spec import OnnxSpec
 from ..build.spec import EngineSpec
 from ..errors import EngineBuildError

@@ -26,7 +26,7 @@ from .session import Session
 from .target import HandoffTarget
 
 if TYPE_CHECKING:
-    from ..files.keys import SigningKey
+    from ..files.signing_keys import SigningKey
     from ..release.manifest import Manifest, ManifestEntry
 
 GUARD = "what the manifest says of its engines"
@@ -83,7 +83,7 @@ class ManifestTarget(HandoffTarget):
         return Manifest(hardware.name if hardware else None, entries)
 
     def _sign(self, manifest: Manifest, data: bytes) -> bytes:
-        from ..files.keys import load_signing_key
+        from ..files.signing_keys import load_signing_key
         from ..release.provenance import BUILDER, sign_statement, statement
 
         self._signing_key = self._signing_key or load_signing_key(self._key)

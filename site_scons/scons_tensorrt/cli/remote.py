@@ -98,7 +98,7 @@ def _add_certificates(command: argparse.ArgumentParser) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from ..files.keys import is_pem
+    from ..files.signing_keys import is_pem
     from ..remote.worker import Options, work
 
     key = signing_key(arguments)
