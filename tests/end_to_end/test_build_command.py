@@ -1,15 +1,18 @@
 """`scons-tensorrt build` and `init`: from an ONNX to an engine, and the same engines by every door."""
 
+import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from conftest import Run, make_model, sound
+from conftest import Run, make_model, sha256, sound
 
 PROGRAM = Path(sys.executable).with_name("scons-tensorrt")
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the package is not installed in this Python")
@@ -82,7 +85,7 @@ def test_a_missing_shape_is_answered_with_the_completed_command(dynamic):
     asked = run(dynamic, "build", "net.onnx", "--precision", "fp32")
     assert asked.status == 1
     [line] = asked.out.splitlines()
-    assert line.startswith("net.onnx: 1 dynamic input without a shape: `x` [-1, 8, 16, 16]; run this, with")
+    assert line.startswith("RecipeError: net.onnx: 1 dynamic input without a shape: `x` [-1, 8, 16, 16]; run")
     _, _, command = line.partition("your sizes: ")
     program, *arguments = shlex.split(command)
     assert (program, arguments[:2]) == ("scons-tensorrt", ["build", "net.onnx"])
@@ -118,15 +121,31 @@ def test_a_missing_shape_is_answered_with_the_completed_command(dynamic):
             2,
             r"scons-tensorrt build: argument -j/--jobs: '0': write a number above 0; .*",
         ),
+        (["net.onnx", "net.onnx"], 2, r"net\.onnx: Engine 'net' is declared twice .*; give one another name"),
+        (
+            ["net.onnx", "PRECISION=fp16"],
+            2,
+            r"PRECISION= is not a setting; an engine's option is written --prec.*",
+        ),
+        (["net.onnx", "TRT_STATE_DIR=x"], 2, r"TRT_STATE_DIR= is not a setting; .*"),
+        (["net.onnx", "--accuracy", "3"], 2, r"net\.onnx: Engine 'net': accuracy.*"),
+        (["net.onnx", "--depfile", "net.onnx"], 1, r"EngineError: --depfile net\.onnx: this is an input, .*"),
+        (["net.onnx", "--depfile", "models"], 1, r"EngineError: --depfile models: this is an input, .*"),
+        (["net.onnx", "--name", ""], 1, r"RecipeError: model name '': .*"),
         (["--precision", "fp16"], 2, r"scons-tensorrt build: --precision is for an ONNX; name one; .*"),
         ([], 1, r"EngineError: no SConstruct and no engines\.toml in this folder; .*`scons-tensorrt init`.*"),
     ],
 )
 def test_a_wrong_call_is_one_line(folder, arguments, status, line):
     folder.path("text.onnx").write_text("<html>")
+    folder.path("models").mkdir()
+    before = folder.snapshot(".")
     done = run(folder, "build", *arguments)
     assert (done.status, len(done.out.splitlines())) == (status, 1), done.out
     assert re.match(line, done.out)
+    after = folder.snapshot(".")
+    assert {name: after[name] for name in before} == before
+    assert not folder.path("engines").exists()
 
 
 def test_a_compile_that_fails_fails_the_command(dynamic):
@@ -222,3 +241,123 @@ def test_init_finds_nothing_in_an_empty_folder(tree):
     assert (done.status, len(done.out.splitlines())) == (1, 1)
     assert "no ONNX files below this folder" in done.out
     assert not tree.path("engines.toml").exists()
+
+
+# What a path is: taken as it is written, by the command, by engines.toml and by depfiles.
+
+ODD = ["a${v2}.onnx", "$dollar.onnx", "#hash.onnx", "b $x.onnx", "é.onnx", "(paren) 'q'.onnx", "A=b.onnx"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_path_is_taken_as_it_is_written(folder, name):
+    make_model(folder.path(name), seed=7)
+    for near in ("a.onnx", "hash.onnx", "dollar.onnx"):  # what SCons would make of it
+        make_model(folder.path(near), seed=8)
+    done = run(folder, "build", name, "--name", "net")
+    assert done.status == 0, done.out
+    [onnx] = [item for item in folder.receipt("net")["inputs"] if item["role"] == "onnx"]
+    assert onnx["sha256"] == sha256(folder.path(name))
+    folder.path("engines.toml").write_text(f"[engine.net]\nonnx = {json.dumps(name, ensure_ascii=False)}\n")
+    assert run(folder, "build").summary.startswith("engines: 1 reused, 0 built, 0 failed")
+
+
+def test_python_in_a_path_does_not_run(folder):
+    code = '${__import__("os").system("touch OWNED") and 0}net.onnx'
+    assert run(folder, "build", code, "-n").status == 1
+    assert run(folder, "build", "net.onnx", "--precision", "int8", "--calibration", code).status == 2
+    table = f"[engine.net]\nonnx = {json.dumps(code)}\nplugins = [{json.dumps(code)}]\n"
+    folder.path("engines.toml").write_text(table)
+    assert run(folder, "build", "-n").status == 2
+    assert not folder.path("OWNED").exists()
+
+
+def test_paths_of_engines_toml_are_relative_to_it(tree):
+    import numpy as np
+
+    make_model(tree.path("nets/a.onnx"))
+    tree.path("nets/samples").mkdir()
+    for number in range(8):
+        np.save(tree.path(f"nets/samples/{number}.npy"), np.ones((1, 8, 16, 16), np.float32))
+    tree.path("nets/reader.py").write_text(
+        "import numpy\n\ndef samples():\n    yield {'x': numpy.ones((1, 8, 16, 16), 'f4')}\n"
+    )
+    tree.path("nets/engines.toml").write_text(
+        "[engine.a]\n"
+        'onnx = "a.onnx"\n'
+        'precision = "int8"\n'
+        'calibration = "samples"\n'
+        'accuracy = { inputs = "reader.py:samples", reference = "a.onnx", atol = 1e9 }\n'
+    )
+    tree.write('SConscript("nets/SConscript", exports="env")')
+    tree.write('Import("env")\nenv.EnginesFromFile("engines.toml")', "nets/SConscript", header="")
+    done = tree.scons()
+    assert done.status == 0, done.out
+    assert done.built == ["a"]
+
+
+# Several models.
+
+
+def test_a_shape_is_for_the_models_that_leave_it_open(folder):
+    make_model(folder.path("dyn.onnx"), shape=("n", 8, 16, 16))
+    done = run(folder, "build", "net.onnx", "dyn.onnx", "--shape", "x=2x8x16x16")
+    assert done.status == 0, done.out
+    assert done.built == ["dyn", "net"]
+    assert folder.receipt("net")["recipe"]["profiles"] == []
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_every_bad_model_is_named_and_k_builds_the_rest(folder, go_on):
+    folder.path("text.onnx").write_text("<html>")
+    make_model(folder.path("dyn.onnx"), shape=("n", 8, 16, 16))
+    done = run(folder, "build", "none.onnx", "net.onnx", "text.onnx", "dyn.onnx", *["-k"] * go_on)
+    assert done.status == 1
+    faults = [line for line in done.out.splitlines() if line.startswith("RecipeError: ")]
+    assert [line.split(": ")[1] for line in faults] == ["none.onnx", "text.onnx", "dyn.onnx"]
+    assert done.built == (["net"] if go_on else [])
+
+
+def test_files_that_no_engine_needs_do_not_matter(folder):
+    folder.path("dangling.onnx").symlink_to("nowhere")
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\n')
+    assert run(folder, "build").built == ["net"]
+
+
+@pytest.mark.parametrize(
+    "text", ['precision = ["fp32", "fp32"]', "hardware = []", "plugins = [3]", "accuracy = 3"]
+)
+def test_an_odd_value_in_engines_toml_is_one_line_with_its_place(folder, text):
+    folder.path("engines.toml").write_text(f'\n[engine.net]\nonnx = "net.onnx"\n{text}\n')
+    done = run(folder, "build")
+    assert done.status in (1, 2)
+    [line] = done.out.splitlines()
+    assert "engines.toml:2: " in line
+
+
+def test_a_depfile_knows_the_hardware_of_the_run(folder):
+    done = run(folder, "build", "net.onnx", "HARDWARE=rtx_sm86", "--depfile", "d")
+    assert done.status == 0, done.out
+    engine = folder.path("d").read_text().partition(":")[0]
+    assert folder.path(engine) == folder.engine("net")
+    over = run(folder, "build", "net.onnx", "HARDWARE=rtx_sm86", "--depfile", engine)
+    assert "this is an input, an engine or a folder" in over.out
+    assert sound(folder.engine("net"))
+
+
+def test_ctrl_c_is_no_traceback(folder):
+    make_model(folder.path("big.onnx"), depth=60, width=128, shape=(1, 8, 64, 64))
+    process = subprocess.Popen(
+        [PROGRAM, "build", "big.onnx"],
+        cwd=folder.root,
+        env=folder.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not list(folder.path(".trt").rglob("*.log")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in out
+    assert not list(folder.path("engines").glob("*.engine"))

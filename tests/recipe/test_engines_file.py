@@ -61,21 +61,6 @@ def test_two_tables_may_be_of_one_model():
     ]
 
 
-def test_paths_are_relative_to_the_file():
-    text = """
-[engine.a]
-onnx = "a.onnx"
-plugins = ["lib.so", "/opt/other.so"]
-calibration = { data = "reader.py:batches", files = ["list.txt"] }
-accuracy = { inputs = "a.npz", reference = "full.onnx", atol = 0.1 }
-"""
-    [entry] = read(text, "nets/engines.toml")
-    assert entry.onnx == "nets/a.onnx"
-    assert entry.options["plugins"] == ["nets/lib.so", "/opt/other.so"]
-    assert entry.options["calibration"] == {"data": "nets/reader.py:batches", "files": ["nets/list.txt"]}
-    assert entry.options["accuracy"] == {"inputs": "nets/a.npz", "reference": "nets/full.onnx", "atol": 0.1}
-
-
 @pytest.mark.parametrize(
     ("text", "shapes"),
     [
@@ -113,6 +98,10 @@ def test_several_profiles_are_a_list_of_tables():
         ('\n[engine.a]\nonnx = "a.onnx"\nshapes = { x = "1x" }', r"engines\.toml:2: shape '1x'"),
         ('[engine.a]\nonnx = "a.onnx"\nshapes = { x = "1:2" }', r"write 1x3x224x224, or MIN:OPT:MAX"),
         ("engine = 1", "engine is not a table"),
+        ("", r"engines\.toml: no engines; write \[engine\.NAME\]"),
+        ('[engine.a]\nonnx = "a.onnx"\nprecision = []', r"engines\.toml:1: precision=\[\]: write one"),
+        ('[engine.a]\nonnx = "a.onnx"\nprecision = ["fp16", "fp16"]', "a list of different ones"),
+        ("a = " + "9" * 10_000, r"engines\.toml:1: "),
         ("[engine]\na = 1", r"engine\.a is not a table"),
         ("x" * 3000 + "[" * 3000, r"engines\.toml:1: "),
         ("a = " + "[" * 3000, r"engines\.toml:1: "),
@@ -122,6 +111,11 @@ def test_what_means_nothing_is_named_with_its_line(text, message):
     with pytest.raises(RecipeError, match=message) as caught:
         read(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_skipped():
+    [entry] = read_engines("engines.toml", b'\xef\xbb\xbf[engine.a]\nonnx = "a.onnx"')
+    assert entry.name == "a"
 
 
 def test_bytes_that_are_no_text_are_named():

@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except EngineError as error:
         say(f"{type(error).__name__}: {error}", sys.stderr)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

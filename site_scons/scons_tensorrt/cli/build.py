@@ -7,31 +7,31 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import io
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, RecipeError, plural
 from ..files.reading import read_small
-from ..files.writing import write_atomic
 from ..recipe.engines_file import (
     LARGEST,
     NAME,
+    EngineEntry,
     format_shape,
     model_name,
     parse_shape,
     propose_shapes,
     read_engines,
 )
-from ..recipe.onnx.summary import OnnxSummary
+from ..recipe.onnx.summary import OnnxInput, OnnxSummary
 from ..recipe.options import BUILDABLE, parse
-from .common import add_command, say, writing
-from .name import engine_path
+from . import depfile
+from .common import add_command, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 SCONSTRUCTS = ("SConstruct", "Sconstruct", "sconstruct", "SConstruct.py", "Sconstruct.py", "sconstruct.py")
 HEADER = """DefaultEnvironment(tools=[])
 env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.tools")])
+"""
+DECLARE = """from scons_tensorrt.recipe.engines_file import EngineEntry
+from scons_tensorrt.scons_tool.engines_from_file import declare_or_exit
 """
 PROGRAM = "scons-tensorrt"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
@@ -118,33 +121,62 @@ def _value(text: str) -> Any:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    settings = [each for each in arguments.models if _SETTING.fullmatch(each)]
+    settings = [each for each in arguments.models if _SETTING.fullmatch(each) and not os.path.isfile(each)]
     models = [each for each in arguments.models if each not in settings]
+    chosen = dict(each.split("=", 1) for each in settings)
+    if arguments.hardware:
+        chosen["HARDWARE"] = arguments.hardware
     if not models:
         only = [
             n for n in ("precision", "shape", "name", "depfile", *OTHERS) if getattr(arguments, n) is not None
         ]
         if only:
             arguments.wrong(f"--{only[0].replace('_', '-')} is for an ONNX; name one")
-        return _scons(arguments, settings, _own_file(), [])
-    if arguments.name and len(models) > 1:
+        return _scons(arguments, chosen, _own_entries(), NAME)
+    if arguments.name is not None and len(models) > 1:
         arguments.wrong("--name is for one ONNX")
-    options = _options(arguments)
-    calls = []
+    entries, faults = [], 0
     for model in models:
-        name = arguments.name or model_name(model)
-        parse(name, options)
-        missing = _missing(arguments, model, options)
-        if missing:
-            say(missing, sys.stderr)
-            return 1
-        words = [f"{key}={value!r}" for key, value in options.items()]
-        calls.append(f"env.Engine({', '.join([repr(name), repr(model), *words])})\n")
-    status = _scons(arguments, settings, HEADER + "".join(calls), models)
+        try:
+            entries.append(_entry(arguments, model, alone=len(models) == 1))
+        except RecipeError as error:
+            say(f"{type(error).__name__}: {error}", sys.stderr)
+            faults += 1
+    if faults and not (arguments.keep_going and entries):
+        return 1
+    if arguments.depfile:
+        rules = [depfile.rule(entry, chosen) for entry in entries]
+        depfile.check(arguments.depfile, rules)
+    status = _scons(arguments, chosen, entries, None)
     if arguments.depfile and status == 0:
-        chosen = dict(each.split("=", 1) for each in settings)
-        _write_depfile(arguments, models, options, chosen.get("ENGINE_DIR", ""))
-    return status
+        depfile.write(arguments.depfile, rules)
+    return status or int(faults > 0)
+
+
+def _entry(arguments: argparse.Namespace, model: str, alone: bool) -> EngineEntry:
+    """The engine of a model. alone: else --shape is for those models that leave the input's sizes open.
+    Raises RecipeError."""
+    name = arguments.name if arguments.name is not None else model_name(model)
+    options = _options(arguments)
+    inputs = _summary(model).inputs
+    if not alone and "shapes" in options:
+        dynamic = {each.name for each in inputs if each.dynamic}
+        given = options["shapes"] if isinstance(options["shapes"], list) else [options["shapes"]]
+        kept = [{key: value for key, value in each.items() if key in dynamic} for each in given]
+        options["shapes"] = [each for each in kept if each] or None
+    parse(name, options)
+    missing = _missing(model, inputs, options)
+    if missing and alone:
+        command = shlex.join([*program().split(), *sys.argv[1:], *missing.values()])
+        listed = ", ".join(map(str, missing))
+        raise RecipeError(
+            f"{model}: {plural(len(missing), 'dynamic input')} without a shape: {listed}; run this, with "
+            f"your sizes: {command}"
+        )
+    if missing:
+        wanted = " ".join(missing.values())
+        raise RecipeError(f"{model}: no shape for a dynamic input; add, with your sizes: {wanted}")
+    return EngineEntry(model, name, model, options)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -175,59 +207,59 @@ def _summary(model: str) -> OnnxSummary:
         raise RecipeError(f"{model}: {error}") from None
 
 
-def _missing(arguments: argparse.Namespace, model: str, options: Mapping[str, Any]) -> str | None:
-    """What to say where dynamic inputs have no shape: the same command, completed. Raises RecipeError."""
-    summary = _summary(model)
-    shapes = options.get("shapes", {})
+def _missing(model: str, inputs: Sequence[OnnxInput], options: Mapping[str, Any]) -> dict[OnnxInput, str]:
+    """The dynamic inputs without a shape, each with an argument that proposes one. Raises RecipeError for the
+    shape of an input that there is not."""
+    shapes = options.get("shapes") or {}
     given = {name for each in (shapes if isinstance(shapes, list) else [shapes]) for name in each}
-    unknown = sorted(given - {each.name for each in summary.inputs})
+    unknown = sorted(given - {each.name for each in inputs})
     if unknown:
-        listed = ", ".join(map(str, summary.inputs)) or "none"
+        listed = ", ".join(map(str, inputs)) or "none"
         raise RecipeError(f"{model}: --shape: the model has no input `{unknown[0]}`; inputs: {listed}")
-    proposed = propose_shapes(summary.inputs)
-    missing = [each for each in summary.inputs if each.name in proposed and each.name not in given]
-    if not missing:
-        return None
-    command = [*program().split(), *sys.argv[1:]]
-    command += [f"--shape={each.name}={format_shape(proposed[each.name])}" for each in missing]
-    inputs = ", ".join(map(str, missing))
-    return (
-        f"{model}: {plural(len(missing), 'dynamic input')} without a shape: {inputs}; run this, with your "
-        f"sizes: {shlex.join(command)}"
-    )
+    proposed = propose_shapes(inputs)
+    return {
+        each: f"--shape={each.name}={format_shape(proposed[each.name])}"
+        for each in inputs
+        if each.name in proposed and each.name not in given
+    }
 
 
-def _own_file() -> str | None:
-    """The text of the SConstruct for an engines.toml; None where the folder has a SConstruct. Raises
-    EngineError."""
+def _own_entries() -> list[EngineEntry] | None:
+    """The engines of the engines.toml here; None where there is a SConstruct. Raises EngineError."""
     if any(map(os.path.isfile, SCONSTRUCTS)):
         return None
-    if os.path.isfile(NAME):
-        for entry in read_engines(NAME, read_small(NAME, LARGEST)):
-            entry.check()
-        return f"{HEADER}env.EnginesFromFile({NAME!r})\n"
-    raise EngineError(
-        f"no SConstruct and no {NAME} in this folder; name an ONNX, or run `{program()} init` to write one"
-    )
+    if not os.path.lexists(NAME):
+        raise EngineError(
+            f"no SConstruct and no {NAME} in this folder; name an ONNX, or let `{program()} init` write one"
+        )
+    entries = read_engines(NAME, read_small(NAME, LARGEST))
+    for entry in entries:
+        entry.check()
+    return entries
 
 
 def _scons(
-    arguments: argparse.Namespace, settings: list[str], sconstruct: str | None, models: Sequence[str]
+    arguments: argparse.Namespace,
+    settings: Mapping[str, str],
+    entries: Sequence[EngineEntry] | None,
+    file: str | None,
 ) -> int:
-    """Run `scons engines` in this process. sconstruct: its text, None for the folder's own file."""
+    """Run `scons engines` in this process. entries: of a SConstruct that nobody wrote, None for the one of
+    this folder; file: where they are from."""
     try:
         import SCons.Script
     except ImportError:
         raise EngineError("SCons is not installed: run `python3 -m pip install scons`") from None
-    jobs = arguments.jobs or _jobs_that_fit(models)
+    jobs = arguments.jobs or _jobs_that_fit([entry.onnx for entry in entries or ()])
     command = [PROGRAM, "-Q", f"-j{jobs}"]
     command += ["-n"] * arguments.dry_run + ["-k"] * arguments.keep_going
-    command += ["-f", "-"] * (sconstruct is not None)
-    command += ["engines", *settings]
-    if arguments.hardware:
-        command.append(f"HARDWARE={arguments.hardware}")
+    sconstruct = ""
+    if entries is not None:
+        command += ["-f", "-"]
+        sconstruct = f"{HEADER}{DECLARE}declare_or_exit(env, {list(entries)!r}, {file!r})\n"
+    command += ["engines", *(f"{name}={value}" for name, value in settings.items())]
     before = sys.argv, sys.stdin
-    sys.argv, sys.stdin = command, io.StringIO(sconstruct or "")
+    sys.argv, sys.stdin = command, io.StringIO(sconstruct)
     try:
         SCons.Script.main()
     except SystemExit as end:  # it always exits
@@ -240,42 +272,11 @@ def _scons(
     return 0
 
 
-def _write_depfile(
-    arguments: argparse.Namespace, models: Sequence[str], options: Mapping[str, Any], folder: str
-) -> None:
-    """Write a rule of make for the engine of each model, with all of its input files. folder: of engines."""
-    rules = []
-    for model in models:
-        name, precision = arguments.name or model_name(model), options.get("precision", "fp32")
-        data = [os.path.join(os.path.dirname(model), location) for location in _summary(model).external]
-        engine = engine_path(name, precision, arguments.hardware, folder)
-        files = [engine, model, *data, *_other_files(options)]
-        target, *inputs = [re.sub(r"([ #:\\])", r"\\\1", file).replace("$", "$$") for file in files]
-        rules.append(f"{target}: {' '.join(inputs)}\n")
-    with writing(arguments.depfile):
-        Path(arguments.depfile).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(arguments.depfile), "".join(rules).encode(), durable=False)
-
-
-def _other_files(options: Mapping[str, Any]) -> Iterator[str]:
-    """The plugins, samples and references among the options; of a folder, its files."""
-    plugins = options.get("plugins", ())
-    found = [plugins] if isinstance(plugins, str) else list(plugins)
-    for name in ("calibration", "accuracy"):
-        given = options.get(name)
-        chosen = given.values() if isinstance(given, Mapping) else [given]
-        found += [each for value in chosen for each in (value if isinstance(value, list) else [value])]
-    for each in found:
-        path = Path(re.sub(r"(\.py):\w+$", r"\1", each)) if isinstance(each, str) else None
-        if path is not None and path.is_dir():
-            yield from sorted(str(file) for file in path.rglob("*.npy"))
-        elif path is not None and path.is_file():
-            yield str(path)
-
-
 def _jobs_that_fit(models: Sequence[str]) -> int:
     """As many compiles as there are cores and memory for."""
-    cores = len(os.sched_getaffinity(0))
-    largest = max((os.path.getsize(model) for model in models or Path().rglob("*.onnx*")), default=0)
+    sizes = [0]
+    for model in models:
+        with contextlib.suppress(OSError):  # SCons reports it
+            sizes.append(os.path.getsize(model))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores, memory // max(1, MODELS_IN_MEMORY * largest)))
+    return max(1, min(len(os.sched_getaffinity(0)), memory // max(1, MODELS_IN_MEMORY * max(sizes))))

@@ -40,6 +40,8 @@ def _init(arguments: argparse.Namespace) -> int:
     there = [file for file in (*files, *SCONSTRUCTS) if os.path.lexists(file)]
     if there:
         raise EngineError(f"{there[0]} exists; remove it, or edit it")
+    if not os.path.isdir(arguments.folder):
+        raise EngineError(f"{arguments.folder}: not a folder; name the folder of the ONNX files")
     engines: dict[str, dict[str, Any]] = {}
     for path in _models(arguments.folder):
         table = _table(path)

@@ -14,7 +14,6 @@ relative to the folder of the file.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +34,8 @@ _SHAPE = re.compile(r"-?[0-9]+(?:x-?[0-9]+)*|scalar")
 
 
 class EngineEntry(Value):
-    """One engine. place: FILE:LINE of its table; options: of `env.Engine`, with paths from where the file is
-    read; hardware: None for that of the run."""
+    """One engine. place: FILE:LINE of its table; options: of `env.Engine`, with paths as they are written;
+    hardware: None for that of the run."""
 
     place: str
     name: str
@@ -53,8 +52,7 @@ class EngineEntry(Value):
 
 
 def read_engines(path: str, data: bytes) -> list[EngineEntry]:
-    """The engines of an engines file. path: as it is read; the paths in it get its folder. Raises
-    RecipeError with FILE:LINE."""
+    """The engines of an engines file. path: for messages. Raises RecipeError with FILE:LINE."""
     text, tables = _parse(path, data)
     for name in tables:
         if name not in ("defaults", "engine"):
@@ -70,7 +68,9 @@ def read_engines(path: str, data: bytes) -> list[EngineEntry]:
         if not isinstance(table, Mapping):
             raise RecipeError(f"{place}: engine.{name} is not a table; write [engine.{name}]")
         _check_options(place, table, known=(*_OWN, *DEFAULTS))
-        found += _entries(place, name, {**defaults, **table}, os.path.dirname(path))
+        found += _entries(place, name, {**defaults, **table})
+    if not found:
+        raise RecipeError(f'{path}: no engines; write [engine.NAME] with onnx = "FILE"')
     return found
 
 
@@ -80,11 +80,11 @@ def _parse(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
     else:
         import tomli as tomllib
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
         return text, tomllib.loads(text)
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not UTF-8 text") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number of 5,000 digits
         where = re.search(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)", str(error))
         line = (where[1] or text.count("\n") + 1) if where else 1
         why = str(error).replace(where[0], "") if where else str(error)
@@ -106,7 +106,7 @@ def _check_options(place: str, table: Mapping[str, Any], known: Sequence[str]) -
             raise RecipeError(f"{place}: unknown option {name}; {hint(name, known)}")
 
 
-def _entries(place: str, table: str, options: dict[str, Any], folder: str) -> Iterator[EngineEntry]:
+def _entries(place: str, table: str, options: dict[str, Any]) -> Iterator[EngineEntry]:
     """One entry for each precision of a table."""
     onnx, name = options.pop("onnx", None), options.pop("name", table)
     if not isinstance(onnx, str) or not onnx:
@@ -118,30 +118,12 @@ def _entries(place: str, table: str, options: dict[str, Any], folder: str) -> It
         raise RecipeError(f"{place}: {error}") from None
     if shapes:
         options["shapes"] = shapes
-    options = {key: _from(folder, key, value) for key, value in options.items()}
-    precisions = options.pop("precision", DEFAULTS["precision"])
-    for precision in precisions if isinstance(precisions, list) else [precisions]:
-        chosen = {"precision": precision, **options}
-        yield EngineEntry(place, name, _below(folder, onnx), chosen, hardware)
-
-
-def _from(folder: str, option: str, value: Any) -> Any:
-    """An option with its paths below the file's folder."""
-    if option == "plugins":
-        return [_below(folder, path) for path in (value if isinstance(value, list) else [value])]
-    if option in ("calibration", "accuracy"):
-        if not isinstance(value, Mapping):
-            return _below(folder, value)
-        paths = ("data", "inputs", "reference")
-        moved = {key: _below(folder, each) if key in paths else each for key, each in value.items()}
-        if isinstance(moved.get("files"), list):
-            moved["files"] = [_below(folder, path) for path in moved["files"]]
-        return moved
-    return value
-
-
-def _below(folder: str, path: Any) -> Any:
-    return os.path.join(folder, path) if isinstance(path, str) and path and not path.startswith("#") else path
+    given = options.pop("precision", DEFAULTS["precision"])
+    precisions = given if isinstance(given, list) else [given]
+    if not precisions or any(precisions.count(each) > 1 for each in precisions):
+        raise RecipeError(f"{place}: precision={precisions}: write one, or a list of different ones")
+    for precision in precisions:
+        yield EngineEntry(place, name, onnx, {"precision": precision, **options}, hardware)
 
 
 def profiles_of(shapes: Any) -> Any:

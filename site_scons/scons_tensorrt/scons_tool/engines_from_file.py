@@ -1,16 +1,21 @@
-"""`env.EnginesFromFile`: declare the engines of an engines.toml."""
+"""`env.EnginesFromFile`: declare the engines of an engines.toml. `scons-tensorrt build` uses it, too."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import SCons.Errors
 import SCons.Node
+import SCons.Script
 import SCons.Util
 
-from ..errors import RecipeError
+from ..errors import RecipeError, one_line
 from ..files.reading import read_small
-from ..recipe.engines_file import LARGEST, NAME, read_engines
+from ..recipe.conversion import READER
+from ..recipe.engines_file import LARGEST, NAME, EngineEntry, read_engines
+from . import settings, store_settings
 from .env_engine import Engine
 from .nodes import file_node, real_path
 
@@ -18,20 +23,78 @@ from .nodes import file_node, real_path
 def EnginesFromFile(env: Any, file: Any = NAME) -> Any:
     """Declare every engine of an engines file; returns their nodes, a pair [engine, sidecar] each.
 
-    file: a path or node of an `engines.toml`, whose format is in recipe/engines_file.py; the paths in it are
-    relative to its folder. Raises UserError with the line of the table.
+    file: a path or node of an `engines.toml`, whose format is in recipe/engines_file.py. It must exist when
+    SCons reads the SConstruct; the paths in it are relative to its folder. Raises UserError with the line of
+    the table.
     """
     try:
         node = file_node(env, file, "engines file")
-        path = real_path(node)
-        entries = read_engines(env.subst(str(file)), read_small(path, LARGEST))
+        data = read_small(real_path(node), LARGEST)
+        entries = read_engines(str(node), data)
     except RecipeError as error:
         raise SCons.Errors.UserError(str(error)) from None
+    except OSError as error:
+        why = f"{error.strerror}; it must exist when SCons reads the SConstruct"
+        raise SCons.Errors.UserError(f"{node}: {why}") from None
     SCons.Node.SConscriptNodes.add(node)  # part of what declares this graph
+    return _declare(env, entries, node.dir)
+
+
+def declare_or_exit(env: Any, entries: Sequence[EngineEntry], file: str | None = None) -> None:
+    """Declare engines for a run whose SConstruct the user did not write: what is wrong is one line, without
+    it. file: the engines file of the entries."""
+    known = {*settings.ARGUMENTS, *store_settings.RENAMED}
+    unknown = [name for name in SCons.Script.ARGUMENTS if name not in known]
+    try:
+        if unknown:
+            option = f"; an engine's option is written --{unknown[0].lower().replace('_', '-')}"
+            raise SCons.Errors.UserError(f"{unknown[0]}= is not a setting{option}")
+        if file:
+            SCons.Node.SConscriptNodes.add(env.fs.File(file))
+        _declare(env, entries, env.fs.Top)
+    except SCons.Errors.UserError as error:
+        sys.stderr.write(f"{one_line(str(error))}\n")
+        sys.exit(2)
+
+
+def _declare(env: Any, entries: Sequence[EngineEntry], folder: Any) -> Any:
+    """folder: the node of the folder that paths are relative to. Raises UserError."""
     found = SCons.Util.NodeList()
     for entry in entries:
+        options = {name: _with_nodes(name, value, folder) for name, value in entry.options.items()}
         try:
-            found += Engine(env, entry.name, entry.onnx, hardware=entry.hardware, **entry.options)
+            found += Engine(env, entry.name, _node(entry.onnx, folder), hardware=entry.hardware, **options)
         except SCons.Errors.UserError as error:
             raise SCons.Errors.UserError(f"{entry.place}: {error}") from None
     return found
+
+
+def _with_nodes(option: str, value: Any, folder: Any) -> Any:
+    """An option with nodes for its paths."""
+    if option == "plugins":
+        return [_node(each, folder) for each in (value if isinstance(value, (list, tuple)) else [value])]
+    if option not in ("calibration", "accuracy") or not value:
+        return value
+    first = "data" if option == "calibration" else "inputs"
+    given = dict(value) if isinstance(value, Mapping) else {first: value}
+    where = given.get(first)
+    reader = READER.fullmatch(where) if isinstance(where, str) else None
+    if reader and not given.get("function"):
+        given |= {first: reader[1], "function": reader[2]}
+    for name in {first, "reference"} & given.keys():
+        given[name] = _node(given[name], folder)
+    if isinstance(given.get("files"), (list, tuple)):
+        given["files"] = [_node(each, folder) for each in given["files"]]
+    return given
+
+
+def _node(path: Any, folder: Any) -> Any:
+    """The node of a path that is taken as it is written: a node, because SCons expands `$` in a text, and
+    takes a `#` at its beginning for the top."""
+    if not isinstance(path, str) or not path:
+        return path
+    literal = path if path.startswith("/") else f"./{path}"
+    try:
+        return folder.File(literal) if not folder.Entry(literal).isdir() else folder.Dir(literal)
+    except TypeError as error:  # a file where a folder is meant, or the reverse
+        raise SCons.Errors.UserError(f"{path}: {error}; use another path") from None
