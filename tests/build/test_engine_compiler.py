@@ -286,7 +286,7 @@ def test_an_empty_corpus_is_summed_up_too(corpus):
             lambda output: (output.write_bytes(b"x"), Path(f"{output}.sha256").write_text("0" * 64)),
             "does not match its sidecar",
         ),
-        (lambda output: None, "missing"),
+        (lambda output: None, "the runtime wrote nothing"),
         (lambda output: Sha256Sidecar.write_atomic_and_sidecar(output, b"other"), "the file has"),
     ],
 )
@@ -299,6 +299,109 @@ def test_what_a_runtime_leaves_is_checked(corpus, write, reason):
     with pytest.raises(EngineBuildError, match=reason):
         corpus.run(runtime=Careless(), specs=corpus.specs[:1])
     assert outcomes(corpus.run(specs=corpus.specs[:1])) == [BUILT]
+
+
+def test_a_runtime_that_writes_nothing_gets_no_receipt_for_the_old_engine(corpus):
+    corpus.run(specs=corpus.specs[:1])
+    (corpus.root / "models/dinov2_vpr.onnx").write_bytes(b"another network")
+
+    class Idle:
+        def compile_engine(self, onnx_path, config, output):
+            return EngineCacheEntry(output, Path(f"{output}.sha256").read_text())
+
+    for _ in range(2):
+        with pytest.raises(EngineBuildError, match="the runtime wrote nothing"):
+            corpus.run(runtime=Idle(), specs=corpus.specs[:1])
+    assert Sha256Sidecar.verify(corpus.engine)
+
+
+def test_a_model_that_changes_meanwhile_gets_no_receipt(corpus):
+    model = corpus.root / "models/dinov2_vpr.onnx"
+    first = model.read_bytes()
+
+    class Slow(Runtime):
+        def compile_engine(self, onnx_path, config, output):
+            model.write_bytes(b"another network")
+            return super().compile_engine(onnx_path, config, output)
+
+    with pytest.raises(EngineBuildError, match="changed while it was compiled; run again"):
+        corpus.run(runtime=Slow(), specs=corpus.specs[:1])
+    model.write_bytes(first)
+    assert outcomes(corpus.run(specs=corpus.specs[:1])) == [BUILT]
+
+
+def test_external_data_and_a_folder_of_samples_count(corpus, tmp_path):
+    make_model(tmp_path / "models/ext.onnx", external="ext.bin")
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / "0.npy").write_bytes(b"0")
+    specs = [corpus.spec("ext", calibration_path=samples)]
+    assert outcomes(corpus.run(specs=specs)) == [BUILT]
+    assert outcomes(corpus.run(specs=specs)) == [REUSED]
+    data = bytearray((tmp_path / "models/ext.bin").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "models/ext.bin").write_bytes(data)
+    assert outcomes(corpus.run(specs=specs)) == [BUILT]
+    (samples / "1.npy").write_bytes(b"1")
+    assert outcomes(corpus.run(specs=specs)) == [BUILT]
+    assert outcomes(corpus.run(specs=specs)) == [REUSED]
+
+
+def test_what_another_runtime_made_is_not_an_engine_of_this_machine(real):
+    host = real.runtime.host()
+    specs = [replace(real.specs[0], precision="fp32")]
+    assert outcomes(real.run(host, runtime=Runtime(), specs=specs)) == [BUILT]
+    assert outcomes(real.run(host, specs=specs)) == [BUILT]
+    assert all(sound(engine) for engine in (real.root / "engines").glob("*.engine"))
+
+
+def test_paths_are_those_of_the_start(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+
+    class Wanders(Runtime):
+        def compile_engine(self, onnx_path, config, output):
+            monkeypatch.chdir(tmp_path / "other")
+            return super().compile_engine(onnx_path, config, output)
+
+    specs = (spec for spec in [replace(s, onnx_path=s.onnx_path.relative_to(tmp_path)) for s in corpus.specs])
+    request = EngineCompileRequest(specs, ORIN, Path("engines"))  # any iterable
+    results = EngineCompiler(Wanders(), logger=corpus.logger).compile_engines_for_corpus(request)
+    assert outcomes(results) == [BUILT] * 3
+    assert len(list((tmp_path / "engines").glob("*.engine"))) == 3
+    assert not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (87, "6.2", 10.10),
+        (87, "6", "10.3"),
+        (87, "6.2", "10.3.0.26.1"),
+        ("87", "6.2", "10.3"),
+        (87, None, "10.3"),
+    ],
+)
+def test_a_host_that_cannot_be_is_a_value_error(wrong):
+    with pytest.raises(ValueError, match=r"write a version|SM"):
+        HostCapabilities(*wrong)
+
+
+def test_a_cache_root_that_is_a_file_is_named(corpus):
+    (corpus.root / "engines").write_text("x")
+    with pytest.raises(EngineError, match=r"engines is not a folder"):
+        corpus.run()
+
+
+@pytest.mark.parametrize("answer", [None, "text", 3])
+def test_an_answer_that_is_no_entry_is_said(corpus, answer):
+    class Odd:
+        def compile_engine(self, onnx_path, config, output):
+            Sha256Sidecar.write_atomic_and_sidecar(output, b"x")
+            return answer
+
+    with pytest.raises(EngineBuildError, match="it returned"):
+        corpus.run(runtime=Odd(), specs=corpus.specs[:1])
 
 
 def test_two_calls_at_once_compile_once(corpus):

@@ -18,11 +18,18 @@ from .sidecar import read_sidecar, sidecar_of
 @dataclass(frozen=True)
 class HostCapabilities:
     """A Jetson, in short. sm: compute capability without its dot (87); jp: JetPack version ("6.2"); trt:
-    TensorRT version ("10.3", or with all four parts)."""
+    TensorRT version ("10.3", or with up to four parts). Raises EngineFilenameError, a ValueError."""
 
     sm: int
     jp: str
     trt: str
+
+    def __post_init__(self) -> None:
+        for name, version, most in (("jp", self.jp, 3), ("trt", self.trt, 4)):  # a float loses the 0 of 10.10
+            parts = version.split(".") if isinstance(version, str) else []
+            if not (2 <= len(parts) <= most and all(part.isascii() and part.isdigit() for part in parts)):
+                raise EngineFilenameError(f"{name}={version!r}: write a version as text, such as '10.3'")
+        self.filename("x", "fp32")
 
     def filename(self, model_name: str, precision: str) -> EngineFilename:
         """The name of a model's engine on this host. Raises EngineFilenameError, a ValueError."""
@@ -80,7 +87,4 @@ class Sha256Sidecar:
 
 
 def _major_minor(version: str) -> str:
-    parts = str(version).split(".")
-    if len(parts) < 2:
-        raise EngineFilenameError(f"version {version!r}: write at least two parts, such as 10.3")
-    return ".".join(parts[:2])
+    return ".".join(version.split(".")[:2])

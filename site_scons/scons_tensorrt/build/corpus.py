@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +58,15 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         _check_backbone(self.model_name, self.input_name, self.expected_input_shape)
 
+    def absolute(self) -> BackboneSpec:
+        """The same with absolute paths."""
+        calibration = self.calibration_path
+        return replace(
+            self,
+            onnx_path=Path(self.onnx_path).absolute(),
+            calibration_path=None if calibration is None else Path(calibration).absolute(),
+        )
+
     def config(self, workspace_mb: int) -> BuildConfig:
         """The same as a runtime gets it."""
         shape = tuple(self.expected_input_shape)
@@ -90,6 +99,7 @@ class ProvisioningConfig:
     workspace_mb: int = DEFAULT_WORKSPACE_MB
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "backbones", tuple(self.backbones))
         _check_corpus(self.backbones, self.workspace_mb)
 
 
@@ -106,7 +116,17 @@ class EngineCompileRequest:
     state_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "backbones", tuple(self.backbones))
         _check_corpus(self.backbones, self.workspace_mb)
+
+    def absolute(self) -> EngineCompileRequest:
+        """The same with absolute paths."""
+        return replace(
+            self,
+            backbones=tuple(each.absolute() for each in self.backbones),
+            cache_root=Path(self.cache_root).absolute(),
+            state_dir=None if self.state_dir is None else Path(self.state_dir).absolute(),
+        )
 
 
 @dataclass(frozen=True)
@@ -183,9 +203,9 @@ def _check_backbone(model_name: Any, input_name: Any, shape: Any) -> None:
     for name, value in (("model_name", model_name), ("input_name", input_name)):
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{name}={value!r}: write a name")
-    sizes = tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else ()
     if not sizes or not all(type(size) is int and size >= 1 for size in sizes):
-        raise ValueError(f"{model_name}: expected_input_shape={sizes!r}: write sizes of at least 1")
+        raise ValueError(f"{model_name}: expected_input_shape={shape!r}: write sizes of at least 1")
 
 
 def _check_corpus(backbones: Any, workspace_mb: Any) -> None:

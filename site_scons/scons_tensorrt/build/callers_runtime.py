@@ -1,0 +1,187 @@
+"""Compile one engine with a caller's own runtime, which need not know of receipts, nor of this package.
+
+Any file serves such a runtime as ONNX, and its calibration data may be missing. What it writes is verified,
+and gets a receipt, by which the next call reuses it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..artifact.receipt import Receipt, make_key
+from ..artifact.schema import HostCapabilities
+from ..artifact.sidecar import read_sidecar, sidecar_of
+from ..artifact.state_folder import StateFolder
+from ..artifact.verify import fault_of
+from ..errors import EngineBuildError, EngineError, PublishError, RecipeError, SidecarError
+from ..files.digest_cache import DigestCache
+from ..files.locks import engine_lock
+from ..files.writing import cause
+from ..hardware.resolve import Hardware
+from ..hardware.signature import SCHEMA, HardwareSignature
+from ..recipe.key import value_fields
+from ..values import Value
+from .corpus import BackboneSpec, BuildConfig, CompileEngineCallable, recipe_of
+from .inputs import Inputs
+from .spec import EngineInputs, EngineSpec, engine_spec
+from .up_to_date import check_up_to_date
+
+
+class CompiledEngine(Value):
+    """key: its cache key; seconds: of the compile, None when it was reused."""
+
+    sha256: str
+    key: str
+    seconds: float | None
+
+
+def compile_with(
+    runtime: CompileEngineCallable,
+    backbone: BackboneSpec,
+    config: BuildConfig,
+    host: HostCapabilities | HardwareSignature,
+    engine: Path,
+    state: StateFolder,
+    tell: Callable[[str], None],
+) -> CompiledEngine:
+    """The engine of a model, reused or compiled. tell: gets the code of the up-to-date check. Raises
+    EngineError, and what the runtime raises."""
+    try:
+        engine.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PublishError(f"{engine.parent}: {cause(error, 'choose another cache_root')}") from None
+    with engine_lock(state.lock(engine), state.relative(engine), lambda holder: None, lambda: False):
+        digest_cache = DigestCache(state.digests, state.top)
+        spec = _spec(runtime, backbone, config, host, engine, digest_cache)
+        up_to_date = check_up_to_date(spec, state, digest_cache)
+        tell(up_to_date.code)
+        if up_to_date.current and up_to_date.sha256:
+            digest_cache.save()
+            return CompiledEngine(up_to_date.sha256, spec.key, None)
+        before, began = _stamps(engine), time.monotonic()
+        try:
+            entry = runtime.compile_engine(backbone.onnx_path, config, engine)
+            seconds = time.monotonic() - began
+            if _stamps(engine) == before:
+                raise EngineBuildError(f"{engine.name}: the runtime wrote nothing")
+            sha256 = _check_written(engine, entry)
+        except BaseException:
+            if _stamps(engine) != before:
+                _remove_unless_whole(engine)
+            raise
+        if _spec(runtime, backbone, config, host, engine, digest_cache).key != spec.key:
+            raise EngineBuildError(f"{backbone.onnx_path} changed while it was compiled; run again")
+        details = {"duration_s": round(seconds, 3), "recipe": spec.recipe.to_json()}
+        size = engine.stat().st_size
+        state.receipts.put(Receipt(engine.name, spec.key, sha256, size, spec.ingredients, details))
+        digest_cache.save()
+    return CompiledEngine(sha256, spec.key, seconds)
+
+
+def _spec(
+    runtime: CompileEngineCallable,
+    backbone: BackboneSpec,
+    config: BuildConfig,
+    host: HostCapabilities | HardwareSignature,
+    engine: Path,
+    digest_cache: DigestCache,
+) -> EngineSpec:
+    signature = host if isinstance(host, HardwareSignature) else _signature(host)
+    recipe = recipe_of(backbone.model_name, config, calibration=False)
+    fields = value_fields(recipe, signature)
+    if isinstance(host, HardwareSignature):  # the engines of `scons engines` have another key
+        fields["option runtime"] = f"{type(runtime).__module__}.{type(runtime).__qualname__}"
+    if config.calibration_path is not None:
+        fields.update(_calibration_fields(Path(config.calibration_path), digest_cache))
+    onnx = backbone.onnx_path
+    return engine_spec(
+        engine=engine,
+        recipe=recipe,
+        hardware=Hardware(None, signature, "given"),
+        fields=fields,
+        inputs=EngineInputs(onnx, str(onnx), _external(onnx, digest_cache)),
+        digest=lambda path, label: _digest(path, label, digest_cache),
+    )
+
+
+def _external(onnx: Path, digest_cache: DigestCache) -> dict[str, tuple[Path, int]]:
+    """The external data of a model; none of a file that is not an ONNX."""
+    try:
+        external = Inputs(digest_cache).summary(str(onnx)).external
+    except (RecipeError, OSError, ValueError):
+        return {}
+    return {location: (onnx.parent / location, least) for location, least in external.items()}
+
+
+def _calibration_fields(path: Path, digest_cache: DigestCache) -> dict[str, str]:
+    """The digest of calibration data: of a file, or of all files of a folder; none where it is missing."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = {str(file.relative_to(path)): digest_cache.sha256(file) for file in files}
+        return {"input calibration": make_key("calibration", lines)}
+    return {"input calibration": digest_cache.sha256(path)} if path.is_file() else {}
+
+
+def _digest(path: Path, label: str, digest_cache: DigestCache) -> str:
+    try:
+        return digest_cache.sha256(path)
+    except OSError as error:
+        raise EngineBuildError(f"{label}: {error.strerror}; check the path") from None
+
+
+def _signature(host: HostCapabilities) -> HardwareSignature:
+    """What a Jetson in short says of its hardware."""
+    major, minor = divmod(host.sm, 10)
+    fields = {
+        "schema": SCHEMA,
+        "product": "tensorrt",
+        "runtime_version": str(host.trt),
+        "os": "linux",
+        "machine": "aarch64",
+        "compute_capability": f"{major}.{minor}",
+        "jetpack": str(host.jp),
+    }
+    return HardwareSignature.from_json(fields, "HostCapabilities")
+
+
+def _stamps(engine: Path) -> list[tuple[int, ...] | None]:
+    """Changes when the engine or its sidecar is written."""
+    found: list[tuple[int, ...] | None] = []
+    for path in (engine, sidecar_of(engine)):
+        try:
+            stat = os.lstat(path)
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def _check_written(engine: Path, entry: Any) -> str:
+    """The sha256 of the pair that a runtime wrote. Raises EngineBuildError."""
+    try:
+        fault = fault_of(engine)
+    except SidecarError as error:
+        fault = str(error)
+    said = str(getattr(entry, "sha256", None))
+    if fault is None and said != (found := read_sidecar(engine)):
+        fault = f"it returned sha256 {said[:12]}, the file has {found[:12]}"
+    if fault is None and os.path.realpath(entry.engine_path) != os.path.realpath(engine):
+        fault = f"it returned {entry.engine_path}"
+    if fault is not None:
+        raise EngineBuildError(f"{engine.name}: the runtime left no valid engine: {fault}")
+    return said
+
+
+def _remove_unless_whole(engine: Path) -> None:
+    """Remove what a failed compile left half written."""
+    try:
+        if fault_of(engine) is None:
+            return
+    except EngineError:
+        pass
+    for path in (engine, sidecar_of(engine)):
+        path.unlink(missing_ok=True)
