@@ -30,7 +30,7 @@ env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.
 """
 
 
-SAMPLED = ("cache", "end_to_end", "faults", "pages")  # whose tests drive scons
+SAMPLED = ("cache", "cpp", "end_to_end", "faults", "pages")  # whose tests drive scons or a compiler
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
