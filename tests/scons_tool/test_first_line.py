@@ -10,7 +10,7 @@ from scons_tensorrt.hardware.resolve import BUILT_IN, Hardware, resolve
 from scons_tensorrt.hardware.runtime import Runtime
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.scons_tool.console import Console
-from scons_tensorrt.scons_tool.run_log import RunLog
+from scons_tensorrt.scons_tool.run_messages import RunMessages
 
 REPO = Path(__file__).parents[2]
 NAMES = sorted({*BUILT_IN, *(path.stem for path in (REPO / "hardware").glob("*.json"))})
@@ -21,7 +21,7 @@ def runtime(product: str) -> Runtime:
 
 
 def first_lines(hardware: Hardware, capsys) -> list[str]:
-    RunLog(Console(False, False), dry=False).hardware(hardware)
+    RunMessages(Console(False, False), dry=False).hardware(hardware)
     return capsys.readouterr().out.splitlines()
 
 

@@ -12,10 +12,10 @@ from ..build.onnx_step import OnnxContext
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
+from .hardware_cache import HardwareCache
 from .progress import Progress
 from .providers import Providers
 from .run_files import RunFiles
-from .run_hardware import RunHardware
 from .stop_signal import StopSignal
 from .store_settings import StoreSettings
 
@@ -26,7 +26,7 @@ class BuildServices:
     def __init__(
         self,
         files: RunFiles,
-        hardware: RunHardware,
+        hardware: HardwareCache,
         console: Console,
         stop: StopSignal,
         lock_timeout_s: float | None,

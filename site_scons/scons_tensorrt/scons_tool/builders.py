@@ -53,7 +53,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
     except EngineError as error:
         declared.problem = error.with_traceback(None)
         if declared.source_missing():
-            session.report.failed(declared, error)
+            session.messages.failed(declared, error)
         return True
     except Exception as error:  # otherwise SCons prints a stack trace
         declared.problem = _unforeseen(declared, error)
@@ -64,7 +64,7 @@ def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) 
         fault = session.files.make_folder(declared.path)
         if fault:
             declared.problem = PublishError(fault)
-            session.report.failed(declared, declared.problem)
+            session.messages.failed(declared, declared.problem)
     return not current
 
 
@@ -75,7 +75,7 @@ def build(target: Any, source: Any, env: Any) -> None:
 
     engine, session = target_of(target[0]), session_of(env)
     began = _begin(target, engine, session)
-    session.report.without_effect(engine)
+    session.messages.without_effect(engine)
 
     def do() -> BuildOutcome:
         spec = engine.spec()
@@ -83,7 +83,7 @@ def build(target: Any, source: Any, env: Any) -> None:
         return make(spec, session.making.build_context(engine.python))
 
     outcome = _or_fail(target, engine, do, session)
-    session.report.finished(engine, outcome, time.monotonic() - began)
+    session.messages.finished(engine, outcome, time.monotonic() - began)
 
 
 def convert(target: Any, source: Any, env: Any) -> None:
@@ -95,7 +95,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
     made = _or_fail(target, step, lambda: make_onnx(step.spec(), session.making.onnx_context(env)), session)
     step.made(made.receipt)
     if made.how != "reused":
-        session.report.converted(step, made, time.monotonic() - began)
+        session.messages.converted(step, made, time.monotonic() - began)
 
 
 def _begin(nodes: Any, declared: ReceiptTarget, session: Session) -> float:
@@ -112,7 +112,7 @@ def _stop_for_invalid_engines(nodes: Any, owners: list[EngineTarget], session: S
     for engine in invalid_engines:
         if engine.problem:
             session.mark_requested(engine)
-            session.report.failed(engine, engine.problem)
+            session.messages.failed(engine, engine.problem)
     if invalid_engines and not (owners and all(owner in invalid_engines for owner in owners)):
         raise SCons.Errors.BuildError(
             node=nodes,
@@ -138,7 +138,7 @@ def _or_fail(nodes: Any, declared: ReceiptTarget, do: Callable[[], _T], session:
     except Exception as error:
         problem = _unforeseen(declared, error)
     problem.__context__ = None
-    session.report.failed(declared, problem.with_traceback(None))
+    session.messages.failed(declared, problem.with_traceback(None))
     return fail_action(nodes, problem)
 
 
@@ -158,7 +158,7 @@ def out_of_date(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
 
 def write(target: Any, source: Any, env: Any) -> None:
     """The action of manifests and installed files. Raises BuildError."""
-    handoff, console = target_of(target[0]), session_of(env).report.console
+    handoff, console = target_of(target[0]), session_of(env).messages.console
     try:
         for line in handoff.write():
             console.line(line)

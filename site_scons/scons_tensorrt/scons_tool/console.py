@@ -1,4 +1,4 @@
-"""The output of a run: lines on standard output, and events in the state folder."""
+"""Writes lines to standard output, and events to the state folder. Their texts: run_messages.py."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _converter_problems: dict[tuple[str, str], str | None] = {}
 def preview(target: Any, env: Any, session: Session) -> None:
     """Print a line about a target that is out of date. SCons also asks for targets that it does not find
     in `.sconsign`."""
-    report = session.report
+    report = session.messages
     try:
         if isinstance(target, HandoffTarget):
             line = target.preview()
@@ -40,11 +40,11 @@ def _preview_engine(engine: EngineTarget, session: Session) -> None:
     awaited = engine.awaits()
     _check_steps(engine)
     if not awaited and engine.up_to_date().reusable:
-        session.report.reused([engine], reason=engine.up_to_date().reason)
+        session.messages.reused([engine], reason=engine.up_to_date().reason)
         return
     _check_can_build(engine, session)
     why = f"{awaited} would be built first" if awaited else engine.up_to_date().reason
-    session.report.would_build(engine, why, session.files.last_duration_s(engine.path))
+    session.messages.would_build(engine, why, session.files.last_duration_s(engine.path))
 
 
 def _preview_step(step: OnnxTarget, env: Any, session: Session) -> None:
@@ -57,7 +57,7 @@ def _preview_step(step: OnnxTarget, env: Any, session: Session) -> None:
             if problem:
                 raise EngineBuildError(f"{step.source}: {problem}")
         why = up_to_date.reason if up_to_date else f"{awaited} would be built first"
-        session.report.would_convert(step, why, session.files.last_duration_s(step.path))
+        session.messages.would_convert(step, why, session.files.last_duration_s(step.path))
 
 
 def _check_steps(target: ReceiptTarget) -> None:

@@ -94,7 +94,7 @@ def _connect(env: Any, session: Session, engine: EngineTarget) -> None:
         engine.kept = os.path.lexists(engine.path)
     session.engines.append(engine)
     session.alias = skip_up_to_date.join(
-        *(env, session.alias, pair[1], session.on_skip, session.report.reused)
+        *(env, session.alias, pair[1], session.on_skip, session.messages.reused)
     )
 
 

@@ -19,10 +19,10 @@ from ..errors import HardwareError, RecipeError
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
 from .builders import INTEGRITY, tampered
 from .engine_target import EngineTarget
+from .hardware_cache import HardwareCache
 from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
 from .onnx_target import OnnxTarget, SampleNodes
-from .run_hardware import RunHardware
-from .run_log import RunLog
+from .run_messages import RunMessages
 from .session import Session
 from .settings import option
 
@@ -102,7 +102,7 @@ def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any
         values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
         owner.compared_by = [*values, *samples.nodes]
     owner.proof = EngineAccuracyCheck(
-        *(derived, owner.python, session.hardware, session.report),
+        *(derived, owner.python, session.hardware, session.messages),
         lambda: session.making.onnx_context(env),
     )
 
@@ -115,8 +115,8 @@ class EngineAccuracyCheck:
         self,
         gate: OnnxTarget,
         python: str,
-        hardware: RunHardware,
-        report: RunLog,
+        hardware: HardwareCache,
+        report: RunMessages,
         context: Callable[[], OnnxContext],
     ) -> None:
         self._gate, self._python = gate, python

@@ -46,7 +46,7 @@ def prune(env: Any, session: Session) -> None:
         items, left = find(session.state, folders, models, steps, exports, session.digest_cache)
     except HandoffError as error:
         raise SCons.Errors.BuildError(errstr=str(error), status=2, exitstatus=2) from None
-    say = session.report.console.line
+    say = session.messages.console.line
     for line in left:
         say(f"engines: {line}")
     if others.before:
@@ -180,7 +180,7 @@ def _hardware(session: Session, name: str | None, engine: EngineTarget) -> Hardw
 def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], others: OtherTrees) -> bool:
     """Print one item and, unless dry, remove it. Returns False if that failed."""
     label, size = session.state.relative(item.path), _megabytes(item.size)
-    say = session.report.console.line
+    say = session.messages.console.line
     if dry:
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
         return True
@@ -199,7 +199,7 @@ def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], 
         return False
     say(f"PRUNED {label} ({size}): {item.why}")
     fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
-    session.report.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
+    session.messages.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
     return True
 
 
@@ -236,7 +236,7 @@ def _summary(session: Session, done: list[Item], kept: int, dry: bool) -> None:
     else:
         hint = "; PRUNE=yes removes them" if done else ""
         text = f"engines: {len(done)} to prune, {size}{more}{hint}"
-    session.report.console.line(text)
+    session.messages.console.line(text)
 
 
 def _megabytes(size: int) -> str:

@@ -15,14 +15,14 @@ from .console import Console, say
 from .engine_target import EngineTarget
 from .nodes import ALIAS
 from .run_files import RunFiles
-from .run_log import RunLog
+from .run_messages import RunMessages
 
 if TYPE_CHECKING:
     from .onnx_target import OnnxTarget
 
 
 def report_rest(
-    report: RunLog,
+    report: RunMessages,
     engines: Iterable[EngineTarget],
     asked: Iterable[EngineTarget],
     steps: Iterable[OnnxTarget],

@@ -24,10 +24,10 @@ from ..hardware.resolve import Hardware
 from . import declaration, remote_settings, run_end, settings, store_settings
 from .console import Console, say
 from .engine_target import EngineTarget
+from .hardware_cache import HardwareCache
 from .nodes import ALIAS, REPORT, call_after_reading, everything_asked, target_places
 from .run_files import RunFiles
-from .run_hardware import RunHardware
-from .run_log import RunLog
+from .run_messages import RunMessages
 from .stop_signal import StopSignal
 from .target import ReceiptTarget
 
@@ -58,7 +58,7 @@ class Session:
     `engines`."""
 
     files: RunFiles
-    hardware: RunHardware
+    hardware: HardwareCache
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
@@ -81,7 +81,7 @@ class Session:
         self._stop = StopSignal()
         silent = any(settings.option(name) for name in ("question", "help", "clean"))
         console = Console(bool(settings.option("silent")), silent)
-        self.report = RunLog(console, bool(settings.option("no_exec")))
+        self.messages = RunMessages(console, bool(settings.option("no_exec")))
         self._making: BuildServices | None = None
         self._invalid: list[EngineTarget] | None = None
         self._asked: list[EngineTarget] | None = None
@@ -91,7 +91,7 @@ class Session:
     def bind_settings(self, env: Any) -> None:
         """Set the state folder, VERIFY, lock timeout and shared cache from the environment of the first
         engine; those of later engines must be the same. Raises UserError."""
-        self.report.verbose = self.report.verbose or settings.verbose(env)
+        self.messages.verbose = self.messages.verbose or settings.verbose(env)
         asked = (
             settings.state_dir(env, self.top),
             settings.verify_full(env),
@@ -115,7 +115,7 @@ class Session:
         if self._used != (state_dir, full):  # reading the digest cache is a large part of a null build
             self._used = state_dir, full
             self.files = RunFiles(self.top, state_dir, full)
-            self.hardware = RunHardware(self.files)
+            self.hardware = HardwareCache(self.files)
 
     @property
     def state(self) -> StateFolder:
@@ -176,14 +176,14 @@ class Session:
                 if not self._told:
                     self._before_first_line()
                 self._told.add(owner.hardware)
-                self.report.hardware(owner.hardware)
+                self.messages.hardware(owner.hardware)
 
     def _before_first_line(self) -> None:
         gc.freeze()  # the graph lives until the run ends
         places = self.state.writable_by_all(*sorted({e.path.parent for e in self.engines}))
         if places:
             names = ", ".join(f"{self.state.relative(place)}/" for place in places)
-            self.report.console.line(
+            self.messages.console.line(
                 f"engines: every user of this machine may write to {names} and replace engines; run chmod o-w"
             )
         if os.environ.get("HARDWARE"):
@@ -215,7 +215,7 @@ class Session:
                 (*_, lock_timeout_s, store), scheduler = self._bound  # declaring an engine has bound it
                 self._declare_before_building()
                 self._making = BuildServices(
-                    *(self.files, self.hardware, self.report.console, self._stop),
+                    *(self.files, self.hardware, self.messages.console, self._stop),
                     *(lock_timeout_s, store, scheduler, self._counts),
                 )
             return self._making
@@ -260,19 +260,19 @@ class Session:
         if settings.option("help") or settings.option("question"):
             return
         asked = self.asked_of(self.engines)
-        run_end.report_rest(self.report, self.engines, asked, self.derived.values(), self._stop)
+        run_end.report_rest(self.messages, self.engines, asked, self.derived.values(), self._stop)
         if everything_asked() or any(engine.requested for engine in self.engines):
             if self._making:
                 self._making.elsewhere.close(self._stop)
-            self.report.summary(sum(not e.reported for e in asked) if self._stop() else 0)
+            self.messages.summary(sum(not e.reported for e in asked) if self._stop() else 0)
         if settings.writes():
             self._save()
             if REPORT in map(str, SCons.Script.BUILD_TARGETS):
-                run_end.write_report(self.report.console, self.files, self._report_dir)
+                run_end.write_report(self.messages.console, self.files, self._report_dir)
 
     def _save(self) -> None:
         try:
-            self.report.console.flush(self.state.events)
+            self.messages.console.flush(self.state.events)
             self.digest_cache.save()
             self.hardware.save()
             self._save_declaration()

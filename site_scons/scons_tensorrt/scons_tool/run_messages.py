@@ -1,4 +1,4 @@
-"""The log of a run: one line and one event for each engine, and the summary line."""
+"""The messages of a run: the text of each line (BUILT, REUSED, FAILED, …), its event, and the summary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COUNTED = (*_ALWAYS, *_ELSEWHERE, "interrupted", "would build")
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
-class RunLog:
+class RunMessages:
     """dry: under `-n`, when lines say what would be done; verbose: print a line for each reused engine.
     Methods are called from several threads."""
 

@@ -1,4 +1,7 @@
-"""The hardware that a run builds for, and the interpreters that compile for it."""
+"""Caches what `hardware/resolve.py` decides for each set of settings, and the interpreters of a run.
+
+Without an installed runtime, the receipts of restored engines name it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .run_files import RunFiles
 from .settings import Settings
 
 
-class RunHardware:
+class HardwareCache:
     """host: this host; devices: the GPUs of earlier probes."""
 
     def __init__(self, files: RunFiles) -> None:
