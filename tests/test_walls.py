@@ -40,7 +40,7 @@ OUTSIDE = {
     "scons_tool": {"SCons", "rich"},
     "files": {"filelock", "cryptography"},
     "cache": {"obstore"},
-    "recipe": {"tomli"},  # on Python 3.10
+    "recipe": {"tomli", "tomllib"},  # the one on Python 3.10, the other later
     "cli": {"SCons"},  # `build` runs it
     "report": {"jinja2", "markupsafe"},
     "remote": {"distributed", "dask", "msgpack", "trustme"},
