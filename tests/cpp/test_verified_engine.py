@@ -43,7 +43,7 @@ def build(compiler, folder, *flags):
         pytest.skip("OpenSSL's headers are not installed")
     program = folder / "load"
     sanitizers = _sanitizers(compiler, folder)
-    command = [compiler, "-std=c++17", "-O1", *WARNINGS, *sanitizers, f"-I{INCLUDE}", PROGRAM]
+    command = [compiler, "-std=c++17", "-O0", *WARNINGS, *sanitizers, f"-I{INCLUDE}", PROGRAM]
     subprocess.run([*command, "-o", program, "-Wl,--wrap=read", *flags], check=True)
     return program
 
@@ -63,6 +63,11 @@ def expected(engine):
     except SidecarError as error:
         return str(error)
     return f"{len(data)} {hashlib.sha256(data).hexdigest()}"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return build("g++", tmp_path_factory.mktemp("program"))
 
 
 def mutants(count):
@@ -106,8 +111,7 @@ def test_it_loads_and_refuses_what_python_does(tmp_path, compiler, flags):
     ]
 
 
-def test_bytes_that_change_while_they_are_read_are_not_loaded(tmp_path):
-    program = build("g++", tmp_path)
+def test_bytes_that_change_while_they_are_read_are_not_loaded(program, tmp_path):
     engine = put(tmp_path)
     assert run(program, engine, GROW=str(engine)) == [f"{engine}: it changed while it was read; try again"]
     other = tmp_path / "other"
@@ -118,8 +122,7 @@ def test_bytes_that_change_while_they_are_read_are_not_loaded(tmp_path):
     assert engine.read_bytes() == b"other"
 
 
-def test_a_hash_and_a_manifest_that_are_given_are_checked(tmp_path):
-    program = build("g++", tmp_path)
+def test_a_hash_and_a_manifest_that_are_given_are_checked(program, tmp_path):
     engine, sums = put(tmp_path), tmp_path / "SHA256SUMS"
     digest, zeros = hashlib.sha256(BYTES).hexdigest(), "0" * 64
     loaded = [f"{len(BYTES)} {digest}"]
