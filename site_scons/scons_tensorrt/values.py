@@ -1,7 +1,7 @@
 """The base of immutable values with named fields: typing.NamedTuple, whose classes are cheaper to create.
 
 NamedTuple compiles a constructor for each class, and each annotation that is a string: 0.2 to 0.8 ms a
-class, of which a null build creates 27. benchmarks/null_build.py holds the bound.
+class; a null build creates 27. benchmarks/null_build.py holds the bound.
 """
 
 from __future__ import annotations

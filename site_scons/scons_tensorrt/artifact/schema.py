@@ -10,15 +10,16 @@ from pathlib import Path
 from ..errors import EngineFilenameError
 from ..files.digest_cache import sha256_file
 from ..files.writing import write_atomic
-from ..hardware.signature import HardwareSignature
+from ..hardware.signature import SCHEMA, HardwareSignature
 from .filename import EngineFilename
 from .sidecar import read_sidecar, sidecar_of
 
 
 @dataclass(frozen=True)
 class HostCapabilities:
-    """A Jetson, in short. sm: compute capability without its dot (87); jp: JetPack version ("6.2"); trt:
-    TensorRT version ("10.3", or with up to four parts). Raises EngineFilenameError, a ValueError."""
+    """The short form of a Jetson's hardware signature. sm: compute capability without its dot (87); jp:
+    JetPack version ("6.2"); trt: TensorRT version ("10.3", or with up to four parts). Raises
+    EngineFilenameError, a ValueError."""
 
     sm: int
     jp: str
@@ -29,12 +30,24 @@ class HostCapabilities:
             parts = version.split(".") if isinstance(version, str) else []
             if not (2 <= len(parts) <= most and all(part.isascii() and part.isdigit() for part in parts)):
                 raise EngineFilenameError(f"{name}={version!r}: write a version as text, such as '10.3'")
-        self.filename("x", "fp32")
+        if type(self.sm) is not int or not 10 <= self.sm < 1000:
+            raise EngineFilenameError(
+                f"sm={self.sm!r}: write a compute capability without its dot, such as 87"
+            )
 
-    def filename(self, model_name: str, precision: str) -> EngineFilename:
-        """The name of a model's engine on this host. Raises EngineFilenameError, a ValueError."""
-        platform, runtime = f"jp{_major_minor(self.jp)}", f"trt{_major_minor(self.trt)}"
-        return EngineFilename(model_name, self.sm, False, platform, runtime, precision)
+    def signature(self) -> HardwareSignature:
+        """The hardware signature with what is known of it."""
+        major, minor = divmod(self.sm, 10)
+        fields = {
+            "schema": SCHEMA,
+            "product": "tensorrt",
+            "runtime_version": self.trt,
+            "os": "linux",
+            "machine": "aarch64",
+            "compute_capability": f"{major}.{minor}",
+            "jetpack": self.jp,
+        }
+        return HardwareSignature.from_json(fields, "HostCapabilities")
 
 
 class EngineFilenameSchema:
@@ -43,7 +56,7 @@ class EngineFilenameSchema:
     @staticmethod
     def build(*, model_name: str, sm: int, jp: str, trt: str, precision: str) -> str:
         """The filename. Raises EngineFilenameError, a ValueError."""
-        return HostCapabilities(sm, jp, trt).filename(model_name, precision).build()
+        return EngineFilename.of(HostCapabilities(sm, jp, trt).signature(), model_name, precision).build()
 
     @staticmethod
     def parse(name: str) -> EngineFilename:
@@ -54,13 +67,8 @@ class EngineFilenameSchema:
     def matches_host(name: str, host: HostCapabilities | HardwareSignature) -> bool:
         """Whether the engine of this name may load on the host; its precision does not matter. Raises
         EngineFilenameError, a ValueError."""
-        fields = EngineFilename.parse(name)
-        if isinstance(host, HardwareSignature):
-            return fields.matches_host(host) != "no"
-        same = host.filename(fields.model, fields.precision)
-        if fields.plus:
-            return fields._replace(sm=same.sm, plus=False) == same and fields.sm <= same.sm
-        return fields == same
+        signature = host.signature() if isinstance(host, HostCapabilities) else host
+        return EngineFilename.parse(name).matches_host(signature) != "no"
 
 
 class Sha256Sidecar:
@@ -84,7 +92,3 @@ class Sha256Sidecar:
         if not os.path.isfile(path) or os.path.islink(path):
             return False
         return sha256_file(path, follow=False) == read_sidecar(path)
-
-
-def _major_minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])

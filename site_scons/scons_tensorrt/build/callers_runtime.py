@@ -22,7 +22,7 @@ from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import cause
 from ..hardware.resolve import Hardware
-from ..hardware.signature import SCHEMA, HardwareSignature
+from ..hardware.signature import HardwareSignature
 from ..recipe.key import value_fields
 from ..values import Value
 from .corpus import BackboneSpec, BuildConfig, CompileEngineCallable, recipe_of
@@ -90,7 +90,7 @@ def _spec(
     engine: Path,
     digest_cache: DigestCache,
 ) -> EngineSpec:
-    signature = host if isinstance(host, HardwareSignature) else _signature(host)
+    signature = host.signature() if isinstance(host, HostCapabilities) else host
     recipe = recipe_of(backbone.model_name, config, calibration=False)
     fields = value_fields(recipe, signature)
     if isinstance(host, HardwareSignature):  # the engines of `scons engines` have another key
@@ -131,21 +131,6 @@ def _digest(path: Path, label: str, digest_cache: DigestCache) -> str:
         return digest_cache.sha256(path)
     except OSError as error:
         raise EngineBuildError(f"{label}: {error.strerror}; check the path") from None
-
-
-def _signature(host: HostCapabilities) -> HardwareSignature:
-    """What a Jetson in short says of its hardware."""
-    major, minor = divmod(host.sm, 10)
-    fields = {
-        "schema": SCHEMA,
-        "product": "tensorrt",
-        "runtime_version": str(host.trt),
-        "os": "linux",
-        "machine": "aarch64",
-        "compute_capability": f"{major}.{minor}",
-        "jetpack": str(host.jp),
-    }
-    return HardwareSignature.from_json(fields, "HostCapabilities")
 
 
 def _stamps(engine: Path) -> list[tuple[int, ...] | None]:

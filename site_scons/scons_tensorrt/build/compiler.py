@@ -116,6 +116,5 @@ class EngineCompiler:
 
 
 def _filename(backbone: BackboneSpec, host: HostCapabilities | HardwareSignature) -> EngineFilename:
-    if isinstance(host, HardwareSignature):
-        return EngineFilename.of(host, backbone.model_name, backbone.precision)
-    return host.filename(backbone.model_name, backbone.precision)
+    signature = host.signature() if isinstance(host, HostCapabilities) else host
+    return EngineFilename.of(signature, backbone.model_name, backbone.precision)

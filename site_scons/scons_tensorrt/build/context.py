@@ -41,8 +41,8 @@ class EngineProvider(Protocol):
     """Called under the engine's lock, before this host compiles."""
 
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
-        """Write the engine to `partial`, an empty file. Returns None if it cannot be provided, whatever was
-        written then. Raises EngineError if a compile on this host would fail as well."""
+        """Write the engine to `partial`, an empty file. Returns None if it cannot be provided; what is in the
+        file then does not count. Raises EngineError if a compile on this host would fail as well."""
 
 
 class BuildListener(Protocol):

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from ..artifact.schema import HostCapabilities
 from ..artifact.sidecar import sidecar_of
 from ..hardware.signature import HardwareSignature
-from ..recipe.options import Recipe, parse
+from ..recipe.options import DEFAULTS, Recipe, parse
 
-DEFAULT_WORKSPACE_MB = 4096
+DEFAULT_WORKSPACE_MB: int = DEFAULTS["workspace_mb"]
 
 
 class CompileOutcome(Enum):
@@ -43,9 +43,8 @@ class BuildConfig:
 
 
 @dataclass(frozen=True)
-class BackboneSpec:
-    """One model. expected_input_shape: of `input_name`, in elements; profiles: None for one profile with
-    min = opt = max = expected_input_shape. Raises ValueError."""
+class BackboneConfig:
+    """One model. expected_input_shape: of `input_name`, in elements. Raises ValueError."""
 
     model_name: str
     onnx_path: Path
@@ -53,10 +52,17 @@ class BackboneSpec:
     input_name: str = "input"
     precision: str = "fp16"
     calibration_path: Path | None = None
-    profiles: tuple[OptimizationProfile, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_backbone(self.model_name, self.input_name, self.expected_input_shape)
+
+
+@dataclass(frozen=True)
+class BackboneSpec(BackboneConfig):
+    """One model of a request. profiles: None for one with min = opt = max = expected_input_shape. Raises
+    ValueError."""
+
+    profiles: tuple[OptimizationProfile, ...] | None = None
 
     def absolute(self) -> BackboneSpec:
         """The same with absolute paths."""
@@ -74,21 +80,6 @@ class BackboneSpec:
         if profiles is None:
             profiles = (OptimizationProfile(self.input_name, shape, shape, shape),)
         return BuildConfig(self.precision, workspace_mb, self.calibration_path, tuple(profiles))
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """One model of a `ProvisioningConfig`; the fields of `BackboneSpec`. Raises ValueError."""
-
-    model_name: str
-    onnx_path: Path
-    expected_input_shape: tuple[int, ...]
-    input_name: str = "input"
-    precision: str = "fp16"
-    calibration_path: Path | None = None
-
-    def __post_init__(self) -> None:
-        _check_backbone(self.model_name, self.input_name, self.expected_input_shape)
 
 
 @dataclass(frozen=True)
@@ -170,17 +161,7 @@ class CompileEngineCallable(Protocol):
 
 def build_backbone_specs(config: ProvisioningConfig) -> tuple[BackboneSpec, ...]:
     """The models of a configuration, in order."""
-    return tuple(
-        BackboneSpec(
-            model_name=each.model_name,
-            onnx_path=Path(each.onnx_path),
-            expected_input_shape=tuple(each.expected_input_shape),
-            input_name=each.input_name,
-            precision=each.precision,
-            calibration_path=each.calibration_path,
-        )
-        for each in config.backbones
-    )
+    return tuple(BackboneSpec(**vars(each)) for each in config.backbones)
 
 
 def recipe_of(model: str, config: BuildConfig, *, calibration: bool) -> Recipe:

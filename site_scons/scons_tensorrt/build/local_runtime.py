@@ -110,7 +110,7 @@ def state_folder(cache_root: Path, state_dir: Path | None) -> StateFolder:
 
 def _check_host(host: HostCapabilities, hardware: Hardware) -> None:
     """Raise HardwareMismatchError if this machine's hardware is not the one asked for."""
-    wanted = host.filename("x", "fp32")
+    wanted = EngineFilename.of(host.signature(), "x", "fp32")
     found = EngineFilename.of(hardware.signature, "x", "fp32")
     if wanted != found:
         raise HardwareMismatchError(

@@ -33,8 +33,8 @@ def rule(entry: EngineEntry, settings: Mapping[str, str]) -> list[str]:
 def check(depfile: str, rules: Sequence[Sequence[str]]) -> None:
     """Raise EngineError for a depfile that would overwrite an input or an engine, and for names that no rule
     can hold."""
-    files = [file for rule in rules for file in rule]
-    taken = {os.path.realpath(file) for file in [*files, *(f"{files[0]}{SIDECAR_SUFFIX}" for files in rules)]}
+    files = [file for each in rules for file in each]
+    taken = {os.path.realpath(file) for file in [*files, *(f"{each[0]}{SIDECAR_SUFFIX}" for each in rules)]}
     if os.path.realpath(depfile) in taken or os.path.isdir(depfile):
         raise EngineError(f"--depfile {depfile}: this is an input, an engine or a folder; name another file")
     if any("\n" in file for file in files):

@@ -24,7 +24,7 @@ from ..errors import RecipeError
 from ..values import Value
 from .onnx.summary import OnnxInput
 from .options import DEFAULTS, parse
-from .shapes import Shape
+from .shapes import Shape, text
 from .values import hint
 
 NAME = "engines.toml"
@@ -150,8 +150,8 @@ def parse_shape(text: str) -> tuple[Shape, Shape, Shape]:
 
 def format_shape(bounds: Sequence[Sequence[int]]) -> str:
     """The inverse of `parse_shape`."""
-    words = ["x".join(map(str, shape)) or "scalar" for shape in bounds]
-    return words[0] if len(set(words)) == 1 else ":".join(words)
+    low, usual, high = map(tuple, bounds)
+    return text((low, usual, high)).replace("..", ":")
 
 
 def propose_shapes(inputs: Sequence[OnnxInput]) -> dict[str, tuple[Shape, Shape, Shape]]:

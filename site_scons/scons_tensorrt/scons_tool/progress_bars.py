@@ -3,7 +3,7 @@
 `rich.progress` draws them. Its live display cannot place them: it moves the cursor up and draws over
 its last frame, which breaks the lines of everyone who does not print through rich. That is SCons's
 child processes, which write to the terminal themselves. So, as apt does, the terminal's scrolling
-region ends above the bars, and whatever anyone prints scrolls there. Each redraw is one write that
+region ends above the bars, and all other output scrolls there. Each redraw is one write that
 leaves the cursor where it was. Below the cursor stand only bars, so after a resize everything there
 may be erased.
 """

@@ -146,7 +146,7 @@ class ReceiptTarget(Target):
 
     def awaits(self) -> str | None:
         """The label of an input that this run built (with -n: would build), if any. Without a .sconsign
-        SCons runs the action of each step, of which the up-to-date ones do nothing."""
+        SCons runs the action of each step; those of up-to-date steps do nothing."""
         for node in self.target.children():
             if node.has_builder() and node.get_state() == SCons.Node.executed:
                 checked = getattr(target_of(node), "checked", None)

@@ -1,9 +1,9 @@
-"""Summarizes an ONNX file by walking its protobuf messages.
+"""Finds the inputs and the external data of an ONNX file by walking its protobuf messages.
 
 The walk skips the bytes of tensors, so a model of gigabytes takes milliseconds and no memory.
 Field numbers: onnx.proto3 of the ONNX project.
 
-The file is untrusted. Whatever two protobuf readers would merge differently is refused: the compiler
+The file is untrusted. A message that two protobuf readers would merge differently is refused: the compiler
 must not find external data that the walk did not find.
 """
 
