@@ -25,7 +25,7 @@ PLAN = b"ftrt" + b"\0" * 60 + b"an engine"
 
 
 class Bringer:
-    """A supplier of these bytes; None: it has none."""
+    """A provider of these bytes; None: it has none."""
 
     def __init__(self, data: bytes | None, before=lambda: None) -> None:
         self.data, self.before, self.asked = data, before, 0
@@ -66,33 +66,33 @@ def spec(tmp_path: Path) -> EngineSpec:
     return EngineSpec(tmp_path / "engines" / name, recipe, found, ingredients, onnx, "a.onnx", {})
 
 
-def context(tmp_path: Path, *suppliers, act: str = "done(write())", **more) -> BuildContext:
+def context(tmp_path: Path, *providers, act: str = "done(write())", **more) -> BuildContext:
     state = StateFolder(tmp_path / ".trt", tmp_path)
     python = fake_compiler(tmp_path / "fake", act)
     digest_cache = DigestCache(state.digests, tmp_path, False)
     interpreter = Interpreter(str(python), tmp_path / "interpreter.json")
-    return BuildContext(state, digest_cache, interpreter, suppliers=suppliers, **more)
+    return BuildContext(state, digest_cache, interpreter, providers=providers, **more)
 
 
 def test_what_a_supplier_brings_is_published_with_its_receipt(tmp_path, spec) -> None:
-    taker = Listener()
-    outcome = make(spec, context(tmp_path, Bringer(PLAN), takers=[taker]))
+    listener = Listener()
+    outcome = make(spec, context(tmp_path, Bringer(PLAN), listeners=[listener]))
     assert (outcome.how, outcome.size, outcome.seconds) == ("fetched", len(PLAN), 0.5)
     assert spec.engine.read_bytes() == PLAN
     (receipt,) = (tmp_path / ".trt" / "receipts").glob("*/*.json")
     assert json.loads(receipt.read_text())["fetched"] == {"from": "test"}
-    assert taker.heard == []  # it is nobody's news
+    assert listener.heard == []  # not told of what a provider supplied
     assert make(spec, context(tmp_path, Bringer(None))).how == "reused"
 
 
 def test_suppliers_are_asked_in_order_and_a_miss_leaves_nothing_for_the_compile(tmp_path, spec):
-    taker, missing, bringing = Listener(), Bringer(None), Bringer(PLAN)
+    listener, missing, bringing = Listener(), Bringer(None), Bringer(PLAN)
     assert make(spec, context(tmp_path, missing, bringing)).how == "fetched"
     assert (missing.asked, bringing.asked) == (1, 1)
     spec.engine.unlink()
-    outcome = make(spec, context(tmp_path, Bringer(None), takers=[taker]))
+    outcome = make(spec, context(tmp_path, Bringer(None), listeners=[listener]))
     assert outcome.how == "built"
-    assert taker.heard == [f"made {outcome.sha256[:8]}"]
+    assert listener.heard == [f"made {outcome.sha256[:8]}"]
     assert spec.engine.read_bytes().startswith(b"ftrt")
 
 
@@ -116,8 +116,8 @@ def test_an_input_that_changes_while_the_engine_comes_is_told(tmp_path, spec) ->
 def test_takers_hear_of_a_refusal_that_every_host_would_repeat(tmp_path, spec, lasting) -> None:
     event = {"event": "error", "error_class": "EngineBuildError", "message": "no such op"}
     event["lasting"] = lasting
-    act, taker = f"print(json.dumps({event!r}), flush=True)", Listener()
+    act, listener = f"print(json.dumps({event!r}), flush=True)", Listener()
     with pytest.raises(EngineBuildError, match="no such op; log:") as told:
-        make(spec, context(tmp_path, act=act, takers=[taker]))
+        make(spec, context(tmp_path, act=act, listeners=[listener]))
     assert told.value.lasting == lasting
-    assert taker.heard == ["refused: no such op"] * lasting
+    assert listener.heard == ["refused: no such op"] * lasting

@@ -173,8 +173,8 @@ def test_an_mtime_in_the_future_does_not_keep_a_file_from_being_remembered(conte
 
 def test_a_ctime_of_whole_seconds_needs_two_seconds(context):
     stamp = [1, 2, 3, 5_000_000_000, 5_000_000_000]  # as FAT and old NFS tell it
-    assert module._racy(stamp, 6_900_000_000)
-    assert not module._racy(stamp, 7_200_000_000)
+    assert module._changed_too_recently(stamp, 6_900_000_000)
+    assert not module._changed_too_recently(stamp, 7_200_000_000)
 
 
 def test_full_believes_nothing(context):

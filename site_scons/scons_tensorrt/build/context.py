@@ -61,7 +61,8 @@ class BuildContext:
 
     gpu: the UUID of the GPU that TensorRT times kernels on, None if there is none; gpu_turn: between threads
     of this run; lock_timeout_s: seconds, None to wait without limit; stopping: whether the run was asked to
-    stop; say: print a line; begin: see `progress`; suppliers: called in this order; takers: the listeners.
+    stop; say: print a line; begin: see `progress`; providers: called in this order; listeners:
+    told of what was built.
     """
 
     state: StateFolder
@@ -74,5 +75,5 @@ class BuildContext:
     say: Callable[[str], None] = lambda text: None
     begin: BeginProgress = no_progress
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    suppliers: Sequence[EngineProvider] = ()
-    takers: Sequence[BuildListener] = ()
+    providers: Sequence[EngineProvider] = ()
+    listeners: Sequence[BuildListener] = ()

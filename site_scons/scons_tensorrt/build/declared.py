@@ -227,7 +227,7 @@ def last_declaration(state: StateFolder, digest_cache: DigestCache) -> Declarati
     return Declaration(state, data, digest_cache=digest_cache) if data else None
 
 
-def declared_engines(engine: Path, state: StateFolder) -> DeclaredEngine | None:
+def find_declared_engine(engine: Path, state: StateFolder) -> DeclaredEngine | None:
     """The engine as the last run of the tree declared it; None if it did not."""
     data = _read(state.declared)
     return Declaration(state, data).engine(engine) if data else None

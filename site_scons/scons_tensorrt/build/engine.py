@@ -71,8 +71,8 @@ def make(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
         publication.commit(receipt, context.state.receipts)
         publication.finish()
     if how == "built":
-        for taker in context.takers:
-            taker.made(spec, receipt)
+        for listener in context.listeners:
+            listener.made(spec, receipt)
     return BuildOutcome(how, up_to_date, receipt.sha256, seconds, receipt.size)
 
 
@@ -80,8 +80,8 @@ def _obtain(
     spec: EngineSpec, context: BuildContext, partial: Path, waiting: Callable[[str], None]
 ) -> tuple[str, Receipt, float]:
     """Write the engine to `partial`: how it was obtained, its receipt, and the seconds that took."""
-    for supplier in context.suppliers:
-        supplied = _supplied(supplier, spec, context, partial)
+    for provider in context.providers:
+        supplied = _supplied(provider, spec, context, partial)
         if supplied:
             sha256, details = supplied.sha256, supplied.details
             more = receipt_details(spec, context, details, partial, sha256, waiting)
@@ -96,10 +96,10 @@ def _obtain(
 
 
 def _supplied(
-    supplier: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path
+    provider: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path
 ) -> ProvidedFile | None:
     """The file of a provider, checked like a compiled one; if it has none, None, and `partial` is empty."""
-    supplied = supplier.supply(spec, partial, context)
+    supplied = provider.supply(spec, partial, context)
     if supplied:
         check_inputs(spec, context.digest_cache)
         try:
@@ -144,8 +144,8 @@ def _compile(spec: EngineSpec, context: BuildContext, partial: Path) -> tuple[Re
             made = _run(spec, context, partial, log, progress, copy=True)
     except EngineBuildError as error:
         if error.lasting:
-            for taker in context.takers:
-                taker.refused(spec, error)
+            for listener in context.listeners:
+                listener.refused(spec, error)
         with_log = EngineBuildError(f"{error}; log: {context.state.relative(log)}")
         with_log.lasting = error.lasting
         raise with_log from None

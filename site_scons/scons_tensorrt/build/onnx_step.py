@@ -60,9 +60,9 @@ class OnnxContext:
     lock_timeout_s: float | None
     stopping: Callable[[], bool]
     say: Callable[[str], None]
-    suppliers: Sequence[OnnxProvider] = ()
+    providers: Sequence[OnnxProvider] = ()
     begin: BeginProgress = no_progress
-    takers: Sequence[OnnxListener] = ()
+    listeners: Sequence[OnnxListener] = ()
 
 
 class OnnxOutcome(Value):
@@ -109,8 +109,8 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
     if how == "made":
-        for taker in context.takers:
-            taker.made_step(spec, receipt)
+        for listener in context.listeners:
+            listener.made_step(spec, receipt)
     return OnnxOutcome(how, up_to_date, receipt)
 
 
@@ -154,8 +154,8 @@ def tidy_step(target: Path, state: StateFolder) -> None:
 
 def _fetch(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None:
     made = folder / spec.target.name
-    for supplier in context.suppliers:
-        supplied = supplier.supply_step(spec, made, context)
+    for provider in context.providers:
+        supplied = provider.supply_step(spec, made, context)
         if supplied:
             return _publish(spec, context, made, supplied.sha256, supplied.size, dict(supplied.details))
         for path in (made, _data_of(made)):

@@ -41,7 +41,7 @@ class Fault(Value):
     removed: bool
 
 
-class RemovedObject(Value):
+class RemovedEntry(Value):
     """What gc removed, or would remove: paths, and size in bytes."""
 
     entries: list[str]
@@ -146,7 +146,7 @@ def gc(
     dry: bool = False,
     grace_s: float = GRACE_S,
     now: Callable[[], float] = time.time,
-) -> RemovedObject:
+) -> RemovedEntry:
     """Remove expired refusals, entries that no writer used for `older_s` seconds, then the oldest entries
     until at most `most` bytes are left, and unreferenced data. Untrusted entries may belong to another
     team: only age and size remove them and their data. Raises StoreError."""
@@ -173,7 +173,7 @@ def gc(
         for item in [each.item for each in going] + loose:
             remote.remove(item.path)
     paths = [each.item.path for each in going]
-    return RemovedObject(paths, [blob.path for blob in loose], sum(blob.size for blob in loose))
+    return RemovedEntry(paths, [blob.path for blob in loose], sum(blob.size for blob in loose))
 
 
 def _over(held: StoredEntry, older_s: float | None, now: float) -> bool:

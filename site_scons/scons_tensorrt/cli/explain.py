@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
-from ..build.declared import DeclaredEngine, declared_engines
+from ..build.declared import DeclaredEngine, find_declared_engine
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
@@ -49,7 +49,7 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> int:
     if not known:
         raise EngineError(f"{engine}: no receipt in {state.root}")
     receipt, digest, size = find_receipt(engine, known)
-    found = declared_engines(engine, state)
+    found = find_declared_engine(engine, state)
     now = _now(found, receipt or known[0]) if found else None
     if arguments.json:
         explained = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
-from ..build.declared import declared_engines
+from ..build.declared import find_declared_engine
 from ..build.spec import EngineSpec
 from ..errors import EngineError
 from ..files.digest_cache import sha256_file
@@ -78,7 +78,7 @@ def _compare(engine: Path, arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _recorded_spec(engine: Path, receipt: Receipt, state: StateFolder) -> EngineSpec:
     """The spec in the receipt, with the input paths of the last run."""
-    found = declared_engines(engine, state)
+    found = find_declared_engine(engine, state)
     if found is None:
         raise EngineError("the last run did not declare it, so its input paths are not known")
     now = found.spec()

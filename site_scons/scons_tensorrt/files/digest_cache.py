@@ -100,7 +100,7 @@ class DigestCache:
             digest = sha256_of(source)[0]
         after = self._stamp(os.stat(path, follow_symlinks=follow), path)
         facts = entry["facts"] if entry and entry["sha256"] == digest else {}
-        if after == opened == stamp and not (written or _racy(stamp, now)):
+        if after == opened == stamp and not (written or _changed_too_recently(stamp, now)):
             self._entries[name] = {"stat": stamp, "sha256": digest, "facts": facts}
             self._fresh.add(name)
             self._changed.add(name)
@@ -197,7 +197,7 @@ class DigestCache:
         return name[len(self._top) :] if name.startswith(self._top) else name
 
 
-def _racy(stamp: list[Any], hashed_at_ns: int) -> bool:
+def _changed_too_recently(stamp: list[Any], hashed_at_ns: int) -> bool:
     changed = max(stamp[3], stamp[4]) if stamp[3] <= hashed_at_ns else stamp[4]
     tick = COARSE_TICK_NS if stamp[4] % 1_000_000_000 == 0 else FINE_TICK_NS
     return bool(hashed_at_ns - changed < tick)

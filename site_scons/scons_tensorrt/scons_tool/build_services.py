@@ -59,8 +59,8 @@ class BuildServices:
             self.stop,
             self._say,
             begin=self.progress.begin,
-            suppliers=elsewhere.suppliers,
-            takers=elsewhere.takers,
+            providers=elsewhere.providers,
+            listeners=elsewhere.listeners,
         )
 
     def onnx_context(self, env: Any) -> OnnxContext:
@@ -68,7 +68,7 @@ class BuildServices:
         elsewhere, files = self.elsewhere.open(), self._files
         python = settings.onnx_python(env, files.top)
         shared = files.state, files.digest_cache, python, self._lock_timeout_s, self.stop, self._say
-        return OnnxContext(*shared, elsewhere.step_suppliers, self.progress.begin, elsewhere.step_takers)
+        return OnnxContext(*shared, elsewhere.step_providers, self.progress.begin, elsewhere.step_listeners)
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 INTEGRITY = "the recorded bytes of engine and sidecar"
 
 
-def tampered(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
+def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
     """The Decider of the integrity Value: whether the target is out of date.
 
     SCons calls it again after a build; then the target is up to date.
@@ -143,7 +143,7 @@ def _or_fail(nodes: Any, declared: ReceiptTarget, do: Callable[[], _T], session:
 
 
 def out_of_date(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = None) -> bool:
-    """The Decider of manifests and installed files, as `tampered` is that of engines."""
+    """The Decider of manifests and installed files, as `bytes_changed` is that of engines."""
     if target.get_state() > SCons.Node.executing:
         return False
     handoff: HandoffTarget = target_of(target)

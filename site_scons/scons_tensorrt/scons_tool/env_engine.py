@@ -16,7 +16,7 @@ from ..hardware.resolve import Hardware
 from ..recipe.conversion import CONVERTED, next_step
 from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
-from .builders import INTEGRITY, tampered
+from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
 from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
 from .session import Session, session_of
@@ -87,7 +87,7 @@ def _connect(env: Any, session: Session, engine: EngineTarget) -> None:
     pair = env.TRT_Engine(env.fs.File(str(engine.path)), engine.onnx)
     steps = [each.target for each in (engine.gate, engine.samples) if each]
     values = [session.value(env, f"{name}={text}") for name, text in sorted(engine.fields.items())]
-    guard = session.value(env, INTEGRITY, tampered)
+    guard = session.value(env, INTEGRITY, bytes_changed)
     engine.connect(pair, [*steps, *engine.compared_by, *values, *engine.plugins, guard], EngineFile)
     if settings.option("clean") and not named_for_cleaning(env, engine.nodes):
         env.NoClean(pair)  # this host may be unable to rebuild it

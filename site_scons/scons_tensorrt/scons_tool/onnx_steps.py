@@ -17,7 +17,7 @@ from ..artifact.state_folder import DATA_SUFFIX
 from ..build.spec import EngineSpec
 from ..errors import HardwareError, RecipeError
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
-from .builders import INTEGRITY, tampered
+from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache
 from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
@@ -171,7 +171,7 @@ def _declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
             each.attributes.trt_onnx = True
     made = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)
     values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
-    derived.connect(made, [*values, session.value(env, INTEGRITY, tampered)], EngineFile)
+    derived.connect(made, [*values, session.value(env, INTEGRITY, bytes_changed)], EngineFile)
     if option("clean"):
         if named_for_cleaning(env, made):
             env.Clean(made, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))

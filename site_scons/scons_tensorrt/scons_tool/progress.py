@@ -18,7 +18,7 @@ from .console import Console, terminal
 from .progress_task import ProgressTask
 
 if TYPE_CHECKING:
-    from .progress_bars import Footer
+    from .progress_bars import ProgressBars
 
 TICK_S = 0.2
 SHOWN_AFTER_S = 0.4  # shorter ones would only flash
@@ -43,7 +43,7 @@ class Progress:
         self._counts = counts
         self._terminal = terminal(sys.stdout) if console.speaks else None
         self._began = time.monotonic()
-        self._footer: Footer | None = None
+        self._footer: ProgressBars | None = None
         self._running: list[ProgressTask] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -102,9 +102,9 @@ class Progress:
             return True
         try:
             if self._footer is None:
-                from .progress_bars import Footer  # imports rich
+                from .progress_bars import ProgressBars  # imports rich
 
-                self._footer = Footer(descriptor, sys.stdout.encoding or "utf-8", self._began)
+                self._footer = ProgressBars(descriptor, sys.stdout.encoding or "utf-8", self._began)
             return self._footer.show(tasks, *self._counts(), now)
         except (ImportError, OSError):  # no rich, or the terminal is closed
             self._terminal = None

@@ -29,7 +29,7 @@ WHOLE_SCREEN, ERASE_BELOW, ERASE_RIGHT = "\x1b[r", "\x1b[J", "\x1b[K"
 DOWN = "\x1bD"  # scrolls at the bottom, keeps the column
 
 
-class Footer:
+class ProgressBars:
     """rows: the lines that it takes from the terminal now; began: of the run, in `time.monotonic`.
     Calls must not overlap."""
 

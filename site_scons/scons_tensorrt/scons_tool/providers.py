@@ -21,16 +21,16 @@ SLOW_S = 2.0  # of uploads at the end of a run, before a line says so
 
 
 class Providers:
-    """suppliers, takers: see build/context.py; step_suppliers, step_takers: build/onnx_step.py. A
+    """providers, listeners: see build/context.py; step_providers, step_listeners: build/onnx_step.py. A
     null build does not open the shared cache."""
 
     def __init__(self, console: Console, store: StoreSettings) -> None:
         self._console = console
         self.store = store
-        self.suppliers: list[EngineProvider] = []
-        self.takers: list[BuildListener] = []
-        self.step_suppliers: list[OnnxProvider] = []
-        self.step_takers: list[OnnxListener] = []
+        self.providers: list[EngineProvider] = []
+        self.listeners: list[BuildListener] = []
+        self.step_providers: list[OnnxProvider] = []
+        self.step_listeners: list[OnnxListener] = []
         self.shared: CacheClient | None = None
         self.dispatch: Callable[[], RemoteProvider] | None = None
         self._dispatcher: RemoteProvider | None = None
@@ -49,7 +49,7 @@ class Providers:
                     self._console.line(f"engines: the store {self.store.url} is not used: {error}")
             if self.dispatch and self._dispatcher is None:
                 self._dispatcher = self.dispatch()
-                self.suppliers.append(self._dispatcher)
+                self.providers.append(self._dispatcher)
         return self
 
     def _open(self) -> None:
@@ -64,12 +64,12 @@ class Providers:
         remote = ObjectStore(chosen.url, chosen.writes, chosen.patience_s, chosen.timeout_s)
         shared = CacheClient(remote, trusted, signing_key if chosen.writes else None, say, chosen.refusals)
         self.shared = shared
-        self.suppliers.insert(0, shared)  # before remote compiles
-        self.step_suppliers.insert(0, shared)
+        self.providers.insert(0, shared)  # before remote compiles
+        self.step_providers.insert(0, shared)
         if chosen.writes:
             self._pusher = Uploader(shared)
-            self.takers.append(self._pusher)
-            self.step_takers.append(self._pusher)
+            self.listeners.append(self._pusher)
+            self.step_listeners.append(self._pusher)
 
     def close(self, stopping: Callable[[], bool]) -> None:
         """Finish uploads within TRT_STORE_WAIT and report them."""
