@@ -311,7 +311,16 @@ def test_a_large_model_is_read_as_a_small_one(tmp_path, monkeypatch):
 
 # A summary that the memo remembers.
 
-GOOD = [[["x", [1, -1], 1, True]], {"w.bin": 8}, [[1, 20]], False, ["w.bin"], False]
+GOOD = [
+    [["x", [1, -1], 1, True]],
+    {"w.bin": 8},
+    [[1, 20]],
+    False,
+    ["w.bin"],
+    False,
+    {"n": [["x", 1], ["x", 0]]},
+    ["2 If"],
+]
 BAD = [
     None,
     [],
@@ -329,8 +338,12 @@ BAD = [
     [GOOD[0], [["w.bin", 8]], *GOOD[2:]],
     [GOOD[0], GOOD[1], [[1, float("nan")]], *GOOD[3:]],
     [*GOOD[:3], "no", *GOOD[4:]],
-    [*GOOD[:4], [5], False],
-    [*GOOD[:5], "no"],
+    [*GOOD[:4], [5], *GOOD[5:]],
+    [*GOOD[:5], "no", *GOOD[6:]],
+    GOOD[:6],
+    [*GOOD[:6], {"n": [["x", "1"]]}, []],
+    [*GOOD[:6], [], []],
+    [*GOOD[:7], [5]],
 ]
 
 

@@ -565,7 +565,13 @@ def made_models(draw):
     elements: dict = {}
     for tensor in weights:
         elements[tensor.data_type] = elements.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
-    return made, OnnxSummary(true, dict.fromkeys(sorted(set(outside)), 8), elements)
+    places: dict = {}
+    for n, s in zip(names, shapes):
+        for axis, d in enumerate(s or ()):
+            if isinstance(d, str) and n not in hidden:
+                places.setdefault(d, []).append((n, axis))
+    shared = {name: tuple(found) for name, found in places.items() if len(found) > 1}
+    return made, OnnxSummary(true, dict.fromkeys(sorted(set(outside)), 8), elements, shared=shared)
 
 
 @given(made_models())

@@ -42,7 +42,9 @@ class OnnxSummary(Value):
     """inputs: without initializers; external: minimum size in bytes of each external-data file, by its
     location relative to the model's folder, sorted; elements: number in weights and constants, by DataType
     number; quantized: whether there are QuantizeLinear or DequantizeLinear nodes; exact: locations whose
-    file must have exactly that size; functions: whether there are local functions."""
+    file must have exactly that size; functions: whether there are local functions; shared: each name that
+    several dimensions of inputs have, with their (input, axis); refused: patterns among the nodes that
+    TensorRT refuses (nodes.py)."""
 
     inputs: tuple[OnnxInput, ...]
     external: Mapping[str, int]
@@ -50,11 +52,14 @@ class OnnxSummary(Value):
     quantized: bool = False
     exact: tuple[str, ...] = ()
     functions: bool = False
+    shared: Mapping[str, tuple[tuple[str, int], ...]] = {}
+    refused: tuple[str, ...] = ()
 
     def to_json(self) -> list[Any]:
         inputs = [[i.name, i.shape, i.dtype, i.tensor] for i in self.inputs]
         more = [self.quantized, list(self.exact), self.functions]
-        return [inputs, dict(self.external), sorted(self.elements.items()), *more]
+        shared = {name: [list(place) for place in places] for name, places in self.shared.items()}
+        return [inputs, dict(self.external), sorted(self.elements.items()), *more, shared, list(self.refused)]
 
     @classmethod
     def from_json(cls, data: Any) -> OnnxSummary:
@@ -72,7 +77,14 @@ class OnnxSummary(Value):
             external = {inside_folder(name): _a(int, least) for name, least in data[1].items()}
             elements = {_a(int, t): _a(int, n) for t, n in data[2]}
             exact = tuple(_a(str, name) for name in data[4])
-            return cls(inputs, external, elements, _a(bool, data[3]), exact, _a(bool, data[5]))
+            shared = {
+                name: tuple((_a(str, of), _a(int, axis)) for of, axis in places)
+                for name, places in data[6].items()
+            }
+            refused = tuple(_a(str, pattern) for pattern in data[7])
+            return cls(
+                inputs, external, elements, _a(bool, data[3]), exact, _a(bool, data[5]), shared, refused
+            )
         except (TypeError, ValueError, LookupError, AttributeError, RecipeError) as error:
             raise ValueError(f"not a summary: {error}") from None
 

@@ -53,6 +53,7 @@ def read_onnx(onnx: str | os.PathLike[str] | io.FileIO) -> OnnxSummary:
         walk.quantized,
         walk.external.exact(),
         walk.functions,
+        walk.shared_names(),
     )
 
 
@@ -113,6 +114,7 @@ class OnnxWalk(WireReader):
         self.quantized = False
         self.functions = False
         self._inputs: dict[int, OnnxInput] = {}
+        self._places: dict[str, list[tuple[str, int]]] = {}
         self._initializers: set[str] = set()
 
     @property
@@ -120,6 +122,15 @@ class OnnxWalk(WireReader):
         """The graph's inputs, without the initializers that old models list among them."""
         found = (self._inputs[start] for start in sorted(self._inputs))
         return tuple(each for each in found if each.name not in self._initializers)
+
+    def shared_names(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """The names that several dimensions of inputs have, each with its (input, axis)."""
+        names = {each.name for each in self.inputs}
+        found = {
+            name: tuple(place for place in places if place[0] in names)
+            for name, places in self._places.items()
+        }
+        return {name: places for name, places in found.items() if len(places) > 1}
 
     def run(self) -> None:
         stack = [("model", self.fields(0, len(self.data)), set[int]())]
@@ -142,6 +153,8 @@ class OnnxWalk(WireReader):
                 elif child == "input":
                     if len(stack) == 2:  # of the main graph, not of a subgraph
                         self._inputs[at] = self.input(at, after)
+                        if self._inputs[at].dynamic:
+                            self._note_names(self._inputs[at].name, at, after)
                 else:
                     self.has_graph |= kind == "model" and child == "graph"
                     self.functions |= child == "function"
@@ -205,6 +218,16 @@ class OnnxWalk(WireReader):
                     for dims in self.messages(*span, 2):
                         shape = tuple(self._dimension(*dim) for dim in self.messages(*dims, 1))
         return OnnxInput(name, shape, dtype, is_tensor)
+
+    def _note_names(self, of: str, start: int, end: int) -> None:
+        """Note which axes of this input have which name."""
+        spans = [(start, end)]
+        for field in (2, 1, 2):  # its type, of a tensor, with this shape
+            spans = [span for each in spans for span in self.messages(*each, field)]
+        for shape in spans:
+            for axis, dim in enumerate(self.messages(*shape, 1)):
+                for name in self.messages(*dim, 2):
+                    self._places.setdefault(self.text(*name), []).append((of, axis))
 
     def _dimension(self, start: int, end: int) -> int:
         size = DYNAMIC

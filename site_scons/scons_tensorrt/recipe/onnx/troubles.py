@@ -1,0 +1,40 @@
+"""Finds what TensorRT is known to refuse in an ONNX, and the prepare step rewrites.
+
+Found in the summary, without the onnx package. A model in which nothing is found is compiled as it is: only
+patterns that TensorRT for RTX 1.7 was seen to refuse are listed, none that it might refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .summary import OnnxSummary
+
+Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+
+
+def find_troubles(summary: OnnxSummary, profiles: Sequence[Profile]) -> tuple[str, ...]:
+    """What TensorRT would refuse, each as a phrase for messages; empty if the model needs no preparation.
+
+    profiles: of the recipe, by input (min, opt, max).
+    """
+    found = [
+        f"dimensions named `{name}` that differ in size"
+        for name, places in summary.shared.items()
+        if any(_contradict(places, profile) for profile in profiles)
+    ]
+    return (*found, *summary.refused)
+
+
+def _contradict(places: Sequence[tuple[str, int]], profile: Profile) -> bool:
+    """Whether TensorRT refuses one name for these dimensions: it takes them for equal, so they need the same
+    opt, and a size that is in all their ranges."""
+    bounds = [
+        tuple(shape[axis] for shape in profile[name])
+        for name, axis in places
+        if name in profile and all(axis < len(shape) for shape in profile[name])
+    ]
+    if len(bounds) < 2:
+        return False
+    lows, usual, highs = zip(*bounds)
+    return len(set(usual)) > 1 or max(lows) > min(highs)
