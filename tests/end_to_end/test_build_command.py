@@ -121,7 +121,7 @@ def test_a_missing_shape_is_answered_with_the_completed_command(dynamic):
             2,
             r"scons-tensorrt build: argument -j/--jobs: '0': write a number above 0; .*",
         ),
-        (["net.onnx", "net.onnx"], 2, r"net\.onnx: Engine 'net' is declared twice .*; give one another name"),
+        (["net.onnx", "./net.onnx"], 1, r"EngineError: \./net\.onnx is named twice; name it once"),
         (
             ["net.onnx", "PRECISION=fp16"],
             2,
@@ -241,6 +241,63 @@ def test_init_finds_nothing_in_an_empty_folder(tree):
     assert (done.status, len(done.out.splitlines())) == (1, 1)
     assert "no ONNX files below this folder" in done.out
     assert not tree.path("engines.toml").exists()
+
+
+# Engines of several commands in one folder.
+
+
+def test_a_command_knows_what_earlier_ones_built(folder):
+    make_model(folder.path("b.onnx"), seed=1)
+    assert run(folder, "build", "net.onnx", "--precision=fp16").status == 0  # its ONNX is converted first
+    assert run(folder, "build", "b.onnx").status == 0
+    both = run(folder, "status")
+    assert (both.status, both.names("current"), both.summary) == (0, ["b", "net"], "2 engines: 2 current")
+    folder.path("net.onnx").write_bytes(folder.path("b.onnx").read_bytes())
+    assert run(folder, "status").names("stale") == ["net"]
+    assert "\nchanges\n  " in run(folder, "explain", "net").out
+    folder.path("net.onnx").unlink()
+    assert run(folder, "build", "b.onnx").status == 0
+    after = run(folder, "status")
+    assert (after.names("current"), after.names("orphaned")) == (["b"], ["net"])
+
+
+def test_a_command_adds_to_what_a_file_declares(folder):
+    make_model(folder.path("b.onnx"), seed=1)
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\n')
+    assert run(folder, "build").status == 0
+    assert run(folder, "build", "b.onnx").status == 0
+    assert run(folder, "status").names("current") == ["b", "net"]
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\nworkspace_mb = 9\n')
+    assert "engines.toml changed" in run(folder, "status").out
+    assert run(folder, "build").status == 0
+    assert run(folder, "status").names("current") == ["net"]  # the file says which engines there are
+    assert run(folder, "status").names("orphaned") == ["b"]
+
+
+def test_models_of_one_name_do_not_replace_each_others_engine(folder):
+    make_model(folder.path("x/model.onnx"), seed=1)
+    make_model(folder.path("y/model.onnx"), seed=2)
+    together = run(folder, "build", "x/model.onnx", "y/model.onnx")
+    assert (together.status, together.out) == (
+        1,
+        "EngineError: y/model.onnx: its engine would have the same name as that of x/model.onnx, model; "
+        "build it in its own command, with --name y_model\n",
+    )
+    assert run(folder, "build", "x/model.onnx").built == ["model"]
+    before = folder.snapshot()
+    refused = run(folder, "build", "y/model.onnx")
+    assert refused.status == 2
+    path = folder.engine("model").relative_to(folder.root)
+    assert refused.out == (
+        f"y/model.onnx: its engine would replace that of x/model.onnx, {path}; give it another name, "
+        "such as --name y_model\n"
+    )
+    assert folder.snapshot() == before
+    assert run(folder, "build", "y/model.onnx", "--name", "y_model").built == ["y_model"]
+    assert run(folder, "build", "y/model.onnx", "--name", "model").built == ["model"]  # who says so, means it
+    folder.path("x/model.onnx").rename(folder.path("model.onnx"))
+    folder.path("y/model.onnx").unlink()
+    assert run(folder, "build", "model.onnx").built == ["model"]  # no other ONNX of the engine is left
 
 
 # What a path is: taken as it is written, by the command, by engines.toml and by depfiles.

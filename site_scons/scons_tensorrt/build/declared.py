@@ -43,7 +43,7 @@ class Declaration:
         digest_cache: DigestCache | None = None,
     ) -> None:
         self.state = state
-        self._data = data
+        self.data = data
         near = state.top if state.inside else Path("/")
         self.digest_cache = digest_cache or DigestCache(state.digests, near, full)
         self.inputs = Inputs(self.digest_cache)
@@ -66,7 +66,7 @@ class Declaration:
 
     def _entries(self, name: str, label: str) -> Iterator[Mapping[str, Any]]:
         """The entries of a list that have a label, and ingredients that are texts."""
-        items = self._data.get(name)
+        items = self.data.get(name)
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and isinstance(item.get(label), str):
                 fields = item.get("ingredients")
@@ -76,19 +76,19 @@ class Declaration:
     @property
     def folders(self) -> list[Path]:
         """The folders of its engines; those of named hardware are subfolders."""
-        folders = self._data.get("folders")
+        folders = self.data.get("folders")
         if isinstance(folders, list):
             return [self.place(name) for name in folders if isinstance(name, str)]
         return sorted({engine.path.parent for engine in self.engines})
 
     def outdated(self) -> str | None:
         """A line about the files that changed since the run that declared its engines; None for no change."""
-        digests = self._data.get("read")
+        digests = self.data.get("read")
         read = digests.items() if isinstance(digests, dict) else ()
         changed = [name for name, sha256 in read if not self._is(name, sha256)]
         if not changed:
             return None
-        when, files = self._data.get("declared_at"), ", ".join(sorted(changed))
+        when, files = self.data.get("declared_at"), ", ".join(sorted(changed))
         return (
             f"declared by the run of {when}, and {files} changed since; `scons -n engines` shows "
             "what would be built now"
@@ -110,7 +110,7 @@ class Declaration:
 
     def signature(self, index: Any) -> HardwareSignature:
         """A signature of the declaration. Raises LookupError, TypeError or HardwareError."""
-        return HardwareSignature.from_json(self._data["signatures"][index], "declared.json")
+        return HardwareSignature.from_json(self.data["signatures"][index], "declared.json")
 
     def steps_of(self, labels: list[Any]) -> Iterator[DeclaredOnnx]:
         """The steps that make files of these labels, each after the steps that it needs."""
@@ -133,29 +133,34 @@ class DeclaredEngine:
 
     def __init__(self, declaration: Declaration, item: Mapping[str, Any]) -> None:
         self.declaration = declaration
-        self._item = item
+        self.item = item
         self.label = str(item["engine"])
         self.name = str(item.get("name"))
         self.source = str(item.get("source"))
         self.path = declaration.place(self.label)
 
     @property
+    def original(self) -> Path:
+        """The ONNX that the user named; `source` may be a conversion of it."""
+        return self.declaration.place(str(self.item.get("original", self.item.get("onnx"))))
+
+    @property
     def hardware(self) -> str | None:
         """The name of its hardware, None for the default host."""
-        name = self._item.get("hardware")
+        name = self.item.get("hardware")
         return None if name is None else str(name)
 
     def spec(self) -> EngineSpec:
         """The spec with the present files. Raises EngineError with the name of the file at fault."""
-        if self._item.get("problem"):
-            raise EngineError(str(self._item["problem"]))
+        if self.item.get("problem"):
+            raise EngineError(str(self.item["problem"]))
         try:
             return self._spec()
         except ODD as error:
             raise other_version(self.label, error) from None
 
     def _spec(self) -> EngineSpec:
-        item, declaration = self._item, self.declaration
+        item, declaration = self.item, self.declaration
         place = declaration.place
         signature = declaration.signature(item["signature"])
         plugins = [place(path) for path in item["plugins"]]
@@ -200,10 +205,13 @@ class DeclaredEngine:
             return UpToDateResult(AWAITS, first)
         return up_to_date
 
+    def steps(self) -> Iterator[DeclaredOnnx]:
+        """The steps that make its inputs, each after the steps that it needs."""
+        return self.declaration.steps_of([self.item.get(name) for name in ("onnx", "samples", "gate")])
+
     def _awaits(self) -> str | None:
         """The first step that would run, and why. Raises EngineError."""
-        labels = [self._item.get(name) for name in ("onnx", "samples", "gate")]
-        for step in self.declaration.steps_of(labels):
+        for step in self.steps():
             up_to_date = step.up_to_date()
             if not up_to_date.current:
                 return f"{step.label} would be made first: {up_to_date.reason}"

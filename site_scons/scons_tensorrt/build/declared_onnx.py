@@ -36,7 +36,7 @@ class DeclaredOnnx:
     def __init__(
         self, item: Mapping[str, Any], state: StateFolder, digest_cache: DigestCache, inputs: Inputs
     ) -> None:
-        self._item = item
+        self.item = item
         self._state = state
         self._digest_cache = digest_cache
         self._inputs = inputs
@@ -45,7 +45,7 @@ class DeclaredOnnx:
     @property
     def made_of(self) -> list[Any]:
         """The labels of the files that it is made from."""
-        onnx, files = self._item.get("onnx"), self._item.get("files")
+        onnx, files = self.item.get("onnx"), self.item.get("files")
         found = [*(onnx.values() if isinstance(onnx, dict) else ())]
         found += files.values() if isinstance(files, dict) else ()
         return [each.get("path") if isinstance(each, dict) else each for each in found]
@@ -62,7 +62,7 @@ class DeclaredOnnx:
         return place(self._state, label)
 
     def _spec(self) -> OnnxSpec:
-        item = self._item
+        item = self.item
         onnx = {}
         for role, entry in item["onnx"].items():
             path, label = self._place(entry["path"]), str(entry["label"])
@@ -101,7 +101,7 @@ class DeclaredOnnx:
         return {location: path.parent / location for location in summary.external}
 
     def _samples(self) -> SampleFiles | None:
-        entry = self._item["samples"]
+        entry = self.item["samples"]
         if not entry:
             return None
         kind, files = str(entry["kind"]), [*map(self._place, entry["files"])]

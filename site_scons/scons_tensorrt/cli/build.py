@@ -22,6 +22,7 @@ from ..recipe.engines_file import (
     LARGEST,
     NAME,
     EngineEntry,
+    distinct_name,
     format_shape,
     model_name,
     parse_shape,
@@ -147,10 +148,25 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.depfile:
         rules = [depfile.rule(entry, chosen) for entry in entries]
         depfile.check(arguments.depfile, rules)
+    _refuse_one_name(entries)
     status = _scons(arguments, chosen, entries, None)
     if arguments.depfile and status == 0:
         depfile.write(arguments.depfile, rules)
     return status or int(faults > 0)
+
+
+def _refuse_one_name(entries: Sequence[EngineEntry]) -> None:
+    """Raise EngineError for a file that is named twice, and for two whose engines would have one name."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if entry.name in found and os.path.samefile(found[entry.name], entry.onnx):
+            raise EngineError(f"{entry.onnx} is named twice; name it once")
+        if entry.name in found:
+            raise EngineError(
+                f"{entry.onnx}: its engine would have the same name as that of {found[entry.name]}, "
+                f"{entry.name}; build it in its own command, with --name {distinct_name(entry.onnx, found)}"
+            )
+        found[entry.name] = entry.onnx
 
 
 def _entry(arguments: argparse.Namespace, model: str, alone: bool) -> EngineEntry:
@@ -256,7 +272,8 @@ def _scons(
     sconstruct = ""
     if entries is not None:
         command += ["-f", "-"]
-        sconstruct = f"{HEADER}{DECLARE}declare_or_exit(env, {list(entries)!r}, {file!r})\n"
+        named = arguments.name is not None
+        sconstruct = f"{HEADER}{DECLARE}declare_or_exit(env, {list(entries)!r}, {file!r}, {named})\n"
     command += ["engines", *(f"{name}={value}" for name, value in settings.items())]
     before = sys.argv, sys.stdin
     sys.argv, sys.stdin = command, io.StringIO(sconstruct)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, RecipeError, plural
-from ..recipe.engines_file import NAME, dump_engines, model_name, propose_shapes
+from ..recipe.engines_file import NAME, distinct_name, dump_engines, propose_shapes
 from .build import HEADER, SCONSTRUCTS, program
 from .common import add_command, say, writing
 
@@ -46,7 +46,7 @@ def _init(arguments: argparse.Namespace) -> int:
     for path in _models(arguments.folder):
         table = _table(path)
         if table:
-            engines[_unused(model_name(path), engines)] = table
+            engines[distinct_name(path, engines)] = table
     if not engines:
         raise EngineError(f"{arguments.folder}: no ONNX files below this folder; copy one here")
     with writing("."):
@@ -75,12 +75,6 @@ def _table(path: str) -> dict[str, Any] | None:
         say(f"{path}: left out: {error}", sys.stderr)
         return None
     return {"onnx": path, "shapes": propose_shapes(summary.inputs)}
-
-
-def _unused(name: str, taken: dict[str, Any]) -> str:
-    """The name, with a number where another file has it."""
-    numbered = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
-    return next(each for each in numbered if each not in taken)
 
 
 def _ignore() -> None:

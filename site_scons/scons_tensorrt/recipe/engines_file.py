@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +198,13 @@ def model_name(path: str) -> str:
     """A model's name from its file's: lower-case words joined by single underscores."""
     words = re.findall(r"[a-z0-9]+", Path(path).stem.lower())
     return "_".join(words)[:64].strip("_") or "model"
+
+
+def distinct_name(path: str, taken: Collection[str]) -> str:
+    """A model's name from its file's and the folders above it, as many as make it another than those `taken`;
+    else with a number."""
+    parts = Path(path).parts
+    longer = (model_name("_".join(parts[-count:])) for count in range(1, len(parts) + 1))
+    short = model_name(path)[:60].strip("_")
+    numbered = (f"{short}_{number}" for number in range(2, len(taken) + 3))
+    return next(name for name in (*longer, *numbered) if name not in taken)

@@ -16,6 +16,7 @@ from .nodes import files_read as paths_read
 from .run_files import RunFiles
 
 if TYPE_CHECKING:
+    from ..artifact.state_folder import StateFolder
     from .onnx_target import OnnxTarget
 
 
@@ -38,10 +39,11 @@ def save(
     steps: Iterable[OnnxTarget],
     folders: Iterable[str],
     read: dict[str, str] | None,
+    adds: bool,
 ) -> None:
     """Write the declaration, unless it is unchanged; `read`, see `files_read`, is None because not every
     SConscript was read; or no engine has known hardware (its name may be misspelled) and there is an
-    earlier declaration. Raises OSError."""
+    earlier declaration. adds: keep the engines of the earlier one. Raises OSError."""
     state = files.state
     if read is None or not engines or not (any(e.hardware for e in engines) or not state.declared.exists()):
         return
@@ -57,6 +59,17 @@ def save(
         "signatures": [signature.to_json() for signature in signatures],
         "read": read,
     }
+    if not adds:
+        _write(state, data)
+        return
+    from ..build.earlier import add_earlier, declaring_alone
+
+    with declaring_alone(state):
+        add_earlier(data, state, files.digest_cache)
+        _write(state, data)
+
+
+def _write(state: StateFolder, data: dict[str, Any]) -> None:
     text = json.dumps(data)[:-1].encode("utf-8") + b', "declared_at": "'
     with contextlib.suppress(OSError):
         if read_small(state.declared, len(text) + 100).startswith(text):

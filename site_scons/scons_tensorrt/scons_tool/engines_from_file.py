@@ -11,13 +11,15 @@ import SCons.Node
 import SCons.Script
 import SCons.Util
 
+from ..build.declared import last_declaration
 from ..errors import RecipeError, one_line
 from ..files.reading import read_small
 from ..recipe.conversion import READER
-from ..recipe.engines_file import LARGEST, NAME, EngineEntry, read_engines
+from ..recipe.engines_file import LARGEST, NAME, EngineEntry, distinct_name, read_engines
 from . import settings, store_settings
 from .env_engine import Engine
 from .nodes import file_node, real_path
+from .session import Session, session_of
 
 
 def EnginesFromFile(env: Any, file: Any = NAME) -> Any:
@@ -40,9 +42,12 @@ def EnginesFromFile(env: Any, file: Any = NAME) -> Any:
     return _declare(env, entries, node.dir)
 
 
-def declare_or_exit(env: Any, entries: Sequence[EngineEntry], file: str | None = None) -> None:
+def declare_or_exit(
+    env: Any, entries: Sequence[EngineEntry], file: str | None = None, named: bool = False
+) -> None:
     """Declare engines for a run whose SConstruct the user did not write: what is wrong is one line, without
-    it. file: the engines file of the entries."""
+    it. file: the engines file of the entries; named: whether the user gave the name of the engine, which may
+    then replace that of another ONNX."""
     known = {*settings.ARGUMENTS, *store_settings.RENAMED}
     unknown = [name for name in SCons.Script.ARGUMENTS if name not in known]
     try:
@@ -52,9 +57,32 @@ def declare_or_exit(env: Any, entries: Sequence[EngineEntry], file: str | None =
         if file:
             SCons.Node.SConscriptNodes.add(env.fs.File(file))
         _declare(env, entries, env.fs.Top)
+        if not file:
+            session_of(env).adds = True
+        if not file and not named:
+            _refuse_replacing(session_of(env))
     except SCons.Errors.UserError as error:
         sys.stderr.write(f"{one_line(str(error))}\n")
         sys.exit(2)
+
+
+def _refuse_replacing(session: Session) -> None:
+    """Raise UserError for an engine that would replace that of another ONNX, named by its filename alone."""
+    from ..build.earlier import other_source
+
+    earlier = last_declaration(session.state, session.digest_cache)
+    if earlier is None:
+        return
+    for engine in session.engines:
+        found, onnx = earlier.engine(engine.path), str(engine.original)
+        other = found and other_source(found, real_path(engine.original))
+        if other:
+            place = real_path(engine.original)
+            taken = {engine.name, *(each.name for each in earlier.engines if each.original != place)}
+            raise SCons.Errors.UserError(
+                f"{onnx}: its engine would replace that of {other}, {engine.label}; give it another name, "
+                f"such as --name {distinct_name(onnx, taken)}"
+            )
 
 
 def _declare(env: Any, entries: Sequence[EngineEntry], folder: Any) -> Any:

@@ -68,6 +68,7 @@ class Session:
         self.checked: set[str] = set()
         self.alias: Any = None
         self.helped = False
+        self.adds = False  # engines of a command line: what earlier runs declared stays declared
         self._read: dict[str, str] | None = None  # None while the SConstruct is read
         self.graph_read = False
         self._stopped = False  # before anything was built
@@ -290,4 +291,4 @@ class Session:
 
     def _save_declaration(self) -> None:
         steps = list(self.derived.values())
-        declaration.save(self.files, self.engines, steps, self.checked, self._read)
+        declaration.save(self.files, self.engines, steps, self.checked, self._read, self.adds)
