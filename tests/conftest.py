@@ -6,23 +6,27 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import textwrap
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from boards import JETSON
+from filelock import FileLock
+from hypothesis import settings
 
 HERE = Path(__file__).parent
 REPO = HERE.parent
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("TRT_", "SCONS")) and name not in ("PYTHONPATH", "CI")
+    if not name.startswith(("TRT_", "SCONS")) and name not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "CI")
 }
 HEADER = """
 DefaultEnvironment(tools=[])
@@ -30,6 +34,7 @@ env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.
 """
 
 
+SAMPLE_EXAMPLES = 25  # of Hypothesis for each property; 100 in a whole run
 SAMPLED = ("cache", "cpp", "end_to_end", "faults", "pages")  # whose tests drive scons or a compiler
 
 
@@ -39,13 +44,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of a run of all tests, without --all-cases")
+    if _samples(config):  # read when @given is, so before the tests are imported
+        settings.register_profile("sample", max_examples=SAMPLE_EXAMPLES)
+        settings.load_profile("sample")
+
+
+def _samples(config: pytest.Config) -> bool:
+    """Whether this is a run of all tests, without --all-cases. Tests that are named, by file, node ID or
+    -k, run whole."""
+    named = config.option.keyword or any(not Path(name).is_dir() for name in config.args)
+    return not (named or config.getoption("--all-cases"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In a run of all tests, leave out slow ones, and all but one case of each test that drives scons: the
-    same each time. Tests that are named, by file, node ID or -k, run whole."""
-    named = config.option.keyword or any(not Path(name).is_dir() for name in config.args)
-    if named or config.getoption("--all-cases"):
+    same each time."""
+    if not _samples(config):
         return
     families: dict[str, list[pytest.Item]] = {}
     for item in items:
@@ -182,16 +196,18 @@ class Tree:
         """A second clone: the files `names`, with new stats and no memo's trust in them."""
         root.mkdir(parents=True)
         subprocess.run(["cp", "-r", *(str(self.path(n)) for n in names), str(root)], check=True)
-        return self._at(root)
+        return Tree.at(root, self.environment)
 
     def twin(self, root: Path) -> Tree:
         """All of it once more, times too: a test that begins with built engines needs no compile."""
         subprocess.run(["cp", "-a", str(self.root), str(root)], check=True)
-        return self._at(root)
+        return Tree.at(root, self.environment)
 
-    def _at(self, root: Path) -> Tree:
+    @staticmethod
+    def at(root: Path, environment: dict[str, str]) -> Tree:
+        """The tree that is there."""
         other = Tree.__new__(Tree)
-        other.root, other.environment = root, dict(self.environment)
+        other.root, other.environment = root, dict(environment)
         return other
 
 
@@ -231,13 +247,35 @@ def _two(tree: Tree) -> Tree:
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """once(name, fill): a folder that `fill` fills once for all processes of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    top = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, filled = top / name, top / f"{name}.filled"
+        top.mkdir(exist_ok=True)
+        with FileLock(top / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def compiled_once(once) -> Tree:
     """The two engines, built; for tests to begin with a twin of it."""
-    two = _two(Tree(tmp_path_factory.mktemp("compiled") / "tree"))
-    run = two.scons()
-    assert run.status == 0, run.out
-    assert run.built == ["a", "b"]
-    return two
+
+    def build(folder: Path) -> None:
+        run = _two(Tree(folder / "tree")).scons()
+        assert run.status == 0, run.out
+        assert run.built == ["a", "b"]
+
+    return Tree.at(once("compiled", build) / "tree", {})
 
 
 @pytest.fixture

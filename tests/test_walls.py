@@ -1,6 +1,7 @@
 """The walls between the rooms: who may import whom, read off the source and tried in a bare Python."""
 
 import ast
+import functools
 import hashlib
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def room(module):
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@functools.cache
 def imports(module, path=None):
     """The modules that a module imports, wherever in it: absolute names."""
     found = set()

@@ -49,6 +49,8 @@ def test_the_samples_are_a_target_beside_an_onnx_that_stays_as_it_is(board: Tree
     run = board.scons()
     assert (run.status, run.built) == (0, ["a"]), run.out
     assert len(run.lines("CONVERTED .trt/onnx/a.int8.samples")) == 1
+    declared = json.loads(board.path(".trt/declared.json").read_text())["engines"]
+    assert declared[0]["samples"] == ".trt/onnx/a.int8.samples"
     receipt = board.receipt("a")
     roles = {item["role"]: item["name"] for item in receipt["inputs"]}
     assert roles == {"onnx": "models/a.onnx", "samples": ".trt/onnx/a.int8.samples"}
@@ -335,9 +337,3 @@ def test_reproduce_calibrates_from_the_receipt(host: Host) -> None:
     assert done.stdout == f"EQUAL {engine}\n", done.stderr
     assert len(host.seen()) == 8 * 8192
     assert len(caches(host.tree)) == 1
-
-
-def test_declared_json_names_the_samples(board: Tree) -> None:
-    board.scons()
-    declared = json.loads(board.path(".trt/declared.json").read_text())["engines"]
-    assert declared[0]["samples"] == ".trt/onnx/a.int8.samples"

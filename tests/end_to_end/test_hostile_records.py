@@ -78,7 +78,7 @@ RECORDS = {
 
 @pytest.mark.parametrize("name", RECORDS)
 @settings(
-    max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "15")),
+    max_examples=int(os.environ.get("HOSTILE_EXAMPLES", settings.default.max_examples // 5)),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

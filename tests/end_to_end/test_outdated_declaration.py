@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -55,10 +56,9 @@ EDITS = {
 }
 
 
-@pytest.fixture
-def read(tree: Tree) -> Tree:
-    """A tree whose engines are declared by a SConstruct, a SConscript, a module and a hardware file,
-    built."""
+@pytest.fixture(scope="module")
+def read_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = Tree(tmp_path_factory.mktemp("read") / "tree")
     make_model(tree.path("models/a.onnx"), seed=1)
     make_model(tree.path("models/b.onnx"), seed=2)
     hardware(
@@ -83,6 +83,13 @@ def read(tree: Tree) -> Tree:
     run = tree.scons("engines", "HARDWARE=desk")
     assert (run.status, run.built) == (0, ["a", "b"]), run.out
     return tree
+
+
+@pytest.fixture
+def read(tmp_path: Path, read_once: Tree) -> Tree:
+    """A tree whose engines are declared by a SConstruct, a SConscript, a module and a hardware file,
+    built."""
+    return read_once.twin(tmp_path / "tree")
 
 
 def test_nothing_is_said_while_all_is_as_it_was_read(read: Tree) -> None:

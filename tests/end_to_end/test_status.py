@@ -28,12 +28,11 @@ def status(tree: Tree, *more: str, cwd: Path | None = None) -> tuple[int, dict[s
     return done.returncode, {row["name"]: row for each in trees for row in each["engines"]}
 
 
-@pytest.fixture
-def mixed(tree: Tree) -> Tree:
-    """Engines of every kind of input: plain, with external data, and made of an fp16 ONNX with an
-    accuracy gate whose samples are a folder."""
+@pytest.fixture(scope="module")
+def mixed_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     import numpy as np
 
+    tree = Tree(tmp_path_factory.mktemp("mixed") / "tree")
     make_model(tree.path("models/plain.onnx"), seed=1)
     make_model(tree.path("models/data.onnx"), seed=2, external="data.bin")
     make_model(tree.path("models/half.onnx"), seed=3)
@@ -49,6 +48,13 @@ def mixed(tree: Tree) -> Tree:
     run = tree.scons("-j2", "engines")
     assert run.built == ["data", "half", "plain"], run.out
     return tree
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, mixed_once: Tree) -> Tree:
+    """Engines of every kind of input: plain, with external data, and made of an fp16 ONNX with an
+    accuracy gate whose samples are a folder."""
+    return mixed_once.twin(tmp_path / "tree")
 
 
 def new_model(tree: Tree) -> None:
@@ -106,27 +112,29 @@ DAMAGES: list[tuple[Callable[[Tree], None], str, str]] = [
 ]
 
 
-def test_status_says_what_a_dry_run_says(mixed: Tree) -> None:
+def test_of_engines_that_are_current_it_says_so(mixed: Tree) -> None:
     assert status(mixed) == (0, {n: row(mixed, n) for n in ("plain", "data", "half")})
-    kept = mixed.root.with_name("kept")
-    subprocess.run(["cp", "-a", str(mixed.root), str(kept)], check=True)
-    for damage, name, state in DAMAGES:
-        damage(mixed)
-        code, rows = status(mixed)
-        assert code == 1, damage.__name__
-        assert {n: r["state"] for n, r in rows.items() if r["state"] != "current"} == {name: state}
-        run = mixed.scons("-n", "-k", "engines")
-        said = run.names("WOULD BUILD") + run.names("WOULD FAIL")
-        assert said == [name], damage.__name__
-        why, told = run.reason(name), rows[name]["reason"]
-        first = told.partition(" would be made first: ")
-        if first[1]:
-            assert why == f"{first[0]} would be built first"
-            assert any(f"{first[0]} because {first[2]}" in line for line in run.out.splitlines())
-        else:
-            assert why.removeprefix("RecipeError: ") == told
-        subprocess.run(["rm", "-rf", str(mixed.root)], check=True)
-        subprocess.run(["cp", "-a", str(kept), str(mixed.root)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "state"), DAMAGES, ids=[damage.__name__ for damage, _, _ in DAMAGES]
+)
+def test_status_says_what_a_dry_run_says(
+    mixed: Tree, damage: Callable[[Tree], None], name: str, state: str
+) -> None:
+    damage(mixed)
+    code, rows = status(mixed)
+    assert code == 1
+    assert {n: r["state"] for n, r in rows.items() if r["state"] != "current"} == {name: state}
+    run = mixed.scons("-n", "-k", "engines")
+    assert run.names("WOULD BUILD") + run.names("WOULD FAIL") == [name]
+    why, told = run.reason(name), rows[name]["reason"]
+    first = told.partition(" would be made first: ")
+    if first[1]:
+        assert why == f"{first[0]} would be built first"
+        assert any(f"{first[0]} because {first[2]}" in line for line in run.out.splitlines())
+    else:
+        assert why.removeprefix("RecipeError: ") == told
 
 
 def row(tree: Tree, name: str) -> dict:

@@ -63,8 +63,13 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    top = tmp_path_factory.mktemp("host")
+def host(once) -> Host:
+    top = once("host", _make_host)
+    (wheel,) = top.glob("*.whl")
+    return Host(top / "bin", top / "venv", wheel)
+
+
+def _make_host(top: Path) -> None:
     _link_packages(top / "packages")
     _make_commands(top / "bin", top / "packages")
     made = Host(top / "bin", top / "venv", top)
@@ -78,7 +83,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
     scons = made.venv / "bin" / "scons"
     scons.write_text(f'#!/bin/sh\nexec {made.venv}/bin/python3 -m SCons "$@"\n')
     scons.chmod(0o755)
-    return Host(made.bin, made.venv, wheel)
 
 
 def _link_packages(folder: Path) -> None:

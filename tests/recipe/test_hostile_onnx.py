@@ -176,7 +176,7 @@ def nested(inner):
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples, deadline=None)
 @given(st.recursive(tensors, nested, max_leaves=8), st.data())
 def test_external_data_that_protobuf_finds_is_found_here_or_the_model_is_refused(body, data):
     """Against another reader, on models of the right fields in wrong places and pieces."""

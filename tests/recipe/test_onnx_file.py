@@ -536,7 +536,7 @@ def mutated(draw):
     return bytes(data)
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(mutated())
 def test_a_damaged_model_is_read_or_refused(data):
     found = summary_of(data)

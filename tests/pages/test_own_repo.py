@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
+from doc_host import Host, host
 
 from conftest import CLEAN, REPO
 
 EXAMPLE = REPO / "docs" / "examples" / "own-repo"
-SOURCES = ("pyproject.toml", "README.md", "LICENSE")
 
 
 def run(command, cwd, **environment):
@@ -28,21 +29,14 @@ def run(command, cwd, **environment):
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """A venv that has the wheel and what the wheel asks for, and nothing else."""
-    top = tmp_path_factory.mktemp("wheel")
-    source = top / "source"
-    source.mkdir()
-    for name in SOURCES:
-        shutil.copy(REPO / name, source)
-    left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(REPO / "site_scons", source / "site_scons", ignore=left_out)
-    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", top, source], top)
-    run([sys.executable, "-m", "venv", top / "venv"], top)
-    python = top / "venv" / "bin" / "python"
-    run([python, "-m", "pip", "install", "-q", *top.glob("*.whl")], top)
-    return python
+@pytest.fixture
+def python(host: Host, tmp_path):
+    """An interpreter that has the wheel and what the wheel asks for, and nothing else."""
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", packages]
+    run([*pip, host.wheel], tmp_path)
+    return tmp_path / "venv" / "bin" / "python"
 
 
 @pytest.fixture
