@@ -25,7 +25,7 @@ from .up_to_date import UpToDateResult
 VERSIONS: Mapping[str, str] = {
     "precision": "1",
     "quantize": "1",
-    "accuracy": "1",
+    "accuracy": "2",
     "export": "1",
     "samples": "1",
 }

@@ -106,6 +106,7 @@ CONVERTER = Program(
             "quantize_ranges",
             "quantize_nodes",
             "quantize",
+            "sixteen_bit",
             "cpu_model",
             "accuracy",
             "engine_accuracy",

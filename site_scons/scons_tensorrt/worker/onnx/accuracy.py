@@ -28,8 +28,10 @@ def compare(
     """
     from scons_tensorrt.worker.onnx import samples
     from scons_tensorrt.worker.onnx.cpu_model import CpuModel
+    from scons_tensorrt.worker.onnx.sixteen_bit import with_rounding, without_bf16
 
-    first, second = CpuModel(reference, "the original"), CpuModel(converted, "the converted model")
+    first = CpuModel(without_bf16(reference), "the original")
+    second = CpuModel(with_rounding(converted), "the converted model")
     names = first.comparable_outputs()
     missing = sorted(set(names) - set(second.outputs()))
     if missing:

@@ -106,9 +106,10 @@ def replace(graph: GraphProto, names: Mapping[str, str]) -> None:
 
 def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     """Replace the nodes of a graph by copies of these, which may be its own."""
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    copies = GraphProto()
+    copies.node.extend(nodes)
     del graph.node[:]
-    graph.node.extend(copies)
+    graph.node.extend(copies.node)
 
 
 def types(model: ModelProto) -> dict[str, int]:
@@ -121,6 +122,16 @@ def types(model: ModelProto) -> dict[str, int]:
                 found[info.name] = info.type.tensor_type.elem_type if kind == "tensor_type" else 0
         found.update((t.name, t.data_type) for t in graph.initializer)
     return found
+
+
+def ranks(model: ModelProto) -> dict[str, int]:
+    """{tensor: number of dimensions} of all plain tensors for which the model states it."""
+    return {
+        info.name: len(info.type.tensor_type.shape.dim)
+        for graph in graphs(model.graph)
+        for info in [*graph.value_info, *graph.input, *graph.output]
+        if info.type.tensor_type.HasField("shape")
+    }
 
 
 def new_name(name: str, taken: set[str]) -> str:

@@ -70,7 +70,7 @@ def prepare(model: ModelProto) -> None:
     taken = {"graph_%sput_cast_%d" % (way, i) for way in ("in", "out") for i in range(len(graph.node))}
     for item in [*graph.input, *graph.output]:
         taken.discard(item.name)
-    _make_names_unique(graph, taken, {})
+    make_names_unique(graph, taken, {})
     _make_outputs_by_nodes(graph, taken)
 
 
@@ -103,7 +103,7 @@ def _float_constant(node: NodeProto) -> TensorProto | None:
     return None
 
 
-def _make_names_unique(graph: GraphProto, taken: set[str], names: Mapping[str, str]) -> None:
+def make_names_unique(graph: GraphProto, taken: set[str], names: Mapping[str, str]) -> None:
     """Rename tensors so that no two graphs define the same name, as the branches of an If may.
     names: {old name: new name} of the outer graphs."""
     names = dict(names)
@@ -120,7 +120,7 @@ def _make_names_unique(graph: GraphProto, taken: set[str], names: Mapping[str, s
                 if name in names:
                     listed[index] = names[name]
         for inner in graph_walk.bodies(node):
-            _make_names_unique(inner, taken, names)
+            make_names_unique(inner, taken, names)
 
 
 def _make_outputs_by_nodes(main: GraphProto, taken: set[str]) -> None:
