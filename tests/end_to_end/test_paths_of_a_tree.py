@@ -31,7 +31,7 @@ def bound(tree: Tree, place: Path) -> Iterator[Tree]:
     if subprocess.run(["mount", "--bind", tree.root, place], capture_output=True, check=False).returncode:
         pytest.skip("no bind mounts here")
     try:
-        yield tree._at(place)
+        yield Tree.at(place, tree.environment)
     finally:
         subprocess.run(["umount", place], check=True)
 
@@ -165,7 +165,7 @@ def test_prune_keeps_engines_in_a_folder_that_is_mounted_in_both_trees(half: Tre
     second.write('env.Engine("b", "models/a.onnx")')
     work = tmp_path / "work"
     (tmp_path / "shared").mkdir()
-    shared = half._at(tmp_path / "shared")
+    shared = Tree.at(tmp_path / "shared", half.environment)
     with bound(half, work) as here, bound(shared, work / "engines"):
         assert here.scons().built == ["a"]
     work.rmdir()
@@ -182,7 +182,7 @@ def test_a_state_folder_that_is_mounted_in_its_tree_is_not_pruned(half: Tree, tm
     other = half.copy(tmp_path / "other", "models")
     other.write('env.Engine("b", "models/a.onnx")')
     assert half.scons().built == ["a"]
-    with bound(half._at(half.path(".trt")), other.path(".trt")):
+    with bound(Tree.at(half.path(".trt"), {}), other.path(".trt")):
         assert other.scons().built == ["b"]
         run = other.scons("engines-prune", "PRUNE=yes")
         assert (run.status, run.lines("PRUNED")) == (2, [])
