@@ -262,6 +262,7 @@ def test_a_quantized_engine_promises_to_repeat_unless_its_shapes_are_dynamic(
     assert {each["reproducible"] for each in dynamic} == {True, False}
 
 
+@pytest.mark.slow
 def test_other_calibration_data_are_the_reason(quantized: Tree) -> None:
     samples(quantized.path("models/a.npz"), seed=1)
     run = quantized.scons()
@@ -591,28 +592,6 @@ def test_an_option_without_effect_is_named_and_rebuilds_nothing(half: Tree) -> N
     run = half.scons()
     assert "engines: optimization_level of a has no effect: " in run.out
     assert run.built == ["a"]
-
-
-EFFECTIVE = {
-    "workspace_mb=2048": "workspace_mb changed: 4096 → 2048",
-    'flags=["REFIT_INDIVIDUAL"]': "flags changed: unset → REFIT_INDIVIDUAL",
-    'memory_pools={"tactic_shared_memory": "1M"}': "memory_pools tactic_shared_memory changed: unset → ",
-    'profiling_verbosity="detailed"': "profiling_verbosity changed: unset → detailed",
-    "max_aux_streams=0": "max_aux_streams changed: unset → 0",
-}
-
-
-@pytest.mark.parametrize("option", EFFECTIVE)
-def test_an_option_that_changes_bytes_rebuilds_its_engine_alone(built: Tree, option: str) -> None:
-    built.write(
-        f"""
-        env.Engine("a", "models/a.onnx", {option})
-        env.Engine("b", "models/b.onnx")
-        """
-    )
-    run = built.scons()
-    assert (run.built, run.reused) == (["a"], ["b"])
-    assert run.reason("a").startswith(EFFECTIVE[option])
 
 
 def test_the_values_of_a_shape_tensor_are_given_as_shapes(tree: Tree) -> None:

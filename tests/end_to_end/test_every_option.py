@@ -76,6 +76,20 @@ CONVERSIONS = {
 }
 # What changes no bytes: (where, what else, the values before and after).
 GATE = {"inputs": "models/a.npz", "atol": 1.0}
+EVERY_DEFAULT = {
+    **{name: value for name, value in DEFAULTS.items() if value not in (None, ())},
+    "optimization_level": 3,
+    "avg_timing_iterations": 1,
+    "profiling_verbosity": "layer_names_only",
+    "hardware_compatibility": "none",
+    "tiling_optimization_level": "none",
+}
+IGNORED_BY_RTX = {
+    "optimization_level": 5,
+    "avg_timing_iterations": 8,
+    "tiling_optimization_level": "full",
+    "flags": ["SPARSE_WEIGHTS", "GPU_FALLBACK"],
+}
 IDLE = {
     "timeout_s": ("server", {}, ({}, {"timeout_s": 600})),
     "accuracy": ("server", {}, ({}, {"accuracy": GATE})),
@@ -85,21 +99,8 @@ IDLE = {
         {"precision": "int8"},
         ({"calibration": SET}, {"calibration": {**SET, "most": 8}}),
     ),
-    **{
-        f"default_{name}": ("server", {}, ({}, {name: value}))
-        for name, value in {
-            **{name: value for name, value in DEFAULTS.items() if value not in (None, ())},
-            "optimization_level": 3,
-            "avg_timing_iterations": 1,
-            "profiling_verbosity": "layer_names_only",
-            "hardware_compatibility": "none",
-            "tiling_optimization_level": "none",
-        }.items()
-    },
-    "rtx_optimization_level": ("rtx", {}, ({}, {"optimization_level": 5})),
-    "rtx_avg_timing_iterations": ("rtx", {}, ({}, {"avg_timing_iterations": 8})),
-    "rtx_tiling_optimization_level": ("rtx", {}, ({}, {"tiling_optimization_level": "full"})),
-    "rtx_flags": ("rtx", {}, ({}, {"flags": ["SPARSE_WEIGHTS", "GPU_FALLBACK"]})),
+    "every_default": ("server", {}, ({}, EVERY_DEFAULT)),
+    "what_rtx_ignores": ("rtx", {}, ({}, IGNORED_BY_RTX)),
 }
 
 

@@ -158,6 +158,7 @@ def test_lines_of_others_stay_whole(slow: Tree) -> None:
     assert bars("\n".join(lines)) == 0
 
 
+@pytest.mark.slow
 def test_a_resize_leaves_no_rest_of_a_bar(slow: Tree) -> None:
     terminal = Terminal(slow, "-j2", "engines")
     terminal.until(lambda display: bars(display) == 2)
@@ -217,6 +218,7 @@ def test_how_many_engines_are_done(slow: Tree) -> None:
     assert not any(line.startswith("engines  ") for line in terminal.end())
 
 
+@pytest.mark.slow
 def test_many_compiles_on_a_small_terminal(tree: Tree) -> None:
     for seed in range(8):
         make_model(tree.path(f"models/model{seed}.onnx"), seed=seed)

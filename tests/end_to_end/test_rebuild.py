@@ -9,6 +9,13 @@ from conftest import HEADER, Tree, flip_last_bit, make_model, sha256
 CHANGES = {
     "one option": ("workspace_mb=2048", "workspace_mb changed: 4096 → 2048"),
     "a flag": ('flags=["strict_nans"]', "flags changed: unset → STRICT_NANS"),
+    "another flag": ('flags=["REFIT_INDIVIDUAL"]', "flags changed: unset → REFIT_INDIVIDUAL"),
+    "memory": (
+        'memory_pools={"tactic_shared_memory": "1M"}',
+        "memory_pools tactic_shared_memory changed: unset → 1048576",
+    ),
+    "verbosity": ('profiling_verbosity="detailed"', "profiling_verbosity changed: unset → detailed"),
+    "streams": ("max_aux_streams=0", "max_aux_streams changed: unset → 0"),
     "a shape": ('shapes={"x": (1, 8, 16, 16)}', "shapes x changed: unset → 1x8x16x16"),
 }
 

@@ -54,7 +54,7 @@ def test_killed_at_a_random_moment_twice_over(tmp_path, seconds: float, seed: in
         process.wait()
         killed = time.monotonic()  # a worker that still starts up sees it when it is told its job
         while working_in(tree.root):
-            assert time.monotonic() - killed < 1, "an orphan"
+            assert time.monotonic() - killed < 10, "an orphan"
             time.sleep(0.01)
         for engine in tree.engines().values():
             data = engine.read_bytes()

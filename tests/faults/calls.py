@@ -259,7 +259,7 @@ class Scenario:
         """What is wrong with a tree in which a run met a fault, and with the runs that follow."""
         killed = time.monotonic()
         while processes_in(tree.root):
-            if time.monotonic() - killed > 2:
+            if time.monotonic() - killed > 10:
                 return "an orphan"
             time.sleep(0.01)
         if "Traceback" in run.out:
