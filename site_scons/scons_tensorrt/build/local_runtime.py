@@ -23,7 +23,7 @@ from ..recipe.conversion import Samples, Step, faults, next_step, strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
-from ..recipe.shapes import problems
+from ..recipe.preparation import find_reasons, prepare_step, problems_with_frozen
 from .context import BuildContext
 from .corpus import BuildConfig, EngineCacheEntry, recipe_of
 from .engine import BuildOutcome, make
@@ -158,19 +158,24 @@ class _Builds:
         """The engine's spec; what it is compiled from is converted first. Raises EngineError."""
         original, summary = self._onnx(onnx)
         strong = recipe.strongly_typed or strongly_typed(hardware.signature)
-        found = refusals(recipe, hardware.signature) + problems(recipe.profiles, summary.inputs)
+        found = refusals(recipe, hardware.signature)
+        found += problems_with_frozen(recipe.preparation, recipe.profiles, summary.inputs)
         found += faults(recipe.precision, recipe.conversion, strong, summary)
         if found:
             raise RecipeError(f"{original.label}: {'; '.join(found)}")
         compiled, samples = original, None
         steps: list[dict[str, Any]] = []
         calibration = recipe.conversion.calibration
+        if find_reasons(recipe.preparation, recipe.profiles, summary):
+            chosen = calibration.samples if calibration else None
+            preparing = prepare_step(recipe.preparation, recipe.profiles)
+            compiled, summary = self._onnx(self._convert(recipe, preparing, original, chosen, "onnx", steps))
         step = next_step(recipe.precision, recipe.conversion, strong, summary)
         if step:
             chosen = calibration.samples if calibration and step.kind == "quantize" else None
-            compiled, summary = self._onnx(self._convert(recipe, step, original, chosen, "onnx", steps))
+            compiled, summary = self._onnx(self._convert(recipe, step, compiled, chosen, "onnx", steps))
         elif calibration and recipe.calibrator and not strong:
-            made = self._convert(recipe, Step(_SAMPLES), original, calibration.samples, _SAMPLES, steps)
+            made = self._convert(recipe, Step(_SAMPLES), compiled, calibration.samples, _SAMPLES, steps)
             samples = made, self.state.relative(made)
         external = {
             location: (path, summary.external[location]) for location, path in compiled.external.items()
@@ -201,7 +206,8 @@ class _Builds:
         steps: list[dict[str, Any]],
     ) -> Path:
         """Make a file of the original, or reuse it; adds its facts for the engine's receipt to `steps`."""
-        target = self.state.onnx / f"{recipe.model}.{recipe.precision}.{suffix}"
+        made = "prepared" if step.kind == "prepare" else recipe.precision
+        target = self.state.onnx / f"{recipe.model}.{made}.{suffix}"
         chosen = samples.key_fields() if samples else {}
         more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
         spec = onnx_spec_of(

@@ -18,6 +18,7 @@ from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError,
 from ..files.digest_cache import DigestCache, sha256_file
 from ..files.locks import engine_lock
 from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
+from ..recipe.preparation import needed_for
 from ..values import Value
 from .context import ProvidedFile
 from .job import fresh_log
@@ -132,10 +133,10 @@ def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | Non
     return receipt
 
 
-def check_converter(kind: str, context: OnnxContext) -> None:
+def check_converter(kind: str, context: OnnxContext, needed_for: str = "") -> None:
     """Raise EngineBuildError unless the interpreter runs and has the packages that a step of this kind
-    needs."""
-    job = {"kind": "check", "packages": PACKAGES_OF.get(kind, PACKAGES)}
+    needs. needed_for: the beginning of the message."""
+    job = {"kind": "check", "packages": PACKAGES_OF.get(kind, PACKAGES), "needed_for": needed_for}
     with tempfile.TemporaryDirectory() as folder:
         run_converter(job, Path(folder, "log"), context)
 
@@ -176,11 +177,12 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
         "temporary": str(folder / "temporary"),
         "onnx": places,
         "samples": samples,
+        "needed_for": _needed_for(spec),
         **copy_export(spec, inputs / CODE, state.top),
     }
     (folder / "temporary").mkdir()
     started = time.time()
-    verb = "CHECKING" if spec.kind == "accuracy" else "CONVERTING"
+    verb = {"accuracy": "CHECKING", "prepare": "PREPARING"}.get(spec.kind, "CONVERTING")
     short = " ".join(spec.target.name.split(".")[:2])
     running = context.begin(verb, state.relative(spec.target), short, "")
     try:
@@ -196,6 +198,10 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
         raise EngineBuildError(f"{spec.source}: the converter did not write {made.name}")
     details = _details(spec, made, facts, started, seconds)
     return _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
+
+
+def _needed_for(spec: OnnxSpec) -> str:
+    return needed_for(spec.options, spec.onnx["onnx"].summary) if spec.kind == "prepare" else ""
 
 
 def _details(

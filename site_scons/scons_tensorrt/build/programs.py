@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..files.reading import text_of
@@ -79,38 +80,17 @@ RUNNER = replace(
     argument="2",
 )
 
+_STARTED_WITH = "main"  # of worker/onnx; the other modules are imported by the jobs that need them
+
 # Runs the ONNX steps, in the user's environment.
 CONVERTER = Program(
-    modules=(f"{COMMON}.errors", f"{COMMON}.parent", f"{COMMON}.array_file", f"{ONNX}.main"),
+    modules=(f"{COMMON}.errors", f"{COMMON}.parent", f"{COMMON}.array_file", f"{ONNX}.{_STARTED_WITH}"),
     done={"facts": dict},
     options=("-B",),
     argument="2",
     later=tuple(
-        f"{ONNX}.{name}"
-        for name in (
-            "graph_walk",
-            "model_file",
-            "sources",
-            "sample_set",
-            "sample_files",
-            "sample_reader",
-            "samples",
-            "calibration_batches",
-            "tensors",
-            "precision_source",
-            "precision_keep",
-            "precision_result",
-            "precision",
-            "quantize_graph",
-            "quantize_select",
-            "quantize_ranges",
-            "quantize_nodes",
-            "quantize",
-            "sixteen_bit",
-            "cpu_model",
-            "accuracy",
-            "engine_accuracy",
-            "export",
-        )
+        f"{ONNX}.{path.stem}"
+        for path in sorted(Path(__file__).parent.with_name("worker").joinpath("onnx").glob("*.py"))
+        if path.stem not in ("__init__", _STARTED_WITH)
     ),
 )

@@ -66,6 +66,8 @@ OTHERS = {
     "keep_io": ("BOOL", "inputs and outputs keep their types (default: True)"),
     "calibration": ("SAMPLES", "int8 and fp8: a .npz, a folder of .npy, or reader.py:function"),
     "accuracy": ("SAMPLES", "compare with the original: samples, or a map with bounds"),
+    "prepare": ("WAY", "none: compile an ONNX as it is, even one that TensorRT would refuse"),
+    "freeze": ("INPUT=VALUE", "make an input a constant, such as sr=16000; repeated: further inputs"),
 }
 MODELS_IN_MEMORY = 3  # a compile takes about so many times the bytes of its model
 
@@ -103,7 +105,8 @@ def add(commands: Commands) -> None:
     build.add_argument("-k", "--keep-going", action="store_true", help="build the rest after a failure")
     options = build.add_argument_group("engine options", "values as in Python; see docs/recipes.md")
     for name, (metavar, text) in OTHERS.items():
-        options.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, type=_value, help=text)
+        more = {"action": "append"} if name == "freeze" else {"type": _value}
+        options.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text, **more)
     build.set_defaults(run=_build)
 
 
@@ -180,8 +183,8 @@ def _entry(arguments: argparse.Namespace, model: str, alone: bool) -> EngineEntr
         given = options["shapes"] if isinstance(options["shapes"], list) else [options["shapes"]]
         kept = [{key: value for key, value in each.items() if key in dynamic} for each in given]
         options["shapes"] = [each for each in kept if each] or None
-    parse(name, options)
-    missing = _missing(model, inputs, options)
+    frozen = parse(name, options).preparation.freeze
+    missing = _missing(model, [each for each in inputs if each.name not in frozen], options)
     if missing and alone:
         command = shlex.join([*program().split(), *sys.argv[1:], *missing.values()])
         listed = ", ".join(map(str, missing))
@@ -198,11 +201,14 @@ def _entry(arguments: argparse.Namespace, model: str, alone: bool) -> EngineEntr
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of env.Engine that were given. Raises RecipeError."""
     found = {n: getattr(arguments, n) for n in ("precision", *OTHERS) if getattr(arguments, n) is not None}
+    if arguments.freeze:
+        pairs = (
+            _pair(arguments, "freeze", text, "INPUT=VALUE, such as sr=16000") for text in arguments.freeze
+        )
+        found["freeze"] = {name: _value(text) for name, text in pairs}
     profiles: list[dict[str, Any]] = [{}]
     for text in arguments.shape or ():
-        name, separator, shape = text.rpartition("=")
-        if not separator or not name:
-            arguments.wrong(f"--shape {text}: write INPUT=1x3x224x224")
+        name, shape = _pair(arguments, "shape", text, "INPUT=1x3x224x224")
         profile = next((each for each in profiles if name not in each), None)
         if profile is None:
             profiles.append(profile := {})
@@ -210,6 +216,14 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.shape:
         found["shapes"] = profiles if len(profiles) > 1 else profiles[0]
     return found
+
+
+def _pair(arguments: argparse.Namespace, option: str, text: str, like: str) -> tuple[str, str]:
+    """The name of an input and its value."""
+    name, _, value = text.rpartition("=")
+    if not name:
+        arguments.wrong(f"--{option} {text}: write {like}")
+    return name, value
 
 
 def _summary(model: str) -> OnnxSummary:

@@ -82,8 +82,16 @@ class Conversion(Value):
     calibration: Calibration | None = None
 
 
+class Preparation(Value):
+    """way: "auto" (rewrite an ONNX that TensorRT would refuse) or "none"; freeze: values of inputs that
+    become constants, as JSON."""
+
+    way: str = "auto"
+    freeze: Mapping[str, Any] = {}
+
+
 class Step(Value):
-    """kind: "precision" or "quantize"; options: JSON, part of the step's key."""
+    """kind: "prepare", "precision" or "quantize"; options: JSON, part of the step's key."""
 
     kind: str
     options: Mapping[str, Any] = {}

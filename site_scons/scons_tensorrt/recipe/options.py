@@ -14,7 +14,7 @@ from typing import Any
 from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
-from .conversion import Calibration, Conversion, Gate, Samples, parse_conversion, parse_gate
+from .conversion import Calibration, Conversion, Gate, Preparation, Samples, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
 from .values import flag, hint, is_number, names, one_of
 
@@ -39,6 +39,8 @@ DEFAULTS: Mapping[str, Any] = {
     "keep_io": True,
     "calibration": None,
     "accuracy": None,
+    "prepare": "auto",
+    "freeze": None,
 }
 # Settings of the builder configuration. None and TensorRT's own default are not in the key.
 NUMBERS: Mapping[str, tuple[int, int]] = {
@@ -74,8 +76,8 @@ class Recipe(Value):
 
     workspace_mb: builder workspace in MiB; flags: BuilderFlag names, sorted; plugins: libraries to load
     before parsing; timeout_s: seconds after which the compile is stopped (not in the key); memory_pools:
-    bytes by pool; settings: of the builder configuration, by option; conversion, accuracy: steps before
-    the compile, in the key through the ONNX that they make.
+    bytes by pool; settings: of the builder configuration, by option; conversion, accuracy, preparation:
+    steps before the compile, in the key through the ONNX that they make.
     """
 
     model: str
@@ -90,6 +92,7 @@ class Recipe(Value):
     strongly_typed: bool = False
     conversion: Conversion = Conversion()
     accuracy: Gate | None = None
+    preparation: Preparation = Preparation()
 
     @property
     def ampere_plus(self) -> bool:
@@ -213,7 +216,16 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         flag("strongly_typed", chosen["strongly_typed"]),
         parse_conversion(chosen),
         parse_gate(chosen["accuracy"]),
+        _preparation(chosen["prepare"], chosen["freeze"]),
     )
+
+
+def _preparation(way: Any, freeze: Any) -> Preparation:
+    if way == DEFAULTS["prepare"] and freeze is None:
+        return Preparation()
+    from .preparation import parse_preparation  # rarely needed
+
+    return parse_preparation(way, freeze)
 
 
 def _pools(value: Any) -> dict[str, int]:

@@ -193,8 +193,16 @@ def emit(target: Any, source: Any, env: Any) -> tuple[Any, Any]:
     return [engine, engine.dir.File(engine.name + SIDECAR_SUFFIX)], source
 
 
+def prepared_of(env: Any, folder: Any, target: Any, source: Any) -> tuple[Any, ...]:
+    """For the scanner: the prepared ONNX that the target may be made from instead of its source."""
+    owner = target_of(target[0]) if target else None
+    prepared = getattr(owner, "prepared", None)
+    return () if prepared is None or prepared.always else (prepared,)
+
+
 def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
-    """The scanner: the external data of an ONNX.
+    """The scanner: the external data of an ONNX, and its prepared file where it needs one. path: of
+    `prepared_of`.
 
     Missing or irregular files are left out: the action of the engine reports them, while SCons would
     stop with an error of its own, or read a device forever.
@@ -207,12 +215,18 @@ def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
     there = [file for file in files if file.has_builder() or os.path.isfile(real_place(file))]
     for file in there:
         set_class(file)
-    return there
+    return [*there, *(each.target for each in path if each.instead_of(node) is not node)]
 
 
 def scan_source(node: Any, env: Any, path: Any = ()) -> list[Any]:
     """The scanner of steps, whose sources may also be samples, scripts and other files."""
     return scan(node, env, path) if hasattr(node.attributes, "trt_onnx") else []
+
+
+def _scanner(function: Callable[[Any, Any, Any], list[Any]]) -> Any:
+    return Scanner(
+        function=function, name="ONNX", skeys=[".onnx"], recursive=False, path_function=prepared_of
+    )
 
 
 def make_builder() -> Any:
@@ -221,7 +235,7 @@ def make_builder() -> Any:
     return SCons.Builder.Builder(
         action=PinnedAction(build, text, preview, "$TRT_ENGINECOMSTR"),
         emitter=emit,
-        source_scanner=Scanner(function=scan, name="ONNX", skeys=[".onnx"], recursive=False),
+        source_scanner=_scanner(scan),
         single_source=True,
     )
 
@@ -230,7 +244,7 @@ def make_step_builder() -> Any:
     """The builder behind the ONNX files that engines need."""
     return SCons.Builder.Builder(
         action=PinnedAction(convert, "scons-tensorrt conversion", preview, "$TRT_ENGINECOMSTR"),
-        source_scanner=Scanner(function=scan_source, name="ONNX", skeys=[".onnx"], recursive=False),
+        source_scanner=_scanner(scan_source),
     )
 
 

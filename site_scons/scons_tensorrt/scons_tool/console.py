@@ -17,7 +17,7 @@ from .stop_signal import fail_run
 EVENTS_BYTES = 8 << 20  # then the file is renamed to events.1.jsonl
 _GREEN, _RED, _YELLOW, _CYAN, _DIM = "32", "31", "33", "36", "2"
 _COLORS = {
-    **dict.fromkeys(("BUILT", "CONVERTED", "CHECKED", "FETCHED", "DISPATCHED"), _GREEN),
+    **dict.fromkeys(("BUILT", "PREPARED", "CONVERTED", "CHECKED", "FETCHED", "DISPATCHED"), _GREEN),
     **dict.fromkeys(("WROTE", "INSTALLED", "PRUNED"), _GREEN),
     **dict.fromkeys(("INTERRUPTED", "WAITING"), _YELLOW),
     **dict.fromkeys(("WOULD", "SENT"), _CYAN),

@@ -7,10 +7,13 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..build.spec import EngineInputs
 from ..files.reading import read_small
 from ..files.writing import write_atomic
+from ..hardware.signature import HardwareSignature
 from .engine_target import EngineTarget
 from .nodes import files_read as paths_read
 from .run_files import RunFiles
@@ -54,8 +57,8 @@ def save(
         "schema": 1,
         "top": top,
         "folders": sorted(map(files.from_top, folders)),
-        "engines": [engine.to_json(signatures) for engine in engines],
-        "steps": [step.to_json() for step in steps],
+        "engines": [_entry(engine, files, signatures) for engine in engines],
+        "steps": [step.to_json() for step in steps if step.is_needed()],
         "signatures": [signature.to_json() for signature in signatures],
         "read": read,
     }
@@ -76,3 +79,39 @@ def _write(state: StateFolder, data: dict[str, Any]) -> None:
             return  # unchanged, so keep its time
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_atomic(state.declared, text + f'{now}"}}\n'.encode(), durable=False)
+
+
+def _entry(engine: EngineTarget, files: RunFiles, signatures: list[HardwareSignature]) -> dict[str, Any]:
+    """The entry of an engine. signatures: a list that all engines share; this one's is added."""
+    hardware, from_top = engine.hardware, files.from_top
+    if hardware and hardware.signature not in signatures:
+        signatures.append(hardware.signature)
+    compiled, original = engine.onnx, engine.original
+    made = files.place(compiled) if engine.inputs else from_top(compiled.get_abspath())
+    fields = {
+        "name": engine.name,
+        "engine": engine.label,
+        "source": engine.source,
+        "onnx": made,
+        "original": made if original is compiled else from_top(original.get_abspath()),
+        "plugins": [from_top(node.get_abspath()) for node in engine.plugins],
+        "samples": engine.samples and from_top(str(engine.samples.path)),
+        "hardware": hardware and hardware.name,
+        "recipe": engine.recipe.to_json(),
+        "ingredients": engine.fields,
+    }
+    more = {
+        "data": {location: from_top(str(path)) for location, path in _apart(engine.inputs).items()},
+        "gate": engine.gate and engine.gate.label,
+        "signature": signatures.index(hardware.signature) if hardware else None,
+        "problem": None if hardware else str(engine.problem or "no hardware"),
+    }
+    return {**fields, **{name: value for name, value in more.items() if value not in (None, {})}}
+
+
+def _apart(inputs: EngineInputs | None) -> dict[str, Path]:
+    """External data that is not beside the ONNX but in a Repository or VariantDir."""
+    if inputs is None:
+        return {}
+    folder = inputs.onnx.parent
+    return {name: path for name, (path, _) in inputs.external.items() if path != folder / name}

@@ -13,7 +13,7 @@ from .onnx_target import OnnxTarget
 from .session import Session
 from .target import HandoffTarget, ReceiptTarget
 
-_converter_problems: dict[tuple[str, str], str | None] = {}
+_converter_problems: dict[tuple[str, ...], str | None] = {}
 
 
 def preview(target: Any, env: Any, session: Session) -> None:
@@ -53,7 +53,7 @@ def _preview_step(step: OnnxTarget, env: Any, session: Session) -> None:
     up_to_date = None if awaited else step.up_to_date()
     if up_to_date is None or not up_to_date.current:
         if not session.making.elsewhere.store.url:  # else it may be downloaded
-            problem = _converter_problem(step.kind, session.making.onnx_context(env))
+            problem = _converter_problem(step, session.making.onnx_context(env))
             if problem:
                 raise EngineBuildError(f"{step.source}: {problem}")
         why = up_to_date.reason if up_to_date else f"{awaited} would be built first"
@@ -83,12 +83,12 @@ def _check_can_build(engine: EngineTarget, session: Session) -> None:
         raise
 
 
-def _converter_problem(kind: str, context: OnnxContext) -> str | None:
-    """Why no file of this kind can be made, or None; cached."""
-    key = context.python, kind
+def _converter_problem(step: OnnxTarget, context: OnnxContext) -> str | None:
+    """Why the step's file cannot be made, or None; cached."""
+    key = context.python, step.kind, step.needed_for
     if key not in _converter_problems:
         try:
-            check_converter(kind, context)
+            check_converter(step.kind, context, step.needed_for)
             _converter_problems[key] = None
         except EngineError as error:
             _converter_problems[key] = str(error)

@@ -14,7 +14,6 @@ from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import EngineError, RecipeError
 from ..hardware.resolve import Hardware
-from ..hardware.signature import HardwareSignature
 from ..recipe.backends import effective, refusals
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import value_fields
@@ -24,7 +23,7 @@ from ..recipe.shapes import problems
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
 from .settings import Settings
-from .target import ReceiptTarget
+from .target import Prepared, ReceiptTarget
 
 if TYPE_CHECKING:
     from .onnx_target import OnnxTarget
@@ -54,7 +53,8 @@ class EngineTarget(ReceiptTarget):
         self.asked_for = chosen.hardware  # the value of HARDWARE=, or ""
         self.owners = [self]
         self.original = onnx  # the source that the user gave
-        self.onnx = onnx  # what is compiled: the original, or a conversion of it
+        self.prepared: Prepared | None = None
+        self.converted: OnnxTarget | None = None
         self.plugins = plugins
         self.gate: OnnxTarget | None = None
         self.proof: AccuracyCheck | None = None  # compares the engine itself
@@ -64,9 +64,24 @@ class EngineTarget(ReceiptTarget):
         self.made: str | None = None  # sha256 of the engine that this run built or reused
         self.known: EngineSpec | None = None  # as last checked or built
         self._checked: OnnxSummary | None = None  # of a model that passed `check`
-        self._inputs: EngineInputs | None = None  # the input files, as last found
+        self.inputs: EngineInputs | None = None  # the input files, as last found
 
-    @cached_property
+    @property
+    def onnx(self) -> Any:
+        """What is compiled: the original, or what is made of it."""
+        if self.converted:
+            return self.converted.target
+        return self.prepared.instead_of(self.original) if self.prepared else self.original
+
+    @property
+    def declared_source(self) -> Any:
+        """The source of its builder: an ONNX that the build makes may turn out to need preparation, or not,
+        so that a prepared one is then a dependency that the scanner finds."""
+        if self.converted:
+            return self.converted.target
+        return self.prepared.target if self.prepared and self.prepared.always else self.original
+
+    @property
     def source(self) -> str:
         """The ONNX that is compiled, for messages."""
         return self._files.label(self.onnx)
@@ -130,9 +145,9 @@ class EngineTarget(ReceiptTarget):
             for location, least in summary.external.items()
         }
         samples = (real_path(self.samples.target), self.samples.label) if self.samples else None
-        self._inputs = EngineInputs(onnx, self.source, external, samples, summary.exact)
+        self.inputs = EngineInputs(onnx, self.source, external, samples, summary.exact)
         spec = engine_spec(
-            *(self.path, recipe, self.hardware, self.fields, self._inputs),
+            *(self.path, recipe, self.hardware, self.fields, self.inputs),
             *(inputs.digest, self._receipt_details),
         )
         self.known = spec._replace(check=self.proof)
@@ -152,8 +167,9 @@ class EngineTarget(ReceiptTarget):
         return {**details, "accuracy": {"onnx": figures}}
 
     def _made_of(self) -> list[Any]:
-        """The nodes of the ONNX that is compiled, its original, and a calibrator's samples."""
-        nodes = [self.onnx] if self.onnx is self.original else [self.original, self.onnx]
+        """The nodes of the original, what is made of it until the compile, and a calibrator's samples."""
+        base = self.prepared.instead_of(self.original) if self.prepared else self.original
+        nodes = [*dict.fromkeys((self.original, base, self.onnx))]
         return [*nodes, self.samples.target] if self.samples else nodes
 
     def steps(self) -> list[Any]:
@@ -190,7 +206,7 @@ class EngineTarget(ReceiptTarget):
                 return summary  # already checked for one of its steps
         recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
         if summary is not None:
-            found += problems(recipe.profiles, summary.inputs)
+            found += _input_problems(recipe, summary)
             found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
         if found:
             raise RecipeError(f"{self._files.label(self.original)}: {'; '.join(found)}")
@@ -213,7 +229,7 @@ class EngineTarget(ReceiptTarget):
         return str(self.path), f"{self.path}{SIDECAR_SUFFIX}"
 
     def sources(self) -> list[Any]:
-        return [self.onnx]
+        return [self.declared_source]
 
     def needs(self) -> list[Any]:
         made = [each.target for each in (self.gate, self.samples) if each]
@@ -221,7 +237,7 @@ class EngineTarget(ReceiptTarget):
         return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
 
     def _given(self) -> list[Any]:
-        return [self.onnx, *self.plugins]
+        return [self.declared_source, *self.plugins]
 
     def tidy(self) -> None:
         from ..build.engine import tidy
@@ -241,40 +257,11 @@ class EngineTarget(ReceiptTarget):
                 return self._files.state.relative(node.get_abspath())
         return None
 
-    def to_json(self, signatures: list[HardwareSignature]) -> dict[str, Any]:
-        """For `.trt/declared.json`. signatures: a list that all engines share; this one's is added."""
-        hardware, from_top = self.hardware, self._files.from_top
-        if hardware and hardware.signature not in signatures:
-            signatures.append(hardware.signature)
-        made = from_top(self.onnx.get_abspath())
-        if self._inputs:
-            made = self._files.place(self.onnx)
-        alone = self.original is self.onnx
-        fields = {
-            "name": self.name,
-            "engine": self.label,
-            "source": self.source,
-            "onnx": made,
-            "original": made if alone else from_top(self.original.get_abspath()),
-            "plugins": [from_top(n.get_abspath()) for n in self.plugins],
-            "samples": self.samples and from_top(str(self.samples.path)),
-            "hardware": hardware and hardware.name,
-            "recipe": self.recipe.to_json(),
-            "ingredients": self.fields,
-        }
-        apart = self._apart()
-        more = {
-            "data": {location: from_top(str(path)) for location, path in apart.items()},
-            "gate": self.gate and self.gate.label,
-            "signature": signatures.index(hardware.signature) if hardware else None,
-            "problem": None if hardware else str(self.problem or "no hardware"),
-        }
-        return {**fields, **{name: value for name, value in more.items() if value not in (None, {})}}
 
-    def _apart(self) -> dict[str, Path]:
-        """External data that is not beside the ONNX but in a Repository or VariantDir."""
-        if self._inputs is None:
-            return {}
-        folder = self._inputs.onnx.parent
-        external = self._inputs.external.items()
-        return {name: path for name, (path, _) in external if path != folder / name}
+def _input_problems(recipe: Recipe, summary: OnnxSummary) -> list[str]:
+    """Why shapes and frozen inputs do not fit the model."""
+    if not recipe.preparation.freeze:
+        return problems(recipe.profiles, summary.inputs)
+    from ..recipe.preparation import problems_with_frozen
+
+    return problems_with_frozen(recipe.preparation, recipe.profiles, summary.inputs)

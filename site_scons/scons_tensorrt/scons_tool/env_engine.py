@@ -82,9 +82,10 @@ def _declare(
 def _connect(env: Any, session: Session, engine: EngineTarget) -> None:
     """Create the nodes of the pair and add their dependencies: one Value for each ingredient, so that
     --debug=explain names it; sorted, because SCons compares dependencies by position."""
-    for node in (engine.onnx, *engine.plugins, *session.files.data_nodes(engine.onnx)):
+    source = engine.declared_source
+    for node in (source, *engine.plugins, *session.files.data_nodes(source)):
         set_class(node)
-    pair = env.TRT_Engine(env.fs.File(str(engine.path)), engine.onnx)
+    pair = env.TRT_Engine(env.fs.File(str(engine.path)), source)
     steps = [each.target for each in (engine.gate, engine.samples) if each]
     values = [session.value(env, f"{name}={text}") for name, text in sorted(engine.fields.items())]
     guard = session.value(env, INTEGRITY, bytes_changed)
@@ -117,20 +118,25 @@ def OnnxExport(
 
 
 def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
-    """Declare the conversions, samples and gate that the engine needs. Raises RecipeError."""
-    recipe, original = declared.recipe, declared.onnx
+    """Declare the preparation, conversions, samples and gate that the engine needs. Raises RecipeError."""
+    recipe, original = declared.recipe, declared.original
+    summary = session.files.summary_if_there(original)
+    suspect = original.has_builder() or (summary and (summary.shared or summary.refused))
+    if recipe.preparation.freeze or (suspect and recipe.preparation.way != "none"):
+        from . import onnx_steps
+
+        declared.prepared = onnx_steps.declare_prepared(env, session, declared, summary)
     if recipe.precision not in CONVERTED and recipe.accuracy is None:
         return
     from . import onnx_steps
 
-    summary = session.files.summary_if_there(original)
     step = next_step(recipe.precision, recipe.conversion, declared.strongly_typed, summary)
     calibration = recipe.conversion.calibration
     if step is not None:
         samples = None
         if step.kind == "quantize" and calibration:
             samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")
-        declared.onnx = onnx_steps.declare_step(env, session, declared, step, samples)
+        declared.converted = onnx_steps.declare_step(env, session, declared, step, samples)
     elif calibration and recipe.calibrator and not declared.strongly_typed:
         samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")
         declared.samples = onnx_steps.declare_samples(env, session, declared, samples)

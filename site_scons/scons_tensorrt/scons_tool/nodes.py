@@ -233,6 +233,15 @@ class EngineFile(DigestFile):
         return known if known is not None else super()._sha256()
 
 
+class PreparedFile(EngineFile):
+    """A prepared ONNX. Where its original needs no preparation, there is nothing to make."""
+
+    __slots__ = ()
+
+    def is_up_to_date(self) -> bool:
+        return not target_of(self).is_needed() or super().is_up_to_date()
+
+
 def set_class(node: Any, kind: type[OwnFile] = DigestFile) -> None:
     """Make a plain file node one of `kind`."""
     if type(node) is SCons.Node.FS.File:

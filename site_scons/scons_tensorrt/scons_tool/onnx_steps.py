@@ -17,11 +17,14 @@ from ..artifact.state_folder import DATA_SUFFIX
 from ..build.spec import EngineSpec
 from ..errors import HardwareError, RecipeError
 from ..recipe.conversion import CONVERTED, READER, Samples, Step
+from ..recipe.onnx.summary import OnnxSummary
+from ..recipe.preparation import find_reasons
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache
-from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
+from .nodes import EngineFile, PreparedFile, as_list, file_node, named_for_cleaning, set_class
 from .onnx_target import OnnxTarget, SampleNodes
+from .prepared_target import PreparedTarget
 from .run_messages import RunMessages
 from .session import Session
 from .settings import option
@@ -30,12 +33,46 @@ if TYPE_CHECKING:
     from ..build.onnx_step import OnnxContext
 
 
-def declare_step(env: Any, session: Session, owner: EngineTarget, step: Step, samples: Any) -> Any:
-    """The node of the ONNX that `step` makes from the owner's source. Raises UserError."""
-    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.onnx"
-    onnx = {"onnx": owner.onnx}
-    target = OnnxTarget(session.files, owner, path, step.kind, step.options, onnx, samples)
-    return _declare(env, target, session).target
+def declare_prepared(
+    env: Any, session: Session, owner: EngineTarget, summary: OnnxSummary | None
+) -> PreparedTarget | None:
+    """The prepare step of the owner's ONNX, None if it needs none. summary: of the ONNX, None if the build
+    makes it. Engines of one model share the file unless their shapes, values or samples differ. Raises
+    RecipeError or UserError."""
+    recipe = owner.recipe
+    if summary and not find_reasons(recipe.preparation, recipe.profiles, summary):
+        return None
+    gate, calibration, samples = recipe.accuracy, recipe.conversion.calibration, None
+    if gate:
+        samples = sample_nodes(env, session, gate.samples, "accuracy inputs")
+    elif calibration:
+        samples = sample_nodes(env, session, calibration.samples, "calibration")
+    always = summary is not None or bool(recipe.preparation.freeze)
+    path = session.state.onnx / f"{owner.name}.prepared.onnx"
+    target = PreparedTarget(session.files, owner, path, samples, always)
+    other = session.derived.get(path)
+    if other is not None and not other.same_as(target):
+        path = path.with_name(f"{owner.name}.prepared-{target.digest}.onnx")
+        target = PreparedTarget(session.files, owner, path, samples, always)
+    found = _declare(env, target, session)
+    assert isinstance(found, PreparedTarget)
+    return found
+
+
+def _path(session: Session, owner: EngineTarget, end: str) -> Path:
+    """The path of a file that is made for the owner's precision."""
+    prepared = owner.prepared
+    apart = prepared.apart if prepared and prepared.always else ""
+    return session.state.onnx / f"{owner.name}.{owner.recipe.precision}{apart}{end}"
+
+
+def declare_step(env: Any, session: Session, owner: EngineTarget, step: Step, samples: Any) -> OnnxTarget:
+    """The conversion of the owner's ONNX. Raises UserError."""
+    path, onnx = _path(session, owner, ".onnx"), {"onnx": owner.original}
+    target = OnnxTarget(
+        session.files, owner, path, step.kind, step.options, onnx, samples, prepared=owner.prepared
+    )
+    return _declare(env, target, session)
 
 
 def declare_export(
@@ -80,8 +117,8 @@ def _imports(nodes: list[Any]) -> dict[str, Any]:
 
 def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: SampleNodes) -> OnnxTarget:
     """The node of the samples in the format of a calibrator, for the owner's ONNX."""
-    path = session.state.onnx / f"{owner.name}.{owner.recipe.precision}.samples"
-    derived = OnnxTarget(session.files, owner, path, "samples", {}, {"onnx": owner.onnx}, samples)
+    path, onnx = _path(session, owner, ".samples"), {"onnx": owner.original}
+    derived = OnnxTarget(session.files, owner, path, "samples", {}, onnx, samples, prepared=owner.prepared)
     return _declare(env, derived, session)
 
 
@@ -90,13 +127,15 @@ def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any
     its engine after it, where there is the GPU for it."""
     gate = owner.recipe.accuracy
     assert gate is not None
-    name = f"{owner.name}.{owner.recipe.precision}"
-    if owner.onnx is owner.original and owner.recipe.precision in CONVERTED:
-        name += ".unconverted"  # another kind of hardware may compile a converted one
-    path = session.state.onnx / f"{name}.accuracy.json"
-    onnx = {"reference": reference, "converted": owner.onnx}
-    derived = OnnxTarget(session.files, owner, path, "accuracy", gate.key_fields(), onnx, samples)
-    if reference is not owner.onnx:
+    # Another kind of hardware may compile a converted one.
+    unconverted = owner.converted is None and owner.recipe.precision in CONVERTED
+    path = _path(session, owner, f"{'.unconverted' * unconverted}.accuracy.json")
+    compiled = owner.converted.target if owner.converted else owner.original
+    onnx = {"reference": reference, "converted": compiled}
+    derived = OnnxTarget(
+        session.files, owner, path, "accuracy", gate.key_fields(), onnx, samples, prepared=owner.prepared
+    )
+    if reference is not compiled:
         owner.gate = derived = _declare(env, derived, session)
     elif owner.hardware and owner.hardware.signature.product == "tensorrt":
         values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
@@ -167,11 +206,12 @@ def _declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
     sources = derived.sources()
     for each in sources:
         set_class(each)
-        if each in derived.onnx.values() or each.name.endswith(".onnx"):
+        if each in sources[: len(derived.onnx)] or each.name.endswith(".onnx"):
             each.attributes.trt_onnx = True
     made = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)
     values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
-    derived.connect(made, [*values, session.value(env, INTEGRITY, bytes_changed)], EngineFile)
+    kind = PreparedFile if isinstance(derived, PreparedTarget) else EngineFile
+    derived.connect(made, [*values, session.value(env, INTEGRITY, bytes_changed)], kind)
     if option("clean"):
         if named_for_cleaning(env, made):
             env.Clean(made, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))

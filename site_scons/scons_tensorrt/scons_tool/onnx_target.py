@@ -23,7 +23,7 @@ from ..errors import EngineError, RecipeError
 from ..recipe.conversion import Samples
 from .nodes import data_node, real_path, real_place
 from .run_files import RunFiles
-from .target import ReceiptTarget
+from .target import Prepared, ReceiptTarget
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
@@ -59,7 +59,8 @@ class SampleNodes:
 
 class OnnxTarget(ReceiptTarget):
     """One file to make. owners: the engines that use it, such as one engine for several kinds of
-    hardware. onnx: nodes by role, the source first; script, read: nodes of an export."""
+    hardware. onnx: nodes by role, the source first; script, read: nodes of an export; prepared: what it
+    is made from instead of the original, where that needs preparation."""
 
     def __init__(
         self,
@@ -72,13 +73,15 @@ class OnnxTarget(ReceiptTarget):
         samples: SampleNodes | None = None,
         script: Any = None,
         read: Mapping[str, Any] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         super().__init__(files, path)
         self.owners = [owner] if owner else []
         self.name = owner.name if owner else path.name.partition(".")[0]
         self.kind = kind
         self.options = options
-        self.onnx = onnx
+        self._onnx_given = onnx
+        self.prepared = prepared
         self.samples = samples
         self._script = script
         self._read = read or {}
@@ -95,12 +98,30 @@ class OnnxTarget(ReceiptTarget):
     @property
     def _made_of(self) -> tuple[Any, ...]:
         place = self.samples.place if self.samples else None
-        return self.fields, self.onnx, place, self._script, self._read
+        always = self.prepared if self.prepared and self.prepared.always else None
+        return self.fields, self._onnx_given, place, self._script, self._read, always
+
+    @property
+    def onnx(self) -> Mapping[str, Any]:
+        """The nodes of the ONNX files that it is made from, by role."""
+        given = self._onnx_given
+        return {n: self.prepared.instead_of(given[n]) for n in given} if self.prepared else given
+
+    def is_needed(self) -> bool:
+        """Whether an engine is made from it."""
+        return True
+
+    @property
+    def needed_for(self) -> str:
+        """Why, for the beginning of the message where it cannot be made."""
+        return ""
 
     def sources(self) -> list[Any]:
         samples = self.samples.nodes if self.samples else ()
         script = [self._script] if self._script else []
-        return [*self.onnx.values(), *script, *self._read.values(), *samples]
+        always = self.prepared is not None and self.prepared.always
+        onnx = self.onnx if always else self._onnx_given
+        return [*onnx.values(), *script, *self._read.values(), *samples]
 
     @property
     def source(self) -> str:
@@ -139,6 +160,7 @@ class OnnxTarget(ReceiptTarget):
     def spec(self) -> OnnxSpec:
         """The spec from the current sources. Raises EngineError, naming the faulty source."""
         self._check_owners()
+        self._check_prepared()
         onnx = {role: self._onnx(node) for role, node in self.onnx.items()}
         samples = self._all_samples().files() if self.samples else None
         script = real_path(self._script) if self._script else None
@@ -224,6 +246,16 @@ class OnnxTarget(ReceiptTarget):
         if problem:
             raise problem
 
+    def _check_prepared(self) -> None:
+        """Raise RecipeError if its ONNX, which the build makes, must be prepared in several ways."""
+        if self.prepared and self.prepared.is_needed():
+            other = next((each for each in self.owners if each.prepared is not self.prepared), None)
+            if other is not None:
+                raise RecipeError(
+                    f"{self.label}: {other.label} needs {self.source} prepared for other shapes; give one "
+                    "of the engines another name"
+                )
+
     def _onnx(self, node: Any) -> Onnx:
         path, label = real_path(node), self._files.label(node)
         summary = self._files.inputs.summary_of(path, label)
@@ -233,6 +265,7 @@ class OnnxTarget(ReceiptTarget):
     def needs(self) -> list[Any]:
         given = self.sources()
         read = [*self.onnx.values(), *(node for node in given if node.name.endswith(".onnx"))]
+        given += [node for node in self.onnx.values() if node not in given]
         return given + [node for onnx in dict.fromkeys(read) for node in self._files.data_nodes(onnx)]
 
     def tidy(self) -> None:

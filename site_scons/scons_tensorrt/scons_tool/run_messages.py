@@ -114,18 +114,16 @@ class RunMessages:
 
     def would_convert(self, derived: OnnxTarget, reason: str, earlier_s: float | None) -> None:
         self._earlier.append(earlier_s)
-        words = "WOULD CHECK" if derived.kind == "accuracy" else "WOULD CONVERT"
-        self.console.line(f"{words} {derived.label} because {reason}")
+        self.console.line(f"WOULD {_verbs(derived.kind)[0]} {derived.label} because {reason}")
 
     def converted(self, derived: OnnxTarget, step: OnnxOutcome, seconds: float) -> None:
-        """An ONNX was converted, compared or downloaded."""
-        gate, facts = derived.kind == "accuracy", step.receipt.details.get("facts")
-        why = step.up_to_date.reason
-        words = "CHECKED" if gate else "CONVERTED"
-        size = ""
+        """An ONNX was prepared, converted, compared or downloaded."""
+        facts, why = step.receipt.details.get("facts"), step.up_to_date.reason
+        words, size = _verbs(derived.kind)[1], ""
         if step.how == "fetched":
             words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
-        figures = f": {_worst(facts)}" if gate and isinstance(facts, dict) else ""
+        tell = {"accuracy": _worst, "prepare": _changes}.get(derived.kind)
+        figures = f": {tell(facts)}" if tell and isinstance(facts, dict) else ""
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
         self._event("engine.convert.done", derived, step.how, step.up_to_date.code, reason_text=why)
 
@@ -239,6 +237,17 @@ def _to_show(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def _verbs(kind: str) -> tuple[str, str]:
+    """What a step of this kind would do, and has done."""
+    known = {"accuracy": ("CHECK", "CHECKED"), "prepare": ("PREPARE", "PREPARED")}
+    return known.get(kind, ("CONVERT", "CONVERTED"))
+
+
+def _changes(facts: Mapping[str, Any]) -> str:
+    """What a prepare step changed."""
+    return str(facts.get("changes") or "nothing to change")
 
 
 def _worst(facts: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import SCons.Errors
 import SCons.Node
@@ -153,6 +153,25 @@ class ReceiptTarget(Target):
                 if not (checked and checked.current):
                     return self._files.state.relative(node.get_abspath())
         return None
+
+
+class Prepared(Protocol):
+    """The prepare step of an ONNX, see prepared_target.py. always: whether it is needed whatever the ONNX
+    holds; apart: what tells its name from that of another one of the model."""
+
+    always: bool
+
+    @property
+    def target(self) -> Any: ...
+
+    @property
+    def apart(self) -> str: ...
+
+    def is_needed(self) -> bool:
+        """Whether TensorRT would refuse the ONNX as it is now."""
+
+    def instead_of(self, node: Any) -> Any:
+        """The node to use for that of an ONNX."""
 
 
 class HandoffTarget(Target):

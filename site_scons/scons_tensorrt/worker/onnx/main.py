@@ -16,7 +16,10 @@ from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import WorkerError, one_line
 
 NO_ARGUMENTS = ("import ", "data ")  # files of a job with these prefixes are not arguments of the function
-NEEDED = "run `%s -m pip install numpy onnx onnxruntime`, or name another interpreter by TRT_ONNX_PYTHON"
+NEEDED = (
+    "run `%s -m pip install numpy onnx onnxruntime` (the extra `convert`), or name another interpreter by "
+    "TRT_ONNX_PYTHON"
+)
 
 
 def main(job: Mapping[str, Any]) -> None:
@@ -32,7 +35,15 @@ def main(job: Mapping[str, Any]) -> None:
         error_class, message = refused.error_class, str(refused)
     except ImportError as error:
         traceback.print_exc()
-        error_class, message = "EngineBuildError", "%s; %s" % (error, NEEDED % sys.executable)
+        error_class, message = (
+            "EngineBuildError",
+            "%s%s; %s"
+            % (
+                job.get("needed_for", ""),
+                error,
+                NEEDED % sys.executable,
+            ),
+        )
     except OSError as error:
         where = " (%s)" % error.filename if error.filename else ""
         error_class = "PublishError"
@@ -73,6 +84,12 @@ def _run(job: Mapping[str, Any]) -> Any:
         return {}
     kind, onnx, files, target = job["kind"], job["onnx"], job["files"], job["target"]
     options, samples = dict(job["options"]), job["samples"]
+    if kind == "prepare":
+        prepare = _module("prepare")
+        shapes, freeze = options.get("shapes") or (), options.get("freeze") or {}
+        request = prepare.read_request(shapes, freeze, samples, job["temporary"])
+        made = prepare.prepare(onnx["onnx"], target, request)
+        return {"changes": ", ".join(made.changes), "outputs": made.outputs}
     if kind == "precision":
         return _module("precision").convert(onnx["onnx"], target, options)
     if kind == "quantize":

@@ -1,0 +1,79 @@
+"""The prepare step: whether an ONNX must be rewritten before TensorRT compiles it, and with which values.
+
+worker/onnx/prepare.py rewrites it, and compares the result with the original.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import RecipeError
+from .conversion import Preparation, Step
+from .onnx.summary import OnnxInput, OnnxSummary
+from .onnx.troubles import find_troubles
+from .shapes import Profile, problems
+from .values import one_of
+
+WAYS = ("auto", "none")
+_EXAMPLE = 'freeze={"sr": 16000}'
+
+
+def parse_preparation(way: Any, freeze: Any) -> Preparation:
+    """The options `prepare` and `freeze` of `env.Engine`. Raises RecipeError."""
+    way = one_of("prepare", way, WAYS)
+    if freeze is None:
+        return Preparation(way)
+    if not isinstance(freeze, Mapping):
+        raise RecipeError(f"freeze={freeze!r}: write a map from input name to value, such as {_EXAMPLE}")
+    values = {str(name): _plain(str(name), freeze[name]) for name in sorted(freeze, key=str)}
+    if values and way == "none":
+        raise RecipeError("freeze has no effect with prepare='none'; leave one of them out")
+    return Preparation(way, values)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value as JSON has it: a number, or nested lists of numbers."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, each) for each in value]
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise RecipeError(f"freeze {name}={value!r}: write a number, or a list of numbers, such as {_EXAMPLE}")
+
+
+def problems_with_frozen(
+    wanted: Preparation, profiles: Sequence[Profile], inputs: Sequence[OnnxInput]
+) -> list[str]:
+    """Why the profiles and the inputs to freeze do not fit a model with these inputs, each with the
+    correction."""
+    freeze, known = wanted.freeze, {each.name for each in inputs}
+    listed = ", ".join(map(str, inputs)) or "none"
+    found = [f"freeze: the model has no input `{n}`; inputs: {listed}" for n in freeze if n not in known]
+    shaped = dict.fromkeys(name for profile in profiles for name in profile)
+    found += [f"shapes: input `{name}` is frozen; leave out its shape" for name in shaped if name in freeze]
+    rest = [{name: profile[name] for name in profile if name not in freeze} for profile in profiles]
+    return found + problems(rest, [each for each in inputs if each.name not in freeze])
+
+
+def find_reasons(wanted: Preparation, profiles: Sequence[Profile], summary: OnnxSummary) -> tuple[str, ...]:
+    """What TensorRT would refuse in the ONNX, each as a phrase for messages. Empty if it is compiled as it
+    is."""
+    if wanted.way == "none":
+        return ()
+    found = find_troubles(summary, profiles)
+    return found + tuple(f"input `{name}` to freeze" for name in wanted.freeze)
+
+
+def prepare_step(wanted: Preparation, profiles: Sequence[Profile]) -> Step:
+    """The step that rewrites an ONNX for these profiles."""
+    shapes = [{name: [*map(list, bounds)] for name, bounds in profile.items()} for profile in profiles]
+    return Step("prepare", {"shapes": shapes, "freeze": dict(wanted.freeze) or None})
+
+
+def needed_for(options: Mapping[str, Any], summary: OnnxSummary | None) -> str:
+    """Why an ONNX needs the step with these options, for the message where the step cannot run."""
+    freeze, profiles = options.get("freeze") or {}, options.get("shapes") or ()
+    found = find_reasons(Preparation(freeze=freeze), profiles, summary) if summary else ()
+    return f"it must be rewritten for TensorRT ({', '.join(found)}), and packages for that are missing: "

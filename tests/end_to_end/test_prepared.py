@@ -1,0 +1,123 @@
+"""ONNX files that TensorRT refuses, and that the prepare step rewrites before the compile."""
+
+import re
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from conftest import Tree, sha256, sound
+
+PLACE = ".trt/onnx/a.prepared.onnx"
+SHAPES = {"x": ((1, 3, 8, 8), (1, 3, 8, 8), (4, 3, 8, 8))}
+
+
+def model(path: Path, names: tuple[str, str] = ("?", "?"), rate: bool = False) -> Path:
+    """A network whose batch and height have these names: TensorRT takes dimensions of one name for equal.
+    rate: with a second input, by which the result is scaled."""
+    shape = [names[0], 3, names[1], 8]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    nodes = [helper.make_node("Relu", ["x"], ["r" if rate else "y"], name="relu")]
+    if rate:
+        inputs.append(helper.make_tensor_value_info("rate", TensorProto.FLOAT, []))
+        nodes.append(helper.make_node("Mul", ["r", "rate"], ["y"], name="scale"))
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "net", inputs, outputs)
+    opset = [helper.make_opsetid("", 17)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = Tree(tmp_path_factory.mktemp("prepared") / "tree")
+    model(tree.path("models/a.onnx"), rate=True)
+    tree.write(f'env.Engine("a", "models/a.onnx", shapes={SHAPES}, freeze={{"rate": 2.0}})')
+    run = tree.scons()
+    assert (run.status, run.built) == (0, ["a"]), run.out
+    line = r"PREPARED \.trt/onnx/a\.prepared\.onnx \([\d.]+ s\) because not built before: .*1 input frozen.*"
+    assert [each for each in run.lines("PREPARED") if re.fullmatch(line, each)]
+    return tree
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, prepared_once: Tree) -> Tree:
+    """One engine of a model that TensorRT refuses, with a frozen input, built."""
+    return prepared_once.twin(tmp_path / "tree")
+
+
+def test_the_receipt_says_what_was_changed_and_nothing_is_made_twice(prepared: Tree) -> None:
+    receipt = prepared.receipt("a")
+    assert sound(prepared.engine("a"))
+    assert receipt["inputs"][0] == {"role": "onnx", "name": PLACE, "sha256": sha256(prepared.path(PLACE))}
+    (step,) = receipt["made_by"]
+    assert (step["kind"], step["source"]) == ("prepare", "models/a.onnx")
+    assert "1 input frozen" in step["facts"]["changes"]
+    before = prepared.snapshot("engines", ".trt/onnx")
+    run = prepared.scons()
+    assert (run.status, run.reused, run.lines("PREPARED")) == (0, ["a"], []), run.out
+    assert prepared.snapshot("engines", ".trt/onnx") == before
+
+
+def test_another_value_prepares_and_compiles_again(prepared: Tree) -> None:
+    script = prepared.path("SConstruct")
+    script.write_text(script.read_text().replace("2.0", "3.0"))
+    run = prepared.scons()
+    assert 'because freeze changed: {"rate": 2.0} → {"rate": 3.0}: ' in run.lines("PREPARED")[0]
+    assert run.reason("a").startswith(f"{PLACE} changed: ")
+
+
+def test_a_restored_clone_needs_no_onnx(prepared: Tree, tmp_path: Path) -> None:
+    prepared.path(".trt/digests.json").unlink()
+    clone = prepared.copy(tmp_path / "clone", "SConstruct", "models", "engines", ".trt")
+    run = clone.scons(TRT_ONNX_PYTHON="/bin/false")
+    assert (run.status, run.reused, run.lines("PREPARED")) == (0, ["a"], []), run.out
+
+
+def test_without_onnx_the_line_says_what_would_be_rewritten(prepared: Tree, tmp_path: Path) -> None:
+    prepared.path(PLACE).unlink()
+    bare = tmp_path / "python"
+    bare.write_text('#!/bin/sh\nexec /usr/bin/env -i python3 -S "$@"\n')
+    bare.chmod(0o755)
+    for arguments in (("engines",), ("-n", "engines")):
+        run = prepared.scons(*arguments, TRT_ONNX_PYTHON=str(bare))
+        (line,) = [
+            each for each in run.out.splitlines() if f"FAILED {PLACE}" in each or f"FAIL {PLACE}" in each
+        ]
+        wanted = "dimensions named `?` that differ in size, input `rate` to freeze"
+        assert f"models/a.onnx: it must be rewritten for TensorRT ({wanted})" in line, run.out
+        assert "(the extra `convert`)" in line
+
+
+# An ONNX that the build makes.
+
+MADE = """
+onnx = env.Command("made.onnx", "models/source.onnx", Copy("$TARGET", "$SOURCE"))
+env.Engine("a", onnx, shapes={shapes}, precision={precision!r})
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_onnx_that_the_build_makes_is_prepared_when_it_needs_it(tree: Tree, precision: str) -> None:
+    tree.write(MADE.format(shapes=SHAPES, precision=precision))
+    model(tree.path("models/source.onnx"), ("batch", "height"))
+    plain = tree.scons()
+    assert (plain.status, plain.built, plain.lines("PREPARED")) == (0, ["a"], []), plain.out
+    assert not tree.path(PLACE).exists()
+    if precision == "fp32":  # it is compiled as it is
+        assert "made.onnx" in [each["name"] for each in tree.receipt("a")["inputs"]]
+
+    model(tree.path("models/source.onnx"))
+    refused = tree.scons()
+    assert (refused.status, refused.built, len(refused.lines("PREPARED"))) == (0, ["a"], 1), refused.out
+    assert tree.scons("-q", "engines").status == 0
+    assert tree.scons().reused == ["a"]
+
+    shutil.rmtree(tree.path("engines"))
+    model(tree.path("models/source.onnx"), ("batch", "height"))
+    again = tree.scons()
+    assert (again.status, again.built, again.lines("PREPARED")) == (0, ["a"], []), again.out
+    assert tree.scons().reused == ["a"]
