@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .summary import OnnxSummary
+from .nodes import SQUEEZE
+from .summary import OnnxInput, OnnxSummary
 
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
@@ -23,7 +24,21 @@ def find_troubles(summary: OnnxSummary, profiles: Sequence[Profile]) -> tuple[st
         for name, places in summary.shared.items()
         if any(_contradict(places, profile) for profile in profiles)
     ]
-    return (*found, *summary.refused)
+    dynamic = {each.name: each for each in summary.inputs if each.dynamic}
+    for pattern in summary.refused:
+        if pattern != SQUEEZE or any(_has_one(dynamic, profile) for profile in profiles):
+            found.append(pattern)
+    return tuple(found)
+
+
+def _has_one(dynamic: Mapping[str, OnnxInput], profile: Profile) -> bool:
+    """Whether a dynamic dimension is 1 at opt: TensorRT refuses a Squeeze without axes that may remove it."""
+    return any(
+        size == 1 and (each.shape is None or each.shape[axis] < 0)
+        for name, each in dynamic.items()
+        if name in profile and (each.shape is None or len(each.shape) == len(profile[name][1]))
+        for axis, size in enumerate(profile[name][1])
+    )
 
 
 def _contradict(places: Sequence[tuple[str, int]], profile: Profile) -> bool:

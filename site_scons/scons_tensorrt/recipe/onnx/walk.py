@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from ...errors import RecipeError
 from ...files.reading import open_file
 from .external_data import MANY, ExternalData
+from .nodes import CHECKED, REFUSED, find_refused
 from .summary import DYNAMIC, LFS, OnnxInput, OnnxSummary, inside_folder
 from .wire import UINT32, MalformedError, WireReader, contents
 
@@ -43,7 +44,7 @@ _HEAD = 512  # bytes that tell text from a model
 def read_onnx(onnx: str | os.PathLike[str] | io.FileIO) -> OnnxSummary:
     """The summary of an ONNX file. Raises RecipeError as `walk_file` does, and if its external data is
     outside its folder."""
-    walk = walk_file(onnx, OnnxWalk)
+    walk = walk_file(onnx, _SummaryWalk)
     for location in walk.external.ends:
         inside_folder(location)
     return OnnxSummary(
@@ -54,6 +55,7 @@ def read_onnx(onnx: str | os.PathLike[str] | io.FileIO) -> OnnxSummary:
         walk.external.exact(),
         walk.functions,
         walk.shared_names(),
+        walk.refused,
     )
 
 
@@ -168,7 +170,10 @@ class OnnxWalk(WireReader):
         if kind == "model" and field == 1 and at < 0:
             self.ir_version = value
         elif kind == "node" and field == 4 and at >= 0 and after - at < 64:
-            self.quantized |= bytes(self.data[at:after]) in _QUANTIZERS
+            self.note_operator(bytes(self.data[at:after]))
+
+    def note_operator(self, op: bytes) -> None:
+        self.quantized |= op in _QUANTIZERS
 
     def _tensor(self, start: int, end: int, is_initializer: bool) -> None:
         entries: dict[str, str] = {}
@@ -237,3 +242,22 @@ class OnnxWalk(WireReader):
             elif field == 2 and at >= 0:  # a name instead of a size: of a oneof the last counts
                 size = DYNAMIC
         return size
+
+
+class _SummaryWalk(OnnxWalk):
+    """A walk that also finds what TensorRT refuses; a second one only if the operators call for it."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        self.refused: tuple[str, ...] = ()
+        self._counts: dict[bytes, int] = {}
+
+    def note_operator(self, op: bytes) -> None:
+        super().note_operator(op)
+        if op in REFUSED or op in CHECKED:
+            self._counts[op] = self._counts.get(op, 0) + 1
+
+    def run(self) -> None:
+        super().run()
+        found = tuple(f"{n} {op.decode()}" for op, n in sorted(self._counts.items()) if op in REFUSED)
+        self.refused = found if CHECKED.isdisjoint(self._counts) else (*found, *find_refused(self))

@@ -143,6 +143,31 @@ def new_name(name: str, taken: set[str]) -> str:
     return "%s_%d" % (name, number)
 
 
+def make_names_unique(graph: GraphProto, taken: set[str], names: Mapping[str, str]) -> None:
+    """Rename tensors so that no two graphs define the same name, as the branches of an If may.
+    names: {old name: new name} of the outer graphs."""
+    names = dict(names)
+    for name in dict.fromkeys(defined(graph)):
+        names.pop(name, None)
+        if name in taken:
+            names[name] = new_name(name, taken)
+        taken.add(name)
+    for item in [*graph.input, *graph.output, *graph.initializer, *graph.value_info]:
+        item.name = names.get(item.name, item.name)
+    for node in graph.node:
+        for listed in (node.input, node.output):
+            for index, name in enumerate(listed):
+                if name in names:
+                    listed[index] = names[name]
+        for inner in bodies(node):
+            make_names_unique(inner, taken, names)
+
+
+def count(number: int, what: str) -> str:
+    """`1 input`, `2 inputs`."""
+    return "%d %s" % (number, what if number == 1 else what + "s")
+
+
 def check_names(option: str, what: str, wanted: Collection[str], existing: Collection[str]) -> None:
     """Raise WorkerError (RecipeError) if the model does not have a name that the user gave."""
     for name in wanted:

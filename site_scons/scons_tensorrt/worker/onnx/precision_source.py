@@ -70,7 +70,7 @@ def prepare(model: ModelProto) -> None:
     taken = {"graph_%sput_cast_%d" % (way, i) for way in ("in", "out") for i in range(len(graph.node))}
     for item in [*graph.input, *graph.output]:
         taken.discard(item.name)
-    make_names_unique(graph, taken, {})
+    graph_walk.make_names_unique(graph, taken, {})
     _make_outputs_by_nodes(graph, taken)
 
 
@@ -101,26 +101,6 @@ def _float_constant(node: NodeProto) -> TensorProto | None:
         floats = list(attribute.floats)
         return onnx.helper.make_tensor("", TensorProto.FLOAT, [len(floats)], floats)
     return None
-
-
-def make_names_unique(graph: GraphProto, taken: set[str], names: Mapping[str, str]) -> None:
-    """Rename tensors so that no two graphs define the same name, as the branches of an If may.
-    names: {old name: new name} of the outer graphs."""
-    names = dict(names)
-    for name in dict.fromkeys(graph_walk.defined(graph)):
-        names.pop(name, None)
-        if name in taken:
-            names[name] = graph_walk.new_name(name, taken)
-        taken.add(name)
-    for item in [*graph.input, *graph.output, *graph.initializer, *graph.value_info]:
-        item.name = names.get(item.name, item.name)
-    for node in graph.node:
-        for listed in (node.input, node.output):
-            for index, name in enumerate(listed):
-                if name in names:
-                    listed[index] = names[name]
-        for inner in graph_walk.bodies(node):
-            make_names_unique(inner, taken, names)
 
 
 def _make_outputs_by_nodes(main: GraphProto, taken: set[str]) -> None:

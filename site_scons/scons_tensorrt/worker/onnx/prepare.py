@@ -9,11 +9,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from onnx import ModelProto
 
-from scons_tensorrt.worker.onnx import model_file, prepare_inputs
+from scons_tensorrt.worker.onnx import (
+    graph_walk,
+    model_file,
+    prepare_axes,
+    prepare_fold,
+    prepare_inputs,
+    prepare_integer,
+    prepare_points,
+    prepare_proof,
+    prepare_shapes,
+    tensors,
+)
 
 if TYPE_CHECKING:
     Shape = tuple[int, ...]
@@ -62,21 +74,64 @@ def prepare(source: str, target: str, request: PrepareRequest) -> PrepareResult:
     Raises WorkerError: for a value to freeze that does not fit, and for a result that differs from the
     original.
     """
-    model = model_file.load_model(source)
-    external = model_file.load_external(model, source)
-    changes = _rewrite(model, request)
-    if not changes and not external:
-        shutil.copyfile(source, target)
+    values = tensors.TensorValues(source)
+    model = _loaded(source, values)
+    frozen = prepare_inputs.frozen_values(model, request.freeze)
+    rewritten = _rewritten(model, request, frozen, values)
+    if rewritten is None:
+        _copy(source, target, values.external)
         return PrepareResult((), {})
-    model_file.save_model(model, target, external)
-    return PrepareResult(tuple(changes), {})
+    points = prepare_points.points(rewritten.model, request.profiles, request.samples)
+    values.write(rewritten.model, target, "")
+    outputs = prepare_proof.prove(source, target, points, frozen, rewritten.proof)
+    return PrepareResult(rewritten.changes, outputs)
 
 
-def _rewrite(model: ModelProto, request: PrepareRequest) -> Sequence[str]:
-    """Apply every rewrite to the model; return the phrases of those that changed it."""
-    found = [
-        prepare_inputs.freeze(model, request.freeze),
-        prepare_inputs.name_dimensions(model, request.profiles),
-        prepare_inputs.fix_dimensions(model, request.profiles),
-    ]
-    return [phrase for phrase in found if phrase]
+def _loaded(source: str, values: tensors.TensorValues) -> ModelProto:
+    """The model as the rewrites need it: without local functions and large values, each tensor with a name
+    of its own."""
+    model = model_file.load_model(source)
+    values.find_external(model)
+    if model.functions:
+        model = model_file.inlined(model)
+    graph_walk.make_names_unique(model.graph, set(), {})
+    return values.take(model)
+
+
+def _copy(source: str, target: str, external: bool) -> None:
+    if external:
+        model = model_file.load_model(source)
+        model_file.load_external(model, source)
+        model_file.save_model(model, target, external=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+class _Rewritten(NamedTuple):
+    model: ModelProto
+    changes: tuple[str, ...]
+    proof: prepare_proof.Allowed
+
+
+def _rewritten(
+    model: ModelProto,
+    request: PrepareRequest,
+    frozen: Mapping[str, np.ndarray],
+    values: tensors.TensorValues,
+) -> _Rewritten | None:
+    """The model after every rewrite; None if nothing is frozen and nothing in it is refused."""
+    folding = bool(frozen) or prepare_fold.has_refused_if(model)
+    frozen_phrase = prepare_inputs.freeze(model, frozen)
+    names = prepare_inputs.name_dimensions(model, request.profiles)
+    fixed = prepare_inputs.fix_dimensions(model, request.profiles)
+    model, integer = prepare_integer.rewrite(model, values)
+    folds: list[str] = []
+    if folding:
+        model, folds = prepare_fold.simplify(model)
+    axes = prepare_axes.write_axes(model, request.profiles)
+    prepare_shapes.clear_inferred(model)
+    if not (folding or names or integer or axes):
+        return None
+    changes = [frozen_phrase, names, fixed, *integer, *folds, axes]
+    allowed = prepare_proof.Allowed(rounding=bool(integer), kept_ones=axes is not None)
+    return _Rewritten(model, tuple(phrase for phrase in changes if phrase), allowed)

@@ -10,15 +10,10 @@ import onnx
 from onnx import ModelProto, TensorShapeProto, ValueInfoProto, numpy_helper
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx import graph_walk
+from scons_tensorrt.worker.onnx import graph_walk, prepare_shapes
 
 if TYPE_CHECKING:
     Bounds = tuple[tuple[int, ...], ...]  # (min, opt, max) in each profile
-
-
-def count(number: int, what: str) -> str:
-    """`1 input`, `2 inputs`."""
-    return "%d %s" % (number, what if number == 1 else what + "s")
 
 
 def model_inputs(model: ModelProto) -> Sequence[ValueInfoProto]:
@@ -27,16 +22,21 @@ def model_inputs(model: ModelProto) -> Sequence[ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in constants]
 
 
-def freeze(model: ModelProto, values: Mapping[str, Any]) -> str | None:
-    """Replace inputs by constants. values: {input: number or nested lists}. Raises WorkerError
-    (RecipeError) for a value that does not have the input's type and shape."""
+def frozen_values(model: ModelProto, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The values to freeze, in the types of the inputs. values: {input: number or nested lists}. Raises
+    WorkerError (RecipeError) for one that does not have the input's type and shape."""
     known = {value.name: value for value in model_inputs(model)}
     graph_walk.check_names("freeze", "input", sorted(values), sorted(known))
-    for name in sorted(values):
-        tensor = numpy_helper.from_array(_array(known[name], values[name]), name)
-        model.graph.initializer.append(tensor)
+    return {name: _array(known[name], values[name]) for name in sorted(values)}
+
+
+def freeze(model: ModelProto, values: Mapping[str, np.ndarray]) -> str | None:
+    """Replace inputs by constants."""
+    known = {value.name: value for value in model_inputs(model)}
+    for name, value in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
         model.graph.input.remove(known[name])
-    return "%s frozen" % count(len(values), "input") if values else None
+    return "%s frozen" % graph_walk.count(len(values), "input") if values else None
 
 
 def _array(value: ValueInfoProto, given: Any) -> np.ndarray:
@@ -59,7 +59,7 @@ def _array(value: ValueInfoProto, given: Any) -> np.ndarray:
             "freeze: %r does not fit input `%s`, which is %s" % (given, value.name, np.dtype(dtype))
         )
     if tensor.HasField("shape"):
-        wanted = [dim.dim_value if is_static(dim) else -1 for dim in tensor.shape.dim]
+        wanted = [dim.dim_value if prepare_shapes.is_static(dim) else -1 for dim in tensor.shape.dim]
         if len(wanted) != exact.ndim or any(w not in (-1, have) for w, have in zip(wanted, exact.shape)):
             shape = ["?" if size < 0 else size for size in wanted]
             raise recipe_error(
@@ -67,10 +67,6 @@ def _array(value: ValueInfoProto, given: Any) -> np.ndarray:
                 % (value.name, list(exact.shape), ", ".join(map(str, shape)))
             )
     return exact
-
-
-def is_static(dim: TensorShapeProto.Dimension) -> bool:
-    return bool(dim.HasField("dim_value") and dim.dim_value >= 0)
 
 
 def _symbolic(
@@ -81,7 +77,7 @@ def _symbolic(
     for value in model_inputs(model):
         ranges = [profile[value.name] for profile in profiles if value.name in profile]
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if is_static(dim) or len(ranges) < max(1, len(profiles)):
+            if prepare_shapes.is_static(dim) or len(ranges) < max(1, len(profiles)):
                 continue
             bounds = tuple(tuple(shape[axis] for shape in each) for each in ranges)
             yield value, axis, dim, bounds
@@ -105,7 +101,7 @@ def name_dimensions(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) ->
                 names[bounds] = graph_walk.new_name("%s_%d" % (value.name, axis), taken)
             dim.dim_param = names[bounds]
             changed += 1
-    return "names of %s" % count(changed, "dimension") if changed else None
+    return "names of %s" % graph_walk.count(changed, "dimension") if changed else None
 
 
 def _contradict(bounds: Sequence[Bounds]) -> bool:
@@ -126,4 +122,4 @@ def fix_dimensions(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) -> 
             dim.Clear()
             dim.dim_value = sizes.pop()
             changed += 1
-    return "%s fixed" % count(changed, "dimension") if changed else None
+    return "%s fixed" % graph_walk.count(changed, "dimension") if changed else None

@@ -19,7 +19,6 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from scons_tensorrt.worker.common.errors import accuracy_error, one_line
 from scons_tensorrt.worker.onnx import graph_walk, model_file
-from scons_tensorrt.worker.onnx.precision_source import make_names_unique
 
 TYPES = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 SUFFIX = ".float32"
@@ -80,7 +79,7 @@ def float32_model(path: str, rounds: bool = True) -> tuple[ModelProto, list[Roun
         del model.graph.input[:]
         model.graph.input.extend(inputs)
     taken: set[str] = set()
-    make_names_unique(model.graph, taken, {})
+    graph_walk.make_names_unique(model.graph, taken, {})
     model = _typed(model)
     if not any(kind in TYPES for kind in graph_walk.types(model).values()):
         return None

@@ -69,6 +69,16 @@ class TensorValues:
             return None
         return self._saved.get(tensor.name)
 
+    def array(self, tensor: TensorProto) -> np.ndarray:
+        """The value of a tensor, wherever it is."""
+        saved = self._of(tensor, False) or tensor
+        if saved.data_location != TensorProto.EXTERNAL:
+            return onnx.numpy_helper.to_array(saved)
+        whole = TensorProto(
+            data_type=saved.data_type, dims=saved.dims, raw_data=b"".join(self._pieces(saved))
+        )
+        return onnx.numpy_helper.to_array(whole)
+
     def is_normal(self, tensor: TensorProto, to: str) -> bool:
         """Whether every value of a float32 initializer is a normal number in 16 bit too."""
         raw = b"".join(self._pieces(self._of(tensor, False) or tensor))

@@ -1,0 +1,85 @@
+"""The inputs at which a prepared ONNX is compared with its original."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto
+
+from scons_tensorrt.worker.common.errors import recipe_error
+from scons_tensorrt.worker.onnx import prepare_inputs, prepare_shapes
+
+SAMPLES = 16  # of a set that are compared
+LARGEST_WHOLE = (100, 2, 1)  # random integers are below the first of these with which the original runs
+
+
+class Point(NamedTuple):
+    """Inputs to compare at. where: for messages, such as `opt of profile 0`."""
+
+    where: str
+    inputs: Mapping[str, np.ndarray]
+
+
+def points(
+    model: ModelProto, profiles: Sequence[Mapping[str, Any]], samples: Mapping[str, Any] | None
+) -> list[list[Point]]:
+    """For each place where to compare, the inputs to try until the original runs: the samples, or without any
+    random ones at min, opt and max of each profile. model: the prepared one."""
+    if samples is None:
+        return list(_random_points(model, profiles))
+    from scons_tensorrt.worker.onnx import samples as sample_sets
+
+    found = itertools.islice(sample_sets.read(samples, sample_sets.inputs_of(model)), SAMPLES)
+    return [[Point("sample %d" % number, arrays)] for number, arrays in enumerate(found)]
+
+
+def _random_points(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) -> Iterator[list[Point]]:
+    """For each different shape of the profiles, random inputs: whole numbers are smaller with each try."""
+    seen = set()
+    for number, profile in enumerate(profiles or [{}]):
+        for at, bound in enumerate(("min", "opt", "max")):
+            sizes = {name: tuple(shapes[at]) for name, shapes in profile.items()}
+            if tuple(sorted(sizes.items())) in seen:
+                continue
+            seen.add(tuple(sorted(sizes.items())))
+            where = "%s of profile %d" % (bound, number) if profile else "its fixed shapes"
+            yield [Point(where, _random_inputs(model, sizes, largest)) for largest in LARGEST_WHOLE]
+
+
+def _random_inputs(
+    model: ModelProto, sizes: Mapping[str, Sequence[int]], largest: int
+) -> dict[str, np.ndarray]:
+    """Inputs of these sizes; a shape tensor has them for its values. largest: of whole numbers, exclusive."""
+    random = np.random.default_rng(len(sizes))
+    made = {}
+    for value in prepare_inputs.model_inputs(model):
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or tensor.elem_type == TensorProto.STRING:
+            raise recipe_error(
+                "input `%s` is not a tensor of numbers, so the prepared model cannot be compared; "
+                "write prepare='none'" % value.name
+            )
+        dims = [dim.dim_value if prepare_shapes.is_static(dim) else 1 for dim in tensor.shape.dim]
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        given = sizes.get(value.name)
+        if given is not None and dtype.kind == "i" and len(dims) <= 1 and _is_fixed(tensor):
+            made[value.name] = np.asarray(given, dtype).reshape(dims)
+            continue
+        shape = dims if given is None else given
+        if dtype.kind in "iu":
+            made[value.name] = random.integers(0, largest, shape).astype(dtype)
+        elif dtype.kind == "b":
+            made[value.name] = random.integers(0, 2, shape).astype(dtype)
+        else:
+            made[value.name] = random.standard_normal(shape).astype(dtype)
+    return made
+
+
+def _is_fixed(tensor: Any) -> bool:
+    """Whether all sizes are in the model: bounds of such an input, of integers and of rank 0 or 1, are its
+    values (recipe/shapes.py)."""
+    return all(prepare_shapes.is_static(dim) for dim in tensor.shape.dim)

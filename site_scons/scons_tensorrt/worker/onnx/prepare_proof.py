@@ -1,0 +1,186 @@
+"""The proof of a prepared ONNX: at min, opt and max of every profile it computes what the original does.
+
+Both run in ONNX Runtime on the CPU without its optimizer, so that a model whose structure alone was changed
+gives the same bits.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error, one_line
+from scons_tensorrt.worker.onnx import graph_walk, model_file
+from scons_tensorrt.worker.onnx.prepare_points import Point
+
+# Where 8-bit rounding was replaced, the bound of an output's error: this share of its largest value, or, if
+# more, this many times what the original's output changes with its float inputs by a share of NOISE.
+ROUNDED, CHANGES, NOISE = 0.02, 3.0, 1e-3
+RANDOM = (
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+)
+
+
+class Allowed(NamedTuple):
+    """In what the prepared model may differ. rounding: 8-bit values were rounded differently, else every bit
+    must be equal; kept_ones: sizes of 1 that the original drops may stay."""
+
+    rounding: bool = False
+    kept_ones: bool = False
+
+
+def prove(
+    source: str,
+    target: str,
+    points: Sequence[Sequence[Point]],
+    frozen: Mapping[str, np.ndarray],
+    allowed: Allowed,
+) -> dict[str, dict[str, float]]:
+    """Compare the models; return {output: {"error": largest absolute difference, "bound": of it}}.
+
+    points: for each place where to compare, the inputs to try until the original runs; frozen: values of the
+    original's inputs that are constants in the prepared model. Raises
+    WorkerError (AccuracyError) for an output that differs, and for a model that ONNX Runtime cannot run.
+    """
+    original = _Session(source, "the original")
+    expected = [original.first_that_runs(tries, frozen) for tries in points]
+    noisy = [
+        original.run({**_with_noise(point.inputs), **frozen}) for point, _ in expected if allowed.rounding
+    ]
+    names = original.outputs
+    del original
+    prepared = _Session(target, "the prepared model")
+    figures: dict[str, dict[str, float]] = {}
+    for number, (point, outputs) in enumerate(expected):
+        for at, (name, one, two) in enumerate(zip(names, outputs, prepared.run(point.inputs))):
+            bound = _bound(one, noisy[number][at]) if allowed.rounding else 0.0
+            error = _compare(name, point.where, one, two, bound, allowed.kept_ones)
+            if name not in figures or error > figures[name]["error"]:
+                figures[name] = {"error": error, "bound": bound}
+    return figures
+
+
+class _Session:
+    def __init__(self, path: str, what: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._what = what
+        try:
+            self._session = onnxruntime.InferenceSession(
+                _seeded(path) or path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise accuracy_error("ONNX Runtime cannot load %s: %s" % (what, one_line(error))) from None
+        self.outputs = [output.name for output in self._session.get_outputs()]
+        self._inputs = {given.name for given in self._session.get_inputs()}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[Any]:
+        given = {name: array for name, array in inputs.items() if name in self._inputs}
+        return list(self._session.run(None, given))
+
+    def first_that_runs(
+        self, tries: Sequence[Point], frozen: Mapping[str, np.ndarray]
+    ) -> tuple[Point, list[Any]]:
+        """The first inputs with which the model runs, and its outputs."""
+        for point in tries:
+            try:
+                return point, self.run({**point.inputs, **frozen})
+            except Exception as error:
+                failed = error
+        raise accuracy_error(
+            "ONNX Runtime cannot run %s at %s, so the prepared model cannot be compared: %s; "
+            "correct shapes=, or write prepare='none'" % (self._what, tries[-1].where, one_line(failed))
+        )
+
+
+def _seeded(path: str) -> bytes | None:
+    """The model with a seed for each of its random nodes, so that two models draw the same numbers; None if
+    it has none."""
+    model = model_file.load_model(path)
+    random = [node for node in graph_walk.all_nodes(model) if node.op_type in RANDOM]
+    if not random:
+        return None
+    for node in random:
+        kept = [each for each in node.attribute if each.name != "seed"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        seed = zlib.crc32(node.output[0].encode("utf-8")) % 1000
+        node.attribute.append(onnx.helper.make_attribute("seed", float(seed)))
+    model_file.load_external(model, path)
+    return bytes(model.SerializeToString())
+
+
+def _with_noise(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        name: (array * (1 + NOISE * random.standard_normal(array.shape))).astype(array.dtype)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in inputs.items()
+    }
+
+
+def _bound(output: Any, noisy: Any) -> float:
+    """The bound of an output's error. noisy: the output for inputs with noise."""
+    if not _is_numbers(output) or output.size == 0:
+        return 0.0
+    values = np.where(np.isfinite(output), output, 0).astype(np.float64)
+    change = _error(output, noisy).max() if noisy.shape == output.shape else 0.0
+    return float(max(ROUNDED * np.abs(values).max(), CHANGES * change if np.isfinite(change) else 0.0))
+
+
+def _is_numbers(output: Any) -> bool:
+    """Whether an output is a tensor of numbers: no engine has sequences, maps or texts."""
+    return isinstance(output, np.ndarray) and output.dtype.kind in "fiub"
+
+
+def _error(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """The absolute difference of each element; 0 for two of the same NaN or infinity."""
+    a, b = one.astype(np.float64), two.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(all="ignore"):
+        return np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))
+
+
+def _compare(name: str, where: str, one: Any, two: Any, bound: float, kept_ones: bool) -> float:
+    """The largest absolute difference of an output. Raises WorkerError (AccuracyError) if it is beyond the
+    bound."""
+    if not _is_numbers(one):
+        return 0.0
+    if kept_ones and _without_ones(one.shape) == _without_ones(two.shape):
+        one = one.reshape(two.shape)
+    if one.shape != two.shape or one.dtype != two.dtype:
+        found, original = ("%s%s" % (each.dtype, list(each.shape)) for each in (two, one))
+        raise _differs(name, where, "it is " + found, original)
+    if one.size == 0:
+        return 0.0
+    error = _error(one, two)
+    place = np.unravel_index(int(error.argmax()), error.shape)
+    if not error[place] <= bound:
+        at = [int(index) for index in place]
+        raise _differs(name, where, "%.6g at %s" % (two[place], at), "%.6g" % one[place], bound)
+    return float(error[place])
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _differs(name: str, where: str, found: str, original: str, bound: float = 0.0) -> WorkerError:
+    allowed = " (error allowed: %.3g)" % bound if bound else ""
+    return accuracy_error(
+        "the prepared model does not compute what the original does: output `%s`, at %s: %s, and %s in the "
+        "original%s; write prepare='none', and report the model" % (name, where, found, original, allowed)
+    )
