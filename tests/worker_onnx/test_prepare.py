@@ -56,11 +56,16 @@ def test_a_name_of_sizes_that_contradict_is_split_by_size(tmp_path):
     assert names["z"][0] != names["z"][2]
 
 
-def test_a_dimension_of_one_size_is_fixed(tmp_path):
+def test_a_dimension_of_one_size_is_fixed_where_something_else_is_refused(tmp_path):
     same, other = ((1, 4), (1, 4), (2, 4)), ((1, 4), (1, 4), (3, 4))
-    relu = model([node("Relu", ["x"], ["y"])], {"x": ["n", "c"]})
+    relu = model([node("Relu", ["x"], ["y"])], {"x": ["n", "n"]})
     result, made = prepared(tmp_path, relu, {"x": same}, {"x": other})
-    assert (result.changes, shapes(made)) == (("1 dimension fixed",), {"x": ["n", 4]})
+    assert result.changes == ("names of 2 dimensions", "1 dimension fixed")
+    assert shapes(made) == {"x": ["x_0_2", 4]}
+    assert (
+        prepared(tmp_path, model([node("Relu", ["x"], ["y"])], {"x": ["n", "c"]}), {"x": same})[0].changes
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
