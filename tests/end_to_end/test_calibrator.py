@@ -63,6 +63,7 @@ def test_the_samples_are_a_target_beside_an_onnx_that_stays_as_it_is(board: Tree
     assert board.scons().reused == ["a"]
 
 
+@pytest.mark.slow
 def test_other_calibration_data_are_the_reason(board: Tree) -> None:
     board.scons()
     samples(board.path("models/cal.npz"), seed=1)
@@ -102,6 +103,7 @@ def test_samples_that_were_harmed_are_made_again(board: Tree) -> None:
     assert (run.status, run.reused, len(run.lines("CONVERTED"))) == (0, ["a"], 1)
 
 
+@pytest.mark.slow
 def test_explain_compares_the_samples_too(board: Tree) -> None:
     board.scons()
     command = [*board.command()[:1], "-m", "scons_tensorrt", "explain", str(board.engine("a"))]
@@ -310,6 +312,7 @@ def test_a_build_that_ends_after_the_calibration_has_not_lost_it(host: Host, wha
     assert host.seen() == b""
 
 
+@pytest.mark.slow
 def test_a_killed_scons_has_not_lost_the_calibration(host: Host) -> None:
     host.then("sleep")
     running = host.tree.start("engines", PYTHONPATH=host.path)

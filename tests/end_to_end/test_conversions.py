@@ -178,6 +178,7 @@ def test_a_model_that_is_fp16_already_is_taken_as_it_is(half: Tree) -> None:
     assert half.receipt("h")["inputs"][0]["name"] == "models/h.onnx"
 
 
+@pytest.mark.slow
 def test_a_model_that_a_builder_makes_is_converted_after_it(tree: Tree) -> None:
     make_model(tree.path("src/a.onnx"), seed=1)
     tree.write(
@@ -191,6 +192,7 @@ def test_a_model_that_a_builder_makes_is_converted_after_it(tree: Tree) -> None:
     assert tree.scons().reused == ["a"]
 
 
+@pytest.mark.slow
 def test_external_data_are_followed_and_their_change_is_a_reason(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"), seed=1, external="a.bin")
     tree.write('env.Engine("a", "models/a.onnx", precision="fp16")')

@@ -89,6 +89,7 @@ def test_samples_whose_past_is_empty_are_taken(decoder: Tree) -> None:
     assert told["samples"] == 8
 
 
+@pytest.mark.slow
 def test_a_sample_of_which_every_input_is_empty_is_refused(decoder: Tree) -> None:
     np.save(decoder.path("s/x/3.npy"), np.zeros((1, 0, 4), np.float32))
     np.save(decoder.path("s/past/3.npy"), np.zeros((1, 0, 4), np.float32))
@@ -103,6 +104,7 @@ def test_a_sample_of_which_every_input_is_empty_is_refused(decoder: Tree) -> Non
     assert "s/past/3.npy is empty in every input: `past` [1, 0, 4], `x` [1, 0, 4]; remove it" in run.out
 
 
+@pytest.mark.slow
 def test_samples_that_are_a_git_lfs_pointer_are_told(decoder: Tree) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 144\n"
     decoder.path("s/x/3.npy").write_bytes(pointer)

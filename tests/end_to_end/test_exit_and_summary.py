@@ -175,6 +175,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(built: Tree, arguments: 
     assert status == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_reason_to_lose_an_engine(two: Tree) -> None:
     assert to("/dev/full", two, "engines")[0] == 2
     assert two.scons().reused == ["a", "b"]

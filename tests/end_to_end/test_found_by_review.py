@@ -391,6 +391,7 @@ def test_21_a_hash_in_names_is_no_top(tree: Tree) -> None:
     assert list(tree.engines("out")) == ["a"]
 
 
+@pytest.mark.slow
 def test_eight_scons_at_once_compile_each_engine_once(two: Tree) -> None:
     python = fake_compiler(two.path("fake"), "time.sleep(0.5); done(write())", "tensorrt_rtx", "1.7.1.116")
     two.environment["TRT_PYTHON"] = str(python)

@@ -147,6 +147,7 @@ done(data)
     assert any("WAITING" in text and "compiling engines/" in text for text in said)
 
 
+@pytest.mark.slow
 def test_lock_timeout_is_an_error_that_says_who(host: Tree) -> None:
     python = fake_compiler(host.path("slow"), "time.sleep(3); done(write())")
     first = host.start("engines", TRT_PYTHON=str(python))

@@ -58,6 +58,7 @@ def test_a_bind_mount_of_a_tree_uses_what_the_tree_made(half: Tree, tmp_path: Pa
     assert len(list(state.glob("locks/a__*.lock"))) == 1
 
 
+@pytest.mark.slow
 def test_two_containers_with_one_tree_at_different_places(half: Tree, tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert half.scons().built == ["a"]
@@ -160,6 +161,7 @@ def test_prune_keeps_what_another_tree_at_the_path_needs(half: Tree, tmp_path: P
         assert len(here.scons("engines-prune", "PRUNE=yes").lines("PRUNED")) >= 1
 
 
+@pytest.mark.slow
 def test_prune_keeps_engines_in_a_folder_that_is_mounted_in_both_trees(half: Tree, tmp_path: Path) -> None:
     second = half.copy(tmp_path / "second", "models")
     second.write('env.Engine("b", "models/a.onnx")')

@@ -1,4 +1,4 @@
-#!@PYTHON@
+#!@PYTHON@ -S
 """Plays an interpreter with TensorRT; see `fake_compiler` in tests/conftest.py."""
 import hashlib
 import json
