@@ -122,8 +122,9 @@ class RunMessages:
         words, size = _verbs(derived.kind)[1], ""
         if step.how == "fetched":
             words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
-        tell = {"accuracy": _worst, "prepare": _changes}.get(derived.kind)
-        figures = f": {tell(facts)}" if tell and isinstance(facts, dict) else ""
+        tell = {"accuracy": _worst, "prepare": _changes, "precision": _cut_weights}.get(derived.kind)
+        found = tell(facts) if tell and isinstance(facts, dict) else ""
+        figures = f": {found}" if found else ""
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
         self._event("engine.convert.done", derived, step.how, step.up_to_date.code, reason_text=why)
 
@@ -248,6 +249,18 @@ def _verbs(kind: str) -> tuple[str, str]:
 def _changes(facts: Mapping[str, Any]) -> str:
     """What a prepare step changed."""
     return str(facts.get("changes") or "nothing to change")
+
+
+def _cut_weights(facts: Mapping[str, Any]) -> str:
+    """How many weights 16 bit cannot represent. `largest`: not in receipts of earlier versions."""
+    words = []
+    if facts.get("clamped"):
+        largest = facts.get("largest")
+        most = f" (the largest {largest['value']:,.6g} in `{largest['tensor']}`)" if largest else ""
+        words.append(f"{facts['clamped']:,} too large{most}")
+    if facts.get("raised"):
+        words.append(f"{facts['raised']:,} too small")
+    return f"weights cut: {', '.join(words)}" if words else ""
 
 
 def _worst(facts: Mapping[str, Any]) -> str:

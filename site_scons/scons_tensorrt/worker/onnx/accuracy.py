@@ -8,13 +8,14 @@ error is infinite.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from scons_tensorrt.worker.common.errors import accuracy_error
+from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
 
 
 def compare(
@@ -29,6 +30,7 @@ def compare(
     from scons_tensorrt.worker.onnx import samples
     from scons_tensorrt.worker.onnx.cpu_model import CpuModel
     from scons_tensorrt.worker.onnx.sixteen_bit import with_rounding, without_bf16
+    from scons_tensorrt.worker.onnx.sixteen_bit_advice import explained
 
     first = CpuModel(without_bf16(reference), "the original")
     second = CpuModel(with_rounding(converted), "the converted model")
@@ -37,10 +39,15 @@ def compare(
     if missing:
         raise accuracy_error("the converted model has no output `%s`" % missing[0])
     figures = Figures(names, options)
-    for number, sample in enumerate(samples.read(spec, first.inputs)):
+    sample_set = samples.read(spec, first.inputs)
+    for number, sample in enumerate(sample_set):
         outputs = zip(first.run(number, sample, names), second.run(number, sample, names))
         figures.add(number, dict(zip(names, outputs)))
-    return figures.judged(target)
+    try:
+        return figures.judged(target)
+    except WorkerError as error:
+        worst = next(itertools.islice(sample_set, figures.worst_sample(), None))
+        raise explained(error, reference, converted, worst) from None
 
 
 class Figures:
@@ -62,6 +69,11 @@ class Figures:
             rank = original.size > 0, _share(figures)
             if name not in self._ranks or rank > self._ranks[name]:
                 self._worst[name], self._ranks[name] = figures, rank
+
+    def worst_sample(self) -> int:
+        """The number of the sample that uses the largest share of its bound."""
+        worst = max((each for each in self._worst.values() if each), key=_share, default={"sample": 0})
+        return int(worst["sample"])
 
     def judged(self, target: str) -> dict[str, Any]:
         """All figures, also written to `target`, a JSON file. Raises WorkerError (AccuracyError) if an output

@@ -16,19 +16,20 @@ class SourceNodes:
     """The nodes of the source, and which of them the user keeps in float32.
 
     While the converter runs, each node has a unique name, because the converter keeps nodes by name, and an
-    ONNX may give several nodes the same name, or none. declared: the tensors whose types the source states.
+    ONNX may give several nodes the same name, or none; `keep_nodes` calls those by their first output.
+    declared: the tensors whose types the source states.
     """
 
     def __init__(self, model: ModelProto, options: Mapping[str, Any]) -> None:
         self.original: dict[str, str] = {}  # the user's name by the unique one
+        self._labels: dict[str, str] = {}  # the name for `keep_nodes`, by the unique one
         self._keep_ops = set(options["keep_ops"])
         self._keep_nodes = set(options["keep_nodes"])
         self.declared = {info.name for graph in graph_walk.graphs(model.graph) for info in graph.value_info}
         nodes = list(graph_walk.all_nodes(model))
         graph_walk.check_names("keep_ops", "operator", options["keep_ops"], {node.op_type for node in nodes})
-        graph_walk.check_names(
-            "keep_nodes", "node", options["keep_nodes"], {node.name for node in nodes} - {""}
-        )
+        names = {node.name or node.output[0] for node in nodes if node.output}
+        graph_walk.check_names("keep_nodes", "node", options["keep_nodes"], names)
         self.name_all(model)
 
     def name_all(self, model: ModelProto) -> None:
@@ -37,6 +38,7 @@ class SourceNodes:
             if node.name not in self.original:
                 name = "scons_tensorrt_%d" % len(self.original)
                 self.original[name] = node.name
+                self._labels[name] = node.name or node.output[0]
                 node.name = name
 
     def restore_names(self, model: ModelProto) -> None:
@@ -44,7 +46,7 @@ class SourceNodes:
             node.name = self.original.get(node.name, node.output[0])
 
     def kept_by_user(self, node: NodeProto) -> bool:
-        return node.op_type in self._keep_ops or self.original[node.name] in self._keep_nodes
+        return node.op_type in self._keep_ops or self._labels[node.name] in self._keep_nodes
 
     def is_added(self, node: NodeProto) -> bool:
         """Whether the converter added this node: a cast."""

@@ -22,6 +22,8 @@ from scons_tensorrt.worker.onnx import graph_walk, model_file
 
 TYPES = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 SUFFIX = ".float32"
+ADDED = "scons_tensorrt rounding "  # begins the names of added nodes
+WITH_BODIES = ("If", "Loop", "Scan")
 INLINE_BYTES = 1024  # initializers up to this size are there for the shape inference
 # Attributes whose value may be a type.
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "precision", "softmax_precision")
@@ -36,8 +38,9 @@ MOVING = frozenset(
 
 
 class Rounding(NamedTuple):
-    """Where a tensor is rounded. exact: the float32 tensor before that; to: "fp16" or "bf16"; main: whether
-    it is in the main graph, where other nodes can read both."""
+    """Where a tensor is rounded. exact: the float32 tensor before that, or the tensor itself where a node's
+    bodies round; to: "fp16" or "bf16"; main: whether it is in the main graph, where other nodes can read
+    both."""
 
     tensor: str
     exact: str
@@ -150,8 +153,10 @@ class _Writer:
                 self._rewrite(inner, main=False)
             _compute_in_float32(node)
             nodes.append(node)
-            if not _moves_values(node):
+            if not moves_values(node):
                 nodes += self._after(node, main)
+            elif main and node.op_type in WITH_BODIES:
+                self._watch_bodies(node)
         graph_walk.set_nodes(graph, nodes)
         for info in [*graph.value_info, *graph.input, *graph.output]:
             _widen(info.type)
@@ -185,15 +190,21 @@ class _Writer:
                 rank = self._ranks.get(name)
                 yield from [_cast(exact, name)] if constant else self._rounding(exact, name, kind, rank)
 
+    def _watch_bodies(self, node: NodeProto) -> None:
+        """List the results of the bodies, which are rounded inside them."""
+        for name in node.output:
+            if self._types.get(name, 0) in TYPES:
+                self.roundings.append(Rounding(name, name, TYPES[self._types[name]], True))
+
     def _rounding(self, exact: str, rounded: str, kind: int, rank: int | None) -> Iterator[NodeProto]:
         narrow, same = self._new(rounded), self._new(rounded)
         yield _cast(exact, narrow, kind)
         if rank is None:
             shape = self._new(rounded)
-            yield onnx.helper.make_node("Shape", [exact], [shape])
+            yield onnx.helper.make_node("Shape", [exact], [shape], ADDED + shape)
         else:  # a dimension of 0 keeps that of the input
             shape = self._shapes[rank] = self._shapes.get(rank) or self._new("shape")
-        yield onnx.helper.make_node("Reshape", [narrow, shape], [same])
+        yield onnx.helper.make_node("Reshape", [narrow, shape], [same], ADDED + same)
         yield _cast(same, rounded)
 
     def _new(self, name: str) -> str:
@@ -201,10 +212,10 @@ class _Writer:
 
 
 def _cast(name: str, made: str, to: int = TensorProto.FLOAT) -> NodeProto:
-    return onnx.helper.make_node("Cast", [name], [made], to=to)
+    return onnx.helper.make_node("Cast", [name], [made], ADDED + made, to=to)
 
 
-def _moves_values(node: NodeProto) -> bool:
+def moves_values(node: NodeProto) -> bool:
     if graph_walk.domain(node):
         return False
     if node.op_type in ("Scatter", "ScatterElements", "ScatterND"):

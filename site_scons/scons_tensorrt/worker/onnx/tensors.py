@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -97,11 +97,11 @@ class TensorValues:
                 if saved is not None and saved.data_type == TensorProto.FLOAT:
                     tensor.dims[:] = saved.dims if real else [0]
 
-    def write(self, model: ModelProto, target: str, to: str) -> dict[str, int]:
+    def write(self, model: ModelProto, target: str, to: str) -> dict[str, Any]:
         """Write the converted model with its values, and a data file if the source has external data or the
         model is too large for one file. Returns how many values were too large or too small for 16 bit:
-        {"clamped": …, "raised": …}."""
-        counts = {"clamped": 0, "raised": 0}
+        {"clamped": …, "raised": …}, and the largest of the former: {"largest": {"tensor": …, "value": …}}."""
+        counts: dict[str, Any] = {"clamped": 0, "raised": 0}
         sizes = (model_file.tensor_bytes(tensor) for tensor, _ in graph_walk.tensors(model))
         if self.external or model.ByteSize() + sum(sizes) > model_file.PROTOBUF_BYTES:
             with open(target + ".data", "w+b") as data:
@@ -115,7 +115,7 @@ class TensorValues:
             out.write(model.SerializeToString(deterministic=True))
         return counts
 
-    def _put_back(self, model: ModelProto, to: str, counts: dict[str, int], data: BinaryIO | None) -> None:
+    def _put_back(self, model: ModelProto, to: str, counts: dict[str, Any], data: BinaryIO | None) -> None:
         """Give the tensors their values, those of large ones in the file `data` if there is one."""
         for tensor, in_attribute in graph_walk.tensors(model):
             saved = self._of(tensor, in_attribute)
@@ -124,7 +124,7 @@ class TensorValues:
             name = saved.name if in_attribute else tensor.name
             pieces = self._pieces(saved)
             if tensor.data_type != saved.data_type:
-                pieces = (_narrowed(piece, to, counts) for piece in pieces)
+                pieces = (_narrowed(piece, to, counts, name) for piece in pieces)
             elif data is None and saved.data_location != TensorProto.EXTERNAL:
                 tensor.CopyFrom(saved)
                 tensor.name = name
@@ -160,11 +160,16 @@ def _append(data: BinaryIO, tensor: TensorProto, pieces: Iterable[bytes | memory
         tensor.external_data.add(key=key, value=str(value))
 
 
-def _narrowed(piece: bytes | memoryview, to: str, counts: dict[str, int]) -> bytes:
-    """16-bit values for float32 ones, as bytes."""
+def _narrowed(piece: bytes | memoryview, to: str, counts: dict[str, Any], name: str) -> bytes:
+    """16-bit values for float32 ones, as bytes. name: of their tensor."""
     array = np.frombuffer(piece, dtype="<f4")
     size = np.abs(array)
-    counts["clamped"] += int(np.count_nonzero((size > LARGEST[to]) & np.isfinite(size)))
+    beyond = size[(size > LARGEST[to]) & np.isfinite(size)]
+    if beyond.size:
+        counts["clamped"] += int(beyond.size)
+        most = float(beyond.max())
+        if most > counts.get("largest", {"value": 0.0})["value"]:
+            counts["largest"] = {"tensor": name, "value": most}
     counts["raised"] += int(np.count_nonzero((size > 0) & (size < SMALLEST[to])))
     if to == "fp16":
         from onnxruntime.transformers import float16
