@@ -42,7 +42,7 @@ OUTSIDE = {
     "files": {"filelock", "cryptography"},
     "cache": {"obstore"},
     "recipe": {"tomli", "tomllib"},  # the one on Python 3.10, the other later
-    "cli": {"SCons"},  # `build` runs it
+    "cli": {"SCons", "shtab"},  # `build` runs the one, `completion` the other
     "report": {"jinja2", "markupsafe"},
     "remote": {"distributed", "dask", "msgpack", "trustme"},
 }

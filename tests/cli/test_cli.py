@@ -110,14 +110,16 @@ COMMANDS = [parser.prog.split(None, 3)[3] for parser in parsers(_parser())]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_80_columns_and_has_an_example_that_parses(monkeypatch, command):
+def test_help_fits_80_columns_and_has_two_examples_that_parse(monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TRT_DISPATCH_CERTIFICATES", "certificates")
     [text] = [p.format_help() for p in parsers(_parser()) if p.prog.endswith(f"_tensorrt {command}")]
     assert max(map(len, text.splitlines())) <= 80
-    [example] = re.findall(r"^example:\n  python3 -m scons_tensorrt (.*)$", text, re.M)
-    assert example.startswith(command)
-    assert _parser().parse_args(shlex.split(example)).run
+    examples = re.findall(r"^  python3 -m scons_tensorrt (.*)$", text.partition("\nexamples:\n")[2], re.M)
+    assert len(examples) == 2
+    for example in examples:
+        assert example.startswith(command)
+        assert _parser().parse_args(shlex.split(example.partition(" >")[0])).run
 
 
 # name parse

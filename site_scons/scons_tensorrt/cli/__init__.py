@@ -15,11 +15,13 @@ from ..files.streams import open_standard_streams
 from . import (
     build,
     cmake_dir,
+    completion,
     explain,
     init,
     keygen,
     name,
     probe,
+    prune,
     remote,
     report,
     reproduce,
@@ -27,7 +29,7 @@ from . import (
     store,
     verify,
 )
-from .common import Parser, say
+from .common import Parser, program, say
 
 STACKTRACE = "TRT_STACKTRACE"  # set it to print the traceback of an unexpected error
 COMMANDS = (
@@ -40,10 +42,12 @@ COMMANDS = (
     explain,
     report,
     reproduce,
+    prune,
     keygen,
     remote,
     store,
     cmake_dir,
+    completion,
 )
 
 
@@ -84,13 +88,15 @@ def run() -> None:
     sys.exit(main())
 
 
-def _parser() -> Parser:
+def _parser(prog: str | None = None) -> Parser:
+    """prog: the name of the program in messages; by default as it was called."""
     parser = Parser(
-        prog=build.program(),
+        prog=prog or program(),
         description="Build, inspect, verify and share TensorRT engines. Exit status: 0 on success; 1 when a "
         "check or the command fails; 2 for a usage error.",
-        epilog="`%(prog)s COMMAND --help` shows options and an example.",
+        epilog="`%(prog)s COMMAND --help` shows options and examples.",
     )
+    parser.set_defaults(make_parser=_parser)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
     for command in COMMANDS:

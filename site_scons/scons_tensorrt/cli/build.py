@@ -1,14 +1,9 @@
-"""`build`: engines of ONNX files, of an engines.toml or of a SConstruct.
-
-It runs SCons in this process with a SConstruct: the one that is there, or the one that a user would write.
-"""
+"""`build`: engines of ONNX files, of an engines.toml or of a SConstruct."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
-import io
 import os
 import re
 import shlex
@@ -17,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, RecipeError, plural
-from ..files.reading import read_small
 from ..recipe.engines_file import (
-    LARGEST,
     NAME,
     EngineEntry,
     distinct_name,
@@ -27,24 +20,16 @@ from ..recipe.engines_file import (
     model_name,
     parse_shape,
     propose_shapes,
-    read_engines,
 )
 from ..recipe.onnx.summary import OnnxInput, OnnxSummary
 from ..recipe.options import BUILDABLE, parse
 from . import depfile
-from .common import add_command, say
+from .common import add_command, add_json, program, say
+from .run_scons import EVENTS, own_entries, run_for_json, run_scons
 
 if TYPE_CHECKING:
     from .common import Commands
 
-SCONSTRUCTS = ("SConstruct", "Sconstruct", "sconstruct", "SConstruct.py", "Sconstruct.py", "sconstruct.py")
-HEADER = """DefaultEnvironment(tools=[])
-env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.tools")])
-"""
-DECLARE = """from scons_tensorrt.recipe.engines_file import EngineEntry
-from scons_tensorrt.scons_tool.engines_from_file import declare_or_exit
-"""
-PROGRAM = "scons-tensorrt"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
 # The options of env.Engine besides precision and shapes: placeholder and help.
 OTHERS = {
@@ -69,12 +54,6 @@ OTHERS = {
     "prepare": ("WAY", "none: compile an ONNX as it is, even one that TensorRT would refuse"),
     "freeze": ("INPUT=VALUE", "make an input a constant, such as sr=16000; repeated: further inputs"),
 }
-MODELS_IN_MEMORY = 3  # a compile takes about so many times the bytes of its model
-
-
-def program() -> str:
-    """How this command was called."""
-    return PROGRAM if os.path.basename(sys.argv[0]) == PROGRAM else "python3 -m scons_tensorrt"
 
 
 def add(commands: Commands) -> None:
@@ -82,7 +61,7 @@ def add(commands: Commands) -> None:
         commands,
         "build",
         "build engines of ONNX files, of engines.toml or of the SConstruct",
-        "model.onnx --shape image=1x3x224x224",
+        ("models/face.onnx --shape image=1x3x224x224", "--dry-run HARDWARE=rtx_sm89"),
         "Build the engine of each ONNX file; without one, those of the SConstruct or engines.toml in this "
         "folder. What is up to date is reused. Writes engines/ and .trt/.",
     )
@@ -103,6 +82,7 @@ def add(commands: Commands) -> None:
     build.add_argument("--depfile", metavar="FILE", help="also write what the engines depend on, for make")
     build.add_argument("-n", "--dry-run", action="store_true", help="print what would be built")
     build.add_argument("-k", "--keep-going", action="store_true", help="build the rest after a failure")
+    add_json(build, "print the outcome of each engine as JSON, and the run's lines to standard error")
     options = build.add_argument_group("engine options", "values as in Python; see docs/recipes.md")
     for name, (metavar, text) in OTHERS.items():
         more = {"action": "append"} if name == "freeze" else {"type": _value}
@@ -125,6 +105,8 @@ def _value(text: str) -> Any:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    if arguments.json and EVENTS not in os.environ:
+        return run_for_json(_row, "engines")
     settings = [each for each in arguments.models if _SETTING.fullmatch(each) and not os.path.isfile(each)]
     models = [each for each in arguments.models if each not in settings]
     chosen = dict(each.split("=", 1) for each in settings)
@@ -136,7 +118,7 @@ def _build(arguments: argparse.Namespace) -> int:
         ]
         if only:
             arguments.wrong(f"--{only[0].replace('_', '-')} is for an ONNX; name one")
-        return _scons(arguments, chosen, _own_entries(), NAME)
+        return run_scons("engines", _flags(arguments), chosen, own_entries(), NAME)
     if arguments.name is not None and len(models) > 1:
         arguments.wrong("--name is for one ONNX")
     entries, faults = [], 0
@@ -152,10 +134,32 @@ def _build(arguments: argparse.Namespace) -> int:
         rules = [depfile.rule(entry, chosen) for entry in entries]
         depfile.check(arguments.depfile, rules)
     _refuse_one_name(entries)
-    status = _scons(arguments, chosen, entries, None)
+    named = arguments.name is not None
+    status = run_scons("engines", _flags(arguments), chosen, entries, None, named)
     if arguments.depfile and status == 0:
         depfile.write(arguments.depfile, rules)
     return status or int(faults > 0)
+
+
+def _row(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What --json prints of an event of an engine."""
+    if "outcome" not in event or event["event"] == "engine.convert.done":
+        return None
+    return {
+        "engine": event["engine"],
+        "name": event["model_name"],
+        "outcome": event["outcome"],
+        "code": event["reason"],
+        "reason": event.get("reason_text", ""),
+        "error_class": event["error_class"],
+        "compile_duration_s": event["compile_duration_s"],
+    }
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    """The options of SCons."""
+    jobs = [f"-j{arguments.jobs}"] if arguments.jobs else []
+    return [*jobs, *["-n"] * arguments.dry_run, *["-k"] * arguments.keep_going]
 
 
 def _refuse_one_name(entries: Sequence[EngineEntry]) -> None:
@@ -252,62 +256,3 @@ def _missing(model: str, inputs: Sequence[OnnxInput], options: Mapping[str, Any]
         for each in inputs
         if each.name in proposed and each.name not in given
     }
-
-
-def _own_entries() -> list[EngineEntry] | None:
-    """The engines of the engines.toml here; None where there is a SConstruct. Raises EngineError."""
-    if any(map(os.path.isfile, SCONSTRUCTS)):
-        return None
-    if not os.path.lexists(NAME):
-        raise EngineError(
-            f"no SConstruct and no {NAME} in this folder; name an ONNX, or let `{program()} init` write one"
-        )
-    entries = read_engines(NAME, read_small(NAME, LARGEST))
-    for entry in entries:
-        entry.check()
-    return entries
-
-
-def _scons(
-    arguments: argparse.Namespace,
-    settings: Mapping[str, str],
-    entries: Sequence[EngineEntry] | None,
-    file: str | None,
-) -> int:
-    """Run `scons engines` in this process. entries: of a SConstruct that nobody wrote, None for the one of
-    this folder; file: where they are from."""
-    try:
-        import SCons.Script
-    except ImportError:
-        raise EngineError("SCons is not installed: run `python3 -m pip install scons`") from None
-    jobs = arguments.jobs or _jobs_that_fit([entry.onnx for entry in entries or ()])
-    command = [PROGRAM, "-Q", f"-j{jobs}"]
-    command += ["-n"] * arguments.dry_run + ["-k"] * arguments.keep_going
-    sconstruct = ""
-    if entries is not None:
-        command += ["-f", "-"]
-        named = arguments.name is not None
-        sconstruct = f"{HEADER}{DECLARE}declare_or_exit(env, {list(entries)!r}, {file!r}, {named})\n"
-    command += ["engines", *(f"{name}={value}" for name, value in settings.items())]
-    before = sys.argv, sys.stdin
-    sys.argv, sys.stdin = command, io.StringIO(sconstruct)
-    try:
-        SCons.Script.main()
-    except SystemExit as end:  # it always exits
-        if end.code and not isinstance(end.code, int):
-            say(str(end.code), sys.stderr)
-            return 2
-        return end.code or 0
-    finally:
-        sys.argv, sys.stdin = before
-    return 0
-
-
-def _jobs_that_fit(models: Sequence[str]) -> int:
-    """As many compiles as there are cores and memory for."""
-    sizes = [0]
-    for model in models:
-        with contextlib.suppress(OSError):  # SCons reports it
-            sizes.append(os.path.getsize(model))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // max(1, MODELS_IN_MEMORY * max(sizes))))

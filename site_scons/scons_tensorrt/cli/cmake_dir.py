@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         commands,
         "cmake-dir",
         "print the folder of the CMake package and of engines.mk",
-        "--include",
+        ("", "--include"),
         "Print the folder of SconsTensorrtConfig.cmake and engines.mk, which show how they are used.",
     )
     command.add_argument("--include", action="store_true", help="the folder of the C++ headers instead")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..artifact.receipt import Receipt
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 WIDTH = 78  # of help, in columns
 
 
+PROGRAM = "scons-tensorrt"
+
+
+def program() -> str:
+    """How this command was called."""
+    return PROGRAM if os.path.basename(sys.argv[0]) == PROGRAM else "python3 -m scons_tensorrt"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage."""
 
@@ -35,15 +44,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    commands: Commands, name: str, summary: str, example: str, description: str = ""
+    commands: Commands, name: str, summary: str, examples: Sequence[str], description: str = ""
 ) -> argparse.ArgumentParser:
-    """A subcommand. summary: its line in the list of commands; example: arguments that its help shows."""
+    """A subcommand. summary: its line in the list of commands; examples: arguments that its help shows."""
     text = description or f"{summary[0].upper()}{summary[1:]}."
     command = commands.add_parser(
         name,
         help=summary,
         description=textwrap.fill(text, WIDTH),
-        epilog=f"example:\n  %(prog)s {example}",
+        epilog="\n".join(["examples:", *(f"  %(prog)s {example}".rstrip() for example in examples)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(wrong=command.error)
@@ -55,6 +64,15 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(one_line(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def add_json(command: argparse.ArgumentParser, text: str = "print JSON") -> None:
+    command.add_argument("--json", action="store_true", help=text)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print one JSON object, with its `schema`: docs/json.md lists the keys."""
+    print(json.dumps({"schema": 1, **data}, indent=1))
 
 
 @contextlib.contextmanager

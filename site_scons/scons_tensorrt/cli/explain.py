@@ -14,7 +14,16 @@ from ..build.declared import DeclaredEngine, find_declared_engine
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
-from .common import add_command, add_state_dir, engines_of_model, find_receipt, say, state_folder
+from .common import (
+    add_command,
+    add_json,
+    add_state_dir,
+    engines_of_model,
+    find_receipt,
+    print_json,
+    say,
+    state_folder,
+)
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -28,21 +37,29 @@ def add(commands: Commands) -> None:
         commands,
         "explain",
         "show how an engine was built and what changed since",
-        "engines/face__sm87_jp6.2_trt10.3_fp16.engine",
+        ("face", "face --json"),
     )
-    explain.add_argument("path", metavar="ENGINE", help="engine file, or model name for all of its engines")
+    explain.add_argument(
+        "path", metavar="ENGINE|MODEL", help="engine file, or model name for all of its engines"
+    )
     add_state_dir(explain)
-    explain.add_argument("--json", action="store_true", help="print the receipt and the changes as JSON")
+    add_json(explain, "print the receipt and the changes as JSON")
     explain.set_defaults(run=_explain)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     named = engines_of_model(arguments.path, arguments.state_dir)
     engines = named or [Path(arguments.path.removesuffix(SIDECAR_SUFFIX))]
-    return max([_explain_one(engine, arguments) for engine in engines])
+    explained = [_explain_one(engine, arguments) for engine in engines]
+    if arguments.json and named:
+        print_json({"engines": [data for _, data in explained]})
+    elif arguments.json:
+        print_json(explained[0][1])
+    return max(status for status, _ in explained)
 
 
-def _explain_one(engine: Path, arguments: argparse.Namespace) -> int:
+def _explain_one(engine: Path, arguments: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Print how an engine was built. The exit status, and the same for JSON."""
     name = EngineFilename.parse(engine.name)
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))
@@ -51,18 +68,17 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> int:
     receipt, digest, size = find_receipt(engine, known)
     found = find_declared_engine(engine, state)
     now = _now(found, receipt or known[0]) if found else None
+    status = 0 if receipt else 1
+    explained = {
+        "engine": str(engine),
+        "sha256": digest,
+        "size": size,
+        "known": receipt is not None,
+        "receipt": json.loads((receipt or known[0]).dump()),
+        "now": now,
+    }
     if arguments.json:
-        explained = {
-            "schema": 1,
-            "engine": str(engine),
-            "sha256": digest,
-            "size": size,
-            "known": receipt is not None,
-            "receipt": json.loads((receipt or known[0]).dump()),
-            "now": now,
-        }
-        print(json.dumps(explained, indent=1))
-        return 0 if receipt else 1
+        return status, explained
     say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
         what = f"sha256 {digest[:12]}" if digest else f"{size} bytes"
@@ -72,7 +88,7 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> int:
         _print(title, rows)
     if now:
         _print("changes", _now_rows(now))
-    return 0 if receipt else 1
+    return status, explained
 
 
 def _print(title: str, rows: Rows) -> None:

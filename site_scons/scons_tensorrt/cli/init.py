@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, RecipeError, plural
 from ..recipe.engines_file import NAME, distinct_name, dump_engines, propose_shapes
-from .build import HEADER, SCONSTRUCTS, program
-from .common import add_command, say, writing
+from .common import add_command, program, say, writing
+from .run_scons import HEADER, SCONSTRUCTS
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
         commands,
         "init",
         "write an engines.toml for the ONNX files below this folder",
-        "--sconstruct",
+        ("", "models --sconstruct"),
         "Write an engines.toml for the ONNX files below this folder, with proposed shapes for dynamic "
         "inputs, and add what is built to .gitignore.",
     )

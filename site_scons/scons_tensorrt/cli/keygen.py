@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    keygen = add_command(commands, "keygen", "create an Ed25519 key pair for signing", "release.pem")
+    keygen = add_command(
+        commands, "keygen", "create an Ed25519 key pair for signing", ("release.pem", "keys/ci.pem")
+    )
     keygen.add_argument(
         "file",
         metavar="FILE",

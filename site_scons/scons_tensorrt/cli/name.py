@@ -12,7 +12,7 @@ from ..artifact.filename import EngineFilename
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter
 from ..recipe.options import BUILDABLE
-from .common import add_command
+from .common import add_command, add_json
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -20,16 +20,26 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     engine = "face__sm87_jp6.2_trt10.3_fp16.engine"
-    name = add_command(commands, "name", "parse an engine filename, or build one", f"parse {engine}")
+    examples = f"parse {engine}", "build face --hardware rtx_sm89"
+    name = add_command(commands, "name", "parse an engine filename, or build one", examples)
     jobs = name.add_subparsers(required=True, metavar="parse|build")
-    parse = add_command(jobs, "parse", "show the fields of an engine filename", engine)
+    parse = add_command(
+        jobs,
+        "parse",
+        "show the fields of an engine filename",
+        (engine, "--json a__sm87_jp6.2_trt10.3_fp16.engine"),
+    )
     parse.add_argument("file", metavar="FILE", help="engine file; it need not exist")
-    parse.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parse)
     parse.set_defaults(run=_name_parse)
-    build = add_command(jobs, "build", "print the path that an engine would have", "face --precision fp16")
+    build = add_command(
+        *(jobs, "build", "print the path that an engine would have"),
+        ("face --precision fp16", "face --hardware rtx_sm89 --json"),
+    )
     build.add_argument("model", metavar="MODEL", help="model name")
     build.add_argument("--precision", choices=BUILDABLE, default="fp32", metavar="P", help="(default: fp32)")
     build.add_argument("--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE=")
+    add_json(build)
     build.set_defaults(run=_name_build)
 
 
@@ -44,7 +54,11 @@ def _name_parse(arguments: argparse.Namespace) -> int:
 
 
 def _name_build(arguments: argparse.Namespace) -> int:
-    print(engine_path(arguments.model, arguments.precision, arguments.hardware))
+    path = engine_path(arguments.model, arguments.precision, arguments.hardware)
+    if arguments.json:
+        print(json.dumps({"path": path, **EngineFilename.parse(os.path.basename(path))._asdict()}))
+    else:
+        print(path)
     return 0
 
 

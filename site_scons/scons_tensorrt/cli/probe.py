@@ -15,7 +15,7 @@ from ..hardware.host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
-from .common import add_command, add_python, say
+from .common import add_command, add_json, add_python, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     probe = add_command(
-        commands, "probe", "show the hardware that engines are built for on this host", "--hardware orin_nx"
+        *(commands, "probe", "show the hardware that engines are built for on this host"),
+        ("--hardware rtx_sm89", "--json > hardware/this_host.json"),
     )
     probe.add_argument(
         "--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE= (default: $TRT_HARDWARE)"
@@ -34,7 +35,7 @@ def add(commands: Commands) -> None:
         "--root", metavar="DIR", help="read JetPack and TensorRT versions from a root file system"
     )
     add_python(probe)
-    probe.add_argument("--json", action="store_true", help="print a hardware file for HARDWARE=")
+    add_json(probe, "print a hardware file for HARDWARE=")
     probe.set_defaults(run=_probe)
 
 

@@ -24,7 +24,10 @@ def add(commands: Commands) -> None:
         commands,
         "scheduler",
         "run the scheduler that assigns compiles to workers",
-        "--certificates certificates/scheduler",
+        (
+            "--certificates certificates/scheduler",
+            "--listen tls://127.0.0.1:8787",
+        ),
     )
     scheduler.add_argument(
         "--listen",
@@ -35,7 +38,8 @@ def add(commands: Commands) -> None:
     _add_certificates(scheduler)
     scheduler.set_defaults(run=_scheduler)
     certificates = add_command(
-        commands, "certificates", "create the mutual TLS certificates for remote builds", "certificates"
+        *(commands, "certificates", "create the mutual TLS certificates for remote builds"),
+        ("certificates", "certificates scheduler orin_nx client"),
     )
     certificates.add_argument(
         "folder", metavar="DIR", help="output folder; gets a subfolder for the authority and each NAME"
@@ -51,7 +55,11 @@ def add(commands: Commands) -> None:
 
 def _add_worker(commands: Commands) -> None:
     worker = add_command(
-        commands, "worker", "run a remote build worker", "--scheduler tls://build-server:8786"
+        *(commands, "worker", "run a remote build worker"),
+        (
+            "--scheduler tls://build-server:8786",
+            "--scheduler tls://build-server:8786 --jobs 2",
+        ),
     )
     worker.add_argument("--scheduler", metavar="tls://HOST:PORT", required=True, help="scheduler to join")
     worker.add_argument(

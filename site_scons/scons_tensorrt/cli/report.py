@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..artifact.state_folder import DEFAULT, StateFolder
 from ..errors import EngineError, plural
 from ..files.digest_cache import DigestCache
-from .common import add_command, say, writing
+from .common import add_command, add_json, say, writing
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -22,7 +23,7 @@ def add(commands: Commands) -> None:
         commands,
         "report",
         "write the report of the last build: HTML, JSON, JUnit, GitHub",
-        "--github --junit engines.xml",
+        ("", "--github --junit engines.xml"),
     )
     report.add_argument("tree", nargs="?", default=".", metavar="DIR", help="source tree (default: .)")
     report.add_argument(
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
     report.add_argument("--out", metavar="DIR", help="output folder (default: report/ in the state folder)")
     report.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")
     report.add_argument("--github", action="store_true", help="print GitHub Actions annotations")
+    add_json(report, "print what report.json has")
     report.set_defaults(run=_report)
 
 
@@ -55,7 +57,9 @@ def _report(arguments: argparse.Namespace) -> int:
         report = written.data
         if arguments.junit:
             Path(arguments.junit).write_bytes(junit(report))
-    if arguments.github:
+    if arguments.json:
+        print(json.dumps(report, indent=1, sort_keys=True))
+    elif arguments.github:
         for line in github(report):
             print(line)
         step_summary(report, os.environ.get("GITHUB_STEP_SUMMARY"))

@@ -17,7 +17,17 @@ from ..hardware.resolve import Hardware
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
-from .common import add_command, add_python, add_state_dir, engines, find_receipt, say, state_folder
+from .common import (
+    add_command,
+    add_json,
+    add_python,
+    add_state_dir,
+    engines,
+    find_receipt,
+    print_json,
+    say,
+    state_folder,
+)
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -28,26 +38,31 @@ def add(commands: Commands) -> None:
         commands,
         "reproduce",
         "recompile engines and compare the bytes",
-        "engines",
+        ("engines", "engines --json"),
         "Recompile engines from their receipts and compare the bytes. Prints EQUAL, DIFFERENT, or FAILED "
         "if nothing was compared; the exit status is 0 if all are equal.",
     )
     reproduce.add_argument("path", nargs="+", metavar="PATH", help="engine file, or a folder of engines")
     add_state_dir(reproduce)
     add_python(reproduce)
+    add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    status = 0
+    status, rows = 0, []
     for path in engines(arguments.path):
         try:
             word, why = _compare(Path(path), arguments)
         except (EngineError, OSError) as error:
             text = error.strerror if isinstance(error, OSError) else error
             word, why = "FAILED", f"not compared: {type(error).__name__}: {text}"
-        say(f"{word} {path}: {why}" if why else f"{word} {path}")
+        if not arguments.json:
+            say(f"{word} {path}: {why}" if why else f"{word} {path}")
+        rows.append({"engine": path, "outcome": word, "reason": why or None})
         status |= word != "EQUAL"
+    if arguments.json:
+        print_json({"engines": rows})
     return status
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from ..artifact.verify import check_pair
 from ..build.declared import Declaration, declarations
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
-from .common import add_command, engines_of_model, nearest_state_folder, say
+from .common import add_command, add_json, engines_of_model, nearest_state_folder, print_json, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -56,7 +55,9 @@ class Row(Value):
 
 
 def add(commands: Commands) -> None:
-    status = add_command(commands, "status", "list all engines and whether they are up to date", "--json")
+    status = add_command(
+        *(commands, "status", "list all engines and whether they are up to date"), ("", "face --json")
+    )
     status.add_argument(
         "path", nargs="?", default=".", metavar="DIR|MODEL", help="source tree, or model name (default: .)"
     )
@@ -68,7 +69,7 @@ def add(commands: Commands) -> None:
     status.add_argument(
         "--full", action="store_true", help="hash every file instead of trusting size and mtime"
     )
-    status.add_argument("--json", action="store_true", help="print JSON")
+    add_json(status)
     status.set_defaults(run=_status)
 
 
@@ -89,7 +90,7 @@ def _status(arguments: argparse.Namespace) -> int:
             }
             for tree, rows in trees
         ]
-        print(json.dumps({"schema": 1, "trees": listed}, indent=1))
+        print_json({"trees": listed})
     else:
         for tree, rows in trees:
             if len(trees) > 1:

@@ -18,7 +18,7 @@ from ..hardware.host import Host
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import HardwareSignature
-from .common import add_command, engines, say
+from .common import add_command, add_json, engines, print_json, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         commands,
         "verify",
         "check engines against their sidecars, a manifest and this host",
-        "engines",
+        ("engines", "engines --manifest dist/manifest.json"),
         "Check engines against their sidecars. With --manifest or --hardware, also check "
         "that they match the manifest and this host; the exit status is then that of the first check "
         "that failed: 10 filename, 11 host, 12 sidecar, 13 sidecar hash, 14 manifest, "
@@ -54,6 +54,7 @@ def add(commands: Commands) -> None:
     )
     verify.add_argument("--jetpack", metavar="X.Y", help="JetPack version, as in JETPACK=")
     verify.add_argument("--python", metavar="PATH", help="Python interpreter with TensorRT")
+    add_json(verify)
     verify.set_defaults(run=_verify)
 
 
@@ -67,12 +68,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     for option in ("jetpack", "python"):
         if getattr(arguments, option):
             arguments.wrong(f"--{option} requires --manifest or --hardware")
-    worst = 0
+    rows = []
     for path in engines(arguments.path):
         fault = _fault(path)
-        say(f"FAILED {path}: {fault}" if fault else f"OK {path}")
-        worst |= fault is not None
-    return worst
+        rows.append({"engine": path, "ok": fault is None, "check": None, "reason": fault})
+        if not arguments.json:
+            say(f"FAILED {path}: {fault}" if fault else f"OK {path}")
+    status = int(not all(row["ok"] for row in rows))
+    if arguments.json:
+        print_json({"status": status, "engines": rows})
+    return status
 
 
 def _fault(path: str) -> str | None:
@@ -88,14 +93,23 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
 
     host, note = _host(arguments)
     request = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
-    statuses = []
+    statuses, rows = [], []
     for each in verify(request):
         statuses.append(int(each.status))
+        check = each.check if each.status else None
+        rows.append(
+            {"engine": str(each.path), "ok": not each.status, "check": check, "reason": each.why or None}
+        )
+        if arguments.json:
+            continue
         if each.status:
             say(f"REFUSED {each.path}: {each.check}: {each.why}")
         else:
             say(f"OK {each.path}{f': {each.why}' if each.why else ''}")
-    return min((status for status in statuses if status), default=0)
+    status = min((status for status in statuses if status), default=0)
+    if arguments.json:
+        print_json({"status": status, "engines": rows})
+    return status
 
 
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineError, str]:

@@ -38,6 +38,7 @@ class Console:
         self._lock = threading.Lock()
         self.run = os.urandom(6).hex()
         self._pending: list[str] = []
+        self._unlogged: list[str] = []  # events of what would be done
         self._last = (0, "")
 
     @property
@@ -58,9 +59,17 @@ class Console:
 
     def event(self, name: str, **fields: Any) -> None:
         """Record an event, written by `flush`."""
-        line = json.dumps({"event": name, "time": self.stamp(time.time()), "run": self.run, **fields})
         with self._lock:
-            self._pending.append(line + "\n")
+            self._pending.append(self._event_line(name, fields))
+
+    def would(self, name: str, **fields: Any) -> None:
+        """Record what would be done, which only `copy` writes."""
+        with self._lock:
+            self._unlogged.append(self._event_line(name, fields))
+
+    def _event_line(self, name: str, fields: dict[str, Any]) -> str:
+        head = {"event": name, "time": self.stamp(time.time()), "run": self.run}
+        return json.dumps({**head, **fields}) + "\n"
 
     def stamp(self, when: float) -> str:
         """A time in seconds since the epoch as in events: UTC, to the millisecond."""
@@ -69,6 +78,12 @@ class Console:
             text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
             self._last = int(when), text
         return f"{text}.{int(when * 1000) % 1000:03}Z"
+
+    def copy(self, file: str | None) -> None:
+        """Write the events that are not flushed yet to a file, if there is one."""
+        if file:
+            with self._lock, open(file, "w", encoding="utf-8") as out:
+                out.writelines([*self._pending, *self._unlogged])
 
     def flush(self, events: Path) -> None:
         """Append the events in one write, so that two runs do not interleave. Raises OSError."""

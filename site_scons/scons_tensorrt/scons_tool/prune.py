@@ -183,6 +183,7 @@ def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], 
     say = session.messages.console.line
     if dry:
         say(f"WOULD PRUNE {label} ({size}): {item.why}")
+        session.messages.console.would("engine.prune", **_fields(item, label, "would prune"))
         return True
     try:
         now = OtherTrees.of(session.state)  # another tree may have started a build
@@ -198,9 +199,14 @@ def _prune_item(session: Session, item: Item, dry: bool, folders: list[Folder], 
         say(f"FAILED {label}: {type(problem).__name__}: {problem}", failure=True)
         return False
     say(f"PRUNED {label} ({size}): {item.why}")
-    fields = {"engine": label, "outcome": "pruned", "reason": item.why, "bytes": item.size}
-    session.messages.console.event("engine.prune", model_name=item.path.name.split("__")[0], **fields)
+    session.messages.console.event("engine.prune", **_fields(item, label, "pruned"))
     return True
+
+
+def _fields(item: Item, label: str, outcome: str) -> dict[str, Any]:
+    """The fields of an event."""
+    model = item.path.name.split("__")[0]
+    return {"model_name": model, "engine": label, "outcome": outcome, "reason": item.why, "bytes": item.size}
 
 
 def _stated(name: str, folders: list[Folder], session: Session) -> set[str] | None:

@@ -100,6 +100,9 @@ class RunMessages:
         self._count(engine, "would build")
         self._earlier.append(earlier_s)
         self.console.line(f"WOULD BUILD {engine.label} because {reason}")
+        code = engine.checked.code if engine.checked else "input_stale"
+        fields = self._fields(engine, "would build", code, reason_text=reason)
+        self.console.would("engine.cache.miss", **fields)
 
     def _miss(
         self, engine: EngineTarget, up_to_date: UpToDateResult, outcome: str, compile_s: float | None
@@ -176,6 +179,9 @@ class RunMessages:
         return not known
 
     def _event(self, event: str, engine: ReceiptTarget, outcome: str, code: str, **more: Any) -> None:
+        self.console.event(event, **self._fields(engine, outcome, code, **more))
+
+    def _fields(self, engine: ReceiptTarget, outcome: str, code: str, **more: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "model_name": engine.name,
             "engine": engine.label,
@@ -187,7 +193,7 @@ class RunMessages:
         if engine.began is not None:
             fields["started"] = self.console.stamp(engine.began)
             fields["duration_s"] = round(time.time() - engine.began, 3)
-        self.console.event(event, **{**fields, **more})
+        return {**fields, **more}
 
     def _count(self, engine: EngineTarget, word: str) -> None:
         engine.reported = True

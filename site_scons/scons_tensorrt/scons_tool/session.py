@@ -266,6 +266,7 @@ class Session:
             if self._making:
                 self._making.elsewhere.close(self._stop)
             self.messages.summary(sum(not e.reported for e in asked) if self._stop() else 0)
+        self.messages.console.copy(os.environ.get("TRT_RUN_EVENTS"))
         if settings.writes():
             self._save()
             if REPORT in map(str, SCons.Script.BUILD_TARGETS):
