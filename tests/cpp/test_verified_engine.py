@@ -18,7 +18,7 @@ from damaged import BYTES, CASES, NAME, PORTABLE, SINGLE, TENSORRT, put, rtx
 import scons_tensorrt
 from scons_tensorrt import load_verified
 from scons_tensorrt.artifact.filename import PRECISIONS
-from scons_tensorrt.errors import SidecarError
+from scons_tensorrt.errors import SidecarError, one_line
 
 INCLUDE = Path(scons_tensorrt.__file__).parent / "include"
 PROGRAM = Path(__file__).with_name("load.cpp")
@@ -61,7 +61,7 @@ def expected(engine):
     try:
         data = load_verified(engine)
     except SidecarError as error:
-        return str(error)
+        return one_line(str(error))
     return f"{len(data)} {hashlib.sha256(data).hexdigest()}"
 
 
@@ -150,3 +150,21 @@ def test_a_hash_and_a_manifest_that_are_given_are_checked(program, tmp_path):
     assert run(program, engine, SUMS=str(sums)) == [f"{sums}: not readable (No such file or directory)"]
     sums.symlink_to(engine)
     assert "a symbolic link" in run(program, engine, SUMS=str(sums))[0]
+
+
+ODD = ["a\nb", "a\x1b[31mb", "a\tb", "a\x7f", "a\x9bb", "é", "中", "🙂", "\\x1b"]
+ODD += ["a\u202eb", "a\u2028b", "a\u200bb"]
+BAD = [b"a\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x8a", b"\xe2\x80"]  # not UTF-8
+
+
+def test_control_characters_of_names_and_contents_are_escaped(program, tmp_path):
+    """A message is one line, and no file can control the terminal that shows it."""
+    engines = [os.fsencode(tmp_path / f"{name}.engine") for name in ODD]
+    engines += [os.fsencode(tmp_path) + b"/" + name + b".engine" for name in BAD]
+    found = run(program, *engines)
+    assert found == [expected(os.fsdecode(engine)) for engine in engines]
+    assert all(line.isprintable() and ": sidecar missing" in line for line in found)
+    named = tmp_path / NAME
+    Path(f"{named}.sha256").write_bytes(b"0" * 64 + b"  x\x1b[2J\x07.engine\n")
+    [line] = run(program, named)
+    assert line == f"{named}.sha256: sidecar names another file, 'x\\x1b[2J\\x07.engine'"

@@ -50,10 +50,58 @@
 
 namespace scons_tensorrt {
 
+namespace detail {
+
+// The code point of the UTF-8 sequence at `at`, and its length in bytes; of an invalid byte, 0xdc00 more than
+// the byte, as Python's surrogateescape has it.
+inline std::uint32_t code_point(const std::string& text, std::size_t at, std::size_t& length) {
+  const auto byte = [&text](std::size_t index) { return static_cast<unsigned char>(text[index]); };
+  const std::uint32_t first = byte(at);
+  length = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  std::uint32_t code = length == 1 ? first : first & (0x7fU >> length);
+  bool valid = (first < 0x80 || first >= 0xc2) && first <= 0xf4 && at + length <= text.size();
+  for (std::size_t index = at + 1; valid && index < at + length; ++index) {
+    valid = (byte(index) & 0xc0) == 0x80;
+    code = code << 6 | (byte(index) & 0x3fU);
+  }
+  static constexpr std::uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  if (valid && code >= least[length] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff)) return code;
+  length = 1;
+  return 0xdc00 + first;
+}
+
+// Whether a character breaks a line, controls a terminal, or changes the order or width of what is shown.
+inline bool is_control(std::uint32_t code) {
+  return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0xad || (code >= 0x200b && code <= 0x200f) ||
+         (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) || code == 0xfeff ||
+         (code >= 0xd800 && code <= 0xdfff);
+}
+
+// `text` with such characters escaped, as Python's one_line of errors.py does: it quotes names and contents of
+// files that others chose.
+inline std::string one_line(const std::string& text) {
+  static const char digits[] = "0123456789abcdef";
+  std::string out;
+  for (std::size_t at = 0, length = 1; at < text.size(); at += length) {
+    const std::uint32_t code = code_point(text, at, length);
+    if (!is_control(code)) {
+      out.append(text, at, length);
+    } else if (code == '\n' || code == '\r' || code == '\t') {
+      out += code == '\n' ? "\\n" : code == '\r' ? "\\r" : "\\t";
+    } else {
+      out += code < 0x100 ? "\\x" : "\\u";
+      for (int shift = code < 0x100 ? 4 : 12; shift >= 0; shift -= 4) out += digits[code >> shift & 15];
+    }
+  }
+  return out;
+}
+
+}  // namespace detail
+
 // The engine must not be loaded; what() is one line with the path and the reason.
 class VerificationError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit VerificationError(const std::string& message) : std::runtime_error(detail::one_line(message)) {}
 };
 
 struct VerifyOptions {
