@@ -8,6 +8,7 @@ import pytest
 
 import scons_tensorrt
 from scons_tensorrt import cli, errors
+from scons_tensorrt.build.refusals import REFUSALS
 
 PACKAGE = Path(scons_tensorrt.__file__).parent
 REPO = Path(__file__).parents[2]
@@ -107,3 +108,12 @@ def test_quoted_messages_are_in_the_code():
             stale.append((message, longest))
     assert len(list(quoted())) > 25
     assert not stale
+
+
+def test_every_advice_about_a_refusal_stands_on_its_page():
+    page = (REPO / "docs" / "prepare.md").read_text(encoding="utf-8")
+    for each in REFUSALS:
+        advice = each.advice[0].upper() + each.advice[1:]
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {advice} |"))
+        assert ("RTX 1.7" in row) == each.seen
+        assert all(f"[{issue}](" in row for issue in each.issues)

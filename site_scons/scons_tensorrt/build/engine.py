@@ -25,6 +25,7 @@ from .context import BuildContext, EngineProvider, ProvidedFile
 from .job import fresh_log, is_tensorrt, linked_model, make_job
 from .phases import READING, Phases
 from .progress import ProgressHandle
+from .refusals import explain
 from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
 from .worker_process import Compiled, run_worker
@@ -143,12 +144,11 @@ def _compile(spec: EngineSpec, context: BuildContext, partial: Path) -> tuple[Re
         while made is None:
             made = _run(spec, context, partial, log, progress, copy=True)
     except EngineBuildError as error:
+        told = _as(error, explain(str(error), spec.onnx))
         if error.lasting:
             for listener in context.listeners:
-                listener.refused(spec, error)
-        with_log = EngineBuildError(f"{error}; log: {context.state.relative(log)}")
-        with_log.lasting = error.lasting
-        raise with_log from None
+                listener.refused(spec, told)
+        raise _as(error, f"{told}; log: {context.state.relative(log)}") from None
     except (HardwareMismatchError, HardwareError) as error:
         if is_tensorrt(spec):
             raise only_on_its_hardware(spec.hardware, error, spec.engine, context.state) from None
@@ -156,6 +156,13 @@ def _compile(spec: EngineSpec, context: BuildContext, partial: Path) -> tuple[Re
     finally:
         running.end()
     return _receipt(spec, context, made, started, log, heard), made.duration_s
+
+
+def _as(error: EngineBuildError, message: str) -> EngineBuildError:
+    """The error with another message."""
+    found = EngineBuildError(message)
+    found.lasting = error.lasting
+    return found
 
 
 def _run(
