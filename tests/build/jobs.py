@@ -56,5 +56,6 @@ def run_job(folder: Path, **changes) -> RunJob:
         settings={},
         inputs=str(folder / "inputs"),
         outputs=str(folder / "outputs"),
+        runs=[f"sample {number}" for number in range(100)],
     )
     return job._replace(**changes)

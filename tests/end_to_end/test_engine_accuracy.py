@@ -25,12 +25,14 @@ def compute(given):
     for index in range(len(y)):
         y[index] *= 2
     y[1] += off
+    if shape[0] == 4 and os.path.exists(here + "/mixes"):
+        y[24] += 0.005 * y[8]  # the last row, by the second
     with open(here + "/runs", "a") as out:
         out.write("run ")
     return {{"y": (shape, y.tobytes())}}
 played = sys.modules[__name__] = Surface("tensorrt-10.3.0")
 played.shape = (1, 8)
-played.engine = Plays(compute, {{"x": "FLOAT"}}, {{"y": "FLOAT"}}, [{{"x": ((1, 8), (1, 8))}}])
+played.engine = Plays(compute, {{"x": "FLOAT"}}, {{"y": "FLOAT"}}, [{{"x": ((1, 8), (4, 8))}}])
 if os.path.exists(here + "/loads-not"):
     played.engine = None
 """
@@ -237,10 +239,49 @@ def test_samples_that_no_profile_takes_are_named(board: Board) -> None:
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, board.tree.path("models/a.onnx"))
-    np.savez(board.tree.path("models/a.npz"), x=np.zeros((2, 3, 8), np.float32))
+    np.savez(board.tree.path("models/a.npz"), x=np.zeros((2, 5, 8), np.float32))
     board.declare(more=', shapes={"x": ((1, 8), (1, 8), (1, 8))}')
     run = board.scons()
-    assert "sample 0: no profile of shapes= covers `x` [3, 8]" in run.reason("a")
+    assert "sample 0: no profile of shapes= covers `x` [5, 8]" in run.reason("a")
+
+
+def dynamic(board: Board, accuracy: str) -> None:
+    tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 8]) for n in "xy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, board.tree.path("models/a.onnx"))
+    shapes = '{"x": ((1, 8), (2, 8), (4, 8))}'
+    board.tree.write(f'env.Engine("a", "models/a.onnx", shapes={shapes}, accuracy={accuracy})')
+
+
+def test_an_engine_is_run_at_every_corner_without_samples(board: Board) -> None:
+    """By API surfaces and a C library for the driver: no GPU was there."""
+    dynamic(board, "{}")
+    run = board.scons()
+    assert (run.status, run.built) == (0, ["a"]), run.out
+    onnx_line, engine_line = run.lines("CHECKED")
+    assert "nothing to compare: the ONNX is compiled as it is; 3 corners in " in onnx_line
+    assert "output `y` elemwise error 0 of " in engine_line
+    assert "; 3 corners in " in engine_line
+    told = board.told()["engine"]
+    assert (told["samples"], told["corners"]["seed"]) == (0, 0)
+    rows = [(row["corner"], row["runs"], row["rows"]) for row in told["corners"]["table"]]
+    assert rows == [("min", 2, "one row"), ("opt", 3, "kept apart"), ("max", 3, "kept apart")]
+    assert board.runs() == 8
+    assert board.scons().reused == ["a"]
+    assert board.runs() == 0
+
+
+@pytest.mark.parametrize("what", ["off", "mixes"])
+def test_an_engine_that_is_wrong_at_a_corner_is_never_published(board: Board, what: str) -> None:
+    dynamic(board, "dict(rtol=0.01)")
+    board.play(what, "0.5")
+    run = board.scons()
+    assert (run.status, run.failed) == (2, ["a"])
+    beyond = "corner min (`x` [1, 8]): output `y`: elemwise error 0.5, beyond"
+    mixed = "corner max (`x` [4, 8]): output `y`: rows 0 and 3 with the same input differ by "
+    assert (beyond if what == "off" else mixed) in run.reason("a")
+    assert board.tree.engines() == {}
 
 
 def test_an_engine_without_a_gate_is_never_run(board: Board) -> None:

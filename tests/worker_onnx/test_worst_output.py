@@ -7,7 +7,7 @@ import pytest
 
 from scons_tensorrt.recipe.conversion import share_of_bound
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy
+from scons_tensorrt.worker.onnx import figures as gate
 
 OPTIONS = {"metric": "elemwise", "rtol": 0.1, "atol": 0.001}
 
@@ -15,21 +15,21 @@ OPTIONS = {"metric": "elemwise", "rtol": 0.1, "atol": 0.001}
 def test_the_worst_element_has_the_largest_share_of_its_bound():
     original = np.array([100.0, 0.0])
     converted = np.array([109.0, 0.0005])  # 9 of 10.001, and 0.0005 of 0.001: excess says the second
-    figures = accuracy.measure("y", original, converted, OPTIONS)
+    figures = gate.measure("y", original, converted, OPTIONS)
     assert figures["at"] == [0]
     assert figures["error"] == pytest.approx(9.0)
 
 
 def test_the_worst_sample_has_the_largest_share_of_its_bound(tmp_path):
     options = {**OPTIONS, "metric": "max"}
-    figures = accuracy.Figures(["y"], options)
+    figures = gate.Figures(["y"], options)
     figures.add(0, {"y": (np.array([100.0]), np.array([109.0]))})
     figures.add(1, {"y": (np.array([0.0]), np.array([0.0005]))})
     assert figures.judged(tmp_path / "figures.json")["outputs"]["y"]["sample"] == 0
 
 
 def test_a_message_names_the_output_with_the_largest_share(tmp_path):
-    figures = accuracy.Figures(["big", "small"], OPTIONS)
+    figures = gate.Figures(["big", "small"], OPTIONS)
     figures.add(
         0,
         {
@@ -48,6 +48,6 @@ def test_a_message_names_the_output_with_the_largest_share(tmp_path):
 )  # fmt: skip
 def test_the_worker_and_the_report_agree_on_the_share(error, bound, share):
     assert share_of_bound(error, bound) == share
-    assert accuracy._share({"error": error, "bound": bound}) == share
+    assert gate.share({"error": error, "bound": bound}) == share
     with np.errstate(all="ignore"):
-        assert accuracy._shares(np.array([error]), np.array([bound]))[0] == share
+        assert gate._shares(np.array([error]), np.array([bound]))[0] == share

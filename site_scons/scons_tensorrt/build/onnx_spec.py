@@ -18,6 +18,7 @@ from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
+from ..recipe.shapes import text
 from ..values import Value
 from .up_to_date import UpToDateResult
 
@@ -103,9 +104,19 @@ def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
     for name, value in options.items():
         if kind == "export":  # for the function, None, [] and "8" are different values
             fields[f"option {name}"] = _argument(value)
+        elif name == "corners":
+            fields["option corners"] = _corners(value)
         elif value is not None and value != []:
             fields[f"option {name}"] = value if isinstance(value, str) else json.dumps(value)
     return fields
+
+
+def _corners(value: Mapping[str, Any]) -> str:
+    """A unique text for the corners of an accuracy gate."""
+    profiles = [
+        " ".join(f"{name} {text(bounds)}" for name, bounds in each.items()) for each in value["profiles"]
+    ]
+    return f"{value['precision']} {'; '.join(profiles) or 'at the shape of the model'}"
 
 
 def _argument(value: Any) -> str:

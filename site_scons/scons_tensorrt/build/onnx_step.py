@@ -32,7 +32,7 @@ from .worker_process import run_program
 
 PRIVATE = ("TRT_SIGNING_KEY", "TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")
 PACKAGES = ("onnx", "numpy", "onnxruntime")  # what a step needs,
-PACKAGES_OF = {"accuracy": ("numpy", "onnxruntime"), "samples": ("onnx", "numpy"), "export": ()}  # but these
+PACKAGES_OF = {"samples": ("onnx", "numpy"), "export": ()}  # but these
 
 
 class OnnxProvider(Protocol):

@@ -64,7 +64,7 @@ def _run(
     folder: Path,
 ) -> dict[str, Any] | str:
     log = context.state.log(spec.engine)
-    files = {name: str(folder / name) for name in ("inputs", "expected", "outputs")}
+    files = {name: str(folder / name) for name in ("inputs", "expected", "moved", "plan", "outputs")}
     onnx, samples = snapshot(check, folder / "originals", context.state.top)
     more = {
         "onnx": onnx,
@@ -77,12 +77,12 @@ def _run(
     def convert(kind: str) -> Mapping[str, Any]:
         return run_converter({**more, "kind": kind}, log, context)[0]
 
-    convert("expect")
+    runs = convert("expect")["runs"]
     environment = {**ENVIRONMENT, **gpu_choice(os.environ)}
     for copy in (False, True):
         places = plugin_places(spec, folder / ("copies" if copy else "plugins"))
         with links_to({}, places, spec.ingredients, context.digest_cache, "loaded", copy) as pinned:
-            job = _job(engine, sha256, spec, runtime, pinned, files).to_json()
+            job = _job(engine, sha256, spec, runtime, pinned, files, runs).to_json()
             descriptors = tuple(pinned.descriptors.values())
             ran, _ = run_program(
                 RUNNER, runtime.python, job, log, context.stopping, environment, descriptors=descriptors
@@ -101,6 +101,7 @@ def _job(
     runtime: Runtime,
     pinned: Pinned,
     files: Mapping[str, str],
+    runs: list[str],
 ) -> RunJob:
     signature, recipe = spec.hardware.signature, spec.recipe
     return RunJob(
@@ -117,4 +118,5 @@ def _job(
         settings=dict(recipe.settings),
         inputs=files["inputs"],
         outputs=files["outputs"],
+        runs=runs,
     )

@@ -57,16 +57,18 @@ class Calibration(Value):
 class Gate(Value):
     """The accuracy gate: how much outputs may differ from the reference's.
 
-    reference: path or node of an ONNX, None for the source; metric "elemwise": |error| <= atol +
-    rtol * |reference| for every element; "max", "mean", "median": the same for that statistic over an
-    output's elements; "cosine": 1 - cosine <= atol.
+    samples: None to judge by drawn inputs alone; reference: path or node of an ONNX, None for the source;
+    corners: whether inputs are drawn at the corners of the profiles, None for where they are dynamic; metric
+    "elemwise": |error| <= atol + rtol * |reference| for every element; "max", "mean", "median": the same for
+    that statistic over an output's elements; "cosine": 1 - cosine <= atol.
     """
 
-    samples: Samples
+    samples: Samples | None
     rtol: float = 1e-2
     atol: float = 1e-2
     metric: str = "elemwise"
     reference: Any = None
+    corners: bool | None = None
 
     def key_fields(self) -> dict[str, Any]:
         return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
@@ -215,27 +217,40 @@ def parse_gate(value: Any) -> Gate | None:
     """The option `accuracy` of `env.Engine`. Raises RecipeError."""
     if value is None:
         return None
-    options = _options("accuracy", value, "inputs", "rtol atol metric reference")
+    options = dict(value) if isinstance(value, Mapping) else {"inputs": value}
+    if options.get("inputs", "") is None:
+        del options["inputs"]
+    options = _options("accuracy", options, "inputs", "rtol atol metric reference corners", optional=True)
     bounds = {}
     for name in ("rtol", "atol"):
         bounds[name] = options.pop(name, 1e-2)
         if not is_number(bounds[name]) or not 0 <= bounds[name] < math.inf:
             raise RecipeError(f"accuracy {name}={bounds[name]!r}: write a number from 0 up")
     metric = one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
-    reference = options.pop("reference", None)
-    options["data"] = options.pop("inputs")
-    samples = _samples("accuracy", options, 1)
-    return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference)
+    reference, corners = options.pop("reference", None), options.pop("corners", None)
+    if corners is not None:
+        flag("accuracy corners", corners)
+    samples = None
+    if "inputs" in options:
+        options["data"] = options.pop("inputs")
+        samples = _samples("accuracy", options, 1)
+    elif corners is False:
+        raise RecipeError("accuracy: no inputs= and corners=False, so nothing would be run; leave out one")
+    elif options:
+        name, given = next(iter(options.items()))
+        raise RecipeError(f"accuracy {name}={given!r}: only with inputs=; add inputs= or leave it out")
+    return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference, corners)
 
 
-def _options(what: str, value: Any, first: str, more: str) -> dict[str, Any]:
-    """The option as a map; a bare set of samples stands for {first: set}."""
+def _options(what: str, value: Any, first: str, more: str, optional: bool = False) -> dict[str, Any]:
+    """The option as a map; a bare set of samples stands for {first: set}. optional: whether the set may be
+    left out."""
     options = dict(value) if isinstance(value, Mapping) else {first: value}
     known = [first, *more.split(), "function", "most", "at_least", "files"]
     for name in options:
         if name not in known:
             raise RecipeError(f"{what}: unknown {name}={options[name]!r}; known: {', '.join(known)}")
-    if not options.get(first):
+    if not options.get(first) and not (optional and first not in options):
         raise RecipeError(f"{what}: no {first}=: give a .npz, a folder of .npy, or 'reader.py:function'")
     return options
 

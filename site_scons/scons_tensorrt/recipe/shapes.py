@@ -56,7 +56,7 @@ def _is_size(size: Any) -> bool:
     return type(size) is int and abs(size) <= _LARGEST  # a shape tensor's values may be negative
 
 
-def text(bounds: tuple[Shape, Shape, Shape]) -> str:
+def text(bounds: Sequence[Sequence[int]]) -> str:
     """For the cache key and messages: `1x3x32x32` or `1x3x32x32..1x3x64x64..1x3x128x128`."""
     words = ["x".join(str(size) for size in shape) or "scalar" for shape in bounds]
     return words[0] if len(set(words)) == 1 else "..".join(words)

@@ -143,8 +143,7 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
     gate = recipe.accuracy
     if gate is not None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original
-        samples = onnx_steps.sample_nodes(env, session, gate.samples, "accuracy inputs")
-        onnx_steps.declare_gate(env, session, declared, reference, samples)
+        onnx_steps.declare_gate(env, session, declared, gate, reference)
 
 
 def _recipe(known: dict[str, Recipe], name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -16,7 +17,8 @@ from ..artifact.filename import check_model_name
 from ..artifact.state_folder import DATA_SUFFIX
 from ..build.spec import EngineSpec
 from ..errors import HardwareError, RecipeError
-from ..recipe.conversion import CONVERTED, READER, Samples, Step
+from ..recipe.conversion import CONVERTED, READER, Gate, Samples, Step
+from ..recipe.gate import options_of, samples_of
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.preparation import find_reasons
 from .builders import INTEGRITY, bytes_changed
@@ -43,7 +45,7 @@ def declare_prepared(
     if summary and not find_reasons(recipe.preparation, recipe.profiles, summary):
         return None
     gate, calibration, samples = recipe.accuracy, recipe.conversion.calibration, None
-    if gate:
+    if gate and gate.samples:
         samples = sample_nodes(env, session, gate.samples, "accuracy inputs")
     elif calibration:
         samples = sample_nodes(env, session, calibration.samples, "calibration")
@@ -122,28 +124,47 @@ def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: Sa
     return _declare(env, derived, session)
 
 
-def declare_gate(env: Any, session: Session, owner: EngineTarget, reference: Any, samples: Any) -> None:
-    """Let the owner's ONNX be compared with `reference` before the compile, unless it is the same; and
-    its engine after it, where there is the GPU for it."""
-    gate = owner.recipe.accuracy
-    assert gate is not None
-    # Another kind of hardware may compile a converted one.
-    unconverted = owner.converted is None and owner.recipe.precision in CONVERTED
-    path = _path(session, owner, f"{'.unconverted' * unconverted}.accuracy.json")
+def declare_gate(env: Any, session: Session, owner: EngineTarget, gate: Gate, reference: Any) -> None:
+    """Let the owner's ONNX be compared with `reference` before the compile, and its engine after it, where
+    there is the GPU for it. If the ONNX is the reference, only its corners are run before the compile. Raises
+    RecipeError."""
+    chosen = samples_of(owner.recipe)
+    samples = sample_nodes(env, session, chosen, "accuracy inputs") if chosen else None
+    options = options_of(gate, owner.recipe, chosen)
+    path = _gate_path(session, owner, options)
     compiled = owner.converted.target if owner.converted else owner.original
-    onnx = {"reference": reference, "converted": compiled}
-    derived = OnnxTarget(
-        session.files, owner, path, "accuracy", gate.key_fields(), onnx, samples, prepared=owner.prepared
-    )
+
+    def target(onnx: Mapping[str, Any], samples: SampleNodes | None) -> OnnxTarget:
+        return OnnxTarget(
+            session.files, owner, path, "accuracy", options, onnx, samples, prepared=owner.prepared
+        )
+
+    derived = target({"reference": reference, "converted": compiled}, samples)
     if reference is not compiled:
         owner.gate = derived = _declare(env, derived, session)
-    elif owner.hardware and owner.hardware.signature.product == "tensorrt":
-        values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
-        owner.compared_by = [*values, *samples.nodes]
+    else:
+        if "corners" in options:
+            owner.gate = _declare(env, target({"reference": reference}, None), session)
+        if owner.hardware and owner.hardware.signature.product == "tensorrt":
+            values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
+            owner.compared_by = [*values, *(samples.nodes if samples else ())]
     owner.proof = EngineAccuracyCheck(
         *(derived, owner.python, session.hardware, session.messages),
         lambda: session.making.onnx_context(env),
     )
+
+
+def _gate_path(session: Session, owner: EngineTarget, options: Mapping[str, Any]) -> Path:
+    """The path of a gate's figures, with a digest where engines of one name have several shapes."""
+    # Another kind of hardware may compile a converted one.
+    unconverted = owner.converted is None and owner.recipe.precision in CONVERTED
+    suffix = f"{'.unconverted' * unconverted}.accuracy.json"
+    path, corners = _path(session, owner, suffix), options.get("corners")
+    other = session.derived.get(path)
+    if other is None or other.options.get("corners") == corners:
+        return path
+    digest = hashlib.sha256(json.dumps(corners, sort_keys=True).encode()).hexdigest()
+    return _path(session, owner, f".{digest[:8]}{suffix}")
 
 
 class EngineAccuracyCheck:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..build.spec import EngineSpec
 from ..build.up_to_date import UpToDateResult
-from ..errors import EngineError, Interrupted
+from ..errors import EngineError, Interrupted, plural
 from ..hardware.resolve import Hardware
 from ..recipe.backends import without_effect
 from ..recipe.conversion import share_of_bound
@@ -270,13 +270,29 @@ def _cut_weights(facts: Mapping[str, Any]) -> str:
 
 
 def _worst(facts: Mapping[str, Any]) -> str:
-    """The output with the largest share of its bound."""
-    outputs = facts.get("outputs") or {}
-    if not outputs:
-        return "no outputs"
+    """The output with the largest share of its bound, and how many corners were run."""
+    outputs, corners = facts.get("outputs") or {}, facts.get("corners") or {}
+    return "; ".join([_output(facts, outputs) if outputs else _without_outputs(corners), *_corners(corners)])
+
+
+def _output(facts: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
     name = max(outputs, key=lambda each: share_of_bound(outputs[each]["error"], outputs[each]["bound"]))
     figures = outputs[name]
     return (
         f"output `{name}` {facts['metric']} error {figures['error']:.3g} of {figures['bound']:.3g}, "
         f"cosine {figures.get('cosine', 1.0):.6f}"
     )
+
+
+def _without_outputs(corners: Mapping[str, Any]) -> str:
+    if not corners:
+        return "no outputs"
+    return str(corners["judged"])
+
+
+def _corners(corners: Mapping[str, Any]) -> list[str]:
+    table = corners.get("table") or []
+    faults = [
+        f"at {each['corner']} {each['note'].split(':')[0]}" for each in table if "original" in each["note"]
+    ]
+    return [f"{plural(len(table), 'corner')} in {corners['seconds']:.1f} s", *faults[:1]] if table else []

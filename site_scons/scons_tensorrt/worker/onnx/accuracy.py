@@ -1,177 +1,55 @@
-"""How far a converted ONNX is from its original, both run in ONNX Runtime on the CPU; and the judgement of
-outputs, an engine's too.
-
-An output of one sample has one error and one bound. Of all samples, the one that uses the largest share
-of its bound decides. Elements that are the same NaN or infinity in both models are equal; in one alone, their
-error is infinite.
-"""
+"""How far a converted ONNX is from its original, both run in ONNX Runtime on the CPU: on samples, and on
+inputs drawn at the corners of the profiles."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
+from scons_tensorrt.worker.onnx import corner_check, draw_bounds, draws, samples
+from scons_tensorrt.worker.onnx.cpu_model import CpuModel
+from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.sixteen_bit import with_rounding, without_bf16
+from scons_tensorrt.worker.onnx.sixteen_bit_advice import explained
 
 
 def compare(
-    reference: str, converted: str, target: str, spec: Mapping[str, Any], options: Mapping[str, Any]
+    reference: str,
+    converted: str | None,
+    target: str,
+    spec: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the figures of every output to `target`, a JSON file, and return them.
 
-    reference, converted: paths of the ONNX files; spec: the samples, as `samples.read` takes them; options:
-    rtol, atol, metric, see recipe/conversion.py. Raises WorkerError (AccuracyError) if an output is beyond
-    its bound.
+    reference, converted: paths of the ONNX files; the second is None if the original itself is compiled;
+    spec: the samples, as `samples.read` takes them, or None; options: rtol, atol, metric and corners, see
+    recipe/gate.py. Raises WorkerError (AccuracyError) if an output is beyond its bound.
     """
-    from scons_tensorrt.worker.onnx import samples
-    from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-    from scons_tensorrt.worker.onnx.sixteen_bit import with_rounding, without_bf16
-    from scons_tensorrt.worker.onnx.sixteen_bit_advice import explained
-
     first = CpuModel(without_bf16(reference), "the original")
-    second = CpuModel(with_rounding(converted), "the converted model")
+    second = CpuModel(with_rounding(converted), "the converted model") if converted else None
     names = first.comparable_outputs()
-    missing = sorted(set(names) - set(second.outputs()))
+    missing = sorted(set(names) - set(second.outputs())) if second else []
     if missing:
         raise accuracy_error("the converted model has no output `%s`" % missing[0])
-    figures = Figures(names, options)
-    sample_set = samples.read(spec, first.inputs)
-    for number, sample in enumerate(sample_set):
-        outputs = zip(first.run(number, sample, names), second.run(number, sample, names))
-        figures.add(number, dict(zip(names, outputs)))
-    try:
+    figures, spreads = Figures(names, options), draws.SampleSpreads()
+    if spec and second and converted:
+        sample_set = samples.read(spec, first.inputs)
+        for number, sample in enumerate(sample_set):
+            where = "sample %d" % number
+            outputs = zip(first.run(where, sample, names), second.run(where, sample, names))
+            figures.add(number, dict(zip(names, outputs)))
+            spreads.add(sample)
+        try:
+            figures.judge()
+        except WorkerError as error:
+            worst = next(itertools.islice(sample_set, figures.worst_sample(), None))
+            raise explained(error, reference, converted, worst) from None
+    if not options.get("corners"):
         return figures.judged(target)
-    except WorkerError as error:
-        worst = next(itertools.islice(sample_set, figures.worst_sample(), None))
-        raise explained(error, reference, converted, worst) from None
-
-
-class Figures:
-    """The worst figures of each output so far. options: rtol, atol, metric."""
-
-    def __init__(self, names: Sequence[str], options: Mapping[str, Any]) -> None:
-        self._options = options
-        self._worst: dict[str, dict[str, Any]] = {name: {} for name in names}
-        self._ranks: dict[str, tuple[bool, float]] = {}
-        self._count = 0
-
-    def add(self, number: int, outputs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        """Add a sample. outputs: {name: (the original's, the converted)}."""
-        self._count += 1
-        for name, (original, converted) in outputs.items():
-            figures = measure(name, original, converted, self._options)
-            figures["sample"] = number
-            # A sample in which the output is empty ranks below all others.
-            rank = original.size > 0, _share(figures)
-            if name not in self._ranks or rank > self._ranks[name]:
-                self._worst[name], self._ranks[name] = figures, rank
-
-    def worst_sample(self) -> int:
-        """The number of the sample that uses the largest share of its bound."""
-        worst = max((each for each in self._worst.values() if each), key=_share, default={"sample": 0})
-        return int(worst["sample"])
-
-    def judged(self, target: str) -> dict[str, Any]:
-        """All figures, also written to `target`, a JSON file. Raises WorkerError (AccuracyError) if an output
-        is beyond its bound, or nothing was compared."""
-        if self._ranks and not any(compared for compared, _ in self._ranks.values()):
-            raise accuracy_error(
-                "every output is empty in every sample, so nothing was compared; add samples whose "
-                "outputs are not empty",
-            )
-        figures = {"samples": self._count, "outputs": self._worst, **self._options}
-        with open(target, "w", encoding="utf-8") as out:
-            json.dump(figures, out, sort_keys=True, indent=1)
-            out.write("\n")
-        _judge(self._worst, self._options)
-        return figures
-
-
-def _judge(found: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
-    # Not `error > bound`, which is false for NaN.
-    beyond = [name for name in found if not found[name]["error"] <= found[name]["bound"]]
-    if not beyond:
-        return
-    name = max(beyond, key=lambda name: _share(found[name]))
-    more = ", and of %d more" % (len(beyond) - 1) if len(beyond) > 1 else ""
-    bound = "atol %g + rtol %g x |original|" % (options["atol"], options["rtol"])
-    if options["metric"] == "cosine":
-        bound = "1 - cosine <= atol %g" % options["atol"]
-    raise accuracy_error(
-        "output `%s`%s: %s error %.4g, beyond %.4g (%s; sample %d, worst at %s: %.6g, and %.6g in the "
-        "original); widen rtol= or atol=, or keep more in float32"
-        % (
-            *(name, more, options["metric"], found[name]["error"], found[name]["bound"], bound),
-            *(found[name][key] for key in ("sample", "at", "converted", "original")),
-        ),
-    )
-
-
-def _share(figures: Mapping[str, Any]) -> float:
-    return float(_shares(np.float64(figures["error"]), np.float64(figures["bound"])))
-
-
-def _shares(error: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The share of its bound that each error uses; see `share_of_bound` in recipe/conversion.py."""
-    with np.errstate(all="ignore"):
-        share = np.where(error == 0, 0.0, error / bounds)
-    return np.where(np.isnan(share), np.inf, share)
-
-
-def measure(
-    name: str, original: np.ndarray, converted: np.ndarray, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The figures of one output of one sample: error and bound by the metric, and where the largest error
-    is; for information, the largest and the mean absolute error, and the cosine. Raises WorkerError
-    (AccuracyError) if the shapes differ."""
-    if original.shape != converted.shape:
-        raise accuracy_error(
-            "output `%s` has shape %s, and %s in the original"
-            % (name, list(converted.shape), list(original.shape)),
-        )
-    if original.size == 0:
-        return {"error": 0.0, "bound": 0.0, "at": [], "original": 0.0, "converted": 0.0}
-    a, b = original.astype(np.float64), converted.astype(np.float64)
-    with np.errstate(all="ignore"):
-        error = np.abs(b - a)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        error = np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), error, np.inf))
-        size = np.where(np.isfinite(a), np.abs(a), 0.0)
-        bounds = options["atol"] + options["rtol"] * size
-        cosine = _cosine(a, b)
-        elemwise = options["metric"] == "elemwise"
-        at = np.unravel_index(int(np.argmax(_shares(error, bounds) if elemwise else error)), a.shape)
-        if elemwise:
-            judged, bound = error[at], float(bounds[at])
-        elif options["metric"] == "cosine":
-            judged, bound = 1.0 - cosine, options["atol"]
-        else:
-            reduce = {"max": np.max, "mean": np.mean, "median": np.median}[options["metric"]]
-            judged, bound = reduce(error), float(options["atol"] + options["rtol"] * reduce(size))
-    return {
-        "error": float(judged),
-        "bound": bound,
-        "at": [int(i) for i in at],
-        "original": float(a[at]),
-        "converted": float(b[at]),
-        "max_abs": float(error.max()),
-        "mean_abs": float(error.mean()),
-        "cosine": cosine,
-    }
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The cosine of two tensors as vectors; 1 for two of zeros, 0 if one is not finite."""
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return 1.0 if np.array_equal(a, b, equal_nan=True) else 0.0
-    x, y = a.ravel(), b.ravel()
-    scale = max(float(np.abs(x).max()), float(np.abs(y).max()))
-    if scale == 0.0:
-        return 1.0
-    x, y = x / scale, y / scale
-    lengths = float(np.sqrt(x @ x) * np.sqrt(y @ y))
-    return float(x @ y) / lengths if lengths else 0.0
+    options = draw_bounds.options_of_draws(options, sampled=spec is not None)
+    original = corner_check.Original(reference, first, options, spreads.spreads())
+    found = corner_check.compare_corners(original, second, converted or reference, options, figures)
+    return figures.judged(target, corners=found)

@@ -18,6 +18,7 @@ class CpuModel:
     (AccuracyError)."""
 
     def __init__(self, path: str, what: str) -> None:
+        self._what = what
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # The comparison is of the models, not of what the runtime's optimizer makes of them.
@@ -48,15 +49,15 @@ class CpuModel:
                 )
         return self.outputs()
 
-    def run(self, number: int, sample: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
-        """The outputs for the sample of this number, whose arrays are cast to the types of the inputs."""
+    def run(self, where: str, sample: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """The outputs for a sample, whose arrays are cast to the types of the inputs. where: for messages."""
         types = {name: dtype for name, dtype, _ in self.inputs}
         given = {name: array.astype(types[name], copy=False) for name, array in sample.items()}
         try:
             return list(self._session.run(outputs, given))
         except Exception as error:
             raise accuracy_error(
-                "ONNX Runtime cannot run sample %d: %s" % (number, one_line(error))
+                "ONNX Runtime cannot run %s at %s: %s" % (self._what, where, one_line(error))
             ) from None
 
 

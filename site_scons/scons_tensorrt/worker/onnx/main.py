@@ -98,9 +98,11 @@ def _run(job: Mapping[str, Any]) -> Any:
     if kind == "samples":
         return _module("calibration_batches").write(onnx["onnx"], target, samples)
     if kind == "accuracy":
-        return _module("accuracy").compare(onnx["reference"], onnx["converted"], target, samples, options)
+        return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
     if kind == "expect":
-        return _module("engine_accuracy").expect(onnx["reference"], onnx["converted"], samples, files)
+        return _module("engine_accuracy").expect(
+            onnx["reference"], onnx["converted"], samples, files, options
+        )
     if kind == "judge":
         return _module("engine_accuracy").judge(files, target, options)
     function = options.pop("function")

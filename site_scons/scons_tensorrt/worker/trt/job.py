@@ -102,6 +102,7 @@ class RunJob(
             ("settings", "dict[str, int | str]"),
             ("inputs", str),  # path of a file of samples, see common/array_file.py
             ("outputs", str),  # path of the file to write
+            ("runs", "list[str]"),  # names of the samples, for messages
         ],
     )
 ):

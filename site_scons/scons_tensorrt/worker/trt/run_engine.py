@@ -99,9 +99,9 @@ def run(trt: Any, job: RunJob, source: BufferedIOBase, out: BufferedIOBase) -> N
         device = Device()
         device.use()
         running = Running(trt, engine, context, device, logger)
-        for number, record in enumerate(array_file.read(source)):
+        for where, record in zip(job.runs, array_file.read(source)):
             try:
-                array_file.write(out, running.run("sample %d" % number, record))
+                array_file.write(out, running.run(where, record))
             finally:
                 device.free()
     except cuda.CudaError as error:
