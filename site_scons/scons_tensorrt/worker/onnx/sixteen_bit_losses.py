@@ -68,7 +68,7 @@ def find_losses(path: str, inputs: Mapping[str, np.ndarray]) -> list[Loss]:
     with open(path + SUFFIX, "wb") as out:
         out.write(_with_copy(model, roundings, watched).SerializeToString())
     runnable = CpuModel(path + SUFFIX, "the converted model")
-    figures = np.array(runnable.run("the worst sample", inputs, runnable.outputs()), np.float64).reshape(
+    figures = np.array(runnable.run("the sample", inputs, runnable.outputs()), np.float64).reshape(
         -1, FIGURES
     )
     found = []
