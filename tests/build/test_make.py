@@ -34,7 +34,7 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
     monkeypatch.setattr(
         module, "check_up_to_date", lambda *_: UpToDateResult("unfinished", "", receipt=RECEIPT)
     )
-    monkeypatch.setattr(module, "_compile", lambda *_: (RECEIPT, 1.0))
+    monkeypatch.setattr(module, "compile_engine", lambda *_: (RECEIPT, 1.0))
     monkeypatch.setattr(Publication, "pending", lambda *_: pending)
     monkeypatch.setattr(Publication, "commit", lambda *_: None)
     monkeypatch.setattr(Publication, "finish", lambda _: None)

@@ -1,6 +1,7 @@
 """The state folder: everything this package keeps that is not an engine.
 
 receipts/      what engines were built from     (save and restore with engines/)
+kept/          engines that one of another key replaced
 partial/       engines not yet published
 locks/  logs/  one file for each engine
 digests.json   the digest cache
@@ -73,6 +74,10 @@ class StateFolder:
     def onnx(self) -> Path:
         """Folder of intermediate ONNX files; in an external state folder, one for each tree."""
         return self.root / "onnx" if self.inside else self.root / "onnx" / hash_of(self._known_as)
+
+    @property
+    def kept(self) -> Path:
+        return self.root / "kept"
 
     @property
     def calibration(self) -> Path:

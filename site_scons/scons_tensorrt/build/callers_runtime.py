@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt, make_key
 from ..artifact.schema import HostCapabilities
 from ..artifact.sidecar import read_sidecar, sidecar_of
@@ -27,6 +28,7 @@ from ..recipe.key import value_fields
 from ..values import Value
 from .corpus import BackboneSpec, BuildConfig, CompileEngineCallable, recipe_of
 from .inputs import Inputs
+from .kept import KeptEngines, cache_size_here
 from .spec import EngineInputs, EngineSpec, engine_spec
 from .up_to_date import check_up_to_date
 
@@ -58,10 +60,13 @@ def compile_with(
         digest_cache = DigestCache(state.digests, state.top)
         spec = _spec(runtime, backbone, config, host, engine, digest_cache)
         up_to_date = check_up_to_date(spec, state, digest_cache)
-        tell(up_to_date.code)
-        if up_to_date.current and up_to_date.sha256:
+        kept = KeptEngines(state, digest_cache, cache_size_here(), alone=True)
+        reused = up_to_date.sha256 or _put_back(spec, kept, up_to_date.code, state)
+        tell("current" if reused else up_to_date.code)
+        if reused:
             digest_cache.save()
-            return CompiledEngine(up_to_date.sha256, spec.key, None)
+            return CompiledEngine(reused, spec.key, None)
+        kept.keep(spec, copy=True)
         before, began = _stamps(engine), time.monotonic()
         try:
             entry = runtime.compile_engine(backbone.onnx_path, config, engine)
@@ -80,6 +85,23 @@ def compile_with(
         state.receipts.put(Receipt(engine.name, spec.key, sha256, size, spec.ingredients, details))
         digest_cache.save()
     return CompiledEngine(sha256, spec.key, seconds)
+
+
+def _put_back(spec: EngineSpec, kept: KeptEngines, code: str, state: StateFolder) -> str | None:
+    """Publish a kept engine: its sha256, None if there is none. code: of the up-to-date check. Raises
+    PublishError."""
+    if kept.find(spec, code) is None:
+        return None
+    publication = Publication(state, spec.engine, spec.key)
+    found = kept.take(spec, code, publication.open())
+    if found is None:
+        publication.abandon()
+        return None
+    publication.commit(found.receipt, state.receipts)
+    kept.keep(spec)
+    publication.finish()
+    kept.replaced(spec, found.receipt.sha256)
+    return found.receipt.sha256
 
 
 def _spec(

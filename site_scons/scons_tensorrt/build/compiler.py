@@ -90,7 +90,7 @@ class EngineCompiler:
             onnx, say = backbone.onnx_path, self._logger.debug
             outcome, key = self.runtime.build(recipe, onnx, request.host, engine, state, say)
             up_to_date, sha256, seconds = outcome.up_to_date, outcome.sha256, outcome.seconds
-            self._tell(model, up_to_date.code)
+            self._tell(model, "current" if outcome.how == "reused" else up_to_date.code)
         else:
             made = compile_with(
                 self.runtime, backbone, config, request.host, engine, state, partial(self._tell, model)

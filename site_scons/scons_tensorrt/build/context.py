@@ -62,7 +62,7 @@ class BuildContext:
     gpu: the UUID of the GPU that TensorRT times kernels on, None if there is none; gpu_turn: between threads
     of this run; lock_timeout_s: seconds, None to wait without limit; stopping: whether the run was asked to
     stop; say: print a line; begin: see `progress`; providers: called in this order; listeners:
-    told of what was built.
+    told of what was built; cache_size: the limit of kept engines, in bytes.
     """
 
     state: StateFolder
@@ -77,3 +77,4 @@ class BuildContext:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     providers: Sequence[EngineProvider] = ()
     listeners: Sequence[BuildListener] = ()
+    cache_size: int = 0

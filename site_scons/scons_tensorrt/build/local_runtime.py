@@ -28,6 +28,7 @@ from .context import BuildContext
 from .corpus import BuildConfig, EngineCacheEntry, recipe_of
 from .engine import BuildOutcome, make
 from .inputs import Inputs
+from .kept import cache_size_here
 from .onnx_spec import Onnx, SampleFiles, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
 from .spec import EngineInputs, EngineSpec, engine_spec
@@ -149,7 +150,11 @@ class _Builds:
             self._devices.save()
 
     def _context(self) -> BuildContext:
-        return BuildContext(self.state, self.digest_cache, self._interpreter, self._gpu, say=self._say)
+        return BuildContext(
+            *(self.state, self.digest_cache, self._interpreter, self._gpu),
+            say=self._say,
+            cache_size=cache_size_here(),
+        )
 
     def _gpu(self) -> str | None:
         return str(Host().devices(self._devices)[0]["uuid"]) if Host().nvidia_evidence() else None

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..artifact.receipt import make_key
+from ..artifact.state_folder import StateFolder
 from ..hardware.resolve import Hardware
 from ..recipe.key import input_name
 from ..recipe.onnx.summary import check_data
@@ -109,3 +111,14 @@ def engine_spec(
         told=told,
         samples=inputs.samples and inputs.samples[0],
     )
+
+
+def made_from(spec: EngineSpec, state: StateFolder) -> dict[str, Any]:
+    """Details for the engine's receipt: its hardware, recipe and input files."""
+    inputs = []
+    for name, path in spec.inputs().items():
+        label = state.relative(path)  # no absolute path in a receipt
+        label = path.name if os.path.isabs(label) else label
+        inputs.append({"role": name.split(" ")[1], "name": label, "sha256": spec.ingredients[name]})
+    hardware = {"name": spec.hardware.name, "signature": spec.hardware.signature.to_json()}
+    return {"hardware": hardware, "recipe": spec.recipe.to_json(), "inputs": inputs}

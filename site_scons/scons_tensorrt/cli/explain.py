@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared import DeclaredEngine, find_declared_engine
+from ..build.kept import KeptEngines, cache_size_here
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
@@ -195,6 +196,7 @@ def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
     """Whether the engine is up to date, and how its recipe differs from the receipt."""
     outdated = found.declaration.outdated()
     now: dict[str, Any] = {"code": None, "reason": None, "changes": None, "outdated": outdated}
+    now["reuses"] = None
     try:
         spec = found.spec()
         now["changes"] = differences(receipt.ingredients, spec.ingredients, found.source)
@@ -203,6 +205,10 @@ def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
     try:
         up_to_date = found.up_to_date()
         now.update(code=up_to_date.code, reason=up_to_date.reason)
+        if not up_to_date.reusable:
+            state, digest_cache = found.declaration.state, found.declaration.digest_cache
+            kept = KeptEngines(state, digest_cache, cache_size_here()).find(found.spec(), up_to_date.code)
+            now["reuses"] = kept and kept.origin
     except EngineError as error:
         now.update(code=type(error).__name__, reason=str(error))
     return now
@@ -218,3 +224,5 @@ def _now_rows(now: Mapping[str, Any]) -> Rows:
         yield "", "none"
     if now["code"] != "current" and now["reason"] not in ("; ".join(changes or ()), ""):
         yield "", f"{now['code']}: {now['reason']}"
+    if now["reuses"]:
+        yield "", f"the next build reuses an engine ({now['reuses']})"

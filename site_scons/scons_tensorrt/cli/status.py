@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..artifact.kept import KeptFolder
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
 from ..artifact.verify import check_pair
 from ..build.declared import Declaration, declarations
+from ..build.kept import KeptEngines, cache_size_here
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
 from .common import add_command, add_json, engines_of_model, nearest_state_folder, print_json, say
@@ -87,6 +89,7 @@ def _status(arguments: argparse.Namespace) -> int:
                 "top": str(tree.state.top),
                 "outdated": tree.outdated(),
                 "engines": [row._asdict() for row in rows],
+                "kept": {"engines": len(kept := _kept(tree)), "size": sum(kept)},
             }
             for tree, rows in trees
         ]
@@ -96,6 +99,11 @@ def _status(arguments: argparse.Namespace) -> int:
             if len(trees) > 1:
                 say(f"{tree.state.top}:")
             _print(rows)
+            kept = _kept(tree)
+            if kept:
+                size = f"{sum(kept) / 1e6:.1f} MB"
+                where = tree.state.relative(tree.state.kept)
+                say(f"{plural(len(kept), 'replaced engine')} kept in {where}/ ({size})")
             outdated = tree.outdated()
             if outdated:
                 say(f"engines: {outdated}")
@@ -114,14 +122,25 @@ def _trees(place: Path, arguments: argparse.Namespace) -> list[Declaration]:
 
 
 def _declared(tree: Declaration) -> Iterator[Row]:
+    kept = KeptEngines(tree.state, tree.digest_cache, cache_size_here())
     for engine in tree.engines:
         try:
             up_to_date = engine.up_to_date()
             code, reason = up_to_date.code, up_to_date.reason
+            found = None if up_to_date.reusable else kept.find(engine.spec(), code)
+            if found:
+                reason = f"{reason}; the next build reuses one ({found.origin})"
             state = _STATES.get(code, "stale" if os.path.lexists(engine.path) else "missing")
         except EngineError as error:
             state, code, reason = "failing", type(error).__name__, str(error)
         yield Row(engine.label, engine.name, engine.hardware, state, code, reason)
+
+
+def _kept(tree: Declaration) -> list[int]:
+    """The size of each kept engine, in bytes."""
+    with contextlib.suppress(OSError):
+        return [kept.size for kept in KeptFolder(tree.state.kept, 0).engines()]
+    return []
 
 
 def _others(tree: Declaration) -> Iterator[Row]:

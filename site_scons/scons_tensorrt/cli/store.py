@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import plural
+from ..files.sizes import parse_size
 from .common import add_command, add_json, print_json, say
 from .key_options import add_trusted_key, trusted_keys
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..cache.object_store import Item, ObjectStore
     from ..files.signing_keys import TrustedKeys
     from .common import Commands
-
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def add(commands: Commands) -> None:
@@ -53,10 +51,10 @@ def add(commands: Commands) -> None:
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([kMGT]?)B?", text, re.ASCII)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text}: not a size such as 500G")
-    return int(float(found[1]) * _UNITS[found[2]])
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _days(text: str) -> float:

@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..artifact.kept import KeptFolder
 from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
+from ..errors import HandoffError
 from ..files.digest_cache import DigestCache
 from ..values import Value
 from .own_files import entries, is_ours, own_files, parsed, receipt_folders, traces
 
 DAY_S = 86400.0
+REPLACED = "another build replaced it"
 NOT_OURS = "no receipt matches it; remove it by hand"
 
 
@@ -82,6 +85,7 @@ def find(
         else:
             kept.append(f"{state.relative(item.path)} is kept: {NOT_OURS}")
     items += _names(state, declared | present, models)
+    items += _kept(state)
     return items, kept
 
 
@@ -159,6 +163,19 @@ def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str
         path = state.root / "receipts" / name.removesuffix(SUFFIX)
         group = ("receipts", fields.model, fields.precision)
         yield _item(path, "its engine is gone and not declared", group, files)
+
+
+def _kept(state: StateFolder) -> Iterator[Item]:
+    """Kept engines; their age is the time since they were replaced."""
+    try:
+        kept = KeptFolder(state.kept, 0).engines()
+    except OSError as error:
+        raise HandoffError(f"{state.kept}: {error.strerror}; make it readable, or remove it") from None
+    for each in kept:
+        fields = parsed(each.filename)
+        if fields:
+            group = ("kept", fields.model, fields.precision)
+            yield Item(each.path, REPLACED, group, each.size, max(0.0, time.time() - each.used))
 
 
 def choose(items: Iterable[Item], keep: int, older_s: float) -> list[Item]:

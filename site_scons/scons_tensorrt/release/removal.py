@@ -39,6 +39,11 @@ def remove(
     held, and OSError.
     """
     name = item.path.name
+    if item.path.parent == state.kept:
+        item.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            state.kept.rmdir()
+        return
     if item.path.parent == state.root / "receipts":
         _remove_name(name + SUFFIX, state)
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..artifact.kept import KeptFolder
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
@@ -49,6 +50,7 @@ def collect(state: StateFolder, memo: DigestCache, run: str | None, earlier: Pat
         "tree": text(os.path.basename(state.top)),
         "run": {**shown.to_json(), "spans": spans(shown)},
         "engines": engines,
+        "kept": _kept(state),
         "steps_failed": failed,
         "networks": networks,
         "runs": [each.to_json() for each in runs[-MAX_RUNS:]],
@@ -63,6 +65,14 @@ def _declared(state: StateFolder) -> list[dict[str, Any]]:
         for item in map(mapping, listing(_read(state.declared).get("engines")))
         if item.get("engine") and isinstance(item["engine"], str) and "\0" not in item["engine"]
     ]
+
+
+def _kept(state: StateFolder) -> dict[str, int]:
+    """How many replaced engines are kept, and their size in bytes."""
+    sizes = list[int]()
+    with contextlib.suppress(OSError):
+        sizes = [kept.size for kept in KeptFolder(state.kept, 0).engines()]
+    return {"engines": len(sizes), "size": sum(sizes)}
 
 
 def _blame_steps(engines: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:

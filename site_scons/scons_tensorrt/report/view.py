@@ -75,11 +75,12 @@ def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
 
 def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Figures of the run with their labels."""
-    run, engines = report["run"], report["engines"]
+    run, engines, kept = report["run"], report["engines"], report["kept"]
     compiled = [each["compile_s"] for each in engines if each["compile_s"] is not None]
     return [
         *((str(run[word]), word) for word in WORDS if run[word] or word in ALWAYS),
         (format.size(sum(each["size"] or 0 for each in engines)), "on disk"),
+        *([(format.size(kept["size"]), "of replaced engines kept")] if kept["engines"] else ()),
         (format.duration(sum(compiled)) if compiled else format.NONE, "total compile time"),
         (format.duration(run["seconds"]), "wall time"),
     ]

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..build.context import BuildContext
+from ..build.kept import KeptEngines, Reusable
 from ..build.onnx_step import OnnxContext
+from ..build.spec import EngineSpec
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
@@ -30,12 +32,14 @@ class BuildServices:
         console: Console,
         stop: StopSignal,
         lock_timeout_s: float | None,
+        cache_size: int,
         store: StoreSettings,
         scheduler: remote_settings.DispatchSettings,
         counts: Callable[[], tuple[int, int]],
     ) -> None:
         self._files, self._hardware = files, hardware
         self.stop, self._lock_timeout_s = stop, lock_timeout_s
+        self._cache_size = cache_size
         self._say = console.line
         self.progress = Progress(console, counts)
         self.elsewhere = Providers(console, store)
@@ -61,7 +65,14 @@ class BuildServices:
             begin=self.progress.begin,
             providers=elsewhere.providers,
             listeners=elsewhere.listeners,
+            cache_size=self._cache_size,
         )
+
+    def reusable(self, spec: EngineSpec, code: str) -> Reusable | None:
+        """An engine that would be reused though it is not in place, for `scons -n`. code: of the up-to-date
+        check."""
+        kept = KeptEngines(self._files.state, self._files.digest_cache, self._cache_size)
+        return kept.find(spec, code)
 
     def onnx_context(self, env: Any) -> OnnxContext:
         """The context of steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..build.engine import only_on_its_hardware
+from ..build.compile import only_on_its_hardware
 from ..build.onnx_step import OnnxContext, check_converter
 from ..errors import EngineBuildError, EngineError, HardwareError
 from .engine_target import EngineTarget
@@ -39,9 +39,13 @@ def preview(target: Any, env: Any, session: Session) -> None:
 def _preview_engine(engine: EngineTarget, session: Session) -> None:
     awaited = engine.awaits()
     _check_steps(engine)
-    if not awaited and engine.up_to_date().reusable:
-        session.messages.reused([engine], reason=engine.up_to_date().reason)
-        return
+    if not awaited:
+        up_to_date = engine.up_to_date()
+        found = None if up_to_date.reusable else session.making.reusable(engine.spec(), up_to_date.code)
+        if up_to_date.reusable or found:
+            origin = found.origin if found else ""
+            session.messages.reused([engine], reason=up_to_date.reason, origin=origin)
+            return
     _check_can_build(engine, session)
     why = f"{awaited} would be built first" if awaited else engine.up_to_date().reason
     session.messages.would_build(engine, why, session.files.last_duration_s(engine.path))

@@ -69,7 +69,7 @@ class RunMessages:
         engine.made = outcome.sha256
         how, code, why = outcome.how, outcome.up_to_date.code, outcome.up_to_date.reason
         if how == "reused":
-            self.reused([engine], seconds, why)
+            self.reused([engine], seconds, why, outcome.origin)
             return
         self._count(engine, how)
         size = "" if how == "built" else f"{_bytes(outcome.size or 0)}, "
@@ -81,17 +81,28 @@ class RunMessages:
             more = {"reason_text": why, "size": outcome.size, "seconds": took}
             self._event(f"engine.cache.{how}", engine, how, code, **more)
 
-    def reused(self, engines: list[EngineTarget], seconds: float | None = None, reason: str = "") -> None:
+    def reused(
+        self,
+        engines: list[EngineTarget],
+        seconds: float | None = None,
+        reason: str = "",
+        origin: str = "",
+    ) -> None:
         """Count engines as reused. Their lines, in one write, are printed only if `verbose`, or if there
-        is a reason, such as a publication that was interrupted. seconds: instead of those of the check."""
+        is a reason, such as a publication that was interrupted. seconds: instead of those of the check;
+        origin: of an engine that was not in place, see BuildOutcome."""
         words = "WOULD REUSE" if self._dry else "REUSED"
         because = f" because {reason}" if reason else ""
+        place = f" ({origin})" if origin else ""
+        code, more = origin.partition(" ")[0] or "current", {}
+        if origin:
+            more["reason_text"] = f"{origin}; {reason}"
         lines = []
         for engine in engines:
             self._count(engine, "reused")
-            self._event("engine.cache.hit", engine, "reused", "current")
+            self._event("engine.cache.hit", engine, "reused", code, **more)
             took = engine.judged_s if seconds is None else seconds
-            lines.append(f"{words} {engine.label} ({took:.2f} s){because}")
+            lines.append(f"{words} {engine.label}{place} ({took:.2f} s){because}")
         if self.verbose or reason:
             self.console.lines(lines)
 

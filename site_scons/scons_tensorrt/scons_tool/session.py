@@ -97,9 +97,10 @@ class Session:
             settings.state_dir(env, self.top),
             settings.verify_full(env),
             settings.lock_timeout_s(env),
+            settings.cache_size(env),
             store_settings.read(env, self.top),
         )
-        bound = asked, remote_settings.read(env, self.top, asked[3].url)
+        bound = asked, remote_settings.read(env, self.top, asked[-1].url)
         if self._bound is None:
             self._bound = bound
             self._use(*asked[:2])
@@ -109,7 +110,8 @@ class Session:
         if bound != self._bound:
             raise SCons.Errors.UserError(
                 "two environments of one run differ in TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT, "
-                f"TRT_STORE or TRT_DISPATCH: {self._bound[0][:3]} and {asked[:3]}; use the same values"
+                f"TRT_CACHE_SIZE, TRT_STORE or TRT_DISPATCH: {self._bound[0][:4]} and {asked[:4]}; use the "
+                "same values"
             )
 
     def _use(self, state_dir: str, full: bool) -> None:
@@ -213,11 +215,11 @@ class Session:
             if self._making is None:
                 from .build_services import BuildServices
 
-                (*_, lock_timeout_s, store), scheduler = self._bound  # declaring an engine has bound it
+                (_, _, *limits, store), scheduler = self._bound  # declaring an engine has bound it
                 self._declare_before_building()
                 self._making = BuildServices(
                     *(self.files, self.hardware, self.messages.console, self._stop),
-                    *(lock_timeout_s, store, scheduler, self._counts),
+                    *(*limits, store, scheduler, self._counts),
                 )
             return self._making
 

@@ -31,11 +31,12 @@ VARIABLES = {
     "TRT_ENGINECOMSTR": "",
     "TRT_BUILDER_ID": "",
     "TRT_VERBOSE": "",
+    "TRT_CACHE_SIZE": "5Gi",
 }
 SIGNING_KEY = "TRT_SIGNING_KEY"  # not copied from the environment: env.Dump() would print it
 # Arguments of the command line that are ours alone: not PREFIX, DESTDIR and the like.
 ARGUMENTS = (
-    *("HARDWARE", "BACKEND", "VERIFY", "ENGINE_DIR", "REPORT", "JETPACK", "SIGNING_KEY"),
+    *("HARDWARE", "BACKEND", "VERIFY", "ENGINE_DIR", "REPORT", "JETPACK", "SIGNING_KEY", "CACHE_SIZE"),
     *("STORE", "STORE_MODE", "STORE_SIGNING_KEY", "STORE_TRUSTED_KEYS", "STORE_REFUSALS"),
     *("STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT"),
     *("DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
@@ -54,6 +55,8 @@ TensorRT engines (scons-tensorrt):
   ENGINE_DIR=DIR        the folder of engines; default: engines
   REPORT=DIR            the folder of engines-report; default: .trt/report
   JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release
+  CACHE_SIZE=SIZE       how much to keep of engines that a change replaced, so that undoing it
+                        compiles nothing; default: 5Gi; 0 keeps nothing
   VERBOSE=1             print a line for each reused engine, not only their number
   scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
@@ -61,7 +64,8 @@ TensorRT engines (scons-tensorrt):
   scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
   SIGNING_KEY=FILE      sign manifests with this Ed25519 private key (PEM)
 The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
-TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_VERBOSE, TRT_SIGNING_KEY (the file, or the PEM itself). And:
+TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_CACHE_SIZE, TRT_VERBOSE, TRT_SIGNING_KEY (the file, or
+the PEM itself). And:
   TRT_STATE_DIR         the state folder; default: .trt
   TRT_PYTHON            the Python interpreter that has TensorRT
   TRT_ONNX_PYTHON       the Python interpreter that has onnx and onnxruntime, for conversions
@@ -190,6 +194,19 @@ def verbose(env: Any) -> bool:
     so any text but 0, no, off and false means yes."""
     text = str(SCons.Script.ARGUMENTS.get("VERBOSE") or value_of(env, "TRT_VERBOSE"))
     return text.lower() not in ("", "0", "no", "off", "false")
+
+
+def cache_size(env: Any) -> int:
+    """The limit of kept engines, in bytes. Raises UserError."""
+    text = chosen(env, "CACHE_SIZE")
+    if text in ("", VARIABLES["TRT_CACHE_SIZE"]):  # a null build imports nothing of kept engines
+        return 5 << 30
+    from ..artifact.kept import cache_size as parse
+
+    try:
+        return parse(text, "CACHE_SIZE")
+    except RecipeError as error:
+        raise SCons.Errors.UserError(str(error)) from None
 
 
 def lock_timeout_s(env: Any) -> float | None:

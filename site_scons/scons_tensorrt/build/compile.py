@@ -1,0 +1,148 @@
+"""Compiles one engine in a child process, to a partial file, and writes its receipt."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..artifact.receipt import Receipt
+from ..artifact.state_folder import StateFolder
+from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError
+from ..hardware.resolve import Hardware
+from .checks import check_inputs, check_plan
+from .context import BuildContext
+from .job import fresh_log, is_tensorrt, linked_model, make_job
+from .phases import READING, Phases
+from .progress import ProgressHandle
+from .refusals import explain
+from .spec import EngineSpec, made_from
+from .worker_process import Compiled, run_worker
+
+
+def compile_engine(spec: EngineSpec, context: BuildContext, partial: Path) -> tuple[Receipt, float]:
+    """Compile an engine to `partial`: its receipt, and the seconds that took. Raises EngineError."""
+    log = context.state.log(spec.engine)
+    started = time.time()
+    heard: dict[str, Any] = {}
+    running = context.begin("COMPILING", context.state.relative(spec.engine), _short(spec), "")
+    running.update(words=READING)
+    phases = Phases()
+
+    def progress(event: Mapping[str, Any]) -> None:
+        _hear(context, event, heard, phases, running)
+
+    try:
+        made = _run(spec, context, partial, log, progress)
+        while made is None:
+            made = _run(spec, context, partial, log, progress, copy=True)
+    except EngineBuildError as error:
+        told = _as(error, explain(str(error), spec.onnx))
+        if error.lasting:
+            for listener in context.listeners:
+                listener.refused(spec, told)
+        raise _as(error, f"{told}; log: {context.state.relative(log)}") from None
+    except (HardwareMismatchError, HardwareError) as error:
+        if is_tensorrt(spec):
+            raise only_on_its_hardware(spec.hardware, error, spec.engine, context.state) from None
+        raise
+    finally:
+        running.end()
+    return _receipt(spec, context, made, started, log, heard), made.duration_s
+
+
+def _as(error: EngineBuildError, message: str) -> EngineBuildError:
+    """The error with another message."""
+    found = EngineBuildError(message)
+    found.lasting = error.lasting
+    return found
+
+
+def _run(
+    spec: EngineSpec,
+    context: BuildContext,
+    partial: Path,
+    log: Path,
+    progress: Callable[[Mapping[str, Any]], None],
+    copy: bool = False,
+) -> Compiled | None:
+    """Compile to `partial`, with links to the inputs or with copies. None if an input may have changed for a
+    moment: then compile copies."""
+    fresh_log(log)
+    with linked_model(spec, context.state, context.digest_cache, copy) as (model, pinned):
+        runtime = context.interpreter.runtime(spec.hardware.signature.product)
+        job = make_job(spec, context.state, runtime, context.environment, model, partial, pinned)
+        descriptors = tuple(pinned.descriptors.values())
+        refusal = None
+        try:
+            made = run_worker(job, log, context.stopping, progress, spec.recipe.timeout_s, descriptors)
+        except EngineBuildError as error:
+            refusal = error
+        steady = pinned.check()
+        check_inputs(spec, context.digest_cache)
+    if not steady:
+        return None
+    if refusal:
+        raise refusal
+    check_plan(spec, partial, made.size)
+    return made
+
+
+def _short(spec: EngineSpec) -> str:
+    return f"{spec.recipe.model} {spec.recipe.precision}"
+
+
+def _hear(
+    context: BuildContext,
+    event: Mapping[str, Any],
+    heard: dict[str, Any],
+    phases: Phases,
+    running: ProgressHandle,
+) -> None:
+    """Handle an event of the worker. heard: collects details for the receipt."""
+    if event.get("event") == "note":
+        context.say(f"engines: {event.get('text')}")
+    elif event.get("event") == "calibration":
+        heard["calibration"] = {name: event.get(name) for name in ("cache", "sha256", "samples")}
+    else:
+        doing = phases.hear(event)
+        running.update(doing.done, doing.total, doing.words)
+
+
+def only_on_its_hardware(
+    wanted: Hardware, error: EngineError, engine: Path, state: StateFolder
+) -> HardwareMismatchError:
+    """The error for an engine of TensorRT that is for other hardware than this host's."""
+    hardware = f"{wanted.name or 'its own host'} ({wanted.signature.describe()})"
+    places = f"{state.relative(engine.parent)}/ and {state.relative(state.root)}/"
+    return HardwareMismatchError(
+        f"it can be compiled only on {hardware}, but here {error}. Build it there and copy "
+        f"{places} here, or set another HARDWARE="
+    )
+
+
+def _receipt(
+    spec: EngineSpec,
+    context: BuildContext,
+    made: Compiled,
+    started: float,
+    log: Path,
+    heard: Mapping[str, Any],
+) -> Receipt:
+    signature = spec.hardware.signature
+    details: dict[str, Any] = {
+        **made_from(spec, context.state),
+        "builder": {"scons_tensorrt": __version__},
+        "worker": {"python": made.python, signature.product: made.version},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "duration_s": round(made.duration_s, 3),
+        "peak_memory_bytes": made.peak_memory_bytes,
+        "log": os.path.relpath(log, context.state.root),
+        "reproducible": made.not_reproducible_because is None,
+        "not_reproducible_because": made.not_reproducible_because,
+    }
+    details.update(heard)
+    return Receipt(spec.filename, spec.key, made.sha256, made.size, spec.ingredients, details)
