@@ -330,6 +330,40 @@ def test_a_model_that_changes_meanwhile_gets_no_receipt(corpus):
     assert outcomes(corpus.run(specs=corpus.specs[:1])) == [BUILT]
 
 
+def test_an_engine_that_another_model_replaced_comes_back(corpus):
+    """Also one whose file the runtime wrote over in place."""
+    [spec], model = corpus.specs[:1], corpus.specs[0].onnx_path
+    corpus.run(specs=[spec])
+    first, data = corpus.engine.read_bytes(), model.read_bytes()
+    model.write_bytes(b"another")
+    failing = Runtime(fails={"dinov2_vpr": ValueError()})
+    with pytest.raises(ValueError):
+        corpus.run(specs=[spec], runtime=failing)
+    assert outcomes(corpus.run(specs=[spec])) == [BUILT]
+    second = corpus.engine.read_bytes()
+    for wanted, onnx in ((first, data), (second, b"another")):
+        model.write_bytes(onnx)
+        [result] = corpus.run(specs=[spec], runtime=failing)
+        assert (result.outcome, result.compile_duration_s) == (REUSED, None)
+        assert corpus.engine.read_bytes() == wanted
+        assert Sha256Sidecar.verify(corpus.engine)
+        assert corpus.records.of("engine.cache.hit") == [{"model_name": "dinov2_vpr"}]
+        assert corpus.records.of("engine.cache.miss") == []
+
+
+def test_a_size_of_0_keeps_nothing(corpus, monkeypatch):
+    [spec], model = corpus.specs[:1], corpus.specs[0].onnx_path
+    data = model.read_bytes()
+    monkeypatch.setenv("TRT_CACHE_SIZE", "0")
+    for onnx in (data, b"another", data):
+        model.write_bytes(onnx)
+        assert outcomes(corpus.run(specs=[spec])) == [BUILT]
+    assert not (corpus.root / ".trt/kept").exists()
+    monkeypatch.setenv("TRT_CACHE_SIZE", "much")
+    with pytest.raises(RecipeError, match="TRT_CACHE_SIZE=much: write a size such as 5G"):
+        corpus.run(specs=[spec])
+
+
 def test_external_data_and_a_folder_of_samples_count(corpus, tmp_path):
     make_model(tmp_path / "models/ext.onnx", external="ext.bin")
     samples = tmp_path / "samples"
@@ -552,6 +586,11 @@ def test_this_machine_compiles_and_reuses_with_scons(real, tree):
     assert len(tree.scons().built) == 3
     assert outcomes(real.run(host, specs=specs)) == [REUSED] * 3
     assert tree.receipt("many")["made_by"][0]["kind"] == "precision"
+    make_model(tree.path("models/net.onnx"), shape=("n", 8, 16, 16))
+    [back] = real.run(host, specs=specs[:1])
+    assert (back.outcome, back.compile_duration_s) == (REUSED, None)
+    assert back.entry.sha256 == results[0].entry.sha256
+    assert real.records.of("engine.cache.hit") == [{"model_name": "net"}]
 
 
 def test_this_machine_compiles_to_a_path(real):

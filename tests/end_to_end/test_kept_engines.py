@@ -1,0 +1,171 @@
+"""An engine that a change replaced comes back when the change is undone, without a compile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Tree, flip_last_bit, make_model, sha256, sound
+
+
+@pytest.fixture(scope="module")
+def edited_once(compiled_once: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """One engine, built again after an edit of its model; `first` has the model and engine before."""
+    tree = compiled_once.twin(tmp_path_factory.mktemp("edited") / "tree")
+    tree.write('env.Engine("a", "models/a.onnx")')
+    tree.path("first").mkdir()
+    shutil.copy(tree.path("models/a.onnx"), tree.path("first/a.onnx"))
+    shutil.copy(tree.engine("a"), tree.path("first/a.engine"))
+    make_model(tree.path("models/a.onnx"), seed=3)
+    assert tree.scons().built == ["a"]
+    return tree
+
+
+@pytest.fixture
+def edited(edited_once: Tree, tmp_path: Path) -> Tree:
+    return edited_once.twin(tmp_path / "tree")
+
+
+def revert(tree: Tree) -> None:
+    shutil.copy(tree.path("first/a.onnx"), tree.path("models/a.onnx"))
+
+
+def kept(tree: Tree) -> list[str]:
+    """The sha256 of each kept engine."""
+    return sorted(sha256(path) for path in tree.path(".trt/kept").glob("*"))
+
+
+def command(tree: Tree, *arguments: str) -> str:
+    """What the command line prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "scons_tensorrt", *arguments],
+        cwd=tree.root,
+        env=tree.env(),
+        stdout=subprocess.PIPE,
+        check=False,
+        text=True,
+    ).stdout
+
+
+def test_a_change_that_is_undone_compiles_nothing(edited: Tree) -> None:
+    first, second = sha256(edited.path("first/a.engine")), sha256(edited.engine("a"))
+    assert kept(edited) == [first]
+    changed = edited.path("models/a.onnx").read_bytes()
+    revert(edited)
+
+    before = edited.snapshot("engines", ".trt")
+    dry = edited.scons("-n", "engines")
+    assert "__sm" in dry.lines("WOULD REUSE")[0]
+    assert " (kept) (" in dry.lines("WOULD REUSE")[0]
+    assert dry.summary.endswith("(dry run: 0 would be built)")
+    assert "; the next build reuses one (kept)" in command(edited, "status")
+    assert "the next build reuses an engine (kept)" in command(edited, "explain", "a")
+    assert edited.snapshot("engines", ".trt") == before
+
+    run = edited.scons(TRT_VERBOSE="0")
+    assert (run.status, run.built, run.reused) == (0, [], ["a"])
+    [line] = run.lines("REUSED")
+    assert " (kept) (" in line
+    assert "because the engine is from another build: models/a.onnx changed: " in line
+    assert "engines: 1 reused, 0 built, 0 failed" in run.summary
+    hit = next(event for event in edited.events()[::-1] if event["event"] == "engine.cache.hit")
+    assert (hit["outcome"], hit["reason"]) == ("reused", "kept")
+    assert hit["reason_text"].startswith("kept; the engine is from another build: ")
+    assert sound(edited.engine("a"))
+    assert (sha256(edited.engine("a")), kept(edited)) == (first, [second])
+    assert edited.engine("a").stat().st_nlink == 1
+
+    edited.scons("engines-report")
+    report = json.loads(edited.path(".trt/report/report.json").read_text())
+    assert report["kept"] == {"engines": 1, "size": edited.engine("a").stat().st_size}
+    assert "1 replaced engine kept in .trt/kept/ (" in command(edited, "status")
+
+    edited.path("models/a.onnx").write_bytes(changed)
+    run = edited.scons()
+    assert (run.built, run.reused) == ([], ["a"])
+    assert (sha256(edited.engine("a")), kept(edited)) == (second, [first])
+
+
+def test_a_damaged_kept_engine_is_removed_and_compiled(edited: Tree) -> None:
+    [place] = edited.path(".trt/kept").iterdir()
+    flip_last_bit(place)
+    second = sha256(edited.engine("a"))
+    revert(edited)
+    run = edited.scons()
+    assert (run.status, run.built) == (0, ["a"])
+    assert f"engines: .trt/kept/{place.name}, the kept engine, is damaged, and removed" in run.out
+    assert (sha256(edited.engine("a")), kept(edited)) == (sha256(edited.path("first/a.engine")), [second])
+
+
+def test_an_engine_that_was_altered_is_not_kept_and_a_size_of_0_keeps_and_uses_nothing(edited: Tree) -> None:
+    before = kept(edited)
+    flip_last_bit(edited.engine("a"))
+    revert(edited)
+    run = edited.scons("engines", "CACHE_SIZE=0")
+    assert (run.built, run.reused) == (["a"], [])
+    assert kept(edited) == before
+    flip_last_bit(edited.engine("a"))
+    make_model(edited.path("models/a.onnx"), seed=4)
+    assert edited.scons().built == ["a"]
+    assert kept(edited) == before
+
+
+@pytest.mark.parametrize("size", ["5x", "-1", "1e9", "G", "nan"])
+def test_a_wrong_size_is_one_line(two: Tree, size: str) -> None:
+    run = two.scons("engines", f"CACHE_SIZE={size}")
+    assert run.status == 2
+    assert f"SConstruct:5: CACHE_SIZE={size}: write a size such as 5G, or 0 to keep nothing" in run.out
+
+
+def test_the_same_engine_for_another_folder_or_model_is_copied(edited: Tree) -> None:
+    digest = sha256(edited.engine("a"))
+    run = edited.scons("engines", "HARDWARE=rtx_portable", TRT_VERBOSE="0")
+    assert (run.built, run.reused) == ([], ["a"])
+    source = edited.engines()["a"].name
+    assert f"/rtx_portable/{source} (copied from engines/{source}) (" in run.lines("REUSED")[0]
+
+    edited.write('env.Engine("renamed", "models/a.onnx")')
+    dry = edited.scons("-n", "engines")
+    run = edited.scons()
+    assert (run.built, run.reused) == ([], ["renamed"])
+    for line in (dry.lines("WOULD REUSE")[0], run.lines("REUSED")[0]):
+        assert f"(copied from engines/{source}) (" in line
+    assert sha256(edited.engine("renamed")) == digest
+    assert sound(edited.engine("renamed"))
+    assert {path.stat().st_nlink for path in edited.path("engines").rglob("*.engine")} == {1}
+    receipt = edited.path(".trt/receipts").glob("renamed__*/*.json")
+    details = json.loads(next(receipt).read_text())
+    assert details["copied"] == {"from": source}
+    assert details["inputs"][0]["name"] == "models/a.onnx"
+    assert edited.scons("-q", "engines").status == 0
+
+
+def test_a_tampered_engine_is_compiled_though_another_folder_has_it(edited: Tree) -> None:
+    edited.scons("engines", "HARDWARE=rtx_portable")
+    other = edited.path("engines/rtx_portable").glob("*.engine")
+    flip_last_bit(next(other))
+    run = edited.scons("engines", "HARDWARE=rtx_portable")
+    assert run.built == ["a"]
+    assert run.reason("a").startswith("the engine was modified after it was built")
+
+
+def test_prune_lists_and_removes_kept_engines(edited: Tree) -> None:
+    [place] = edited.path(".trt/kept").iterdir()
+    assert place.name.startswith("a__")
+    dry = edited.scons("engines-prune")
+    [line] = [line for line in dry.lines("WOULD PRUNE") if "/kept/" in line]
+    assert line.startswith(f"WOULD PRUNE .trt/kept/{place.name} (0.")
+    assert line.endswith(" MB): another build replaced it")
+    assert "2 kept by KEEP= or OLDER=" in edited.scons("engines-prune", "OLDER=1", "PRUNE=yes").out
+    assert place.exists()
+    run = edited.scons("engines-prune", "PRUNE=yes")
+    assert any("/kept/" in line for line in run.lines("PRUNED"))
+    assert not place.exists()
+    assert edited.scons().reused == ["a"]
+    revert(edited)
+    assert edited.scons("-n", "engines").names("WOULD BUILD") == ["a"]
