@@ -4,8 +4,9 @@ must then be compiled. Engine b has a plugin; c has a conversion and an accuracy
 The compiler and the converter are fakes whose bytes say all that they are made from, so the model
 knows them beforehand; it reads engines, sidecars, receipts and the store whole and believes no stat.
 What it says of a run: an engine is compiled, once, unless there is a receipt of the wanted bytes and
-either the pair holds them or their publishing was cut off, or the store has them. A step likewise. An
-engine whose gate fails stays as it is, and the run fails.
+either the pair holds them or their publishing was cut off, or they were kept, or the other board's folder
+or the store has them. A step likewise, but that none is kept. An engine whose gate fails stays as it is, and
+the run fails.
 """
 
 from __future__ import annotations
@@ -136,6 +137,16 @@ class World:
         ):
             if source.exists():
                 shutil.copy2(source, path)
+
+    def harm_kept(self, number: int, how: str) -> None:
+        """how: of TAMPERINGS, or "delete"."""
+        files = sorted(self.tree.path(".trt/kept").glob("*"))
+        if files and how == "delete":
+            files[number % len(files)].unlink()
+        elif files:
+            replace(
+                files[number % len(files)], TAMPERINGS[how](files[number % len(files)].read_bytes()), True
+            )
 
     def delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -288,7 +299,27 @@ class World:
             return False
         if self.receipt(name) is None:
             return True
-        return self.pair(name) != (spec, spec) and not self._waits(self.engine(name), spec)
+        if self.pair(name) == (spec, spec) or self._waits(self.engine(name), spec):
+            return False
+        return not self.comes_back(name)
+
+    def comes_back(self, name: str) -> bool:
+        """Whether the wanted engine was kept, or the other board's folder has it; not where somebody altered
+        what is in place."""
+        spec, engine = self.spec(name), self.engine(name)
+        if engine.exists():
+            found = sha(engine.read_bytes())
+            known = self.tree.path(".trt/receipts") / engine.stem
+            if found == spec or not list(known.glob(f"*.{found[:16]}.json")):
+                return False
+        kept = self.tree.path(f".trt/kept/{engine.stem}.{spec[:16]}.engine")
+        if kept.exists() and sha(kept.read_bytes()) == spec:
+            return True
+        [board] = {*BOARDS} - {self.board}
+        other = engine.parent.with_name(board) / engine.name
+        side = Path(f"{other}.sha256")
+        whole = other.exists() and side.exists() and sha(other.read_bytes()) == spec
+        return whole and side.read_text(errors="replace") == spec
 
     def must_compile(self, name: str) -> bool:
         fetched = self.in_store(self.engine(name).name, self.spec(name))
@@ -587,6 +618,10 @@ class Machine(RuleBasedStateMachine):
     @rule(name=name, sidecar=st.booleans())
     def delete(self, name: str, sidecar: bool) -> None:
         self.changed().delete(self.world.sidecar(name) if sidecar else self.world.engine(name))
+
+    @rule(number=st.integers(0, 5), how=st.sampled_from([*sorted(TAMPERINGS), "delete"]))
+    def harm_kept(self, number: int, how: str) -> None:
+        self.changed().harm_kept(number, how)
 
     @rule()
     def delete_receipts(self) -> None:

@@ -12,7 +12,7 @@ from calls import ALL, MUTATES, Call, Point, Scenario, hit, needs_strace, scenar
 
 SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "5"))  # points of each scenario
 SEED = int(os.environ.get("FAULTS_SEED", "6"))
-NAMES = ["first", "rebuild", "adopt", "adopt-half", "reuse", "conversion", "prune"]
+NAMES = ["first", "rebuild", "adopt", "adopt-half", "reuse", "return", "conversion", "prune"]
 ATTEMPTS = 8  # a call's number moves when a file is hashed once more, within a clock tick of its ctime
 
 pytestmark = needs_strace

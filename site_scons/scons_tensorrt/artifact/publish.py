@@ -145,7 +145,8 @@ class Publication:
         self._tidy()
 
     def _sweep(self, in_place: bool = False) -> None:
-        """in_place: this engine is published, so journals of replaced engines are useless."""
+        """Remove the temporaries of killed runs: those without a receipt, and engines without a journal.
+        in_place: this engine is published, so journals of replaced engines are useless."""
         dot = re.escape(f".{self._path_id}.")
         inside = (self._state.partial(self._engine), re.compile(_OURS))
         beside = (self._engine.parent, re.compile(rf"{dot}{_OURS}\.partial"))
@@ -156,7 +157,8 @@ class Publication:
                     continue
                 alone = not path.with_name(path.name.replace(".sha256", ".engine")).exists()
                 replaced = in_place and name[1] != self._key and alone
-                if replaced or not self._state.receipts.knows(self._engine.name, name[1]):
+                uncommitted = not path.with_name(path.name.replace(".engine", ".sha256")).exists()
+                if replaced or uncommitted or not self._state.receipts.knows(self._engine.name, name[1]):
                     path.unlink(missing_ok=True)
 
     def _renames(self) -> bool:
