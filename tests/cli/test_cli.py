@@ -582,7 +582,7 @@ def test_explain_as_json_has_the_receipt_and_what_is_wanted_now(run, declared):
     told = json.loads("\n".join(lines))
     assert (status, told["known"], told["receipt"]["ingredients"]) == (0, True, declared.ingredients)
     change = "precision changed: fp16 → fp32"
-    now = {"code": "changed", "reason": change, "changes": [change], "outdated": None}
+    now = {"code": "changed", "reason": change, "changes": [change], "outdated": None, "reuses": None}
     assert told["now"] == now
 
 
@@ -685,6 +685,7 @@ def test_status_as_json(run, declared, tmp_path):
         {
             "top": str(tmp_path),
             "outdated": None,
+            "kept": {"engines": 0, "size": 0},
             "engines": [
                 {
                     "engine": f"engines/{NAME}",
