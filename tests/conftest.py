@@ -173,7 +173,7 @@ class Tree:
     def receipt(self, name: str) -> dict:
         """The receipt of the engine that is there."""
         digest = sha256(self.engine(name))
-        for path in self.path(".trt/receipts").glob("*/*.json"):
+        for path in self.path(".trt/receipts").glob(f"{name}__*/*.json"):
             data = json.loads(path.read_text())
             if data["sha256"] == digest:
                 return data

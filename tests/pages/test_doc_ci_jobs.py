@@ -33,6 +33,13 @@ def test_every_job_is_run():
 
 
 @pytest.mark.parametrize("name", RUNNERS)
+def test_no_job_fills_the_cache_with_replaced_engines(name: str) -> None:
+    commands = [line for line in (CI / name).read_text().splitlines() if "SCons -k engines" in line]
+    assert commands
+    assert all("CACHE_SIZE=0" in line for line in commands)
+
+
+@pytest.mark.parametrize("name", RUNNERS)
 def test_a_job_builds_then_reuses_then_tells_what_failed(name: str, service: Service) -> None:
     service.top.mkdir()
     first = RUNNERS[name](CI / name, service)
