@@ -98,7 +98,7 @@ def test_a_damaged_kept_engine_is_removed_and_compiled(edited: Tree) -> None:
     revert(edited)
     run = edited.scons()
     assert (run.status, run.built) == (0, ["a"])
-    assert f"engines: .trt/kept/{place.name}, the kept engine, is damaged, and removed" in run.out
+    assert f"engines: the kept engine .trt/kept/{place.name} is damaged and was removed" in run.out
     assert (sha256(edited.engine("a")), kept(edited)) == (sha256(edited.path("first/a.engine")), [second])
 
 

@@ -84,26 +84,25 @@ class KeptEngines:
         code: of the up-to-date check. A kept engine stays kept until `replaced`, so that a run that is killed
         loses nothing."""
         for found in self._candidates(spec, code):
-            kept = found.origin == KEPT
             try:
-                if kept and found.own:
+                if found.own and found.origin == KEPT:
                     self._folder.take(found.path, partial)
                 else:
                     copy_engine(found.path, partial)
                 if sha256_file(partial, follow=False) == found.receipt.sha256:
                     return Reused(found.receipt, self._details(found, spec), found.origin)
-                problem = "is damaged, and removed"
+                if found.origin == KEPT:
+                    found.path.unlink()
+                    self._say_of(found, "is damaged and was removed")
             except FileNotFoundError:  # another build took it
                 continue
             except OSError as error:
-                problem = f"is not used: {error.strerror}"
-            if kept:
-                what = self._state.relative(found.path)
-                self._say(f"engines: {what}, the kept engine, {problem}")
-                if problem.endswith("removed"):
-                    with contextlib.suppress(OSError):
-                        found.path.unlink()
+                if found.origin == KEPT:
+                    self._say_of(found, f"is not used: {error.strerror}")
         return None
+
+    def _say_of(self, kept: Reusable, problem: str) -> None:
+        self._say(f"engines: the kept engine {self._state.relative(kept.path)} {problem}")
 
     def _details(self, found: Reusable, spec: EngineSpec) -> Mapping[str, Any]:
         """The receipt's details; for another model's engine, with this one's name and inputs."""
@@ -119,7 +118,7 @@ class KeptEngines:
             return
         with contextlib.suppress(OSError, EngineError):  # an unreadable folder
             folders = list(self._folders(spec.engine))
-            for name, key in self._names(spec):
+            for name, key in self._names(spec, new=code == "new"):
                 own = name == spec.filename
                 for receipt in self._state.receipts.get(name, key):
                     kept = self._folder.path(name, receipt.sha256)
@@ -131,10 +130,11 @@ class KeptEngines:
                             origin = f"copied from {self._state.relative(path)}"
                             yield Reusable(path, receipt, origin, own)
 
-    def _names(self, spec: EngineSpec) -> Iterator[tuple[str, str]]:
-        """The filename and key of engines with the wanted bytes: its own, and those of other models."""
+    def _names(self, spec: EngineSpec, new: bool) -> Iterator[tuple[str, str]]:
+        """The filename and key of engines with the wanted bytes: its own, and for a new name, those of other
+        models. To look at each receipt for every engine that changed would take long in a large tree."""
         yield spec.filename, spec.key
-        if not self._alone:
+        if new and not self._alone:
             kind = spec.filename.partition("__")[2]
             for name in self._state.receipts.filenames():
                 if name != spec.filename and name.partition("__")[2] == kind:
