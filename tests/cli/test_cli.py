@@ -685,7 +685,7 @@ def test_status_as_json(run, declared, tmp_path):
         {
             "top": str(tmp_path),
             "outdated": None,
-            "kept": {"engines": 0, "size": 0},
+            "kept": {"count": 0, "bytes": 0},
             "engines": [
                 {
                     "engine": f"engines/{NAME}",

@@ -89,7 +89,7 @@ def _status(arguments: argparse.Namespace) -> int:
                 "top": str(tree.state.top),
                 "outdated": tree.outdated(),
                 "engines": [row._asdict() for row in rows],
-                "kept": {"engines": len(kept := _kept(tree)), "size": sum(kept)},
+                "kept": {"count": len(kept := _kept(tree)), "bytes": sum(kept)},
             }
             for tree, rows in trees
         ]
