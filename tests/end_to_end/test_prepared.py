@@ -120,4 +120,21 @@ def test_an_onnx_that_the_build_makes_is_prepared_when_it_needs_it(tree: Tree, p
     model(tree.path("models/source.onnx"), ("batch", "height"))
     again = tree.scons()
     assert (again.status, again.built, again.lines("PREPARED")) == (0, ["a"], []), again.out
-    assert tree.scons().reused == ["a"]
+
+
+def test_engines_with_other_shapes_do_not_share_a_prepared_file(tree: Tree) -> None:
+    model(tree.path("models/a.onnx"))
+    tree.write(
+        f"""
+        env.Engine("a", "models/a.onnx", hardware="rtx_sm89", shapes={SHAPES})
+        env.Engine("a", "models/a.onnx", hardware="rtx_portable", shapes={SHAPES})
+        other = {{"x": (2, 3, 4, 8)}}
+        env.Engine("a", "models/a.onnx", precision="fp16", hardware="rtx_portable", shapes=other)
+        """
+    )
+    run = tree.scons("-n", "engines")
+    names = re.findall(r"WOULD (?:PREPARE|CONVERT) \.trt/onnx/(\S+) because", run.out)
+    assert (run.status, run.names("WOULD BUILD")) == (0, ["a", "a", "a"]), run.out
+    assert names[0] == "a.prepared.onnx"
+    assert re.fullmatch(r"a\.prepared(-[0-9a-f]{8})\.onnx", names[1])
+    assert names[2:] == [f"a.fp16{names[1][10:19]}.onnx"]

@@ -101,7 +101,8 @@ class _Session:
                 failed = error
         raise accuracy_error(
             "ONNX Runtime cannot run %s at %s, so the prepared model cannot be compared: %s; "
-            "correct shapes=, or write prepare='none'" % (self._what, tries[-1].where, one_line(failed))
+            "correct shapes=, make an input a constant (freeze=), give samples (accuracy=), or write "
+            "prepare='none'" % (self._what, tries[-1].where, one_line(failed))
         )
 
 
