@@ -36,9 +36,15 @@ def test_each_bit_of_the_mask_is_one_architecture(mask, sm):
     assert parse_header(rtx(mask=mask)).architectures == (sm,)
 
 
-@pytest.mark.parametrize("mask", [0x40, 0x42, 0x80000000, 0x8000003E])
+@pytest.mark.parametrize("mask", [0x40, 0x80, 0x82, 0x80000000, 0x8000003E])
 def test_a_bit_that_is_not_known_leaves_the_architectures_open(mask):
     assert parse_header(rtx(mask=mask)).architectures is None
+
+
+def test_the_default_target_also_runs_on_later_architectures():
+    assert parse_header(rtx(mask=0x7E)) == PlanHeader(
+        "tensorrt_rtx", 1000, (1, 7, 1, 116), (80, 86, 89, 120, 121), later=True
+    )
 
 
 def test_an_empty_mask_leaves_the_architectures_open():

@@ -40,26 +40,39 @@ def sound(signature):
     return signature.plus or not several
 
 
-signatures = st.builds(
-    HardwareSignature,
-    product=st.sampled_from(["tensorrt", "tensorrt_rtx"]),
-    runtime_version=version,
-    os=text,
-    machine=text,
-    compute_capability=st.from_regex(r"[1-9][0-9]?\.[0-9]\+?", fullmatch=True),
-    architectures=maybe(
-        st.sets(st.integers(50, 200), min_size=1, max_size=5).map(lambda sms: tuple(sorted(sms)))
-    ),
-    gpu_name=maybe(text),
-    sm_count=maybe(count),
-    memory_gib=maybe(count),
-    memory_bus_bits=maybe(count),
-    l2_bytes=maybe(count),
-    integrated=maybe(st.booleans()),
-    jetpack=maybe(version),
-    cuda=maybe(version),
-    recorded=st.dictionaries(text, text, max_size=3),
-).filter(sound)
+def as_read(signature):
+    """TensorRT for RTX: any system and machine; without a list of architectures, its own or the default."""
+    if signature.product == "tensorrt":
+        return signature
+    if signature.architectures is None and signature.plus:
+        return signature._replace(os=None, machine=None, compute_capability="8.0+")
+    return signature._replace(os=None, machine=None, architectures=signature.architectures or (signature.sm,))
+
+
+signatures = (
+    st.builds(
+        HardwareSignature,
+        product=st.sampled_from(["tensorrt", "tensorrt_rtx"]),
+        runtime_version=version,
+        os=text,
+        machine=text,
+        compute_capability=st.from_regex(r"[1-9][0-9]?\.[0-9]\+?", fullmatch=True),
+        architectures=maybe(
+            st.sets(st.integers(50, 200), min_size=1, max_size=5).map(lambda sms: tuple(sorted(sms)))
+        ),
+        gpu_name=maybe(text),
+        sm_count=maybe(count),
+        memory_gib=maybe(count),
+        memory_bus_bits=maybe(count),
+        l2_bytes=maybe(count),
+        integrated=maybe(st.booleans()),
+        jetpack=maybe(version),
+        cuda=maybe(version),
+        recorded=st.dictionaries(text, text, max_size=3),
+    )
+    .filter(sound)
+    .map(as_read)
+)
 
 
 def orin(**changes):
@@ -126,7 +139,38 @@ OTHER = {
 def test_each_hard_and_device_class_field_is_in_the_key(field):
     before, after = orin().key_fields(), orin(**{field: OTHER[field]}).key_fields()
     changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
-    assert changed == {field}
+    assert changed == ({field} if field != "product" else {field, "os", "machine", "architectures"})
+
+
+def rtx(**fields):
+    given = {
+        "schema": 1,
+        "product": "tensorrt_rtx",
+        "runtime_version": "1.7.1.116",
+        "compute_capability": "8.0+",
+    }
+    return HardwareSignature.from_json({**given, **fields}, "rtx.json")
+
+
+def test_system_and_machine_are_not_in_the_key_of_rtx():
+    assert rtx(os="linux", machine="x86_64") == rtx(os="windows", machine="aarch64") == rtx()
+    assert "os" not in rtx().key_fields()
+
+
+def test_the_default_target_of_rtx_lists_no_architectures():
+    assert rtx().rtx_default
+    assert rtx(architectures=[121, 120, 89, 86, 80]) == rtx()
+    assert "architectures" not in rtx().key_fields()
+    assert not rtx(architectures=[80, 86]).rtx_default
+    assert rtx(compute_capability="8.9").architectures == (89,)
+    assert not orin().rtx_default
+
+
+def test_a_plus_of_rtx_without_a_list_is_the_default_target_alone():
+    with pytest.raises(
+        HardwareError, match=r'8\.6\+ needs a list of `architectures`; the default is "8\.0\+"'
+    ):
+        rtx(compute_capability="8.6+")
 
 
 @pytest.mark.parametrize("name", ["driver", "cuda", "l4t", "power_mode", "host"])

@@ -291,7 +291,14 @@ MASKS = [
     (0x3E, {"compute_capability": "8.7", "architectures": [87]}, Status.HOST, "needs SM 87"),
     (0x3E, {"compute_capability": "7.5", "architectures": [75]}, Status.HOST, "this host is sm75"),
     (0x3E, {"runtime_version": "1.7.0.99"}, Status.HOST, "made by TensorRT for RTX 1.7.1.116"),
-    (0x7E, {}, Status.HOST, "its plan does not state its architectures"),  # a bit that nobody knows
+    (0xFE, {}, Status.HOST, "its plan does not state its architectures"),  # a bit that nobody knows
+    (0x7E, {}, 0, ""),  # the default target
+    (0x3E, {"compute_capability": "8.0+", "architectures": None}, 0, ""),
+    (0x36, {"compute_capability": "8.0+", "architectures": None}, Status.HOST, "needs SM 89"),
+    (0x7E, {"compute_capability": "13.0", "architectures": [130]}, 0, ""),  # a later one
+    (0x3E, {"compute_capability": "13.0", "architectures": [130]}, Status.HOST, "needs SM 130"),
+    (0x7E, {"compute_capability": "9.0", "architectures": [90]}, Status.HOST, "needs SM 90"),
+    (0x3E, {"os": "windows", "machine": "aarch64"}, 0, ""),
     (0x3E, {"compute_capability": "8.0+", "architectures": [80, 89]}, 0, ""),
     (0x36, {"compute_capability": "8.0+", "architectures": [80, 89]}, Status.HOST, "needs SM 89"),
 ]
@@ -303,7 +310,8 @@ def test_of_an_rtx_engine_the_plans_mask_decides(tmp_path, capsys, mask, host, s
     made.add(RTX, rtx_plan(b"x", mask), RTX_HOST)
     made.list()
     path = tmp_path / "host.json"
-    path.write_text(json.dumps({**RTX_HOST, **host}))
+    fields = {**RTX_HOST, **host}
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
     assert main(["verify", "--manifest", str(made.manifest), "--hardware", str(path)]) == spec
     assert why in capsys.readouterr().out
 

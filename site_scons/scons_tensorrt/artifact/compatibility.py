@@ -7,17 +7,17 @@ second. Undecided means incompatible.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ..errors import HandoffError
-from ..hardware.signature import DEVICE_CLASS, HARD, SCHEMA, HardwareSignature
+from ..hardware.signature import DEVICE_CLASS, HARD, RTX_DEFAULT, SCHEMA, HardwareSignature
 from .filename import EngineFilename
 from .plan import PlanHeader
 
 _COMPATIBILITY = "option hardware_compatibility"
 _OF_THE_PLAN = ("compute_capability", "architectures")  # checked by its mask instead
+_LATEST = max(RTX_DEFAULT)
 
 
 class RecordedEngine(Protocol):
@@ -45,8 +45,8 @@ def why_not_here(
 
 
 def rtx_host(engines: Iterable[RecordedEngine], compute_capability: str | None) -> HardwareSignature | None:
-    """This host's signature without an installed runtime: runtime and platform of the engines, system and
-    machine of the host, and its compute capability if known. None unless all engines are of TensorRT
+    """This host's signature without an installed runtime: runtime and platform of the engines, and the host's
+    compute capability if known. None unless all engines are of TensorRT
     for RTX; raises HandoffError if they are of several releases or platforms."""
     entries = list(engines)
     if not entries or any(each.signature.get("product") != "tensorrt_rtx" for each in entries):
@@ -63,8 +63,6 @@ def rtx_host(engines: Iterable[RecordedEngine], compute_capability: str | None) 
     data = {
         "schema": SCHEMA,
         **entries[0].signature,
-        "os": platform.system().lower(),
-        "machine": platform.machine(),
         name.platform[:2].replace("cu", "cuda").replace("jp", "jetpack"): name.platform[2:],
     }
     if compute_capability:
@@ -95,7 +93,9 @@ def _by_plan(name: EngineFilename, header: PlanHeader, host: HardwareSignature) 
         return None
     if not header.architectures:
         return "its plan does not state its architectures"
-    lacking = sorted({*(host.architectures or (host.sm,))} - {*header.architectures})
+    needed = RTX_DEFAULT if host.rtx_default else (host.architectures or (host.sm,))
+    later = {sm for sm in needed if header.later and sm > _LATEST}
+    lacking = sorted({*needed} - {*header.architectures} - later)
     if lacking:
         has, needs = (", ".join(map(str, each)) for each in (header.architectures, lacking))
         return f"its plan is for SM {has}, and this host needs SM {needs}"
@@ -114,7 +114,9 @@ def _by_signature(name: EngineFilename, host: HardwareSignature, entry: Recorded
 def _fields(name: EngineFilename, host: HardwareSignature, recipe: Mapping[str, str]) -> list[str]:
     """The fields that must match: an engine for several devices need not match its build device."""
     hard = [field for field in HARD if field not in _OF_THE_PLAN]
-    if host.product == "tensorrt_rtx" or name.plus:
+    if host.product == "tensorrt_rtx":  # and an engine of it runs on every operating system and machine
+        return [field for field in hard if field not in ("os", "machine")]
+    if name.plus:
         return hard
     if recipe.get(_COMPATIBILITY) == "same_compute_capability":
         return list(HARD)

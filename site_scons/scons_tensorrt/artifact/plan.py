@@ -1,9 +1,9 @@
 """The header of a plan, read without a runtime.
 
-TensorRT for RTX 1.x: `vtrt` at 0, total size u64 at 16, version bytes at 24, capability mask
-at 32. TensorRT: `ftrt` at 0, serialization version u32 at 4, version bytes at 24. Neither layout is
-documented: these are from plans of RTX 1.7.1 and published TensorRT plans. Anything else is treated as
-unknown.
+TensorRT for RTX 1.x: `vtrt` at 0, total size u64 at 16, version bytes at 24, capability mask at 32, in which
+bit 6 stands for architectures later than those listed. TensorRT: `ftrt` at 0, serialization version u32 at 4,
+version bytes at 24. Neither layout is documented: these are from plans of RTX 1.7.1 and published TensorRT
+plans. Anything else is treated as unknown.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ RTX_MAGIC = b"vtrt"
 TENSORRT_MAGIC = b"ftrt"
 HEADER_BYTES = 64
 LARGEST_ENGINE = 1 << 40  # bytes; a larger file is sparse, and would take hours to hash
+LATER = 0x40
 MASK_SM = {0x01: 75, 0x02: 80, 0x04: 86, 0x08: 89, 0x10: 120, 0x20: 121}
 
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """product: None if unknown; size: of the plan, as stated; architectures: SMs."""
+    """product: None if unknown; size: of the plan, as stated; architectures: SMs; later: whether it
+    also runs on later architectures."""
 
     product: str | None
     size: int | None = None
     version: tuple[int, ...] | None = None
     architectures: tuple[int, ...] | None = None
+    later: bool = False
 
 
 def read_head(path: str | os.PathLike[str]) -> tuple[bytes, int]:
@@ -45,13 +48,14 @@ def parse_header(data: bytes) -> PlanHeader:
     version = tuple(data[24:28])
     if data[:4] == RTX_MAGIC:
         mask = int.from_bytes(data[32:36], "little")
-        known = all(not mask >> bit & 1 or 1 << bit in MASK_SM for bit in range(32))
+        known = mask & ~sum((*MASK_SM, LATER)) == 0
         architectures = tuple(sm for bit, sm in MASK_SM.items() if mask & bit)
         return PlanHeader(
             "tensorrt_rtx",
             int.from_bytes(data[16:24], "little"),
             version,
             architectures if known and architectures else None,
+            bool(known and architectures and mask & LATER),
         )
     if data[:4] == TENSORRT_MAGIC:
         return PlanHeader("tensorrt", None, version)

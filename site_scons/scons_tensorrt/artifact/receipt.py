@@ -32,6 +32,10 @@ _FACT = "receipt 4"  # increment when `found` in find_verified changes
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would create an encoder for each key
 
 
+# In receipts of TensorRT for RTX that earlier versions wrote, whose files are named by the key with them.
+_NOT_OF_RTX = ("hardware os", "hardware machine")
+
+
 def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
     """The cache key: hex sha256 of filename and ingredients."""
     text = _COMPACT([filename, sorted(ingredients.items())])
@@ -77,6 +81,9 @@ class Receipt(Value):
             ingredients = fields.pop("ingredients")
             if make_key(filename, ingredients) != key:
                 raise ReceiptError("its key does not match its ingredients")
+            if ingredients.get("hardware product") == "tensorrt_rtx" and "hardware machine" in ingredients:
+                ingredients = {k: v for k, v in ingredients.items() if k not in _NOT_OF_RTX}
+                key = make_key(filename, ingredients)
             if not all(isinstance(text, str) for text in (filename, *ingredients.values())):
                 raise ReceiptError("an ingredient is not text")
             if not (SHA256.fullmatch(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
@@ -150,11 +157,14 @@ class ReceiptFolder:
     def of_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
         """The receipt with this key and sha256; None if there is none."""
         receipt = _read(self._path(filename, key, sha256))
-        return receipt if receipt and receipt.key == key else None
+        if receipt and receipt.key == key:
+            return receipt
+        return next((each for each in self.get(filename, key) if each.sha256 == sha256), None)
 
     def get(self, filename: str, key: str) -> list[Receipt]:
         """The valid receipts of this key, newest first: several if a rebuild gave different bytes."""
-        return [r for r in self._read(filename, f"{key}.") if r.key == key]
+        found = [r for r in self._read(filename, f"{key}.") if r.key == key]
+        return found or [r for r in self.all_of(filename) if r.key == key]  # a file named by its former key
 
     def all_of(self, filename: str) -> Iterator[Receipt]:
         """The valid receipts of this filename, newest first."""
@@ -179,7 +189,8 @@ class ReceiptFolder:
 
     def knows(self, filename: str, key: str) -> bool:
         """Whether there is a receipt of this key, valid or not."""
-        return any(name.startswith(f"{key}.") for name in self._names(filename))
+        named = any(name.startswith(f"{key}.") for name in self._names(filename))
+        return named or bool(self.get(filename, key))
 
     def put(self, receipt: Receipt) -> None:
         """Write a receipt durably: the commit point of a compile. Raises OSError."""

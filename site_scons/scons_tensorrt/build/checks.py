@@ -27,11 +27,13 @@ def check_plan(spec: EngineSpec, partial: Path, wrote: int) -> None:
         fault = f"it is a plan of {header.product}"
     if fault is not None:
         raise EngineBuildError(f"the compiler wrote an invalid engine: {fault}")
-    wanted_sms = signature.architectures
-    if wanted_sms and header.architectures and set(wanted_sms) != set(header.architectures):
-        raise HardwareMismatchError(
-            f"architectures: wanted {wanted_sms}, the engine has {header.architectures}"
-        )
+    if header.architectures is None:
+        return
+    if signature.rtx_default and not header.later:
+        raise HardwareMismatchError(f"the engine has SM {header.architectures}, not the default target")
+    wanted = signature.architectures
+    if wanted and (header.later or set(wanted) != set(header.architectures)):
+        raise HardwareMismatchError(f"architectures: wanted {wanted}, the engine has {header.architectures}")
 
 
 def check_inputs(spec: EngineSpec, digest_cache: DigestCache) -> None:

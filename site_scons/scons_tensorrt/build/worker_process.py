@@ -98,7 +98,7 @@ def run_program(
     why_not_canonical = ""
     while True:
         command = [python, *program.options, "-c", text_of(f"{COMMON}.boot")]
-        command += [program.argument, why_not_canonical]
+        command += [program.argument, python if program.argument == "1" else why_not_canonical]
         process = _start(command, log, environment, descriptors)
         worker = _Worker(process, program.frame(job), {**LAST, "done": program.done}, progress)
         try:

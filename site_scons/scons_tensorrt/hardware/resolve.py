@@ -22,12 +22,11 @@ from ..files.reading import read_small
 from ..values import Value
 from .host import Host
 from .runtime import Runtime
-from .signature import PRODUCTS, SCHEMA, HardwareSignature, check_fields
+from .signature import PRODUCTS, RTX_DEFAULT, SCHEMA, HardwareSignature, check_fields
 
-# SMs that TensorRT for RTX targets by default, per its documentation and the capability mask of
-# such a plan. SM 75 is excluded: with it, fp32 transformers fail to compile.
-RTX_PORTABLE = (80, 86, 89, 120, 121)
-RTX_SINGLE = (75, *RTX_PORTABLE)
+# `rtx_portable` is the default target of TensorRT for RTX. It excludes SM 75, for which fp32 transformers
+# fail to compile.
+RTX_SINGLE = (75, *RTX_DEFAULT)
 BUILT_IN = ("rtx_portable", *(f"rtx_sm{sm}" for sm in RTX_SINGLE))
 LARGEST = 1 << 20  # bytes of a hardware file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -187,9 +186,6 @@ def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None
     except (OSError, ValueError, RecursionError) as error:
         raise HardwareError(f"{path}: not readable as JSON ({error})") from None
     check_fields(data, str(path))
-    if data.get("product") == "tensorrt_rtx":  # compiles without a GPU, for this machine
-        data.setdefault("os", platform.system().lower())
-        data.setdefault("machine", platform.machine())
     if data.get("product") in PRODUCTS:
         on_jetson = "jetpack" in data
         if "runtime_version" not in data or not (on_jetson or "cuda" in data):
@@ -197,25 +193,17 @@ def load(path: Path, runtime: Callable[[str], Runtime], host: Host | None = None
             data.setdefault("runtime_version", found["runtime_version"])
             if not on_jetson and "cuda" in found:
                 data.setdefault("cuda", found["cuda"])
-    signature = HardwareSignature.from_json(data, str(path))
-    if signature.product == "tensorrt_rtx" and signature.architectures is None:
-        signature = signature._replace(architectures=(signature.sm,))
-    return signature
+    return HardwareSignature.from_json(data, str(path))
 
 
 def _built_in(name: str, runtime: Runtime) -> HardwareSignature:
-    portable = name == "rtx_portable"
-    architectures = RTX_PORTABLE if portable else (int(name[len("rtx_sm") :]),)
-    lowest = architectures[0]
+    sm = 0 if name == "rtx_portable" else int(name.removeprefix("rtx_sm"))
     return HardwareSignature.from_json(
         {
             "schema": SCHEMA,
             "product": runtime.product,
             "runtime_version": runtime.version,
-            "os": platform.system().lower(),
-            "machine": platform.machine(),
-            "compute_capability": f"{lowest // 10}.{lowest % 10}" + ("+" if portable else ""),
-            "architectures": architectures,
+            "compute_capability": f"{sm // 10}.{sm % 10}" if sm else "8.0+",
             **({"cuda": runtime.cuda} if runtime.cuda else {}),
         },
         name,

@@ -4,7 +4,9 @@ hard          with another value, the engine does not load
 device class  with another value, it loads but may be slower or run out of memory
 recorded      stored in the receipt, never part of the key
 
-Source of the hard fields: NVIDIA's support matrix.
+Source of the hard fields: NVIDIA's support matrix. A TensorRT for RTX engine runs on every operating system
+and machine: NVIDIA's page on CPU-only engines names Linux and Windows, and the runtimes for x86-64 and
+aarch64 make the same bytes (docs/hardware.md).
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ DEVICE_CLASS = ("gpu_name", "sm_count", "memory_gib", "memory_bus_bits", "l2_byt
 FILENAME_ONLY = ("jetpack", "cuda")
 PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime in a filename
 SCHEMA = 1
+# The SMs of the default target of TensorRT for RTX 1.7, from the capability mask of its plans; that mask
+# has one more bit, for later architectures, which no list of SMs sets.
+RTX_DEFAULT = (80, 86, 89, 120, 121)
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
 _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
@@ -33,8 +38,8 @@ _COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
 class _Fields(Value):
     product: str
     runtime_version: str
-    os: str
-    machine: str
+    os: str | None
+    machine: str | None
     compute_capability: str
     architectures: tuple[int, ...] | None = None
     gpu_name: str | None = None
@@ -52,7 +57,8 @@ class HardwareSignature(_Fields):
     """One kind of hardware. None means unknown: the field is not compared.
 
     runtime_version: four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for an RTX engine that
-    also runs on later architectures; architectures: the SMs an RTX plan is compiled for; memory_gib: from
+    also runs on later architectures; architectures: the SMs an RTX plan is compiled for, None for the default
+    target, 8.0 and later; os, machine: None for RTX; memory_gib: from
     `cuda.memory_class`; cuda: version the runtime library was built for; jetpack and cuda are used in
     filenames only.
     """
@@ -81,6 +87,11 @@ class HardwareSignature(_Fields):
     def runtime(self) -> str:
         """`trt10.3` or `rtx1.7`."""
         return PRODUCTS[self.product] + _major_minor(self.runtime_version)
+
+    @cached_property
+    def rtx_default(self) -> bool:
+        """Whether this is the default target of TensorRT for RTX."""
+        return self.product == "tensorrt_rtx" and self.architectures is None
 
     def key_fields(self) -> dict[str, str]:
         """The known hard and device-class fields as text, sorted by name."""
@@ -119,7 +130,7 @@ class HardwareSignature(_Fields):
         parts = [self.gpu_name or "", f"sm{self.sm}{'+' if self.plus else ''}"]
         if self.memory_gib:
             parts.append(f"{self.memory_gib} GiB")
-        parts += [self.machine, self._runtime]
+        parts += [self.machine or "", self._runtime]
         if self.jetpack:
             parts.append(f"JetPack {self.jetpack}")
         return ", ".join(part for part in parts if part)
@@ -160,8 +171,10 @@ def check_fields(data: Any, where: str) -> dict[str, Any]:
 def _checked(data: Any, where: str) -> dict[str, Any]:
     """The fields of a complete hardware file. Raises HardwareError."""
     fields = check_fields(data, where)
+    rtx = fields.get("product") == "tensorrt_rtx"
+    on = {"os": None, "machine": None} if rtx else {}  # files of earlier versions have both
     for name in ("product", "runtime_version", "os", "machine", "compute_capability"):
-        if name not in fields:
+        if name not in fields and name not in on:
             raise HardwareError(f"{where}: missing field {name!r}")
     several = len(fields.get("architectures", ())) > 1
     if several and not fields["compute_capability"].endswith("+"):
@@ -169,7 +182,19 @@ def _checked(data: Any, where: str) -> dict[str, Any]:
             f"{where}: several architectures; set compute_capability to the lowest with a plus, "
             'such as "8.0+"'
         )
-    return fields
+    return {**fields, **on, **(_targets(fields, where) if rtx else {})}
+
+
+def _targets(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The field `architectures` of a target of TensorRT for RTX: absent for the default target."""
+    capability, listed = fields["compute_capability"], fields.get("architectures")
+    if capability == "8.0+" and listed in (None, RTX_DEFAULT):
+        return {"architectures": None}
+    if listed is None and capability.endswith("+"):
+        raise HardwareError(
+            f'{where}: compute_capability {capability} needs a list of `architectures`; the default is "8.0+"'
+        )
+    return {"architectures": listed or (int(capability.replace(".", "")),)}
 
 
 def _check_type(name: str, value: Any, where: str) -> None:

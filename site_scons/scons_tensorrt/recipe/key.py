@@ -39,7 +39,7 @@ def differences(old: Mapping[str, str], new: Mapping[str, str], source: str) -> 
         if before == after:
             continue
         group, _, label = name.partition(" ")
-        absent = "unknown"
+        absent = "8.0 and later" if name == "hardware architectures" else "unknown"
         if group == "input":
             kind, _, file = label.partition(" ")
             labels = {"onnx": source, "data": f"external data {file}", "plugin": f"plugin {file}"}

@@ -11,7 +11,6 @@ the resource by that name.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,9 +62,7 @@ def host_signature(
     it cannot compile with it."""
     found = runtime(product)
     if product == "tensorrt_rtx":
-        return HardwareSignature(
-            *(product, found.version, platform.system().lower(), platform.machine(), "8.0+")
-        )
+        return HardwareSignature(product, found.version, None, None, "8.0+")
     sign = host.nvidia_evidence()
     if not sign:
         raise HardwareError("no NVIDIA GPU found")

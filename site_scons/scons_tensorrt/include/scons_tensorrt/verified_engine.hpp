@@ -303,7 +303,7 @@ inline Header parse_header(const unsigned char* data, std::size_t size) {
     header.states_size = true;
     header.size = little_endian(data + 16, 8);
     const std::uint64_t mask = little_endian(data + 32, 4);
-    for (std::size_t bit = 0; mask >> 6 == 0 && bit < 6; ++bit) {
+    for (std::size_t bit = 0; mask >> 7 == 0 && bit < 6; ++bit) {  // bit 6: later architectures
       if (mask >> bit & 1) header.architectures.push_back(sms[bit]);
     }
   }

@@ -6,6 +6,8 @@ stage 2. Stage 2 reads the job and the worker's modules from standard input and 
 read from this package's folder, so neither its path nor its .pyc files change the heap, whose layout
 shows in an engine's bytes.
 
+Stage 1 is given the path of the interpreter's command, stage 2 the reason why it is not canonical, if any.
+
 Both stages run without `site` and without .pyc files: every imported module is compiled from its source,
 so the worker imports few modules, and rarely needed ones late.
 
@@ -75,5 +77,8 @@ def run() -> None:
 if sys.argv[1] == "1":
     reason = canonical()
     argv = [*sys.orig_argv[:-2], "2", reason]
-    os.execv(sys.executable, argv)
+    try:
+        os.execv(sys.executable, argv)
+    except OSError:  # of another machine, under an emulator that only the command itself starts
+        os.execv(sys.argv[2], [sys.argv[2], *argv[1:]])
 run()

@@ -65,7 +65,7 @@ def _gpu(job: RunJob) -> str:
     except WorkerError as error:
         raise NotRun("the engine is not for this GPU: %s" % error) from None
     sm = device["compute_capability"].replace(".", "")
-    if job.product != "tensorrt" and int(sm) not in job.architectures:
+    if job.product != "tensorrt" and job.architectures and int(sm) not in job.architectures:
         known = ", ".join(str(each) for each in job.architectures)
         raise NotRun("the engine is for SM %s, this GPU is SM %s" % (known, sm))
     return str(device["gpu_name"])
