@@ -100,7 +100,7 @@ def test_it_loads_and_refuses_what_python_does(tmp_path, compiler, flags):
     for number, name in enumerate(mutants(150)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        engines.append(put(folder, [rtx(0x04), rtx(0x3E), rtx(0x3F), TENSORRT][number % 4], name))
+        engines.append(put(folder, [rtx(0x04), rtx(0x3E), rtx(0x7E), TENSORRT][number % 4], name))
     assert run(program, *engines) == [expected(engine) for engine in engines]
 
     # A file of several pieces, whose size is no multiple of one.

@@ -124,8 +124,9 @@ CASES = [
     Case("zero-byte", MALFORMED, damage=_state("DIGEST\0")),
     Case("other-digest", "does not match its sidecar", damage=_state("0" * 64)),
     # The header against the name.
-    Case("portable", None, PORTABLE, rtx(0x3E)),
-    Case("portable-later-ones", None, PORTABLE, rtx(0x0C)),
+    Case("portable", None, PORTABLE, rtx(0x7E)),
+    Case("portable-without-later-ones", None, PORTABLE, rtx(0x3E)),
+    Case("portable-of-two", None, PORTABLE, rtx(0x0C)),
     Case("portable-with-75", "SM 75, 80, .*sm80plus", PORTABLE, rtx(0x3F)),
     Case("single", None, SINGLE, rtx(0x04)),
     Case("single-other", "SM 89, and its name says sm86", SINGLE, rtx(0x08)),
