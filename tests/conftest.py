@@ -231,10 +231,11 @@ def tree(tmp_path: Path) -> Tree:
 @pytest.fixture
 def two(tree: Tree) -> Tree:
     """A tree with two engines, `a` and `b`, of static shape."""
-    return _two(tree)
+    return make_two(tree)
 
 
-def _two(tree: Tree) -> Tree:
+def make_two(tree: Tree) -> Tree:
+    """Declare two engines, `a` and `b`, of static shape."""
     make_model(tree.path("models/a.onnx"), seed=1)
     make_model(tree.path("models/b.onnx"), seed=2)
     tree.write(
@@ -271,7 +272,7 @@ def compiled_once(once) -> Tree:
     """The two engines, built; for tests to begin with a twin of it."""
 
     def build(folder: Path) -> None:
-        run = _two(Tree(folder / "tree")).scons()
+        run = make_two(Tree(folder / "tree")).scons()
         assert run.status == 0, run.out
         assert run.built == ["a", "b"]
 

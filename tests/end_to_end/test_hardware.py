@@ -1,35 +1,52 @@
 """Another board, JetPack or TensorRT: another name or folder; the old files untouched."""
 
+from pathlib import Path
+
 import pytest
 
-from conftest import Tree, fake_compiler, hardware, make_model
+from conftest import Tree, fake_compiler, hardware, make_model, make_two
 
 
 @pytest.fixture
 def boards(two: Tree) -> Tree:
     """Two Orins that share every filename, and a stand-in for the compiler of both."""
+    return add_boards(two)
+
+
+def add_boards(two: Tree) -> Tree:
     hardware(two.path("hardware/orin_nx.json"))
     hardware(two.path("hardware/agx_orin.json"), sm_count=16, memory_gib=64, memory_bus_bits=256)
     two.environment["TRT_PYTHON"] = str(fake_compiler(two.path("fake")))
     return two
 
 
-def test_boards_in_turn_compile_nothing_the_third_time(boards: Tree) -> None:
-    assert boards.scons("engines", "HARDWARE=orin_nx").built == ["a", "b"]
-    before = boards.snapshot("engines/orin_nx")
-    assert boards.scons("engines", "HARDWARE=agx_orin").built == ["a", "b"]
-    run = boards.scons("engines", "HARDWARE=orin_nx")
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = add_boards(make_two(Tree(tmp_path_factory.mktemp("boards") / "tree")))
+    assert tree.scons("engines", "HARDWARE=orin_nx").built == ["a", "b"]
+    return tree
+
+
+@pytest.fixture
+def made(made_once: Tree, tmp_path: Path) -> Tree:
+    """The boards, with the engines of the Orin NX built."""
+    return made_once.twin(tmp_path / "made")
+
+
+def test_boards_in_turn_compile_nothing_the_third_time(made: Tree) -> None:
+    before = made.snapshot("engines/orin_nx")
+    assert made.scons("engines", "HARDWARE=agx_orin").built == ["a", "b"]
+    run = made.scons("engines", "HARDWARE=orin_nx")
     assert (run.status, run.built, run.reused) == (0, [], ["a", "b"])
-    assert boards.snapshot("engines/orin_nx") == before
-    names = [{p.name for p in boards.path(f"engines/{n}").iterdir()} for n in ("orin_nx", "agx_orin")]
+    assert made.snapshot("engines/orin_nx") == before
+    names = [{p.name for p in made.path(f"engines/{n}").iterdir()} for n in ("orin_nx", "agx_orin")]
     assert names[0] == names[1]
     assert "a__sm87_jp6.2_trt10.3_fp32.engine" in names[0]
 
 
-def test_hardware_from_the_environment_is_the_same(boards: Tree) -> None:
-    assert boards.scons("engines", "HARDWARE=orin_nx").built == ["a", "b"]
-    assert boards.scons(TRT_HARDWARE="orin_nx").reused == ["a", "b"]
-    assert boards.scons("engines", "HARDWARE=hardware/orin_nx.json").reused == ["a", "b"]
+def test_hardware_from_the_environment_is_the_same(made: Tree) -> None:
+    assert made.scons(TRT_HARDWARE="orin_nx").reused == ["a", "b"]
+    assert made.scons("engines", "HARDWARE=hardware/orin_nx.json").reused == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -46,19 +63,17 @@ def test_hardware_from_the_environment_is_the_same(boards: Tree) -> None:
         ("os", "qnx", "hardware os changed: linux → qnx"),
     ],
 )
-def test_a_hard_or_device_class_field_rebuilds(boards: Tree, field, value, reason) -> None:
-    boards.scons("engines", "HARDWARE=orin_nx")
-    hardware(boards.path("hardware/orin_nx.json"), **{field: value})
-    run = boards.scons("engines", "HARDWARE=orin_nx")
+def test_a_hard_or_device_class_field_rebuilds(made: Tree, field, value, reason) -> None:
+    hardware(made.path("hardware/orin_nx.json"), **{field: value})
+    run = made.scons("engines", "HARDWARE=orin_nx")
     assert run.built == ["a", "b"]
     assert run.reason("a") == reason
 
 
-def test_driver_host_name_and_cuda_patch_rebuild_nothing(boards: Tree) -> None:
-    boards.scons("engines", "HARDWARE=orin_nx")
+def test_driver_host_name_and_cuda_patch_rebuild_nothing(made: Tree) -> None:
     new = {"driver": "550.1", "host_name": "other", "l4t": "36.4.4", "power_mode": "MAXN"}
-    hardware(boards.path("hardware/orin_nx.json"), recorded=new, cuda="12.6.11")
-    assert boards.scons("engines", "HARDWARE=orin_nx").built == []
+    hardware(made.path("hardware/orin_nx.json"), recorded=new, cuda="12.6.11")
+    assert made.scons("engines", "HARDWARE=orin_nx").built == []
 
 
 @pytest.mark.parametrize(
@@ -69,14 +84,13 @@ def test_driver_host_name_and_cuda_patch_rebuild_nothing(boards: Tree) -> None:
         ({"compute_capability": "11.0"}, "__sm110_"),
     ],
 )
-def test_a_new_jetpack_tensorrt_or_sm_is_a_new_name(boards: Tree, change, part) -> None:
-    boards.scons("engines", "HARDWARE=orin_nx")
-    before = boards.snapshot()
-    hardware(boards.path("hardware/orin_nx.json"), **change)
-    run = boards.scons("engines", "HARDWARE=orin_nx")
+def test_a_new_jetpack_tensorrt_or_sm_is_a_new_name(made: Tree, change, part) -> None:
+    before = made.snapshot()
+    hardware(made.path("hardware/orin_nx.json"), **change)
+    run = made.scons("engines", "HARDWARE=orin_nx")
     assert run.built == ["a", "b"]
     assert all(part in line for line in run.lines("BUILT"))
-    after = boards.snapshot()
+    after = made.snapshot()
     assert {name: after[name] for name in before} == before
 
 
