@@ -26,7 +26,7 @@ made = [env.Engine("face", "face.onnx")]
 Return("made")
 """
 # A command that runs this test suite only finds the tests of one file.
-ENVIRONMENT = {"PYTEST_ADDOPTS": "--collect-only tests/test_walls.py"}
+ENVIRONMENT = {"PYTEST_ADDOPTS": "--collect-only --maxprocesses=1 tests/test_walls.py"}
 # A block with this text runs in a clone of this project, not in the reader's repo.
 IN_CLONE = re.compile(r"'\.\[|\b(benchmarks|tests|docs/examples)/")
 # What a reader has done before a block with this text.
