@@ -88,6 +88,15 @@ def test_another_precision_is_a_step_on_a_strongly_typed_runtime_alone():
     assert next_step("fp16", PLAIN, False, FP32) is None
 
 
+def test_nodes_that_are_searched_for_stand_in_the_step_as_auto():
+    found = parse("a", {"precision": "fp16", "keep_nodes": "auto", "accuracy": "i.npz"}).conversion
+    assert (found.auto, found.keep_nodes) == (True, ())
+    step = next_step("fp16", found, True, FP32)
+    assert step.options == {"to": "fp16", "keep_ops": [], "keep_nodes": "auto", "keep_io": True}
+    named = parse("a", {"precision": "fp16", "keep_nodes": ["auto"]}).conversion  # a node of that name
+    assert (named.auto, named.keep_nodes) == (False, ("auto",))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "mixed"])
 def test_what_is_compiled_as_it_is_needs_no_step(precision):
     assert next_step(precision, PLAIN, True, FP32) is None
@@ -115,6 +124,8 @@ FAULTS = [
     ("fp32", Conversion(keep_ops=("Add",)), True, FP32, "keep_ops has no effect with precision='fp32'"),
     ("fp16", Conversion(keep_nodes=("n",)), False, FP32, "write strongly_typed=True too"),
     ("fp32", Conversion(keep_io=False), True, FP32, "keep_io=False has no effect"),
+    ("fp32", Conversion(auto=True), True, FP32, "keep_nodes='auto' has no effect with precision='fp32'"),
+    ("int8", CALIBRATED._replace(auto=True), True, FP32, "keep_nodes='auto' is for fp16 and bf16"),
     ("int8", NATIVE, True, FP32, "not supported by a strongly typed runtime; write by='qdq'"),
 ]
 
@@ -181,6 +192,8 @@ BAD = [
     ({"accuracy": {"inputs": "i.npz", "metric": "best"}}, "metric='best'"),
     ({"keep_ops": "Conv"}, "keep_ops='Conv': write a list"),
     ({"keep_nodes": [1]}, "keep_nodes=[1]"),
+    ({"keep_nodes": "auto"}, "keep_nodes='auto' needs accuracy=, whose bound decides"),
+    ({"keep_nodes": "all", "accuracy": "i.npz"}, "keep_nodes='all': write a list"),
     ({"keep_io": "yes"}, "keep_io='yes': write True or False"),
 ]
 

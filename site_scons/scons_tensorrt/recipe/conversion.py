@@ -23,6 +23,7 @@ WAYS = ("qdq", "calibrator")
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16  # DataType numbers of onnx.proto3
 CONVERTED = ("fp16", "bf16", "int8", "fp8")  # precisions that may need a step
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
+AUTO = "auto"  # of keep_nodes: search for the nodes
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -76,12 +77,13 @@ class Gate(Value):
 
 class Conversion(Value):
     """keep_ops, keep_nodes: operators and names of nodes that stay float32; keep_io: whether inputs and
-    outputs keep their types."""
+    outputs keep their types; auto: whether the nodes are searched for, by the accuracy gate."""
 
     keep_ops: tuple[str, ...] = ()
     keep_nodes: tuple[str, ...] = ()
     keep_io: bool = True
     calibration: Calibration | None = None
+    auto: bool = False
 
 
 class Preparation(Value):
@@ -130,7 +132,8 @@ def next_step(precision: str, wanted: Conversion, strong: bool, summary: OnnxSum
     kept = {"keep_ops": list(wanted.keep_ops), "keep_nodes": list(wanted.keep_nodes)}
     calibration = wanted.calibration
     if precision in _TYPE and strong:
-        return Step("precision", {"to": precision, **kept, "keep_io": wanted.keep_io})
+        more = {"keep_nodes": AUTO} if wanted.auto else {}
+        return Step("precision", {"to": precision, **kept, **more, "keep_io": wanted.keep_io})
     if precision in ("int8", "fp8") and calibration and calibration.by == "qdq":
         chosen = {
             "method": calibration.method,
@@ -152,13 +155,15 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
     converts = by_qdq or (precision in _TYPE and strong)
     if not converts:
         given = [name for name in ("keep_ops", "keep_nodes") if getattr(wanted, name)]
-        given += ["keep_io=False"] * (not wanted.keep_io)
+        given += ["keep_nodes='auto'"] * wanted.auto + ["keep_io=False"] * (not wanted.keep_io)
         serves = (
             "write strongly_typed=True too"
             if precision in _TYPE and not strong
             else "it applies to fp16 and bf16, and to int8 and fp8 with a calibration"
         )
         found += [f"{name} has no effect with precision={precision!r} here; {serves}" for name in given]
+    elif wanted.auto and quantizes:
+        found.append("keep_nodes='auto' is for fp16 and bf16; write a list of nodes")
     if calibration and not quantizes:
         found.append(f"calibration has no effect with precision={precision!r}; write 'int8'")
     if calibration and calibration.by == "calibrator" and strong:
@@ -277,9 +282,13 @@ def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
 
 def parse_conversion(chosen: Mapping[str, Any]) -> Conversion:
     """The conversion in the options of `env.Engine`. Raises RecipeError."""
+    auto = chosen["keep_nodes"] == AUTO
+    if auto and chosen["accuracy"] is None:
+        raise RecipeError("keep_nodes='auto' needs accuracy=, whose bound decides; add it, or write a list")
     return Conversion(
         names("keep_ops", chosen["keep_ops"]),
-        names("keep_nodes", chosen["keep_nodes"]),
+        () if auto else names("keep_nodes", chosen["keep_nodes"]),
         flag("keep_io", chosen["keep_io"]),
         parse_calibration(chosen["calibration"]),
+        auto,
     )

@@ -132,7 +132,9 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
 
     step = next_step(recipe.precision, recipe.conversion, declared.strongly_typed, summary)
     calibration = recipe.conversion.calibration
-    if step is not None:
+    if step is not None and step.kind == "precision" and recipe.conversion.auto:
+        declared.converted = onnx_steps.declare_search(env, session, declared, step)
+    elif step is not None:
         samples = None
         if step.kind == "quantize" and calibration:
             samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")

@@ -68,9 +68,28 @@ def _path(session: Session, owner: EngineTarget, end: str) -> Path:
     return session.state.onnx / f"{owner.name}.{owner.recipe.precision}{apart}{end}"
 
 
-def declare_step(env: Any, session: Session, owner: EngineTarget, step: Step, samples: Any) -> OnnxTarget:
-    """The conversion of the owner's ONNX. Raises UserError."""
-    path, onnx = _path(session, owner, ".onnx"), {"onnx": owner.original}
+def declare_search(env: Any, session: Session, owner: EngineTarget, step: Step) -> OnnxTarget:
+    """The conversion of the owner's ONNX with `keep_nodes="auto"`, which depends on the accuracy gate too.
+    Raises UserError."""
+    gate = owner.recipe.accuracy
+    assert gate is not None
+    chosen = samples_of(owner.recipe)
+    samples = sample_nodes(env, session, chosen, "accuracy inputs") if chosen else None
+    reference = {"reference": file_node(env, gate.reference, "reference")} if gate.reference else {}
+    searched = step._replace(options={**step.options, **options_of(gate, owner.recipe, chosen)})
+    return declare_step(env, session, owner, searched, samples, reference)
+
+
+def declare_step(
+    env: Any,
+    session: Session,
+    owner: EngineTarget,
+    step: Step,
+    samples: Any,
+    more: Mapping[str, Any] = {},
+) -> OnnxTarget:
+    """The conversion of the owner's ONNX. more: further ONNX nodes by role. Raises UserError."""
+    path, onnx = _path(session, owner, ".onnx"), {"onnx": owner.original, **more}
     target = OnnxTarget(
         session.files, owner, path, step.kind, step.options, onnx, samples, prepared=owner.prepared
     )

@@ -136,7 +136,7 @@ class RunMessages:
         words, size = _verbs(derived.kind)[1], ""
         if step.how == "fetched":
             words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
-        tell = {"accuracy": _worst, "prepare": _changes, "precision": _cut_weights}.get(derived.kind)
+        tell = {"accuracy": _worst, "prepare": _changes, "precision": _conversion}.get(derived.kind)
         found = tell(facts) if tell and isinstance(facts, dict) else ""
         figures = f": {found}" if found else ""
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
@@ -268,16 +268,22 @@ def _changes(facts: Mapping[str, Any]) -> str:
     return str(facts.get("changes") or "nothing to change")
 
 
-def _cut_weights(facts: Mapping[str, Any]) -> str:
-    """How many weights 16 bit cannot represent. `largest`: not in receipts of earlier versions."""
-    words = []
+def _conversion(facts: Mapping[str, Any]) -> str:
+    """The nodes that keep_nodes="auto" keeps, and how many weights 16 bit cannot represent. `largest`: not
+    in receipts of earlier versions."""
+    words, auto = [], facts.get("auto")
     if facts.get("clamped"):
         largest = facts.get("largest")
         most = f" (the largest {largest['value']:,.6g} in `{largest['tensor']}`)" if largest else ""
         words.append(f"{facts['clamped']:,} too large{most}")
     if facts.get("raised"):
         words.append(f"{facts['raised']:,} too small")
-    return f"weights cut: {', '.join(words)}" if words else ""
+    found = [f"weights cut: {', '.join(words)}"] if words else []
+    if auto:
+        nodes = ", ".join(auto["nodes"][:3]) + (", …" if len(auto["nodes"]) > 3 else "")
+        kept = f"keeps {len(auto['nodes'])} of {auto['of']} nodes in float32"
+        found.insert(0, f"keep_nodes='auto' {kept}{': ' * bool(nodes)}{nodes}; {auto['tried']} choices tried")
+    return "; ".join(found)
 
 
 def _worst(facts: Mapping[str, Any]) -> str:

@@ -102,7 +102,7 @@ def compare_corners(
             try:
                 judge.add(corner, answers, partial(original.moved, corner, runs[0].inputs))
             except WorkerError as error:
-                raise _explained(error, original.path, compiled, runs[0].inputs) from None
+                raise _explained(error, original.path, compiled, runs[0].inputs, options) from None
         else:
             judge.skip(corner)
         judge.table[-1].update(note=note(corner, why), seconds=round(time.perf_counter() - started, 3))
@@ -110,12 +110,17 @@ def compare_corners(
 
 
 def _explained(
-    error: WorkerError, reference: str, compiled: str, inputs: Mapping[str, np.ndarray]
+    error: WorkerError,
+    reference: str,
+    compiled: str,
+    inputs: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
 ) -> WorkerError:
     """The error, with the tensor that explains it in 16 bit."""
     usual = WorkerError(error.error_class, str(error).replace(ADVICE, sixteen_bit_advice.ADVICE))
     found = sixteen_bit_advice.explained(usual, reference, compiled, inputs)
-    return error if str(found) == str(usual) else found
+    text = str(error if str(found) == str(usual) else found)
+    return sixteen_bit_advice.BeyondBound(text, inputs, found.losses, options)
 
 
 def _second(

@@ -14,12 +14,13 @@ NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object"}
 
 
 class CpuModel:
-    """inputs: as `samples.read` takes them; what: the model's name in messages. Raises WorkerError
-    (AccuracyError)."""
+    """inputs: as `samples.read` takes them; what: the model's name in messages; threads: 0 for one on each
+    core. Raises WorkerError (AccuracyError)."""
 
-    def __init__(self, path: str, what: str) -> None:
+    def __init__(self, path: str, what: str, threads: int = 0) -> None:
         self._what = what
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # The comparison is of the models, not of what the runtime's optimizer makes of them.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -90,6 +90,10 @@ def _run(job: Mapping[str, Any]) -> Any:
         request = prepare.read_request(shapes, freeze, samples, job["temporary"])
         made = prepare.prepare(onnx["onnx"], target, request)
         return {"changes": ", ".join(made.changes), "outputs": made.outputs}
+    if kind == "precision" and options["keep_nodes"] == "auto":
+        original = onnx.get("reference", onnx["onnx"])
+        search = onnx["onnx"], original, target, options, samples, job["temporary"]
+        return _module("precision_search").convert(*search)
     if kind == "precision":
         return _module("precision").convert(onnx["onnx"], target, options)
     if kind == "quantize":

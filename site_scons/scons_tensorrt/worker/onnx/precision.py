@@ -81,6 +81,12 @@ def convert(source: str, target: str, options: Mapping[str, Any]) -> dict[str, A
     return facts
 
 
+def node_names(source: str) -> list[str]:
+    """The nodes of the ONNX at `source`, as `keep_nodes` takes them. Raises WorkerError."""
+    model = _without_values(model_file.load_model(source), TensorValues(source))
+    return SourceNodes(model, {"keep_ops": [], "keep_nodes": []}).names
+
+
 def _facts(**more: Any) -> dict[str, Any]:
     import onnxruntime
 

@@ -41,6 +41,11 @@ class SourceNodes:
                 self._labels[name] = node.name or node.output[0]
                 node.name = name
 
+    @property
+    def names(self) -> list[str]:
+        """The nodes as `keep_nodes` takes them."""
+        return list(dict.fromkeys(self._labels.values()))
+
     def restore_names(self, model: ModelProto) -> None:
         for node in graph_walk.all_nodes(model):
             node.name = self.original.get(node.name, node.output[0])

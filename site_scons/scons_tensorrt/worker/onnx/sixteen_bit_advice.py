@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,9 +20,24 @@ ADVICE = "widen rtol= or atol=, or keep more in float32"
 LISTED = 6  # nodes that the message names
 
 
+class BeyondBound(WorkerError):
+    """An AccuracyError. inputs: on which the model is beyond its bound; losses: for these, see
+    sixteen_bit_losses.py; options: rtol, atol and metric, if others than the gate's."""
+
+    def __init__(
+        self,
+        message: str,
+        inputs: Mapping[str, np.ndarray],
+        losses: Sequence[Loss],
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__("AccuracyError", message)
+        self.inputs, self.losses, self.options = inputs, losses, options
+
+
 def explained(
     error: WorkerError, reference: str, converted: str, inputs: Mapping[str, np.ndarray]
-) -> WorkerError:
+) -> BeyondBound:
     """The error, with the tensor of the model at `converted` that is the first to be infinite or NaN, or is
     cut, or loses most, and the nodes that keep it in float32; unchanged for a model without 16-bit tensors.
     reference: path of the original; inputs: the sample to run."""
@@ -31,7 +47,7 @@ def explained(
         losses = []
     cut = "" if any(each.overflows for each in losses) else _cut_weight(reference, converted)
     advice = cut or advice_for(losses)
-    return WorkerError(error.error_class, str(error).replace(ADVICE, advice)) if advice else error
+    return BeyondBound(str(error).replace(ADVICE, advice or ADVICE), inputs, losses)
 
 
 def _cut_weight(reference: str, converted: str) -> str:
