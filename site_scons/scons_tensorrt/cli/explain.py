@@ -158,8 +158,21 @@ def _accuracy(accuracy: Mapping[str, Any]) -> Rows:
         yield f"output {name}", f"{mapping(onnx).get('metric')}: {_flat(figures)}"
     if isinstance(onnx, str):
         yield "ONNX", onnx
+    yield from _corners("corners", mapping(onnx))
     if "engine" in accuracy:
-        yield "engine", str(accuracy["engine"])
+        engine = accuracy["engine"]
+        told = {k: v for k, v in engine.items() if k != "corners"} if isinstance(engine, dict) else engine
+        yield "engine", str(told)
+        yield from _corners("engine's corners", mapping(engine))
+
+
+def _corners(label: str, facts: Mapping[str, Any]) -> Rows:
+    corners = mapping(facts.get("corners"))
+    for row in map(mapping, listing(corners.get("table"))):
+        told = [row.get("shapes"), f"{row.get('runs')} runs", row.get("rows"), row.get("note")]
+        yield label, f"{row.get('corner')}: {'; '.join(str(each) for each in told if each)}"
+    if corners:
+        yield label, f"judged: {corners.get('judged')}; seed {corners.get('seed')}"
 
 
 def _fields(ingredients: Mapping[str, str], group: str) -> Rows:

@@ -13,8 +13,8 @@ from ..artifact.verify import check_pair
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
 from ..files.tolerant import listing, mapping, number, plain, seconds, text
-from ..recipe.conversion import share_of_bound
 from ..recipe.key import differences
+from .accuracy import describe_accuracy
 from .history import WORDS
 
 MAX_BUILDS = 20
@@ -50,7 +50,7 @@ def describe(
         "fault": check.fault,
         "sha256": check.sha256,
         "size": receipt.size if receipt else _size(path),
-        "accuracy": _accuracy(receipt),
+        "accuracy": describe_accuracy(receipt),
         "receipt": receipt and _receipt(receipt),
         "builds": _history(builds, receipt, text(item.get("source"))),
     }
@@ -110,36 +110,6 @@ def _outcome(event: Mapping[str, Any] | None) -> dict[str, Any]:
         "integrity": code.startswith(_TAMPERED),
         "seconds": seconds(found.get("duration_s")),
         "compile_s": seconds(found.get("compile_duration_s")),
-    }
-
-
-def _accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
-    """Accuracy of the compiled ONNX against its original, the output nearest to its bound first."""
-    accuracy = mapping(receipt.details.get("accuracy")) if receipt else {}
-    facts = mapping(accuracy.get("onnx"))
-    outputs = [_output(name, mapping(each)) for name, each in mapping(facts.get("outputs")).items()]
-    if not outputs:
-        return None
-    outputs.sort(key=lambda each: -each["used"])
-    return {
-        "metric": text(facts.get("metric")),
-        "samples": number(facts.get("samples")),
-        "engine": text(accuracy.get("engine")),
-        "outputs": outputs,
-    }
-
-
-def _output(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    error, bound = number(figures.get("error")), number(figures.get("bound"))
-    used = number(share_of_bound(error, bound)) or 0.0
-    return {
-        "output": text(name),
-        "error": error,
-        "bound": bound,
-        "used": round(used, 6),
-        "cosine": number(figures.get("cosine")),
-        "max_abs": number(figures.get("max_abs")),
-        "mean_abs": number(figures.get("mean_abs")),
     }
 
 
