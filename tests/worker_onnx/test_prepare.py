@@ -9,7 +9,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
-from scons_tensorrt.worker.onnx import prepare  # noqa: E402
+from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_proof  # noqa: E402
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 node, info = helper.make_node, helper.make_tensor_value_info
@@ -99,3 +99,267 @@ def test_a_model_without_troubles_keeps_its_bytes(tmp_path):
     result, _ = prepared(tmp_path, relu, {"x": ((1, 4), (1, 4), (2, 4))})
     assert result.changes == ()
     assert (tmp_path / "source.onnx").read_bytes() == (tmp_path / "target.onnx").read_bytes()
+
+
+def run(model, **inputs):
+    """The outputs of a model, given as a proto or a path."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    given = model if isinstance(model, str) else model.SerializeToString()
+    return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"]).run(None, inputs)
+
+
+def ops(made):
+    return [n.op_type for n in graph_walk.all_nodes(made)]
+
+
+def branch(*nodes):
+    return helper.make_graph(nodes, "b", [], [info(nodes[-1].output[0], F32, None)])
+
+
+CONSTANTS = [array("zero", 0, np.int64), array("one", 1, np.int64), array("axes", [1], np.int64)]
+
+
+def choose(condition, then, other, output="y"):
+    return node("If", [condition], [output], then_branch=then, else_branch=other)
+
+
+def test_an_if_is_resolved_by_the_sizes_of_the_recipe(tmp_path):
+    """Whether x has one column is known from the recipe's shapes; the rank of y depends on it."""
+    squeeze = branch(node("Squeeze", ["x", "axes"], ["a"]))
+    nodes = [
+        *(
+            node("Shape", ["x"], ["s"]),
+            node("Gather", ["s", "one"], ["d"]),
+            node("Equal", ["d", "one"], ["c"]),
+        ),
+        choose("c", squeeze, branch(node("Identity", ["x"], ["b"]))),
+    ]
+    original = model(nodes, {"x": ["n", "m", 4]}, initializers=CONSTANTS)
+    result, made = prepared(tmp_path, original, {"x": ((1, 1, 4), (2, 1, 4), (4, 1, 4))})
+    assert result.changes == ("1 dimension fixed", "2 nodes folded", "1 If resolved")
+    assert ops(made) == ["Squeeze", "Identity"]
+    assert result.outputs == {"y": {"error": 0.0, "bound": 0.0}}
+
+
+def test_an_if_inside_a_loop_is_resolved_by_a_frozen_input(tmp_path):
+    body = helper.make_graph(
+        [
+            node("Equal", ["rate", "one"], ["is_one"]),
+            choose("is_one", branch(node("Neg", ["x"], ["t"])), branch(node("Exp", ["x"], ["e"])), "out"),
+            node("Identity", ["go_on"], ["still"]),
+        ],
+        "body",
+        [info("i", I64, []), info("go_on", TensorProto.BOOL, [])],
+        [info("still", TensorProto.BOOL, []), info("out", F32, None)],
+    )
+    loop = model([node("Loop", ["three", ""], ["y"], body=body)], {"x": [2], "rate": (I64, [])},
+                 initializers=[*CONSTANTS, array("three", 3, np.int64)])  # fmt: skip
+    result, made = prepared(tmp_path, loop, freeze={"rate": 1})
+    assert result.changes == ("1 input frozen", "1 node folded", "1 If resolved")
+    assert "If" not in ops(made)
+    assert "Neg" in ops(made)
+    assert run(made, x=np.ones(2, np.float32))[0].tolist() == [[-1.0, -1.0]] * 3
+
+
+def test_unused_outputs_of_branches_are_removed(tmp_path):
+    two = [info("p", F32, None), info("q", F32, None)]
+    then = helper.make_graph([node("Neg", ["x"], ["p"]), node("Exp", ["x"], ["q"])], "t", [], two)
+    other = helper.make_graph([node("Abs", ["x"], ["p"]), node("Relu", ["x"], ["q"])], "e", [], two)
+    nodes = [
+        *(node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Cast", ["sum"], ["c"], to=TensorProto.BOOL)),
+        node("If", ["c"], ["unused", "y"], then_branch=then, else_branch=other),
+        node("Add", ["x", "k"], ["z"]),
+    ]
+    outputs = ("y", "z")
+    original = model(nodes, {"x": [2], "k": [2]}, outputs, CONSTANTS)
+    result, made = prepared(tmp_path, original, freeze={"k": [1.0, 2.0]})
+    assert result.changes == ("1 input frozen", "1 unused output of branches removed")
+    assert sorted(ops(made)) == ["Add", "Cast", "Exp", "If", "ReduceSum", "Relu"]
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_a_squeeze_gets_the_axes_that_are_always_1(tmp_path, opset):
+    nodes = [node("MaxPool", ["x"], ["a"], kernel_shape=[4, 4]), node("Squeeze", ["a"], ["y"])]
+    original = model(nodes, {"x": ["n", 3, "h", "w"]}, opset=opset)
+    low, high = (1, 3, 4, 4), (4, 3, 4, 4)
+    result, made = prepared(tmp_path, original, {"x": (low, low, high)})
+    # At batch 1 the original drops that axis too, which an engine cannot.
+    assert result.changes == ("2 dimensions fixed", "axes of 1 Squeeze (1 keep a size that may be 1)")
+    given = np.arange(48, dtype=np.float32).reshape(low)
+    assert run(made, x=given)[0].shape == (1, 3)
+    assert run(original, x=given)[0].shape == (3,)
+
+
+def test_a_squeeze_whose_open_sizes_are_never_1_stays(tmp_path):
+    original = model([node("Squeeze", ["x"], ["y"])], {"x": ["n", 1, 3]})
+    result, _ = prepared(tmp_path, original, {"x": ((2, 1, 3), (2, 1, 3), (4, 1, 3))})
+    assert result.changes == ()
+
+
+RNG = np.random.default_rng(3)
+
+
+def uint8(name, *shape, low=0, high=256):
+    return array(name, RNG.integers(low, high, shape), np.uint8)
+
+
+def int8(name, *shape):
+    return array(name, RNG.integers(-128, 128, shape), np.int8)
+
+
+def scalar(name, value, dtype=np.float32):
+    return array(name, value, dtype)
+
+
+def dynamic(*after):
+    return [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), *after]
+
+
+REAL = [
+    node("Cast", ["i"], ["f"], to=F32),
+    node("Mul", ["s", "ws"], ["both"]),
+    node("Mul", ["f", "both"], ["y"]),
+]
+SCALES = [scalar("xs", 0.02), scalar("ws", 0.01), scalar("ys", 0.05)]
+POINTS = [scalar("xz", 120, np.uint8), scalar("wz", 3, np.int8), scalar("yz", 110, np.uint8)]
+QUANTIZE = node("QuantizeLinear", ["x", "xs", "xz"], ["q"])
+DEQUANTIZE = node("DequantizeLinear", ["p", "ys", "yz"], ["y"])
+BY_CHANNEL = [array("wc", [0.01, 0.02, 0.03], np.float32), array("wcz", [0, 0, 0], np.int8)]
+CASES = {
+    "MatMulInteger": (
+        dynamic(node("MatMulInteger", ["q", "w", "z", "wz"], ["i"]), *REAL),
+        [2, 8],
+        [int8("w", 8, 3), *SCALES, *POINTS],
+    ),
+    "MatMulInteger, integers out": (
+        dynamic(node("MatMulInteger", ["q", "w", "z"], ["i"]), node("Abs", ["i"], ["y"])),
+        [2, 8],
+        [int8("w", 8, 3)],
+    ),
+    "ConvInteger": (
+        dynamic(node("ConvInteger", ["q", "w", "z", "wz"], ["i"], pads=[1, 1, 1, 1]), *REAL),
+        [1, 4, 6, 6],
+        [uint8("w", 3, 4, 3, 3), *SCALES, scalar("wz", 130, np.uint8)],
+    ),
+    "moved before it is read": (
+        dynamic(node("Transpose", ["q"], ["t"]), node("MatMulInteger", ["t", "w", "z", "wz"], ["i"]), *REAL),
+        [8, 2],
+        [int8("w", 8, 3), *SCALES, *POINTS],
+    ),
+    "QLinearConv": (
+        [
+            QUANTIZE,
+            node("QLinearConv", ["q", "xs", "xz", "w", "wc", "wcz", "ys", "yz", "b"], ["p"]),
+            DEQUANTIZE,
+        ],
+        [1, 4, 6, 6],
+        [int8("w", 3, 4, 3, 3), array("b", [5, -7, 900], np.int32), *SCALES, *POINTS, *BY_CHANNEL],
+    ),
+    "QLinearMatMul": (
+        [QUANTIZE, node("QLinearMatMul", ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["p"]), DEQUANTIZE],
+        [2, 8],
+        [int8("w", 8, 3), *SCALES, *POINTS],
+    ),
+    "Q/DQ of unsigned integers": (
+        [
+            QUANTIZE,
+            node("DequantizeLinear", ["q", "xs", "xz"], ["a"]),
+            node("DequantizeLinear", ["w", "wc", "wcz"], ["b"], axis=0),
+            node("Conv", ["a", "b"], ["y"]),
+        ],
+        [1, 4, 6, 6],
+        [uint8("w", 3, 4, 3, 3), *SCALES, *POINTS, BY_CHANNEL[0], array("wcz", [10, 0, 128], np.uint8)],
+    ),
+}
+MICROSOFT = {
+    "DynamicQuantizeMatMul": (["x", "w", "ws", "wz"], [2, 8]),
+    "MatMulIntegerToFloat": (["q", "w", "xs", "ws", "xz", "wz"], [2, 8]),
+    "QLinearAdd": (["q", "xs", "xz", "q", "xs", "xz", "ys", "yz"], [2, 8]),
+    "QLinearMul": (["q", "xs", "xz", "q", "xs", "xz", "ys", "yz"], [2, 8]),
+    "QLinearSigmoid": (["q", "xs", "xz", "ys", "yz"], [2, 8]),
+    "QLinearLeakyRelu": (["q", "xs", "xz", "ys", "yz"], [2, 8]),
+    "QLinearGlobalAveragePool": (["q", "xs", "xz", "ys", "yz"], [1, 4, 6, 6]),
+    "QLinearConcat": (["ys", "yz", "q", "xs", "xz", "q", "xs", "xz"], [2, 8]),
+}
+
+
+def microsoft(op):
+    inputs, shape = MICROSOFT[op]
+    attributes = {"axis": 1} if op == "QLinearConcat" else {}
+    output = "p" if op.startswith("QLinear") else "y"
+    nodes = [QUANTIZE, node(op, inputs, [output], domain="com.microsoft", **attributes)]
+    nodes += [DEQUANTIZE] * (output == "p")
+    if op == "DynamicQuantizeMatMul":
+        nodes = nodes[1:]
+    return nodes, shape, [int8("w", 8, 3), *SCALES, *POINTS]
+
+
+@pytest.mark.parametrize("case", [*CASES, *MICROSOFT])
+def test_quantized_operators_become_float32_ones(tmp_path, case):
+    nodes, shape, initializers = CASES[case] if case in CASES else microsoft(case)
+    kind = TensorProto.INT32 if case.endswith("integers out") else F32
+    original = model(nodes, {"x": ["n", *shape[1:]]}, [("y", kind)], initializers)
+    original.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    shapes = tuple((size, *shape[1:]) for size in (1, 2, 3))
+    if case == "moved before it is read":
+        shapes = ((8, 2),) * 3
+    result, made = prepared(tmp_path, original, {"x": shapes})
+    assert "quantized node" in "".join(result.changes)
+    refused = {*MICROSOFT, "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QuantizeLinear"}
+    assert not refused.intersection(ops(made))
+    steps = result.outputs["y"]["error"] / max(result.outputs["y"]["bound"] / prepare_proof.ROUNDED, 1e-9)
+    assert steps < 0.01
+
+
+def test_an_lstm_with_8_bit_weights_becomes_an_lstm(tmp_path):
+    inputs = ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"]
+    weights = [
+        *(int8("w", 1, 5, 16), int8("r", 1, 4, 16), array("b", RNG.normal(size=(1, 32)), np.float32)),
+        *(array("ws", [0.01], np.float32), array("rs", [0.02], np.float32)),
+        *(array("wz", [2], np.int8), array("rz", [-3], np.int8)),
+    ]
+    lstm = node("DynamicQuantizeLSTM", inputs, ["y"], hidden_size=4, domain="com.microsoft")
+    original = model([lstm], {"x": [3, 1, 5]}, initializers=weights)
+    original.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    result, made = prepared(tmp_path, original)
+    assert (result.changes, ops(made)) == (("1 quantized node in float32",), ["LSTM"])
+
+
+def test_a_difference_is_an_error_with_output_and_place(tmp_path, monkeypatch):
+    def wrong(made, profiles):
+        made.graph.node[0].op_type = "Abs"
+        return "axes of 1 Squeeze"
+
+    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    relu = model([node("Relu", ["x"], ["y"])], {"x": ["n", 4]})
+    with pytest.raises(
+        WorkerError, match=r"output `y`, at min of profile 0: [\d.]+ at \[0, \d\], and 0 in the"
+    ):
+        prepared(tmp_path, relu, {"x": ((1, 4), (2, 4), (4, 4))})
+
+
+def test_external_data_and_local_functions(tmp_path):
+    """The weights stay in a file beside the model, and the function's nodes are in it."""
+    weights = RNG.normal(size=(64, 64)).astype(np.float32)
+    square = [node("MatMul", ["a", "a"], ["b"])]
+    function = helper.make_function("own", "Square", ["a"], ["b"], square, [helper.make_opsetid("", 17)])
+    call = node("Square", ["m"], ["y"], domain="own")
+    original = model(
+        [node("MatMul", ["x", "w"], ["m"]), call],
+        {"x": ["?", "?"]},
+        initializers=[numpy_helper.from_array(weights, "w")],
+        functions=[function],
+    )
+    onnx.save(original, tmp_path / "s.onnx", save_as_external_data=True, location="s.data", size_threshold=0)
+    target = tmp_path / "t" / "t.onnx"
+    target.parent.mkdir()
+    request = prepare.PrepareRequest(str(tmp_path), ({"x": ((64, 64),) * 3},))
+    assert prepare.prepare(str(tmp_path / "s.onnx"), str(target), request).changes == ()
+    assert {path.name for path in target.parent.iterdir()} == {"t.onnx", "t.onnx.data"}
+    request = prepare.PrepareRequest(str(tmp_path), ({"x": ((64, 64),) * 3},), {"x": np.eye(64).tolist()})
+    result = prepare.prepare(str(tmp_path / "s.onnx"), str(target), request)
+    assert result.changes == ("1 input frozen",)
+    assert ops(onnx.load(target)) == ["MatMul", "MatMul"]
+    assert (tmp_path / "t" / "t.onnx.data").stat().st_size >= weights.nbytes
+    assert np.allclose(run(str(target))[0], weights @ weights, atol=1e-3)

@@ -5,11 +5,17 @@ The second walk through a model: only one with an operator of CHECKED is walked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ...values import Value
+from .summary import OnnxInput
 from .wire import WireReader
+
+if TYPE_CHECKING:
+    Constants = ChainMap[str, tuple[int, int, int]]
+    Makers = ChainMap[str, "Node"]
 
 SQUEEZE = "Squeeze without axes"  # refused if a dimension that it may remove is 1 in a profile
 REFUSED = frozenset(
@@ -22,20 +28,22 @@ REFUSED = frozenset(
     for op in ops.split()
 )
 CHECKED = frozenset((b"If", b"Squeeze", b"QuantizeLinear", b"DequantizeLinear"))
-_LOOPS = ("LSTM", "GRU", "RNN", "Loop", "Scan")
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_PASS = ("Cast", "Equal", "Not", "Squeeze", "Unsqueeze", "Identity", "Greater", "Less")  # of a condition
 _RANKS = ("Squeeze", "Unsqueeze")
-_UINT8, _INT8 = 2, 3
+_UINT8, _INT8, _INT64 = 2, 3, 7
 _MAX_DEPTH = 200
 
 
 class Node(Value):
-    """branches: the graphs in its attributes."""
+    """branches: the graphs in its attributes; value: of a Constant, like those of Graph.constants."""
 
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: tuple[str, ...]
     branches: tuple[Graph, ...]
+    value: tuple[int, int, int] | None = None
 
 
 class Graph(Value):
@@ -46,13 +54,15 @@ class Graph(Value):
     outputs: tuple[str, ...]
 
 
-def find_refused(reader: WireReader) -> tuple[str, ...]:
+def find_refused(reader: WireReader, inputs: Sequence[OnnxInput]) -> tuple[str, ...]:
     """The patterns that a model has, each a phrase for messages. Raises MalformedError as the reader does."""
     found: dict[str, None] = {}
+    shapes = {each.name: each.shape for each in inputs}
     for span in reader.messages(0, len(reader.data), 7):
         graph = _Reading(reader).graph(*span, 0)
-        scope = dict.fromkeys(graph.constants)
-        found.update(dict.fromkeys(_patterns(graph, reader, scope, within_if=False)))
+        found.update(
+            dict.fromkeys(_Patterns(reader, shapes).of(graph, ChainMap(), ChainMap(), within_if=False))
+        )
     return tuple(found)
 
 
@@ -76,7 +86,7 @@ class _Reading:
 
     def _node(self, start: int, end: int, depth: int) -> Node:
         texts: dict[int, list[str]] = {1: [], 2: [], 4: []}
-        attributes, branches = [], []
+        attributes, branches, constant = [], [], None
         for field, _, at, after in self._reader.fields(start, end):
             if at >= 0 and field in texts:
                 texts[field].append(self._reader.text(at, after))
@@ -86,8 +96,10 @@ class _Reading:
                         attributes.append(self._reader.text(begin, to))
                     elif number in (6, 11) and begin >= 0 and depth < _MAX_DEPTH:
                         branches.append(self.graph(begin, to, depth + 1))
+                    elif number == 5 and begin >= 0:
+                        constant = self._tensor(begin, to)[1], begin, to
         op = "".join(texts[4])
-        return Node(op, tuple(texts[1]), tuple(texts[2]), tuple(attributes), tuple(branches))
+        return Node(op, tuple(texts[1]), tuple(texts[2]), tuple(attributes), tuple(branches), constant)
 
     def _tensor(self, start: int, end: int) -> tuple[str, int]:
         name, dtype = "", 0
@@ -99,26 +111,118 @@ class _Reading:
         return name, dtype
 
 
-def _patterns(graph: Graph, reader: WireReader, known: Mapping[str, Any], within_if: bool) -> Iterator[str]:
-    """known: the constants that the graph sees, from outside too, with their bytes or None."""
-    known = {**known, **graph.constants}
-    constant = {node.outputs[0] for node in graph.nodes if node.op == "Constant" and node.outputs}
-    known.update(dict.fromkeys(constant))
-    for node in graph.nodes:
-        decided = node.op == "If" and node.inputs[:1] and node.inputs[0] in known
-        if node.op == "If" and not decided:
-            if within_if:
-                yield "an If inside an If"
-            if len(node.branches) == 2 and _ranks_differ(*node.branches):
+class _Patterns:
+    """shapes: of the model's inputs."""
+
+    def __init__(self, reader: WireReader, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+        self._reader = reader
+        self._shapes = shapes
+
+    def of(self, graph: Graph, constants: Constants, makers: Makers, within_if: bool) -> Iterator[str]:
+        """constants, makers: of the graphs around this one."""
+        constants = constants.new_child(dict(graph.constants))
+        makers = makers.new_child({name: node for node in graph.nodes for name in node.outputs})
+        scope = _Scope(constants, makers)
+        for node in graph.nodes:
+            decided = node.op == "If" and scope.is_constant("".join(node.inputs[:1]))
+            if node.op == "If" and not decided and self._has_open_rank(node, scope):
                 yield "an If with branches of different rank"
-        if within_if and node.op in _LOOPS:
-            yield f"{node.op} inside an If"
-        if node.op == "Squeeze" and len([name for name in node.inputs if name]) == 1 and not node.attributes:
-            yield SQUEEZE
-        if node.op in ("QuantizeLinear", "DequantizeLinear") and _is_asymmetric(node, reader, known):
-            yield f"{node.op} of unsigned or shifted integers"
-        for branch in node.branches:
-            yield from _patterns(branch, reader, known, within_if or (node.op == "If" and not decided))
+            if within_if and node.op in _RECURRENT and not _reads(graph, "".join(node.outputs[:1])):
+                yield f"{node.op} inside an If, whose sequence output is unused"
+            if node.op == "Squeeze" and _has_no_axes(node) and not scope.is_of_shapes("".join(node.inputs)):
+                yield SQUEEZE
+            if node.op in ("QuantizeLinear", "DequantizeLinear") and self._is_asymmetric(node, constants):
+                yield f"{node.op} of unsigned or shifted integers"
+            for branch in node.branches:
+                inside = within_if or (node.op == "If" and not decided)
+                yield from self.of(branch, constants, makers, inside)
+
+    def _has_open_rank(self, node: Node, scope: _Scope) -> bool:
+        """Whether the rank of an If's output depends on a dimension that the model leaves open."""
+        two = node.branches if len(node.branches) == 2 else ()
+        return bool(two) and _ranks_differ(*two) and self._is_open("".join(node.inputs), scope)
+
+    def _is_open(self, name: str, scope: _Scope) -> bool:
+        """Whether a condition compares a dimension of an input that the model leaves open."""
+        maker = scope.makers.get(name)
+        while maker is not None and maker.op in _PASS:
+            rest = [each for each in maker.inputs if each and not scope.is_constant(each)]
+            if len(rest) != 1:
+                return False
+            maker = scope.makers.get(rest[0])
+        if maker is None or maker.op != "Gather" or len(maker.inputs) != 2:
+            return False
+        shape = scope.makers.get(maker.inputs[0])
+        sizes = self._shapes.get(shape.inputs[0]) if shape and shape.op == "Shape" else None
+        axis = scope.whole_number(self._reader, maker.inputs[1])
+        return sizes is not None and axis is not None and -len(sizes) <= axis < len(sizes) and sizes[axis] < 0
+
+    def _is_asymmetric(self, node: Node, constants: Constants) -> bool:
+        """Whether the zero point is a constant that is not 0, or a constant of uint8 is dequantized."""
+        data = constants.get(node.inputs[0]) if node.inputs else None
+        if node.op == "DequantizeLinear" and data and data[0] == _UINT8:
+            return True
+        zero = constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        if not zero or zero[0] not in (_UINT8, _INT8):
+            return False
+        for field, value, at, after in self._reader.fields(*zero[1:]):
+            packed = at >= 0 and any(bytes(self._reader.data[at:after]))
+            if field in (5, 9) and (packed or value):  # int32_data, raw_data
+                return True
+        return False
+
+
+class _Scope(Value):
+    """What a graph sees: constants and the nodes that make its tensors, from outside too."""
+
+    constants: Constants
+    makers: Makers
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants or (name in self.makers and self.makers[name].op == "Constant")
+
+    def is_of_shapes(self, name: str) -> bool:
+        """Whether a tensor is computed from shapes and constants alone, so that its own shape is known."""
+        seen, stack = set(), [name]
+        while stack:
+            each = stack.pop()
+            if each in seen or not each or self.is_constant(each):
+                continue
+            seen.add(each)
+            maker = self.makers.get(each)
+            if maker is None:
+                return False
+            if maker.op not in ("Shape", "Size"):
+                stack += maker.inputs
+        return True
+
+    def whole_number(self, reader: WireReader, name: str) -> int | None:
+        """The value of a constant of one int64 element."""
+        place = self.constants.get(name) or (self.makers[name].value if name in self.makers else None)
+        if not place or place[0] != _INT64:
+            return None
+        for field, value, at, after in reader.fields(*place[1:]):
+            if field == 9 and after - at == 8:
+                return int.from_bytes(bytes(reader.data[at:after]), "little", signed=True)
+            if field == 7:  # int64_data, packed or not
+                number = value if at < 0 else reader.varint(at, after)[0]
+                return number - (1 << 64) if number >> 63 else number
+        return None
+
+
+def _has_no_axes(node: Node) -> bool:
+    return not node.attributes and len([name for name in node.inputs if name]) == 1
+
+
+def _reads(graph: Graph, name: str) -> bool:
+    """Whether a graph, or one inside it, reads or returns the tensor."""
+    return bool(name) and (
+        name in graph.outputs
+        or any(
+            name in node.inputs or any(_reads(branch, name) for branch in node.branches)
+            for node in graph.nodes
+        )
+    )
 
 
 def _ranks_differ(one: Graph, two: Graph) -> bool:
@@ -129,21 +233,5 @@ def _ranks_differ(one: Graph, two: Graph) -> bool:
             for graph, name in ((one, first), (two, second))
         }
         if "Identity" in ops and not ops.isdisjoint(_RANKS):
-            return True
-    return False
-
-
-def _is_asymmetric(node: Node, reader: WireReader, known: Mapping[str, Any]) -> bool:
-    """Whether the zero point is a constant that is not 0, or a constant of uint8 is dequantized."""
-    data = known.get(node.inputs[0]) if node.inputs else None
-    if node.op == "DequantizeLinear" and data and data[0] == _UINT8:
-        return True
-    zero = known.get(node.inputs[2]) if len(node.inputs) > 2 else None
-    if not zero or zero[0] not in (_UINT8, _INT8):
-        return False
-    for field, value, at, after in reader.fields(*zero[1:]):
-        if field == 9 and at >= 0 and any(bytes(reader.data[at:after])):  # raw_data
-            return True
-        if field == 5 and (value or (at >= 0 and any(bytes(reader.data[at:after])))):  # int32_data
             return True
     return False

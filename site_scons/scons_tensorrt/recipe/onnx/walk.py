@@ -260,4 +260,6 @@ class _SummaryWalk(OnnxWalk):
     def run(self) -> None:
         super().run()
         found = tuple(f"{n} {op.decode()}" for op, n in sorted(self._counts.items()) if op in REFUSED)
-        self.refused = found if CHECKED.isdisjoint(self._counts) else (*found, *find_refused(self))
+        self.refused = (
+            found if CHECKED.isdisjoint(self._counts) else (*found, *find_refused(self, self.inputs))
+        )

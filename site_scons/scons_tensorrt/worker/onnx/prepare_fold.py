@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from scons_tensorrt.worker.onnx import graph_walk, prepare_shapes
 
-LOOPS = ("LSTM", "GRU", "RNN", "Loop", "Scan")
+RECURRENT = ("LSTM", "GRU", "RNN")
 LARGEST = 1024  # elements of a value that is computed; TensorRT folds weights itself
 # Their outputs differ from run to run, or are types that TensorRT needs to see.
 NOT_FOLDED = {
@@ -61,24 +61,33 @@ def _has_value(tensor: TensorProto) -> bool:
 
 
 def has_refused_if(model: ModelProto) -> bool:
-    """Whether there is an If that TensorRT refuses: one whose condition is not a constant, inside another, or
-    with a recurrent layer inside; or one with branches of different rank, unless what is known without the
-    recipe's shapes resolves it, which TensorRT does itself."""
-    if _has_nested(model.graph, set(constants_of(model)), within_if=False):
-        return True
-    if not any(_ranks_differ(node, {}) for node in graph_walk.all_nodes(model)):
+    """Whether there is an If that TensorRT refuses: one with a recurrent layer inside whose sequence output
+    is not read; or one that has branches of different rank, or is inside another. Of these, TensorRT itself
+    resolves what is known without the recipe's shapes."""
+    if not any(node.op_type == "If" for node in graph_walk.all_nodes(model)):
         return False
+    if _has_unread(model.graph, set(constants_of(model)), within_if=False):
+        return True
     folded = prepare_shapes.infer_shapes(fold(copy.deepcopy(model))[0])
     shapes = prepare_shapes.known_shapes(folded)
-    return any(_ranks_differ(node, shapes) for node in graph_walk.all_nodes(folded))
+    return any(
+        _ranks_differ(node, shapes) or (node.op_type == "If" and _has_if(node))
+        for node in graph_walk.all_nodes(folded)
+    )
 
 
-def _has_nested(graph: GraphProto, constants: set[str], within_if: bool) -> bool:
+def _has_if(node: NodeProto) -> bool:
+    return any(each.op_type == "If" or _has_if(each) for g in graph_walk.bodies(node) for each in g.node)
+
+
+def _has_unread(graph: GraphProto, constants: set[str], within_if: bool) -> bool:
+    read = {name for node in graph.node for name in graph_walk.read_by(node)}
+    read.update(output.name for output in graph.output)
     for node in graph.node:
-        undecided = node.op_type == "If" and node.input[0] not in constants
-        if within_if and (undecided or node.op_type in LOOPS):
+        if within_if and node.op_type in RECURRENT and node.output[0] not in read:
             return True
-        if any(_has_nested(body, constants, within_if or undecided) for body in graph_walk.bodies(node)):
+        inside = within_if or (node.op_type == "If" and node.input[0] not in constants)
+        if any(_has_unread(body, constants, inside) for body in graph_walk.bodies(node)):
             return True
     return False
 
