@@ -70,8 +70,8 @@ def prove(
 
 
 class _Session:
-    """precise: compute 8-bit products without the 16-bit saturation that ONNX Runtime has on CPUs without VNNI,
-    which takes its optimizer."""
+    """precise: compute 8-bit products without the 16-bit saturation of CPUs without VNNI, for which ONNX
+    Runtime needs its optimizer."""
 
     def __init__(self, path: str, what: str, precise: bool) -> None:
         import onnxruntime
