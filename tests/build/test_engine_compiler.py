@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -665,3 +666,63 @@ def test_public_names_need_the_standard_library_alone():
     environment = {"PYTHONPATH": str(REPO / "site_scons")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# A build within a build, and beside one.
+
+
+@dataclass
+class Wrapper:
+    """A caller's own runtime that leaves the work to that of this machine."""
+
+    inner: object
+    calls: int = 0
+
+    def compile_engine(self, onnx_path, config, output):
+        self.calls += 1
+        return self.inner.compile_engine(onnx_path, config, output)
+
+
+def test_a_runtime_may_call_that_of_this_machine(real):
+    host, wrapper = real.runtime.host(), Wrapper(real.runtime)
+    specs = [replace(real.specs[0], precision="fp32")]
+    [built] = real.run(host, wrapper, specs)
+    assert built.outcome is BUILT
+    assert sound(built.entry.engine_path)
+    assert outcomes(real.run(host, wrapper, specs)) == [REUSED]
+    assert wrapper.calls == 1
+    assert real.records.of("engine.lock.wait") == []
+
+
+def test_waiting_for_another_build_is_logged_after_a_second(corpus):
+    corpus.runtime.seconds = 2.5
+    first = threading.Thread(target=lambda: corpus.run(specs=corpus.specs[:1]))
+    other = Corpus.__new__(Corpus)
+    vars(other).update(vars(corpus), records=Records(), logger=logging.Logger("other", logging.DEBUG))
+    other.logger.addHandler(other.records)
+    first.start()
+    while not corpus.runtime.calls:
+        time.sleep(0.01)
+    assert outcomes(other.run(specs=corpus.specs[:1])) == [REUSED]
+    first.join()
+    [waited] = other.records.of("engine.lock.wait")
+    engine = f"engines/{NAME}"
+    text = rf"WAITING {engine}: for process {os.getpid()} \(this one\), compiling {engine} since .*"
+    assert re.fullmatch(text, waited["text"])
+
+
+def test_a_model_that_changes_between_its_conversion_and_the_compile_is_not_compiled(real, monkeypatch):
+    from scons_tensorrt.build import local_runtime
+
+    def convert_and_edit(spec, context):
+        made = make_onnx(spec, context)
+        make_model(spec.onnx["onnx"].path, seed=5, shape=("n", 8, 16, 16))
+        return made
+
+    make_onnx = local_runtime.make_onnx
+    monkeypatch.setattr(local_runtime, "make_onnx", convert_and_edit)
+    with pytest.raises(EngineBuildError, match=r"^net\.onnx changed since it was checked; run again$"):
+        real.run(real.runtime.host())
+    assert not list(real.root.rglob("*.engine"))
+    monkeypatch.undo()
+    assert outcomes(real.run(real.runtime.host())) == [BUILT]

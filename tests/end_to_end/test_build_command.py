@@ -391,6 +391,21 @@ def test_an_odd_value_in_engines_toml_is_one_line_with_its_place(folder, text):
     assert "engines.toml:2: " in line
 
 
+def test_a_model_is_read_once_for_the_command_and_its_depfile(folder, monkeypatch):
+    from scons_tensorrt import cli
+    from scons_tensorrt.cli import build
+    from scons_tensorrt.recipe.onnx import walk
+
+    read, read_onnx = [], walk.read_onnx
+    monkeypatch.setattr(walk, "read_onnx", lambda path: read.append(path) or read_onnx(path))
+    monkeypatch.setattr(build, "run_scons", lambda *arguments: 0)
+    make_model(folder.path("big.onnx"), external="big.data")
+    monkeypatch.chdir(folder.root)
+    assert cli.main(["build", "big.onnx", "--depfile", "d"]) == 0
+    assert read == ["big.onnx"]
+    assert folder.path("d").read_text().split()[1:] == ["big.onnx", "big.data"]
+
+
 def test_a_depfile_knows_the_hardware_of_the_run(folder):
     done = run(folder, "build", "net.onnx", "HARDWARE=rtx_sm86", "--depfile", "d")
     assert done.status == 0, done.out

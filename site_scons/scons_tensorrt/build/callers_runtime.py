@@ -25,66 +25,69 @@ from ..files.writing import cause
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key import value_fields
-from ..values import Value
-from .corpus import BackboneSpec, BuildConfig, CompileEngineCallable, recipe_of
+from .corpus import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
 from .inputs import Inputs
 from .kept import KeptEngines, cache_size_here
 from .spec import EngineInputs, EngineSpec, engine_spec
 from .up_to_date import check_up_to_date
 
 
-class CompiledEngine(Value):
-    """key: its cache key; seconds: of the compile, None when it was reused."""
+class CallersRuntime:
+    """Reuses what a caller's own runtime compiled."""
 
-    sha256: str
-    key: str
-    seconds: float | None
+    def __init__(self, runtime: CompileEngineCallable) -> None:
+        self._runtime = runtime
 
+    def reuse_or_compile(
+        self, request: EngineRequest, told: Callable[[str], None], say: Say
+    ) -> CompiledEngine:
+        """See `corpus.ReusingRuntime`. Raises EngineError, and what the runtime raises."""
+        engine, state = request.engine, request.state
+        try:
+            engine.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PublishError(f"{engine.parent}: {cause(error, 'choose another cache_root')}") from None
+        label = state.relative(engine)
 
-def compile_with(
-    runtime: CompileEngineCallable,
-    backbone: BackboneSpec,
-    config: BuildConfig,
-    host: HostCapabilities | HardwareSignature,
-    engine: Path,
-    state: StateFolder,
-    tell: Callable[[str], None],
-) -> CompiledEngine:
-    """The engine of a model, reused or compiled. tell: gets the code of the up-to-date check. Raises
-    EngineError, and what the runtime raises."""
-    try:
-        engine.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PublishError(f"{engine.parent}: {cause(error, 'choose another cache_root')}") from None
-    with engine_lock(state.lock(engine), state.relative(engine), lambda holder: None, lambda: False):
-        digest_cache = DigestCache(state.digests, state.top)
-        spec = _spec(runtime, backbone, config, host, engine, digest_cache)
-        up_to_date = check_up_to_date(spec, state, digest_cache)
-        kept = KeptEngines(state, digest_cache, cache_size_here(), alone=True)
-        reused = up_to_date.sha256 or _put_back(spec, kept, up_to_date.code, state)
-        tell("current" if reused else up_to_date.code)
-        if reused:
+        def waiting(holder: str) -> None:
+            say(f"WAITING {label}: for {holder}")
+
+        with engine_lock(state.lock(engine), label, waiting, lambda: False, say_after_s=1.0):
+            digest_cache = DigestCache(state.digests, state.top)
+            spec = _spec(self._runtime, request, digest_cache)
+            up_to_date = check_up_to_date(spec, state, digest_cache)
+            kept = KeptEngines(state, digest_cache, cache_size_here(), alone=True)
+            reused = up_to_date.sha256 or _put_back(spec, kept, up_to_date.code, state)
+            told("current" if reused else up_to_date.code)
+            if reused:
+                digest_cache.save()
+                return CompiledEngine(reused, spec.key, None)
+            kept.keep(spec, copy=True)
+            sha256, seconds = self._compile(request)
+            if _spec(self._runtime, request, digest_cache).key != spec.key:
+                raise EngineBuildError(
+                    f"{request.backbone.onnx_path} changed while it was compiled; run again"
+                )
+            details = {"duration_s": round(seconds, 3), "recipe": spec.recipe.to_json()}
+            size = engine.stat().st_size
+            state.receipts.put(Receipt(engine.name, spec.key, sha256, size, spec.ingredients, details))
             digest_cache.save()
-            return CompiledEngine(reused, spec.key, None)
-        kept.keep(spec, copy=True)
+        return CompiledEngine(sha256, spec.key, seconds)
+
+    def _compile(self, request: EngineRequest) -> tuple[str, float]:
+        """Let the runtime write the engine: its sha256, and the seconds that took."""
+        engine = request.engine
         before, began = _stamps(engine), time.monotonic()
         try:
-            entry = runtime.compile_engine(backbone.onnx_path, config, engine)
+            entry = self._runtime.compile_engine(request.backbone.onnx_path, request.config, engine)
             seconds = time.monotonic() - began
             if _stamps(engine) == before:
                 raise EngineBuildError(f"{engine.name}: the runtime wrote nothing")
-            sha256 = _check_written(engine, entry)
+            return _check_written(engine, entry), seconds
         except BaseException:
             if _stamps(engine) != before:
                 _remove_unless_whole(engine)
             raise
-        if _spec(runtime, backbone, config, host, engine, digest_cache).key != spec.key:
-            raise EngineBuildError(f"{backbone.onnx_path} changed while it was compiled; run again")
-        details = {"duration_s": round(seconds, 3), "recipe": spec.recipe.to_json()}
-        size = engine.stat().st_size
-        state.receipts.put(Receipt(engine.name, spec.key, sha256, size, spec.ingredients, details))
-        digest_cache.save()
-    return CompiledEngine(sha256, spec.key, seconds)
 
 
 def _put_back(spec: EngineSpec, kept: KeptEngines, code: str, state: StateFolder) -> str | None:
@@ -104,14 +107,8 @@ def _put_back(spec: EngineSpec, kept: KeptEngines, code: str, state: StateFolder
     return found.receipt.sha256
 
 
-def _spec(
-    runtime: CompileEngineCallable,
-    backbone: BackboneSpec,
-    config: BuildConfig,
-    host: HostCapabilities | HardwareSignature,
-    engine: Path,
-    digest_cache: DigestCache,
-) -> EngineSpec:
+def _spec(runtime: CompileEngineCallable, request: EngineRequest, digest_cache: DigestCache) -> EngineSpec:
+    backbone, config, host = request.backbone, request.config, request.host
     signature = host.signature() if isinstance(host, HostCapabilities) else host
     recipe = recipe_of(backbone.model_name, config, calibration=False)
     fields = value_fields(recipe, signature)
@@ -121,7 +118,7 @@ def _spec(
         fields.update(_calibration_fields(Path(config.calibration_path), digest_cache))
     onnx = backbone.onnx_path
     return engine_spec(
-        engine=engine,
+        engine=request.engine,
         recipe=recipe,
         hardware=Hardware(None, signature, "given"),
         fields=fields,

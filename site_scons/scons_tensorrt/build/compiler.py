@@ -24,7 +24,7 @@ from typing import Any
 from ..artifact.filename import EngineFilename
 from ..artifact.schema import HostCapabilities
 from ..hardware.signature import HardwareSignature
-from .callers_runtime import compile_with
+from .callers_runtime import CallersRuntime
 from .corpus import (
     BackboneSpec,
     CompileEngineCallable,
@@ -33,10 +33,11 @@ from .corpus import (
     EngineCompileRequest,
     EngineCompileResult,
     EngineCompileSummary,
+    EngineRequest,
     ProvisioningConfig,
-    recipe_of,
+    ReusingRuntime,
 )
-from .local_runtime import LocalRuntime, default_runtime, state_folder
+from .local_runtime import default_runtime, state_folder
 
 # Codes of an engine that is there and is not what its sidecar states.
 _MISMATCH = ("engine_tampered", "engine_truncated", "engine_other", "engine_unreadable", "sidecar_mismatch")
@@ -84,18 +85,10 @@ class EngineCompiler:
         config = backbone.config(request.workspace_mb)
         engine = request.cache_root / _filename(backbone, request.host).build()
         state = state_folder(request.cache_root, request.state_dir)
-        model = backbone.model_name
-        if isinstance(self.runtime, LocalRuntime):
-            recipe = recipe_of(model, config, calibration=True)
-            onnx, say = backbone.onnx_path, self._logger.debug
-            outcome, key = self.runtime.build(recipe, onnx, request.host, engine, state, say)
-            up_to_date, sha256, seconds = outcome.up_to_date, outcome.sha256, outcome.seconds
-            self._tell(model, "current" if outcome.how == "reused" else up_to_date.code)
-        else:
-            made = compile_with(
-                self.runtime, backbone, config, request.host, engine, state, partial(self._tell, model)
-            )
-            sha256, key, seconds = made.sha256, made.key, made.seconds
+        one = EngineRequest(backbone, config, request.host, engine, state)
+        tell = partial(self._tell, backbone.model_name)
+        runtime = self.runtime if isinstance(self.runtime, ReusingRuntime) else CallersRuntime(self.runtime)
+        sha256, key, seconds = runtime.reuse_or_compile(one, tell, self._say)
         entry = EngineCacheEntry(engine, sha256, key)
         outcome_of = CompileOutcome.REUSED if seconds is None else CompileOutcome.BUILT
         return EngineCompileResult(entry, outcome_of, seconds)
@@ -109,6 +102,12 @@ class EngineCompiler:
         if code in _MISMATCH or code.startswith("sidecar_"):
             self._log(logging.WARNING, "engine.sidecar.mismatch", model_name=model, reason=reason)
         self._log(logging.WARNING, "engine.cache.miss", model_name=model, reason=reason)
+
+    def _say(self, line: str) -> None:
+        """Log a line of a build; that it waits for another one is a warning."""
+        waits = line.startswith("WAITING ")
+        event = "engine.lock.wait" if waits else "engine.compile.note"
+        self._log(logging.WARNING if waits else logging.DEBUG, event, text=line)
 
     def _log(self, level: int, event: str, **fields: Any) -> None:
         words = " ".join(f"{name}={value}" for name, value in fields.items())

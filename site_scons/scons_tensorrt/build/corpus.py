@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..artifact.schema import HostCapabilities
 from ..artifact.sidecar import sidecar_of
+from ..artifact.state_folder import StateFolder
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import DEFAULTS, Recipe, parse
+from ..values import Value
 
 DEFAULT_WORKSPACE_MB: int = DEFAULTS["workspace_mb"]
 
@@ -150,6 +153,38 @@ class EngineCompileSummary:
     engines_built: int
     engines_reused: int
     seconds: float
+
+
+class EngineRequest(Value):
+    """One engine to compile. engine: its path; state: the state folder of its cache."""
+
+    backbone: BackboneSpec
+    config: BuildConfig
+    host: HostCapabilities | HardwareSignature
+    engine: Path
+    state: StateFolder
+
+
+class CompiledEngine(Value):
+    """key: its cache key; seconds: of the compile, None when it was reused."""
+
+    sha256: str
+    key: str
+    seconds: float | None
+
+
+Say = Callable[[str], None]
+
+
+@runtime_checkable
+class ReusingRuntime(Protocol):
+    """A runtime that itself decides whether an engine is up to date, as that of this machine does."""
+
+    def reuse_or_compile(
+        self, request: EngineRequest, told: Callable[[str], None], say: Say
+    ) -> CompiledEngine:
+        """The engine, reused or compiled. told: gets the code of the up-to-date check; say: gets a line, such
+        as for whom it waits. Raises EngineError."""
 
 
 class CompileEngineCallable(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.filename import EngineFilename
+from ..artifact.receipt import Receipt
 from ..artifact.schema import HostCapabilities
 from ..artifact.state_folder import StateFolder
 from ..errors import HardwareMismatchError, RecipeError
@@ -18,22 +20,22 @@ from ..hardware.host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
-from ..recipe.backends import effective, refusals
-from ..recipe.conversion import Samples, Step, faults, next_step, strongly_typed
+from ..recipe.backends import effective
+from ..recipe.conversion import Samples, Step, strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
-from ..recipe.preparation import find_reasons, prepare_step, problems_with_frozen
+from ..recipe.preparation import find_reasons, prepare_step
+from ..values import Value
 from .context import BuildContext
-from .corpus import BuildConfig, EngineCacheEntry, recipe_of
+from .corpus import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest, Say, recipe_of
 from .engine import BuildOutcome, make
 from .inputs import Inputs
 from .kept import cache_size_here
-from .onnx_spec import Onnx, SampleFiles, onnx_spec_of, step_fields
+from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
-from .spec import EngineInputs, EngineSpec, engine_spec
-
-_SAMPLES = "samples"  # the kind of step that prepares samples for a calibrator
+from .same_inputs import DoneStep, check_unchanged
+from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 
 
 class LocalRuntime:
@@ -62,30 +64,28 @@ class LocalRuntime:
         state = StateFolder(self._top / ".trt", self._top)
         return self._builds(state, lambda line: None).hardware(self._named).signature
 
-    def build(
-        self,
-        recipe: Recipe,
-        onnx: Path,
-        host: HostCapabilities | HardwareSignature,
-        engine: Path,
-        state: StateFolder,
-        say: Callable[[str], None],
-    ) -> tuple[BuildOutcome, str]:
-        """Build the engine, or reuse it; also returns its key. Raises EngineError."""
-        builds = self._builds(state, say)
-        if isinstance(host, HardwareSignature):
-            hardware = Hardware(None, host, "given")
+    def reuse_or_compile(
+        self, request: EngineRequest, told: Callable[[str], None], say: Say
+    ) -> CompiledEngine:
+        """See `corpus.ReusingRuntime`. Raises EngineError."""
+        builds = self._builds(request.state, say)
+        if isinstance(request.host, HardwareSignature):
+            hardware = Hardware(None, request.host, "given")
         else:
             hardware = builds.hardware(self._named)
-            _check_host(host, hardware)
-        return builds.build(recipe, onnx, hardware, engine)
+            _check_host(request.host, hardware)
+        backbone = request.backbone
+        recipe = recipe_of(backbone.model_name, request.config, calibration=True)
+        outcome, key = builds.build(recipe, backbone.onnx_path, hardware, request.engine)
+        told("current" if outcome.how == "reused" else outcome.up_to_date.code)
+        return CompiledEngine(outcome.sha256, key, outcome.seconds)
 
     def compile_engine(self, onnx_path: Path, config: BuildConfig, output: Path) -> EngineCacheEntry:
         """Compile a model to `output`, whose name says model, hardware and precision. Raises EngineError."""
         output = Path(output).absolute()
         name = EngineFilename.parse(output.name)
         state = state_folder(output.parent, None)
-        builds = self._builds(state, lambda line: None)
+        builds = self._builds(state, logging.getLogger("scons_tensorrt").warning)
         hardware = builds.hardware(self._named)
         recipe = recipe_of(name.model, config, calibration=True)
         found = EngineFilename.of(hardware.signature, recipe.model, recipe.precision)
@@ -94,7 +94,7 @@ class LocalRuntime:
         outcome, key = builds.build(recipe, Path(onnx_path).absolute(), hardware, output)
         return EngineCacheEntry(output, outcome.sha256, key)
 
-    def _builds(self, state: StateFolder, say: Callable[[str], None]) -> _Builds:
+    def _builds(self, state: StateFolder, say: Say) -> _Builds:
         return _Builds(state, self._python, self._onnx_python, say, self._top)
 
 
@@ -120,12 +120,24 @@ def _check_host(host: HostCapabilities, hardware: Hardware) -> None:
         )
 
 
+class _MadeStep(Value):
+    """The file of an ONNX step. label: for messages; spec: with the present inputs; receipt: of its bytes;
+    details: for the engine's receipt."""
+
+    target: Path
+    label: str
+    spec: Callable[[], OnnxSpec]
+    receipt: Receipt
+    details: dict[str, Any]
+
+    def done(self) -> DoneStep:
+        return DoneStep(self.label, self.spec(), True, self.target, self.receipt)
+
+
 class _Builds:
     """Builds engines of one tree. state: its state folder; python: runs TensorRT; onnx_python: has onnx."""
 
-    def __init__(
-        self, state: StateFolder, python: str, onnx_python: str, say: Callable[[str], None], top: Path
-    ) -> None:
+    def __init__(self, state: StateFolder, python: str, onnx_python: str, say: Say, top: Path) -> None:
         self.state = state
         self.digest_cache = DigestCache(state.digests, state.top)
         self._inputs = Inputs(self.digest_cache)
@@ -142,7 +154,8 @@ class _Builds:
     def build(self, recipe: Recipe, onnx: Path, hardware: Hardware, engine: Path) -> tuple[BuildOutcome, str]:
         """Build `engine` from a model, or reuse it; also returns its key. Raises EngineError."""
         try:
-            spec = self._spec(recipe, onnx, hardware, engine)
+            spec, steps = self._spec(recipe, onnx, hardware, engine)
+            check_unchanged(spec, (step.done() for step in steps))
             return make(spec, self._context()), spec.key
         finally:
             self.digest_cache.save()
@@ -159,41 +172,43 @@ class _Builds:
     def _gpu(self) -> str | None:
         return str(Host().devices(self._devices)[0]["uuid"]) if Host().nvidia_evidence() else None
 
-    def _spec(self, recipe: Recipe, onnx: Path, hardware: Hardware, engine: Path) -> EngineSpec:
-        """The engine's spec; what it is compiled from is converted first. Raises EngineError."""
+    def _spec(
+        self, recipe: Recipe, onnx: Path, hardware: Hardware, engine: Path
+    ) -> tuple[EngineSpec, list[_MadeStep]]:
+        """The engine's spec, and the steps that were made for it: what it is compiled from is converted
+        first. Raises EngineError."""
         original, summary = self._onnx(onnx)
+        check_model(recipe, hardware.signature, summary, original.label)
         strong = recipe.strongly_typed or strongly_typed(hardware.signature)
-        found = refusals(recipe, hardware.signature)
-        found += problems_with_frozen(recipe.preparation, recipe.profiles, summary.inputs)
-        found += faults(recipe.precision, recipe.conversion, strong, summary)
-        if found:
-            raise RecipeError(f"{original.label}: {'; '.join(found)}")
         compiled, samples = original, None
-        steps: list[dict[str, Any]] = []
+        steps: list[_MadeStep] = []
         calibration = recipe.conversion.calibration
         if find_reasons(recipe.preparation, recipe.profiles, summary):
             chosen = calibration.samples if calibration else None
-            preparing = prepare_step(recipe.preparation, recipe.profiles)
-            compiled, summary = self._onnx(self._convert(recipe, preparing, original, chosen, "onnx", steps))
-        step = next_step(recipe.precision, recipe.conversion, strong, summary)
-        if step:
-            chosen = calibration.samples if calibration and step.kind == "quantize" else None
-            compiled, summary = self._onnx(self._convert(recipe, step, compiled, chosen, "onnx", steps))
-        elif calibration and recipe.calibrator and not strong:
-            made = self._convert(recipe, Step(_SAMPLES), compiled, calibration.samples, _SAMPLES, steps)
-            samples = made, self.state.relative(made)
+            step = prepare_step(recipe.preparation, recipe.profiles)
+            steps.append(self._make(recipe, step, compiled, chosen))
+            compiled, summary = self._onnx(steps[-1].target)
+        found = compile_step(recipe, strong, summary)
+        if found:
+            steps.append(self._make(recipe, found[0], compiled, found[1]))
+            if found[0].kind == SAMPLES:
+                samples = steps[-1].target, self.state.relative(steps[-1].target)
+            else:
+                compiled, summary = self._onnx(steps[-1].target)
         external = {
             location: (path, summary.external[location]) for location, path in compiled.external.items()
         }
-        return engine_spec(
+        details = [step.details for step in steps]
+        spec = engine_spec(
             engine=engine,
             recipe=effective(recipe, hardware.signature.product),
             hardware=hardware,
             fields=value_fields(recipe, hardware.signature),
             inputs=EngineInputs(compiled.path, original.label, external, samples, summary.exact),
             digest=self._inputs.digest,
-            told=lambda: {"made_by": steps} if steps else {},
+            told=lambda: {"made_by": details} if details else {},
         )
+        return spec, steps
 
     def _onnx(self, path: Path) -> tuple[Onnx, OnnxSummary]:
         label = self.state.relative(path)
@@ -201,39 +216,33 @@ class _Builds:
         external = {name: path.parent / name for name in summary.external}
         return Onnx(path, label, external, summary), summary
 
-    def _convert(
-        self,
-        recipe: Recipe,
-        step: Step,
-        original: Onnx,
-        samples: Samples | None,
-        suffix: str,
-        steps: list[dict[str, Any]],
-    ) -> Path:
-        """Make a file of the original, or reuse it; adds its facts for the engine's receipt to `steps`."""
-        made = "prepared" if step.kind == "prepare" else recipe.precision
-        target = self.state.onnx / f"{recipe.model}.{made}.{suffix}"
-        chosen = samples.key_fields() if samples else {}
-        more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
-        spec = onnx_spec_of(
-            target=target,
-            kind=step.kind,
-            options=step.options,
-            fields=step_fields(step.kind, {**step.options, **more}),
-            onnx={"onnx": original},
-            samples=sample_files(samples, self.state) if samples else None,
-            source=original.label,
-            script=None,
-            files={},
-            digest=self._inputs.digest,
-        )
+    def _make(self, recipe: Recipe, step: Step, onnx: Onnx, samples: Samples | None) -> _MadeStep:
+        """Make the file of a step from an ONNX, or reuse it."""
+        name = "prepared" if step.kind == "prepare" else recipe.precision
+        end = SAMPLES if step.kind == SAMPLES else "onnx"
+        target = self.state.onnx / f"{recipe.model}.{name}.{end}"
+
+        def spec() -> OnnxSpec:
+            return onnx_spec_of(
+                target=target,
+                kind=step.kind,
+                options=step.options,
+                fields=step_fields(step.kind, step.options, samples),
+                onnx={"onnx": self._onnx(onnx.path)[0]},
+                samples=sample_files(samples, self.state) if samples else None,
+                source=onnx.label,
+                script=None,
+                files={},
+                digest=self._inputs.digest,
+            )
+
         context = OnnxContext(
             self.state, self.digest_cache, self._onnx_python, None, lambda: False, self._say
         )
-        receipt = make_onnx(spec, context).receipt
-        label, facts = self.state.relative(target), receipt.details.get("facts")
-        steps.append({"file": label, "kind": step.kind, "source": original.label, "facts": facts})
-        return target
+        receipt, label = make_onnx(spec(), context).receipt, self.state.relative(target)
+        facts = receipt.details.get("facts")
+        details = {"file": label, "kind": step.kind, "source": onnx.label, "facts": facts}
+        return _MadeStep(target, label, spec, receipt, details)
 
 
 def sample_files(samples: Samples, state: StateFolder) -> SampleFiles:

@@ -16,8 +16,10 @@ from ..artifact.receipt import make_key
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
+from ..recipe.conversion import Samples, Step, next_step
 from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
+from ..recipe.options import Recipe
 from ..recipe.shapes import text
 from ..values import Value
 from .up_to_date import UpToDateResult
@@ -33,6 +35,7 @@ VERSIONS: Mapping[str, str] = {
 }
 
 
+SAMPLES = "samples"  # the kind of step that prepares samples for a calibrator
 SCRIPT = ""  # in `OnnxSpec.named`
 
 
@@ -98,10 +101,12 @@ def _data_role(role: str) -> str:
     return "data" if role == "onnx" else f"{role} data"
 
 
-def step_fields(kind: str, options: Mapping[str, Any]) -> dict[str, str]:
+def step_fields(kind: str, options: Mapping[str, Any], samples: Samples | None = None) -> dict[str, str]:
     """The ingredients of a step that are not files. Each becomes a Value node of the graph."""
+    chosen = samples.key_fields() if samples else {}
+    more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
     fields = {"recipe version": f"{kind} {VERSIONS[kind]}"}
-    for name, value in options.items():
+    for name, value in {**options, **more}.items():
         if kind == "export":  # for the function, None, [] and "8" are different values
             fields[f"option {name}"] = _argument(value)
         elif name == "corners":
@@ -117,6 +122,20 @@ def _corners(value: Mapping[str, Any]) -> str:
         " ".join(f"{name} {text(bounds)}" for name, bounds in each.items()) for each in value["profiles"]
     ]
     return f"{value['precision']} {'; '.join(profiles) or 'at the shape of the model'}"
+
+
+def compile_step(
+    recipe: Recipe, strong: bool, summary: OnnxSummary | None
+) -> tuple[Step, Samples | None] | None:
+    """The step before the compile, with its samples: the conversion of the ONNX, or the samples in the format
+    of a calibrator. None if there is none. strong, summary: as of `next_step`."""
+    calibration = recipe.conversion.calibration
+    step = next_step(recipe.precision, recipe.conversion, strong, summary)
+    if step is not None:
+        return step, calibration.samples if calibration and step.kind == "quantize" else None
+    if calibration and recipe.calibrator and not strong:
+        return Step(SAMPLES), calibration.samples
+    return None
 
 
 def _argument(value: Any) -> str:

@@ -12,10 +12,15 @@ from typing import Any, Protocol
 
 from ..artifact.receipt import make_key
 from ..artifact.state_folder import StateFolder
+from ..errors import RecipeError
 from ..hardware.resolve import Hardware
+from ..hardware.signature import HardwareSignature
+from ..recipe.backends import refusals
+from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import input_name
-from ..recipe.onnx.summary import check_data
+from ..recipe.onnx.summary import OnnxSummary, check_data
 from ..recipe.options import Recipe
+from ..recipe.shapes import problems
 from ..values import Value
 
 
@@ -65,6 +70,29 @@ class EngineSpec(Value):
         if self.samples:
             files[f"input samples {self.samples.name}"] = self.samples
         return files
+
+
+def check_model(
+    recipe: Recipe, signature: HardwareSignature, summary: OnnxSummary | None, label: str
+) -> None:
+    """Raise RecipeError with every problem of a recipe for a model and hardware. summary: None if the ONNX
+    does not exist yet; label: of the ONNX, for the message."""
+    found = refusals(recipe, signature)
+    if summary is not None:
+        found += _input_problems(recipe, summary)
+        strong = recipe.strongly_typed or strongly_typed(signature)
+        found += faults(recipe.precision, recipe.conversion, strong, summary)
+    if found:
+        raise RecipeError(f"{label}: {'; '.join(found)}")
+
+
+def _input_problems(recipe: Recipe, summary: OnnxSummary) -> list[str]:
+    """Why shapes and frozen inputs do not fit the model."""
+    if not recipe.preparation.freeze:
+        return problems(recipe.profiles, summary.inputs)
+    from ..recipe.preparation import problems_with_frozen
+
+    return problems_with_frozen(recipe.preparation, recipe.profiles, summary.inputs)
 
 
 class EngineInputs(Value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import os
 import re
 import shlex
@@ -131,7 +132,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if faults and not (arguments.keep_going and entries):
         return 1
     if arguments.depfile:
-        rules = [depfile.rule(entry, chosen) for entry in entries]
+        rules = [depfile.rule(entry, _summary(entry.onnx).external, chosen) for entry in entries]
         depfile.check(arguments.depfile, rules)
     _refuse_one_name(entries)
     named = arguments.name is not None
@@ -230,6 +231,7 @@ def _pair(arguments: argparse.Namespace, option: str, text: str, like: str) -> t
     return name, value
 
 
+@functools.cache
 def _summary(model: str) -> OnnxSummary:
     from ..recipe.onnx.walk import read_onnx
 

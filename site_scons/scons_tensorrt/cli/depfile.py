@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,20 @@ from ..artifact.filename import SIDECAR_SUFFIX
 from ..errors import EngineError
 from ..files.writing import write_atomic
 from ..recipe.engines_file import EngineEntry
-from ..recipe.onnx.walk import read_onnx
 from ..recipe.options import DEFAULTS
 from .common import writing
 from .name import engine_path
 
 
-def rule(entry: EngineEntry, settings: Mapping[str, str]) -> list[str]:
-    """The path of an engine, and those of all of its input files. Raises EngineError."""
+def rule(entry: EngineEntry, external: Iterable[str], settings: Mapping[str, str]) -> list[str]:
+    """The path of an engine, and those of all of its input files. external: the locations of the ONNX's data.
+    Raises EngineError."""
     hardware, folder = settings.get("HARDWARE"), settings.get("ENGINE_DIR", "")
     if hardware and "," in hardware:
         raise EngineError(f"HARDWARE={hardware}: --depfile is for one hardware; name one")
     precision = entry.options.get("precision", DEFAULTS["precision"])
     base = os.path.dirname(entry.onnx)
-    data = [os.path.join(base, location) for location in read_onnx(entry.onnx).external]
+    data = [os.path.join(base, location) for location in external]
     engine = engine_path(entry.name, precision, hardware, folder)
     return [engine, entry.onnx, *data, *_other_files(entry.options)]
 

@@ -25,6 +25,7 @@ POLL_SECONDS = 0.1
 # Errors of flock without support for locks: NFS without its lock service, FUSE, old kernels.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 LONGEST_HOLDER = 4096  # bytes of a holder file
+_held = threading.local()  # .paths: the engine locks that this thread holds
 
 
 @contextlib.contextmanager
@@ -34,25 +35,33 @@ def engine_lock(
     waiting: Callable[[str], None],
     stopping: Callable[[], bool],
     timeout_s: float | None = None,
+    say_after_s: float = 0.0,
 ) -> Iterator[None]:
-    """Hold the lock file `path`.
+    """Hold the lock file `path`. In a thread that holds it already, it does nothing: a runtime of the Python
+    API may call ours for the engine that it compiles.
 
-    what: the engine, for messages; waiting: called once with a description of the holder; stopping:
-    ends the wait. Raises LockTimeout after timeout_s seconds, Interrupted, or PublishError.
+    what: the engine, for messages; waiting: called once, after say_after_s seconds, with a description of the
+    holder; stopping: ends the wait. Raises LockTimeout after timeout_s seconds, Interrupted, or PublishError.
     """
+    held: set[Path] = _held.__dict__.setdefault("paths", set())
+    if path in held:
+        yield
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():  # a lock library may truncate its target
             raise PublishError(f"{path} is a symbolic link; remove it")
         lock = _file_lock(path)
-        _wait(path, lock, what, waiting, stopping, timeout_s)
+        _wait(path, lock, what, waiting, stopping, timeout_s, say_after_s)
     except (OSError, NotImplementedError) as error:  # NotImplementedError: filelock's for ENOSYS
         raise PublishError(f"{path}: {_why_no_lock(error)}") from None
     try:
         with contextlib.suppress(OSError), new_file(path.with_suffix(".holder")) as out:
             out.write(_holder_text(what))
+        held.add(path)
         yield
     finally:
+        held.discard(path)
         lock.release()
 
 
@@ -184,12 +193,13 @@ def _wait(
     waiting: Callable[[str], None],
     stopping: Callable[[], bool],
     timeout_s: float | None,
+    say_after_s: float = 0.0,
 ) -> None:
     began, reported = time.monotonic(), False
     while not lock.attempt():  # after an attempt, the holder file is there
         if stopping():
             raise Interrupted(f"{what}: stopped while waiting for {_holder(path)}")
-        if not reported:
+        if not reported and time.monotonic() - began >= say_after_s:
             waiting(_holder(path))
             reported = True
         if timeout_s is not None and time.monotonic() - began > timeout_s:
@@ -213,6 +223,8 @@ def _holder(path: Path) -> str:
         said = json.loads(read_small(beside if beside.exists() else path, LONGEST_HOLDER))
         host = said.get("host")
         there = "" if host in (None, os.uname().nodename) else f" on {host}"
+        if not there and int(said["pid"]) == os.getpid():
+            there = " (this one)"
         return f"process {int(said['pid'])}{there}, compiling {said['engine']} since {said['since']}"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return "another process"

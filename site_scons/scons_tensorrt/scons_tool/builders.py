@@ -71,7 +71,7 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
 def build(target: Any, source: Any, env: Any) -> None:
     """The action of an engine. Raises BuildError."""
     from ..build.engine import BuildOutcome, make  # not needed by a null build
-    from .same_inputs import check_unchanged
+    from ..build.same_inputs import check_unchanged
 
     engine, session = target_of(target[0]), session_of(env)
     began = _begin(target, engine, session)
@@ -79,7 +79,7 @@ def build(target: Any, source: Any, env: Any) -> None:
 
     def do() -> BuildOutcome:
         spec = engine.spec()
-        check_unchanged(spec, engine.steps())
+        check_unchanged(spec, (step.done() for step in engine.steps()))
         return make(spec, session.making.build_context(engine.python))
 
     outcome = _or_fail(target, engine, do, session)

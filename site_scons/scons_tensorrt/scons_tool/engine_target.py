@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import SCons.Node
 
 from ..artifact.filename import SIDECAR_SUFFIX
-from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, engine_spec
+from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, check_model, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import EngineError, RecipeError
 from ..hardware.resolve import Hardware
-from ..recipe.backends import effective, refusals
-from ..recipe.conversion import faults, strongly_typed
+from ..recipe.backends import effective
+from ..recipe.conversion import strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
-from ..recipe.shapes import problems
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
 from .settings import Settings
@@ -204,12 +203,7 @@ class EngineTarget(ReceiptTarget):
             summary = self._files.inputs.summary_of(path, self._files.label(self.original))
             if summary is self._checked:
                 return summary  # already checked for one of its steps
-        recipe, found = self.recipe, refusals(self.recipe, self.hardware.signature)
-        if summary is not None:
-            found += _input_problems(recipe, summary)
-            found += faults(recipe.precision, recipe.conversion, self.strongly_typed, summary)
-        if found:
-            raise RecipeError(f"{self._files.label(self.original)}: {'; '.join(found)}")
+        check_model(self.recipe, self.hardware.signature, summary, self._files.label(self.original))
         self._checked = summary
         return summary
 
@@ -256,12 +250,3 @@ class EngineTarget(ReceiptTarget):
             if node.get_state() == SCons.Node.failed:
                 return self._files.state.relative(node.get_abspath())
         return None
-
-
-def _input_problems(recipe: Recipe, summary: OnnxSummary) -> list[str]:
-    """Why shapes and frozen inputs do not fit the model."""
-    if not recipe.preparation.freeze:
-        return problems(recipe.profiles, summary.inputs)
-    from ..recipe.preparation import problems_with_frozen
-
-    return problems_with_frozen(recipe.preparation, recipe.profiles, summary.inputs)

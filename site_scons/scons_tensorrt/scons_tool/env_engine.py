@@ -13,7 +13,7 @@ import SCons.Util
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..errors import EngineError, PublishError, RecipeError
 from ..hardware.resolve import Hardware
-from ..recipe.conversion import CONVERTED, next_step
+from ..recipe.conversion import CONVERTED
 from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
 from .builders import INTEGRITY, bytes_changed
@@ -128,20 +128,19 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
         declared.prepared = onnx_steps.declare_prepared(env, session, declared, summary)
     if recipe.precision not in CONVERTED and recipe.accuracy is None:
         return
+    from ..build.onnx_spec import SAMPLES, compile_step
     from . import onnx_steps
 
-    step = next_step(recipe.precision, recipe.conversion, declared.strongly_typed, summary)
-    calibration = recipe.conversion.calibration
-    if step is not None and step.kind == "precision" and recipe.conversion.auto:
-        declared.converted = onnx_steps.declare_search(env, session, declared, step)
-    elif step is not None:
-        samples = None
-        if step.kind == "quantize" and calibration:
-            samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")
-        declared.converted = onnx_steps.declare_step(env, session, declared, step, samples)
-    elif calibration and recipe.calibrator and not declared.strongly_typed:
-        samples = onnx_steps.sample_nodes(env, session, calibration.samples, "calibration")
-        declared.samples = onnx_steps.declare_samples(env, session, declared, samples)
+    found = compile_step(recipe, declared.strongly_typed, summary)
+    if found:
+        step, given = found
+        samples = onnx_steps.sample_nodes(env, session, given, "calibration") if given else None
+        if step.kind == SAMPLES:
+            declared.samples = onnx_steps.declare_samples(env, session, declared, samples)
+        elif step.kind == "precision" and recipe.conversion.auto:
+            declared.converted = onnx_steps.declare_search(env, session, declared, step)
+        else:
+            declared.converted = onnx_steps.declare_step(env, session, declared, step, samples)
     gate = recipe.accuracy
     if gate is not None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original

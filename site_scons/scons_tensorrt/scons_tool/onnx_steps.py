@@ -136,7 +136,7 @@ def _imports(nodes: list[Any]) -> dict[str, Any]:
     return {f"import {os.path.relpath(node.get_abspath(), shared)}": node for node in nodes}
 
 
-def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: SampleNodes) -> OnnxTarget:
+def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: Any) -> OnnxTarget:
     """The node of the samples in the format of a calibrator, for the owner's ONNX."""
     path, onnx = _path(session, owner, ".samples"), {"onnx": owner.original}
     derived = OnnxTarget(session.files, owner, path, "samples", {}, onnx, samples, prepared=owner.prepared)
@@ -212,7 +212,7 @@ class EngineAccuracyCheck:
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:
         """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
         from ..build.run_engine import run_engine
-        from .same_inputs import check_unchanged
+        from ..build.same_inputs import check_unchanged
 
         began = time.monotonic()
         try:
@@ -221,7 +221,7 @@ class EngineAccuracyCheck:
         except HardwareError as error:
             return str(error)
         step = self._gate.spec()
-        check_unchanged(spec, [self._gate])
+        check_unchanged(spec, [self._gate.done()])
         found = run_engine(engine, sha256, spec, step, runtime, self._context())
         self._report.proved(spec, found, time.monotonic() - began)
         return {**found, "by": step.key} if isinstance(found, dict) else found

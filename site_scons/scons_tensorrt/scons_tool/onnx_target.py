@@ -27,6 +27,7 @@ from .target import Prepared, ReceiptTarget
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
+    from ..build.same_inputs import DoneStep
 
 
 class SampleNodes:
@@ -87,9 +88,7 @@ class OnnxTarget(ReceiptTarget):
         self._read = read or {}
         self._receipt: Receipt | None = None  # of the file that this run made, or found up to date
         self._key = ""  # of the last check or build
-        chosen = samples.samples.key_fields() if samples else {}
-        more = {f"samples {name}": value for name, value in chosen.items() if name != "at_least"}
-        self.fields = step_fields(kind, {**options, **more})
+        self.fields = step_fields(kind, options, samples.samples if samples else None)
 
     def same_as(self, other: OnnxTarget) -> bool:
         """Whether both make the same file from the same inputs."""
@@ -279,6 +278,15 @@ class OnnxTarget(ReceiptTarget):
             receipts = self._files.state.receipts
             self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
         return self._receipt
+
+    def done(self) -> DoneStep:
+        """The step with its present inputs, to be compared with what is compiled. Raises EngineError."""
+        from ..build.same_inputs import DoneStep
+
+        spec = self.spec()
+        if not self.known:  # it may have no target: a gate of the engine itself
+            return DoneStep(self.label, spec, False, self.path, None)
+        return DoneStep(self.label, spec, True, real_path(self.target), self.receipt())
 
     def receipt_details(self) -> dict[str, Any]:
         """For the receipts of engines: how the file was made."""

@@ -1,4 +1,4 @@
-"""Check that an engine and its steps read the same bytes of each file.
+"""Check that an engine and its ONNX steps read the same bytes of each file.
 
 A gate can take an hour, and an engine can wait for its turn. If somebody edits the model meanwhile, or
 another build in this tree converts it again, the figures of the gate are not those of the engine. During
@@ -9,20 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DATA_SUFFIX
-from ..build.onnx_spec import OnnxSpec
-from ..build.spec import EngineSpec
 from ..errors import EngineBuildError
-from .nodes import real_path
+from ..values import Value
+from .onnx_spec import OnnxSpec
+from .spec import EngineSpec
 
-if TYPE_CHECKING:
-    from .onnx_target import OnnxTarget
+
+class DoneStep(Value):
+    """An ONNX step of this run. label: of its file, for messages; spec: with the present inputs; known:
+    whether this run checked it or made it; made: its file; receipt: of what was checked or made, None if that
+    failed."""
+
+    label: str
+    spec: OnnxSpec
+    known: bool
+    made: Path
+    receipt: Receipt | None
 
 
-def check_unchanged(spec: EngineSpec, steps: Iterable[OnnxTarget]) -> None:
+def check_unchanged(spec: EngineSpec, steps: Iterable[DoneStep]) -> None:
     """Raise EngineBuildError unless each step is as this run checked or made it, its inputs are
     unchanged, and the engine uses the files that the steps made."""
     known = {path: spec.ingredients[name] for name, path in spec.inputs().items()}
@@ -32,20 +40,18 @@ def check_unchanged(spec: EngineSpec, steps: Iterable[OnnxTarget]) -> None:
                 raise _changed(path.name)
 
 
-def _files(step: OnnxTarget) -> Iterator[tuple[Path, str]]:
+def _files(step: DoneStep) -> Iterator[tuple[Path, str]]:
     """Each file that the step used or made, with its sha256."""
-    now = step.spec()
+    now, receipt = step.spec, step.receipt
     if step.known:
-        receipt = step.receipt()
         if receipt is None:
             raise EngineBuildError(f"{step.label} could not be built, see error above")
         if receipt.key != now.key:
             raise _changed(_what_differs(receipt, now))
-        made = real_path(step.target)
-        yield made, receipt.sha256
+        yield step.made, receipt.sha256
         data = receipt.details.get("data_sha256")
         if data is not None:
-            yield made.with_name(made.name + DATA_SUFFIX), data
+            yield step.made.with_name(step.made.name + DATA_SUFFIX), data
     for name, path in now.inputs().items():
         yield path, now.ingredients[name]
 
