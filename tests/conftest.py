@@ -21,6 +21,8 @@ from boards import JETSON
 from filelock import FileLock
 from hypothesis import settings
 
+pytest.register_assert_rewrite("gpu_host")  # a plugin of tests/gpu, whose modules import it first
+
 HERE = Path(__file__).parent
 REPO = HERE.parent
 CLEAN = {
