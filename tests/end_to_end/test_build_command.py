@@ -56,6 +56,7 @@ def test_an_onnx_in_a_folder_with_nothing_else_becomes_an_engine(folder):
     assert folder.engine("net").name.endswith("_fp32.engine")
     assert sorted(os.listdir(folder.root)) == [".sconsign.dblite", ".trt", "engines", "net.onnx"]
     again = run(folder, "build", "net.onnx")
+    assert len(again.out.splitlines()) == 3  # for which hardware, REUSED, the summary
     assert again.summary.startswith("engines: 1 reused, 0 built, 0 failed")
 
 
@@ -210,7 +211,8 @@ def test_status_knows_that_engines_toml_changed(folder):
 
 def test_init_writes_what_build_builds(tree):
     make_model(tree.path("models/static.onnx"))
-    make_model(tree.path("models/PP-Net.onnx"), shape=("n", 8, 16, 16))
+    make_model(tree.path("models/PP-Net.ONNX"), shape=("n", 8, 16, 16))
+    make_model(tree.path("models/more/static.onnx"), seed=1, external="static.data")
     tree.path("models/broken.onnx").write_text("<html>")
     make_model(tree.path("engines/not_this_one.onnx"))
     tree.path(".gitignore").write_text("*.tmp\n.trt/")
@@ -218,14 +220,14 @@ def test_init_writes_what_build_builds(tree):
     assert done.status == 0, done.out
     assert done.out.splitlines() == [
         "models/broken.onnx: left out: not an ONNX file but an HTML or XML page; download the model again",
-        "WROTE engines.toml (2 engines)",
+        "WROTE engines.toml (3 engines)",
         "WROTE .gitignore (engines/, .sconsign.dblite)",
         "next: scons-tensorrt build",
     ]
     assert tree.path(".gitignore").read_text() == "*.tmp\n.trt/\nengines/\n.sconsign.dblite\n"
-    built = run(tree, "build")
+    built = run(tree, "build", TRT_ONNX_PYTHON="/no/python")  # needs no package for conversions
     assert built.status == 0, built.out
-    assert built.built == ["pp_net", "static"]
+    assert built.built == ["more_static", "pp_net", "static"]
     refused = run(tree, "init")
     assert (refused.status, refused.out) == (1, "EngineError: engines.toml exists; remove it, or edit it\n")
 

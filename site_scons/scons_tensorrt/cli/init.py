@@ -63,7 +63,9 @@ def _init(arguments: argparse.Namespace) -> int:
 def _models(folder: str) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if f not in _SKIPPED and not f.startswith("."))
-        yield from (os.path.normpath(os.path.join(place, f)) for f in sorted(files) if f.endswith(".onnx"))
+        yield from (
+            os.path.normpath(os.path.join(place, f)) for f in sorted(files) if f.lower().endswith(".onnx")
+        )
 
 
 def _table(path: str) -> dict[str, Any] | None:

@@ -31,6 +31,16 @@ MODELS_IN_MEMORY = 3  # a compile takes about so many times the bytes of its mod
 EVENTS = "TRT_RUN_EVENTS"  # a file to which the run also writes its events
 
 
+class _Silent:
+    """In place of what prints SCons's own progress; the lines of engines and errors are printed elsewhere."""
+
+    def __call__(self, text: str, append_newline: int = 1) -> None:
+        pass
+
+    def set_mode(self, mode: int) -> None:
+        pass
+
+
 def own_entries() -> list[EngineEntry] | None:
     """The engines of the engines.toml here; None where there is a SConstruct. Raises EngineError."""
     if any(map(os.path.isfile, SCONSTRUCTS)):
@@ -70,6 +80,7 @@ def run_scons(
     command += [target, *(f"{name}={value}" for name, value in settings.items())]
     before = sys.argv, sys.stdin
     sys.argv, sys.stdin = command, io.StringIO(sconstruct)
+    SCons.Script.Main.display = _Silent()  # no "`engines' is up to date": the summary says so
     try:
         SCons.Script.main()
     except SystemExit as end:  # it always exits

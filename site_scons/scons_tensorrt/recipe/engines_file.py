@@ -176,7 +176,7 @@ def dump_engines(engines: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of an engines file, which `read_engines` reads. engines: by name, with `onnx`, and `shapes` by
     input."""
     lines = ["# Engines of this repo; every option: docs/recipes.md of scons-tensorrt.", "", "[defaults]"]
-    lines += ['precision = "fp16"', ""]
+    lines += ['precision = "fp32"  # "fp16" is faster; for TensorRT for RTX it needs the extra `convert`', ""]
     for name, table in engines.items():
         lines += [f"[engine.{name}]", f"onnx = {_string(table['onnx'])}"]
         shapes = table.get("shapes", {})
