@@ -162,7 +162,7 @@ def test_what_init_writes_reads_back():
     assert (first.name, first.onnx, first.options) == (
         "a",
         'odd "name".onnx',
-        {"precision": "fp16", "shapes": shapes},
+        {"precision": "fp32", "shapes": shapes},
     )
     assert (second.name, second.options) == ("b", {"precision": "fp16"})
 
