@@ -110,7 +110,7 @@ class Run:
             match = re.match(r"(?:BUILT|WOULD BUILD) (\S.*?)(?: \([\d.]+ s\))? because (.*)", line)
             if match and f"{name}__" in match[1]:
                 return match[2]
-            match = re.match(r"(?:WOULD FAIL|FAILED) (\S.*?\.engine): (.*)", line)
+            match = re.match(r"(?:WOULD FAIL|FAILED) (\S.*?\.engine): (?:\S+:\d+: )?(.*)", line)
             if match and f"{name}__" in match[1]:
                 return match[2]
         raise AssertionError(f"no reason for {name} in:\n{self.out}")

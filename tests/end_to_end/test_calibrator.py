@@ -130,7 +130,7 @@ def test_samples_that_cannot_be_are_one_line_before_any_compile(board: Tree, arr
     run = board.scons()
     assert run.status == 2
     line = run.lines("FAILED")[0]
-    assert line.startswith("FAILED .trt/onnx/a.int8.samples: RecipeError: models/a.onnx: ")
+    assert line.startswith("FAILED .trt/onnx/a.int8.samples: SConstruct:5: RecipeError: models/a.onnx: ")
     assert message in line
     assert not board.path("fake/compiled").exists()
 

@@ -215,7 +215,7 @@ def test_a_keep_list_of_what_is_not_there_is_refused(half: Tree, option: str, me
     run = half.scons()
     assert run.status == 2
     line = run.lines("FAILED")[0]
-    assert line.startswith("FAILED .trt/onnx/a.fp16.onnx: RecipeError: models/a.onnx: ")
+    assert line.startswith("FAILED .trt/onnx/a.fp16.onnx: SConstruct:4: RecipeError: models/a.onnx: ")
     assert message in line
 
 

@@ -162,13 +162,13 @@ class TestOneBuild:
         tree.write(FP32_GATE)
         tree.path("site_scons").mkdir()
         edit = f"""
-            import shutil, scons_tensorrt.scons_tool.builders as builder
-            stop = builder._stop_for_invalid_engines
+            import shutil, scons_tensorrt.scons_tool.before_building as before
+            stop = before.stop_for_invalid_engines
             def edited(*given):
                 {copies(tree.path("models/v2.onnx"), models)}
                 {copies(tree.path("models/v2.onnx"), tree.path("models/ref.onnx"))}
                 stop(*given)
-            builder._stop_for_invalid_engines = edited
+            before.stop_for_invalid_engines = edited
         """
         tree.path("site_scons/site_init.py").write_text(textwrap.dedent(edit))
         run = tree.scons()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -275,7 +276,7 @@ def test_a_key_that_is_none_fails_in_one_line_and_writes_nothing(made: Tree, giv
     run = made.scons("dist", f"SIGNING_KEY={given}")
     assert run.status == 2
     assert len(run.lines("FAILED")) == 1
-    assert run.lines("FAILED")[0].startswith("FAILED dist/manifest.json: SigningError: ")
+    assert re.match(r"FAILED dist/manifest\.json: SConstruct:\d+: SigningError: ", run.lines("FAILED")[0])
     assert made.snapshot("dist") == before
 
 

@@ -25,17 +25,17 @@ VALUES = [
 LOOP = """
 import json
 from pathlib import Path
-from SCons.Errors import UserError
-said, taken = [], []
+from scons_tensorrt.scons_tool.calls import call_errors
+said, taken, errors = [], [], call_errors(env)
 def attempt(what, call, *args, **kwargs):
     try:
         call(*args, **kwargs)
-    except UserError as error:
-        said.append([what, str(error)])
     except BaseException as error:
         said.append([what, "%s escaped: %s" % (type(error).__name__, error)])
-    else:
+    if not errors:
         taken.append(what)
+    said.extend([what, line] for line in errors.lines())
+    errors.clear()  # so that the run goes on with what is right
 """
 END = """
 Path("said.json").write_text(json.dumps([said, taken]))

@@ -40,7 +40,7 @@ BAD = [
     ("1x3x32x32", "write a map"),  # text
     (5, "write a map"),  # a number
     ((1, 3, 32, 32), "shapes=(1, 3, 32, 32): write a map"),  # a shape without the input's name
-    ((1, 3, 32, 32), 'such as shapes={"image": (1, 3, 32, 32)}'),
+    ((1, 3, 32, 32), "such as shapes={'image': (1, 3, 32, 32)}"),
     ([(1, 3)], "shapes=[(1, 3)]: write a map"),  # a list of shapes
     ([{"x": (1, 3)}, {}], "shapes=[{'x': (1, 3)}, {}]: write a map"),  # an empty profile
     ({"x": 5}, "input `x`"),  # a number is no shape

@@ -10,8 +10,9 @@ import os
 import sys
 
 from .. import __version__
-from ..errors import EngineError
+from ..errors import EngineError, RecipeError
 from ..files.streams import open_standard_streams
+from ..recipe.engines_file import EnginesFileError
 from . import (
     build,
     cmake_dir,
@@ -61,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments.models += more
     try:
         return int(arguments.run(arguments))
+    except EnginesFileError as error:
+        for place, text in error.problems:
+            say(f"{RecipeError.__name__}: {place}: {text}", sys.stderr)
     except EngineError as error:
         say(f"{type(error).__name__}: {error}", sys.stderr)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import EngineError
 from ..files.reading import read_small
-from ..recipe.engines_file import LARGEST, NAME, EngineEntry, read_engines
+from ..recipe.engines_file import LARGEST, NAME, EngineEntry, read_valid_engines
 from .common import PROGRAM, print_json, program, say
 
 SCONSTRUCTS = ("SConstruct", "Sconstruct", "sconstruct", "SConstruct.py", "Sconstruct.py", "sconstruct.py")
@@ -50,10 +50,7 @@ def own_entries() -> list[EngineEntry] | None:
             f"no SConstruct and no {NAME} in this folder; name an ONNX to build, or let `{program()} init` "
             "write one"
         )
-    entries = read_engines(NAME, read_small(NAME, LARGEST))
-    for entry in entries:
-        entry.check()
-    return entries
+    return read_valid_engines(NAME, read_small(NAME, LARGEST))
 
 
 def run_scons(

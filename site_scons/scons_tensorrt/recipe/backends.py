@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
 from .options import Recipe
+from .values import option, setting
 
 # Options that RTX accepts without changing the engine: not in its key, never passed on, and reported.
 _NO_TIMING = "TensorRT for RTX does not time kernels when it compiles"
@@ -58,11 +59,11 @@ def refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]:
         if recipe.precision not in ("fp16", "int8"):
             found.append(f"dla_core: a DLA supports fp16 and int8, not {recipe.precision}")
         if recipe.calibrator == "minmax":
-            found.append("dla_core: a DLA supports only calibration method='entropy'")
+            found.append(f"dla_core: a DLA supports only calibration {setting('method', 'entropy')}")
         if signature.integrated is False:
             found.append("dla_core: only a Jetson has a DLA; leave it out for this GPU")
     elif pool:
-        found.append(f"{pool}: only for a DLA; set dla_core= too")
+        found.append(f"{pool}: only for a DLA; set {option('dla_core')} too")
     if "hardware_compatibility" in recipe.settings and signature.integrated:
         found.append(
             "hardware_compatibility: not supported by TensorRT on a Jetson; build for each board, HARDWARE="

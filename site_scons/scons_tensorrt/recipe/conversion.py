@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from .onnx.summary import OnnxSummary
-from .values import flag, is_number, names, one_of
+from .values import flag, is_number, literal, names, one_of, option, setting
 
 METHODS = ("entropy", "minmax", "percentile")
 METRICS = ("elemwise", "max", "mean", "median", "cosine")
@@ -155,32 +155,40 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
     converts = by_qdq or (precision in _TYPE and strong)
     if not converts:
         given = [name for name in ("keep_ops", "keep_nodes") if getattr(wanted, name)]
-        given += ["keep_nodes='auto'"] * wanted.auto + ["keep_io=False"] * (not wanted.keep_io)
+        given += [setting("keep_nodes", "auto")] * wanted.auto
+        given += [setting("keep_io", False)] * (not wanted.keep_io)
         serves = (
-            "write strongly_typed=True too"
+            f"write {setting('strongly_typed', True)} too"
             if precision in _TYPE and not strong
             else "it applies to fp16 and bf16, and to int8 and fp8 with a calibration"
         )
-        found += [f"{name} has no effect with precision={precision!r} here; {serves}" for name in given]
+        found += [
+            f"{name} has no effect with {setting('precision', precision)} here; {serves}" for name in given
+        ]
     elif wanted.auto and quantizes:
-        found.append("keep_nodes='auto' is for fp16 and bf16; write a list of nodes")
+        found.append(f"{setting('keep_nodes', 'auto')} is for fp16 and bf16; write a list of nodes")
     if calibration and not quantizes:
-        found.append(f"calibration has no effect with precision={precision!r}; write 'int8'")
+        found.append(
+            f"calibration has no effect with {setting('precision', precision)}; write {literal('int8')}"
+        )
     if calibration and calibration.by == "calibrator" and strong:
         found.append(
-            "calibration by='calibrator': not supported by a strongly typed runtime; write by='qdq', which "
-            "every runtime supports"
+            f"calibration {setting('by', 'calibrator')}: not supported by a strongly typed runtime; write "
+            f"{setting('by', 'qdq')}, which every runtime supports"
         )
     if precision == "fp8" and calibration and calibration.method == "entropy":
-        found.append("calibration method='entropy' is only for int8; write 'percentile' or 'minmax'")
+        found.append(
+            f"calibration {setting('method', 'entropy')} is only for int8; write {literal('percentile')} or "
+            f"{literal('minmax')}"
+        )
     if summary is None or not quantizes:
         return found
     if calibration and summary.quantized:
         found.append("it has Q/DQ nodes already; leave out calibration")
     if not calibration and not summary.quantized:
         found.append(
-            f"precision={precision!r}, but it has no Q/DQ nodes: give calibration=, a set of samples, or a "
-            "quantized ONNX"
+            f"{setting('precision', precision)}, but it has no Q/DQ nodes: give {option('calibration')}, a "
+            "set of samples, or a quantized ONNX"
         )
     return found
 
@@ -208,10 +216,12 @@ def parse_calibration(value: Any) -> Calibration | None:
     method = one_of("calibration method", options.pop("method", usual), methods)
     for name in ("percentile", "per_channel", "ops"):
         if by == "calibrator" and name in options:
-            raise RecipeError(f"calibration {name}=: only with by='qdq'; leave it out")
+            raise RecipeError(f"calibration {option(name)}: only with {setting('by', 'qdq')}; leave it out")
     percentile = options.pop("percentile", 99.99)
     if not is_number(percentile) or not 50 < percentile <= 100:
-        raise RecipeError(f"calibration percentile={percentile!r}: write a number above 50, up to 100")
+        raise RecipeError(
+            f"{setting('calibration percentile', percentile)}: write a number above 50, up to 100"
+        )
     per_channel = flag("calibration per_channel", options.pop("per_channel", True))
     ops = names("calibration ops", options.pop("ops", ()))
     samples = _samples("calibration", options, 8)
@@ -230,7 +240,7 @@ def parse_gate(value: Any) -> Gate | None:
     for name in ("rtol", "atol"):
         bounds[name] = options.pop(name, 1e-2)
         if not is_number(bounds[name]) or not 0 <= bounds[name] < math.inf:
-            raise RecipeError(f"accuracy {name}={bounds[name]!r}: write a number from 0 up")
+            raise RecipeError(f"{setting(f'accuracy {name}', bounds[name])}: write a number from 0 up")
     metric = one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
     reference, corners = options.pop("reference", None), options.pop("corners", None)
     if corners is not None:
@@ -240,10 +250,12 @@ def parse_gate(value: Any) -> Gate | None:
         options["data"] = options.pop("inputs")
         samples = _samples("accuracy", options, 1)
     elif corners is False:
-        raise RecipeError("accuracy: no inputs= and corners=False, so nothing would be run; leave out one")
+        off = f"{option('inputs')} and {setting('corners', False)}"
+        raise RecipeError(f"accuracy: no {off}, so nothing would be run; leave out one")
     elif options:
         name, given = next(iter(options.items()))
-        raise RecipeError(f"accuracy {name}={given!r}: only with inputs=; add inputs= or leave it out")
+        wrong, inputs = setting(f"accuracy {name}", given), option("inputs")
+        raise RecipeError(f"{wrong}: only with {inputs}; add {inputs} or leave it out")
     return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference, corners)
 
 
@@ -254,9 +266,11 @@ def _options(what: str, value: Any, first: str, more: str, optional: bool = Fals
     known = [first, *more.split(), "function", "most", "at_least", "files"]
     for name in options:
         if name not in known:
-            raise RecipeError(f"{what}: unknown {name}={options[name]!r}; known: {', '.join(known)}")
+            raise RecipeError(f"{what}: unknown {setting(name, options[name])}; known: {', '.join(known)}")
     if not options.get(first) and not (optional and first not in options):
-        raise RecipeError(f"{what}: no {first}=: give a .npz, a folder of .npy, or 'reader.py:function'")
+        raise RecipeError(
+            f"{what}: no {option(first)}: give a .npz, a folder of .npy, or {literal('reader.py:function')}"
+        )
     return options
 
 
@@ -266,17 +280,19 @@ def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     if reader:
         where, function = reader[1], reader[2]
     if function is not None and not (isinstance(function, str) and function.isidentifier()):
-        raise RecipeError(f"{what} function={function!r}: write the name of a function")
+        raise RecipeError(f"{what} {setting('function', function)}: write the name of a function")
     counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}
     for name, count in counts.items():
         if not (count is None and name == "most") and (type(count) is not int or count < 1):
-            raise RecipeError(f"{what} {name}={count!r}: write a whole number above 0")
+            raise RecipeError(f"{what} {setting(name, count)}: write a whole number above 0")
     if counts["most"] is not None and counts["most"] < counts["at_least"]:
-        raise RecipeError(f"{what} most={counts['most']}: fewer than at_least={counts['at_least']}")
+        raise RecipeError(
+            f"{what} {setting('most', counts['most'])}: fewer than {setting('at_least', counts['at_least'])}"
+        )
     files = options.pop("files", ())
     files = tuple(files) if isinstance(files, (list, tuple)) else (files,)
     if files and not function:
-        raise RecipeError(f"{what} files=: only for a reader, 'reader.py:function'")
+        raise RecipeError(f"{what} {option('files')}: only for a reader, {literal('reader.py:function')}")
     return Samples(where, function, counts["most"], counts["at_least"], files)
 
 
@@ -284,7 +300,8 @@ def parse_conversion(chosen: Mapping[str, Any]) -> Conversion:
     """The conversion in the options of `env.Engine`. Raises RecipeError."""
     auto = chosen["keep_nodes"] == AUTO
     if auto and chosen["accuracy"] is None:
-        raise RecipeError("keep_nodes='auto' needs accuracy=, whose bound decides; add it, or write a list")
+        auto, gate = setting("keep_nodes", "auto"), option("accuracy")
+        raise RecipeError(f"{auto} needs {gate}, whose bound decides; add it, or write a list")
     return Conversion(
         names("keep_ops", chosen["keep_ops"]),
         () if auto else names("keep_nodes", chosen["keep_nodes"]),

@@ -25,53 +25,107 @@ from ..values import Value
 from .onnx.summary import OnnxInput
 from .options import DEFAULTS, parse
 from .shapes import Shape, text
-from .values import hint
+from .values import Place, hint, literal, messages_in, option_of, to_toml
 
 NAME = "engines.toml"
 LARGEST = 16 << 20  # bytes
 _OWN = ("onnx", "name", "hardware")
+_HEADER = re.compile(r"\s*\[{1,2}\s*([^\[\]]+?)\s*\]")
+_PART = re.compile(r"\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+")
+_KEY = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)\s*[.=]")
 _SHAPE = re.compile(r"-?[0-9]+(?:x-?[0-9]+)*|scalar")
 
 
 class EngineEntry(Value):
     """One engine. place: FILE:LINE of its table; options: of `env.Engine`, with paths as they are written;
-    hardware: None for that of the run."""
+    hardware: None for that of the run; keys: the line of each key."""
 
     place: str
     name: str
     onnx: str
     options: Mapping[str, Any]
     hardware: Any = None
+    keys: Mapping[str, int] = {}
 
-    def check(self) -> None:
-        """Raise RecipeError, with FILE:LINE, for options that no model can have."""
+    def problem(self) -> tuple[str, str] | None:
+        """FILE:LINE and text, if it has an option that no model can have."""
         try:
-            parse(self.name, self.options)
+            with messages_in(toml=bool(self.keys)):
+                parse(self.name, self.options)
         except RecipeError as error:
-            raise RecipeError(f"{self.place}: {error}") from None
+            return self.declared_at().at(option_of(str(error))), str(error)
+        return None
+
+    def declared_at(self) -> Place:
+        """Its place, and that of its keys."""
+        if not self.keys:
+            return Place(self.place, 0)
+        file, _, line = self.place.rpartition(":")
+        return Place(file, int(line), self.keys)
+
+
+class EnginesFileError(RecipeError):
+    """What is wrong with an engines file. problems: FILE:LINE and text of each; entries: the other ones."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]], entries: Sequence[EngineEntry] = ()) -> None:
+        super().__init__("; ".join(f"{place}: {text}" for place, text in problems))
+        self.problems, self.entries = problems, entries
+
+
+class _Problems:
+    """What is wrong with a file, and where its tables and keys are."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path, self.lines = path, _lines(text)
+        self.found: list[tuple[str, str]] = []
+
+    def keys(self, *table: str) -> dict[str, int]:
+        """The line of each key of a table; under "", that of the table, or the first of the file."""
+        return {"": 1, **self.lines.get(table, {})}
+
+    def add(self, text: str, *table: str, key: str = "") -> None:
+        keys = self.keys(*table)
+        self.found.append((f"{self.path}:{keys.get(key, keys[''])}", text))
 
 
 def read_engines(path: str, data: bytes) -> list[EngineEntry]:
-    """The engines of an engines file. path: for messages. Raises RecipeError with FILE:LINE."""
+    """The engines of an engines file. path: for messages. Raises EnginesFileError with every problem."""
     text, tables = _parse(path, data)
+    problems = _Problems(path, text)
     for name in tables:
         if name not in ("defaults", "engine"):
-            raise RecipeError(f"{_place(path, text, name)}: [{name}]: write [defaults] or [engine.NAME]")
+            problems.add(f"[{name}]: write [defaults] or [engine.NAME]", name)
     defaults, engines = tables.get("defaults", {}), tables.get("engine", {})
     for name, table in (("defaults", defaults), ("engine", engines)):
         if not isinstance(table, Mapping):
-            raise RecipeError(f"{path}: {name} is not a table; write [{name}{'.NAME' * (name == 'engine')}]")
-    _check_options(_place(path, text, "defaults"), defaults, known=("hardware", *DEFAULTS))
+            problems.add(f"{name} is not a table; write [{name}{'.NAME' * (name == 'engine')}]", key=name)
+    if not isinstance(defaults, Mapping) or not isinstance(engines, Mapping):
+        raise EnginesFileError(problems.found)
+    defaults = _known(problems, "defaults", table=defaults, known=("hardware", *DEFAULTS))
     found: list[EngineEntry] = []
     for name, table in engines.items():
-        place = _place(path, text, f"engine.{name}")
         if not isinstance(table, Mapping):
-            raise RecipeError(f"{place}: engine.{name} is not a table; write [engine.{name}]")
-        _check_options(place, table, known=(*_OWN, *DEFAULTS))
-        found += _entries(place, name, {**defaults, **table})
-    if not found:
-        raise RecipeError(f'{path}: no engines; write [engine.NAME] with onnx = "FILE"')
+            problems.add(f"engine.{name} is not a table; write [engine.{name}]", "engine", key=name)
+            continue
+        table = _known(problems, "engine", name, table=table, known=(*_OWN, *DEFAULTS))
+        found += _entries(problems, name, {**defaults, **table})
+    if not found and not problems.found:
+        problems.found.append((path, 'no engines; write [engine.NAME] with onnx = "FILE"'))
+    if problems.found:
+        raise EnginesFileError(problems.found, found)
     return found
+
+
+def read_valid_engines(path: str, data: bytes) -> list[EngineEntry]:
+    """The same where every option is one that some model can have. Raises EnginesFileError."""
+    try:
+        entries, found = read_engines(path, data), []
+    except EnginesFileError as error:
+        entries, found = list(error.entries), list(error.problems)
+    found += [problem for problem in map(EngineEntry.problem, entries) if problem]
+    if found:
+        raise EnginesFileError(list(dict.fromkeys(found)), entries)
+    return entries
 
 
 def _parse(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
@@ -83,47 +137,70 @@ def _parse(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
         text = data.decode("utf-8-sig")
         return text, tomllib.loads(text)
     except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not UTF-8 text") from None
+        raise EnginesFileError([(path, "not UTF-8 text")]) from None
     except (ValueError, RecursionError) as error:  # ValueError: also of a number of 5,000 digits
         where = re.search(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)", str(error))
         line = (where[1] or text.count("\n") + 1) if where else 1
         why = str(error).replace(where[0], "") if where else str(error)
-        raise RecipeError(f"{path}:{line}: {why}") from None
+        raise EnginesFileError([(f"{path}:{line}", why)]) from None
 
 
-def _place(path: str, text: str, table: str) -> str:
-    """FILE:LINE of a table; the first line where its header is written another way."""
-    parts = [rf"[\"']?{re.escape(part)}[\"']?" for part in table.split(".")]
-    header = re.compile(r"^\s*\[\s*" + r"\s*\.\s*".join(parts) + r"\s*[\].]", re.MULTILINE)
-    found = header.search(text)
-    start = found.end() if found else 0
-    return f"{path}:{text.count(chr(10), 0, start) + 1}"
+def _lines(text: str) -> dict[tuple[str, ...], dict[str, int]]:
+    """By table, the line of each of its keys; under "", that of the table. A table inside an engine's, such
+    as [engine.NAME.shapes], is a key."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    table: tuple[str, ...] | None = ()
+    for number, line in enumerate(text.split("\n"), 1):
+        header = _HEADER.match(line)
+        path = tuple(part.strip("\"'") for part in _PART.findall(header[1])) if header else (table or ())
+        if header:
+            depth = 2 if path[:1] == ("engine",) else 1
+            table = path if len(path) <= depth else None
+            inner = path[depth : depth + 1]
+            keys = found.setdefault(path[:depth], {"": number})
+            keys.setdefault(inner[0] if inner else "", number)
+        elif table is not None and (key := _KEY.match(line)):
+            found.setdefault(path, {}).setdefault(key[1].strip("\"'"), number)
+    for name, line_number in found.get(("engine",), {}).items():  # written `NAME.onnx = …`
+        found.setdefault(("engine", name), {"": line_number})
+    return found
 
 
-def _check_options(place: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+def _known(problems: _Problems, *path: str, table: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """The table without unknown options, which are problems."""
     for name in table:
         if name not in known:
-            raise RecipeError(f"{place}: unknown option {name}; {hint(name, known)}")
+            problems.add(f"unknown option {name}; {hint(name, known)}", *path, key=name)
+    return {name: value for name, value in table.items() if name in known}
 
 
-def _entries(place: str, table: str, options: dict[str, Any]) -> Iterator[EngineEntry]:
+def _entries(problems: _Problems, table: str, options: dict[str, Any]) -> Iterator[EngineEntry]:
     """One entry for each precision of a table."""
+    keys = {**problems.keys("defaults"), **problems.keys("engine", table)}
+    place = f"{problems.path}:{keys['']}"
+
+    def wrong(text: str, key: str) -> None:
+        problems.found.append((f"{problems.path}:{keys.get(key, keys[''])}", text))
+
     onnx, name = options.pop("onnx", None), options.pop("name", table)
     if not isinstance(onnx, str) or not onnx:
-        raise RecipeError(f'{place}: no onnx; write onnx = "models/{table}.onnx"')
+        wrong(f'no onnx; write onnx = "models/{table}.onnx"', "onnx")
+        return
     hardware = options.pop("hardware", None)
     try:
-        shapes = profiles_of(options.pop("shapes", None))
+        with messages_in(toml=True):
+            shapes = profiles_of(options.pop("shapes", None))
     except RecipeError as error:
-        raise RecipeError(f"{place}: {error}") from None
+        wrong(str(error), "shapes")
+        return
     if shapes:
         options["shapes"] = shapes
     given = options.pop("precision", DEFAULTS["precision"])
     precisions = given if isinstance(given, list) else [given]
     if not precisions or any(precisions.count(each) > 1 for each in precisions):
-        raise RecipeError(f"{place}: precision={precisions}: write one, or a list of different ones")
+        wrong(f"precision = {to_toml(precisions)}: write one, or a list of different ones", "precision")
     for precision in precisions:
-        yield EngineEntry(place, name, onnx, {"precision": precision, **options}, hardware)
+        yield EngineEntry(place, name, onnx, {"precision": precision, **options}, hardware, keys)
 
 
 def profiles_of(shapes: Any) -> Any:
@@ -141,7 +218,7 @@ def parse_shape(text: str) -> tuple[Shape, Shape, Shape]:
     parts = text.split(":")
     if len(parts) not in (1, 3) or not all(_SHAPE.fullmatch(part) for part in parts):
         raise RecipeError(
-            f"shape {text!r}: write 1x3x224x224, or MIN:OPT:MAX like 1x3x32x32:1x3x64x64:4x3x64x64"
+            f"shape {literal(text)}: write 1x3x224x224, or MIN:OPT:MAX like 1x3x32x32:1x3x64x64:4x3x64x64"
         )
     shapes = [() if part == "scalar" else tuple(map(int, part.split("x"))) for part in parts]
     low, usual, high = shapes * (3 // len(shapes))

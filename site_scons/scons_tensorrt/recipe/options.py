@@ -16,7 +16,7 @@ from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Gate, Preparation, Samples, parse_conversion, parse_gate
 from .shapes import Profile, Shape, parse_profiles, text
-from .values import flag, hint, is_number, names, one_of
+from .values import entry, flag, hint, is_number, literal, names, one_of, option, setting
 
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
@@ -197,12 +197,12 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
     """
     for name in options:
         if name not in DEFAULTS:
-            raise RecipeError(f"unknown option {name}={options[name]!r}; {hint(name, DEFAULTS)}")
+            raise RecipeError(f"unknown option {setting(name, options[name])}; {hint(name, DEFAULTS)}")
     chosen = {**DEFAULTS, **options}
     check_name(model)
     libraries = [path.name for path in plugins]
     if len(set(libraries)) != len(libraries):
-        raise RecipeError(f"plugins={libraries}: two libraries have the same name; rename one")
+        raise RecipeError(f"{setting('plugins', libraries)}: two libraries have the same name; rename one")
     return Recipe(
         str(model),
         _precision(chosen["precision"]),
@@ -232,12 +232,13 @@ def _pools(value: Any) -> dict[str, int]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise RecipeError(f"memory_pools={value!r}: write a map such as {{'tactic_dram': '1G'}}")
+        example = entry("tactic_dram", literal("1G"))
+        raise RecipeError(f"{setting('memory_pools', value)}: write a map such as {example}")
     for name in value:
         if name == "workspace":
-            raise RecipeError("memory_pools workspace: write workspace_mb= instead")
+            raise RecipeError(f"memory_pools workspace: write {option('workspace_mb')} instead")
         if name not in POOLS:
-            raise RecipeError(f"memory_pools {name!r}: unknown; {hint(str(name), POOLS)}")
+            raise RecipeError(f"memory_pools {literal(name)}: unknown; {hint(str(name), POOLS)}")
     return {name: _bytes(name, value[name]) for name in sorted(value)}
 
 
@@ -246,9 +247,8 @@ def _bytes(name: str, value: Any) -> int:
     parts = re.fullmatch(r"([1-9][0-9]{0,17})([KMG]?)", text) if isinstance(text, str) else None
     size = int(parts[1]) * _UNITS[parts[2]] if parts else 0
     if not 0 < size < 1 << 62:
-        raise RecipeError(
-            f"memory_pools {name}={value!r}: write a number of bytes, such as 4096, '512K', '64M' or '1G'"
-        )
+        wrong = setting(f"memory_pools {name}", value)
+        raise RecipeError(f"{wrong}: write a number of bytes, such as 4096 or {literal('1G')}")
     return size
 
 
@@ -261,20 +261,21 @@ def _settings(chosen: Mapping[str, Any]) -> dict[str, int | str]:
             continue
         low, high = NUMBERS[name]
         if type(value) is not int or not low <= value <= high:
-            raise RecipeError(f"{name}={value!r}: write a whole number from {low} to {high}")
+            raise RecipeError(f"{setting(name, value)}: write a whole number from {low} to {high}")
     defaults = {**DEFAULT_NUMBERS, **{name: words[0] for name, words in WORDS.items()}}
     return {name: value for name, value in given.items() if value != defaults.get(name)}
 
 
 def _precision(value: Any) -> str:
     if isinstance(value, str) and value in PRECISIONS and value not in BUILDABLE:
-        raise RecipeError(f"precision={value!r}: not supported by this version; {', '.join(BUILDABLE)}")
+        known = ", ".join(BUILDABLE)
+        raise RecipeError(f"{setting('precision', value)}: not supported by this version; {known}")
     return one_of("precision", value, BUILDABLE)
 
 
 def _workspace(value: Any) -> int:
     if type(value) is not int or not 0 < value < 1 << 40:
-        raise RecipeError(f"workspace_mb={value!r}: write a whole number of MiB above 0")
+        raise RecipeError(f"{setting('workspace_mb', value)}: write a whole number of MiB above 0")
     return value
 
 
@@ -282,7 +283,7 @@ def _seconds(value: Any) -> float | None:
     if value is None:
         return None
     if not is_number(value) or not value > 0:
-        raise RecipeError(f"timeout_s={value!r}: write a number of seconds above 0")
+        raise RecipeError(f"{setting('timeout_s', value)}: write a number of seconds above 0")
     try:
         return float(value)
     except OverflowError:
@@ -293,7 +294,7 @@ def _flags(value: Any) -> tuple[str, ...]:
     found = sorted({name.upper() for name in names("flags", value)})
     for name in found:
         if name in PRECISION_FLAGS:
-            raise RecipeError(f"flag {name}: write precision={name.lower()!r} instead")
+            raise RecipeError(f"flag {name}: write {setting('precision', name.lower())} instead")
         if name not in FLAGS:
             raise RecipeError(f"flag {name}: unknown; {hint(name, sorted(FLAGS))}")
     return tuple(found)

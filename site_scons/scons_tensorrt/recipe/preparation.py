@@ -14,10 +14,9 @@ from .conversion import Preparation, Step
 from .onnx.summary import OnnxInput, OnnxSummary
 from .onnx.troubles import find_troubles
 from .shapes import Profile, problems
-from .values import one_of
+from .values import one_of, setting
 
 WAYS = ("auto", "none")
-_EXAMPLE = 'freeze={"sr": 16000}'
 
 
 def parse_preparation(way: Any, freeze: Any) -> Preparation:
@@ -26,10 +25,10 @@ def parse_preparation(way: Any, freeze: Any) -> Preparation:
     if freeze is None:
         return Preparation(way)
     if not isinstance(freeze, Mapping):
-        raise RecipeError(f"freeze={freeze!r}: write a map from input name to value, such as {_EXAMPLE}")
+        raise RecipeError(f"{setting('freeze', freeze)}: write a map from input name to value, {_example()}")
     values = {str(name): _plain(str(name), freeze[name]) for name in sorted(freeze, key=str)}
     if values and way == "none":
-        raise RecipeError("freeze has no effect with prepare='none'; leave one of them out")
+        raise RecipeError(f"freeze has no effect with {setting('prepare', 'none')}; leave one of them out")
     return Preparation(way, values)
 
 
@@ -40,7 +39,12 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, each) for each in value]
     if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise RecipeError(f"freeze {name}={value!r}: write a number, or a list of numbers, such as {_EXAMPLE}")
+    wrong = setting(f"freeze {name}", value)
+    raise RecipeError(f"{wrong}: write a number, or a list of numbers, {_example()}")
+
+
+def _example() -> str:
+    return f"such as {setting('freeze', {'sr': 16000})}"
 
 
 def problems_with_frozen(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import RecipeError, plural
 from .onnx.summary import OnnxInput
+from .values import assigned, entry, in_brackets, literal, setting, word
 
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
@@ -27,8 +28,8 @@ def parse_profiles(shapes: Any) -> tuple[Profile, ...]:
     maps = shapes if isinstance(shapes, (list, tuple)) else [shapes]
     if not all(isinstance(each, Mapping) and each for each in maps):
         raise RecipeError(
-            f"shapes={shapes!r}: write a map from input name to one shape or (min, opt, max), such as "
-            'shapes={"image": (1, 3, 32, 32)}'
+            f"{setting('shapes', shapes)}: write a map from input name to one shape or "
+            f"{in_brackets('min', 'opt', 'max')}, such as {setting('shapes', {'image': (1, 3, 32, 32)})}"
         )
     return tuple({str(name): _parse_range(str(name), each[name]) for name in each} for each in maps)
 
@@ -44,7 +45,8 @@ def _parse_range(name: str, value: Any) -> tuple[Shape, Shape, Shape]:
             low, usual, high = (tuple(shape) for shape in value)
             return low, usual, high
     raise RecipeError(
-        f"shape of input `{name}` is {value!r}: write one shape or (min, opt, max), each a tuple of integers"
+        f"shape of input `{name}` is {literal(value)}: write one shape or "
+        f"{in_brackets('min', 'opt', 'max')}, each a {word('tuple', 'list')} of integers"
     )
 
 
@@ -74,7 +76,8 @@ def problems(profiles: Sequence[Profile], inputs: Sequence[OnnxInput]) -> list[s
             else:
                 found.extend(_against(known[name], bounds))
         found.extend(
-            f"input {i} is dynamic: write shapes={{{i.name!r}: (min, opt, max)}} or one shape, "
+            f"input {i} is dynamic: write "
+            f"{assigned('shapes', entry(i.name, in_brackets('min', 'opt', 'max')))} or one shape, "
             f"each like {_template(i)}"
             for i in inputs
             if i.dynamic and i.name not in profile
@@ -128,6 +131,5 @@ def _out_of_order(low: int, usual: int, high: int) -> str:
 
 def _template(wanted: OnnxInput) -> str:
     if wanted.shape is None:
-        return "(sizes, ...)"
-    sizes = ["?" if size < 0 else str(size) for size in wanted.shape]
-    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+        return in_brackets("sizes", "...")
+    return in_brackets(*("?" if size < 0 else str(size) for size in wanted.shape))

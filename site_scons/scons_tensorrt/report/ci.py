@@ -77,8 +77,9 @@ def _xml(text: str) -> str:
 
 
 def github(report: Mapping[str, Any]) -> Iterator[str]:
-    """GitHub workflow commands: an error per unfit engine, a warning per engine that was altered and
-    replaced, and a notice with the counts. GitHub shows the first ten of each."""
+    """GitHub workflow commands, at the lines that declare the engines: an error per unfit engine, a warning
+    per engine that was altered and replaced, and a notice with the counts. GitHub shows the first ten of
+    each."""
     for engine in unfit(report):
         yield _command(
             "error", engine, f"Engine {engine['name']}", f"{engine['engine']}: {what_is_wrong(engine)}"
@@ -95,10 +96,19 @@ def _counts(report: Mapping[str, Any]) -> str:
 
 
 def _command(kind: str, engine: Mapping[str, Any], title: str, text: str) -> str:
-    source = engine["source"]
-    in_repo = source and not source.startswith(("/", "."))
-    file = f"file={_property(source)}," if in_repo else ""
-    return f"::{kind} {file}title={_property(title)}::{_data(text)}"
+    file, _, line = (engine["place"] or f"{engine['source']}:").rpartition(":")  # else the ONNX
+    at = ""
+    if file and not file.startswith(("/", ".")):
+        at = f"file={_property(file)},{f'line={line},' if line.isdecimal() else ''}"
+    return f"::{kind} {at}title={_property(title)}::{_data(text)}"
+
+
+def annotation(problem: str) -> str:
+    """The workflow command for an error that begins with FILE:LINE, if it does."""
+    found = re.match(r"([^:\s]+):(\d+): (.*)", problem)
+    if found is None:
+        return f"::error title=Engines::{_data(problem)}"
+    return f"::error file={_property(found[1])},line={found[2]},title=Engines::{_data(found[3])}"
 
 
 def _data(text: str) -> str:

@@ -40,6 +40,7 @@ def describe(
         "name": text(item.get("name")),
         "engine": label,
         "source": text(item.get("original")) or text(item.get("source")),
+        "place": text(mapping(event).get("place")) or text(item.get("place")) or None,
         "onnx": text(item.get("onnx")),
         "precision": text(mapping(item.get("recipe")).get("precision")),
         "hardware": _hardware(item.get("hardware"), ingredients),

@@ -27,13 +27,13 @@ LONG = 8  # letters: two may be wrong
 
 def check(
     files: RunFiles, engines: Sequence[EngineTarget], folders: Collection[str], read: Collection[str]
-) -> str | None:
+) -> list[str]:
     """Why the run must stop: an argument or target that SCons would silently ignore. folders: the values
     of ENGINE_DIR; read: arguments that the SConstruct reads itself."""
     why = _check_arguments(files.top, read) or (_check_targets(files, engines, folders) if engines else None)
     if why is None and engines and settings.option("clean"):
         warn_about_environment(files.top, engines)
-    return why and one_line(why)
+    return [one_line(why)] if why else []
 
 
 def _check_arguments(top: Path, read: Collection[str]) -> str | None:

@@ -25,7 +25,6 @@ from ..files.writing import cause
 from ..recipe.key import VERSION
 from . import settings
 from .calls import SEE_STACK
-from .engine_target import EngineTarget
 from .nodes import data_nodes, real_place, set_class, target_of
 from .session import Session, session_of
 from .target import HandoffTarget, PinnedAction, ReceiptTarget, fail_action
@@ -52,8 +51,6 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
         current = declared.up_to_date().current
     except EngineError as error:
         declared.problem = error.with_traceback(None)
-        if declared.source_missing():
-            session.messages.failed(declared, error)
         return True
     except Exception as error:  # otherwise SCons prints a stack trace
         declared.problem = _unforeseen(declared, error)
@@ -61,10 +58,9 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
     if current:
         session.tidy(declared)
     elif settings.writes():
-        fault = session.files.make_folder(declared.path)
+        fault = session.files.unwritable(declared.path) or session.files.make_folder(declared.path)
         if fault:
             declared.problem = PublishError(fault)
-            session.messages.failed(declared, declared.problem)
     return not current
 
 
@@ -80,6 +76,11 @@ def build(target: Any, source: Any, env: Any) -> None:
     def do() -> BuildOutcome:
         spec = engine.spec()
         check_unchanged(spec, (step.done() for step in engine.steps()))
+        fault = _why_not_written(engine, session)
+        if fault and engine.is_complete():
+            return BuildOutcome("reused", engine.up_to_date(), engine.sha256 or "")
+        if fault:
+            raise fault
         return make(spec, session.making.build_context(engine.python))
 
     outcome = _or_fail(target, engine, do, session)
@@ -88,38 +89,44 @@ def build(target: Any, source: Any, env: Any) -> None:
 
 def convert(target: Any, source: Any, env: Any) -> None:
     """The action of a conversion. Raises BuildError."""
-    from ..build.onnx_step import make_onnx
+    from ..build.onnx_step import OnnxOutcome, make_onnx
 
     step, session = target_of(target[0]), session_of(env)
     began = _begin(target, step, session)
-    made = _or_fail(target, step, lambda: make_onnx(step.spec(), session.making.onnx_context(env)), session)
+
+    def do() -> OnnxOutcome | None:
+        spec, fault = step.spec(), _why_not_written(step, session)
+        if fault and step.is_complete():
+            return None
+        if fault:
+            raise fault
+        return make_onnx(spec, session.making.onnx_context(env))
+
+    made = _or_fail(target, step, do, session)
+    if made is None:  # up to date in a folder that cannot be written
+        return
     step.made(made.receipt)
     if made.how != "reused":
         session.messages.converted(step, made, time.monotonic() - began)
 
 
+def _why_not_written(target: ReceiptTarget, session: Session) -> PublishError | None:
+    """Why no file can be written where the target goes."""
+    if isinstance(target.problem, PublishError):
+        return target.problem
+    fault = session.files.unwritable(target.path)
+    return PublishError(fault) if fault else None
+
+
 def _begin(nodes: Any, declared: ReceiptTarget, session: Session) -> float:
     """Begin an action; returns the monotonic time. Raises BuildError if engines of this run are invalid,
-    before hours are spent on others; if all owners are, their own action reports them."""
+    before hours are spent on others."""
+    from .before_building import stop_for_invalid_engines  # not needed by a null build
+
     began, declared.began = time.monotonic(), time.time()
     session.mark_requested(declared)
-    _stop_for_invalid_engines(nodes, declared.owners, session)
+    stop_for_invalid_engines(nodes, declared.owners, session)
     return began
-
-
-def _stop_for_invalid_engines(nodes: Any, owners: list[EngineTarget], session: Session) -> None:
-    invalid_engines = session.invalid_engines()
-    for engine in invalid_engines:
-        if engine.problem:
-            session.mark_requested(engine)
-            session.messages.failed(engine, engine.problem)
-    if invalid_engines and not (owners and all(owner in invalid_engines for owner in owners)):
-        raise SCons.Errors.BuildError(
-            node=nodes,
-            errstr=f"not started: {invalid_engines[0].name} failed",
-            status=2,
-            exitstatus=2,
-        )
 
 
 def _or_fail(nodes: Any, declared: ReceiptTarget, do: Callable[[], _T], session: Session) -> _T:
@@ -158,17 +165,17 @@ def out_of_date(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
 
 def write(target: Any, source: Any, env: Any) -> None:
     """The action of manifests and installed files. Raises BuildError."""
-    handoff, console = target_of(target[0]), session_of(env).messages.console
+    handoff, messages = target_of(target[0]), session_of(env).messages
     try:
         for line in handoff.write():
-            console.line(line)
+            messages.console.line(line)
     except (EngineError, OSError) as error:
         if isinstance(error, OSError):
             where, why = error.filename or handoff.label, cause(error, "make room or make it writable")
             problem: EngineError = HandoffError(f"{where}: {why}")
         else:
             problem = error
-        console.line(f"FAILED {handoff.label}: {type(problem).__name__}: {problem}", failure=True)
+        messages.handoff_failed(handoff, problem)
         fail_action(target, problem)
 
 

@@ -1,5 +1,5 @@
-"""The methods that an SConstruct calls: any error is one line with the file and line of the call, and
-exit status 2."""
+"""The methods that an SConstruct calls. Whatever is wrong with a call is one line with its place, and exit
+status 2. SCons reads on, so that one run reports every wrong call, and builds nothing."""
 
 from __future__ import annotations
 
@@ -8,52 +8,173 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
+import SCons
 import SCons.Errors
 import SCons.Node
+import SCons.Util
 
 from ..errors import EngineError, one_line
+from ..recipe.values import Place, option_of
 
 SEE_STACK = "--debug=stacktrace shows the stack"  # for unexpected errors
 # What SCons says of a file where a folder is expected, or the other way round.
 _LOOKUP = r"Tried to lookup (?P<there>\w+) '(?P<path>.*)' as a (?P<wanted>\w+)\.?"
 _FOUND = r"(?P<there>File|Directory) (?P<path>.*) found where (?P<wanted>file|directory) expected\.?"
 _KINDS = {"Dir": "folder", "Directory": "folder", "directory": "folder", "File": "file", "file": "file"}
-_OF_SCONS = f"{os.sep}SCons{os.sep}"
+_OURS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    os.path.dirname(os.path.abspath(SCons.__file__)) + os.sep,
+    "<frozen ",
+)
+_STAND_INS = {"Engine": 2, "EnginesFromFile": 2, "EngineManifest": 3, "InstallEngines": 1}  # nodes of each
+_MADE_OF_ENGINES = ("EngineManifest", "InstallEngines")
+_entry: list[Place] = []  # of the engines file that is being declared
+
+
+class CallErrors:
+    """What is wrong with the calls of a run: each cause once, with every place that it concerns."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[str, str], dict[str, None]] = {}
+        self._stand_ins = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def add(self, place: str, text: str, shared: bool = False) -> None:
+        """shared: whether the cause is outside of the call, such as a wrong setting of the run."""
+        self._places.setdefault(("" if shared else place, text), {})[place] = None
+
+    def lines(self) -> list[str]:
+        """`PLACE: TEXT`, in the order of the calls."""
+        found = []
+        for (_, text), (place, *others) in self._places.items():
+            also = f" (also at {', '.join(others)})" if others else ""
+            found.append(one_line(f"{place}: {text}{also}"))
+        return found
+
+    def clear(self) -> None:
+        self._places = {}
+
+    def stand_in(self, env: Any, name: str) -> Any:
+        """What a wrong call returns: file nodes that nothing builds."""
+        found = []
+        for _ in range(_STAND_INS.get(name, 1)):
+            self._stand_ins += 1
+            node = env.fs.File(f"#/wrong_call_{self._stand_ins}")
+            node.attributes.trt_wrong_call = True
+            found.append(node)
+        return found[0] if name == "OnnxExport" else SCons.Util.NodeList(found)
+
+
+def call_errors(env: Any) -> CallErrors:
+    """Those of this run."""
+    found = getattr(env.fs, "scons_tensorrt_call_errors", None)
+    if found is None:
+        found = env.fs.scons_tensorrt_call_errors = CallErrors()
+    return found
+
+
+def report(problems: list[str]) -> bool:
+    """Print what is wrong, as SCons would, in GitHub Actions also as annotations: no report will follow.
+    Returns whether anything is."""
+    sys.stderr.write("".join(f"scons: *** {each}\n" for each in problems))
+    if problems and os.environ.get("GITHUB_ACTIONS") == "true":
+        from ..report.ci import annotation
+
+        sys.stdout.write("".join(f"{annotation(each)}\n" for each in problems))
+    return bool(problems)
 
 
 def user_call(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a method of environments, so that every error is a UserError with the location of the
-    call."""
+    """Wrap a method of environments: an error is kept for the end of reading, and the call returns nodes
+    that stand for what it would have declared."""
+
+    @functools.wraps(method)
+    def call(env: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if method.__name__ in _MADE_OF_ENGINES and call_errors(env) and _of_wrong_calls(args, kwargs):
+                return call_errors(env).stand_in(env, method.__name__)
+            return method(env, *args, **kwargs)
+        except Exception as error:
+            add_error(env, method.__name__, [*args, *kwargs.values()], error, kwargs.get("name"))
+            return call_errors(env).stand_in(env, method.__name__)
+
+    return call
+
+
+def tool_call(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the function that adds this tool to an environment. After an error the SConstruct cannot go on, so
+    it is the last line of the run."""
 
     @functools.wraps(method)
     def call(env: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(env, *args, **kwargs)
         except Exception as error:
-            given = [*args, *kwargs.values()]
-            text = f"{_place(env, sys._getframe(1))}: {_message(method.__name__, given, error)}"
-            raise SCons.Errors.UserError(one_line(text)) from error
+            text = f"{place_of_call(env.fs).at()}: {_message(method.__name__, [*args], error)}"
+            report([one_line(text)])
+            raise SystemExit(2) from None
 
-    # SCons reports the deepest frame outside of SCons. Make this frame look like one of SCons, so that
-    # it reports the frame of the user.
-    code = call.__code__  # type: ignore[attr-defined]
-    call.__code__ = code.replace(co_filename=f"{_OF_SCONS}{method.__name__}")  # type: ignore[attr-defined]
     return call
 
 
-def _place(env: Any, frame: FrameType | None) -> str:
-    """FILE:LINE of the user's call; the file is relative to the top if below it."""
-    while frame and frame.f_back and _OF_SCONS in frame.f_code.co_filename:
+def add_error(env: Any, name: str, given: list[Any], error: Exception, first: Any = None) -> None:
+    """Keep what is wrong with a call of the method `name`. first: the argument to name it by, if it is not
+    the first of `given`."""
+    place, shared = place_of_call(env.fs), isinstance(error, SCons.Errors.UserError)
+    is_key = place.toml and isinstance(error, EngineError)  # its line says all
+    text = str(error) if is_key else _message(name, given if first is None else [first], error)
+    call_errors(env).add(place.at(option_of(str(error))), text, shared)
+
+
+def _of_wrong_calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the engines of a manifest or an installation are those of a wrong call, or none at all: what
+    is wrong has been said."""
+    try:
+        given = SCons.Util.flatten([*args[1:], *kwargs.values()])
+    except RecursionError:  # of lists a thousand deep
+        return False
+    nodes = [each for each in given if isinstance(each, SCons.Node.Node)]
+    return not nodes or any(hasattr(node.attributes, "trt_wrong_call") for node in nodes)
+
+
+@contextlib.contextmanager
+def declared_at(place: Place) -> Iterator[None]:
+    """The place of everything that is declared meanwhile: the line of an engines file."""
+    _entry.append(place)
+    try:
+        yield
+    finally:
+        _entry.pop()
+
+
+def place_of_call(fs: Any) -> Place:
+    """Where the user's call stands: the innermost line that is neither ours nor SCons's; in an engines
+    file, the line of its table."""
+    if _entry:
+        return _entry[-1]
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
-    if frame is None:
-        return "SConstruct"
-    path = frame.f_code.co_filename
-    near = os.path.relpath(path, env.fs.Top.get_abspath())
-    return f"{path if near.startswith(os.pardir) else near}:{frame.f_lineno}"
+    return Place(_label(frame.f_code.co_filename, fs), frame.f_lineno)
+
+
+@lru_cache
+def _label(path: str, fs: Any) -> str:
+    """A file as a user knows it: relative to the top if below it, and not the copy in a VariantDir."""
+    if path.startswith("<"):
+        return "SConstruct"  # read from standard input
+    for node in getattr(SCons.Node, "SConscriptNodes", ()):
+        if node.get_abspath() == path:
+            path = node.srcnode().get_abspath()
+            break
+    near = os.path.relpath(path, fs.Top.get_abspath())
+    return path if near.startswith(os.pardir) else near
 
 
 def _message(name: str, given: list[Any], error: Exception) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..build.compile import only_on_its_hardware
 from ..build.onnx_step import OnnxContext, check_converter
-from ..errors import EngineBuildError, EngineError, HardwareError
+from ..errors import EngineBuildError, EngineError
+from .before_building import check_can_build
 from .engine_target import EngineTarget
 from .nodes import target_of
 from .onnx_target import OnnxTarget
@@ -33,7 +33,7 @@ def preview(target: Any, env: Any, session: Session) -> None:
         if isinstance(target, ReceiptTarget) and isinstance(error, EngineError):
             report.failed(target, error)
         else:
-            report.would_fail(target.label, error)
+            report.would_fail(target, error)
 
 
 def _preview_engine(engine: EngineTarget, session: Session) -> None:
@@ -46,7 +46,7 @@ def _preview_engine(engine: EngineTarget, session: Session) -> None:
             origin = found.origin if found else ""
             session.messages.reused([engine], reason=up_to_date.reason, origin=origin)
             return
-    _check_can_build(engine, session)
+    check_can_build(engine, session)
     why = f"{awaited} would be built first" if awaited else engine.up_to_date().reason
     session.messages.would_build(engine, why, session.files.last_duration_s(engine.path))
 
@@ -70,21 +70,6 @@ def _check_steps(target: ReceiptTarget) -> None:
         step = target_of(node)
         if step is not None and step.reported:
             raise EngineBuildError(f"{step.label} could not be built, see error above")
-
-
-def _check_can_build(engine: EngineTarget, session: Session) -> None:
-    """Raise HardwareError or HardwareMismatchError where no TensorRT is installed that could compile the
-    engine, and there is neither a shared cache nor another machine to ask."""
-    elsewhere = session.making.elsewhere
-    if engine.hardware is None or elsewhere.store.url or elsewhere.dispatch:
-        return
-    product = engine.hardware.signature.product
-    try:
-        session.hardware.interpreter(engine.python).runtime(product)
-    except HardwareError as error:
-        if product == "tensorrt":
-            raise only_on_its_hardware(engine.hardware, error, engine.path, session.state) from None
-        raise
 
 
 def _converter_problem(step: OnnxTarget, context: OnnxContext) -> str | None:

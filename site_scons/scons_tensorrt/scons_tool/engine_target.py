@@ -12,17 +12,18 @@ import SCons.Node
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, check_model, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
-from ..errors import EngineError, RecipeError
+from ..errors import AccuracyError, EngineError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.backends import effective
 from ..recipe.conversion import strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
-from ..recipe.options import Recipe
+from ..recipe.options import DEFAULTS, Recipe
+from ..recipe.values import messages_in, option_of
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
 from .settings import Settings
-from .target import Prepared, ReceiptTarget
+from .target import Prepared, ReceiptTarget, steps_of
 
 if TYPE_CHECKING:
     from .onnx_target import OnnxTarget
@@ -173,18 +174,11 @@ class EngineTarget(ReceiptTarget):
 
     def steps(self) -> list[Any]:
         """The steps that this run checked or made for the engine, each after its inputs."""
-        found: dict[Any, None] = {}
+        return [step for step in self.declared_steps() if step.known]
 
-        def add(node: Any) -> None:
-            step = target_of(node)
-            if hasattr(step, "receipt_details") and step not in found:  # an OnnxTarget
-                for onnx in step.onnx.values():
-                    add(onnx)
-                found[step] = None
-
-        for node in (*self._made_of(), *([self.gate.target] if self.gate else ())):
-            add(node)
-        return [step for step in found if step.known]
+    def declared_steps(self) -> list[Any]:
+        """The steps that are declared for the engine, each after its inputs."""
+        return steps_of((*self._made_of(), *([self.gate.target] if self.gate else ())))
 
     @cached_property
     def strongly_typed(self) -> bool:
@@ -192,6 +186,15 @@ class EngineTarget(ReceiptTarget):
         return self.recipe.strongly_typed or (
             self.hardware is not None and strongly_typed(self.hardware.signature)
         )
+
+    def option_of(self, error: Exception) -> str | None:
+        text, label = str(error), f"{self._files.label(self.original)}: "
+        if isinstance(error, AccuracyError):
+            return "accuracy"
+        if not isinstance(error, RecipeError):
+            return None
+        option = option_of(text.removeprefix(label))
+        return option if option in DEFAULTS else "onnx" * text.startswith(label)
 
     def check(self) -> OnnxSummary | None:
         """The summary of the original, None if it does not exist yet. Raises RecipeError with every
@@ -203,20 +206,10 @@ class EngineTarget(ReceiptTarget):
             summary = self._files.inputs.summary_of(path, self._files.label(self.original))
             if summary is self._checked:
                 return summary  # already checked for one of its steps
-        check_model(self.recipe, self.hardware.signature, summary, self._files.label(self.original))
+        with messages_in(toml=bool(self.place and self.place.toml)):
+            check_model(self.recipe, self.hardware.signature, summary, self._files.label(self.original))
         self._checked = summary
         return summary
-
-    def faulty(self) -> bool:
-        """Whether `check` fails. False if the source has yet to be built."""
-        if self.hardware is None or self.original.has_builder() or self.current:
-            return False
-        try:
-            self.check()
-        except EngineError as error:
-            self.problem = error
-            return True
-        return False
 
     def paths(self) -> tuple[str, str]:
         """The paths of the pair."""
@@ -229,9 +222,6 @@ class EngineTarget(ReceiptTarget):
         made = [each.target for each in (self.gate, self.samples) if each]
         data = self._files.data_nodes(self.onnx)
         return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
-
-    def _given(self) -> list[Any]:
-        return [self.declared_source, *self.plugins]
 
     def tidy(self) -> None:
         from ..build.engine import tidy

@@ -12,11 +12,13 @@ import SCons.Script
 import SCons.Util
 
 from ..build.declared import last_declaration
-from ..errors import RecipeError, one_line
+from ..errors import one_line
 from ..files.reading import read_small
 from ..recipe.conversion import READER
-from ..recipe.engines_file import LARGEST, NAME, EngineEntry, distinct_name, read_engines
+from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
+from ..recipe.values import messages_in
 from . import settings, store_settings
+from .calls import add_error, call_errors, declared_at
 from .env_engine import Engine
 from .nodes import file_node, real_path
 from .session import Session, session_of
@@ -26,74 +28,83 @@ def EnginesFromFile(env: Any, file: Any = NAME) -> Any:
     """Declare every engine of an engines file; returns their nodes, a pair [engine, sidecar] each.
 
     file: a path or node of an `engines.toml`, whose format is in recipe/engines_file.py. It must exist when
-    SCons reads the SConstruct; the paths in it are relative to its folder. Raises UserError with the line of
-    the table.
+    SCons reads the SConstruct; the paths in it are relative to its folder. Each wrong table is an error with
+    its line.
     """
+    node = file_node(env, file, "engines file")
     try:
-        node = file_node(env, file, "engines file")
         data = read_small(real_path(node), LARGEST)
         entries = read_engines(str(node), data)
-    except RecipeError as error:
-        raise SCons.Errors.UserError(str(error)) from None
+    except EnginesFileError as error:
+        for place, text in error.problems:
+            call_errors(env).add(place, text)
+        entries = list(error.entries)
     except OSError as error:
         why = f"{error.strerror}; it must exist when SCons reads the SConstruct"
         raise SCons.Errors.UserError(f"{node}: {why}") from None
     SCons.Node.SConscriptNodes.add(node)  # part of what declares this graph
-    return _declare(env, entries, node.dir)
+    return _declare(env, entries, node.dir) or call_errors(env).stand_in(env, "EnginesFromFile")
 
 
 def declare_or_exit(
     env: Any, entries: Sequence[EngineEntry], file: str | None = None, named: bool = False
 ) -> None:
-    """Declare engines for a run whose SConstruct the user did not write: what is wrong is one line, without
-    it. file: the engines file of the entries; named: whether the user gave the name of the engine, which may
-    then replace that of another ONNX."""
+    """Declare engines for a run whose SConstruct the user did not write: what is wrong is one line each,
+    without it. file: the engines file of the entries; named: whether the user gave the name of the engine,
+    which may then replace that of another ONNX."""
     known = {*settings.ARGUMENTS, *store_settings.RENAMED}
     unknown = [name for name in SCons.Script.ARGUMENTS if name not in known]
-    try:
-        if unknown:
-            option = f"; an engine's option is written --{unknown[0].lower().replace('_', '-')}"
-            raise SCons.Errors.UserError(f"{unknown[0]}= is not a setting{option}")
+    if unknown:
+        option = f"; an engine's option is written --{unknown[0].lower().replace('_', '-')}"
+        problems = [f"{unknown[0]}= is not a setting{option}"]
+    else:
         if file:
             SCons.Node.SConscriptNodes.add(env.fs.File(file))
         _declare(env, entries, env.fs.Top)
         if not file:
             session_of(env).adds = True
-        if not file and not named:
-            _refuse_replacing(session_of(env))
-    except SCons.Errors.UserError as error:
-        sys.stderr.write(f"{one_line(str(error))}\n")
+        problems = call_errors(env).lines()
+        call_errors(env).clear()
+        if not file and not named and not problems:
+            problems = _replacing(session_of(env))
+    if problems:
+        sys.stderr.write("".join(f"{one_line(problem)}\n" for problem in problems))
         sys.exit(2)
 
 
-def _refuse_replacing(session: Session) -> None:
-    """Raise UserError for an engine that would replace that of another ONNX, named by its filename alone."""
+def _replacing(session: Session) -> list[str]:
+    """What is wrong with engines that would replace those of other ONNX files, named by their filenames
+    alone."""
     from ..build.earlier import other_source
 
     earlier = last_declaration(session.state, session.digest_cache)
+    found: list[str] = []
     if earlier is None:
-        return
+        return found
     for engine in session.engines:
-        found, onnx = earlier.engine(engine.path), str(engine.original)
-        other = found and other_source(found, real_path(engine.original))
+        known, onnx = earlier.engine(engine.path), str(engine.original)
+        place = real_path(engine.original)
+        other = known and other_source(known, place)
         if other:
-            place = real_path(engine.original)
             taken = {engine.name, *(each.name for each in earlier.engines if each.original != place)}
-            raise SCons.Errors.UserError(
+            found.append(
                 f"{onnx}: its engine would replace that of {other}, {engine.label}; give it another name, "
                 f"such as --name {distinct_name(onnx, taken)}"
             )
+    return found
 
 
 def _declare(env: Any, entries: Sequence[EngineEntry], folder: Any) -> Any:
-    """folder: the node of the folder that paths are relative to. Raises UserError."""
+    """folder: the node of the folder that paths are relative to."""
     found = SCons.Util.NodeList()
     for entry in entries:
-        options = {name: _with_nodes(name, value, folder) for name, value in entry.options.items()}
-        try:
-            found += Engine(env, entry.name, _node(entry.onnx, folder), hardware=entry.hardware, **options)
-        except SCons.Errors.UserError as error:
-            raise SCons.Errors.UserError(f"{entry.place}: {error}") from None
+        with declared_at(entry.declared_at()), messages_in(toml=bool(entry.keys)):
+            try:
+                options = {name: _with_nodes(name, value, folder) for name, value in entry.options.items()}
+                onnx = _node(entry.onnx, folder)
+                found += Engine(env, entry.name, onnx, hardware=entry.hardware, **options)
+            except Exception as error:
+                add_error(env, "Engine", [entry.name], error)
     return found
 
 

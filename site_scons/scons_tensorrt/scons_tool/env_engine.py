@@ -40,20 +40,17 @@ def Engine(
     several profiles. workspace_mb: MiB. calibration, accuracy: sets of samples. Every option with
     its unit and default: docs/recipes.md.
 
-    Raises UserError for an invalid call. An error of the model or the hardware only fails the engine
-    when it is built, so that unrelated targets still build.
+    Raises RecipeError or UserError for an invalid call (see `user_call`). An error of the model or the
+    hardware only fails the engine when it is built, so that unrelated targets still build.
     """
     session = session_of(env)
     session.bind_settings(env)
-    try:
-        kinds = settings.read(env, session.top, hardware)
-        options = name_options(positional, options)
-        plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
-        recipe = _recipe(session.recipes, name, options, plugins)
-        onnx = _one_source(env, source)
-        pairs = [_declare(env, session, chosen, recipe, onnx, plugins) for chosen in kinds]
-    except RecipeError as error:
-        raise SCons.Errors.UserError(f"Engine {name!r}: {error}") from None
+    kinds = settings.read(env, session.top, hardware)
+    options = name_options(positional, options)
+    plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
+    recipe = _recipe(session.recipes, name, options, plugins)
+    onnx = _one_source(env, source)
+    pairs = [_declare(env, session, chosen, recipe, onnx, plugins) for chosen in kinds]
     return pairs[0] if len(pairs) == 1 else SCons.Util.NodeList(n for pair in pairs for n in pair)
 
 
@@ -211,7 +208,8 @@ def _place(chosen: settings.Settings, recipe: Recipe, hardware: Hardware | None)
 def _refuse_second(session: Session, declared: EngineTarget, folder: str, filename: str) -> None:
     other = session.places.setdefault((folder, filename), declared)
     if other is not declared:
+        at = f" at {other.place.at()}" if other.place and other.place.line else ""
         raise SCons.Errors.UserError(
             f"Engine {declared.name!r} is declared twice for the same hardware and precision (of "
-            f"{other.source} and {declared.source}); give one another name"
+            f"{other.source}{at} and {declared.source}); give one another name"
         )

@@ -12,17 +12,21 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import SCons.Errors
+import SCons.Executor
 import SCons.Node
+import SCons.Node.Alias
 import SCons.Node.FS
 import SCons.Script
 import SCons.Util
 
 from ..build.inputs import LARGEST_ONNX
 from ..errors import RecipeError
+from ..recipe.values import literal
 from .settings import option
 
 ALIAS = "engines"
@@ -48,13 +52,13 @@ def file_node(env: Any, value: Any, what: str) -> Any:
     if isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
         value = os.fspath(value)
     if not value or not (isinstance(value, (str, SCons.Node.Node)) or SCons.Util.is_Sequence(value)):
-        raise RecipeError(f"{what} {value!r}: give the path or node of a file")
+        raise RecipeError(f"{what} {literal(value)}: give the path or node of a file")
     try:
         nodes = env.arg2nodes(value, env.fs.Entry)
         node = nodes[0]
         node = node.disambiguate() if isinstance(node, SCons.Node.FS.Base) else node
     except (TypeError, AttributeError, IndexError) as error:
-        raise RecipeError(f"{what} {value!r}: {error}; give the path or node of a file") from None
+        raise RecipeError(f"{what} {literal(value)}: {error}; give the path or node of a file") from None
     if len(nodes) != 1:
         raise RecipeError(f"{len(nodes)} {what}s: give the one file")
     if isinstance(node, SCons.Node.FS.Dir):
@@ -99,11 +103,14 @@ def everything_asked() -> bool:
 
 
 def target_places(top: str) -> set[str]:
-    """The absolute paths that the targets of this run may mean; for an alias, none that exists.
+    """The absolute paths that the targets of this run may mean; for an alias, those that it stands for.
 
     SCons builds the whole tree where neither the command line nor a Default names a target, and leaves
     BUILD_TARGETS empty then."""
-    return _places(SCons.Script.BUILD_TARGETS, top) or ({top} if not SCons.Script.BUILD_TARGETS else set())
+    targets = SCons.Script.BUILD_TARGETS
+    aliases = [SCons.Node.Alias.default_ans.lookup(each) for each in targets if isinstance(each, str)]
+    places = _places(targets, top).union(*map(_files_of, [*aliases, *targets]))
+    return places or ({top} if not targets else set())
 
 
 def command_line_places(top: str) -> set[str]:
@@ -122,6 +129,21 @@ def _places(targets: Sequence[Any], top: str) -> set[str]:
         name = target.lstrip("#").lstrip("/") if target.startswith("#") else target
         places.update(os.path.normpath(os.path.join(folder, name)) for folder in folders)
     return places
+
+
+def _files_of(node: Any) -> set[str]:
+    """The absolute paths of a node, or of what an alias stands for."""
+    if isinstance(node, SCons.Node.FS.Base):
+        return {node.get_abspath()}
+    if not isinstance(node, SCons.Node.Alias.Alias):
+        return set()
+    found, waiting = {node}, [node]
+    while waiting:
+        inner = waiting.pop()
+        more = {*inner.sources, *(inner.depends or ())} - found
+        found |= more
+        waiting += [each for each in more if isinstance(each, SCons.Node.Alias.Alias)]
+    return {each.get_abspath() for each in found if isinstance(each, SCons.Node.FS.Base)}
 
 
 def real_path(node: Any) -> Path:
@@ -167,6 +189,27 @@ def target_of(node: Any) -> Any:
     return getattr(getattr(node, "attributes", None), "trt_target", None)
 
 
+@contextlib.contextmanager
+def _unless_target_reports(node: Any) -> Iterator[None]:
+    """Let the action report a missing input, or a folder that cannot be made: its message says more than that
+    of SCons, and one is enough."""
+    try:
+        yield
+    except (SCons.Errors.StopError, SCons.Errors.BuildError):
+        if not target_of(node).fails():
+            raise
+
+
+class OwnExecutor(SCons.Executor.Executor):  # type: ignore[misc]  # SCons has no types
+    """What runs the action of files that this plugin makes."""
+
+    __slots__ = ()
+
+    def prepare(self) -> None:
+        with _unless_target_reports(self.batches[0].targets[0]):
+            super().prepare()
+
+
 class OwnFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
     """A file that this plugin makes."""
 
@@ -176,6 +219,10 @@ class OwnFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
         """Like SCons's own, but without the assertion that the source is of the same class."""
         folders = self.dir.srcdir_list()
         return folders[0].File(self.name) if folders else self
+
+    def prepare(self) -> None:
+        with _unless_target_reports(self):
+            super().prepare()
 
     def is_up_to_date(self) -> bool:
         """With -q, a file that `.sconsign` does not know, as in a restored clone, is compared with what

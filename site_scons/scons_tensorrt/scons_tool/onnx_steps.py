@@ -21,6 +21,7 @@ from ..recipe.conversion import CONVERTED, READER, Gate, Samples, Step
 from ..recipe.gate import options_of, samples_of
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.preparation import find_reasons
+from ..recipe.values import literal
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache
@@ -275,7 +276,9 @@ def sample_nodes(env: Any, session: Session, samples: Samples, what: str) -> Sam
     else:
         nodes, kind = [file_node(env, where, what)], "npz"
         if not nodes[0].name.endswith(".npz"):
-            raise RecipeError(f"{what} {nodes[0]}: give a .npz, a folder of .npy, or 'reader.py:function'")
+            raise RecipeError(
+                f"{what} {nodes[0]}: give a .npz, a folder of .npy, or {literal('reader.py:function')}"
+            )
     place = nodes[0].get_abspath()
     return SampleNodes(kind, place, session.state.relative(place), nodes, samples)
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from ..build.same_inputs import DoneStep
 
 
+# The option of an engine that asks for a step, where it is not called as the kind of the step.
+_OPTIONS = {"quantize": "calibration", "samples": "calibration", "prepare": "freeze"}
+
+
 class SampleNodes:
     """A set of samples as nodes. place: as the user gave it; nodes: all of its files."""
 
@@ -89,6 +93,13 @@ class OnnxTarget(ReceiptTarget):
         self._receipt: Receipt | None = None  # of the file that this run made, or found up to date
         self._key = ""  # of the last check or build
         self.fields = step_fields(kind, options, samples.samples if samples else None)
+
+    def option_of(self, error: Exception) -> str | None:
+        text = str(error)
+        of_samples = self.samples is not None and self.samples.label in text
+        if isinstance(error, RecipeError) and text.startswith(f"{self.source}: ") and not of_samples:
+            return "onnx"
+        return _OPTIONS.get(self.kind, self.kind)
 
     def same_as(self, other: OnnxTarget) -> bool:
         """Whether both make the same file from the same inputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -94,6 +95,21 @@ class RunFiles:
             inside = path.is_relative_to(self.state.root)
             step = "name another TRT_STATE_DIR" if inside else "name another ENGINE_DIR="
             return f"{self.state.relative(path.parent)}/ cannot be made: {cause(error, step)}"
+
+    def unwritable(self, path: Path) -> str | None:
+        """Why no file can be made at `path`, if its folder or the state folder cannot be written."""
+        inside = path.is_relative_to(self.state.root)
+        steps = {self.state.root: "TRT_STATE_DIR", path.parent: "TRT_STATE_DIR" if inside else "ENGINE_DIR="}
+        for folder in (path.parent, self.state.root):
+            there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+            if not there.is_dir():
+                return f"{self.state.relative(there)} is not a folder; remove it, or move it away"
+            if not os.access(there, os.W_OK | os.X_OK):
+                number = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+                where = "the tree" if there == self.top else f"{self.state.relative(there)}/"
+                step = f"make it writable, or name another {steps[folder]}"
+                return f"{where} cannot be written: {os.strerror(number)}; {step}"
+        return None
 
     def last_duration_s(self, path: Path) -> float | None:
         """The duration of the last build of a file of this name, from its receipt."""

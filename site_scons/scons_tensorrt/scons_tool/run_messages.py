@@ -16,11 +16,12 @@ from ..recipe.conversion import share_of_bound
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run
-from .target import ReceiptTarget
+from .target import ReceiptTarget, Target
 
 if TYPE_CHECKING:
     from ..build.engine import BuildOutcome
     from ..build.onnx_step import OnnxOutcome
+    from .failures import Failures
     from .onnx_target import OnnxTarget
 
 _ALWAYS = ("reused", "built", "failed")  # always in the summary
@@ -40,7 +41,7 @@ class RunMessages:
         self._began = time.time()
         self._lock = threading.RLock()
         self._idle: set[str] = set()
-        self._causes: set[tuple[str, str]] = set()  # error class and message
+        self._known_failures: Failures | None = None
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._earlier: list[float | None] = []  # durations of the last builds of what would be built
         self._boards: dict[str, dict[str, int]] = {}
@@ -160,34 +161,41 @@ class RunMessages:
         engine.reported = True
         with self._lock:  # the line with the error in full comes first
             if stopped:
-                reason = f": {error}" if self._is_new(error) else ""
+                reason = f": {error}" if self._failures.is_new(error, engine) else ""
                 self.console.line(f"INTERRUPTED {engine.label}{reason}", failure=True)
             elif self._dry:
-                self.would_fail(engine.label, error)
+                self.would_fail(engine, error)
             else:
-                self.console.line(f"FAILED {engine.label}: {self._error_text(error)}", failure=True)
+                self.console.line(f"FAILED {self._failures.text(engine, error)}", failure=True)
         checked = engine.checked
         if isinstance(engine, EngineTarget) and checked and not checked.reusable:
             self._miss(engine, checked, "failed", None)
         more = {"error_class": type(error).__name__, "reason_text": str(error)}
+        place = engine.place_of(error)
+        if place:
+            more["place"] = place
         self._event("engine.compile.error", engine, "failed", "error", **more)
 
-    def would_fail(self, label: str, error: Exception) -> None:
+    def would_fail(self, target: Target, error: Exception) -> None:
         """Under -n; also sets the exit status."""
-        self.console.line(f"WOULD FAIL {label}: {self._error_text(error)}", failure=True)
+        self.console.line(f"WOULD FAIL {self._failures.text(target, error)}", failure=True)
         fail_run()
 
-    def _error_text(self, error: Exception) -> str:
-        """The text of an error: in full the first time, then a reference."""
-        name = type(error).__name__
-        return f"{name}: {error}" if self._is_new(error) else f"{name}, see error above"
+    def handoff_failed(self, target: Target, error: EngineError) -> None:
+        """A manifest or an installation failed."""
+        self.console.line(f"FAILED {self._failures.text(target, error)}", failure=True)
 
-    def _is_new(self, error: Exception) -> bool:
-        """Whether this run has not printed the text of this error yet."""
-        cause = type(error).__name__, str(error)
-        known = cause in self._causes
-        self._causes.add(cause)
-        return not known
+    def has_said(self, text: str) -> bool:
+        """Whether an error with this text in it was printed."""
+        return self._known_failures is not None and self._known_failures.has(text)
+
+    @property
+    def _failures(self) -> Failures:
+        if self._known_failures is None:
+            from .failures import Failures  # not needed by most runs
+
+            self._known_failures = Failures()
+        return self._known_failures
 
     def _event(self, event: str, engine: ReceiptTarget, outcome: str, code: str, **more: Any) -> None:
         self.console.event(event, **self._fields(engine, outcome, code, **more))

@@ -22,13 +22,14 @@ import SCons.Script.Main
 from ..files.writing import cause, remove_stale
 from ..hardware.resolve import Hardware
 from . import declaration, remote_settings, run_end, settings, store_settings
+from .calls import call_errors, report
 from .console import Console, say
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache
 from .nodes import ALIAS, REPORT, call_after_reading, everything_asked, target_places
 from .run_files import RunFiles
 from .run_messages import RunMessages
-from .stop_signal import StopSignal
+from .stop_signal import StopSignal, fail_run
 from .target import ReceiptTarget
 
 if TYPE_CHECKING:
@@ -53,15 +54,15 @@ def session_of(env: Any) -> Session:
 
 
 class Session:
-    """engines: as declared, in order; places: the same by folder and filename; derived: the steps by
-    path; checked: the values of ENGINE_DIR; recipes: by the text of their options; alias: the node of
-    `engines`."""
+    """engines: as declared, in order; places: the same by folder and filename; derived: the steps by path;
+    checked: the values of ENGINE_DIR; recipes: by the text of their options; alias: that of `engines`."""
 
     files: RunFiles
     hardware: HardwareCache
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
+        self._call_errors = call_errors(env)
         self.engines: list[EngineTarget] = []
         self.places: dict[tuple[str, str], EngineTarget] = {}
         self.derived: dict[Path, OnnxTarget] = {}
@@ -84,9 +85,9 @@ class Session:
         console = Console(bool(settings.option("silent")), silent)
         self.messages = RunMessages(console, bool(settings.option("no_exec")))
         self._making: BuildServices | None = None
-        self._invalid: list[EngineTarget] | None = None
+        self.invalid: dict[EngineTarget, OnnxTarget | None] | None = None  # see before_building.py
         self._asked: list[EngineTarget] | None = None
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._told: set[Hardware] = set()
 
     def bind_settings(self, env: Any) -> None:
@@ -141,23 +142,29 @@ class Session:
         return self._values[text]
 
     def check(self) -> None:
-        """Called when every SConscript has been read: stop the run at arguments and targets that SCons
-        would silently ignore."""
+        """Called when every SConscript has been read: stop the run at wrong calls, arguments and targets."""
+        self._stop_if(self._call_errors.lines())
         if settings.writes():
             self._read = declaration.files_read(self.files, self.engines)
         self.graph_read = True
         if not self.state.inside and not self.state.declared.exists():
             self._declare_before_building()  # a first run that only reuses must be known, too
         plain = {ALIAS, REPORT}.issuperset(SCons.Script.COMMAND_LINE_TARGETS)
+        if not plain or settings.option("interactive"):
+            from . import model_aliases
+
+            model_aliases.declare(self.engines, str(self.top))
         known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
         if not (plain and known) or settings.option("clean"):
             from . import after_reading
 
-            why = after_reading.check(self.files, self.engines, self.checked, self._arguments_read)
-            if why:
-                self._stopped = True
-                sys.stderr.write(f"scons: *** {why}\n")
-                raise SystemExit(2)
+            self._stop_if(after_reading.check(self.files, self.engines, self.checked, self._arguments_read))
+
+    def _stop_if(self, problems: list[str]) -> None:
+        """Stop the run, before anything is built, at what is wrong."""
+        self._stopped = report(problems)
+        if self._stopped:
+            raise SystemExit(2)
 
     # While targets are checked and built.
 
@@ -197,21 +204,12 @@ class Session:
     def again(self) -> None:
         """Another build of an interactive session begins."""
         self._stop.reset()
-        self._invalid = self._asked = None
-
-    def invalid_engines(self) -> list[EngineTarget]:
-        """Requested engines that cannot be built, according to their recipes and models; none with -k.
-        Cached."""
-        with self._lock:
-            if self._invalid is None:
-                asked = [] if settings.option("keep_going") else self.asked_of(self.engines)
-                self._invalid = [engine for engine in asked if engine.faulty()]
-            return self._invalid
+        self.invalid = self._asked = None
 
     @property
     def making(self) -> BuildServices:
         """The services for builds, created on first use: a null build does not need them."""
-        with self._lock:
+        with self.lock:
             if self._making is None:
                 from .build_services import BuildServices
 
@@ -243,7 +241,7 @@ class Session:
     # At the end of the run.
 
     def end(self) -> None:
-        """Close the session; a failure that only appears now sets the exit status."""
+        """Close the session; a failure that only appears now sets the status."""
         before = SCons.Script.Main.exit_status
         self.close()
         say()
@@ -253,7 +251,11 @@ class Session:
 
     def close(self) -> None:
         """Print the summary and save the state, unless reading the SConstruct failed."""
-        if self._stopped or not self.graph_read:
+        if self._stopped:
+            return
+        if not self.graph_read:  # -h, or the SConstruct failed
+            if report(self._call_errors.lines()):
+                fail_run()
             return
         if self._making:
             self._making.progress.close()
@@ -284,12 +286,13 @@ class Session:
         except OSError as error:
             where = error.filename2 or error.filename or self.state.root
             why = cause(error, "make it writable")
-            say(f"engines: {where}: {why}; the next run is slower for it")
+            if not self.messages.has_said(error.strerror or why):
+                say(f"engines: {where}: {why}; the next run is slower for it")
 
     def _declare_before_building(self) -> None:
         """Save the declaration early, so that `engines-prune` of another tree sees it."""
-        if settings.writes():
-            with contextlib.suppress(OSError):  # reported at the end of the run
+        with contextlib.suppress(OSError):  # reported at the end of the run
+            if settings.writes():
                 self._save_declaration()
 
     def _save_declaration(self) -> None:

@@ -16,6 +16,7 @@ import SCons.Script
 
 from ..artifact.state_folder import DEFAULT as STATE_DIR
 from ..errors import RecipeError
+from ..recipe.values import literal, setting
 from ..values import Value
 
 VARIABLES = {
@@ -104,7 +105,7 @@ def read(env: Any, top: Path, hardware: Any = None) -> tuple[Settings, ...]:
     """The settings of `env` for each hardware. Relative paths are relative to `top`.
 
     hardware: the argument of the call, a name or a list; only the command line wins over it. Raises
-    RecipeError.
+    RecipeError or UserError.
     """
     named = str(SCons.Script.ARGUMENTS.get("HARDWARE") or _named(env, hardware))
     return _settings(
@@ -123,7 +124,9 @@ def _settings(
 ) -> tuple[Settings, ...]:
     names = list(dict.fromkeys(name.strip() for name in hardware.split(",")))
     if len(names) > 1 and "" in names:
-        raise RecipeError(f"HARDWARE={hardware}: a name is missing between commas; remove the extra comma")
+        raise SCons.Errors.UserError(
+            f"HARDWARE={hardware}: a name is missing between commas; remove the extra comma"
+        )
     rest = backend, jetpack, _program(python, top), below(engine_dir, top), len(names) == 1
     return tuple(Settings(name, *rest) for name in names)
 
@@ -136,7 +139,8 @@ def _named(env: Any, hardware: Any) -> str:
     texts = [str(env.subst(name)) for name in names if isinstance(name, str)]
     if len(texts) < len(names) or not (texts and all(texts)):
         raise RecipeError(
-            f"hardware={hardware!r}: write a name or a list of names, such as ['orin_nx', 'rtx_sm89']"
+            f"{setting('hardware', hardware)}: write a name or a list of names, such as "
+            f"{literal(['orin_nx', 'rtx_sm89'])}"
         )
     return ",".join(texts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -14,7 +14,9 @@ from SCons.Action import FunctionAction
 
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
-from .nodes import OwnFile, real_path, set_class, target_of
+from ..recipe.values import Place
+from .calls import place_of_call
+from .nodes import OwnExecutor, OwnFile, set_class, target_of
 from .run_files import RunFiles
 from .settings import option
 
@@ -25,7 +27,7 @@ class Target(ABC):
     """One or more files that this plugin makes.
 
     path: of the first; nodes: of all; depends: explicit dependencies of each node, as declared here;
-    problem: why it cannot be made; reported: whether its line was printed.
+    place: where it is declared; problem: why it cannot be made; reported: whether its line was printed.
     """
 
     def __init__(self, files: RunFiles, path: Path) -> None:
@@ -34,6 +36,7 @@ class Target(ABC):
         self.label = files.state.relative(path)
         self.nodes: Any = ()
         self.depends = NEVER
+        self.place: Place | None = None
         self.problem: EngineError | None = None
         self.reported = False
         self._visited: set[Any] = set()
@@ -42,15 +45,31 @@ class Target(ABC):
         """Make `nodes`, which a builder has returned, the files of this target. kind: the class of the
         first. SCons keeps the old files until the new ones are complete."""
         plain = not any(node.depends for node in nodes)  # an emitter of the user may have added some
-        self.nodes = nodes
+        self.nodes, self.place = nodes, place_of_call(nodes[0].fs)
         for node in nodes:
             node.attributes.trt_target = self
             set_class(node, kind if node is nodes[0] else OwnFile)
             node.add_dependency(dependencies)
             node.set_precious(True)
             node.set_nocache(True)
+        nodes[0].executor.__class__ = OwnExecutor
         if plain:
             self.depends = len(nodes[0].depends)
+
+    @property
+    def path_id(self) -> str:
+        """In the names of its temporary files."""
+        return self._files.state.path_id(self.path)
+
+    def place_of(self, error: Exception) -> str:
+        """FILE:LINE of what the user wrote that this error of the target is about; "" for an engine of the
+        command line."""
+        place = self.place
+        return place.at(self.option_of(error)) if place and place.line else ""
+
+    def option_of(self, error: Exception) -> str | None:
+        """The option that an error is about, if it is one."""
+        return None
 
     def on_visit(self, node: Any) -> bool:
         """SCons visits each node once a build. Returns whether this visit is the second, so that another
@@ -61,6 +80,10 @@ class Target(ABC):
             self.reset()
         self._visited.add(node)
         return again
+
+    def fails(self) -> bool:
+        """Whether its action would report that it cannot be made, according to its inputs."""
+        return False
 
     @abstractmethod
     def reset(self) -> None:
@@ -137,12 +160,15 @@ class ReceiptTarget(Target):
     def tidy(self) -> None:
         """Remove what a killed build left."""
 
-    def source_missing(self) -> bool:
-        """Whether SCons will fail before it runs the action, because a source is missing."""
-        return any(not node.has_builder() and not real_path(node).exists() for node in self._given())
-
-    def _given(self) -> list[Any]:
-        return self.sources()
+    def fails(self) -> bool:
+        """Whether its action would report that it cannot be made."""
+        if self.problem:
+            return True
+        try:
+            self.up_to_date()
+        except EngineError:
+            return True
+        return False
 
     def awaits(self) -> str | None:
         """The label of an input that this run built (with -n: would build), if any. Without a .sconsign
@@ -172,6 +198,22 @@ class Prepared(Protocol):
 
     def instead_of(self, node: Any) -> Any:
         """The node to use for that of an ONNX."""
+
+
+def steps_of(nodes: Iterable[Any]) -> list[Any]:
+    """The targets of ONNX files (OnnxTarget) that `nodes` are or are made from, each after its inputs."""
+    found: dict[Any, None] = {}
+
+    def add(node: Any) -> None:
+        step = target_of(node)
+        if hasattr(step, "receipt_details") and step not in found:
+            for onnx in step.onnx.values():
+                add(onnx)
+            found[step] = None
+
+    for node in nodes:
+        add(node)
+    return list(found)
 
 
 class HandoffTarget(Target):

@@ -7,12 +7,13 @@ import os
 from typing import Any
 
 import SCons.dblite
+import SCons.SConsign
 import SCons.Script
 
 from ..files.streams import open_standard_streams
 from . import remote_settings, settings, store_settings
 from .builders import make_builder, make_step_builder
-from .calls import user_call
+from .calls import tool_call, user_call
 from .env_engine import Engine, OnnxExport
 from .nodes import ALIAS, PRUNE, REPORT
 from .session import Session, session_of
@@ -26,7 +27,7 @@ def EnginesFromFile(env: Any, *args: Any, **kwargs: Any) -> Any:
     return EnginesFromFile(env, *args, **kwargs)
 
 
-@user_call
+@tool_call
 def generate(env: Any) -> None:
     """Add the methods, builders and variables of this tool to `env`. Raises UserError."""
     open_standard_streams()
@@ -42,6 +43,10 @@ def generate(env: Any) -> None:
         session.helped = True
         SCons.Script.Help(settings.HELP + store_settings.HELP + remote_settings.HELP)
         _use_own_sconsign_temporary()
+        if not os.access(session.top, os.W_OK) and SCons.SConsign.DB_Module is SCons.dblite:
+            from . import read_only_tree
+
+            SCons.SConsign.DB_Module = read_only_tree
         env.AlwaysBuild(env.Alias(PRUNE, [], PinnedAction(_prune, "scons-tensorrt prune", _prune)))
         env.Alias(REPORT, env.Alias(ALIAS))
     env.Alias(ALIAS)  # without engines, `scons engines` would mean the folder
