@@ -59,7 +59,7 @@ CASES = {
         'precision="fp16", accuracy=dict(inputs="norm.npz")',
         "FAILED",
         "`Pow_12` overflows fp16 (max 2,",
-        "> 65,504), and 1 more tensors do; keep_nodes=['Pow_12', 'v', 's'] keeps them in float32",
+        "> 65,504), like 1 more tensor; keep_nodes=['Pow_12', 'v', 's'] keeps them in float32",
     ),
     "norm in bf16": (
         'precision="bf16", accuracy=dict(inputs="norm.npz", rtol=0.1, atol=0.1)',

@@ -71,7 +71,7 @@ def test_what_overflows_is_named_and_keeping_what_is_named_passes(tmp_path, name
     norm(tmp_path, name)
     message = refused(tmp_path)
     assert f"; `{name or 'p'}`" in message
-    assert re.search(r" overflows fp16 \(max 2,\d{3},\d{3} > 65,504\), and 1 more tensors do; ", message)
+    assert re.search(r" overflows fp16 \(max 2,\d{3},\d{3} > 65,504\), like 1 more tensor; ", message)
     kept = nodes_in(message)
     assert kept == [name or "p", "v", "s"]
     assert gate(tmp_path, nodes=kept)["outputs"]["y"]["error"] < 0.01

@@ -56,7 +56,8 @@ def convert(
                 raise
             kept = _search(kept, _ranked(error.losses, known), known, trials)
             if len(kept) == len(known):
-                text = "keep_nodes='auto': all nodes would have to stay float32: %s" % error
+                text = "keep_nodes='auto': all nodes would have to stay float32; widen rtol= or atol=, or "
+                text += "write precision='fp32' (as it is: %s)" % error
                 raise WorkerError(error.error_class, text) from None
         else:
             auto = {"nodes": sorted(kept), "of": len(known), "tried": trials.count}

@@ -87,10 +87,12 @@ def advice_for(losses: Sequence[Loss]) -> str:
         return ""
     named = beyond or broken[:1] or [each for each in losses if each is worst]
     nodes = list(dict.fromkeys(name for each in named for name in each.nodes))
-    more = ", and %d more tensors do" % (len(named) - 1) if len(named) > 1 else ""
+    others = len(named) - 1
+    more = ", like %d more tensor%s" % (others, "s" * (others > 1)) if others else ""
     keep = "keep_nodes='auto' finds the nodes to keep in float32"
     if nodes and len(nodes) <= LISTED:
         keep = "keep_nodes=%r keeps %s in float32" % (nodes, "them" if more else "it")
+        keep += "" if beyond or broken else ", and keep_nodes='auto' finds the fewest for the bound"
     return "%s %s%s; %s" % (_label(named[0]), what, more, keep)
 
 
