@@ -165,7 +165,7 @@ def test_what_init_writes_reads_back():
         'odd "name".onnx',
         {"precision": "fp32", "shapes": shapes},
     )
-    assert (second.name, second.options) == ("b", {"precision": "fp16"})
+    assert (second.name, second.options) == ("b", {"precision": "fp32"})
 
 
 @pytest.mark.parametrize(
