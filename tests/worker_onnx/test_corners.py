@@ -10,7 +10,7 @@ from networks import I64, F, Net, Pair
 from onnx import helper
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy, corners, draws
+from scons_tensorrt.worker.onnx import accuracy, corners, draws, precision
 from scons_tensorrt.worker.onnx.sample_set import ModelInput
 
 X = ModelInput("x", np.dtype("float32"), (-1, 16))
@@ -152,6 +152,17 @@ def test_a_small_output_is_held_to_its_own_size(tmp_path: Path):
     pair = Pair(networks.tiny(""), networks.tiny("turned"), networks.ROWS)
     with pytest.raises(WorkerError, match="output `y`: relative error"):
         compared(pair, tmp_path)
+
+
+def test_a_bound_that_16_bit_cannot_keep_is_refused(tmp_path: Path):
+    source, made = tmp_path / "source.onnx", tmp_path / "fp16.onnx"
+    onnx.save(networks.mlp(), source)
+    options = {"to": "fp16", "keep_ops": [], "keep_nodes": [], "keep_io": True}
+    precision.convert(str(source), str(made), options)
+    pair = Pair(networks.mlp(), onnx.load(made), PROFILE)
+    assert compared(pair, tmp_path, "fp16")["outputs"]
+    with pytest.raises(WorkerError, match=r"corner min .* beyond 1e-06"):
+        compared(pair, tmp_path, "fp16", rtol=0.0, atol=1e-6)
 
 
 def test_samples_judge_first_and_their_figures_stay(tmp_path: Path):

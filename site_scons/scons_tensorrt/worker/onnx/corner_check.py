@@ -70,7 +70,7 @@ class Original:
 
 
 def _finite(array: np.ndarray) -> bool:
-    return bool(np.isfinite(array.astype(np.float64)).all())
+    return bool(np.isfinite(array).all())
 
 
 def judges_bound(compiled: str, precision: str) -> bool:

@@ -68,7 +68,7 @@ class CornerFigures:
                 return  # the shape depends on the data
             measure(name, original, other, self._options)  # raises
         _check_finite(name, original, other)
-        if not self.bound or (original.size and not np.isfinite(original.astype(np.float64)).any()):
+        if not self.bound or (original.size and not np.isfinite(original).any()):
             return
         found = measured(name, *both_finite(original, other), self._options, movement)
         if not found.passes:
@@ -89,7 +89,7 @@ class CornerFigures:
         bound = bound_text(self._options)
         if measure == "relative":
             bound = "%g of the size of an output that is smaller than the bound" % SHARE
-        a, b = both_finite(original, other)
+        a, b = (each.astype(np.float64) for each in both_finite(original, other))
         return accuracy_error(
             "output `%s`: %s error %.4g, beyond %.4g (%s; worst at %s: %.6g, and %.6g in the original%s); "
             "give inputs= of real use, widen rtol= or atol=, or %s"
@@ -103,13 +103,20 @@ class CornerFigures:
 
 def _check_finite(name: str, original: np.ndarray, other: np.ndarray) -> None:
     """Raise WorkerError (AccuracyError) for infinity or NaN where the original is finite."""
-    a, b = original.astype(np.float64), other.astype(np.float64)
-    bad = np.isfinite(a) & ~np.isfinite(b)
+    bad = np.isfinite(original) & ~np.isfinite(other)
     if bad.any():
-        at = np.unravel_index(int(bad.argmax()), a.shape)
+        at = np.unravel_index(int(bad.argmax()), bad.shape)
         raise accuracy_error(
             "output `%s` is %s at %s, and %.6g in the original (%d such values%s); %s"
-            % (name, b[at], [int(i) for i in at], a[at], int(bad.sum()), _rows_text(bad), ADVICE)
+            % (
+                name,
+                float(other[at]),
+                [int(i) for i in at],
+                original[at],
+                int(bad.sum()),
+                _rows_text(bad),
+                ADVICE,
+            )
         )
 
 

@@ -1,7 +1,7 @@
 """How far an output may be from the original's on drawn inputs.
 
 A draw is no input of real use, so it asks less than a sample. Elements that are not finite in the original
-are not judged. An output that moves by itself when the inputs are rounded may be as far off as it moves.
+are not judged. An output that moves by more than `STEEP` times its inputs may be as far off as it moves.
 Where it jumps, as the index of the largest value does, a `SHARE` of the elements may be off in fp32, and its
 bound is not judged in other precisions. An output so small that zeros would pass the bound is held to `SHARE`
 of its own size. Samples, where they are given, judge better: beside them, and except in fp32, the bound of
@@ -24,6 +24,7 @@ SMALL = 2.0**-14  # the smallest normal number of fp16: what is below may be los
 ROUNDING = {"fp32": 2.0**-18, "bf16": 2.0**-7}  # of an input, relative
 ROUNDING_16 = 2.0**-10  # of all other precisions
 BESIDE_SAMPLES = 4.0
+STEEP = 8.0  # an output that moves by more than so many roundings of the inputs, relative
 MOVES = 4.0  # times its movement by one rounding of the inputs
 NUDGES = (1.0, 16.0)  # roundings; the second finds outputs that jump
 NOT_JUDGED = "not judged"
@@ -123,6 +124,7 @@ def measured(
         return float(measure(name, a, b, options)["error"])
 
     def beyond(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = a.astype(np.float64), b.astype(np.float64)
         return float(np.mean(np.abs(b - a) > options["atol"] + options["rtol"] * np.abs(a)))
 
     bound = found.figures["bound"]
@@ -134,6 +136,9 @@ def measured(
         bound = max(SHARE, MOVES * max(movement.of(name, beyond)))
         figures = {**found.figures, "error": beyond(original, other), "bound": bound}
         return Measured(figures, "elements beyond")
+    size = ROUNDING.get(options["precision"], ROUNDING_16)
+    if movement.of(name, relative)[0] <= STEEP * size:
+        return found
     return found._replace(figures={**found.figures, "bound": max(bound, MOVES * near, far)})
 
 
@@ -142,7 +147,7 @@ def _plain(name: str, original: np.ndarray, other: np.ndarray, options: Mapping[
     if (
         not (options["wide"] or metric == "cosine")
         and original.size
-        and float(np.abs(original).max()) >= SMALL
+        and float(np.abs(original.astype(np.float64)).max()) >= SMALL
     ):
         zeros = measure(name, original, np.zeros_like(original), options)
         if zeros["error"] <= zeros["bound"]:
@@ -152,13 +157,16 @@ def _plain(name: str, original: np.ndarray, other: np.ndarray, options: Mapping[
 
 
 def both_finite(original: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64, with 0 where the original is not finite."""
-    a, b = original.astype(np.float64), other.astype(np.float64)
-    finite = np.isfinite(a)
-    return np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+    """Both with 0 where the original is not finite."""
+    finite = np.isfinite(original)
+    if finite.all():
+        return original, other
+    zero = np.zeros((), original.dtype)
+    return np.where(finite, original, zero), np.where(finite, other, zero)
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
     """The length of the difference, as a share of that of the first."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
     length, difference = float(np.linalg.norm(a)), float(np.linalg.norm(b - a))
     return difference / length if length else (float("inf") if difference else 0.0)

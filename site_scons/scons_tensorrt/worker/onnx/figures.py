@@ -132,12 +132,15 @@ def measure(
     if original.size == 0:
         return {"error": 0.0, "bound": 0.0, "at": [], "original": 0.0, "converted": 0.0}
     a, b = original.astype(np.float64), converted.astype(np.float64)
-    with np.errstate(all="ignore"):
-        error = np.abs(b - a)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        error = np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), error, np.inf))
-        size = np.where(np.isfinite(a), np.abs(a), 0.0)
-        bounds = options["atol"] + options["rtol"] * size
+    with np.errstate(all="ignore"):  # in place: outputs may be large
+        error = np.subtract(b, a)
+        np.abs(error, out=error)
+        error[~(np.isfinite(a) & np.isfinite(b))] = np.inf
+        error[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
+        size = np.abs(a)
+        size[~np.isfinite(a)] = 0.0
+        bounds = options["rtol"] * size
+        bounds += options["atol"]
         cosine = _cosine(a, b)
         elemwise = options["metric"] == "elemwise"
         at = np.unravel_index(int(np.argmax(_shares(error, bounds) if elemwise else error)), a.shape)
