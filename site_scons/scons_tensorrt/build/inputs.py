@@ -67,6 +67,14 @@ class Inputs:
                 raise _changed(label) from None
             raise RecipeError(f"{label}: {error.strerror}; check the path") from None
 
+    def known_summary(self, onnx: str) -> OnnxSummary | None:
+        """The summary of a model that need not be read for it. Raises OSError."""
+        data = self._digest_cache.known_fact(onnx, _ONNX_FACT)
+        try:
+            return self._read(onnx, data) if data else None
+        except ValueError:
+            return None
+
     def known_data(self, onnx: str) -> list[str]:
         """Locations of the external data that the cache last had for a model."""
         try:

@@ -147,6 +147,13 @@ class DigestCache:
             self._changed.add(file)
         return value
 
+    def known_fact(self, path: str | os.PathLike[str], name: str) -> Any:
+        """A fact that is cached for the file as it is now; None if the file would have to be read. Raises
+        OSError."""
+        file = self._name(path)
+        trusted = not self._full or file in self._fresh
+        return self.last_fact(path, name) if trusted and self.stamp(path) else None
+
     def last_fact(self, path: str | os.PathLike[str], name: str) -> Any:
         """A fact as last stored, even if the file has changed; None if there is none."""
         entry = self._entries.get(self._name(path))

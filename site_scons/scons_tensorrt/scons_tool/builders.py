@@ -204,7 +204,7 @@ def prepared_of(env: Any, folder: Any, target: Any, source: Any) -> tuple[Any, .
     """For the scanner: the prepared ONNX that the target may be made from instead of its source."""
     owner = target_of(target[0]) if target else None
     prepared = getattr(owner, "prepared", None)
-    return () if prepared is None or prepared.always else (prepared,)
+    return () if prepared is None else (prepared,)
 
 
 def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:

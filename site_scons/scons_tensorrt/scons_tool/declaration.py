@@ -58,7 +58,7 @@ def save(
         "top": top,
         "folders": sorted(map(files.from_top, folders)),
         "engines": [_entry(engine, files, signatures) for engine in engines],
-        "steps": [step.to_json() for step in steps if step.is_needed()],
+        "steps": [step.to_json() for step in steps if step.is_needed(read=False)],
         "signatures": [signature.to_json() for signature in signatures],
         "read": read,
     }
@@ -86,12 +86,12 @@ def _entry(engine: EngineTarget, files: RunFiles, signatures: list[HardwareSigna
     hardware, from_top = engine.hardware, files.from_top
     if hardware and hardware.signature not in signatures:
         signatures.append(hardware.signature)
-    compiled, original = engine.onnx, engine.original
+    compiled, original = engine.compiled_onnx(read=False), engine.original
     made = files.place(compiled) if engine.inputs else from_top(compiled.get_abspath())
     fields = {
         "name": engine.name,
         "engine": engine.label,
-        "source": engine.source,
+        "source": files.label(compiled),
         "onnx": made,
         "original": made if original is compiled else from_top(original.get_abspath()),
         "plugins": [from_top(node.get_abspath()) for node in engine.plugins],

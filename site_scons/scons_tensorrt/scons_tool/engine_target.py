@@ -69,17 +69,18 @@ class EngineTarget(ReceiptTarget):
     @property
     def onnx(self) -> Any:
         """What is compiled: the original, or what is made of it."""
+        return self.compiled_onnx()
+
+    def compiled_onnx(self, read: bool = True) -> Any:
+        """What is compiled. read: also if the original must be read to know it."""
         if self.converted:
             return self.converted.target
-        return self.prepared.instead_of(self.original) if self.prepared else self.original
+        return self.prepared.instead_of(self.original, read) if self.prepared else self.original
 
     @property
     def declared_source(self) -> Any:
-        """The source of its builder: an ONNX that the build makes may turn out to need preparation, or not,
-        so that a prepared one is then a dependency that the scanner finds."""
-        if self.converted:
-            return self.converted.target
-        return self.prepared.target if self.prepared and self.prepared.always else self.original
+        """The source of its builder. The scanner adds a prepared ONNX, if it is needed."""
+        return self.converted.target if self.converted else self.original
 
     @property
     def source(self) -> str:

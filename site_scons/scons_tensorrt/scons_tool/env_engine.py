@@ -14,11 +14,12 @@ from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..errors import EngineError, PublishError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.conversion import CONVERTED
+from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
-from .nodes import EngineFile, as_list, file_node, named_for_cleaning, set_class
+from .nodes import EngineFile, as_list, data_nodes, file_node, named_for_cleaning, set_class
 from .session import Session, session_of
 
 
@@ -70,17 +71,21 @@ def _declare(
     path = Path(folder, filename)
     engine = EngineTarget(session.files, path, recipe, chosen, hardware, problem, onnx, plugins)
     _refuse_second(session, engine, folder, filename)
-    if hardware is not None:
-        _convert(env, session, engine)
-    _connect(env, session, engine)
+    summary = _convert(env, session, engine) if hardware is not None else None
+    _connect(env, session, engine, summary)
     return engine.nodes
 
 
-def _connect(env: Any, session: Session, engine: EngineTarget) -> None:
+def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSummary | None) -> None:
     """Create the nodes of the pair and add their dependencies: one Value for each ingredient, so that
-    --debug=explain names it; sorted, because SCons compares dependencies by position."""
+    --debug=explain names it; sorted, because SCons compares dependencies by position. summary: of the
+    original, if it is known."""
     source = engine.declared_source
-    for node in (source, *engine.plugins, *session.files.data_nodes(source)):
+    if summary is not None and source is engine.original:
+        data = data_nodes(source, summary.external)
+    else:
+        data = session.files.data_nodes(source)
+    for node in (source, *engine.plugins, *data):
         set_class(node)
     pair = env.TRT_Engine(env.fs.File(str(engine.path)), source)
     steps = [each.target for each in (engine.gate, engine.samples) if each]
@@ -114,17 +119,19 @@ def OnnxExport(
     return onnx_steps.declare_export(env, session, name, script, options, files, imports)
 
 
-def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
-    """Declare the preparation, conversions, samples and gate that the engine needs. Raises RecipeError."""
+def _convert(env: Any, session: Session, declared: EngineTarget) -> OnnxSummary | None:
+    """Declare the preparation, conversions, samples and gate that the engine needs; returns the summary of
+    the original, if it is known. Raises RecipeError."""
     recipe, original = declared.recipe, declared.original
-    summary = session.files.summary_if_there(original)
-    suspect = original.has_builder() or (summary and (summary.shared or summary.refused))
+    as_it_is = recipe.precision not in CONVERTED and recipe.accuracy is None
+    summary = session.files.summary_if_there(original, read=not as_it_is)
+    suspect = summary is None or summary.shared or summary.refused
     if recipe.preparation.freeze or (suspect and recipe.preparation.way != "none"):
-        from . import onnx_steps
+        from .prepared_target import declare_prepared
 
-        declared.prepared = onnx_steps.declare_prepared(env, session, declared, summary)
-    if recipe.precision not in CONVERTED and recipe.accuracy is None:
-        return
+        declared.prepared = declare_prepared(env, session, declared, summary)
+    if as_it_is:
+        return summary
     from ..build.onnx_spec import SAMPLES, compile_step
     from . import onnx_steps
 
@@ -142,6 +149,7 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> None:
     if gate is not None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original
         onnx_steps.declare_gate(env, session, declared, gate, reference)
+    return summary
 
 
 def _recipe(known: dict[str, Recipe], name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:

@@ -19,47 +19,18 @@ from ..build.spec import EngineSpec
 from ..errors import HardwareError, RecipeError
 from ..recipe.conversion import CONVERTED, READER, Gate, Samples, Step
 from ..recipe.gate import options_of, samples_of
-from ..recipe.onnx.summary import OnnxSummary
-from ..recipe.preparation import find_reasons
 from ..recipe.values import literal
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache
 from .nodes import EngineFile, PreparedFile, as_list, file_node, named_for_cleaning, set_class
 from .onnx_target import OnnxTarget, SampleNodes
-from .prepared_target import PreparedTarget
 from .run_messages import RunMessages
 from .session import Session
 from .settings import option
 
 if TYPE_CHECKING:
     from ..build.onnx_step import OnnxContext
-
-
-def declare_prepared(
-    env: Any, session: Session, owner: EngineTarget, summary: OnnxSummary | None
-) -> PreparedTarget | None:
-    """The prepare step of the owner's ONNX, None if it needs none. summary: of the ONNX, None if the build
-    makes it. Engines of one model share the file unless their shapes, values or samples differ. Raises
-    RecipeError or UserError."""
-    recipe = owner.recipe
-    if summary and not find_reasons(recipe.preparation, recipe.profiles, summary):
-        return None
-    gate, calibration, samples = recipe.accuracy, recipe.conversion.calibration, None
-    if gate and gate.samples:
-        samples = sample_nodes(env, session, gate.samples, "accuracy inputs")
-    elif calibration:
-        samples = sample_nodes(env, session, calibration.samples, "calibration")
-    always = summary is not None or bool(recipe.preparation.freeze)
-    path = session.state.onnx / f"{owner.name}.prepared.onnx"
-    target = PreparedTarget(session.files, owner, path, samples, always)
-    other = session.derived.get(path)
-    if other is not None and not other.same_as(target):
-        path = path.with_name(f"{owner.name}.prepared-{target.digest}.onnx")
-        target = PreparedTarget(session.files, owner, path, samples, always)
-    found = _declare(env, target, session)
-    assert isinstance(found, PreparedTarget)
-    return found
 
 
 def _path(session: Session, owner: EngineTarget, end: str) -> Path:
@@ -94,7 +65,7 @@ def declare_step(
     target = OnnxTarget(
         session.files, owner, path, step.kind, step.options, onnx, samples, prepared=owner.prepared
     )
-    return _declare(env, target, session)
+    return declare(env, target, session)
 
 
 def declare_export(
@@ -124,7 +95,7 @@ def declare_export(
     given = {"function": found[2], **given}
     node = file_node(env, found[1], "script")
     target = OnnxTarget(session.files, None, path, "export", given, {}, None, node, files)
-    return _declare(env, target, session).target
+    return declare(env, target, session).target
 
 
 def _imports(nodes: list[Any]) -> dict[str, Any]:
@@ -141,7 +112,7 @@ def declare_samples(env: Any, session: Session, owner: EngineTarget, samples: An
     """The node of the samples in the format of a calibrator, for the owner's ONNX."""
     path, onnx = _path(session, owner, ".samples"), {"onnx": owner.original}
     derived = OnnxTarget(session.files, owner, path, "samples", {}, onnx, samples, prepared=owner.prepared)
-    return _declare(env, derived, session)
+    return declare(env, derived, session)
 
 
 def declare_gate(env: Any, session: Session, owner: EngineTarget, gate: Gate, reference: Any) -> None:
@@ -161,10 +132,10 @@ def declare_gate(env: Any, session: Session, owner: EngineTarget, gate: Gate, re
 
     derived = target({"reference": reference, "converted": compiled}, samples)
     if reference is not compiled:
-        owner.gate = derived = _declare(env, derived, session)
+        owner.gate = derived = declare(env, derived, session)
     else:
         if "corners" in options:
-            owner.gate = _declare(env, target({"reference": reference}, None), session)
+            owner.gate = declare(env, target({"reference": reference}, None), session)
         if owner.hardware and owner.hardware.signature.product == "tensorrt":
             values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
             owner.compared_by = [*values, *(samples.nodes if samples else ())]
@@ -228,7 +199,7 @@ class EngineAccuracyCheck:
         return {**found, "by": step.key} if isinstance(found, dict) else found
 
 
-def _declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
+def declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
     """Connect a target; engines that need the same file share it."""
     other = session.derived.get(derived.path)
     if other is not None and not other.same_as(derived):
@@ -251,7 +222,7 @@ def _declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
             each.attributes.trt_onnx = True
     made = env.TRT_Onnx(env.fs.File(str(derived.path)), sources)
     values = [session.value(env, f"{name}={text}") for name, text in sorted(derived.fields.items())]
-    kind = PreparedFile if isinstance(derived, PreparedTarget) else EngineFile
+    kind = PreparedFile if derived.kind == "prepare" else EngineFile
     derived.connect(made, [*values, session.value(env, INTEGRITY, bytes_changed)], kind)
     if option("clean"):
         if named_for_cleaning(env, made):

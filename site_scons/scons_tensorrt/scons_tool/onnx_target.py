@@ -114,11 +114,15 @@ class OnnxTarget(ReceiptTarget):
     @property
     def onnx(self) -> Mapping[str, Any]:
         """The nodes of the ONNX files that it is made from, by role."""
-        given = self._onnx_given
-        return {n: self.prepared.instead_of(given[n]) for n in given} if self.prepared else given
+        return self._onnx_files()
 
-    def is_needed(self) -> bool:
-        """Whether an engine is made from it."""
+    def _onnx_files(self, read: bool = True) -> Mapping[str, Any]:
+        given = self._onnx_given
+        return {n: self.prepared.instead_of(given[n], read) for n in given} if self.prepared else given
+
+    def is_needed(self, read: bool = True) -> bool:
+        """Whether an engine is made from it, as far as that is known. read: also if its source must be read
+        to know it."""
         return True
 
     @property
@@ -129,9 +133,7 @@ class OnnxTarget(ReceiptTarget):
     def sources(self) -> list[Any]:
         samples = self.samples.nodes if self.samples else ()
         script = [self._script] if self._script else []
-        always = self.prepared is not None and self.prepared.always
-        onnx = self.onnx if always else self._onnx_given
-        return [*onnx.values(), *script, *self._read.values(), *samples]
+        return [*self._onnx_given.values(), *script, *self._read.values(), *samples]
 
     @property
     def source(self) -> str:
@@ -223,7 +225,7 @@ class OnnxTarget(ReceiptTarget):
             "ingredients": self.fields,
             "onnx": {
                 role: {"path": place(node), "label": self._files.label(node)}
-                for role, node in self.onnx.items()
+                for role, node in self._onnx_files(read=False).items()
             },
             "samples": samples
             and {

@@ -56,13 +56,14 @@ class RunFiles:
         """The nodes of an ONNX's external data, as last read."""
         return data_nodes(onnx, self.inputs.known_data(real_place(onnx)))
 
-    def summary_if_there(self, node: Any) -> OnnxSummary | None:
+    def summary_if_there(self, node: Any, read: bool = True) -> OnnxSummary | None:
         """The summary of an ONNX while the graph is read; None if it has yet to be built or cannot be
-        read, which the build reports."""
+        read, which the build reports. read: also if the file must be read for it."""
         if node.has_builder():
             return None
         try:
-            return self.inputs.summary(real_place(node))
+            place = real_place(node)
+            return self.inputs.summary(place) if read else self.inputs.known_summary(place)
         except (EngineError, OSError):
             return None
 

@@ -193,10 +193,10 @@ class Prepared(Protocol):
     @property
     def apart(self) -> str: ...
 
-    def is_needed(self) -> bool:
-        """Whether TensorRT would refuse the ONNX as it is now."""
+    def is_needed(self, read: bool = True) -> bool:
+        """Whether TensorRT would refuse the ONNX as it is now. read: see `OnnxTarget.is_needed`."""
 
-    def instead_of(self, node: Any) -> Any:
+    def instead_of(self, node: Any, read: bool = True) -> Any:
         """The node to use for that of an ONNX."""
 
 
