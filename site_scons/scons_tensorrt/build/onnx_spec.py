@@ -34,6 +34,13 @@ VERSIONS: Mapping[str, str] = {
     "samples": "1",
 }
 
+# By kind of step, for messages: what it would do, has done, and is doing; of another kind, the last.
+VERBS: Mapping[str, tuple[str, str, str]] = {
+    "prepare": ("PREPARE", "PREPARED", "PREPARING"),
+    "accuracy": ("CHECK", "CHECKED", "CHECKING"),
+    "": ("CONVERT", "CONVERTED", "CONVERTING"),
+}
+
 
 SAMPLES = "samples"  # the kind of step that prepares samples for a calibrator
 SCRIPT = ""  # in `OnnxSpec.named`

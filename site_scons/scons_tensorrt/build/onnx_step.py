@@ -22,7 +22,7 @@ from ..recipe.preparation import needed_for
 from ..values import Value
 from .context import ProvidedFile
 from .job import fresh_log
-from .onnx_spec import OnnxSpec, check_onnx_up_to_date
+from .onnx_spec import VERBS, OnnxSpec, check_onnx_up_to_date
 from .programs import CONVERTER
 from .progress import BeginProgress, no_progress
 from .script_copies import copy_export
@@ -182,7 +182,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     }
     (folder / "temporary").mkdir()
     started = time.time()
-    verb = {"accuracy": "CHECKING", "prepare": "PREPARING"}.get(spec.kind, "CONVERTING")
+    verb = VERBS.get(spec.kind, VERBS[""])[2]
     short = " ".join(spec.target.name.split(".")[:2])
     running = context.begin(verb, state.relative(spec.target), short, "")
     try:

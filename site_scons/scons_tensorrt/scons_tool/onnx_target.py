@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..build.onnx_spec import (
     SCRIPT,
+    VERBS,
     Onnx,
     OnnxSpec,
     SampleFiles,
@@ -83,7 +84,7 @@ class OnnxTarget(ReceiptTarget):
         super().__init__(files, path)
         self.owners = [owner] if owner else []
         self.name = owner.name if owner else path.name.partition(".")[0]
-        self.kind = kind
+        self.kind, self.verbs = kind, VERBS.get(kind, VERBS[""])
         self.options = options
         self._onnx_given = onnx
         self.prepared = prepared

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..build.spec import EngineSpec
 from ..build.up_to_date import UpToDateResult
-from ..errors import EngineError, Interrupted, plural
+from ..errors import EngineError, Interrupted
 from ..hardware.resolve import Hardware
 from ..recipe.backends import without_effect
-from ..recipe.conversion import share_of_bound
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run
@@ -129,16 +128,17 @@ class RunMessages:
 
     def would_convert(self, derived: OnnxTarget, reason: str, earlier_s: float | None) -> None:
         self._earlier.append(earlier_s)
-        self.console.line(f"WOULD {_verbs(derived.kind)[0]} {derived.label} because {reason}")
+        self.console.line(f"WOULD {derived.verbs[0]} {derived.label} because {reason}")
 
     def converted(self, derived: OnnxTarget, step: OnnxOutcome, seconds: float) -> None:
         """An ONNX was prepared, converted, compared or downloaded."""
+        from .step_figures import figures_of_step  # not needed by a null build
+
         facts, why = step.receipt.details.get("facts"), step.up_to_date.reason
-        words, size = _verbs(derived.kind)[1], ""
+        words, size = derived.verbs[1], ""
         if step.how == "fetched":
             words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
-        tell = {"accuracy": _worst, "prepare": _changes, "precision": _conversion}.get(derived.kind)
-        found = tell(facts) if tell and isinstance(facts, dict) else ""
+        found = figures_of_step(derived.kind, facts) if isinstance(facts, dict) else ""
         figures = f": {found}" if found else ""
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
         self._event("engine.convert.done", derived, step.how, step.up_to_date.code, reason_text=why)
@@ -149,7 +149,9 @@ class RunMessages:
         if isinstance(found, str):
             self.console.line(f"engines: {label} was not run against its original: {found}")
         else:
-            self.console.line(f"CHECKED {label} on {found['gpu']} ({seconds:.2f} s): {_worst(found)}")
+            from .step_figures import worst
+
+            self.console.line(f"CHECKED {label} on {found['gpu']} ({seconds:.2f} s): {worst(found)}")
 
     def failed(self, engine: ReceiptTarget, error: EngineError) -> None:
         """An engine or a step failed, which is reported once."""
@@ -263,61 +265,3 @@ def _to_show(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
-
-
-def _verbs(kind: str) -> tuple[str, str]:
-    """What a step of this kind would do, and has done."""
-    known = {"accuracy": ("CHECK", "CHECKED"), "prepare": ("PREPARE", "PREPARED")}
-    return known.get(kind, ("CONVERT", "CONVERTED"))
-
-
-def _changes(facts: Mapping[str, Any]) -> str:
-    """What a prepare step changed."""
-    return str(facts.get("changes") or "nothing to change")
-
-
-def _conversion(facts: Mapping[str, Any]) -> str:
-    """The nodes that keep_nodes="auto" keeps, and how many weights 16 bit cannot represent. `largest`: not
-    in receipts of earlier versions."""
-    words, auto = [], facts.get("auto")
-    if facts.get("clamped"):
-        largest = facts.get("largest")
-        most = f" (the largest {largest['value']:,.6g} in `{largest['tensor']}`)" if largest else ""
-        words.append(f"{facts['clamped']:,} too large{most}")
-    if facts.get("raised"):
-        words.append(f"{facts['raised']:,} too small")
-    found = [f"weights cut: {', '.join(words)}"] if words else []
-    if auto:
-        nodes = ", ".join(auto["nodes"][:3]) + (", …" if len(auto["nodes"]) > 3 else "")
-        kept = f"keeps {len(auto['nodes'])} of {auto['of']} nodes in float32"
-        found.insert(0, f"keep_nodes='auto' {kept}{': ' * bool(nodes)}{nodes}; {auto['tried']} choices tried")
-    return "; ".join(found)
-
-
-def _worst(facts: Mapping[str, Any]) -> str:
-    """The output with the largest share of its bound, and how many corners were run."""
-    outputs, corners = facts.get("outputs") or {}, facts.get("corners") or {}
-    return "; ".join([_output(facts, outputs) if outputs else _without_outputs(corners), *_corners(corners)])
-
-
-def _output(facts: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
-    name = max(outputs, key=lambda each: share_of_bound(outputs[each]["error"], outputs[each]["bound"]))
-    figures = outputs[name]
-    return (
-        f"output `{name}` {facts['metric']} error {figures['error']:.3g} of {figures['bound']:.3g}, "
-        f"cosine {figures.get('cosine', 1.0):.6f}"
-    )
-
-
-def _without_outputs(corners: Mapping[str, Any]) -> str:
-    if not corners:
-        return "no outputs"
-    return str(corners["judged"])
-
-
-def _corners(corners: Mapping[str, Any]) -> list[str]:
-    table = corners.get("table") or []
-    faults = [
-        f"at {each['corner']} {each['note'].split(':')[0]}" for each in table if "original" in each["note"]
-    ]
-    return [f"{plural(len(table), 'corner')} in {corners['seconds']:.1f} s", *faults[:1]] if table else []
