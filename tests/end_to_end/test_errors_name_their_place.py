@@ -61,6 +61,7 @@ IN_ODD_PLACES = {
     "SConstruct:{loop}": "Engine 'In_a_loop': model name",
     "rules.py:3": "Engine 'In_a_module': model name",
     "sub/SConscript:2": "Engine 'In_a_folder': model name",
+    "sub/more.toml:3": 'flag FP16: write precision = "fp16" instead',
 }
 TOML = {  # line: what it holds
     2: 'workspace_mb = "4G": write a whole number of MiB above 0',
@@ -134,7 +135,9 @@ def test_every_wrong_call_is_one_line_with_its_place(tree: Tree) -> None:
     np.savez(tree.path("s.npz"), x=np.zeros((8, 1, 8, 16, 16), np.float32))
     tree.write("def declare(env):\n    for name in ['In_a_module']:\n        env.Engine(name, 'a.onnx')\n",
                "rules.py", header="")  # fmt: skip
-    tree.write('Import("env")\nenv.Engine("In_a_folder", "a.onnx")\n', "sub/SConscript", header="")
+    tree.write('Import("env")\nenv.Engine("In_a_folder", "a.onnx")\nenv.EnginesFromFile("more.toml")\n',
+               "sub/SConscript", header="")  # fmt: skip
+    tree.write('[engine.more]\nonnx = "a.onnx"\nflags = ["FP16"]\n', "sub/more.toml", header="")
     tree.path("engines.toml").write_text(ENGINES)
     lines = [*WRONG_CALLS]
     head = 'first = env.Engine("twice", "models/a.onnx")'

@@ -161,11 +161,11 @@ def place_of_call(fs: Any) -> Place:
     frame = sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
-    return Place(_label(frame.f_code.co_filename, fs), frame.f_lineno)
+    return Place(label_of(frame.f_code.co_filename, fs), frame.f_lineno)
 
 
 @lru_cache
-def _label(path: str, fs: Any) -> str:
+def label_of(path: str, fs: Any) -> str:
     """A file as a user knows it: relative to the top if below it, and not the copy in a VariantDir."""
     if path.startswith("<"):
         return "SConstruct"  # read from standard input

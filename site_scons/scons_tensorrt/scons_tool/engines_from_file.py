@@ -18,7 +18,7 @@ from ..recipe.conversion import READER
 from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
 from ..recipe.values import messages_in
 from . import settings, store_settings
-from .calls import add_error, call_errors, declared_at
+from .calls import add_error, call_errors, declared_at, label_of
 from .env_engine import Engine
 from .nodes import file_node, real_path
 from .session import Session, session_of
@@ -34,7 +34,7 @@ def EnginesFromFile(env: Any, file: Any = NAME) -> Any:
     node = file_node(env, file, "engines file")
     try:
         data = read_small(real_path(node), LARGEST)
-        entries = read_engines(str(node), data)
+        entries = read_engines(label_of(node.srcnode().get_abspath(), env.fs), data)
     except EnginesFileError as error:
         for place, text in error.problems:
             call_errors(env).add(place, text)
