@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,7 @@ import SCons.Util
 
 from ..errors import EngineError, one_line
 from ..recipe.values import Place, option_of
+from . import settings
 
 SEE_STACK = "--debug=stacktrace shows the stack"  # for unexpected errors
 # What SCons says of a file where a folder is expected, or the other way round.
@@ -129,6 +131,8 @@ def add_error(env: Any, name: str, given: list[Any], error: Exception, first: An
     place, shared = place_of_call(env.fs), isinstance(error, SCons.Errors.UserError)
     is_key = place.toml and isinstance(error, EngineError)  # its line says all
     text = str(error) if is_key else _message(name, given if first is None else [first], error)
+    if SEE_STACK in text and "stacktrace" in settings.option("debug"):
+        traceback.print_exception(error)
     call_errors(env).add(place.at(option_of(str(error))), text, shared)
 
 
