@@ -62,6 +62,8 @@ def _check(engine: EngineTarget, session: Session) -> OnnxTarget | None:
     except EngineError as error:
         if not _may_be_reused(engine, error, session):
             engine.problem = error.with_traceback(None)
+    except Exception:  # the engine's own action reports it
+        return None
     return None
 
 
@@ -75,7 +77,7 @@ def _may_be_reused(engine: EngineTarget, error: EngineError, session: Session) -
         if isinstance(error, PublishError):
             return found.current
         return found.reusable or session.making.reusable(engine.spec(), found.code) is not None
-    except EngineError:  # an input has yet to be made, by a step that writes it
+    except (EngineError, OSError):  # an input has yet to be made, by a step that writes it
         return not isinstance(error, PublishError)
     finally:
         engine.checked = checked

@@ -166,7 +166,7 @@ class ReceiptTarget(Target):
             return True
         try:
             self.up_to_date()
-        except EngineError:
+        except Exception:  # one of our own, too
             return True
         return False
 
