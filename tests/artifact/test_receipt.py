@@ -219,6 +219,17 @@ def test_all_receipts_of_an_engine_come_newest_first(book):
     assert list(book.all_of(NAME)) == three
 
 
+def test_a_receipt_that_is_written_again_is_the_newest_and_the_same_file(book):
+    first, second = receipt({"input onnx": "a"}), receipt({"input onnx": "b"})
+    for seconds, one in enumerate((first, second)):
+        book.put(one)
+        age(book, one, 9 - seconds)
+    inode = book.path(first).stat().st_ino
+    book.put(first)
+    assert list(book.all_of(NAME)) == [first, second]
+    assert book.path(first).stat().st_ino == inode
+
+
 def test_a_damaged_receipt_does_not_hide_the_others(book):
     bad = receipt({"input onnx": "x"})
     book.put(receipt())

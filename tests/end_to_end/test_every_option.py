@@ -147,8 +147,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     return found
 
 
-def test_at_first_all_are_built(runs: list[Run]) -> None:
-    assert len(runs[0].built) == len(CHANGES) + len(CONVERSIONS) + len(IDLE)
+def test_at_first_all_are_built_or_copied_from_one_of_the_same_options(runs: list[Run]) -> None:
+    copied = [line for line in runs[0].lines("REUSED") if "(copied from " in line]
+    assert len(copied) == len(runs[0].reused)
+    assert len(runs[0].built + copied) == len(CHANGES) + len(CONVERSIONS) + len(IDLE)
 
 
 @pytest.mark.parametrize("option", CHANGES)

@@ -98,8 +98,10 @@ def test_05_boards_whose_compiler_never_repeats_its_bytes_keep_their_engines(two
     hardware(two.path("hardware/there.json"))
     python = fake_compiler(two.path("fake"), "done(write(plan(job) + os.urandom(16)))")
     two.environment["TRT_PYTHON"] = str(python)
-    for name in ("here", "there"):
-        assert two.scons("engines", f"HARDWARE={name}").built == ["a", "b"]
+    assert two.scons("engines", "HARDWARE=here").built == ["a", "b"]
+    away = two.path("engines/here").rename(two.root.with_name("here"))  # else they would be copied
+    assert two.scons("engines", "HARDWARE=there").built == ["a", "b"]
+    away.rename(two.path("engines/here"))
     for name in ("here", "there"):
         assert two.scons("engines", f"HARDWARE={name}").reused == ["a", "b"]
 

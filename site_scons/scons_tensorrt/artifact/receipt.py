@@ -10,6 +10,7 @@ different ones.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -193,8 +194,14 @@ class ReceiptFolder:
         return named or bool(self.get(filename, key))
 
     def put(self, receipt: Receipt) -> None:
-        """Write a receipt durably: the commit point of a compile. Raises OSError."""
-        write_atomic(self.path(receipt), receipt.dump())
+        """Write a receipt durably: the commit point of a compile. If it is there, it becomes the newest.
+        Raises OSError."""
+        path, data = self.path(receipt), receipt.dump()
+        with contextlib.suppress(OSError):
+            if read_small(path, LARGEST, follow=False) == data:
+                os.utime(path)
+                return
+        write_atomic(path, data)
 
     def _path(self, filename: str, key: str, sha256: str) -> str:
         return f"{self._of(filename)}/{key}.{sha256[:16]}.json"
