@@ -116,6 +116,15 @@ class Run:
         raise AssertionError(f"no reason for {name} in:\n{self.out}")
 
 
+@dataclass
+class Command:
+    """What a command of `scons-tensorrt` printed, and its exit status."""
+
+    out: str
+    err: str
+    status: int
+
+
 class Tree:
     """A tree with a SConstruct. environment: added to every run's, which print REUSED lines."""
 
@@ -152,6 +161,22 @@ class Tree:
         run = Run(done.stdout.decode("utf-8"), done.returncode)
         assert "Traceback" not in run.out, run.out
         return run
+
+    def cli(self, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> Command:
+        """A command of `scons-tensorrt`, as installed in this Python."""
+        program = Path(sys.executable).with_name("scons-tensorrt")
+        command = [program] if program.exists() else [sys.executable, "-m", "scons_tensorrt"]
+        done = subprocess.run(
+            [*command, *arguments],
+            cwd=cwd or self.root,
+            env=self.env(**environment),
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        return Command(done.stdout, done.stderr, done.returncode)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

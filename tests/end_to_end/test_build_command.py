@@ -20,18 +20,9 @@ pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the package is not
 
 def run(tree, *arguments, cwd=None, **environment):
     """A run of `scons-tensorrt`, as a person sees it."""
-    done = subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=cwd or tree.root,
-        env=tree.env(**environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=180,
-        text=True,
-    )
-    assert "Traceback" not in done.stdout, done.stdout
-    assert "<string>" not in done.stdout
-    return Run(done.stdout, done.returncode)
+    done = tree.cli(*arguments, cwd=cwd, **environment)
+    assert "<string>" not in done.out + done.err
+    return Run(done.err + done.out, done.status)
 
 
 @pytest.fixture
@@ -299,7 +290,7 @@ def test_models_of_one_name_do_not_replace_each_others_engine(folder):
     assert run(folder, "build", "y/model.onnx", "--name", "model").built == ["model"]  # who says so, means it
     folder.path("x/model.onnx").rename(folder.path("model.onnx"))
     folder.path("y/model.onnx").unlink()
-    assert run(folder, "build", "model.onnx").built == ["model"]  # no other ONNX of the engine is left
+    assert run(folder, "build", "model.onnx").reused == ["model"]  # no other ONNX of it is left; it was kept
 
 
 # What a path is: taken as it is written, by the command, by engines.toml and by depfiles.

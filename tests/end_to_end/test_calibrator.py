@@ -3,7 +3,6 @@ the real worker, with an API surface for TensorRT and a C library for the driver
 
 import json
 import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -106,10 +105,9 @@ def test_samples_that_were_harmed_are_made_again(board: Tree) -> None:
 @pytest.mark.slow
 def test_explain_compares_the_samples_too(board: Tree) -> None:
     board.scons()
-    command = [*board.command()[:1], "-m", "scons_tensorrt", "explain", str(board.engine("a"))]
 
     def explain() -> str:
-        return subprocess.run(command, env=board.env(), capture_output=True, text=True).stdout
+        return board.cli("explain", board.engine("a")).out
 
     assert "changes\n  none" in explain()
     board.path(".trt/onnx/a.int8.samples").write_bytes(b"x")
@@ -331,12 +329,7 @@ def test_reproduce_calibrates_from_the_receipt(host: Host) -> None:
     host.scons()
     host.seen()
     engine = str(host.tree.engine("a"))
-    done = subprocess.run(
-        [*host.tree.command()[:1], "-m", "scons_tensorrt", "reproduce", engine],
-        env=host.tree.env(PYTHONPATH=host.path),
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == f"EQUAL {engine}\n", done.stderr
+    done = host.tree.cli("reproduce", engine, PYTHONPATH=host.path)
+    assert done.out == f"EQUAL {engine}\n", done.err
     assert len(host.seen()) == 8 * 8192
     assert len(caches(host.tree)) == 1

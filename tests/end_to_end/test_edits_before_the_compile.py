@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import textwrap
 from pathlib import Path
 
@@ -227,8 +226,7 @@ class TestTwoBuilds:
         tree.write(FP16_GATE)
         store = {"TRT_STORE": (tmp_path / "store").as_uri()}
         key = tmp_path / "key.pem"
-        keygen = [*tree.command()[:2], "scons_tensorrt", "keygen", str(key)]
-        subprocess.run(keygen, env=tree.env(), check=True, capture_output=True)
+        assert tree.cli("keygen", key).status == 0
         run = tree.scons(**store, TRT_STORE_MODE="write", TRT_STORE_SIGNING_KEY=str(key))
         assert_nothing_was_made(run, tree, "a.onnx")
         clone = tree.copy(tmp_path / "clone", "models")

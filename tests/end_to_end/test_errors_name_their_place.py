@@ -2,8 +2,6 @@
 theirs or engines.toml. One run reports all of it."""
 
 import re
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -301,14 +299,7 @@ def test_one_run_names_everything_that_cannot_be_built_each_with_its_place(tree:
     assert run.out.count("scons: *** ") == 1
     assert re.findall("^WOULD (FAIL .*)", tree.scons("-n", "engines").out, re.MULTILINE)
 
-    report = subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", "report", "--github"],
-        cwd=tree.root,
-        env=tree.env(),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    ).stdout
+    report = tree.cli("report", "--github").out
     assert "::error file=SConstruct,line=5,title=Engine gone::engines/gone__" in report
     assert "::error file=engines.toml,line=10,title=Engine t_input::" in report
 

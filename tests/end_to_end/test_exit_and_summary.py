@@ -93,8 +93,7 @@ def test_the_engine_behind_a_gate_that_fails_has_failed(gated: Tree, targets: li
     run = gated.scons("-Q", *targets)
     assert "FAILED engines/a__" in run.out
     assert " 1 failed in" in run.out
-    command = [sys.executable, "-m", "scons_tensorrt", "report", "--junit", "junit.xml"]
-    assert subprocess.run(command, cwd=gated.root, env=gated.env(), check=False).returncode == 1
+    assert gated.cli("report", "--junit", "junit.xml").status == 1
 
 
 def test_an_option_that_is_put_back_is_the_reason_of_its_conversion(two: Tree) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -42,14 +40,7 @@ def kept(tree: Tree) -> list[str]:
 
 def command(tree: Tree, *arguments: str) -> str:
     """What the command line prints."""
-    return subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", *arguments],
-        cwd=tree.root,
-        env=tree.env(),
-        stdout=subprocess.PIPE,
-        check=False,
-        text=True,
-    ).stdout
+    return tree.cli(*arguments).out
 
 
 def test_a_change_that_is_undone_compiles_nothing(edited: Tree) -> None:

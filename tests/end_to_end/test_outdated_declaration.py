@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +12,9 @@ from conftest import Tree, hardware, make_model
 
 
 def command(tree: Tree, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", *arguments],
-        cwd=tree.root,
-        env=tree.env(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+    done = tree.cli(*arguments)
+    assert done.err == ""
+    return done.status, done.out
 
 
 def edit_sconstruct(tree: Tree) -> None:

@@ -1,8 +1,6 @@
 """`scons engines-report`: the engines, and a page of what was done, also when some failed."""
 
 import json
-import subprocess
-import sys
 
 from conftest import make_model, sha256
 
@@ -15,17 +13,6 @@ def report(tree, folder=".trt/report"):
 
 def of(tree, name):
     return next(each for each in report(tree)["engines"] if each["name"] == name)
-
-
-def command(tree, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", "report", *arguments],
-        cwd=tree.root,
-        env=tree.env(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_it_builds_the_engines_and_tells_of_each(two):
@@ -45,7 +32,7 @@ def test_it_builds_the_engines_and_tells_of_each(two):
 
 
 def test_the_timeline_holds_each_compile_within_the_run(built):
-    command(built)
+    built.cli("report")
     run = report(built)["run"]
     spans = {span["of"]: span for span in run["spans"]}
     assert len(spans) == 2
@@ -123,16 +110,16 @@ def test_a_place_that_cannot_be_written_is_one_line(built):
 def test_the_command_makes_the_same_page_without_scons(built, tmp_path):
     built.scons("engines-report")
     first = report(built)
-    done = command(built, "--out", str(tmp_path / "again"))
-    assert (done.returncode, done.stderr) == (0, "")
+    done = built.cli("report", "--out", str(tmp_path / "again"))
+    assert (done.status, done.err) == (0, "")
     again = json.loads((tmp_path / "again/report.json").read_text())
     assert {**again, "generated": ""} == {**first, "generated": ""}
 
 
 def test_the_command_finds_what_was_altered_since(built):
     built.engine("b").write_bytes(b"x" * built.engine("b").stat().st_size)
-    done = command(built)
-    assert done.returncode == 1
+    done = built.cli("report")
+    assert done.status == 1
     assert (of(built, "a")["on_disk"], of(built, "b")["on_disk"]) == ("intact", "damaged")
     page = built.path(PAGE).read_text()
     assert "1 missing or damaged of 2 engines" in page
@@ -140,7 +127,7 @@ def test_the_command_finds_what_was_altered_since(built):
 
 
 def test_the_command_where_nothing_was_built_says_what_to_do(tree):
-    assert command(tree).returncode == 1
+    assert tree.cli("report").status == 1
     tree.path(".trt").mkdir()
-    done = command(tree)
-    assert done.stderr == f"EngineError: {tree.path('.trt')}: nothing was built here yet; run scons engines\n"
+    done = tree.cli("report")
+    assert done.err == f"EngineError: {tree.path('.trt')}: nothing was built here yet; run scons engines\n"

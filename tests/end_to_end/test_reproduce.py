@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from conftest import Tree, sha256
@@ -14,16 +12,9 @@ from scons_tensorrt.artifact.state_folder import StateFolder
 
 def reproduce(tree: Tree, *arguments: str | Path) -> tuple[int, list[str]]:
     """The exit status, and the lines without the path of the tree."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", "reproduce", *map(str, arguments)],
-        cwd=tree.root,
-        env=tree.env(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    return done.returncode, done.stdout.replace(f"{tree.root}/", "").splitlines()
+    done = tree.cli("reproduce", *arguments)
+    assert done.err == ""
+    return done.status, done.out.replace(f"{tree.root}/", "").splitlines()
 
 
 def test_equal_bytes_end_with_0(built: Tree) -> None:

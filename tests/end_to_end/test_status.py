@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,17 +14,10 @@ from conftest import Tree, flip_last_bit, make_model
 
 def status(tree: Tree, *more: str, cwd: Path | None = None) -> tuple[int, dict[str, dict]]:
     """Its exit status, and the rows by the engine's name."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", "status", "--json", *more],
-        cwd=cwd or tree.root,
-        env=tree.env(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    trees = json.loads(done.stdout)["trees"]
-    return done.returncode, {row["name"]: row for each in trees for row in each["engines"]}
+    done = tree.cli("status", "--json", *more, cwd=cwd)
+    assert done.err == ""
+    trees = json.loads(done.out)["trees"]
+    return done.status, {row["name"]: row for each in trees for row in each["engines"]}
 
 
 @pytest.fixture(scope="module")
@@ -191,14 +183,8 @@ def test_a_variant_folder_and_a_plugin_are_found_again(tree: Tree) -> None:
 
 
 def command(tree, *arguments, cwd=None):
-    done = subprocess.run(
-        [sys.executable, "-m", "scons_tensorrt", *arguments],
-        cwd=cwd or tree.root,
-        env=tree.env(),
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+    done = tree.cli(*arguments, cwd=cwd)
+    return done.status, done.out.splitlines(), done.err.splitlines()
 
 
 @pytest.fixture
