@@ -108,7 +108,7 @@ def test_squeeze(tmp_path, nodes, opt, found):
     assert troubles(tmp_path, nodes, {"x": ["n", 1, 3]}, [profile], CONSTANTS) == found
 
 
-QDQ = "QuantizeLinear of unsigned or shifted integers"
+QDQ = "QuantizeLinear of unsigned, shifted or 32-bit integers"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ CHECKED = frozenset((b"If", b"Squeeze", b"QuantizeLinear", b"DequantizeLinear"))
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _PASS = ("Cast", "Equal", "Not", "Squeeze", "Unsqueeze", "Identity", "Greater", "Less")  # of a condition
 _RANKS = ("Squeeze", "Unsqueeze")
-_UINT8, _INT8, _INT64 = 2, 3, 7
+_UINT8, _INT8, _INT32, _INT64 = 2, 3, 6, 7
 _MAX_DEPTH = 200
 
 
@@ -132,7 +132,7 @@ class _Patterns:
             if node.op == "Squeeze" and _has_no_axes(node) and not scope.is_of_shapes("".join(node.inputs)):
                 yield SQUEEZE
             if node.op in ("QuantizeLinear", "DequantizeLinear") and self._is_asymmetric(node, constants):
-                yield f"{node.op} of unsigned or shifted integers"
+                yield f"{node.op} of unsigned, shifted or 32-bit integers"
             for branch in node.branches:
                 inside = within_if or (node.op == "If" and not decided)
                 yield from self.of(branch, constants, makers, inside)
@@ -158,9 +158,10 @@ class _Patterns:
         return sizes is not None and axis is not None and -len(sizes) <= axis < len(sizes) and sizes[axis] < 0
 
     def _is_asymmetric(self, node: Node, constants: Constants) -> bool:
-        """Whether the zero point is a constant that is not 0, or a constant of uint8 is dequantized."""
+        """Whether the zero point is a constant that is not 0, or a constant of uint8 or int32 is
+        dequantized."""
         data = constants.get(node.inputs[0]) if node.inputs else None
-        if node.op == "DequantizeLinear" and data and data[0] == _UINT8:
+        if node.op == "DequantizeLinear" and data and data[0] in (_UINT8, _INT32):
             return True
         zero = constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if not zero or zero[0] not in (_UINT8, _INT8):

@@ -76,11 +76,15 @@ class ContribOperators(CarriedTensors):
 
     def _dynamic_matmul(self, node: NodeProto) -> None:
         """a, b, b's scale, b's zero point, bias."""
-        inner = NodeProto(op_type="DynamicQuantizeLinear", input=[node.input[0]])
-        inner.output.extend(self.names.new(node.output[0]) for _ in range(3))
-        self.dynamic(inner)
-        real = self.dequantized(*inner.output)
+        real = self._rounded(node.input[0], node)
         self._matmul(node, real, self.dequantized(node.input[1], node.input[2], at(node, 3)), at(node, 4))
+
+    def _rounded(self, source: str, node: NodeProto) -> str:
+        """A float32 tensor rounded to 8 bit, as DynamicQuantizeLinear does."""
+        inner = NodeProto(op_type="DynamicQuantizeLinear", input=[source])
+        inner.output.extend(self.names.new(node.output[0] or source) for _ in range(3))
+        self.dynamic(inner)
+        return self.dequantized(*inner.output)
 
     def _to_float(self, node: NodeProto) -> None:
         """a, b, a's scale, b's scale, a's zero point, b's zero point, bias."""
@@ -95,8 +99,8 @@ class ContribOperators(CarriedTensors):
             self.add("Add", made, bias, like=output, output=output)
 
     def _lstm(self, node: NodeProto) -> None:
-        """An LSTM with the dequantized weights; what it computes with is not rounded to 8 bit at each step.
-        Inputs after those of LSTM: scale and zero point of its weights, then of the recurrent ones."""
+        """An LSTM with the dequantized weights. Its input is rounded to 8 bit, as in the original.
+        Inputs after those of LSTM: scale and zero point of its weights, and of the recurrent ones."""
         inputs = [*node.input, *[""] * 12][:12]
         made = NodeProto.FromString(node.SerializeToString())
         made.op_type, made.domain = "LSTM", ""
@@ -105,7 +109,7 @@ class ContribOperators(CarriedTensors):
             self._lstm_weights(inputs[1], *inputs[8:10]),
             self._lstm_weights(inputs[2], *inputs[10:12]),
         )
-        made.input.extend((inputs[0], *weights, *inputs[3:8]))
+        made.input.extend((self._rounded(inputs[0], node), *weights, *inputs[3:8]))
         self.nodes.append(made)
 
     def _lstm_weights(self, name: str, scale: str, zero: str) -> str:
