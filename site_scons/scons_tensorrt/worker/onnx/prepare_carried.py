@@ -91,6 +91,7 @@ class CarriedTensors(Rewriter):
         """(values - zero point) * scale. axis: as of `centered`."""
         key = name, scale, zero
         if key not in self._real:
+            scale = self._float32(scale)
             less, size = self.centered(name, zero, axis), self.names.constant(scale)
             value = self.names.constant(less)
             if value is not None and size is not None:
@@ -101,6 +102,13 @@ class CarriedTensors(Rewriter):
                 self._real[key] = self.add("Mul", less, scale, like=name)
         return self._real[key]
 
+    def _float32(self, name: str) -> str:
+        """The tensor, which may be fp16, in float32."""
+        if self.names.types.get(name) != TensorProto.FLOAT16:
+            return name
+        value = self.names.constant(name)
+        return self.add("Cast", name, like=name, to=FLOAT) if value is None else self.constant(value, name)
+
     def _along(self, scale: str, rank: int, axis: int) -> str:
         shape = [1] * rank
         shape[axis] = -1
@@ -109,8 +117,10 @@ class CarriedTensors(Rewriter):
     def quantize(self, source: str, scale: str, zero: str, output: str) -> None:
         """Carry the integer tensor `output`: the quantized values of `source`."""
         point = self.names.constant(zero) if zero else np.zeros((), np.uint8)
-        signed = point is not None and point.dtype == np.int8
-        whole = self.add("Round", self.add("Div", source, scale, like=output), like=output)
+        signed = TensorProto.INT8 in (self.names.types.get(name) for name in (zero, output))
+        signed |= point is not None and point.dtype == np.int8
+        parts = (self._float32(name) for name in (source, scale))
+        whole = self.add("Round", self.add("Div", *parts, like=output), like=output)
         if point is None or point.any():
             whole = self.add("Add", whole, self.as_float(zero), like=output)
         kind = TensorProto.INT8 if signed else TensorProto.UINT8

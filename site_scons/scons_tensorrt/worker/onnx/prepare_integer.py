@@ -10,18 +10,21 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from scons_tensorrt.worker.onnx import graph_walk, prepare_fold, prepare_shapes
+from scons_tensorrt.worker.onnx import graph_walk, model_file, prepare_fold, prepare_shapes
 from scons_tensorrt.worker.onnx.prepare_contrib import MICROSOFT, ContribOperators, at
-from scons_tensorrt.worker.onnx.prepare_graph import Names
+from scons_tensorrt.worker.onnx.prepare_graph import FLOAT, Names
 from scons_tensorrt.worker.onnx.prepare_scales import ScalesFinder
 from scons_tensorrt.worker.onnx.tensors import TensorValues
 
 INT32 = TensorProto.INT32
+ROUND_OPSET = 11  # the first with Round
 
 
 def rewrite(model: ModelProto, values: TensorValues) -> tuple[ModelProto, list[str]]:
     """The model without quantized operators that TensorRT refuses, and a phrase for each kind that was
     rewritten."""
+    if any("Linear" in node.op_type for node in graph_walk.all_nodes(model)):
+        model = model_file.raised_to(ROUND_OPSET, model, "a quantized operator in float32")
     names = Names(model, values)
     counts: dict[str, int] = {}
     for graph in list(graph_walk.graphs(model.graph)):
@@ -94,7 +97,9 @@ class _IntegerOperators(ContribOperators):
 
     def _dequantize_linear(self, node: NodeProto) -> None:
         axis = graph_walk.attributes(node).get("axis", 1)
-        self._name(self.dequantized(node.input[0], node.input[1], at(node, 2), axis), node.output[0])
+        real = self.dequantized(node.input[0], node.input[1], at(node, 2), axis)
+        kind = self.names.types.get(node.input[1], FLOAT)
+        self.add("Cast", real, like=node.output[0], output=node.output[0], to=kind)
 
     def _name(self, made: str, output: str) -> None:
         self.add("Identity", made, like=output, output=output)

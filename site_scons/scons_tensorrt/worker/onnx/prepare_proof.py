@@ -131,7 +131,7 @@ def _seeded(path: str) -> bytes | None:
 def _with_noise(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     return {
-        name: (array * (1 + NOISE * random.standard_normal(array.shape))).astype(array.dtype)
+        name: np.asarray(array * (1 + NOISE * random.standard_normal(array.shape)), array.dtype)
         if array.dtype.kind == "f"
         else array
         for name, array in inputs.items()
