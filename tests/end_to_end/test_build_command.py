@@ -254,6 +254,7 @@ def test_a_command_knows_what_earlier_ones_built(folder):
     assert (after.names("current"), after.names("orphaned")) == (["b"], ["net"])
 
 
+@pytest.mark.slow
 def test_a_command_adds_to_what_a_file_declares(folder):
     make_model(folder.path("b.onnx"), seed=1)
     folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\n')
@@ -286,11 +287,18 @@ def test_models_of_one_name_do_not_replace_each_others_engine(folder):
         "such as --name y_model\n"
     )
     assert folder.snapshot() == before
+
+
+@pytest.mark.slow
+def test_a_name_that_is_given_may_replace_the_engine_of_another_model(folder):
+    make_model(folder.path("x/model.onnx"), seed=1)
+    make_model(folder.path("y/model.onnx"), seed=2)
+    assert run(folder, "build", "x/model.onnx").built == ["model"]
     assert run(folder, "build", "y/model.onnx", "--name", "y_model").built == ["y_model"]
-    assert run(folder, "build", "y/model.onnx", "--name", "model").built == ["model"]  # who says so, means it
+    assert run(folder, "build", "y/model.onnx", "--name", "model").built == ["model"]
     folder.path("x/model.onnx").rename(folder.path("model.onnx"))
     folder.path("y/model.onnx").unlink()
-    assert run(folder, "build", "model.onnx").reused == ["model"]  # no other ONNX of it is left; it was kept
+    assert run(folder, "build", "model.onnx").reused == ["model"]  # its ONNX was moved; it was kept
 
 
 # What a path is: taken as it is written, by the command, by engines.toml and by depfiles.

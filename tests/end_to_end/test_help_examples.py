@@ -107,6 +107,7 @@ def test_an_example_works_as_it_is_shown(tree, line):
     assert (done.returncode, done.stderr) == (0, ""), done.stderr or done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if line.split()[1] in SERVERS])
 def test_an_example_of_a_server_works_as_it_is_shown(tree, line):
     """On free ports."""
