@@ -68,6 +68,7 @@ def test_a_wrong_conversion_fails_without_samples(plain: Tree) -> None:
     assert run.failed == ["a"]
 
 
+@pytest.mark.slow
 def test_another_reference_is_compared_at_the_corners(plain: Tree) -> None:
     write_model(plain.path("models/b.onnx"), ("Mul", "x"))
     plain.write(

@@ -122,7 +122,9 @@ def test_no_detail_of_a_receipt_and_no_earlier_report_breaks_it(past, junk):
     names = "accuracy hardware inputs made_by worker recipe started duration_s peak_memory_bytes log".split()
     for n, name in enumerate(names):
         past.engine(f"a{n}", b"engine", lasted=1.0, **({name: junk} if name != "duration_s" else {}))
-    past.engine("deep", b"e", accuracy={"onnx": {"outputs": {"y": junk}}}, inputs=[{"role": junk}])
+    corners = {"table": [junk, {"outputs": {"y": junk}, "runs": junk, "seconds": junk}], "seed": junk}
+    deep = {"onnx": {"outputs": {"y": junk}, "corners": corners}, "engine": {"corners": {"table": junk}}}
+    past.engine("deep", b"e", accuracy=deep, inputs=[{"role": junk}])
     past.save()
     out = past.top / "out"
     out.mkdir()

@@ -11,7 +11,18 @@ from scons_tensorrt.report import write_report
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
 
 EVIL = "<img src=http://127.0.0.1:9/x onerror=alert(1)><script>alert(2)</script>\"'&\u202egnp.\x00\ud800"
-FIGURES = {"metric": "elemwise", "samples": 4, "outputs": {"y": {"error": 0.01, "bound": 0.02}}}
+ROW = {
+    "corner": "max",
+    "shapes": "`x` [8, 16]",
+    "runs": 1,
+    "outputs": {"y": {"error": 0.01, "bound": 0.02}, "index": {"error": 3.0, "bound": None}},
+    "rows": "kept apart",
+    "note": "run once",
+    "seconds": 1.25,
+}
+CORNERS = {"seed": 0, "judged": "the bound, finite values and rows", "seconds": 1.5, "table": [ROW]}
+OUTPUTS = {"y": {"error": 0.01, "bound": 0.02}}
+FIGURES = {"metric": "elemwise", "samples": 4, "outputs": OUTPUTS, "corners": CORNERS}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +105,16 @@ def test_a_link_opens_what_it_leads_to(browser, page):
     browser.ask("document.querySelector('#engines tbody a').click()")
     browser.ask("0")  # the browser has followed it
     assert browser.ask("document.getElementById('e0').open")
+
+
+def test_the_corners_are_a_table_with_the_error_of_each_output(browser, page):
+    browser.open(page)
+    browser.ask("document.getElementById('e0').open = true")
+    table = "[...document.querySelectorAll('#e0 table')].find(each => each.caption.textContent == 'Corners')"
+    cells = browser.ask(f"[...{table}.querySelectorAll('tbody tr > *')].map(each => each.innerText.trim())")
+    outputs = "y 0.01 of 0.02\nindex 3 of no bound: it jumps by itself\nrun once"
+    assert cells == ["max", "`x` [8, 16]", "1", outputs, "kept apart", "1.25 s"]
+    assert "Seed 0; 1.50 s on the CPU" in browser.ask(f"{table}.parentNode.innerText")
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1001, 1280, 1920])
@@ -193,8 +214,11 @@ def test_names_of_strangers_are_text(browser, tmp_path):
     said = {"reason_text": EVIL, "error_class": EVIL, "outcome": "failed", "model_name": EVIL}
     past.engine("a", None, declared=evil, said={**said, "reason": "engine_tampered"})
     facts = {EVIL: EVIL, "converter": {EVIL: EVIL}}
+    evil_outputs = {EVIL: {"error": 1e999}}
+    evil_row = dict.fromkeys(ROW, EVIL) | {"outputs": evil_outputs}
+    evil_figures = {"outputs": evil_outputs, "corners": {"judged": EVIL, "table": [evil_row, EVIL]}}
     told = {
-        "accuracy": {"onnx": {"metric": EVIL, "outputs": {EVIL: {"error": 1e999}}}, "engine": EVIL},
+        "accuracy": {"onnx": {"metric": EVIL, **evil_figures}, "engine": {"gpu": EVIL, **evil_figures}},
         "inputs": [{"role": "onnx", "name": EVIL, "sha256": "0" * 64}],
         "made_by": [{"kind": EVIL, "file": EVIL, "facts": facts}],
         "worker": {EVIL: EVIL},

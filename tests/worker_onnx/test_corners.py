@@ -188,8 +188,22 @@ def test_a_gate_that_can_compare_nothing_says_so(tmp_path: Path):
     g = Net()
     model = g.model({"x": (F, ["n", 4])}, {"y": (g("Log", g("Neg", g("Abs", "x"))), F, 2)})
     pair = Pair(model, model, {"x": ((1, 4), (2, 4), (3, 4))})
-    with pytest.raises(WorkerError, match="no finite value, so nothing was compared; give inputs="):
+    with pytest.raises(WorkerError, match=r"no output could be judged, at min: .*; give inputs= of real use"):
         compared(pair, tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 1, 4), np.float32))
+    assert compared(pair, tmp_path, samples=tmp_path / "x.npz")["outputs"]  # judged by the samples alone
+
+
+def test_an_original_alone_is_never_refused(tmp_path: Path):
+    """TensorRT may run what ONNX Runtime cannot, such as the operators of a plugin."""
+    g = Net()
+    model = g.model({"x": (F, ["n", 4])}, {"y": (g("Unknown", "x", domain="own"), F, 2)})
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    onnx.save(model, tmp_path / "m.onnx")
+    corners = {"profiles": [{"x": ((1, 4), (2, 4), (3, 4))}], "precision": "fp32"}
+    options = {"rtol": 0.01, "atol": 0.01, "metric": "elemwise", "corners": corners}
+    found = accuracy.compare(str(tmp_path / "m.onnx"), None, str(tmp_path / "f.json"), None, options)
+    assert "ONNX Runtime cannot load the original" in found["corners"]["note"]
 
 
 def test_figures_have_no_times_so_that_equal_ones_are_equal_bytes(tmp_path: Path):

@@ -26,9 +26,9 @@ def judged(pair: networks.Pair, folder: Path) -> dict:
 
 
 def sampled(names: dict) -> list:
-    """Every fifth in a plain run, all with --all-cases."""
+    """Every tenth in a plain run, all with --all-cases."""
     slow = pytest.mark.slow
-    return [pytest.param(name, marks=() if at % 5 == 0 else slow) for at, name in enumerate(names)]
+    return [pytest.param(name, marks=() if at % 10 == 0 else slow) for at, name in enumerate(names)]
 
 
 @pytest.mark.parametrize("name", sampled(networks.WRONG))

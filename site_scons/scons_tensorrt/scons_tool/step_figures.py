@@ -54,7 +54,8 @@ def _output(facts: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
 def _without_outputs(corners: Mapping[str, Any]) -> str:
     if not corners:
         return "no outputs"
-    return str(corners["judged"])
+    why = corners.get("note")
+    return str(corners["judged"]) + (f"; corners not run: {why[:100]}" if why else "")
 
 
 def _corners(corners: Mapping[str, Any]) -> list[str]:

@@ -139,15 +139,13 @@ def note(corner: Corner, why: str) -> str:
 
 def facts(judge: CornerFigures, seconds: float, compared: bool) -> dict[str, Any]:
     """The facts of all corners, for receipts. compared: whether there is another model than the original.
-    Raises WorkerError (AccuracyError) if nothing was run or compared."""
-    if not any(row["runs"] for row in judge.table):
+    Raises WorkerError (AccuracyError) if there is, and neither samples nor draws could be compared."""
+    ran = any(row["runs"] for row in judge.table)
+    if compared and not judge.figures.compared and (judge.bound or not ran):
         why = judge.table[0].get("note", "") if judge.table else "there are none"
-        raise accuracy_error("no corner of shapes= could be run: %s; give inputs=" % why)
-    if judge.bound and compared and not judge.figures.compared:
-        raise accuracy_error(
-            "%s: on drawn inputs the original itself has no finite value, so nothing was compared; "
-            "give inputs= of real use" % judge.table[0]["note"]
-        )
+        if ran:
+            why = "on drawn inputs no output could be judged, at %s: %s" % (judge.table[0]["corner"], why)
+        raise accuracy_error("no corner of shapes= could be compared: %s; give inputs= of real use" % why)
     judged = "the bound, finite values and rows" if judge.bound else "finite values and rows"
     return {
         "seed": draws.SEED,
@@ -155,3 +153,8 @@ def facts(judge: CornerFigures, seconds: float, compared: bool) -> dict[str, Any
         "seconds": round(seconds, 3),
         "table": judge.table,
     }
+
+
+def not_run(why: str) -> dict[str, Any]:
+    """The facts if no corner of an original could be run. why: for the report."""
+    return {"seed": draws.SEED, "judged": ONLY_ORIGINAL, "seconds": 0.0, "table": [], "note": why}
