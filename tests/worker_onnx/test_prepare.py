@@ -9,7 +9,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
-from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_proof  # noqa: E402
+from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_points, prepare_proof  # noqa: E402
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 node, info = helper.make_node, helper.make_tensor_value_info
@@ -346,6 +346,24 @@ def test_a_difference_is_an_error_with_output_and_place(tmp_path, monkeypatch):
         WorkerError, match=r"output `y`, at min of profile 0: [\d.]+ at \[0, \d\], and 0 in the"
     ):
         prepared(tmp_path, relu, {"x": ((1, 4), (2, 4), (4, 4))})
+
+
+def test_inputs_are_smaller_where_larger_ones_give_no_finite_output(tmp_path):
+    """As a mask does in which only 0 and 1 mean something."""
+    big = array("big", 3.4e38)
+    nodes = [
+        *(node("Cast", ["mask"], ["m"], to=F32), node("Mul", ["m", "big"], ["n"])),
+        *(node("Sub", ["x", "n"], ["o"]), node("Sub", ["o", "o"], ["p"]), node("Add", ["p", "x"], ["y"])),
+    ]
+    masked = model(nodes, {"x": ["?", "?"], "mask": (I64, [4])}, initializers=[big])
+    tries = prepare_points.points(masked, [{"x": ((2, 4),) * 3}], None)
+    onnx.save(masked, tmp_path / "m.onnx")
+    path = str(tmp_path / "m.onnx")
+    session = prepare_proof._Session(path, "it", precise=False)
+    assert not np.isfinite(session.run(tries[0][0].inputs)[0]).all()
+    point, outputs = session.first_that_runs(tries[0], {})
+    assert np.isfinite(outputs[0]).all()
+    assert point is tries[0][1]
 
 
 def test_external_data_and_local_functions(tmp_path):

@@ -64,7 +64,8 @@ def prove(
         for at, (name, one, two) in enumerate(zip(names, outputs, prepared.run(point.inputs))):
             bound = _bound(one, noisy[number][at]) if allowed.rounding else 0.0
             error = _compare(name, point.where, one, two, bound, allowed.kept_ones)
-            if name not in figures or error > figures[name]["error"]:
+            before = figures.get(name, {"error": -1.0, "bound": 0.0})
+            if (error, bound) > (before["error"], before["bound"]):
                 figures[name] = {"error": error, "bound": bound}
     return figures
 
@@ -98,12 +99,20 @@ class _Session:
     def first_that_runs(
         self, tries: Sequence[Point], frozen: Mapping[str, np.ndarray]
     ) -> tuple[Point, list[Any]]:
-        """The first inputs with which the model runs, and its outputs."""
+        """The first inputs with which the model runs and its outputs are finite, else with which it runs; and
+        the outputs."""
+        found = None
         for point in tries:
             try:
-                return point, self.run({**point.inputs, **frozen})
+                outputs = self.run({**point.inputs, **frozen})
             except Exception as error:
                 failed = error
+                continue
+            if all(not _is_numbers(each) or bool(np.isfinite(each).all()) for each in outputs):
+                return point, outputs
+            found = found or (point, outputs)
+        if found:
+            return found
         raise accuracy_error(
             "ONNX Runtime cannot run %s at %s, so the prepared model cannot be compared: %s; "
             "correct shapes=, make an input a constant (freeze=), give samples (accuracy=), or write "
