@@ -73,6 +73,8 @@ def float32_model(path: str, rounds: bool = True) -> tuple[ModelProto, list[Roun
     """The model at `path` in float32, and its roundings in the order of the nodes; None if it has no 16-bit
     tensors. rounds: False to round the inputs alone, and list all the same. Raises WorkerError."""
     model = model_file.load_model(path)
+    if not _mentions_16_bit(model):
+        return None
     if model.functions:
         model = model_file.inlined(model)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -94,6 +96,17 @@ def float32_model(path: str, rounds: bool = True) -> tuple[ModelProto, list[Roun
     writer = _Writer(model, taken, rounds)
     writer.write()
     return model, writer.roundings
+
+
+def _mentions_16_bit(model: ModelProto) -> bool:
+    """Whether a tensor may be of 16 bit: it begins at an input, a constant, or an attribute of a node."""
+    nodes = [*graph_walk.all_nodes(model), *(node for each in model.functions for node in each.node)]
+    nodes += [node for outer in nodes for graph in graph_walk.bodies(outer) for node in graph.node]
+    kinds = set(graph_walk.types(model).values())
+    kinds.update(tensor.data_type for tensor, _ in graph_walk.tensors(model))
+    kinds.update(tensor.data_type for tensor in graph_walk.function_tensors(model))
+    kinds.update(each.i for node in nodes for each in node.attribute if each.name in TYPE_ATTRIBUTES)
+    return not kinds.isdisjoint(TYPES)
 
 
 def _typed(model: ModelProto) -> ModelProto:
