@@ -1,13 +1,14 @@
 """What a user writes wrong is one line with its place in their file: SConstruct, SConscript, a module of
 theirs or engines.toml. One run reports all of it."""
 
+import os
 import re
 import textwrap
 
 import numpy as np
 import pytest
 
-from conftest import REPO, Run, Tree, make_model
+from conftest import REPO, Run, Tree, hardware, make_model
 
 WRONG_CALLS = {  # each on a line of its own: what its message holds
     'env.Engine("Upper", "models/a.onnx")': "Engine 'Upper': model name 'Upper': write lower-case letters",
@@ -339,7 +340,13 @@ def test_what_fails_while_it_is_built_has_its_place(tree: Tree) -> None:
 def test_one_cause_is_one_message_that_names_nine_engines(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"))
     tree.write('for n in range(9):\n    env.Engine(f"e{n}", "models/a.onnx", workspace_mb=1024 + n)')
-    for causes in ({"TRT_PYTHON": "/no/such/python"}, {"TRT_HARDWARE": "nonsense"}):
+    fields = {"product": "tensorrt_rtx", "jetpack": None, "cuda": "13.0", "machine": os.uname().machine}
+    hardware(tree.path("hardware/box.json"), **fields, runtime_version="1.7.1.116")
+    for causes in (
+        {"TRT_PYTHON": "/no/such/python"},
+        {"TRT_HARDWARE": "nonsense"},
+        {"TRT_HARDWARE": "box"},
+    ):
         run = tree.scons("engines", **causes)
         assert run.failed == [f"e{n}" for n in range(9)]
         assert run.out.count("see error above") == 8

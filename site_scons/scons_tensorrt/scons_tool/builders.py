@@ -20,7 +20,15 @@ import SCons.Node
 from SCons.Scanner import Scanner
 
 from ..artifact.filename import SIDECAR_SUFFIX
-from ..errors import EngineBuildError, EngineError, HandoffError, PublishError, RecipeError, one_line
+from ..errors import (
+    EngineBuildError,
+    EngineError,
+    HandoffError,
+    HardwareMismatchError,
+    PublishError,
+    RecipeError,
+    one_line,
+)
 from ..files.writing import cause
 from ..recipe.key import VERSION
 from . import settings
@@ -144,6 +152,8 @@ def _or_fail(nodes: Any, declared: ReceiptTarget, do: Callable[[], _T], session:
         problem = PublishError(f"{where}: {cause(error, 'check the path')}")
     except Exception as error:
         problem = _unforeseen(declared, error)
+    if isinstance(problem, HardwareMismatchError):
+        declared.problem = problem  # see `report_rest`
     problem.__context__ = None
     session.messages.failed(declared, problem.with_traceback(None))
     return fail_action(nodes, problem)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import SCons.Node
 
-from ..errors import EngineBuildError, EngineError, plural
+from ..errors import EngineBuildError, EngineError, HardwareMismatchError, plural
 from ..files.writing import cause
 from . import settings
 from .console import Console, say
@@ -39,12 +40,27 @@ def report_rest(
         if blocked and not stopped():
             engine.requested = True
             report.failed(engine, EngineBuildError(f"{blocked} could not be built, see error above"))
+        elif unmade and not engine.reported and not stopped():
+            refused = _same_host_refuses(engine, engines)
+            if refused:
+                engine.requested = True
+                report.failed(engine, refused)
     rest = [(e, e.state()) for e in engines if e.requested and not e.reported]
     # SCons visited these itself, and calls nothing of ours once it has found them up to date.
     report.reused([engine for engine, state in rest if state == SCons.Node.up_to_date])
     for engine, state in rest:
         if state == SCons.Node.failed and engine.problem:
             report.failed(engine, engine.problem)
+
+
+def _same_host_refuses(engine: EngineTarget, engines: Iterable[EngineTarget]) -> EngineError | None:
+    """Why this host compiles no engine for the same hardware, if one was tried: SCons stopped there."""
+    for other in engines:
+        same = (other.hardware, other.python) == (engine.hardware, engine.python)
+        if same and isinstance(other.problem, HardwareMismatchError):
+            with contextlib.suppress(EngineError, OSError):  # an input has yet to be made
+                return None if engine.up_to_date().reusable else other.problem
+    return None
 
 
 def print_kept(engines: Iterable[EngineTarget]) -> None:
