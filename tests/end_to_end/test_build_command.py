@@ -266,6 +266,7 @@ def test_a_command_adds_to_what_a_file_declares(folder):
     assert run(folder, "build").status == 0
     assert run(folder, "status").names("current") == ["net"]  # the file says which engines there are
     assert run(folder, "status").names("orphaned") == ["b"]
+    assert run(folder, "prune").summary.endswith("; --yes removes them")
 
 
 def test_models_of_one_name_do_not_replace_each_others_engine(folder):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ def _summary(session: Session, done: list[Item], kept: int, dry: bool) -> None:
     if not dry:
         text = f"engines: {len(done)} pruned, {size}{more}"
     else:
-        hint = "; PRUNE=yes removes them" if done else ""
+        option = "--yes" if sys.argv[0] == "scons-tensorrt" else "PRUNE=yes"  # as it was called
+        hint = f"; {option} removes them" if done else ""
         text = f"engines: {len(done)} to prune, {size}{more}{hint}"
     session.messages.console.line(text)
 
