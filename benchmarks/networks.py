@@ -27,7 +27,7 @@ import json
 env = Environment(tools=["default", "trt_engines"])
 for row in json.load(open("networks.json")):
     env.Engine(row["name"], row["onnx"], shapes=row["shapes"] or None, freeze=row["freeze"] or None,
-               precision=PRECISION)
+               precision=row["precision"])
 """
 
 
@@ -63,11 +63,12 @@ def build(work: Path, networks: list[dict], precision: str) -> dict[str, list[st
             "onnx": str(onnx_of(work, each)),
             "shapes": each["shapes"],
             "freeze": each.get("freeze", {}),
+            "precision": each.get("precision", precision),
         }
         for each in networks
     ]
     (work / "networks.json").write_text(json.dumps(rows))
-    (work / "SConstruct").write_text(SCONSTRUCT.replace("PRECISION", repr(precision)))
+    (work / "SConstruct").write_text(SCONSTRUCT)
     environment = {**os.environ, "PYTHONPATH": str(REPO / "site_scons"), "TRT_HARDWARE": "rtx_portable"}
     site = work / "site_scons"
     if not site.exists():
@@ -82,7 +83,7 @@ def build(work: Path, networks: list[dict], precision: str) -> dict[str, list[st
         if found:
             outcomes[found[2]] = [found[1], found[3]]
     for row in rows:
-        built = any((work / "engines").rglob(f"{row['name']}__*_{precision}.engine"))
+        built = any((work / "engines").rglob(f"{row['name']}__*_{row['precision']}.engine"))
         outcomes.setdefault(row["name"], ["built" if built else "none", ""])
     return outcomes
 
