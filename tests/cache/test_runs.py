@@ -188,7 +188,8 @@ def test_what_cannot_be_given_in_time_is_told_and_holds_up_no_engine(clone, writ
         tree = clone("slow", TRT_STORE="s3://team/x", **more)
         fake = fake_compiler(tree.path("fake"), product="tensorrt_rtx", version="1.7.1.116")
         names = "abcdef"
-        tree.write("".join(f'env.Engine("{name}", "models/a.onnx")\n' for name in names))
+        engine = 'env.Engine("{}", "models/a.onnx", workspace_mb={})\n'
+        tree.write("".join(engine.format(name, ord(name)) for name in names))
         began = time.monotonic()
         run = tree.scons(TRT_PYTHON=str(fake))
         assert run.built == list(names)
@@ -201,7 +202,7 @@ def test_a_store_that_says_nothing_is_given_up_once(clone, reads):
         more = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", **READER, **reads}
         tree = clone("silent", TRT_STORE="s3://team/x", TRT_STORE_PATIENCE="0.3", **more)
         fake = fake_compiler(tree.path("fake"), product="tensorrt_rtx", version="1.7.1.116")
-        tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx")')
+        tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx", workspace_mb=9)')
         run = tree.scons(TRT_PYTHON=str(fake))
         assert run.built == ["a", "c"]
         assert run.out.count("not using the store ") == 1
@@ -405,7 +406,7 @@ def test_a_server_that_drips_is_given_up_once(clone, reads):
         more = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}", **READER, **reads}
         tree = clone("drips", TRT_STORE="s3://team/x", TRT_STORE_TIMEOUT="0.5", **more)
         fake = fake_compiler(tree.path("fake"), product="tensorrt_rtx", version="1.7.1.116")
-        tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx")')
+        tree.write('env.Engine("a", "models/a.onnx")\nenv.Engine("c", "models/a.onnx", workspace_mb=9)')
         run = tree.scons(TRT_PYTHON=str(fake))
         assert run.built == ["a", "c"]
         told = "for the rest of this run: an operation took longer than STORE_TIMEOUT allows"
