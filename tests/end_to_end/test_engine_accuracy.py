@@ -72,7 +72,10 @@ class Board:
 
 @pytest.fixture
 def board(tree: Tree, driver: Path, tmp_path: Path) -> Board:
-    site = tmp_path / "site"
+    return make_board(tree, driver, tmp_path / "site")
+
+
+def make_board(tree: Tree, driver: Path, site: Path) -> Board:
     (site / "tensorrt").mkdir(parents=True)
     (site / "tensorrt" / "__init__.py").write_text(PLAYED.format(compile=str(TESTS / "build")))
     (site / "tensorrt_cu12-10.3.0.30.dist-info").mkdir()

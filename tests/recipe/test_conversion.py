@@ -20,6 +20,7 @@ from scons_tensorrt.recipe.conversion import (
     parse_gate,
     strongly_typed,
 )
+from scons_tensorrt.recipe.gate import recorded_samples_of
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.options import parse
 
@@ -203,3 +204,20 @@ def test_what_cannot_be_read_is_named(options, message):
     with pytest.raises(RecipeError) as caught:
         parse("a", options)
     assert message in str(caught.value)
+
+
+def test_the_recorded_samples_are_the_first_of_the_gate():
+    accuracy = {"inputs": "i.npz", "record": 4}
+    assert recorded_samples_of(parse("a", {"accuracy": accuracy})) == Samples("i.npz", None, 4, 1)
+    few = parse("a", {"accuracy": {**accuracy, "most": 2}})
+    assert recorded_samples_of(few) == Samples("i.npz", None, 2, 1)
+    assert recorded_samples_of(parse("a", {"accuracy": {"inputs": "i.npz"}})) is None
+    assert parse_gate(accuracy).key_fields() == parse_gate("i.npz").key_fields()  # the gate's key stays
+    with pytest.raises(RecipeError, match="accuracy record=2: there are no samples to record; add inputs="):
+        recorded_samples_of(parse("a", {"accuracy": {"record": 2}}))
+
+
+@pytest.mark.parametrize("record", [-1, "2", True])
+def test_a_count_of_samples_to_record_that_is_none_is_refused(record):
+    with pytest.raises(RecipeError, match=f"accuracy record={record!r}: write a whole number from 0 up"):
+        parse_gate({"inputs": "i.npz", "record": record})

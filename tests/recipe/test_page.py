@@ -90,7 +90,7 @@ def test_flags_on_the_page_are_flags():
 def test_the_example_of_the_accuracy_section_has_the_codes_defaults():
     gate = parse_gate({"inputs": "x.npz"})
     text = f'rtol={gate.rtol}, atol={gate.atol}, metric="{gate.metric}", reference={gate.reference}, '
-    text += f"corners={gate.corners})`"
+    text += f"corners={gate.corners}, record={gate.record})`"
     assert text in PAGE
     made = parse_calibration({"data": "x.npz"})
     assert f"percentile={made.percentile}, per_channel={made.per_channel}" in PAGE

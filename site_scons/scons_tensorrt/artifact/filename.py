@@ -21,6 +21,7 @@ from ..values import Value
 
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".sha256"
+RECORDED_SUFFIX = ".recorded.npz"  # of what `scons-tensorrt check` compares an engine with
 MODEL_LENGTH = 64
 LONGEST = 255  # characters of a name quoted in a message
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")

@@ -30,6 +30,7 @@ VERSIONS: Mapping[str, str] = {
     "precision": "1",
     "quantize": "1",
     "accuracy": "2",
+    "record": "1",
     "export": "1",
     "samples": "1",
 }
@@ -38,6 +39,7 @@ VERSIONS: Mapping[str, str] = {
 VERBS: Mapping[str, tuple[str, str, str]] = {
     "prepare": ("PREPARE", "PREPARED", "PREPARING"),
     "accuracy": ("CHECK", "CHECKED", "CHECKING"),
+    "record": ("RECORD", "RECORDED", "RECORDING"),
     "": ("CONVERT", "CONVERTED", "CONVERTING"),
 }
 

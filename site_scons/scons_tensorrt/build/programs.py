@@ -84,7 +84,10 @@ _STARTED_WITH = "main"  # of worker/onnx; the other modules are imported by the 
 
 # Runs the ONNX steps, in the user's environment.
 CONVERTER = Program(
-    modules=(f"{COMMON}.errors", f"{COMMON}.parent", f"{COMMON}.array_file", f"{ONNX}.{_STARTED_WITH}"),
+    modules=(
+        *(f"{COMMON}.{name}" for name in ("errors", "parent", "array_file", "recorded_file")),
+        f"{ONNX}.{_STARTED_WITH}",
+    ),
     done={"facts": dict},
     options=("-B",),
     argument="2",
@@ -93,4 +96,9 @@ CONVERTER = Program(
         for path in sorted(Path(__file__).parent.with_name("worker").joinpath("onnx").glob("*.py"))
         if path.stem not in ("__init__", _STARTED_WITH)
     ),
+)
+
+# Compares an engine with a recorded file. Its modules are named: in a zip file no folder can be listed.
+CHECKER = replace(
+    CONVERTER, later=tuple(f"{ONNX}.{name}" for name in ("check_recorded", "figures", "plain_arrays"))
 )

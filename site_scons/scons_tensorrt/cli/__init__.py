@@ -15,6 +15,7 @@ from ..files.streams import open_standard_streams
 from ..recipe.engines_file import EnginesFileError
 from . import (
     build,
+    check,
     cmake_dir,
     completion,
     explain,
@@ -39,6 +40,7 @@ COMMANDS = (
     probe,
     name,
     verify,
+    check,
     status,
     explain,
     report,

@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from .onnx.summary import OnnxSummary
-from .values import flag, is_number, literal, names, one_of, option, setting
+from .values import count, flag, is_number, literal, names, one_of, option, setting
 
 METHODS = ("entropy", "minmax", "percentile")
 METRICS = ("elemwise", "max", "mean", "median", "cosine")
@@ -24,6 +24,7 @@ FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16  # DataType numbers of onnx.proto3
 CONVERTED = ("fp16", "bf16", "int8", "fp8")  # precisions that may need a step
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 AUTO = "auto"  # of keep_nodes: search for the nodes
+_GATE = "rtol atol metric reference corners record"  # options of accuracy=, besides those of samples
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -61,7 +62,8 @@ class Gate(Value):
     samples: None to judge by drawn inputs alone; reference: path or node of an ONNX, None for the source;
     corners: whether inputs are drawn at the corners of the profiles, None for where they are dynamic; metric
     "elemwise": |error| <= atol + rtol * |reference| for every element; "max", "mean", "median": the same for
-    that statistic over an output's elements; "cosine": 1 - cosine <= atol.
+    that statistic over an output's elements; "cosine": 1 - cosine <= atol. record: how many samples and their
+    outputs a file beside the engine holds, for `scons-tensorrt check`.
     """
 
     samples: Samples | None
@@ -70,6 +72,7 @@ class Gate(Value):
     metric: str = "elemwise"
     reference: Any = None
     corners: bool | None = None
+    record: int = 0
 
     def key_fields(self) -> dict[str, Any]:
         return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
@@ -235,7 +238,7 @@ def parse_gate(value: Any) -> Gate | None:
     options = dict(value) if isinstance(value, Mapping) else {"inputs": value}
     if options.get("inputs", "") is None:
         del options["inputs"]
-    options = _options("accuracy", options, "inputs", "rtol atol metric reference corners", optional=True)
+    options = _options("accuracy", options, "inputs", _GATE, optional=True)
     bounds = {}
     for name in ("rtol", "atol"):
         bounds[name] = options.pop(name, 1e-2)
@@ -243,6 +246,7 @@ def parse_gate(value: Any) -> Gate | None:
             raise RecipeError(f"{setting(f'accuracy {name}', bounds[name])}: write a number from 0 up")
     metric = one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
     reference, corners = options.pop("reference", None), options.pop("corners", None)
+    record = count("accuracy record", options.pop("record", 0), least=0)
     if corners is not None:
         flag("accuracy corners", corners)
     samples = None
@@ -256,7 +260,7 @@ def parse_gate(value: Any) -> Gate | None:
         name, given = next(iter(options.items()))
         wrong, inputs = setting(f"accuracy {name}", given), option("inputs")
         raise RecipeError(f"{wrong}: only with {inputs}; add {inputs} or leave it out")
-    return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference, corners)
+    return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference, corners, record)
 
 
 def _options(what: str, value: Any, first: str, more: str, optional: bool = False) -> dict[str, Any]:
@@ -282,9 +286,9 @@ def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     if function is not None and not (isinstance(function, str) and function.isidentifier()):
         raise RecipeError(f"{what} {setting('function', function)}: write the name of a function")
     counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}
-    for name, count in counts.items():
-        if not (count is None and name == "most") and (type(count) is not int or count < 1):
-            raise RecipeError(f"{what} {setting(name, count)}: write a whole number above 0")
+    for name, given in counts.items():
+        if given is not None or name != "most":
+            count(f"{what} {name}", given)
     if counts["most"] is not None and counts["most"] < counts["at_least"]:
         raise RecipeError(
             f"{what} {setting('most', counts['most'])}: fewer than {setting('at_least', counts['at_least'])}"

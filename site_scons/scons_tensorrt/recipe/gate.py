@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import RecipeError
 from .conversion import Gate, Samples
 from .options import Recipe
+from .values import option, setting
 
 QUANTIZED = ("int8", "fp8")
 MOST_CALIBRATION = 16  # samples of a calibration that judge a gate without samples of its own
@@ -19,6 +21,18 @@ def samples_of(recipe: Recipe) -> Samples | None:
         return gate.samples if gate else None
     most = min(calibration.samples.most or MOST_CALIBRATION, MOST_CALIBRATION)
     return calibration.samples._replace(most=most, at_least=1)
+
+
+def recorded_samples_of(recipe: Recipe) -> Samples | None:
+    """The samples to record for `scons-tensorrt check`, which are the first of the gate's; None without
+    `record`. Raises RecipeError if the gate has no samples."""
+    gate, samples = recipe.accuracy, samples_of(recipe)
+    if gate is None or not gate.record:
+        return None
+    if samples is None:
+        asked = setting("accuracy record", gate.record)
+        raise RecipeError(f"{asked}: there are no samples to record; add {option('inputs')}")
+    return samples._replace(most=min(gate.record, samples.most or gate.record), at_least=1)
 
 
 def options_of(gate: Gate, recipe: Recipe, samples: Samples | None) -> dict[str, Any]:

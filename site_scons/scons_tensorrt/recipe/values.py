@@ -75,6 +75,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
+def count(name: str, value: Any, least: int = 1) -> int:
+    if type(value) is not int or value < least:
+        raise RecipeError(
+            f"{setting(name, value)}: write a whole number {'above 0' if least else 'from 0 up'}"
+        )
+    return value
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """For an unknown name: the most similar known one, or all."""
     import difflib  # needed only for an error

@@ -62,7 +62,13 @@ def _below(root: str, path: str) -> str:
 
 
 def install_engine(source: Path, target: Path, sha256: str) -> None:
-    """Copy an engine and write its sidecar.
+    """Copy an engine and write its sidecar. Raises as `install_file`."""
+    install_file(source, target, sha256)
+    install_bytes(target.with_name(target.name + SIDECAR_SUFFIX), sha256.encode("ascii"))
+
+
+def install_file(source: Path, target: Path, sha256: str) -> None:
+    """Copy a file.
 
     Raises HandoffError if the copy does not have this sha256, and OSError; the target is then unchanged.
     """
@@ -72,7 +78,6 @@ def install_engine(source: Path, target: Path, sha256: str) -> None:
             raise HandoffError(
                 f"{source}: changed while it was installed ({copied[:12]}, not {sha256[:12]}); run again"
             )
-    install_bytes(target.with_name(target.name + SIDECAR_SUFFIX), sha256.encode("ascii"))
 
 
 def install_bytes(target: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..artifact.filename import EngineFilename
+from ..artifact.filename import RECORDED_SUFFIX, EngineFilename
 from ..artifact.receipt import LARGEST_SIZE, make_key
 from ..errors import EngineError, HandoffError
 from ..files.digest_cache import SHA256
@@ -24,9 +24,16 @@ SCHEMA = 1
 LARGEST = 64 << 20  # bytes
 
 
+class RecordedFile(Value):
+    """The recorded file beside an engine. size: in bytes."""
+
+    sha256: str
+    size: int
+
+
 class ManifestEntry(Value):
     """One engine. name: filename; size: in bytes; key: cache key of the ingredients in `recipe`;
-    signature: the hard and device-class fields of its hardware."""
+    signature: the hard and device-class fields of its hardware; recorded: None if there is none."""
 
     name: str
     sha256: str
@@ -34,9 +41,13 @@ class ManifestEntry(Value):
     key: str
     recipe: Mapping[str, str]
     signature: Mapping[str, Any]
+    recorded: RecordedFile | None = None
 
     def to_json(self) -> dict[str, Any]:
-        filename = EngineFilename.parse(self.name)
+        filename, more = EngineFilename.parse(self.name), {}
+        if self.recorded:
+            name = self.name + RECORDED_SUFFIX
+            more = {"recorded": {"name": name, **self.recorded._asdict()}}
         return {
             "name": self.name,
             "model": filename.model,
@@ -46,6 +57,7 @@ class ManifestEntry(Value):
             "recipe_digest": self.key,
             "recipe": dict(self.recipe),
             "signature": dict(self.signature),
+            **more,
         }
 
 
@@ -66,8 +78,14 @@ class Manifest(Value):
 
     def sums(self) -> bytes:
         """The contents of SHA256SUMS, for `sha256sum -c` in the folder of the engines."""
-        lines = [f"{self.engines[name].sha256}  {name}\n" for name in sorted(self.engines)]
-        return "".join(lines).encode("ascii")
+        found = {name: entry.sha256 for name, entry in self.engines.items()}
+        found.update({name: each.sha256 for name, each in self.recorded().items()})
+        return "".join(f"{found[name]}  {name}\n" for name in sorted(found)).encode("ascii")
+
+    def recorded(self) -> dict[str, RecordedFile]:
+        """The recorded files, by name."""
+        listed = {name + RECORDED_SUFFIX: entry.recorded for name, entry in self.engines.items()}
+        return {name: each for name, each in listed.items() if each}
 
     @classmethod
     def load(cls, data: bytes) -> Manifest:
@@ -103,16 +121,20 @@ def _entry(item: Any) -> ManifestEntry:
         EngineFilename.parse(name)  # also rejects a path
     except EngineError as error:
         raise HandoffError(str(error)) from None
-    if not (
-        isinstance(sha256, str)
-        and SHA256.fullmatch(sha256)
-        and type(size) is int
-        and 0 <= size < LARGEST_SIZE
-    ):
+    recorded = item.get("recorded")
+    if not _is_file(item) or not (recorded is None or _is_file(recorded)):
         raise HandoffError(f"{name}: no valid sha256 or size")
+    beside = recorded and RecordedFile(recorded["sha256"], recorded["size"])
     if not all(isinstance(text, str) for text in recipe.values()) or make_key(name, recipe) != key:
         raise HandoffError(f"{name}: the recipe digest does not match the recipe")
-    return ManifestEntry(name, sha256, size, key, recipe, signature)
+    return ManifestEntry(name, sha256, size, key, recipe, signature, beside)
+
+
+def _is_file(item: Mapping[str, Any]) -> bool:
+    """Whether the sha256 and the size of a file are valid."""
+    sha256, size = item["sha256"], item["size"]
+    valid = isinstance(sha256, str) and SHA256.fullmatch(sha256) and type(size) is int
+    return bool(valid and 0 <= size < LARGEST_SIZE)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..artifact.filename import RECORDED_SUFFIX, SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.kept import KeptFolder
 from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
@@ -112,7 +112,8 @@ def _why_kept(
 def _engine(folder: Folder, name: str) -> Item:
     path, fields = folder.path / name, EngineFilename.parse(name)
     group = (str(folder.path), fields.model, fields.precision)
-    return _item(path, folder.why, group, (path, sidecar_of(path)))
+    files = path, sidecar_of(path), path.with_name(name + RECORDED_SUFFIX)
+    return _item(path, folder.why, group, files)
 
 
 def _item(path: Path, why: str, group: tuple[str, ...], files: Iterable[Path]) -> Item:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..artifact.filename import SUFFIX
+from ..artifact.filename import RECORDED_SUFFIX, SUFFIX
 from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import HandoffError, SidecarError
@@ -56,6 +56,7 @@ def remove(
             with contextlib.suppress(SidecarError):
                 mine.add(read_sidecar(item.path))
             sidecar_of(item.path).unlink(missing_ok=True)
+            _remove_recorded(state, item.path.with_name(name + RECORDED_SUFFIX), digest_cache)
         item.path.unlink(missing_ok=True)
         if item.path.parent == state.calibration and CACHE.fullmatch(name):
             sidecar_of(item.path).unlink(missing_ok=True)  # an orphaned sidecar would be found again
@@ -67,6 +68,14 @@ def remove(
             for sha256 in mine - others:
                 _remove_receipts(state, name, sha256)
         _remove_traces(state, state.partial(item.path), state.lock(item.path), state.log(item.path))
+
+
+def _remove_recorded(state: StateFolder, path: Path, digest_cache: DigestCache) -> None:
+    """Remove what was recorded beside an engine, if a receipt matches it, with its receipts."""
+    if known_bytes(state, path, digest_cache):
+        path.unlink(missing_ok=True)
+        _remove_receipts(state, path.name, None)
+        _remove_traces(state, state.partial(path), state.lock(path), state.log(path))
 
 
 def _remove_name(name: str, state: StateFolder) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..artifact.compatibility import why_not_here
-from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
+from ..artifact.filename import RECORDED_SUFFIX, SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
@@ -26,7 +26,7 @@ from ..files.signing_keys import load_trusted_keys
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from . import SUMS, files_of
-from .manifest import LARGEST, Manifest, ManifestEntry, digest
+from .manifest import LARGEST, Manifest, ManifestEntry, RecordedFile, digest
 from .provenance import LARGEST as LARGEST_ENVELOPES
 from .provenance import covers, read_envelopes, signed_by
 
@@ -93,6 +93,10 @@ def verify(request: VerifyRequest) -> Iterator[Finding]:
     engines, unlisted = _files(request, listed)
     refusals += unlisted
     found = [check(path, request.host, listed) for path in engines]
+    recorded = listed.manifest.recorded() if listed else {}
+    beside = [path + RECORDED_SUFFIX for path in engines]
+    for path in (path for path in beside if os.path.basename(path) in recorded):
+        refusals += _check_recorded(path, recorded[os.path.basename(path)])
     if listed:
         present = {os.path.basename(path) for path in engines}
         if any(os.path.isdir(path) for path in _places(request)):
@@ -108,6 +112,7 @@ def verify(request: VerifyRequest) -> Iterator[Finding]:
     yield from refusals
     if listed and not doubt:
         count = plural(len(listed.manifest.engines), "engine")
+        count += f" and {plural(len(recorded), 'recorded file')}" if recorded else ""
         notes = signed.why if signed else "signature not checked"
         notes += f"; {request.note}" if request.note else ""
         yield Finding(Status.OK, str(listed.path), f"lists {count}; {notes}")
@@ -193,6 +198,20 @@ def _check_listed(path: str, entry: ManifestEntry | None, sha256: str, size: int
     return Finding(Status.OK, path)
 
 
+def _check_recorded(path: str, listed: RecordedFile) -> Iterator[Finding]:
+    """Yield a finding if the file recorded beside an engine is not the one that the manifest lists."""
+    try:
+        with open_file(path, follow=False) as source:
+            size = os.fstat(source.fileno()).st_size
+            same = size == listed.size and sha256_of(source)[0] == listed.sha256
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        yield Finding(Status.MISSING, path, "missing" if gone else f"not readable ({error.strerror})")
+        return
+    if not same:
+        yield Finding(Status.MANIFEST_HASH, path, "does not match the manifest")
+
+
 def _signed(listed: LoadedManifest, request: VerifyRequest) -> Finding:
     """Check that a trusted key signed a statement on this manifest."""
     path = str(listed.path.with_name(files_of(listed.path.name)[2]))
@@ -267,7 +286,8 @@ def _misplaced(path: str, place: str, listed: LoadedManifest) -> str:
 
 
 def _own_files(listed: LoadedManifest | None, place: str) -> set[str]:
-    """The manifest and its files, if they are in this folder."""
+    """The recorded files, and the manifest and its files if they are in this folder."""
+    recorded = listed.manifest.recorded() if listed else {}
     if listed is None or not os.path.samefile(listed.path.parent, place):
-        return set()
-    return {listed.path.name, *files_of(listed.path.name)}
+        return {*recorded}
+    return {listed.path.name, *files_of(listed.path.name), *recorded}

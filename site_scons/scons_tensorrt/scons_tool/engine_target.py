@@ -59,6 +59,7 @@ class EngineTarget(ReceiptTarget):
         self.gate: OnnxTarget | None = None
         self.proof: AccuracyCheck | None = None  # compares the engine itself
         self.samples: OnnxTarget | None = None  # for a calibrator
+        self.recorded: OnnxTarget | None = None  # beside it, for `scons-tensorrt check`
         self.compared_by: list[Any] = []  # nodes that `proof` needs, without a gate
         self.requested = self.kept = False
         self.made: str | None = None  # sha256 of the engine that this run built or reused
@@ -179,7 +180,7 @@ class EngineTarget(ReceiptTarget):
 
     def declared_steps(self) -> list[Any]:
         """The steps that are declared for the engine, each after its inputs."""
-        return steps_of((*self._made_of(), *([self.gate.target] if self.gate else ())))
+        return steps_of(dict.fromkeys((*self._made_of(), *self.made_beside())))
 
     @cached_property
     def strongly_typed(self) -> bool:
@@ -220,9 +221,13 @@ class EngineTarget(ReceiptTarget):
         return [self.declared_source]
 
     def needs(self) -> list[Any]:
-        made = [each.target for each in (self.gate, self.samples) if each]
+        made = self.made_beside()
         data = self._files.data_nodes(self.onnx)
         return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
+
+    def made_beside(self) -> list[Any]:
+        """The nodes of its steps that are not compiled."""
+        return [each.target for each in (self.gate, self.samples, self.recorded) if each]
 
     def tidy(self) -> None:
         from ..build.engine import tidy

@@ -88,10 +88,11 @@ def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSumm
     for node in (source, *engine.plugins, *data):
         set_class(node)
     pair = env.TRT_Engine(env.fs.File(str(engine.path)), source)
-    steps = [each.target for each in (engine.gate, engine.samples) if each]
     values = [session.value(env, f"{name}={text}") for name, text in sorted(engine.fields.items())]
     guard = session.value(env, INTEGRITY, bytes_changed)
-    engine.connect(pair, [*steps, *engine.compared_by, *values, *engine.plugins, guard], EngineFile)
+    engine.connect(
+        pair, [*engine.made_beside(), *engine.compared_by, *values, *engine.plugins, guard], EngineFile
+    )
     if settings.option("clean") and not named_for_cleaning(env, engine.nodes):
         env.NoClean(pair)  # this host may be unable to rebuild it
         engine.kept = os.path.lexists(engine.path)
@@ -149,6 +150,7 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> OnnxSummary 
     if gate is not None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original
         onnx_steps.declare_gate(env, session, declared, gate, reference)
+        onnx_steps.declare_recorded(env, session, declared, reference)
     return summary
 
 

@@ -16,12 +16,13 @@ import SCons.Util
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError
-from ..release.install import install_bytes, install_engine, place
+from ..release.install import install_bytes, install_engine, install_file, place
 from . import settings
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
 from .manifest_target import ManifestTarget, engines_of, place_of, read
 from .nodes import EngineFile, OwnFile, target_of
+from .onnx_target import OnnxTarget
 from .run_files import RunFiles
 from .session import Session
 from .target import HandoffTarget
@@ -71,6 +72,29 @@ class InstalledFile(_Installed):
         install_engine(self._engine.path, self.path, self.sha256)
 
 
+class InstalledRecorded(_Installed):
+    """The copy of what is recorded beside an engine."""
+
+    def __init__(self, files: RunFiles, recorded: OnnxTarget, path: Path) -> None:
+        super().__init__(files, path)
+        self._recorded = recorded
+
+    @property
+    def sha256(self) -> str | None:
+        return self._recorded.sha256
+
+    def is_right(self, node: Any) -> bool:
+        try:
+            return self._files.digest_cache.sha256(self.path, follow=False) == self.sha256
+        except OSError:
+            return False
+
+    def _install(self) -> None:
+        if self.sha256 is None:
+            raise HandoffError(f"{self._recorded.label} is out of date; run `scons engines`")
+        install_file(self._recorded.path, self.path, self.sha256)
+
+
 class InstalledManifest(_Installed):
     """The copy of a manifest and its files. envelope: whether these include a signed statement."""
 
@@ -117,6 +141,11 @@ def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any
             targets = [env.fs.File(str(path)), env.fs.File(f"{path}{SIDECAR_SUFFIX}")]
             copied = InstalledFile(session.files, engine, path)
             nodes += _declare(env, session, targets, list(engine.nodes), copied, EngineFile)
+            if engine.recorded:
+                beside = where / engine.recorded.path.name
+                put = InstalledRecorded(session.files, engine.recorded, beside)
+                made = [env.fs.File(str(beside))]
+                nodes += _declare(env, session, made, [engine.recorded.target], put, EngineFile)
         if manifest is not None:
             nodes += _declare_manifest(env, session, where, found, manifests)
     env.Alias(ALIAS, nodes)

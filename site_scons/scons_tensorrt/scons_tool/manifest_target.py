@@ -54,8 +54,9 @@ class ManifestTarget(HandoffTarget):
         self._contents = None
 
     def ready(self) -> bool:
-        """Whether every engine is up to date."""
-        return all(engine.current for engine in self.engines)
+        """Whether every engine, and what is recorded beside it, is up to date."""
+        recorded = (engine.recorded for engine in self.engines)
+        return all(engine.current for engine in self.engines) and all(r is None or r.sha256 for r in recorded)
 
     def contents(self) -> dict[str, bytes]:
         """The contents of each file by name. Raises EngineError."""
@@ -158,7 +159,7 @@ class ManifestTarget(HandoffTarget):
 
 
 def _entry(engine: EngineTarget) -> ManifestEntry:
-    from ..release.manifest import ManifestEntry
+    from ..release.manifest import ManifestEntry, RecordedFile
 
     spec, sha256 = engine.known, engine.sha256  # its inputs may have changed since
     if spec is None or sha256 is None or engine.hardware is None:
@@ -166,7 +167,11 @@ def _entry(engine: EngineTarget) -> ManifestEntry:
     given = engine.hardware.signature.to_json()
     signature = {name: given[name] for name in HARD + DEVICE_CLASS if name in given}
     size = os.lstat(engine.path).st_size
-    return ManifestEntry(spec.filename, sha256, size, spec.key, spec.ingredients, signature)
+    beside = engine.recorded
+    if beside and not beside.sha256:
+        raise HandoffError(f"{beside.label} is not built")
+    recorded = RecordedFile(str(beside.sha256), os.lstat(beside.path).st_size) if beside else None
+    return ManifestEntry(spec.filename, sha256, size, spec.key, spec.ingredients, signature, recorded)
 
 
 def read(path: Path) -> bytes | None:
@@ -232,6 +237,7 @@ def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:
         if isinstance(target_of(each), ManifestTarget):
             raise HandoffError(f"{session.state.relative(each.get_abspath())} belongs to another manifest")
     builder = make_handoff_builder(f"scons-tensorrt manifest, version {VERSION}")
-    made = builder(env, nodes, [engine.nodes[1] for engine in listed.engines])
+    recorded = [engine.recorded.target for engine in listed.engines if engine.recorded]
+    made = builder(env, nodes, [*(engine.nodes[1] for engine in listed.engines), *recorded])
     listed.connect(made, [session.value(env, GUARD, out_of_date)])
     return made

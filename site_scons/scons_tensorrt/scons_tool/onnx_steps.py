@@ -5,32 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import SCons.Errors
 import SCons.Node.FS
 
-from ..artifact.filename import check_model_name
+from ..artifact.filename import RECORDED_SUFFIX, check_model_name
 from ..artifact.state_folder import DATA_SUFFIX
-from ..build.spec import EngineSpec
-from ..errors import HardwareError, RecipeError
+from ..errors import RecipeError
 from ..recipe.conversion import CONVERTED, READER, Gate, Samples, Step
-from ..recipe.gate import options_of, samples_of
+from ..recipe.gate import options_of, recorded_samples_of, samples_of
 from ..recipe.values import literal
 from .builders import INTEGRITY, bytes_changed
+from .engine_accuracy import EngineAccuracyCheck
 from .engine_target import EngineTarget
-from .hardware_cache import HardwareCache
 from .nodes import EngineFile, PreparedFile, as_list, file_node, named_for_cleaning, set_class
 from .onnx_target import OnnxTarget, SampleNodes
-from .run_messages import RunMessages
 from .session import Session
 from .settings import option
-
-if TYPE_CHECKING:
-    from ..build.onnx_step import OnnxContext
 
 
 def _path(session: Session, owner: EngineTarget, end: str) -> Path:
@@ -158,45 +152,22 @@ def _gate_path(session: Session, owner: EngineTarget, options: Mapping[str, Any]
     return _path(session, owner, f".{digest[:8]}{suffix}")
 
 
-class EngineAccuracyCheck:
-    """Compares the engine itself with its original, on its GPU: see build/run_engine.py. gate: the
-    samples, options and ONNX files to compare by, whether or not it is a target."""
-
-    def __init__(
-        self,
-        gate: OnnxTarget,
-        python: str,
-        hardware: HardwareCache,
-        report: RunMessages,
-        context: Callable[[], OnnxContext],
-    ) -> None:
-        self._gate, self._python = gate, python
-        self._hardware, self._report, self._context = hardware, report, context
-
-    def key(self) -> str:
-        """A key of the samples, bounds and originals. Raises EngineError."""
-        return self._gate.key
-
-    def why_not(self) -> str | None:
-        """Why no engine can run here, if known without a probe."""
-        return "no NVIDIA GPU found" if self._hardware.host.nvidia_evidence() is None else None
-
-    def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:
-        """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
-        from ..build.run_engine import run_engine
-        from ..build.same_inputs import check_unchanged
-
-        began = time.monotonic()
-        try:
-            interpreter = self._hardware.interpreter(self._python)
-            runtime = interpreter.runtime(spec.hardware.signature.product)
-        except HardwareError as error:
-            return str(error)
-        step = self._gate.spec()
-        check_unchanged(spec, [self._gate.done()])
-        found = run_engine(engine, sha256, spec, step, runtime, self._context())
-        self._report.proved(spec, found, time.monotonic() - began)
-        return {**found, "by": step.key} if isinstance(found, dict) else found
+def declare_recorded(env: Any, session: Session, owner: EngineTarget, reference: Any) -> None:
+    """Let samples and the outputs of `reference` be recorded beside the engine, if `accuracy=` asks for it.
+    Raises RecipeError."""
+    recipe = owner.recipe
+    chosen, settings = recorded_samples_of(recipe), dict(recipe.settings)
+    if chosen is None or recipe.accuracy is None:
+        return
+    loading = {"dla_core": settings.get("dla_core")}
+    if "VERSION_COMPATIBLE" in recipe.flags:
+        loading["host_code"] = 1
+    options = {**recipe.accuracy.key_fields(), **{n: v for n, v in loading.items() if v is not None}}
+    compiled = owner.converted.target if owner.converted else owner.original
+    path, onnx = Path(f"{owner.path}{RECORDED_SUFFIX}"), {"reference": reference, "converted": compiled}
+    samples = sample_nodes(env, session, chosen, "accuracy inputs")
+    target = OnnxTarget(session.files, owner, path, "record", options, onnx, samples, prepared=owner.prepared)
+    owner.recorded = declare(env, target, session)
 
 
 def declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:

@@ -22,6 +22,7 @@ from scons_tensorrt.worker.onnx.corner_figures import CornerFigures
 from scons_tensorrt.worker.onnx.corners import Corner
 from scons_tensorrt.worker.onnx.draw_bounds import NUDGES, Answers
 from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.plain_arrays import array_of, described
 
 
 def expect(
@@ -51,8 +52,8 @@ def expect(
 
         def add(where: str, given: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
             cast = ((name, array.astype(types.get(name, array.dtype))) for name, array in given.items())
-            array_file.write(inputs, [_described(*each) for each in cast])
-            array_file.write(expected, [_described(*each) for each in outputs.items()])
+            array_file.write(inputs, [described(*each) for each in cast])
+            array_file.write(expected, [described(*each) for each in outputs.items()])
             told.append(where)
 
         for number, sample in enumerate(samples.read(spec, original.inputs) if spec else ()):
@@ -79,7 +80,7 @@ def _expect_corner(
     for run, wanted in zip(runs, outputs):
         add(corner.label, run.inputs, wanted)
     for each in original.moved(corner, runs[0].inputs) if runs else ():
-        array_file.write(moved, [_described(*pair) for pair in each.items()])
+        array_file.write(moved, [described(*pair) for pair in each.items()])
     plain = corner._replace(values={}, batch=frozenset())._asdict()
     note = corner_check.note(corner, why)
     return {**plain, "batch": [], "kinds": [run.kind for run in runs], "note": note}
@@ -132,7 +133,7 @@ def _judge_corner(
         pair = next(pairs)
         original, other = ({name: both[at] for name, both in pair.items()} for at in (0, 1))
         runs.append(Answers(kind, original, other))
-    nudges = [{name: _array(*each) for name, each in next(moved).items()} for _ in NUDGES]
+    nudges = [{name: array_of(*each) for name, each in next(moved).items()} for _ in NUDGES]
     figures.add(corner, runs, lambda: nudges)
     figures.table[-1]["note"] = note
 
@@ -146,20 +147,4 @@ def _pairs(
         missing = sorted(set(wanted) - set(got))
         if missing:
             raise accuracy_error("run %d: the engine has no output `%s`" % (number, missing[0]))
-        yield {name: (_array(*wanted[name]), _array(*got[name])) for name in wanted}
-
-
-def _described(name: str, array: np.ndarray) -> tuple[str, str, tuple[int, ...], bytes]:
-    """The array as `array_file.write` takes it."""
-    array = np.asarray(array)
-    dtype = array.dtype.name
-    if dtype not in array_file.TYPES:
-        raise accuracy_error("tensor `%s` is %s, which accuracy= cannot compare" % (name, dtype))
-    return name, dtype, array.shape, np.ascontiguousarray(array).tobytes()
-
-
-def _array(dtype: str, shape: tuple[int, ...], data: bytearray) -> np.ndarray:
-    if dtype == "bfloat16":  # which numpy itself does not have
-        wide = np.frombuffer(data, np.uint16).astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
-    return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
+        yield {name: (array_of(*wanted[name]), array_of(*got[name])) for name in wanted}

@@ -45,6 +45,10 @@ class Figures:
         worst = max((each for each in self._worst.values() if each), key=share, default={"sample": 0})
         return int(worst["sample"])
 
+    def worst(self) -> dict[str, dict[str, Any]]:
+        """The figures of each output's worst sample, by name."""
+        return {name: figures for name, figures in self._worst.items() if figures}
+
     @property
     def compared(self) -> bool:
         return bool(self._ranks)
@@ -53,7 +57,7 @@ class Figures:
         """All figures, also written to `target`, a JSON file. corners: the facts of corners, whose times are
         not written. Raises WorkerError (AccuracyError) if an output is beyond its bound, or nothing was
         compared."""
-        outputs = {name: figures for name, figures in self._worst.items() if figures}
+        outputs = self.worst()
         bounds = {name: self._options[name] for name in ("rtol", "atol", "metric")}
         figures: dict[str, Any] = {"samples": self._count, "outputs": outputs, **bounds}
         if corners:
@@ -71,7 +75,7 @@ class Figures:
                 "every output is empty in every sample, so nothing was compared; add samples whose "
                 "outputs are not empty",
             )
-        _judge({name: each for name, each in self._worst.items() if each}, self._options)
+        _judge(self.worst(), self._options)
 
 
 def _without_times(value: Any) -> Any:

@@ -82,6 +82,10 @@ def _run(job: Mapping[str, Any]) -> Any:
         for name in job["packages"]:
             importlib.import_module(name)
         return {}
+    if job["kind"] == "unpack":
+        return _module("check_recorded").unpack(job["recorded"], job["files"])
+    if job["kind"] == "compare":
+        return _module("check_recorded").compare(job["files"], job["options"])
     kind, onnx, files, target = job["kind"], job["onnx"], job["files"], job["target"]
     options, samples = dict(job["options"]), job["samples"]
     if kind == "prepare":
@@ -101,6 +105,8 @@ def _run(job: Mapping[str, Any]) -> Any:
         return _module("quantize").quantize(onnx["onnx"], target, options)
     if kind == "samples":
         return _module("calibration_batches").write(onnx["onnx"], target, samples)
+    if kind == "record":
+        return _module("record").record(onnx["reference"], onnx["converted"], target, samples, options)
     if kind == "accuracy":
         return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
     if kind == "expect":
