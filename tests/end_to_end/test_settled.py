@@ -212,7 +212,7 @@ def test_a_copy_of_an_engine_may_be_what_another_is_made_from(tree: Tree) -> Non
     tree.write(
         'a = env.Engine("a", "models/a.onnx")\n'
         f'copy = env.InstallEngines("{tree.path("fw")}", [a])\n'
-        'env.Engine("b", env.OnnxExport("x", "export.py:make", files={"e": copy[0]}))'
+        'env.Engine("b", env.OnnxExport("x", "export.py:make", files={"e": copy[0]}), workspace_mb=9)'
     )
     run = tree.scons()
     assert (run.status, run.built) == (0, ["a", "b"]), run.out
