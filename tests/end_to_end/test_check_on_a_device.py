@@ -55,14 +55,8 @@ def cli(board: Board, *arguments: object, **environment: str) -> subprocess.Comp
 
 def test_an_engine_is_compared_with_what_was_recorded(board: Board) -> None:
     engine = board.tree.engine("a")
-    done = cli(board, "check", engine, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
-    assert (found["status"], found["outcome"], found["gpu"]) == (0, "ok", "Orin")
-    assert found["samples"] == f"{engine}{RECORDED}"
-    (output,) = found["outputs"]
-    assert (output["output"], output["ok"], output["error"], output["bound"]) == ("y", True, 0.0, 0.01)
     done = cli(board, "check", engine)
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"OK {engine}: output `y`: elemwise error 0 of 0.01 (2 samples, on Orin)\n"
     board.play("off", "0.5")
     done = cli(board, "check", engine)
@@ -99,6 +93,18 @@ def test_what_cannot_be_checked_is_said_in_one_line(board: Board) -> None:
         f"REFUSED {engine}: sidecar hash: its sha256 does not match its sidecar\n",
     )
     assert board.runs() == 0
+
+
+@pytest.mark.slow
+def test_the_figures_are_json_too(board: Board) -> None:
+    engine = board.tree.engine("a")
+    done = cli(board, "check", engine, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert (found["status"], found["outcome"], found["gpu"]) == (0, "ok", "Orin")
+    assert found["samples"] == f"{engine}{RECORDED}"
+    (output,) = found["outputs"]
+    assert (output["output"], output["ok"], output["error"], output["bound"]) == ("y", True, 0.0, 0.01)
 
 
 @pytest.mark.slow
@@ -144,6 +150,19 @@ def test_the_recorded_file_is_handed_on_with_its_engine(board: Board, tmp_path) 
     recorded.unlink()
     done = cli(board, *verify)
     assert (done.returncode, done.stdout.count(f"REFUSED {recorded}: missing: missing\n")) == (18, 1)
+
+
+def test_a_prune_removes_the_file_of_an_engine_that_records_no_longer(board: Board) -> None:
+    recorded = board.tree.engine("a").with_name(board.tree.engine("a").name + RECORDED)
+    foreign = recorded.with_name(recorded.name.replace("a__", "b__"))
+    foreign.write_bytes(b"of somebody else")
+    board.scons("engines-prune", "PRUNE=yes")
+    assert recorded.exists()
+    declare(board, "")
+    run = board.scons("engines-prune", "PRUNE=yes")
+    assert f"PRUNED engines/{recorded.name}" in run.out, run.out
+    assert (recorded.exists(), foreign.exists()) == (False, True)
+    assert board.tree.engine("a").exists()
 
 
 @pytest.mark.slow

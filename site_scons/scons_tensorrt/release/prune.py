@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..artifact.filename import RECORDED_SUFFIX, SIDECAR_SUFFIX, SUFFIX, EngineFilename
@@ -51,7 +51,7 @@ class Item(Value):
 
 def find(
     state: StateFolder,
-    folders: Iterable[Folder],
+    folders: Sequence[Folder],
     models: frozenset[tuple[str, str]],
     steps: frozenset[Path],
     exports: frozenset[str],
@@ -79,7 +79,8 @@ def find(
                 kept.append(f"{state.relative(folder.path / name)} is kept: {why}")
             else:
                 items.append(_engine(folder, name))
-    for item in _steps(state, models, steps, exports):
+    recorded = [item for folder in folders for item in _recorded(folder, steps)]
+    for item in (*recorded, *_steps(state, models, steps, exports)):
         if is_ours(state, item.path, digest_cache):
             items.append(item)
         else:
@@ -114,6 +115,22 @@ def _engine(folder: Folder, name: str) -> Item:
     group = (str(folder.path), fields.model, fields.precision)
     files = path, sidecar_of(path), path.with_name(name + RECORDED_SUFFIX)
     return _item(path, folder.why, group, files)
+
+
+def _recorded(folder: Folder, steps: frozenset[Path]) -> Iterator[Item]:
+    """Recorded files of engines that no longer declare one, on any hardware, or that are gone. Those of other
+    engines to remove go with these."""
+    made = {parsed(path.name.removesuffix(RECORDED_SUFFIX)) for path in steps}
+    declared = {(each.model, each.precision) for each in made if each}
+    for entry in entries(folder.path):
+        engine = entry.name.removesuffix(RECORDED_SUFFIX)
+        fields = parsed(engine) if engine != entry.name else None
+        if fields is None or folder.names is None or (fields.model, fields.precision) in declared:
+            continue
+        if engine in folder.names or not os.path.lexists(folder.path / engine):
+            group = (str(folder.path), "recorded", fields.model, fields.precision)
+            path = folder.path / entry.name
+            yield _item(path, "no declared engine records samples", group, (path,))
 
 
 def _item(path: Path, why: str, group: tuple[str, ...], files: Iterable[Path]) -> Item:
