@@ -4,6 +4,7 @@ No GPU ran an engine here: an API surface stands in for TensorRT, and a C librar
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from test_engine_accuracy import Board, make_board
 
-from conftest import Tree, sha256
+from conftest import REPO, Tree, sha256
 
 RECORDED = ".recorded.npz"
+_ROW = re.search(r"^\| `check` .*$", (REPO / "docs/json.md").read_text(encoding="utf-8"), re.M)
+FIGURES = set(re.findall(r"`outputs\.(\w+)`", _ROW[0]))
 HANDOFF = """
 m = env.EngineManifest("dist/manifest.json", a)
 env.InstallEngines("/opt/engines", a, manifest=m)
@@ -105,6 +108,11 @@ def test_the_figures_are_json_too(board: Board) -> None:
     assert found["samples"] == f"{engine}{RECORDED}"
     (output,) = found["outputs"]
     assert (output["output"], output["ok"], output["error"], output["bound"]) == ("y", True, 0.0, 0.01)
+    board.play("off", "nan")
+    done = cli(board, "check", engine, "--json")
+    (output,) = json.loads(done.stdout, parse_constant=pytest.fail)["outputs"]
+    assert (done.returncode, output["ok"], output["error"], output["converted"]) == (20, False, None, None)
+    assert set(output) == FIGURES
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,11 +78,17 @@ def _check(arguments: argparse.Namespace) -> int:
     outcome = {0: "ok", DIFFERS: "failed", NOT_RUN: "not run"}.get(status, "refused")
     if arguments.json:
         files = {"engine": arguments.engine, "samples": _samples(arguments)}
-        print_json({"status": status, **files, "outcome": outcome, **found})
+        outputs = [{name: _json(value) for name, value in each.items()} for each in found["outputs"]]
+        print_json({"status": status, **files, "outcome": outcome, **found, "outputs": outputs})
     else:
         for line in _lines(arguments.engine, outcome, found):
             say(line)
     return status
+
+
+def _json(value: Any) -> Any:
+    """A figure for JSON, which has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _samples(arguments: argparse.Namespace) -> str:
