@@ -105,6 +105,20 @@ def built(tree: Tree, what: str, *arguments: str, **environment: str) -> Run:
     return run
 
 
+def record_two(tree: Tree, network: Callable[..., None]) -> None:
+    """Declare engine `a`, with two samples recorded beside it."""
+    network(tree)
+    tree.write("""
+        env.Engine("a", "models/a.onnx", accuracy=dict(inputs="models/a.npz", rtol=0.01, atol=0.05, record=2))
+        """)
+
+
+def check(tree: Tree, *options: str) -> subprocess.CompletedProcess[str]:
+    """`scons-tensorrt check` of engine `a`."""
+    command = [sys.executable, "-m", "scons_tensorrt", "check", str(tree.engine("a")), *options]
+    return subprocess.run(command, env=tree.env(), capture_output=True, text=True, timeout=300, check=False)
+
+
 # Loads an engine that load_verified returns, runs it on zeros and prints times, in a process of its own.
 LOAD = """
 import importlib, json, sys, time
