@@ -10,19 +10,18 @@ from scons_tensorrt.recipe.conversion import (
     FLOAT16,
     Calibration,
     Conversion,
-    Gate,
-    Samples,
     Step,
     already,
     faults,
     next_step,
     parse_calibration,
-    parse_gate,
     strongly_typed,
 )
-from scons_tensorrt.recipe.gate import recorded_samples_of
+from scons_tensorrt.recipe.gate import Gate, parse_gate
+from scons_tensorrt.recipe.gate_plan import recorded_samples_of
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.options import parse
+from scons_tensorrt.recipe.samples import Samples
 
 X = OnnxInput("x", (1, 3), FLOAT)
 FP32 = OnnxSummary((X,), {}, {FLOAT: 100})

@@ -3,7 +3,7 @@
 import pytest
 
 from scons_tensorrt.build.onnx_spec import step_fields
-from scons_tensorrt.recipe.gate import options_of, samples_of
+from scons_tensorrt.recipe.gate_plan import options_of, samples_of
 from scons_tensorrt.recipe.options import Recipe, parse
 
 DYNAMIC = {"x": ((1, 8), (2, 8), (4, 8))}

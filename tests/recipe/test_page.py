@@ -9,7 +9,8 @@ import pytest
 from test_backends import RTX
 
 from scons_tensorrt.recipe.backends import WITHOUT_EFFECT, refusals
-from scons_tensorrt.recipe.conversion import METHODS, METRICS, WAYS, parse_calibration, parse_gate
+from scons_tensorrt.recipe.conversion import METHODS, WAYS, parse_calibration
+from scons_tensorrt.recipe.gate import METRICS, parse_gate
 from scons_tensorrt.recipe.options import DEFAULT_NUMBERS, DEFAULTS, FLAGS, NUMBERS, POOLS, WORDS, parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")

@@ -17,10 +17,10 @@ from ..files.writing import cause, new_file
 from ..values import Value
 from .accuracy import alone_on_gpu, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
-from .compile import compile_engine
+from .compile_engine import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
 from .job import is_tensorrt
-from .kept import KeptEngines, Reused
+from .reuse_elsewhere import KeptEngines, Reused
 from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
 

@@ -16,10 +16,11 @@ from ..artifact.receipt import make_key
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
-from ..recipe.conversion import Samples, Step, next_step
+from ..recipe.conversion import Step, next_step
 from ..recipe.key import differences, input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
 from ..recipe.options import Recipe
+from ..recipe.samples import Samples
 from ..recipe.shapes import text
 from ..values import Value
 from .up_to_date import UpToDateResult

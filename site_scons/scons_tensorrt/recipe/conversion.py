@@ -6,8 +6,6 @@ precision needs another ONNX: a step of the graph with its own key and receipt.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,33 +13,15 @@ from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from .onnx.summary import OnnxSummary
-from .values import count, flag, is_number, literal, names, one_of, option, setting
+from .samples import Samples, parse_samples, sample_options
+from .values import flag, is_number, literal, names, one_of, option, setting
 
 METHODS = ("entropy", "minmax", "percentile")
-METRICS = ("elemwise", "max", "mean", "median", "cosine")
 WAYS = ("qdq", "calibrator")
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16  # DataType numbers of onnx.proto3
 CONVERTED = ("fp16", "bf16", "int8", "fp8")  # precisions that may need a step
 _TYPE = {"fp16": FLOAT16, "bf16": BFLOAT16}
 AUTO = "auto"  # of keep_nodes: search for the nodes
-_GATE = "rtol atol metric reference corners record"  # options of accuracy=, besides those of samples
-READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
-
-
-class Samples(Value):
-    """A set of samples. where: path or node of a `.npz`, a folder of `.npy`, or a reader's `.py`;
-    function: of the reader; most: how many to use, None for all; at_least: how many there must be; files:
-    other files that the reader reads."""
-
-    where: Any
-    function: str | None = None
-    most: int | None = None
-    at_least: int = 1
-    files: tuple[Any, ...] = ()
-
-    def key_fields(self) -> dict[str, Any]:
-        """What, besides the files, determines which samples are used."""
-        return {"function": self.function, "most": self.most, "at_least": self.at_least}
 
 
 class Calibration(Value):
@@ -54,28 +34,6 @@ class Calibration(Value):
     per_channel: bool = True
     ops: tuple[str, ...] = ()
     by: str = "qdq"
-
-
-class Gate(Value):
-    """The accuracy gate: how much outputs may differ from the reference's.
-
-    samples: None to judge by drawn inputs alone; reference: path or node of an ONNX, None for the source;
-    corners: whether inputs are drawn at the corners of the profiles, None for where they are dynamic; metric
-    "elemwise": |error| <= atol + rtol * |reference| for every element; "max", "mean", "median": the same for
-    that statistic over an output's elements; "cosine": 1 - cosine <= atol. record: how many samples and their
-    outputs a file beside the engine holds, for `scons-tensorrt check`.
-    """
-
-    samples: Samples | None
-    rtol: float = 1e-2
-    atol: float = 1e-2
-    metric: str = "elemwise"
-    reference: Any = None
-    corners: bool | None = None
-    record: int = 0
-
-    def key_fields(self) -> dict[str, Any]:
-        return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
 
 
 class Conversion(Value):
@@ -196,15 +154,6 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
     return found
 
 
-def share_of_bound(error: float | None, bound: float | None) -> float:
-    """error / bound: 1.0 is just allowed. 0.0 if either is unknown. The output with the largest share is
-    the worst."""
-    if not error or bound is None:
-        return 0.0
-    share = error / bound if bound else math.inf
-    return math.inf if math.isnan(share) else share
-
-
 # Parsing of options.
 
 
@@ -212,7 +161,7 @@ def parse_calibration(value: Any) -> Calibration | None:
     """The option `calibration` of `env.Engine`. Raises RecipeError."""
     if value is None:
         return None
-    options = _options("calibration", value, "data", "method percentile per_channel ops by")
+    options = sample_options("calibration", value, "data", "method percentile per_channel ops by")
     by = one_of("calibration by", options.pop("by", "qdq"), WAYS)
     methods = ("entropy", "minmax") if by == "calibrator" else METHODS
     usual = "entropy" if by == "calibrator" else "percentile"
@@ -227,77 +176,8 @@ def parse_calibration(value: Any) -> Calibration | None:
         )
     per_channel = flag("calibration per_channel", options.pop("per_channel", True))
     ops = names("calibration ops", options.pop("ops", ()))
-    samples = _samples("calibration", options, 8)
+    samples = parse_samples("calibration", options, 8)
     return Calibration(samples, method, float(percentile), per_channel, ops, by)
-
-
-def parse_gate(value: Any) -> Gate | None:
-    """The option `accuracy` of `env.Engine`. Raises RecipeError."""
-    if value is None:
-        return None
-    options = dict(value) if isinstance(value, Mapping) else {"inputs": value}
-    if options.get("inputs", "") is None:
-        del options["inputs"]
-    options = _options("accuracy", options, "inputs", _GATE, optional=True)
-    bounds = {}
-    for name in ("rtol", "atol"):
-        bounds[name] = options.pop(name, 1e-2)
-        if not is_number(bounds[name]) or not 0 <= bounds[name] < math.inf:
-            raise RecipeError(f"{setting(f'accuracy {name}', bounds[name])}: write a number from 0 up")
-    metric = one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
-    reference, corners = options.pop("reference", None), options.pop("corners", None)
-    record = count("accuracy record", options.pop("record", 0), least=0)
-    if corners is not None:
-        flag("accuracy corners", corners)
-    samples = None
-    if "inputs" in options:
-        options["data"] = options.pop("inputs")
-        samples = _samples("accuracy", options, 1)
-    elif corners is False:
-        off = f"{option('inputs')} and {setting('corners', False)}"
-        raise RecipeError(f"accuracy: no {off}, so nothing would be run; leave out one")
-    elif options:
-        name, given = next(iter(options.items()))
-        wrong, inputs = setting(f"accuracy {name}", given), option("inputs")
-        raise RecipeError(f"{wrong}: only with {inputs}; add {inputs} or leave it out")
-    return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference, corners, record)
-
-
-def _options(what: str, value: Any, first: str, more: str, optional: bool = False) -> dict[str, Any]:
-    """The option as a map; a bare set of samples stands for {first: set}. optional: whether the set may be
-    left out."""
-    options = dict(value) if isinstance(value, Mapping) else {first: value}
-    known = [first, *more.split(), "function", "most", "at_least", "files"]
-    for name in options:
-        if name not in known:
-            raise RecipeError(f"{what}: unknown {setting(name, options[name])}; known: {', '.join(known)}")
-    if not options.get(first) and not (optional and first not in options):
-        raise RecipeError(
-            f"{what}: no {option(first)}: give a .npz, a folder of .npy, or {literal('reader.py:function')}"
-        )
-    return options
-
-
-def _samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
-    where, function = options.pop("data"), options.pop("function", None)
-    reader = READER.fullmatch(where) if isinstance(where, str) else None
-    if reader:
-        where, function = reader[1], reader[2]
-    if function is not None and not (isinstance(function, str) and function.isidentifier()):
-        raise RecipeError(f"{what} {setting('function', function)}: write the name of a function")
-    counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}
-    for name, given in counts.items():
-        if given is not None or name != "most":
-            count(f"{what} {name}", given)
-    if counts["most"] is not None and counts["most"] < counts["at_least"]:
-        raise RecipeError(
-            f"{what} {setting('most', counts['most'])}: fewer than {setting('at_least', counts['at_least'])}"
-        )
-    files = options.pop("files", ())
-    files = tuple(files) if isinstance(files, (list, tuple)) else (files,)
-    if files and not function:
-        raise RecipeError(f"{what} {option('files')}: only for a reader, {literal('reader.py:function')}")
-    return Samples(where, function, counts["most"], counts["at_least"], files)
 
 
 def parse_conversion(chosen: Mapping[str, Any]) -> Conversion:

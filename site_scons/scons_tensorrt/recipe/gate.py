@@ -1,50 +1,78 @@
-"""What the accuracy gate of a recipe runs: samples, and inputs drawn at the corners of its profiles."""
+"""The accuracy gate: the option `accuracy` of `env.Engine`."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RecipeError
-from .conversion import Gate, Samples
-from .options import Recipe
-from .values import option, setting
+from ..values import Value
+from .samples import Samples, parse_samples, sample_options
+from .values import count, flag, is_number, one_of, option, setting
 
-QUANTIZED = ("int8", "fp8")
-MOST_CALIBRATION = 16  # samples of a calibration that judge a gate without samples of its own
-
-
-def samples_of(recipe: Recipe) -> Samples | None:
-    """The samples of the gate: given, or for int8 and fp8 the first of its calibration, because drawn inputs
-    say nothing of the error of a quantized network."""
-    gate, calibration = recipe.accuracy, recipe.conversion.calibration
-    if gate is None or gate.samples or recipe.precision not in QUANTIZED or calibration is None:
-        return gate.samples if gate else None
-    most = min(calibration.samples.most or MOST_CALIBRATION, MOST_CALIBRATION)
-    return calibration.samples._replace(most=most, at_least=1)
+METRICS = ("elemwise", "max", "mean", "median", "cosine")
+_GATE = "rtol atol metric reference corners record"  # options of accuracy=, besides those of samples
 
 
-def recorded_samples_of(recipe: Recipe) -> Samples | None:
-    """The samples to record for `scons-tensorrt check`, which are the first of the gate's; None without
-    `record`. Raises RecipeError if the gate has no samples."""
-    gate, samples = recipe.accuracy, samples_of(recipe)
-    if gate is None or not gate.record:
+class Gate(Value):
+    """The accuracy gate: how much outputs may differ from the reference's.
+
+    samples: None to judge by drawn inputs alone; reference: path or node of an ONNX, None for the source;
+    corners: whether inputs are drawn at the corners of the profiles, None for where they are dynamic; metric
+    "elemwise": |error| <= atol + rtol * |reference| for every element; "max", "mean", "median": the same for
+    that statistic over an output's elements; "cosine": 1 - cosine <= atol. record: how many samples and their
+    outputs a file beside the engine holds, for `scons-tensorrt check`.
+    """
+
+    samples: Samples | None
+    rtol: float = 1e-2
+    atol: float = 1e-2
+    metric: str = "elemwise"
+    reference: Any = None
+    corners: bool | None = None
+    record: int = 0
+
+    def key_fields(self) -> dict[str, Any]:
+        return {"rtol": self.rtol, "atol": self.atol, "metric": self.metric}
+
+
+def parse_gate(value: Any) -> Gate | None:
+    """The option `accuracy` of `env.Engine`. Raises RecipeError."""
+    if value is None:
         return None
-    if samples is None:
-        asked = setting("accuracy record", gate.record)
-        raise RecipeError(f"{asked}: there are no samples to record; add {option('inputs')}")
-    return samples._replace(most=min(gate.record, samples.most or gate.record), at_least=1)
+    options = dict(value) if isinstance(value, Mapping) else {"inputs": value}
+    if options.get("inputs", "") is None:
+        del options["inputs"]
+    options = sample_options("accuracy", options, "inputs", _GATE, optional=True)
+    bounds = {}
+    for name in ("rtol", "atol"):
+        bounds[name] = options.pop(name, 1e-2)
+        if not is_number(bounds[name]) or not 0 <= bounds[name] < math.inf:
+            raise RecipeError(f"{setting(f'accuracy {name}', bounds[name])}: write a number from 0 up")
+    metric = one_of("accuracy metric", options.pop("metric", "elemwise"), METRICS)
+    reference, corners = options.pop("reference", None), options.pop("corners", None)
+    record = count("accuracy record", options.pop("record", 0), least=0)
+    if corners is not None:
+        flag("accuracy corners", corners)
+    samples = None
+    if "inputs" in options:
+        options["data"] = options.pop("inputs")
+        samples = parse_samples("accuracy", options, 1)
+    elif corners is False:
+        off = f"{option('inputs')} and {setting('corners', False)}"
+        raise RecipeError(f"accuracy: no {off}, so nothing would be run; leave out one")
+    elif options:
+        name, given = next(iter(options.items()))
+        wrong, inputs = setting(f"accuracy {name}", given), option("inputs")
+        raise RecipeError(f"{wrong}: only with {inputs}; add {inputs} or leave it out")
+    return Gate(samples, float(bounds["rtol"]), float(bounds["atol"]), metric, reference, corners, record)
 
 
-def options_of(gate: Gate, recipe: Recipe, samples: Samples | None) -> dict[str, Any]:
-    """The options of the gate's job, which are in its key. With corners: the profiles, and the precision that
-    is compiled."""
-    options = gate.key_fields()
-    if gate.corners or (gate.corners is None and (samples is None or _dynamic(recipe))):
-        profiles = [{name: [*map(list, bounds)] for name, bounds in each.items()} for each in recipe.profiles]
-        options["corners"] = {"profiles": profiles, "precision": recipe.precision}
-    return options
-
-
-def _dynamic(recipe: Recipe) -> bool:
-    """Whether a profile has a range."""
-    return any(len({*bounds}) > 1 for profile in recipe.profiles for bounds in profile.values())
+def share_of_bound(error: float | None, bound: float | None) -> float:
+    """error / bound: 1.0 is just allowed. 0.0 if either is unknown. The output with the largest share is
+    the worst."""
+    if not error or bound is None:
+        return 0.0
+    share = error / bound if bound else math.inf
+    return math.inf if math.isnan(share) else share

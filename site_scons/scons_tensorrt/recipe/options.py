@@ -14,7 +14,9 @@ from typing import Any
 from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
-from .conversion import Calibration, Conversion, Gate, Preparation, Samples, parse_conversion, parse_gate
+from .conversion import Calibration, Conversion, Preparation, parse_conversion
+from .gate import Gate, parse_gate
+from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
 from .values import entry, flag, hint, is_number, literal, names, one_of, option, setting
 

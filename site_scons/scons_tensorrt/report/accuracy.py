@@ -7,7 +7,7 @@ from typing import Any
 
 from ..artifact.receipt import Receipt
 from ..files.tolerant import listing, mapping, number, seconds, text
-from ..recipe.conversion import share_of_bound
+from ..recipe.gate import share_of_bound
 
 MAX_CORNERS = 60
 MAX_OUTPUTS = 20  # of a corner

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..build.context import BuildContext
-from ..build.kept import KeptEngines, Reusable
 from ..build.onnx_step import OnnxContext
+from ..build.reuse_elsewhere import KeptEngines, Reusable
 from ..build.spec import EngineSpec
 from ..errors import EngineError
 from . import remote_settings, settings

@@ -153,7 +153,7 @@ def _or_fail(nodes: Any, declared: ReceiptTarget, do: Callable[[], _T], session:
     except Exception as error:
         problem = _unforeseen(declared, error)
     if isinstance(problem, HardwareMismatchError):
-        declared.problem = problem  # see `report_rest`
+        declared.problem = problem  # see `report_unbuilt`
     problem.__context__ = None
     session.messages.failed(declared, problem.with_traceback(None))
     return fail_action(nodes, problem)

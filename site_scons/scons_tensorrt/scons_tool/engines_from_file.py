@@ -14,8 +14,8 @@ import SCons.Util
 from ..build.declared import last_declaration
 from ..errors import one_line
 from ..files.reading import read_small
-from ..recipe.conversion import READER
 from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
+from ..recipe.samples import READER
 from ..recipe.values import messages_in
 from . import settings, store_settings
 from .calls import add_error, call_errors, declared_at, label_of

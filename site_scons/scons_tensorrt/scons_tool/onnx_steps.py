@@ -15,8 +15,10 @@ import SCons.Node.FS
 from ..artifact.filename import RECORDED_SUFFIX, check_model_name
 from ..artifact.state_folder import DATA_SUFFIX
 from ..errors import RecipeError
-from ..recipe.conversion import CONVERTED, READER, Gate, Samples, Step
-from ..recipe.gate import options_of, recorded_samples_of, samples_of
+from ..recipe.conversion import CONVERTED, Step
+from ..recipe.gate import Gate
+from ..recipe.gate_plan import options_of, recorded_samples_of, samples_of
+from ..recipe.samples import READER, Samples
 from ..recipe.values import literal
 from .builders import INTEGRITY, bytes_changed
 from .engine_accuracy import EngineAccuracyCheck

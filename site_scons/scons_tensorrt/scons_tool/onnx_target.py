@@ -21,7 +21,7 @@ from ..build.onnx_spec import (
 )
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, RecipeError
-from ..recipe.conversion import Samples
+from ..recipe.samples import Samples
 from .nodes import data_node, real_path, real_place
 from .run_files import RunFiles
 from .target import Prepared, ReceiptTarget

@@ -1,4 +1,4 @@
-"""What a run prints when it ends, besides the summary, and the report."""
+"""The end of a run: engines that SCons did not build, what `-c` keeps, and the HTML report."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .onnx_target import OnnxTarget
 
 
-def report_rest(
-    report: RunMessages,
+def report_unbuilt(
+    messages: RunMessages,
     engines: Iterable[EngineTarget],
     asked: Iterable[EngineTarget],
     steps: Iterable[OnnxTarget],
@@ -33,24 +33,24 @@ def report_rest(
     to date, or SCons failed before their action. asked: those that the targets of the run mean."""
     for step in steps:
         if step.problem and not step.reported and step.target.get_state() == SCons.Node.failed:
-            report.failed(step, step.problem)
+            messages.failed(step, step.problem)
     for engine in asked:
         unmade = engine.state() in (SCons.Node.failed, SCons.Node.no_state, SCons.Node.pending)
         blocked = engine.blocked_by() if unmade and not engine.reported else None
         if blocked and not stopped():
             engine.requested = True
-            report.failed(engine, EngineBuildError(f"{blocked} could not be built, see error above"))
+            messages.failed(engine, EngineBuildError(f"{blocked} could not be built, see error above"))
         elif unmade and not engine.reported and not stopped():
             refused = _same_host_refuses(engine, engines)
             if refused:
                 engine.requested = True
-                report.failed(engine, refused)
+                messages.failed(engine, refused)
     rest = [(e, e.state()) for e in engines if e.requested and not e.reported]
     # SCons visited these itself, and calls nothing of ours once it has found them up to date.
-    report.reused([engine for engine, state in rest if state == SCons.Node.up_to_date])
+    messages.reused([engine for engine, state in rest if state == SCons.Node.up_to_date])
     for engine, state in rest:
         if state == SCons.Node.failed and engine.problem:
-            report.failed(engine, engine.problem)
+            messages.failed(engine, engine.problem)
 
 
 def _same_host_refuses(engine: EngineTarget, engines: Iterable[EngineTarget]) -> EngineError | None:

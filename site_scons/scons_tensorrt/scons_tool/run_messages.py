@@ -1,4 +1,4 @@
-"""The messages of a run: the text of each line (BUILT, REUSED, FAILED, …), its event, and the summary."""
+"""The messages of a run: the text of each line (BUILT, REUSED, FAILED, …) and its event."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..recipe.backends import without_effect
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run
+from .summary import Summary
 from .target import ReceiptTarget, Target
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from .failures import Failures
     from .onnx_target import OnnxTarget
 
-_ALWAYS = ("reused", "built", "failed")  # always in the summary
-_ELSEWHERE = ("fetched", "dispatched")  # in the summary unless zero
-_COUNTED = (*_ALWAYS, *_ELSEWHERE, "interrupted", "would build")
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
@@ -37,13 +35,10 @@ class RunMessages:
         self.console = console
         self.verbose = False
         self._dry = dry
-        self._began = time.time()
         self._lock = threading.RLock()
         self._idle: set[str] = set()
         self._known_failures: Failures | None = None
-        self._counts = dict.fromkeys(_COUNTED, 0)
-        self._earlier: list[float | None] = []  # durations of the last builds of what would be built
-        self._boards: dict[str, dict[str, int]] = {}
+        self.summary = Summary(console, dry)
 
     def hardware(self, hardware: Hardware) -> None:
         """The first line: the hardware, its runtime, and why it was chosen."""
@@ -109,7 +104,7 @@ class RunMessages:
     def would_build(self, engine: EngineTarget, reason: str, earlier_s: float | None) -> None:
         """earlier_s: duration of the last build, None if no receipt has it."""
         self._count(engine, "would build")
-        self._earlier.append(earlier_s)
+        self.summary.would_take(earlier_s)
         self.console.line(f"WOULD BUILD {engine.label} because {reason}")
         code = engine.checked.code if engine.checked else "input_stale"
         fields = self._fields(engine, "would build", code, reason_text=reason)
@@ -127,7 +122,7 @@ class RunMessages:
         self._event("engine.cache.miss", engine, outcome, code, compile_duration_s=took, **more)
 
     def would_convert(self, derived: OnnxTarget, reason: str, earlier_s: float | None) -> None:
-        self._earlier.append(earlier_s)
+        self.summary.would_take(earlier_s)
         self.console.line(f"WOULD {derived.verbs[0]} {derived.label} because {reason}")
 
     def converted(self, derived: OnnxTarget, step: OnnxOutcome, seconds: float) -> None:
@@ -219,48 +214,7 @@ class RunMessages:
     def _count(self, engine: EngineTarget, word: str) -> None:
         engine.reported = True
         with self._lock:
-            self._counts[word] += 1
-            self._boards.setdefault(engine.board, dict.fromkeys(_COUNTED, 0))[word] += 1
-
-    def summary(self, not_reached: int = 0) -> None:
-        """Print the summary, after one line for each hardware if there are several. not_reached: the
-        number of engines that an interrupted run did not reach."""
-        counts, seconds = self._counts, time.time() - self._began
-        boards = self._boards if len(self._boards) > 1 else {}
-        for board, of_it in boards.items():
-            self.console.line(f"engines: {board}: {_text(of_it)}{self._would(of_it)}")
-        more_text = self._would(counts, self._estimate())
-        if not_reached:
-            more_text = f" (stopped: {not_reached} not reached)"
-        self.console.line(f"engines: {_text(counts)} in {seconds:.1f} s{more_text}")
-        fields: dict[str, Any] = _to_show(counts)
-        if boards:
-            fields["hardware"] = {board: _to_show(of_it) for board, of_it in boards.items()}
-        times = {"started": self.console.stamp(self._began), "seconds": round(seconds, 3)}
-        self.console.event("engine.compile.summary", **fields, **times)
-
-    def _would(self, counts: Mapping[str, int], more: str = "") -> str:
-        return f" (dry run: {counts['would build']} would be built{more})" if self._dry else ""
-
-    def _estimate(self) -> str:
-        """The total time of the last builds of what would be built."""
-        steps = len(self._earlier) - self._counts["would build"]
-        text = f", {steps} converted or checked" if steps else ""
-        known = [seconds for seconds in self._earlier if seconds is not None]
-        if known:
-            of = f"{len(known)} of {len(self._earlier)} known"
-            return f"{text}; {sum(known):.0f} s by earlier receipts, {of}"
-        return f"{text}; no earlier receipt says how long that takes" if self._earlier else text
-
-
-def _text(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {word}" for word, number in _to_show(counts).items())
-
-
-def _to_show(counts: Mapping[str, int]) -> dict[str, int]:
-    words = [*_ALWAYS[:2], *(word for word in _ELSEWHERE if counts[word]), _ALWAYS[2]]
-    words += ["interrupted"] * bool(counts["interrupted"])
-    return {word: counts[word] for word in words}
+            self.summary.add(engine.board, word)
 
 
 def _bytes(size: int) -> str:

@@ -265,11 +265,11 @@ class Session:
         if settings.option("help") or settings.option("question"):
             return
         asked = self.asked_of(self.engines)
-        run_end.report_rest(self.messages, self.engines, asked, self.derived.values(), self._stop)
+        run_end.report_unbuilt(self.messages, self.engines, asked, self.derived.values(), self._stop)
         if everything_asked() or any(engine.requested for engine in self.engines):
             if self._making:
                 self._making.elsewhere.close(self._stop)
-            self.messages.summary(sum(not e.reported for e in asked) if self._stop() else 0)
+            self.messages.summary.print(sum(not e.reported for e in asked) if self._stop() else 0)
         self.messages.console.copy(os.environ.get("TRT_RUN_EVENTS"))
         if settings.writes():
             self._save()

@@ -26,7 +26,7 @@ def compare(
 
     reference, converted: paths of the ONNX files; the second is None if the original itself is compiled;
     spec: the samples, as `samples.read` takes them, or None; options: rtol, atol, metric and corners, see
-    recipe/gate.py. Raises WorkerError (AccuracyError) if an output is beyond its bound.
+    recipe/gate_plan.py. Raises WorkerError (AccuracyError) if an output is beyond its bound.
     """
     if converted is None:
         return _original_alone(reference, target, options)
