@@ -8,6 +8,7 @@ ort = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from scons_tensorrt.recipe.onnx.walk import read_onnx  # noqa: E402
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
 from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_points, prepare_proof  # noqa: E402
 
@@ -224,6 +225,7 @@ REAL = [
 SCALES = [scalar("xs", 0.02), scalar("ws", 0.01), scalar("ys", 0.05)]
 POINTS = [scalar("xz", 120, np.uint8), scalar("wz", 3, np.int8), scalar("yz", 110, np.uint8)]
 QUANTIZE = node("QuantizeLinear", ["x", "xs", "xz"], ["q"])
+QUANTIZE_FROM_0 = node("QuantizeLinear", ["x", "xs", "z0"], ["q"])
 DEQUANTIZE = node("DequantizeLinear", ["p", "ys", "yz"], ["y"])
 BY_CHANNEL = [array("wc", [0.01, 0.02, 0.03], np.float32), array("wcz", [0, 0, 0], np.int8)]
 CASES = {
@@ -261,6 +263,25 @@ CASES = {
         [2, 8],
         [int8("w", 8, 3), *SCALES, *POINTS],
     ),
+    "Q/DQ of unsigned integers with zero point 0": (
+        [
+            QUANTIZE_FROM_0,
+            node("DequantizeLinear", ["q", "xs", "z0"], ["a"]),
+            node("MatMul", ["a", "w"], ["y"]),
+        ],
+        [2, 8],
+        [array("w", RNG.normal(size=(8, 3))), scalar("z0", 0, np.uint8), *SCALES],
+    ),
+    "the same, the zero point by a Constant": (
+        [
+            node("Constant", [], ["z0"], value=scalar("z0", 0, np.uint8)),
+            QUANTIZE_FROM_0,
+            node("DequantizeLinear", ["q", "xs", "z0"], ["a"]),
+            node("MatMul", ["a", "w"], ["y"]),
+        ],
+        [2, 8],
+        [array("w", RNG.normal(size=(8, 3))), *SCALES],
+    ),
     "Q/DQ of unsigned integers": (
         [
             QUANTIZE,
@@ -283,6 +304,8 @@ CASES = {
 MICROSOFT = {
     "DynamicQuantizeMatMul": (["x", "w", "ws", "wz"], [2, 8]),
     "MatMulIntegerToFloat": (["q", "w", "xs", "ws", "xz", "wz"], [2, 8]),
+    "QGemm": (["q", "xs", "xz", "w", "wc", "wcz", "b", "ys", "yz"], [2, 8]),
+    "QLinearWhere": (["c", "q", "xs", "xz", "q", "ys", "yz", "ys", "yz"], [2, 8]),
     "QLinearAdd": (["q", "xs", "xz", "q", "xs", "xz", "ys", "yz"], [2, 8]),
     "QLinearMul": (["q", "xs", "xz", "q", "xs", "xz", "ys", "yz"], [2, 8]),
     "QLinearSigmoid": (["q", "xs", "xz", "ys", "yz"], [2, 8]),
@@ -294,13 +317,14 @@ MICROSOFT = {
 
 def microsoft(op):
     inputs, shape = MICROSOFT[op]
-    attributes = {"axis": 1} if op == "QLinearConcat" else {}
-    output = "p" if op.startswith("QLinear") else "y"
+    attributes = {"QLinearConcat": {"axis": 1}, "QGemm": {"alpha": 0.5}}.get(op, {})
+    output = "p" if op.startswith("Q") else "y"
     nodes = [QUANTIZE, node(op, inputs, [output], domain="com.microsoft", **attributes)]
     nodes += [DEQUANTIZE] * (output == "p")
     if op == "DynamicQuantizeMatMul":
         nodes = nodes[1:]
-    return nodes, shape, [int8("w", 8, 3), *SCALES, *POINTS]
+    more = [array("b", [500, -700, 900], np.int32), array("c", [True, False] * 4, bool), *BY_CHANNEL]
+    return nodes, shape, [int8("w", 8, 3), *SCALES, *POINTS, *more]
 
 
 @pytest.mark.parametrize("case", [*CASES, *MICROSOFT])
@@ -316,6 +340,8 @@ def test_quantized_operators_become_float32_ones(tmp_path, case):
     assert "quantized node" in "".join(result.changes)
     refused = {*MICROSOFT, "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QuantizeLinear"}
     assert not refused.intersection(ops(made))
+    assert read_onnx(tmp_path / "source.onnx").refused
+    assert not read_onnx(tmp_path / "target.onnx").refused
     steps = result.outputs["y"]["error"] / max(result.outputs["y"]["bound"] / prepare_proof.ROUNDED, 1e-9)
     assert steps < 0.01
 

@@ -18,7 +18,7 @@ from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.conversion import Step, next_step
 from ..recipe.key import differences, input_name
-from ..recipe.onnx.summary import OnnxSummary, check_data
+from ..recipe.onnx.summary import INTEGERS, OnnxSummary, check_data
 from ..recipe.options import Recipe
 from ..recipe.samples import Samples
 from ..recipe.shapes import text
@@ -221,6 +221,8 @@ def _of_later_rules(kind: str, onnx: Mapping[str, Onnx]) -> dict[str, str]:
     summary = onnx["onnx"].summary if "onnx" in onnx else None
     if summary and kind == "quantize" and summary.functions:
         return {"local functions": "inlined"}
+    if summary and kind == "prepare" and any(INTEGERS in pattern for pattern in summary.refused):
+        return {"uint8 with zero point 0": "float32"}
     if summary and kind == "precision" and summary.quantized:
         return {"scales of Q/DQ nodes": "16 bit"}
     return {}

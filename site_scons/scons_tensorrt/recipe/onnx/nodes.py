@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...values import Value
-from .summary import OnnxInput
+from .summary import INTEGERS, OnnxInput
 from .wire import WireReader
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ REFUSED = frozenset(
         ("", "DynamicQuantizeLinear ConvInteger MatMulInteger MatMulIntegerToFloat"),
         ("DynamicQuantize", "LSTM MatMul"),
         ("QLinear", "Conv MatMul Add Mul Concat Sigmoid LeakyRelu Softmax AveragePool GlobalAveragePool"),
+        ("Q", "Gemm LinearWhere"),
     )
     for op in ops.split()
 )
@@ -44,6 +45,10 @@ class Node(Value):
     attributes: tuple[str, ...]
     branches: tuple[Graph, ...]
     value: tuple[int, int, int] | None = None
+
+    def input_at(self, index: int) -> str:
+        """An input that may be left out."""
+        return self.inputs[index] if len(self.inputs) > index else ""
 
 
 class Graph(Value):
@@ -131,8 +136,8 @@ class _Patterns:
                 yield f"{node.op} inside an If, whose sequence output is unused"
             if node.op == "Squeeze" and _has_no_axes(node) and not scope.is_of_shapes("".join(node.inputs)):
                 yield SQUEEZE
-            if node.op in ("QuantizeLinear", "DequantizeLinear") and self._is_asymmetric(node, constants):
-                yield f"{node.op} of unsigned, shifted or 32-bit integers"
+            if node.op in ("QuantizeLinear", "DequantizeLinear") and self._is_asymmetric(node, scope):
+                yield f"{node.op} {INTEGERS}"
             for branch in node.branches:
                 inside = within_if or (node.op == "If" and not decided)
                 yield from self.of(branch, constants, makers, inside)
@@ -157,15 +162,17 @@ class _Patterns:
         axis = scope.whole_number(self._reader, maker.inputs[1])
         return sizes is not None and axis is not None and -len(sizes) <= axis < len(sizes) and sizes[axis] < 0
 
-    def _is_asymmetric(self, node: Node, constants: Constants) -> bool:
-        """Whether the zero point is a constant that is not 0, or a constant of uint8 or int32 is
-        dequantized."""
-        data = constants.get(node.inputs[0]) if node.inputs else None
+    def _is_asymmetric(self, node: Node, scope: _Scope) -> bool:
+        """Whether the zero point is a constant of uint8 or one that is not 0, or a constant of uint8 or int32
+        is dequantized. TensorRT compiles uint8 with zero point 0, but as int8: it clips what is above 127."""
+        data = scope.place(node.input_at(0))
         if node.op == "DequantizeLinear" and data and data[0] in (_UINT8, _INT32):
             return True
-        zero = constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        zero = scope.place(node.input_at(2))
         if not zero or zero[0] not in (_UINT8, _INT8):
             return False
+        if zero[0] == _UINT8:
+            return True
         for field, value, at, after in self._reader.fields(*zero[1:]):
             packed = at >= 0 and any(bytes(self._reader.data[at:after]))
             if field in (5, 9) and (packed or value):  # int32_data, raw_data
@@ -197,9 +204,13 @@ class _Scope(Value):
                 stack += maker.inputs
         return True
 
+    def place(self, name: str) -> tuple[int, int, int] | None:
+        """Type and bytes of a constant, as `Graph.constants` has them."""
+        return self.constants.get(name) or (self.makers[name].value if name in self.makers else None)
+
     def whole_number(self, reader: WireReader, name: str) -> int | None:
         """The value of a constant of one int64 element."""
-        place = self.constants.get(name) or (self.makers[name].value if name in self.makers else None)
+        place = self.place(name)
         if not place or place[0] != _INT64:
             return None
         for field, value, at, after in reader.fields(*place[1:]):

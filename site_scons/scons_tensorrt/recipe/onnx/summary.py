@@ -15,6 +15,7 @@ from ...errors import RecipeError
 from ...values import Value
 
 DYNAMIC = -1  # a dimension
+INTEGERS = "of unsigned, shifted or 32-bit integers"  # after Quantize- or DequantizeLinear, in `refused`
 LFS = b"version https://git-lfs.github.com/spec/"
 LARGEST_POINTER = 1024  # bytes, the limit of git-lfs
 _T = TypeVar("_T")

@@ -25,6 +25,8 @@ class ContribOperators(CarriedTensors):
             "DynamicQuantizeLSTM": self._lstm,
             "DynamicQuantizeMatMul": self._dynamic_matmul,
             "MatMulIntegerToFloat": self._to_float,
+            "QGemm": self._gemm,
+            "QLinearWhere": self._linear_where,
             "QLinearAdd": self._linear_pair,
             "QLinearMul": self._linear_pair,
             "QLinearSigmoid": self._linear_one,
@@ -67,6 +69,31 @@ class ContribOperators(CarriedTensors):
         one, two = self.dequantized(a, a_scale, a_zero), self.dequantized(b, b_scale, b_zero)
         made = self.add(node.op_type[len("QLinear") :], one, two, like=node.output[0])
         self.quantize(made, scale, at(node, 7), node.output[0])
+
+    def _linear_where(self, node: NodeProto) -> None:
+        """The condition, then x and y, each with scale and zero point, then those of the output."""
+        condition, *rest = node.input
+        one, two = self.dequantized(*rest[:3]), self.dequantized(*rest[3:6])
+        made = self.add("Where", condition, one, two, like=node.output[0])
+        self.quantize(made, rest[6], at(node, 8), node.output[0])
+
+    def _gemm(self, node: NodeProto) -> None:
+        """a and b, each with scale and zero point, a bias in units of alpha and the two scales, then scale
+        and zero point of the output, which is float32 without them."""
+        a, a_scale, a_zero, b, b_scale, b_zero = list(node.input)[:6]
+        attributes = graph_walk.attributes(node)
+        by_column = 0 if attributes.get("transB") else 1
+        inputs = [self.dequantized(a, a_scale, a_zero), self.dequantized(b, b_scale, b_zero, by_column)]
+        if at(node, 6):
+            alpha = self.constant(attributes.get("alpha", 1.0), node.output[0])
+            unit = self.add("Mul", self.add("Mul", a_scale, b_scale, like=b), alpha, like=b)
+            bias = self.add("Mul", self.as_float(node.input[6]), unit, like=b)
+            inputs.append(bias)
+        made = self.add("Gemm", *inputs, like=node.output[0], **attributes)
+        if at(node, 7):
+            self.quantize(made, node.input[7], at(node, 8), node.output[0])
+        else:
+            self.add("Identity", made, like=node.output[0], output=node.output[0])
 
     def _linear_concat(self, node: NodeProto) -> None:
         scale, zero, *rest = list(node.input)

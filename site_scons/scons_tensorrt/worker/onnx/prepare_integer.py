@@ -83,14 +83,17 @@ class _IntegerOperators(ContribOperators):
 
     def _is_refused(self, node: NodeProto) -> bool:
         """Whether TensorRT refuses this QuantizeLinear or DequantizeLinear: what it reads is carried, its
-        zero point is not 0, or it dequantizes a constant of uint8 or int32 (a bias)."""
+        zero point is not 0, or it dequantizes a constant of uint8 or int32 (a bias). It takes uint8 with zero
+        point 0 for int8."""
         if any(self.is_carried(name) for name in node.input if name):
             return True
         data = self.names.constant(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if data is not None and data.dtype in (np.uint8, np.int32):
             return True
         zero = self.names.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        return zero is not None and zero.dtype in (np.uint8, np.int8) and bool(zero.any())
+        if zero is None or zero.dtype not in (np.uint8, np.int8):
+            return False
+        return zero.dtype == np.uint8 or bool(zero.any())
 
     def _quantize_linear(self, node: NodeProto) -> None:
         self.quantize(node.input[0], node.input[1], at(node, 2), node.output[0])
