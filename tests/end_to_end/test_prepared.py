@@ -4,9 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from conftest import Tree, sha256, sound
 
@@ -153,3 +154,33 @@ def test_a_made_onnx_is_not_converted_from_a_file_prepared_for_other_shapes(tree
     run = tree.scons("-k", "engines")
     assert (run.status, run.built) == (2, []), run.out
     assert "needs made.onnx prepared for other shapes; give one of the engines another name" in run.out
+
+
+def test_what_was_quantized_for_another_runtime_may_be_calibrated_again(tree: Tree) -> None:
+    """TensorRT takes uint8 for int8, so those Q/DQ nodes become float32 first."""
+    weights = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    constants = {"w": weights, "s": np.float32(0.02), "z": np.uint8(0)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"], name="product"),
+    ]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 8])]
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 8])]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "net", given, made, initializers)
+    opset = [helper.make_opsetid("", 17)]
+    tree.path("models").mkdir(exist_ok=True)
+    onnx.save_model(helper.make_model(graph, opset_imports=opset, ir_version=9), tree.path("models/a.onnx"))
+    np.savez(tree.path("s.npz"), x=np.abs(weights)[None].repeat(8, 0)[:, :4])
+    tree.write(
+        """
+        env.Engine("a", "models/a.onnx", precision="int8", calibration="s.npz")
+        env.Engine("b", "models/a.onnx", precision="int8")
+        """
+    )
+    run = tree.scons("-k", "engines")
+    assert (run.built, run.failed) == (["a"], ["b"]), run.out
+    assert "give calibration=, an ONNX with Q/DQ nodes of int8 and zero point 0" in run.reason("b")
+    types = {tensor.data_type for tensor in onnx.load(tree.path(".trt/onnx/a.int8.onnx")).graph.initializer}
+    assert TensorProto.UINT8 not in types

@@ -8,6 +8,7 @@ from refused import REFUSED
 
 from conftest import Tree
 from scons_tensorrt.build.refusals import REFUSALS
+from scons_tensorrt.recipe.onnx.walk import read_onnx
 
 
 def test_every_refusal_that_was_seen_has_its_model() -> None:
@@ -26,6 +27,8 @@ def test_the_line_has_the_node_its_source_and_what_to_do(tree: Tree, name: str) 
     reason = run.reason("a")
     advice = next(each.advice for each in REFUSALS if each.advice.startswith(name))
     assert f"; {advice}; log: .trt/logs/" in reason
+    could = bool(read_onnx(tree.path("models/a.onnx")).refused)
+    assert ("; prepare='auto' would rewrite the ONNX (" in reason) == could
     assert not re.search(r"/_src/|cudaError|Assertion failed", reason)
     if "node" in reason and "`step`" in reason:
         assert re.search(r" \(\w+\), made at net/model\.py:42 `return self\.step\(x\)`[:;] ", reason)

@@ -40,7 +40,7 @@ def compile_engine(spec: EngineSpec, context: BuildContext, partial: Path) -> tu
         while made is None:
             made = _run(spec, context, partial, log, progress, copy=True)
     except EngineBuildError as error:
-        told = _as(error, explain(str(error), spec.onnx))
+        told = _as(error, explain(str(error), spec.onnx, _would_prepare(spec)))
         if error.lasting:
             for listener in context.listeners:
                 listener.refused(spec, told)
@@ -52,6 +52,20 @@ def compile_engine(spec: EngineSpec, context: BuildContext, partial: Path) -> tu
     finally:
         running.end()
     return _receipt(spec, context, made, started, log, heard), made.duration_s
+
+
+def _would_prepare(spec: EngineSpec) -> str:
+    """What the prepare step would have rewritten, for a message; empty if it was not left out."""
+    recipe = spec.recipe
+    if recipe.preparation.way != "none":
+        return ""
+    from ..recipe.onnx.walk import read_onnx  # only for a refusal
+    from ..recipe.preparation import would_rewrite
+
+    try:
+        return would_rewrite(recipe.profiles, read_onnx(spec.onnx))
+    except (EngineError, OSError):
+        return ""
 
 
 def _as(error: EngineBuildError, message: str) -> EngineBuildError:

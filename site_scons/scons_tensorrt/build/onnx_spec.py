@@ -23,6 +23,7 @@ from ..recipe.options import Recipe
 from ..recipe.samples import Samples
 from ..recipe.shapes import text
 from ..values import Value
+from .spec import to_calibrate
 from .up_to_date import UpToDateResult
 
 # By kind of step: increase when the same ingredients give other bytes.
@@ -140,7 +141,8 @@ def compile_step(
     """The step before the compile, with its samples: the conversion of the ONNX, or the samples in the format
     of a calibrator. None if there is none. strong, summary: as of `next_step`."""
     calibration = recipe.conversion.calibration
-    step = next_step(recipe.precision, recipe.conversion, strong, summary)
+    known = to_calibrate(recipe, summary) if summary else None
+    step = next_step(recipe.precision, recipe.conversion, strong, known)
     if step is not None:
         return step, calibration.samples if calibration and step.kind == "quantize" else None
     if calibration and recipe.calibrator and not strong:

@@ -152,9 +152,9 @@ REFUSALS = (
 )
 
 
-def explain(message: str, onnx: Path) -> str:
+def explain(message: str, onnx: Path, first: str = "") -> str:
     """The message of a refusal, without TensorRT's internals, with the node's place and advice. Another
-    message is unchanged. onnx: what was compiled."""
+    message is unchanged. onnx: what was compiled; first: advice before that of `REFUSALS`."""
     parsed = _PARSER.match(message)
     if parsed is None and not message.startswith(_BUILDER):
         return message
@@ -173,7 +173,7 @@ def explain(message: str, onnx: Path) -> str:
     for noise in _NOISE:
         message = noise.sub("", message)
     message = message.replace("refused node -1:", "refused an input or output:")
-    return "; ".join([message, *_advice(message, node)])
+    return "; ".join([message, *([first] if first else []), *_advice(message, node)])
 
 
 def _advice(message: str, node: OnnxNode | None) -> list[str]:

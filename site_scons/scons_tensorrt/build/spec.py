@@ -81,9 +81,18 @@ def check_model(
     if summary is not None:
         found += _input_problems(recipe, summary)
         strong = recipe.strongly_typed or strongly_typed(signature)
-        found += faults(recipe.precision, recipe.conversion, strong, summary)
+        found += faults(recipe.precision, recipe.conversion, strong, to_calibrate(recipe, summary))
     if found:
         raise RecipeError(f"{label}: {'; '.join(found)}")
+
+
+def to_calibrate(recipe: Recipe, summary: OnnxSummary) -> OnnxSummary:
+    """The summary that decides whether a calibration makes the Q/DQ nodes; see `preparation.to_convert`."""
+    if not (recipe.conversion.calibration and summary.quantized):
+        return summary
+    from ..recipe.preparation import to_convert
+
+    return to_convert(recipe.preparation, recipe.profiles, summary)
 
 
 def _input_problems(recipe: Recipe, summary: OnnxSummary) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from .conversion import Preparation, Step
-from .onnx.summary import OnnxInput, OnnxSummary
+from .onnx.summary import INTEGERS, OnnxInput, OnnxSummary
 from .onnx.troubles import find_troubles
 from .shapes import Profile, problems
 from .values import one_of, setting
@@ -68,6 +68,19 @@ def find_reasons(wanted: Preparation, profiles: Sequence[Profile], summary: Onnx
         return ()
     found = find_troubles(summary, profiles)
     return found + tuple(f"input `{name}` to freeze" for name in wanted.freeze)
+
+
+def would_rewrite(profiles: Sequence[Profile], summary: OnnxSummary) -> str:
+    """The advice to write `prepare="auto"`, with what it would rewrite; empty if that is nothing."""
+    found = find_troubles(summary, profiles)
+    return f"{setting('prepare', 'auto')} would rewrite the ONNX ({', '.join(found)})" if found else ""
+
+
+def to_convert(wanted: Preparation, profiles: Sequence[Profile], summary: OnnxSummary) -> OnnxSummary:
+    """The summary of what a calibration quantizes: without Q/DQ nodes if the step makes such nodes float32.
+    Some may stay; then the calibration says so."""
+    reasons = find_reasons(wanted, profiles, summary) if summary.quantized and summary.refused else ()
+    return summary._replace(quantized=False) if any(INTEGERS in each for each in reasons) else summary
 
 
 def prepare_step(wanted: Preparation, profiles: Sequence[Profile]) -> Step:

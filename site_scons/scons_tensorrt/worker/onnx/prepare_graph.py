@@ -58,9 +58,10 @@ class Rewriter:
         return made
 
     def constant(self, value: Any, like: str, dtype: Any = np.float32) -> str:
-        name = self.names.new(like)
-        tensor = numpy_helper.from_array(np.asarray(value, dtype), name)
-        self.graph.initializer.append(tensor)
+        return self.name_constant(np.asarray(value, dtype), self.names.new(like))
+
+    def name_constant(self, value: np.ndarray, name: str) -> str:
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
         self.names.add(self.graph.initializer[-1])
         return name
 

@@ -40,6 +40,7 @@ class _IntegerOperators(ContribOperators):
     def __init__(self, graph: GraphProto, names: Names) -> None:
         super().__init__(graph, names)
         self._scales = ScalesFinder(graph)
+        self._outputs = {output.name for output in graph.output}
         self._covered: set[str] = set()  # outputs that the replacement of an earlier node makes
 
     def rewrite(self, counts: dict[str, int]) -> None:
@@ -102,6 +103,10 @@ class _IntegerOperators(ContribOperators):
         axis = graph_walk.attributes(node).get("axis", 1)
         real = self.dequantized(node.input[0], node.input[1], at(node, 2), axis)
         kind = self.names.types.get(node.input[1], FLOAT)
+        value = self.names.constant(real)
+        if value is not None and kind == FLOAT and node.output[0] not in self._outputs:
+            self.name_constant(value, node.output[0])  # a weight, which a calibration may quantize
+            return
         self.add("Cast", real, like=node.output[0], output=node.output[0], to=kind)
 
     def _name(self, made: str, output: str) -> None:

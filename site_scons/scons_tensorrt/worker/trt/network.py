@@ -88,9 +88,12 @@ def check_precision(
         raise recipe_error("it has Q/DQ nodes already; leave out calibration")
     by_flag = calibrated or (precision in ("fp16", "bf16") and not strongly_typed(trt, strong))
     if wanted and wanted not in types and not by_flag:
+        what = "an ONNX converted to %s" % precision
+        if precision in ("int8", "fp8"):  # others become float32 (prepare=)
+            what = "calibration=, an ONNX with Q/DQ nodes of %s and zero point 0" % precision
         raise recipe_error(
-            "precision=%r, but no tensor of the model is %s: give an ONNX converted to %s, or "
-            "precision='fp32'" % (precision, wanted, precision)
+            "precision=%r, but no tensor of the model is %s: give %s, or precision='fp32'"
+            % (precision, wanted, what)
         )
     allowed = {wanted}
     if precision in ("int8", "fp8"):
