@@ -377,6 +377,29 @@ def test_a_difference_is_an_error_with_output_and_place(tmp_path, monkeypatch):
         prepared(tmp_path, relu, {"x": ((1, 4), (2, 4), (4, 4))})
 
 
+def test_wrong_scores_beside_boxes_in_pixels_are_an_error(tmp_path, monkeypatch):
+    """An error of 1 is little beside 1,000 pixels, but not in scores."""
+    rewrite = prepare.prepare_integer.rewrite
+
+    def wrong(made, values):
+        made, phrases = rewrite(made, values)
+        next(each for each in made.graph.node if each.op_type == "Sigmoid").op_type = "Tanh"
+        return made, phrases
+
+    nodes = dynamic(
+        *(node("MatMulInteger", ["q", "w", "z"], ["i"]), *REAL[:2], node("Mul", ["f", "both"], ["r"])),
+        *(node("Split", ["r", "parts"], ["b", "c"], axis=1), node("Sigmoid", ["c"], ["scores"])),
+        *(node("Mul", ["b", "size"], ["boxes"]), node("Concat", ["boxes", "scores"], ["y"], axis=1)),
+    )
+    constants = [int8("w", 8, 5), scalar("ws", 0.01), array("parts", [4, 1], np.int64), scalar("size", 320)]
+    detector = model(nodes, {"x": ["n", 8]}, initializers=constants)
+    sizes = {"x": ((1, 8), (4, 8), (16, 8))}
+    prepared(tmp_path, detector, sizes)
+    monkeypatch.setattr(prepare.prepare_integer, "rewrite", wrong)
+    with pytest.raises(WorkerError, match=r"output `y`, at max of profile 0: .* at \[\d+, 4\]"):
+        prepared(tmp_path, detector, sizes)
+
+
 def test_inputs_are_smaller_where_larger_ones_give_no_finite_output(tmp_path):
     """As a mask does in which only 0 and 1 mean something."""
     big = array("big", 3.4e38)

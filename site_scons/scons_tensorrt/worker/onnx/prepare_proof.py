@@ -20,6 +20,8 @@ from scons_tensorrt.worker.onnx.prepare_points import Point
 # Where 8-bit rounding was replaced, the bound of an output's error: this share of its largest value, or, if
 # more, this many times what the original's output changes with its float inputs by a share of NOISE.
 ROUNDED, CHANGES, NOISE = 0.02, 3.0, 1e-3
+# Within each slice of an output, such as the scores beside boxes in pixels, of its own largest value:
+ROUNDED_SLICE, SMALLEST_SLICE = 0.25, 16  # elements
 RANDOM = (
     "RandomNormal",
     "RandomUniform",
@@ -62,8 +64,9 @@ def prove(
     figures: dict[str, dict[str, float]] = {}
     for number, (point, outputs) in enumerate(expected):
         for at, (name, one, two) in enumerate(zip(names, outputs, prepared.run(point.inputs))):
-            bound = _bound(one, noisy[number][at]) if allowed.rounding else 0.0
-            error = _compare(name, point.where, one, two, bound, allowed.kept_ones)
+            bounds = _bounds(one, noisy[number][at]) if allowed.rounding else np.zeros(())
+            error = _compare(name, point.where, one, two, bounds, allowed.kept_ones)
+            bound = float(bounds.max()) if bounds.size else 0.0
             before = figures.get(name, {"error": -1.0, "bound": 0.0})
             if (error, bound) > (before["error"], before["bound"]):
                 figures[name] = {"error": error, "bound": bound}
@@ -147,13 +150,20 @@ def _with_noise(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _bound(output: Any, noisy: Any) -> float:
-    """The bound of an output's error. noisy: the output for inputs with noise."""
+def _bounds(output: Any, noisy: Any) -> np.ndarray:
+    """The bound of the error of each element of an output. noisy: the output for inputs with noise."""
     if not _is_numbers(output) or output.size == 0:
-        return 0.0
-    values = np.where(np.isfinite(output), output, 0).astype(np.float64)
-    change = _error(output, noisy).max() if noisy.shape == output.shape else 0.0
-    return float(max(ROUNDED * np.abs(values).max(), CHANGES * change if np.isfinite(change) else 0.0))
+        return np.zeros(())
+    values = np.abs(np.where(np.isfinite(output), output, 0).astype(np.float64))
+    changes = _error(output, noisy) if noisy.shape == output.shape else np.zeros_like(values)
+    changes[~np.isfinite(changes)] = 0.0
+    bounds = np.full(values.shape, max(ROUNDED * values.max(), CHANGES * changes.max()))
+    for axis, size in enumerate(values.shape):
+        if size > 1 and values.size // size >= SMALLEST_SLICE:
+            others = tuple(each for each in range(values.ndim) if each != axis)
+            largest, change = (each.max(axis=others, keepdims=True) for each in (values, changes))
+            bounds = np.minimum(bounds, np.maximum(ROUNDED_SLICE * largest, CHANGES * change))
+    return bounds
 
 
 def _is_numbers(output: Any) -> bool:
@@ -169,24 +179,26 @@ def _error(one: np.ndarray, two: np.ndarray) -> np.ndarray:
         return np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))
 
 
-def _compare(name: str, where: str, one: Any, two: Any, bound: float, kept_ones: bool) -> float:
-    """The largest absolute difference of an output. Raises WorkerError (AccuracyError) if it is beyond the
-    bound."""
+def _compare(name: str, where: str, one: Any, two: Any, bounds: np.ndarray, kept_ones: bool) -> float:
+    """The largest absolute difference of an output. bounds: of its elements, or of all. Raises WorkerError
+    (AccuracyError) if one is beyond."""
     if not _is_numbers(one):
         return 0.0
     if kept_ones and _without_ones(one.shape) == _without_ones(two.shape):
-        one = one.reshape(two.shape)
+        one, bounds = one.reshape(two.shape), bounds.reshape(two.shape if bounds.ndim else ())
     if one.shape != two.shape or one.dtype != two.dtype:
         found, original = ("%s%s" % (each.dtype, list(each.shape)) for each in (two, one))
         raise _differs(name, where, "it is " + found, original)
     if one.size == 0:
         return 0.0
     error = _error(one, two)
-    place = np.unravel_index(int(error.argmax()), error.shape)
-    if not error[place] <= bound:
+    beyond = error - bounds
+    place = np.unravel_index(int(beyond.argmax()), error.shape)
+    if not beyond[place] <= 0:
+        bound = float(np.broadcast_to(bounds, error.shape)[place])
         at = [int(index) for index in place]
         raise _differs(name, where, "%.6g at %s" % (two[place], at), "%.6g" % one[place], bound)
-    return float(error[place])
+    return float(error.max())
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:
