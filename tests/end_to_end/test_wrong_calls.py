@@ -25,7 +25,7 @@ VALUES = [
 LOOP = """
 import json
 from pathlib import Path
-from scons_tensorrt.scons_tool.calls import call_errors
+from scons_tensorrt.scons_tool.call_errors import call_errors
 said, taken, errors = [], [], call_errors(env)
 def attempt(what, call, *args, **kwargs):
     try:

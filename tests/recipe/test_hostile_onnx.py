@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.onnx import walk as module
+from scons_tensorrt.recipe.onnx import read_onnx as module
 from scons_tensorrt.recipe.onnx import wire as wire_format
+from scons_tensorrt.recipe.onnx.read_onnx import read_onnx
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
-from scons_tensorrt.recipe.onnx.walk import read_onnx
 
 
 def varint(number):
@@ -215,7 +215,7 @@ def test_a_model_of_millions_of_parts_is_read_in_little_memory(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model(b"\x0a\x00" * 500_000))
     program = (
         "import resource, sys\n"
-        "from scons_tensorrt.recipe.onnx.walk import read_onnx\n"
+        "from scons_tensorrt.recipe.onnx.read_onnx import read_onnx\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"read_onnx({str(tmp_path / 'm.onnx')!r})\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
@@ -280,7 +280,7 @@ def test_a_large_model_that_is_cut_while_it_is_read_is_refused(tmp_path):
     program = f"""
 import os
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.onnx import walk as onnx_file
+from scons_tensorrt.recipe.onnx import read_onnx as onnx_file
 real = onnx_file.OnnxWalk.run
 def cut_first(walk):
     os.truncate({str(path)!r}, 100)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.errors import RecipeError
+from scons_tensorrt.recipe.onnx.read_onnx import read_onnx
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
-from scons_tensorrt.recipe.onnx.walk import read_onnx
 
 FLOAT = TensorProto.FLOAT
 

@@ -8,8 +8,8 @@ import pytest
 
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe.conversion import Preparation, Step
+from scons_tensorrt.recipe.onnx.read_onnx import read_onnx
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
-from scons_tensorrt.recipe.onnx.walk import read_onnx
 from scons_tensorrt.recipe.options import parse
 from scons_tensorrt.recipe.preparation import find_reasons, prepare_step, problems_with_frozen
 

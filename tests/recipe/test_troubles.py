@@ -7,8 +7,8 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from scons_tensorrt.recipe.onnx.read_onnx import read_onnx  # noqa: E402
 from scons_tensorrt.recipe.onnx.troubles import find_troubles  # noqa: E402
-from scons_tensorrt.recipe.onnx.walk import read_onnx  # noqa: E402
 
 F32 = TensorProto.FLOAT
 node = helper.make_node

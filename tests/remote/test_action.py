@@ -16,7 +16,7 @@ from scons_tensorrt.hardware.resolve import Hardware
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.key import input_name, value_fields
 from scons_tensorrt.recipe.options import parse
-from scons_tensorrt.remote.job import Action, write_action
+from scons_tensorrt.remote.action import Action, write_action
 
 SIGNATURE = HardwareSignature(
     *("tensorrt", "10.3.0.30", "linux", "aarch64", "8.7"), sm_count=8, jetpack="6.2"

@@ -28,7 +28,7 @@ from ..files.digest_cache import sha256_file
 from ..files.reading import is_none, open_file
 from ..files.writing import cause, new_file, remove_tree, sync_file, sync_folder, unlink_link
 from .receipt import Receipt, ReceiptFolder
-from .sidecar import sidecar_of
+from .sidecar import sidecar_bytes, sidecar_of
 from .state_folder import StateFolder
 from .trees import hash_of
 
@@ -76,7 +76,7 @@ class Publication:
         try:
             sync_file(engine)
             with new_file(sidecar) as out:
-                out.write(receipt.sha256.encode("ascii"))
+                out.write(sidecar_bytes(receipt.sha256))
                 out.flush()
                 os.fsync(out.fileno())
             sync_folder(sidecar.parent)

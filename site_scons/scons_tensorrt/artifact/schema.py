@@ -12,7 +12,7 @@ from ..files.digest_cache import sha256_file
 from ..files.writing import write_atomic
 from ..hardware.signature import SCHEMA, HardwareSignature
 from .filename import EngineFilename
-from .sidecar import read_sidecar, sidecar_of
+from .sidecar import read_sidecar, sidecar_bytes, sidecar_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Sha256Sidecar:
         digest = hashlib.sha256(data).hexdigest()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
-        write_atomic(sidecar_of(path), digest.encode("ascii"))
+        write_atomic(sidecar_of(path), sidecar_bytes(digest))
         return digest
 
     @staticmethod

@@ -24,6 +24,11 @@ def sidecar_of(engine: str | os.PathLike[str]) -> Path:
     return Path(os.fspath(engine) + SIDECAR_SUFFIX)
 
 
+def sidecar_bytes(sha256: str) -> bytes:
+    """The contents of the sidecar of a file with this hash."""
+    return sha256.encode("ascii")
+
+
 def read_sidecar(engine: str | os.PathLike[str]) -> str:
     """The sha256 that an engine's sidecar states. Raises SidecarError."""
     path = os.fspath(engine) + SIDECAR_SUFFIX

@@ -15,7 +15,7 @@ from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMisma
 from ..hardware.resolve import Hardware
 from .checks import check_inputs, check_plan
 from .context import BuildContext
-from .job import fresh_log, is_tensorrt, linked_model, make_job
+from .make_job import fresh_log, is_tensorrt, linked_model, make_job
 from .phases import READING, Phases
 from .progress import ProgressHandle
 from .refusals import explain

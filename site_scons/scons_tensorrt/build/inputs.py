@@ -18,7 +18,7 @@ _ONNX_FACT = "onnx 7"  # increase when the summary changes
 
 
 def _walk(onnx: str | io.FileIO) -> OnnxSummary:
-    from ..recipe.onnx.walk import read_onnx  # not needed for a known model
+    from ..recipe.onnx.read_onnx import read_onnx  # not needed for a known model
 
     return read_onnx(onnx)
 

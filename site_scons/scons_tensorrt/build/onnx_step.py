@@ -21,7 +21,7 @@ from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_l
 from ..recipe.preparation import needed_for
 from ..values import Value
 from .context import ProvidedFile
-from .job import fresh_log
+from .make_job import fresh_log
 from .onnx_spec import VERBS, OnnxSpec, check_onnx_up_to_date
 from .programs import CONVERTER
 from .progress import BeginProgress, no_progress

@@ -11,7 +11,7 @@ from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..hardware.runtime import Interpreter
 from .checks import check_plan
-from .job import fresh_log, linked_model, make_job
+from .make_job import fresh_log, linked_model, make_job
 from .spec import EngineSpec
 from .worker_process import Compiled, run_worker
 

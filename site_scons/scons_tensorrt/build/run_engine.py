@@ -15,7 +15,7 @@ from ..errors import AccuracyError, EngineBuildError, PublishError
 from ..files.writing import cause, remove_tree, unlink_link
 from ..hardware.runtime import Runtime
 from ..worker.trt.job import RunJob
-from .job import gpu_choice, plugin_places
+from .make_job import gpu_choice, plugin_places
 from .onnx_spec import OnnxSpec
 from .onnx_step import OnnxContext, run_converter
 from .pinned_inputs import Pinned, links_to

@@ -233,7 +233,7 @@ def _pair(arguments: argparse.Namespace, option: str, text: str, like: str) -> t
 
 @functools.cache
 def _summary(model: str) -> OnnxSummary:
-    from ..recipe.onnx.walk import read_onnx
+    from ..recipe.onnx.read_onnx import read_onnx
 
     try:
         return read_onnx(model)

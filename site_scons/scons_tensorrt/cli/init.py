@@ -69,7 +69,7 @@ def _models(folder: str) -> Iterator[str]:
 
 
 def _table(path: str) -> dict[str, Any] | None:
-    from ..recipe.onnx.walk import read_onnx
+    from ..recipe.onnx.read_onnx import read_onnx
 
     try:
         summary = read_onnx(path)

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         "--state-dir", metavar="DIR", help=f"state folder (default: {DEFAULT}/ in the source tree)"
     )
     report.add_argument(
-        "--full", action="store_true", help="hash every engine instead of trusting size and mtime"
+        "--full", action="store_true", help="hash every engine instead of trusting an unchanged stat"
     )
     report.add_argument("--out", metavar="DIR", help="output folder (default: report/ in the state folder)")
     report.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")

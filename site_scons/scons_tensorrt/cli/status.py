@@ -69,7 +69,7 @@ def add(commands: Commands) -> None:
         help=f"state folder (default: $TRT_STATE_DIR, or the nearest {DEFAULT}/ above)",
     )
     status.add_argument(
-        "--full", action="store_true", help="hash every file instead of trusting size and mtime"
+        "--full", action="store_true", help="hash every file instead of trusting an unchanged stat"
     )
     add_json(status)
     status.set_defaults(run=_status)

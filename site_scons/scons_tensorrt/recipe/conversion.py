@@ -14,7 +14,7 @@ from ..hardware.signature import HardwareSignature
 from ..values import Value
 from .onnx.summary import OnnxSummary
 from .samples import Samples, parse_samples, sample_options
-from .values import flag, is_number, literal, names, one_of, option, setting
+from .values import flag, is_number, is_text, literal, names, one_of, option, setting
 
 METHODS = ("entropy", "minmax", "percentile")
 WAYS = ("qdq", "calibrator")
@@ -182,10 +182,10 @@ def parse_calibration(value: Any) -> Calibration | None:
 
 def parse_conversion(chosen: Mapping[str, Any]) -> Conversion:
     """The conversion in the options of `env.Engine`. Raises RecipeError."""
-    auto = chosen["keep_nodes"] == AUTO
+    auto = is_text(chosen["keep_nodes"], AUTO)
     if auto and chosen["accuracy"] is None:
-        auto, gate = setting("keep_nodes", "auto"), option("accuracy")
-        raise RecipeError(f"{auto} needs {gate}, whose bound decides; add it, or write a list")
+        wish, gate = setting("keep_nodes", AUTO), option("accuracy")
+        raise RecipeError(f"{wish} needs {gate}, whose bound decides; add it, or write a list")
     return Conversion(
         names("keep_ops", chosen["keep_ops"]),
         () if auto else names("keep_nodes", chosen["keep_nodes"]),

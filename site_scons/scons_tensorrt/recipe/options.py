@@ -18,7 +18,7 @@ from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate import Gate, parse_gate
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
-from .values import entry, flag, hint, is_number, literal, names, one_of, option, setting
+from .values import entry, flag, hint, is_number, is_text, literal, names, one_of, option, setting
 
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
@@ -223,7 +223,7 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
 
 
 def _preparation(way: Any, freeze: Any) -> Preparation:
-    if way == DEFAULTS["prepare"] and freeze is None:
+    if is_text(way, DEFAULTS["prepare"]) and freeze is None:
         return Preparation()
     from .preparation import parse_preparation  # rarely needed
 

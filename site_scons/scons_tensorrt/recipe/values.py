@@ -50,6 +50,11 @@ class Place(Value):
         return f"{self.file}:{line}" if line else self.file
 
 
+def is_text(value: Any, text: str) -> bool:
+    """Whether the value is this text. The lists of SCons cannot be compared with one."""
+    return isinstance(value, str) and value == text
+
+
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise RecipeError(f"{setting(name, value)}: write {literal(True)} or {literal(False)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..artifact.filename import SIDECAR_SUFFIX
+from ..artifact.sidecar import sidecar_bytes
 from ..errors import HandoffError
 from ..files.reading import blocks, open_file
 from ..files.writing import replacing
@@ -64,7 +65,7 @@ def _below(root: str, path: str) -> str:
 def install_engine(source: Path, target: Path, sha256: str) -> None:
     """Copy an engine and write its sidecar. Raises as `install_file`."""
     install_file(source, target, sha256)
-    install_bytes(target.with_name(target.name + SIDECAR_SUFFIX), sha256.encode("ascii"))
+    install_bytes(target.with_name(target.name + SIDECAR_SUFFIX), sidecar_bytes(sha256))
 
 
 def install_file(source: Path, target: Path, sha256: str) -> None:

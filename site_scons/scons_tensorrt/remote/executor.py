@@ -31,7 +31,7 @@ from ..files.signing_keys import load_signing_key, load_trusted_keys
 from ..files.writing import remove_tree
 from ..hardware.host import Host
 from ..hardware.runtime import Interpreter
-from .job import LARGEST, Action
+from .action import LARGEST, Action
 
 VARIABLE = "SCONS_TENSORRT_BENCH"  # JSON, in the environment of the process that compiles
 LOG_BYTES = 256 << 10  # of a log sent back

@@ -18,8 +18,8 @@ from ..cache.transfer import DigestMismatch
 from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host
+from .action import write_action
 from .capability import why_not_here
-from .job import write_action
 from .remote_compile import RemoteCompile
 from .scheduler_client import SchedulerClient
 

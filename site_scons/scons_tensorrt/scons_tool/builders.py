@@ -32,7 +32,7 @@ from ..errors import (
 from ..files.writing import cause
 from ..recipe.key import VERSION
 from . import settings
-from .calls import SEE_STACK
+from .call_errors import SEE_STACK
 from .nodes import data_nodes, real_place, set_class, target_of
 from .session import Session, session_of
 from .target import HandoffTarget, PinnedAction, ReceiptTarget, fail_action

@@ -18,7 +18,7 @@ from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, 
 from ..recipe.samples import READER
 from ..recipe.values import messages_in
 from . import settings, store_settings
-from .calls import add_error, call_errors, declared_at, label_of
+from .call_errors import add_error, call_errors, declared_at, label_of
 from .env_engine import Engine
 from .nodes import file_node, real_path
 from .session import Session, session_of

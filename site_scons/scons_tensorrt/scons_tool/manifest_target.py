@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import SCons.Util
 
+from ..artifact.sidecar import sidecar_bytes
 from ..errors import EngineError, HandoffError, plural
 from ..files.reading import read_small
 from ..files.writing import write_atomic
@@ -67,7 +68,7 @@ class ManifestTarget(HandoffTarget):
             data = manifest.dump()
             files = {
                 self.path.name: data,
-                self.sidecar.name: digest(data).encode("ascii"),
+                self.sidecar.name: sidecar_bytes(digest(data)),
                 self.sums.name: manifest.sums(),
             }
             if self._key:

@@ -22,7 +22,7 @@ import SCons.Script.Main
 from ..files.writing import cause, remove_stale
 from ..hardware.resolve import Hardware
 from . import declaration, remote_settings, run_end, settings, store_settings
-from .calls import call_errors, report
+from .call_errors import call_errors, report
 from .console import Console, say
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache

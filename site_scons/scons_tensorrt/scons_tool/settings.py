@@ -52,7 +52,7 @@ TensorRT engines (scons-tensorrt):
                         rtx_sm75, rtx_sm80, rtx_sm86, rtx_sm89, rtx_sm120, rtx_sm121;
                         a list builds for several: HARDWARE=orin_nx,rtx_sm89
   BACKEND=NAME          tensorrt or tensorrt_rtx; default: that of the hardware
-  VERIFY=stat|full      stat (default) trusts size and mtime; full hashes every file
+  VERIFY=stat|full      stat (default) trusts an unchanged stat; full hashes every file
   ENGINE_DIR=DIR        the folder of engines; default: engines
   REPORT=DIR            the folder of engines-report; default: .trt/report
   JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release

@@ -13,7 +13,7 @@ import SCons.Script
 from ..files.streams import open_standard_streams
 from . import remote_settings, settings, store_settings
 from .builders import make_builder, make_step_builder
-from .calls import tool_call, user_call
+from .call_errors import tool_call, user_call
 from .env_engine import Engine, OnnxExport
 from .nodes import ALIAS, PRUNE, REPORT
 from .session import Session, session_of

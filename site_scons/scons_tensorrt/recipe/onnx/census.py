@@ -9,8 +9,8 @@ import os
 from typing import Any
 
 from .external_data import TYPES
+from .read_onnx import OnnxWalk, walk_file
 from .summary import OnnxInput
-from .walk import OnnxWalk, walk_file
 
 VERSION = 1  # increment when a census of the same file would differ
 _MAX_OPS = 1000

@@ -1,4 +1,4 @@
-"""Adds up how long each external-data file of an ONNX must be; walk.py finds the tensors.
+"""Finds the least size of each external-data file of an ONNX; read_onnx.py finds the tensors.
 
 A tensor's data begins at its `offset`. Its `length` must match the tensor's type and shape. Without a
 `length`, the onnx package and TensorRT read to the end of the file, so the file must end where the tensor

@@ -33,7 +33,7 @@ def use(config: Any, path: str) -> None:
             if data:
                 _move_away(path)
     except OSError as error:
-        _note(path, error)
+        _note(path, error, "the engine is built without it")
     config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
@@ -50,12 +50,11 @@ def keep(config: Any, path: str) -> None:
                 _move_away(path)
             replace(path, bytes(cache.serialize()))
     except OSError as error:
-        _note(path, error)
+        _note(path, error, "the new timings are not saved")
 
 
-def _note(path: str, error: OSError) -> None:
-    text = "timing cache %s: %s; the engine is built without it" % (path, error.strerror)
-    parent.send("note", text=text)
+def _note(path: str, error: OSError, effect: str) -> None:
+    parent.send("note", text="timing cache %s: %s; %s" % (path, error.strerror, effect))
 
 
 def _create(config: Any, data: bytes) -> Any:

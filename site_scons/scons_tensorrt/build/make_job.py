@@ -1,4 +1,4 @@
-"""The job of a compile, and the folder in which the worker finds the model."""
+"""Fills the job of a compile (its fields: worker/trt/job.py), and makes the folder of its model."""
 
 from __future__ import annotations
 
