@@ -62,12 +62,12 @@ def write_models(folder: Path, snippet: str) -> None:
 
 
 def write_network(path: Path, dynamic: bool = False) -> None:
-    """A convolution and a LayerNormalization; of a fixed size unless `dynamic`."""
+    """A convolution and a LayerNormalization; of a fixed size unless `dynamic`; weights by the name."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(len(path.name))
     arrays = {"w": (4, 3, 16, 16), "scale": (14,)}
     shape = ["n" if dynamic else 1, 3, 224, 224]
     graph = helper.make_graph(

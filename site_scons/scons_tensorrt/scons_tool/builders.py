@@ -122,7 +122,7 @@ def _why_not_written(target: ReceiptTarget, session: Session) -> PublishError | 
     """Why no file can be written where the target goes."""
     if isinstance(target.problem, PublishError):
         return target.problem
-    fault = session.files.unwritable(target.path)
+    fault = session.files.unwritable(target.path) or session.files.make_folder(target.path)
     return PublishError(fault) if fault else None
 
 
