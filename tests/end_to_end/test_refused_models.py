@@ -5,10 +5,10 @@ import re
 import onnx
 import pytest
 from refused import REFUSED
-from scons_tensorrt.recipe.onnx.walk import read_onnx
 
 from conftest import Tree
 from scons_tensorrt.build.refusals import REFUSALS
+from scons_tensorrt.recipe.onnx.read_onnx import read_onnx
 
 
 def test_every_refusal_that_was_seen_has_its_model() -> None:

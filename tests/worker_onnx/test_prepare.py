@@ -7,8 +7,8 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from scons_tensorrt.recipe.onnx.walk import read_onnx  # noqa: E402
 
+from scons_tensorrt.recipe.onnx.read_onnx import read_onnx  # noqa: E402
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
 from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_points, prepare_proof  # noqa: E402
 

@@ -59,7 +59,7 @@ def _would_prepare(spec: EngineSpec) -> str:
     recipe = spec.recipe
     if recipe.preparation.way != "none":
         return ""
-    from ..recipe.onnx.walk import read_onnx  # only for a refusal
+    from ..recipe.onnx.read_onnx import read_onnx  # only for a refusal
     from ..recipe.preparation import would_rewrite
 
     try:
