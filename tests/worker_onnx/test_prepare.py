@@ -400,6 +400,31 @@ def test_wrong_scores_beside_boxes_in_pixels_are_an_error(tmp_path, monkeypatch)
         prepared(tmp_path, detector, sizes)
 
 
+def test_shapes_without_samples_are_compared_too(tmp_path, monkeypatch):
+    def wrong(made, profiles):
+        made.graph.node[0].op_type = "Flatten"
+        return "axes of 1 Squeeze"
+
+    np.savez(tmp_path / "samples.npz", x=np.ones((2, 1, 1, 4), np.float32))
+    path = str(tmp_path / "samples.npz")
+    samples = {"kind": "npz", "path": path, "function": None, "most": None, "at_least": 1}
+    squeeze = model([node("Identity", ["x"], ["y"])], {"x": ["n", "m", 4]})
+    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    with pytest.raises(WorkerError, match=r"output `y`, at max of profile 0: it is float32\[2, 12\]"):
+        prepared(tmp_path, squeeze, {"x": ((1, 1, 4), (1, 1, 4), (2, 3, 4))}, samples=samples)
+
+
+def test_an_original_that_takes_logarithms_is_compared_with_positive_inputs(tmp_path, monkeypatch):
+    def wrong(made, profiles):
+        made.graph.node[1].op_type = "ReduceMean"
+        return "axes of 1 Squeeze"
+
+    logarithm = [node("Log", ["x"], ["l"]), node("ReduceSum", ["l"], ["y"], keepdims=0)]
+    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    with pytest.raises(WorkerError, match=r"output `y`, at min of profile 0: -\d\.\d+ at \[\], and -\d"):
+        prepared(tmp_path, model(logarithm, {"x": ["n", 4]}), {"x": ((4, 4), (8, 4), (8, 4))})
+
+
 def test_inputs_are_smaller_where_larger_ones_give_no_finite_output(tmp_path):
     """As a mask does in which only 0 and 1 mean something."""
     big = array("big", 3.4e38)

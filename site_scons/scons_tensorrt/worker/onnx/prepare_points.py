@@ -14,27 +14,33 @@ from scons_tensorrt.worker.common.errors import recipe_error
 from scons_tensorrt.worker.onnx import prepare_inputs, prepare_shapes
 
 SAMPLES = 16  # of a set that are compared
-LARGEST_WHOLE = (100, 2, 1)  # random integers are below the first of these with which the original runs
+# Random inputs are by the first of these with which the original runs and its outputs are finite: whole
+# numbers below the first value; whether the others are between 0 and 1, as a logarithm needs.
+TRIES = ((100, False), (2, False), (1, False), (100, True), (2, True))
 
 
 class Point(NamedTuple):
-    """Inputs to compare at. where: for messages, such as `opt of profile 0`."""
+    """Inputs to compare at. where: for messages, such as `opt of profile 0`; optional: whether the original
+    may fail, and rounded values may be off, since there are samples too."""
 
     where: str
     inputs: Mapping[str, np.ndarray]
+    optional: bool = False
 
 
 def points(
     model: ModelProto, profiles: Sequence[Mapping[str, Any]], samples: Mapping[str, Any] | None
 ) -> list[list[Point]]:
-    """For each place where to compare, the inputs to try until the original runs: the samples, or without any
-    random ones at min, opt and max of each profile. model: the prepared one."""
+    """For each place where to compare, the inputs to try until the original runs: the samples, and random
+    ones at min, opt and max of each profile. model: the prepared one."""
     if samples is None:
         return list(_random_points(model, profiles))
     from scons_tensorrt.worker.onnx import samples as sample_sets
 
     found = itertools.islice(sample_sets.read(samples, sample_sets.inputs_of(model)), SAMPLES)
-    return [[Point("sample %d" % number, arrays)] for number, arrays in enumerate(found)]
+    given = [[Point("sample %d" % number, arrays)] for number, arrays in enumerate(found)]
+    drawn = _random_points(model, profiles)
+    return given + [[point._replace(optional=True) for point in tries] for tries in drawn]
 
 
 def _random_points(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) -> Iterator[list[Point]]:
@@ -47,13 +53,14 @@ def _random_points(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) -> 
                 continue
             seen.add(tuple(sorted(sizes.items())))
             where = "%s of profile %d" % (bound, number) if profile else "its fixed shapes"
-            yield [Point(where, _random_inputs(model, sizes, largest)) for largest in LARGEST_WHOLE]
+            yield [Point(where, _random_inputs(model, sizes, *each)) for each in TRIES]
 
 
 def _random_inputs(
-    model: ModelProto, sizes: Mapping[str, Sequence[int]], largest: int
+    model: ModelProto, sizes: Mapping[str, Sequence[int]], largest: int, positive: bool
 ) -> dict[str, np.ndarray]:
-    """Inputs of these sizes; a shape tensor has them for its values. largest: of whole numbers, exclusive."""
+    """Inputs of these sizes; a shape tensor has them for its values. largest, positive:
+    see `TRIES`."""
     random = np.random.default_rng(len(sizes))
     made = {}
     for value in prepare_inputs.model_inputs(model):
@@ -75,7 +82,8 @@ def _random_inputs(
         elif dtype.kind == "b":
             made[value.name] = random.integers(0, 2, shape).astype(dtype)
         else:
-            made[value.name] = random.standard_normal(shape).astype(dtype)
+            drawn = random.random(shape) if positive else random.standard_normal(shape)
+            made[value.name] = np.asarray(drawn).astype(dtype)
     return made
 
 
