@@ -198,6 +198,14 @@ def test_a_squeeze_whose_open_sizes_are_never_1_stays(tmp_path):
     assert result.changes == ()
 
 
+def test_a_squeeze_that_fixed_dimensions_decide_needs_no_axes(tmp_path):
+    original = model([node("Squeeze", ["x"], ["y"])], {"x": [1, "n", 3]})
+    result, made = prepared(tmp_path, original, {"x": ((1, 1, 3), (1, 1, 3), (1, 1, 3))})
+    assert result.changes == ("1 dimension fixed",)
+    given = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
+    assert run(made, x=given)[0].shape == run(original, x=given)[0].shape == (3,)
+
+
 RNG = np.random.default_rng(3)
 
 

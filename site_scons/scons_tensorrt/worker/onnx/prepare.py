@@ -123,6 +123,7 @@ def _rewritten(
     folding = bool(frozen) or prepare_fold.has_refused_if(model)
     frozen_phrase = prepare_inputs.freeze(model, frozen)
     names = prepare_inputs.name_dimensions(model, request.profiles)
+    squeezes = bool(prepare_axes.refused(model, request.profiles))  # before sizes are fixed
     fixed = prepare_inputs.fix_dimensions(model, request.profiles)
     model, integer = prepare_integer.rewrite(model, values)
     folds: list[str] = []
@@ -130,7 +131,7 @@ def _rewritten(
         model, folds = prepare_fold.simplify(model)
     axes = prepare_axes.write_axes(model, request.profiles)
     prepare_shapes.clear_inferred(model)
-    if not (folding or names or integer or axes):
+    if not (folding or names or integer or axes or (squeezes and fixed)):
         return None
     changes = [frozen_phrase, names, fixed, *integer, *folds, axes]
     allowed = prepare_proof.Allowed(rounding=bool(integer), kept_ones=axes is not None)

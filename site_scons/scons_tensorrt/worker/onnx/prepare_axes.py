@@ -11,30 +11,39 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from scons_tensorrt.worker.onnx import graph_walk, prepare_shapes
 
 
-def write_axes(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) -> str | None:
-    """Give each Squeeze that TensorRT refuses the axes that have size 1 at min, opt and max of every profile.
-
-    Refused is one whose input has a size that the model leaves open and that is 1 at one of them. A size that
-    is 1 at some and not at all of them is kept, as the rank of an engine's tensors is fixed.
-    """
-    found = [node for node in graph_walk.all_nodes(model) if _has_no_axes(node)]
-    if not found:
-        return None
+def refused(
+    model: ModelProto, profiles: Sequence[Mapping[str, Any]]
+) -> list[tuple[NodeProto, list[set[int]]]]:
+    """The Squeeze nodes that TensorRT refuses: their input has a size that the model leaves open, and that is
+    1 at min, opt or max of a profile. With each the axes of size 1, at each of these."""
+    nodes = [node for node in graph_walk.all_nodes(model) if _has_no_axes(node)]
+    if not nodes:
+        return []
     open_sizes = prepare_shapes.known_shapes(prepare_shapes.infer_shapes(model))
     points = [
         prepare_shapes.at_sizes(model, {name: shapes[at] for name, shapes in profile.items()})
         for profile in profiles or [{}]
         for at in range(3 if profiles else 1)
     ]
-    written = kept = 0
-    for node in found:
+    found = []
+    for node in nodes:
         known = [shapes.get(node.input[0]) for shapes in points]
         if any(sizes is None or None in sizes for sizes in known):
             continue
         ones = [{axis for axis, size in enumerate(sizes or ()) if size == 1} for sizes in known]
         stated = open_sizes.get(node.input[0])
-        if stated is not None and all(stated[axis] is not None for axis in set().union(*ones)):
-            continue
+        if stated is None or any(stated[axis] is None for axis in set().union(*ones)):
+            found.append((node, ones))
+    return found
+
+
+def write_axes(model: ModelProto, profiles: Sequence[Mapping[str, Any]]) -> str | None:
+    """Give each Squeeze that TensorRT refuses the axes that have size 1 at min, opt and max of every profile.
+
+    A size that is 1 at some and not at all of them is kept, as the rank of an engine's tensors is fixed.
+    """
+    written = kept = 0
+    for node, ones in refused(model, profiles):
         axes = sorted(set.intersection(*ones))
         _set_axes(model, node, axes)
         written += 1
