@@ -117,9 +117,9 @@ QDQ = "QuantizeLinear of unsigned, shifted or 32-bit integers"
         (array("z", 0, np.int8), np.int8, ()),
         (array("z", 3, np.int8), np.int8, (QDQ, f"De{QDQ[0].lower()}{QDQ[1:]}")),
         (helper.make_tensor("z", TensorProto.INT8, [], [3]), np.int8, (QDQ, f"De{QDQ[0].lower()}{QDQ[1:]}")),
-        (array("z", 0, np.uint8), np.uint8, (f"De{QDQ[0].lower()}{QDQ[1:]}",)),
+        (array("z", 0, np.uint8), np.uint8, (QDQ, f"De{QDQ[0].lower()}{QDQ[1:]}")),
     ],
-    ids="symmetric shifted shifted-in-int32_data unsigned-weights".split(),
+    ids="symmetric shifted shifted-in-int32_data unsigned".split(),
 )
 def test_quantized(tmp_path, zero, weights, found):
     nodes = [
