@@ -662,6 +662,22 @@ def values(way: str) -> ModelProto:
     return g.model({"x": (F, ["n", 1, 4, 4]), "size": (I64, [2])}, {"y": (y, F, 4)})
 
 
+def offset(way: str) -> ModelProto:
+    """Values near 1,000, such as a pressure."""
+    g = Net()
+    y = g("MatMul", "x", g.w("w", 16, 16))
+    y = g("Sub", g.number(1000), y) if way == "sign" else g("Add", g.number(1000), y)
+    return g.model({"x": (F, ["n", 16])}, {"y": (y, F, 2)})
+
+
+def painted(way: str) -> ModelProto:
+    """Numbers to bytes."""
+    g = Net()
+    y = g("Mul", g("MatMul", "x", g.w("w", 16, 64)), g.number(102 if way == "brighter" else 100))
+    y = g("Clip", y, g.number(0), g.number(255))
+    return g.model({"x": (F, ["n", 16])}, {"y": (g("Cast", y, to=U8), U8, 2)})
+
+
 ROWS = {"x": ((1, 16), (3, 16), (5, 16))}
 SPECIAL: dict[str, tuple[Callable[[str], ModelProto], Mapping[str, Any]]] = {
     "mixing": (mixing, ROWS),
@@ -694,4 +710,10 @@ RIGHT.update(
 )
 RIGHT["tiny: otherwise"] = lambda: Pair(tiny(""), tiny("written"), ROWS)
 RIGHT["tiny: fp16"] = lambda: Pair(tiny(""), tiny(""), ROWS, "fp16")
+RIGHT["painted: fp16"] = lambda: Pair(painted(""), painted(""), ROWS, "fp16")
+RIGHT["painted: bf16"] = lambda: Pair(painted(""), painted(""), ROWS, "bf16")
+RIGHT["offset: the same"] = lambda: Pair(offset(""), offset(""), ROWS)
+RIGHT["offset: fp16"] = lambda: Pair(offset(""), offset(""), ROWS, "fp16")
+WRONG["offset: sign"] = lambda: Pair(offset(""), offset("sign"), ROWS)
+WRONG["painted: brighter"] = lambda: Pair(painted(""), painted("brighter"), ROWS)
 RIGHT["chosen: fp16"] = lambda: special("chosen", "", "fp16")

@@ -11,6 +11,7 @@ from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
 from scons_tensorrt.worker.onnx.corners import Corner
 from scons_tensorrt.worker.onnx.draw_bounds import (
     NOT_JUDGED,
+    RELATIVE,
     SHARE,
     Answers,
     Movement,
@@ -89,6 +90,8 @@ class CornerFigures:
         bound = bound_text(self._options)
         if measure == "relative":
             bound = "%g of the size of an output that is smaller than the bound" % SHARE
+        elif measure in RELATIVE:
+            bound = "%g of the spread of an output whose mean would pass the bound" % figures["bound"]
         a, b = (each.astype(np.float64) for each in both_finite(original, other))
         return accuracy_error(
             "output `%s`: %s error %.4g, beyond %.4g (%s; worst at %s: %.6g, and %.6g in the original%s); "

@@ -4,8 +4,9 @@ A draw is no input of real use, so it asks less than a sample. Elements that are
 are not judged. An output that moves by more than `STEEP` times its inputs may be as far off as it moves.
 Where it jumps, as the index of the largest value does, a `SHARE` of the elements may be off in fp32, and its
 bound is not judged in other precisions. An output so small that zeros would pass the bound is held to `SHARE`
-of its own size. Samples, where they are given, judge better: beside them, and except in fp32, the bound of
-draws is `BESIDE_SAMPLES` times that of the gate, whatever the size.
+of its own size, and in fp32 one whose mean would pass it to `SHARE` of its spread. Samples, where they are
+given, judge better: beside them, and except in fp32, the bound of draws is `BESIDE_SAMPLES` times that of the
+gate, whatever the size.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SHARE = 0.1
 SMALL = 2.0**-14  # the smallest normal number of fp16: what is below may be lost in 16 bit
 ROUNDING = {"fp32": 2.0**-18, "bf16": 2.0**-7}  # of an input, relative
 ROUNDING_16 = 2.0**-10  # of all other precisions
+TF32 = 2.0**-10  # of a value in fp32, which GPUs may multiply so
 BESIDE_SAMPLES = 4.0
 STEEP = 8.0  # an output that moves by more than so many roundings of the inputs, relative
 MOVES = 4.0  # times its movement by one rounding of the inputs
@@ -98,8 +100,8 @@ class Movement:
 
 
 class Measured(NamedTuple):
-    """figures: as `figures.measure` has them; measure: the metric, "relative", "elements beyond" (a share),
-    or `NOT_JUDGED`."""
+    """figures: as `figures.measure` has them; measure: the metric, "relative", "relative to its spread",
+    "elements beyond" (a share), or `NOT_JUDGED`."""
 
     figures: dict[str, Any]
     measure: str
@@ -119,8 +121,8 @@ def measured(
         return found
 
     def error(a: np.ndarray, b: np.ndarray) -> float:
-        if found.measure == "relative":
-            return relative(a, b)
+        if found.measure in RELATIVE:
+            return RELATIVE[found.measure](a, b)
         return float(measure(name, a, b, options)["error"])
 
     def beyond(a: np.ndarray, b: np.ndarray) -> float:
@@ -137,22 +139,33 @@ def measured(
         figures = {**found.figures, "error": beyond(original, other), "bound": bound}
         return Measured(figures, "elements beyond")
     size = ROUNDING.get(options["precision"], ROUNDING_16)
-    if movement.of(name, relative)[0] <= STEEP * size:
+    steep = movement.of(name, RELATIVE.get(found.measure, relative))[0] > STEEP * size
+    # An output of whole numbers moves in steps, such as the bytes of a picture.
+    if not steep and original.dtype.kind not in "iu":
         return found
     return found._replace(figures={**found.figures, "bound": max(bound, MOVES * near, far)})
 
 
 def _plain(name: str, original: np.ndarray, other: np.ndarray, options: Mapping[str, Any]) -> Measured:
     figures, metric = measure(name, original, other, options), options["metric"]
-    if (
-        not (options["wide"] or metric == "cosine")
-        and original.size
-        and float(np.abs(original.astype(np.float64)).max()) >= SMALL
-    ):
-        zeros = measure(name, original, np.zeros_like(original), options)
-        if zeros["error"] <= zeros["bound"]:
-            figures = {**figures, "error": relative(original, other), "bound": SHARE}
-            return Measured(figures, "relative")
+    if options["wide"] or metric == "cosine" or not original.size:
+        return Measured(figures, metric)
+
+    def would_pass(constant: float) -> bool:
+        found = measure(name, original, np.full_like(original, constant), options)
+        return bool(found["error"] <= found["bound"])
+
+    values = original.astype(np.float64)
+    largest = float(np.abs(values).max())
+    if largest >= SMALL and would_pass(0):
+        return Measured({**figures, "error": relative(original, other), "bound": SHARE}, "relative")
+    deviation = float(values.std())
+    if options["precision"] != "fp32" or original.dtype.kind != "f" or not deviation:
+        return Measured(figures, metric)
+    if would_pass(float(values.mean())):
+        bound = SHARE + TF32 * largest / deviation
+        found = {**figures, "error": spread(original, other), "bound": bound}
+        return Measured(found, "relative to its spread")
     return Measured(figures, metric)
 
 
@@ -170,3 +183,12 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
     length, difference = float(np.linalg.norm(a)), float(np.linalg.norm(b - a))
     return difference / length if length else (float("inf") if difference else 0.0)
+
+
+def spread(a: np.ndarray, b: np.ndarray) -> float:
+    """The length of the difference, as a share of that of the first's differences from its mean."""
+    mean = a.astype(np.float64).mean()
+    return relative(a - mean, b - mean)
+
+
+RELATIVE = {"relative": relative, "relative to its spread": spread}
