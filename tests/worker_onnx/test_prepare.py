@@ -433,6 +433,24 @@ def test_an_original_that_takes_logarithms_is_compared_with_positive_inputs(tmp_
         prepared(tmp_path, model(logarithm, {"x": ["n", 4]}), {"x": ((4, 4), (8, 4), (8, 4))})
 
 
+def test_an_output_that_is_never_finite_is_named(tmp_path):
+    nodes = [node("Sub", ["x", "x"], ["z"]), node("Div", ["z", "z"], ["n"]), node("Squeeze", ["n"], ["y"])]
+    result, _ = prepared(tmp_path, model(nodes, {"x": ["n", 1, 4]}), {"x": ((1, 1, 4), (1, 1, 4), (2, 1, 4))})
+    assert result.changes[-1] == "output `y` not compared, as it is never finite"
+
+
+def test_random_numbers_of_a_local_function_are_the_same_in_both(tmp_path):
+    own = [node("RandomNormalLike", ["a"], ["r"]), node("Add", ["a", "r"], ["b"])]
+    function = helper.make_function("own", "Noise", ["a"], ["b"], own, [helper.make_opsetid("", 17)])
+    nodes = [
+        *(node("Noise", ["x"], ["m"], domain="own"), node("Noise", ["m"], ["k"], domain="own")),
+        node("Squeeze", ["k"], ["y"]),
+    ]
+    noise = model(nodes, {"x": ["n", 1, 4]}, functions=[function])
+    result, _ = prepared(tmp_path, noise, {"x": ((1, 1, 4), (1, 1, 4), (2, 1, 4))})
+    assert result.outputs["y"] == {"error": 0.0, "bound": 0.0}
+
+
 def test_inputs_are_smaller_where_larger_ones_give_no_finite_output(tmp_path):
     """As a mask does in which only 0 and 1 mean something."""
     big = array("big", 3.4e38)

@@ -46,8 +46,9 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """changes: short phrases, such as "axes of 2 Squeeze"; empty if the source was copied; outputs: what
-    was compared, by output: `error` (largest absolute difference) and `bound`."""
+    """changes: short phrases, such as "axes of 2 Squeeze", and what could not be compared; empty if the
+    source was copied; outputs: what was compared, by output: `error` (largest absolute difference) and
+    `bound`."""
 
     changes: tuple[str, ...]
     outputs: Mapping[str, Mapping[str, float]]
@@ -83,8 +84,9 @@ def prepare(source: str, target: str, request: PrepareRequest) -> PrepareResult:
         return PrepareResult((), {})
     points = prepare_points.points(rewritten.model, request.profiles, request.samples)
     values.write(rewritten.model, target, "")
-    outputs = prepare_proof.prove(source, target, points, frozen, rewritten.proof)
-    return PrepareResult(rewritten.changes, outputs)
+    proof = prepare_proof.prove(source, target, points, frozen, rewritten.proof)
+    unproven = ["output `%s` not compared, as it is never finite" % name for name in proof.never_finite]
+    return PrepareResult((*rewritten.changes, *unproven), proof.outputs)
 
 
 def _loaded(source: str, values: tensors.TensorValues) -> ModelProto:

@@ -33,6 +33,14 @@ RANDOM = (
 )
 
 
+class Proof(NamedTuple):
+    """outputs: {output: {"error": largest absolute difference, "bound": of it}}; never_finite: those that had
+    no finite value in the original."""
+
+    outputs: dict[str, dict[str, float]]
+    never_finite: tuple[str, ...]
+
+
 class Allowed(NamedTuple):
     """In what the prepared model may differ. rounding: 8-bit values were rounded differently, else every bit
     must be equal; kept_ones: sizes of 1 that the original drops may stay."""
@@ -47,8 +55,8 @@ def prove(
     points: Sequence[Sequence[Point]],
     frozen: Mapping[str, np.ndarray],
     allowed: Allowed,
-) -> dict[str, dict[str, float]]:
-    """Compare the models; return {output: {"error": largest absolute difference, "bound": of it}}.
+) -> Proof:
+    """Compare the models.
 
     points: for each place where to compare, the inputs to try until the original runs; frozen: values of the
     original's inputs that are constants in the prepared model. Raises
@@ -64,8 +72,11 @@ def prove(
     del original
     prepared = _Session(target, "the prepared model", precise=False)
     figures: dict[str, dict[str, float]] = {}
+    finite: set[str] = set()
     for number, (point, outputs) in enumerate(expected):
         for at, (name, one, two) in enumerate(zip(names, outputs, prepared.run(point.inputs))):
+            if not _is_numbers(one) or not one.size or bool(np.isfinite(one).any()):
+                finite.add(name)
             bounds = _bounds(one, noisy[number][at]) if allowed.rounding else np.zeros(())
             if point.optional and allowed.rounding:
                 _compare(name, point.where, one, two, np.full((), np.inf), allowed.kept_ones)
@@ -75,7 +86,7 @@ def prove(
             before = figures.get(name, {"error": -1.0, "bound": 0.0})
             if (error, bound) > (before["error"], before["bound"]):
                 figures[name] = {"error": error, "bound": bound}
-    return figures
+    return Proof(figures, tuple(name for name in figures if name not in finite))
 
 
 def _expected(
@@ -141,8 +152,11 @@ class _Session:
 
 def _seeded(path: str) -> bytes | None:
     """The model with a seed for each of its random nodes, so that two models draw the same numbers; None if
-    it has none."""
+    it has none. Local functions are inlined as the rewrites do it, since seeds are by the nodes' outputs."""
     model = model_file.load_model(path)
+    if any(node.op_type in RANDOM for function in model.functions for node in function.node):
+        model = model_file.inlined(model)
+        graph_walk.make_names_unique(model.graph, set(), {})
     random = [node for node in graph_walk.all_nodes(model) if node.op_type in RANDOM]
     if not random:
         return None
