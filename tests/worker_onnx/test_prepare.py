@@ -257,6 +257,19 @@ CASES = {
         [8, 2],
         [int8("w", 8, 3), *SCALES, *POINTS],
     ),
+    "padded and resized before it is read": (
+        [
+            QUANTIZE,
+            node("Pad", ["q", "pads", "xz"], ["padded"]),
+            node("Resize", ["padded", "", "twice"], ["resized"], mode="nearest"),
+            node("DequantizeLinear", ["resized", "xs", "xz"], ["y"]),
+        ],
+        [1, 2, 4, 4],
+        [
+            array("pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+            *(array("twice", [1, 1, 2, 2], np.float32), *SCALES, *POINTS),
+        ],
+    ),
     "QLinearConv": (
         [
             QUANTIZE,
@@ -351,6 +364,8 @@ def test_quantized_operators_become_float32_ones(tmp_path, case):
     if case == "Q/DQ of unsigned integers":  # its weights are constants, which a calibration may quantize
         weights = {tensor.name for tensor in made.graph.initializer}
         assert weights.issuperset(next(n for n in made.graph.node if n.op_type == "Conv").input[1:])
+    if case == "padded and resized before it is read":
+        assert all(each.data_type != TensorProto.UINT8 for each in made.graph.initializer)
     assert read_onnx(tmp_path / "source.onnx").refused
     assert not read_onnx(tmp_path / "target.onnx").refused
     steps = result.outputs["y"]["error"] / max(result.outputs["y"]["bound"] / prepare_proof.ROUNDED, 1e-9)
@@ -431,6 +446,14 @@ def test_an_original_that_takes_logarithms_is_compared_with_positive_inputs(tmp_
     monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
     with pytest.raises(WorkerError, match=r"output `y`, at min of profile 0: -\d\.\d+ at \[\], and -\d"):
         prepared(tmp_path, model(logarithm, {"x": ["n", 4]}), {"x": ((4, 4), (8, 4), (8, 4))})
+
+
+def test_a_model_that_onnx_runtime_does_not_load_has_a_next_step(tmp_path):
+    nodes = [node("NoSuch", ["x"], ["m"], domain="com.microsoft"), node("Squeeze", ["m"], ["y"])]
+    unknown = model(nodes, {"x": ["?", "?"]})
+    unknown.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(WorkerError, match=r"cannot load the original, so .*; give the ONNX as it was before"):
+        prepared(tmp_path, unknown, {"x": ((1, 4), (1, 4), (2, 4))})
 
 
 def test_an_output_that_is_never_finite_is_named(tmp_path):

@@ -16,6 +16,7 @@ RANGES = {TensorProto.UINT8: (0.0, 255.0), TensorProto.INT8: (-128.0, 127.0)}
 MOVES = {
     **dict.fromkeys(("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice"), 1),
     **dict.fromkeys(("Gather", "Split", "MaxPool", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"), 1),
+    **dict.fromkeys(("Pad", "Resize"), 1),  # Resize only to the nearest value
     "Concat": None,
 }
 
@@ -64,10 +65,14 @@ class CarriedTensors(Rewriter):
         data = list(node.input)[: MOVES[node.op_type]]
         if not any(self.is_carried(name) for name in data):
             return False
+        if node.op_type == "Resize" and graph_walk.attributes(node).get("mode", b"nearest") != b"nearest":
+            return False
         kind = next(self._carried[name][1] for name in data if self.is_carried(name))
         moved = NodeProto.FromString(node.SerializeToString())
         for at, name in enumerate(data):
             moved.input[at] = self.as_float(name)
+        if node.op_type == "Pad" and len(node.input) > 2 and node.input[2]:
+            moved.input[2] = self.as_float(node.input[2])
         for at, name in enumerate(node.output):
             if name:
                 moved.output[at] = self.names.new(name)

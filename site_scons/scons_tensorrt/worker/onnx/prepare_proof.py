@@ -118,7 +118,11 @@ class _Session:
                 _seeded(path) or path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise accuracy_error("ONNX Runtime cannot load %s: %s" % (what, one_line(error))) from None
+            raise accuracy_error(
+                "ONNX Runtime cannot load %s, so the prepared model cannot be compared: %s; give the ONNX as "
+                "it was before it was quantized or optimized, or write prepare='none'"
+                % (what, one_line(error))
+            ) from None
         self.outputs = [output.name for output in self._session.get_outputs()]
         self._inputs = {given.name for given in self._session.get_inputs()}
 
