@@ -185,7 +185,10 @@ BAD = [
     ({"accuracy": ""}, "accuracy: no inputs="),
     ({"accuracy": {"inputs": ""}}, "accuracy: no inputs="),
     ({"accuracy": {"corners": "yes"}}, "accuracy corners='yes': write True or False"),
-    ({"accuracy": {"corners": False}}, "accuracy: no inputs= and corners=False, so nothing would be run"),
+    (
+        {"accuracy": {"corners": False}},
+        "accuracy: corners=False without inputs= leaves nothing to run; add inputs=",
+    ),
     ({"accuracy": {"most": 3}}, "accuracy most=3: only with inputs="),
     ({"accuracy": {"inputs": "i.npz", "rtol": -1}}, "rtol=-1"),
     ({"accuracy": {"inputs": "i.npz", "atol": float("nan")}}, "atol=nan"),

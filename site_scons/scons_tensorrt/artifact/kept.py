@@ -1,4 +1,4 @@
-"""Kept engines: `kept/` in the state folder has engines that one of another key replaced.
+"""Kept engines: `kept/` in the state folder has engines that a build with another key replaced.
 
 An engine is kept by a hard link, made before another engine takes its name, so nothing is copied and no crash
 leaves the name without an engine. Only where a link is impossible (another file system) it is copied.

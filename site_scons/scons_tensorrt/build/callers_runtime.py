@@ -27,7 +27,7 @@ from ..hardware.signature import HardwareSignature
 from ..recipe.key import value_fields
 from .corpus import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
 from .inputs import Inputs
-from .reuse_elsewhere import KeptEngines, cache_size_here
+from .reuse_replaced import KeptEngines, cache_size_here
 from .spec import EngineInputs, EngineSpec, engine_spec
 from .up_to_date import check_up_to_date
 

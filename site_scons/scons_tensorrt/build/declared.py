@@ -21,8 +21,8 @@ from ..files.digest_cache import DigestCache
 from ..files.reading import read_small
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
-from ..recipe.backends import effective
 from ..recipe.options import Recipe
+from ..recipe.product_options import effective
 from .declared_onnx import ODD, DeclaredOnnx, other_version, place
 from .inputs import Inputs
 from .spec import EngineInputs, EngineSpec, engine_spec

@@ -20,7 +20,7 @@ from .checks import check_inputs, check_plan
 from .compile_engine import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
 from .make_job import is_tensorrt
-from .reuse_elsewhere import KeptEngines, Reused
+from .reuse_replaced import KeptEngines, Reused
 from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
 

@@ -20,12 +20,12 @@ from ..hardware.host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
-from ..recipe.backends import effective
 from ..recipe.conversion import Step, strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.preparation import find_reasons, prepare_step
+from ..recipe.product_options import effective
 from ..recipe.samples import Samples
 from ..values import Value
 from .context import BuildContext
@@ -34,7 +34,7 @@ from .engine import BuildOutcome, make
 from .inputs import Inputs
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
-from .reuse_elsewhere import cache_size_here
+from .reuse_replaced import cache_size_here
 from .same_inputs import DoneStep, check_unchanged
 from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 

@@ -15,11 +15,11 @@ from ..artifact.state_folder import StateFolder
 from ..errors import RecipeError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
-from ..recipe.backends import refusals
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key import input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
 from ..recipe.options import Recipe
+from ..recipe.product_options import unsupported_options
 from ..recipe.shapes import problems
 from ..values import Value
 
@@ -77,7 +77,7 @@ def check_model(
 ) -> None:
     """Raise RecipeError with every problem of a recipe for a model and hardware. summary: None if the ONNX
     does not exist yet; label: of the ONNX, for the message."""
-    found = refusals(recipe, signature)
+    found = unsupported_options(recipe, signature)
     if summary is not None:
         found += _input_problems(recipe, summary)
         strong = recipe.strongly_typed or strongly_typed(signature)

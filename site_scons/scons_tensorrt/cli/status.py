@@ -21,7 +21,7 @@ from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
 from ..artifact.verify import check_pair
 from ..build.declared import Declaration, declarations
-from ..build.reuse_elsewhere import KeptEngines, cache_size_here
+from ..build.reuse_replaced import KeptEngines, cache_size_here
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
 from .common import add_command, add_json, engines_of_model, nearest_state_folder, print_json, say

@@ -60,8 +60,8 @@ def parse_gate(value: Any) -> Gate | None:
         options["data"] = options.pop("inputs")
         samples = parse_samples("accuracy", options, 1)
     elif corners is False:
-        off = f"{option('inputs')} and {setting('corners', False)}"
-        raise RecipeError(f"accuracy: no {off}, so nothing would be run; leave out one")
+        off, inputs = setting("corners", False), option("inputs")
+        raise RecipeError(f"accuracy: {off} without {inputs} leaves nothing to run; add {inputs}")
     elif options:
         name, given = next(iter(options.items()))
         wrong, inputs = setting(f"accuracy {name}", given), option("inputs")

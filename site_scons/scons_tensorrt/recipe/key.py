@@ -1,7 +1,7 @@
-"""The ingredients of an engine's cache key, and how two sets of them differ.
+"""The ingredients of an engine's cache key that are not files, and how two sets of ingredients differ.
 
-VERSION says that the same ingredients would now give other bytes: increment it when the worker builds
-differently, never for a refactoring.
+`engine_spec` in build/spec.py adds the sha256 of each file; `make_key` in artifact/receipt.py hashes all.
+VERSION is part of every key: increment it only when the worker builds other bytes from the same ingredients.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
-from .backends import effective
 from .options import DEFAULTS, Recipe
+from .product_options import effective
 
 VERSION = "1"
 _GROUPS = ("input", "option", "hardware", "recipe")  # in this order in messages

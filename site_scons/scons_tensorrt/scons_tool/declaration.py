@@ -65,7 +65,7 @@ def save(
     if not adds:
         _write(state, data)
         return
-    from ..build.earlier import add_earlier, declaring_alone
+    from ..build.merge_declarations import add_earlier, declaring_alone
 
     with declaring_alone(state):
         add_earlier(data, state, files.digest_cache)

@@ -14,11 +14,11 @@ from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, check_model, e
 from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import AccuracyError, EngineError, RecipeError
 from ..hardware.resolve import Hardware
-from ..recipe.backends import effective
 from ..recipe.conversion import strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import DEFAULTS, Recipe
+from ..recipe.product_options import effective
 from ..recipe.values import messages_in, option_of
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles

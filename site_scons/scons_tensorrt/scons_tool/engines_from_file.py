@@ -75,7 +75,7 @@ def declare_or_exit(
 def _replacing(session: Session) -> list[str]:
     """What is wrong with engines that would replace those of other ONNX files, named by their filenames
     alone."""
-    from ..build.earlier import other_source
+    from ..build.merge_declarations import other_source
 
     earlier = last_declaration(session.state, session.digest_cache)
     found: list[str] = []

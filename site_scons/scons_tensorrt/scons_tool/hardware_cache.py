@@ -64,7 +64,7 @@ class HardwareCache:
         except HardwareError:
             if not missing:
                 raise
-            from .restored import Restored, restored_hardware
+            from .hardware_from_receipts import Restored, restored_hardware
 
             named = chosen.hardware or chosen.jetpack or self.host.nvidia_evidence()
             hosts = () if named else (chosen.backend,) if chosen.backend else tuple(PRODUCTS)

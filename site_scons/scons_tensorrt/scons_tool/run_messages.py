@@ -11,7 +11,7 @@ from ..build.spec import EngineSpec
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
 from ..hardware.resolve import Hardware
-from ..recipe.backends import without_effect
+from ..recipe.product_options import without_effect
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run

@@ -46,7 +46,7 @@ def effective(recipe: Recipe, product: str) -> Recipe:
     )
 
 
-def refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]:
+def unsupported_options(recipe: Recipe, signature: HardwareSignature) -> list[str]:
     """The options of a recipe that this hardware's product does not support, or would silently ignore,
     each with the next step."""
     found = []

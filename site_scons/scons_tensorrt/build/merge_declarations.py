@@ -1,4 +1,5 @@
-"""Keep the engines that earlier commands declared: each command line names only its own."""
+"""Adds the engines that earlier commands of this folder declared to the declaration of this run, because each
+command line names only its own. No engine file is touched."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ import pytest
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.recipe.backends import effective, refusals, without_effect
 from scons_tensorrt.recipe.key import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse
+from scons_tensorrt.recipe.product_options import effective, unsupported_options, without_effect
 
 
 def signature(product="tensorrt_rtx", version="1.7.1.116", **more):
@@ -110,7 +110,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("hardware", "options", "message"), REFUSED)
 def test_what_a_product_cannot_do_is_refused_with_what_would_serve(hardware, options, message):
-    assert message in "; ".join(refusals(parse("a", options), hardware))
+    assert message in "; ".join(unsupported_options(parse("a", options), hardware))
 
 
 TAKEN = [
@@ -125,7 +125,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("hardware", "options"), TAKEN)
 def test_what_a_product_can_do_is_taken(hardware, options):
-    assert refusals(parse("a", options), hardware) == []
+    assert unsupported_options(parse("a", options), hardware) == []
 
 
 BAD = [
