@@ -547,6 +547,23 @@ def test_a_configuration_is_a_corpus(corpus):
         ProvisioningConfig((one,), workspace_mb=0)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"host": "rtx_portable"}, r"host='rtx_portable': give default_runtime"),
+        ({"backbones": ("dinov2_vpr",)}, r"backbones=\['dinov2_vpr'\]: write a tuple of BackboneSpec"),
+        ({"backbones": "one spec"}, "write a tuple of BackboneSpec"),
+        ({"backbones": "config"}, "write a tuple of BackboneSpec"),
+    ],
+)
+def test_a_request_of_wrong_types_is_refused(corpus, wrong, says):
+    one = corpus.specs[0]
+    given = {"one spec": one, "config": (BackboneConfig("a", one.onnx_path, (1, 3)),)}
+    wrong = {name: given.get(value, value) for name, value in wrong.items()}
+    with pytest.raises(ValueError, match=says):
+        EngineCompileRequest(**{"backbones": (one,), "host": ORIN, "cache_root": corpus.root, **wrong})
+
+
 # The runtime of this machine.
 
 

@@ -120,6 +120,7 @@ def test_a_missing_shape_is_answered_with_the_completed_command(dynamic):
             r"PRECISION= is not a setting; an engine's option is written --prec.*",
         ),
         (["net.onnx", "TRT_STATE_DIR=x"], 2, r"TRT_STATE_DIR= is not a setting; .*"),
+        (["net.onnx", "HARDWAER=x"], 2, r"HARDWAER= is not a setting; did you mean HARDWARE\?"),
         (["net.onnx", "--accuracy", "3"], 2, r"net\.onnx: Engine 'net': accuracy.*"),
         (["net.onnx", "--depfile", "net.onnx"], 1, r"EngineError: --depfile net\.onnx: this is an input, .*"),
         (["net.onnx", "--depfile", "models"], 1, r"EngineError: --depfile models: this is an input, .*"),
@@ -383,7 +384,15 @@ def test_files_that_no_engine_needs_do_not_matter(folder):
 
 
 @pytest.mark.parametrize(
-    "text", ['precision = ["fp32", "fp32"]', "hardware = []", "plugins = [3]", "accuracy = 3"]
+    "text",
+    [
+        'precision = ["fp32", "fp32"]',
+        "hardware = []",
+        "plugins = [3]",
+        "accuracy = 3",
+        "accuracy = 2026-11-28",
+        "timeout_s = nan",
+    ],
 )
 def test_an_odd_value_in_engines_toml_is_one_line_with_its_place(folder, text):
     folder.path("engines.toml").write_text(f'\n[engine.net]\nonnx = "net.onnx"\n{text}\n')
@@ -391,6 +400,19 @@ def test_an_odd_value_in_engines_toml_is_one_line_with_its_place(folder, text):
     assert done.status in (1, 2)
     [line] = done.out.splitlines()
     assert re.match(r"(RecipeError: |FAILED \S+: )?engines\.toml:[234]: ", line)
+
+
+@pytest.mark.parametrize("limit", ["inf", "1e999"])
+def test_a_limit_may_be_infinite(folder, limit):
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\ntimeout_s = inf\n')
+    given = ["net.onnx", "--timeout-s", limit] if limit != "inf" else []
+    done = run(folder, "build", *given, "--dry-run")
+    assert (done.status, "WOULD BUILD engines/net__" in done.out) == (0, True), done.out
+
+
+def test_an_unknown_hardware_has_the_place_of_its_key(folder):
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\n\nhardware = "nosuch"\n')
+    assert "engines.toml:4: HardwareError: HARDWARE=nosuch: " in run(folder, "build").out
 
 
 def test_a_model_is_read_once_for_the_command_and_its_depfile(folder, monkeypatch):

@@ -306,6 +306,20 @@ def test_one_run_names_everything_that_cannot_be_built_each_with_its_place(tree:
 
 
 @pytest.mark.slow
+def test_what_was_not_tried_is_not_said_to_have_failed(tree: Tree) -> None:
+    """The conversion is visited first, and stops for the engine that cannot be built."""
+    make_model(tree.path("models/a.onnx"))
+    tree.write(
+        """
+        env.Engine("half", "models/a.onnx", precision="fp16")
+        env.Engine("wrong", "models/a.onnx", shapes={"none": (1, 3)})
+        """
+    )
+    done = tree.scons("engines")
+    assert [line.split("__")[0] for line in done.lines("FAILED")] == ["FAILED engines/wrong"]
+    assert "engines: 0 reused, 0 built, 1 failed" in done.out
+
+
 def test_what_fails_while_it_is_built_has_its_place(tree: Tree) -> None:
     """A gate that fails, calibration data that does not fit, an operator that the parser refuses."""
     import onnx

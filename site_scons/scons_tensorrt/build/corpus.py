@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -93,7 +93,7 @@ class ProvisioningConfig:
     workspace_mb: int = DEFAULT_WORKSPACE_MB
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backbones", tuple(self.backbones))
+        object.__setattr__(self, "backbones", _tuple_of(BackboneConfig, self.backbones))
         _check_corpus(self.backbones, self.workspace_mb)
 
 
@@ -110,8 +110,12 @@ class EngineCompileRequest:
     state_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backbones", tuple(self.backbones))
+        object.__setattr__(self, "backbones", _tuple_of(BackboneSpec, self.backbones))
         _check_corpus(self.backbones, self.workspace_mb)
+        if not isinstance(self.host, (HostCapabilities, HardwareSignature)):
+            raise ValueError(
+                f"host={self.host!r}: give default_runtime(hardware=NAME).host(), or HostCapabilities(…)"
+            )
 
     def absolute(self) -> EngineCompileRequest:
         """The same with absolute paths."""
@@ -222,6 +226,14 @@ def _check_backbone(model_name: Any, input_name: Any, shape: Any) -> None:
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else ()
     if not sizes or not all(type(size) is int and size >= 1 for size in sizes):
         raise ValueError(f"{model_name}: expected_input_shape={shape!r}: write sizes of at least 1")
+
+
+def _tuple_of(kind: type, backbones: Any) -> tuple[Any, ...]:
+    found = tuple(backbones) if isinstance(backbones, Iterable) else (backbones,)
+    wrong = [each for each in found if not isinstance(each, kind)]
+    if wrong or not isinstance(backbones, Iterable):
+        raise ValueError(f"backbones={(wrong or backbones)!r}: write a tuple of {kind.__name__}")
+    return found
 
 
 def _check_corpus(backbones: Any, workspace_mb: Any) -> None:

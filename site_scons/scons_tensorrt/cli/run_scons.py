@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ SCONSTRUCTS = ("SConstruct", "Sconstruct", "sconstruct", "SConstruct.py", "Scons
 HEADER = """DefaultEnvironment(tools=[])
 env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.tools")])
 """
-DECLARE = """from scons_tensorrt.recipe.engines_file import EngineEntry
+DECLARE = """import pickle
 from scons_tensorrt.scons_tool.engines_from_file import declare_or_exit
 """
 MODELS_IN_MEMORY = 3  # a compile takes about so many times the bytes of its model
@@ -73,7 +74,9 @@ def run_scons(
     sconstruct = ""
     if entries is not None:
         command += ["-f", "-"]
-        sconstruct = f"{HEADER}{DECLARE}declare_or_exit(env, {list(entries)!r}, {file!r}, {named})\n"
+        # Pickled, because inf and dates have no literal.
+        given = f"pickle.loads({pickle.dumps(list(entries))!r})"
+        sconstruct = f"{HEADER}{DECLARE}declare_or_exit(env, {given}, {file!r}, {named})\n"
     command += [target, *(f"{name}={value}" for name, value in settings.items())]
     before = sys.argv, sys.stdin
     sys.argv, sys.stdin = command, io.StringIO(sconstruct)

@@ -12,7 +12,7 @@ import SCons.Node
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, check_model, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
-from ..errors import AccuracyError, EngineError, RecipeError
+from ..errors import AccuracyError, EngineError, HardwareError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.conversion import strongly_typed
 from ..recipe.key import value_fields
@@ -193,6 +193,8 @@ class EngineTarget(ReceiptTarget):
         text, label = str(error), f"{self._files.label(self.original)}: "
         if isinstance(error, AccuracyError):
             return "accuracy"
+        if isinstance(error, HardwareError):
+            return "hardware"
         if not isinstance(error, RecipeError):
             return None
         option = option_of(text.removeprefix(label))

@@ -16,7 +16,7 @@ from ..errors import one_line
 from ..files.reading import read_small
 from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
 from ..recipe.samples import READER
-from ..recipe.values import messages_in
+from ..recipe.values import hint, messages_in
 from . import settings, store_settings
 from .call_errors import add_error, call_errors, declared_at, label_of
 from .env_engine import Engine
@@ -55,8 +55,12 @@ def declare_or_exit(
     known = {*settings.ARGUMENTS, *store_settings.RENAMED}
     unknown = [name for name in SCons.Script.ARGUMENTS if name not in known]
     if unknown:
-        option = f"; an engine's option is written --{unknown[0].lower().replace('_', '-')}"
-        problems = [f"{unknown[0]}= is not a setting{option}"]
+        from ..recipe.options import DEFAULTS
+
+        given = unknown[0]
+        flag = f"an engine's option is written --{given.lower().replace('_', '-')}"
+        right = flag if given.lower() in DEFAULTS else hint(given, sorted(settings.ARGUMENTS))
+        problems = [f"{given}= is not a setting; {right}"]
     else:
         if file:
             SCons.Node.SConscriptNodes.add(env.fs.File(file))

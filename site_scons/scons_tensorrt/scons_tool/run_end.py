@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,20 +27,21 @@ def report_unbuilt(
     engines: Iterable[EngineTarget],
     asked: Iterable[EngineTarget],
     steps: Iterable[OnnxTarget],
-    stopped: Callable[[], bool],
+    tried: bool,
 ) -> None:
     """Report the requested engines that SCons did not build: the builder of an input failed, they are up
-    to date, or SCons failed before their action. asked: those that the targets of the run mean."""
+    to date, or SCons failed before their action. asked: those that the targets of the run mean;
+    tried: False if the run was stopped, or ended before anything was built."""
     for step in steps:
         if step.problem and not step.reported and step.target.get_state() == SCons.Node.failed:
             messages.failed(step, step.problem)
     for engine in asked:
         unmade = engine.state() in (SCons.Node.failed, SCons.Node.no_state, SCons.Node.pending)
         blocked = engine.blocked_by() if unmade and not engine.reported else None
-        if blocked and not stopped():
+        if blocked and tried:
             engine.requested = True
             messages.failed(engine, EngineBuildError(f"{blocked} could not be built, see error above"))
-        elif unmade and not engine.reported and not stopped():
+        elif unmade and not engine.reported and tried:
             refused = _same_host_refuses(engine, engines)
             if refused:
                 engine.requested = True

@@ -264,8 +264,8 @@ class Session:
             return
         if settings.option("help") or settings.option("question"):
             return
-        asked = self.asked_of(self.engines)
-        run_end.report_unbuilt(self.messages, self.engines, asked, self.derived.values(), self._stop)
+        asked, tried = self.asked_of(self.engines), not (self.invalid or self._stop())
+        run_end.report_unbuilt(self.messages, self.engines, asked, self.derived.values(), tried)
         if everything_asked() or any(engine.requested for engine in self.engines):
             if self._making:
                 self._making.elsewhere.close(self._stop)
