@@ -94,6 +94,13 @@ def test_without_onnx_the_line_says_what_would_be_rewritten(prepared: Tree, tmp_
         assert "(the extra `convert`)" in line
 
 
+def test_a_model_that_no_run_has_read_is_prepared_converted_and_compared(tree: Tree) -> None:
+    model(tree.path("models/a.onnx"))
+    tree.write(f'env.Engine("a", "models/a.onnx", shapes={SHAPES}, precision="fp16", accuracy={{}})')
+    run = tree.scons()
+    assert (run.status, run.built, len(run.lines("PREPARED"))) == (0, ["a"], 1), run.out
+
+
 # An ONNX that the build makes.
 
 MADE = """

@@ -96,7 +96,8 @@ def _can_run(step: OnnxTarget, files: RunFiles) -> bool:
         return True
     given = [node for node in step.sources() if not node.has_builder()]
     try:
-        if len(given) == len(step.sources()):
+        prepared = any(node.has_builder() for node in step.onnx.values())  # which the scanner adds
+        if len(given) == len(step.sources()) and not prepared:
             step.spec()
         for node in given:
             if not real_path(node).exists():
