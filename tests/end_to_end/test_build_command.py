@@ -410,6 +410,28 @@ def test_a_limit_may_be_infinite(folder, limit):
     assert (done.status, "WOULD BUILD engines/net__" in done.out) == (0, True), done.out
 
 
+def test_a_path_that_no_file_can_have_is_one_line_with_its_place(folder):
+    folder.path("engines.toml").write_text('[engine.net]\nonnx = "a\\u0000b"\n')
+    [line] = run(folder, "build").out.splitlines()
+    assert line == "engines.toml:1: Engine 'net': a path contains a NUL character; remove it"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(lambda path: path.symlink_to("gone"), "No such file or directory"), (os.mkdir, "Is a directory")],
+)
+def test_an_engines_toml_that_cannot_be_read_is_one_line(folder, make, why):
+    make(folder.path("engines.toml"))
+    [line] = run(folder, "build").out.splitlines()
+    assert line == f"EngineError: engines.toml: {why}; write a file there, or remove it"
+
+
+def test_an_engine_that_is_declared_twice_is_named_by_its_model(folder):
+    table = 'onnx = "net.onnx"\nname = "net"\nprecision = "fp16"\n'
+    folder.path("engines.toml").write_text(f"[engine.one]\n{table}[engine.two]\n{table}")
+    assert "(of net.onnx at engines.toml:1 and net.onnx)" in run(folder, "build").out
+
+
 def test_an_unknown_hardware_has_the_place_of_its_key(folder):
     folder.path("engines.toml").write_text('[engine.net]\nonnx = "net.onnx"\n\nhardware = "nosuch"\n')
     assert "engines.toml:4: HardwareError: HARDWARE=nosuch: " in run(folder, "build").out

@@ -51,7 +51,10 @@ def own_entries() -> list[EngineEntry] | None:
             f"no SConstruct and no {NAME} in this folder; name an ONNX to build, or let `{program()} init` "
             "write one"
         )
-    return read_valid_engines(NAME, read_small(NAME, LARGEST))
+    try:
+        return read_valid_engines(NAME, read_small(NAME, LARGEST))
+    except OSError as error:
+        raise EngineError(f"{NAME}: {error.strerror}; write a file there, or remove it") from None
 
 
 def run_scons(
@@ -97,7 +100,7 @@ def _jobs_that_fit(models: Sequence[str]) -> int:
     """As many compiles as there are cores and memory for."""
     sizes = [0]
     for model in models:
-        with contextlib.suppress(OSError):  # SCons reports it
+        with contextlib.suppress(OSError, ValueError):  # SCons reports it
             sizes.append(os.path.getsize(model))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)), memory // max(1, MODELS_IN_MEMORY * max(sizes))))

@@ -221,5 +221,5 @@ def _refuse_second(session: Session, declared: EngineTarget, folder: str, filena
         at = f" at {other.place.at()}" if other.place and other.place.line else ""
         raise SCons.Errors.UserError(
             f"Engine {declared.name!r} is declared twice for the same hardware and precision (of "
-            f"{other.source}{at} and {declared.source}); give one another name"
+            f"{other.original}{at} and {declared.original}); give one another name"
         )
