@@ -440,10 +440,10 @@ def test_an_unknown_hardware_has_the_place_of_its_key(folder):
 def test_a_model_is_read_once_for_the_command_and_its_depfile(folder, monkeypatch):
     from scons_tensorrt import cli
     from scons_tensorrt.cli import build
-    from scons_tensorrt.recipe.onnx import walk
+    from scons_tensorrt.recipe.onnx import read_onnx as module
 
-    read, read_onnx = [], walk.read_onnx
-    monkeypatch.setattr(walk, "read_onnx", lambda path: read.append(path) or read_onnx(path))
+    read, read_onnx = [], module.read_onnx
+    monkeypatch.setattr(module, "read_onnx", lambda path: read.append(path) or read_onnx(path))
     monkeypatch.setattr(build, "run_scons", lambda *arguments: 0)
     make_model(folder.path("big.onnx"), external="big.data")
     monkeypatch.chdir(folder.root)
