@@ -456,6 +456,18 @@ def test_a_model_that_onnx_runtime_does_not_load_has_a_next_step(tmp_path):
         prepared(tmp_path, unknown, {"x": ((1, 4), (1, 4), (2, 4))})
 
 
+def test_a_prepared_model_that_fails_where_the_original_runs_is_an_error(tmp_path, monkeypatch):
+    def wrong(made, profiles):
+        made.graph.initializer.append(array("two", [2, 4], np.int64))
+        made.graph.node[0].CopyFrom(node("Reshape", ["x", "two"], ["y"]))
+        return "axes of 1 Squeeze"
+
+    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    relu = model([node("Identity", ["x"], ["y"])], {"x": ["n", 4]})
+    with pytest.raises(WorkerError, match=r"fails at max of profile 0, and the original does not: .*Reshape"):
+        prepared(tmp_path, relu, {"x": ((2, 4), (2, 4), (4, 4))})
+
+
 def test_an_output_that_is_never_finite_is_named(tmp_path):
     nodes = [node("Sub", ["x", "x"], ["z"]), node("Div", ["z", "z"], ["n"]), node("Squeeze", ["n"], ["y"])]
     result, _ = prepared(tmp_path, model(nodes, {"x": ["n", 1, 4]}), {"x": ((1, 1, 4), (1, 1, 4), (2, 1, 4))})

@@ -74,7 +74,7 @@ def prove(
     figures: dict[str, dict[str, float]] = {}
     finite: set[str] = set()
     for number, (point, outputs) in enumerate(expected):
-        for at, (name, one, two) in enumerate(zip(names, outputs, prepared.run(point.inputs))):
+        for at, (name, one, two) in enumerate(zip(names, outputs, _made(prepared, point))):
             if not _is_numbers(one) or not one.size or bool(np.isfinite(one).any()):
                 finite.add(name)
             bounds = _bounds(one, noisy[number][at]) if allowed.rounding else np.zeros(())
@@ -87,6 +87,17 @@ def prove(
             if (error, bound) > (before["error"], before["bound"]):
                 figures[name] = {"error": error, "bound": bound}
     return Proof(figures, tuple(name for name in figures if name not in finite))
+
+
+def _made(prepared: _Session, point: Point) -> list[Any]:
+    """The outputs of the prepared model. Raises WorkerError (AccuracyError) if it fails."""
+    try:
+        return prepared.run(point.inputs)
+    except Exception as error:
+        raise accuracy_error(
+            "the prepared model fails at %s, and the original does not: %s; write prepare='none', and report "
+            "the model" % (point.where, one_line(error))
+        ) from None
 
 
 def _expected(
