@@ -132,6 +132,10 @@ def test_the_same_engine_for_another_folder_or_model_is_copied(edited: Tree) -> 
     receipt = edited.path(".trt/receipts").glob("renamed__*/*.json")
     details = json.loads(next(receipt).read_text())
     assert details["copied"] == {"from": source}
+    assert (
+        f"  copied from         {source}, which was built as follows\n"
+        in edited.cli("explain", "renamed").out
+    )
     assert details["inputs"][0]["name"] == "models/a.onnx"
     assert edited.scons("-q", "engines").status == 0
 

@@ -1,12 +1,20 @@
 """A reader, or a crash, finds the old bytes or the new ones."""
 
+import errno
 import os
 import threading
 import time
 
 import pytest
 
-from scons_tensorrt.files.writing import STALE_SECONDS, remove_tree, sync_file, sync_folder, write_atomic
+from scons_tensorrt.files.writing import (
+    STALE_SECONDS,
+    cause,
+    remove_tree,
+    sync_file,
+    sync_folder,
+    write_atomic,
+)
 
 both = pytest.mark.parametrize("durable", [True, False])
 
@@ -152,3 +160,9 @@ def test_a_very_deep_tree_is_removed_and_no_link_followed(tmp_path):
     remove_tree(folder)
     assert (outside / "kept").exists()
     remove_tree(tmp_path / "none")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_who_lacks_room_is_told_to_make_room(number):
+    text = cause(OSError(number, os.strerror(number)), "make it writable")
+    assert text == f"{os.strerror(number)}; make room, then run again"

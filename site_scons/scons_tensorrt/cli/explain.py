@@ -122,6 +122,9 @@ def _identity(receipt: Receipt) -> Rows:
 
 
 def _build(details: Mapping[str, Any]) -> Rows:
+    source = mapping(details.get("copied")).get("from")
+    if isinstance(source, str):
+        yield "copied from", f"{source}, which was built as follows"
     yield "started", f"{details.get('started', '?')}, took {details.get('duration_s', '?')} s"
     tools = [mapping(details.get(who)) for who in ("builder", "worker")]
     versions = [f"{name} {version}" for each in tools for name, version in sorted(each.items())]

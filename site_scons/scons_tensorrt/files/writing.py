@@ -116,7 +116,9 @@ def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o66
 
 def cause(error: OSError, step: str) -> str:
     """Why a file or folder could not be created, and the next step: `step`, or to remove the file that is
-    in the way."""
+    in the way, or to make room."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}; make room, then run again"
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
         place = Path(error.filename2 or error.filename or "")
         folders = [*reversed(place.parents), *([place] if error.errno == errno.EEXIST else ())]
