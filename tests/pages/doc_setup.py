@@ -55,7 +55,7 @@ def write_models(folder: Path, snippet: str) -> None:
     for name in re.findall(r'"models/(\w+)\.npz"', snippet):
         import numpy as np
 
-        image = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+        image = np.random.default_rng(0).standard_normal((8, 3, 224, 224)).astype(np.float32)
         np.savez(folder / "models" / f"{name}.npz", image=image)
     if '"export.py"' in snippet:
         (folder / "export.py").write_text(EXPORT)
