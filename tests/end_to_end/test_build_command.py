@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run, make_model, sha256, sound
+from conftest import Run, fake_compiler, make_model, sha256, sound
 
 PROGRAM = Path(sys.executable).with_name("scons-tensorrt")
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the package is not installed in this Python")
@@ -430,6 +430,22 @@ def test_an_engine_that_is_declared_twice_is_named_by_its_model(folder):
     table = 'onnx = "net.onnx"\nname = "net"\nprecision = "fp16"\n'
     folder.path("engines.toml").write_text(f"[engine.one]\n{table}[engine.two]\n{table}")
     assert "(of net.onnx at engines.toml:1 and net.onnx)" in run(folder, "build").out
+
+
+def test_a_run_for_json_that_is_ended_ends_its_build(folder):
+    """The command alone gets the signal, as from a program that started it."""
+    fake = fake_compiler(folder.root.parent / "fake", "time.sleep(60)", "tensorrt_rtx", "1.7.1.116")
+    command = [sys.executable, "-m", "scons_tensorrt", "build", "net.onnx", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = folder.env(TRT_PYTHON=str(fake))
+    with subprocess.Popen(command, cwd=folder.root, env=environment, **pipes) as process:
+        until = time.monotonic() + 30
+        while not list(folder.root.glob(".trt/partial/*/*")) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.terminate()
+        out, told = process.communicate(timeout=20)
+    assert "INTERRUPTED engines/net__" in told
+    assert json.loads(out)["status"] == process.returncode != 0
 
 
 def test_an_unknown_hardware_has_the_place_of_its_key(folder):

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,8 +49,8 @@ def own_entries() -> list[EngineEntry] | None:
         return None
     if not os.path.lexists(NAME):
         raise EngineError(
-            f"no SConstruct and no {NAME} in this folder; name an ONNX to build, or let `{program()} init` "
-            "write one"
+            f"no SConstruct and no {NAME} in this folder; `{program()} init` writes one, and "
+            f"`{program()} build MODEL.onnx` needs none"
         )
     try:
         return read_valid_engines(NAME, read_small(NAME, LARGEST))
@@ -112,13 +113,15 @@ def run_for_json(row: Callable[[Mapping[str, Any]], dict[str, Any] | None], key:
     script = sys.argv[0]
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as events:
         again = ["-m", "scons_tensorrt"] if os.path.basename(script) == "__main__.py" else [script]
-        done = subprocess.run(
-            [sys.executable, *again, *sys.argv[1:]],
-            env={**os.environ, EVENTS: events.name},
-            stdout=sys.stderr,
-            check=False,
-        )
+        command = [sys.executable, *again, *sys.argv[1:]]
+        environment = {**os.environ, EVENTS: events.name}
+        with subprocess.Popen(command, env=environment, stdout=sys.stderr) as child:
+            before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # it would go on alone
+            try:
+                status = child.wait()
+            finally:
+                signal.signal(signal.SIGTERM, before)
         rows = [found for line in events if (found := row(json.loads(line)))]
     last = {str(next(iter(each.values()))): each for each in rows}  # the last of each file
-    print_json({"status": done.returncode, key: list(last.values())})
-    return done.returncode
+    print_json({"status": status, key: list(last.values())})
+    return status
