@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -446,6 +447,13 @@ def test_a_run_for_json_that_is_ended_ends_its_build(folder):
         out, told = process.communicate(timeout=20)
     assert "INTERRUPTED engines/net__" in told
     assert json.loads(out)["status"] == process.returncode != 0
+
+
+def test_a_name_that_toml_cannot_hold_is_left_out(folder):
+    shutil.copy(folder.path("net.onnx"), os.fsencode(folder.root) + b"/odd\xff.onnx")
+    done = run(folder, "init")
+    assert (done.status, "left out: its name is not UTF-8 here; rename it" in done.out) == (0, True), done.out
+    assert folder.path("engines.toml").read_text().count("onnx = ") == 1
 
 
 def test_an_unknown_hardware_has_the_place_of_its_key(folder):

@@ -72,7 +72,11 @@ def _table(path: str) -> dict[str, Any] | None:
     from ..recipe.onnx.read_onnx import read_onnx
 
     try:
+        path.encode()
         summary = read_onnx(path)
+    except UnicodeEncodeError:
+        say(f"{path}: left out: its name is not UTF-8 here; rename it", sys.stderr)
+        return None
     except (RecipeError, OSError) as error:
         say(f"{path}: left out: {error}", sys.stderr)
         return None
