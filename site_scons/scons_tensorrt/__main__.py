@@ -1,4 +1,4 @@
-"""`python -m scons_tensorrt`; the commands are listed in cli/__init__.py."""
+"""`python -m scons_tensorrt`. To add a command, write its module in cli/ and list it in cli/__init__.py."""
 
 from .cli import run
 

@@ -1,7 +1,7 @@
 """Which options have no effect, or are not supported, on which product: reported before a compile.
 
 Measured on TensorRT for RTX 1.7.1 without a GPU (docs/recipes.md); for `tensorrt`, NVIDIA's documentation.
-Whether the installed version has an option at all is checked by the worker.
+A new option is added in options.py, and in worker/trt/build.py, which checks that the version has it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The settings of a run. The command line wins over a construction variable, and a construction
-variable that the SConstruct does not set defaults to the process environment."""
+variable that the SConstruct does not set defaults to the process environment. Those of the store are in
+store_settings.py, those of remote compiles in remote_settings.py."""
 
 from __future__ import annotations
 

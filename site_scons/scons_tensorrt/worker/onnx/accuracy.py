@@ -11,8 +11,8 @@ from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
 from scons_tensorrt.worker.onnx import corner_check, draw_bounds, draws, samples
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.figures import Figures
-from scons_tensorrt.worker.onnx.sixteen_bit import with_rounding, without_bf16
-from scons_tensorrt.worker.onnx.sixteen_bit_advice import explained
+from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
+from scons_tensorrt.worker.onnx.rounding_advice import explained
 
 
 def compare(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx import draws, graph_walk, model_file, sixteen_bit_advice
+from scons_tensorrt.worker.onnx import draws, graph_walk, model_file, rounding_advice
 from scons_tensorrt.worker.onnx.corner_figures import ADVICE, CornerFigures
 from scons_tensorrt.worker.onnx.corners import LARGE, TOO_LARGE, Corner, Run, corners_of, runs_at
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
@@ -117,10 +117,10 @@ def _explained(
     options: Mapping[str, Any],
 ) -> WorkerError:
     """The error, with the tensor that explains it in 16 bit."""
-    usual = WorkerError(error.error_class, str(error).replace(ADVICE, sixteen_bit_advice.ADVICE))
-    found = sixteen_bit_advice.explained(usual, reference, compiled, inputs)
+    usual = WorkerError(error.error_class, str(error).replace(ADVICE, rounding_advice.ADVICE))
+    found = rounding_advice.explained(usual, reference, compiled, inputs)
     text = str(error if str(found) == str(usual) else found)
-    return sixteen_bit_advice.BeyondBound(text, inputs, found.losses, options)
+    return rounding_advice.BeyondBound(text, inputs, found.losses, options)
 
 
 def _second(

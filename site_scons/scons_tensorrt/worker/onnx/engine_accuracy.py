@@ -42,7 +42,7 @@ def expect(
     """
     from scons_tensorrt.worker.onnx import draw_bounds, draws, model_file, samples
     from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-    from scons_tensorrt.worker.onnx.sixteen_bit import without_bf16
+    from scons_tensorrt.worker.onnx.rounded_on_cpu import without_bf16
 
     original = CpuModel(without_bf16(reference), "the original")
     names = original.comparable_outputs()

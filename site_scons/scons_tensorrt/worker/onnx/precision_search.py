@@ -1,7 +1,7 @@
 """`keep_nodes="auto"`: a conversion to 16 bit that keeps in float32 the fewest nodes that bring the accuracy
 gate within its bound.
 
-Tensors are ranked by what they lose (sixteen_bit_losses.py). The nodes that keep the first ones are tried,
+Tensors are ranked by what they lose (rounding_losses.py). The nodes that keep the first ones are tried,
 twice as many each time, until the sample that was beyond its bound is within it; if no number serves, all
 nodes are the start. Then nodes are left out as long as the sample stays within its bound. Then the whole gate
 is run, and a sample that is beyond its bound joins the search. The trials run in one thread, so that their
@@ -20,9 +20,9 @@ from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
 from scons_tensorrt.worker.onnx import accuracy, precision
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.figures import Figures
-from scons_tensorrt.worker.onnx.sixteen_bit import with_rounding, without_bf16
-from scons_tensorrt.worker.onnx.sixteen_bit_advice import BeyondBound
-from scons_tensorrt.worker.onnx.sixteen_bit_losses import Loss
+from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
+from scons_tensorrt.worker.onnx.rounding_advice import BeyondBound
+from scons_tensorrt.worker.onnx.rounding_losses import Loss
 
 MOST_TRIALS = 60
 MOST_ROUNDS = 4  # of samples that join the search

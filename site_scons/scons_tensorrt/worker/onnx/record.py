@@ -15,7 +15,7 @@ from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx import model_file, samples
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.plain_arrays import described
-from scons_tensorrt.worker.onnx.sixteen_bit import without_bf16
+from scons_tensorrt.worker.onnx.rounded_on_cpu import without_bf16
 
 
 def record(

@@ -1,6 +1,6 @@
 """What each tensor of a 16-bit model loses, and which nodes keep it in float32.
 
-The model runs once on one sample, beside a copy of itself that does not round (sixteen_bit.py), in one graph
+The model runs once on one sample, beside a copy that does not round (rounded_on_cpu.py), in one graph
 whose only outputs are figures. Tensors inside an If, Loop or Scan count as outputs of that node.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from scons_tensorrt.worker.onnx import graph_walk, sixteen_bit
+from scons_tensorrt.worker.onnx import graph_walk, rounded_on_cpu
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.sixteen_bit import Rounding
+from scons_tensorrt.worker.onnx.rounded_on_cpu import Rounding
 
 OVERFLOW = {"fp16": 65520.0, "bf16": 3.3961776e38}  # the smallest magnitudes that are rounded to infinity
 COPY = "scons_tensorrt copy "  # begins the names in the copy
@@ -59,7 +59,7 @@ class Loss(NamedTuple):
 def find_losses(path: str, inputs: Mapping[str, np.ndarray]) -> list[Loss]:
     """The losses of the model at `path` for one sample, in the order of its nodes; none if it has no 16-bit
     tensors. Writes a model beside it. Raises WorkerError."""
-    made = sixteen_bit.float32_model(path)
+    made = rounded_on_cpu.float32_model(path)
     if made is None:
         return []
     model, roundings = made
@@ -88,7 +88,7 @@ class _Graph:
 
     def __init__(self, graph: GraphProto, watched: Sequence[Rounding]) -> None:
         tensors = {each.exact: each.tensor for each in watched}
-        nodes = [node for node in graph.node if not node.name.startswith(sixteen_bit.ADDED)]
+        nodes = [node for node in graph.node if not node.name.startswith(rounded_on_cpu.ADDED)]
         self._outputs: dict[int, list[str]] = {
             id(node): [tensors.get(name, name) for name in node.output] for node in nodes
         }
@@ -124,7 +124,7 @@ class _Graph:
             if self._is_added_cast(node) or node.op_type in ("Shape", "Size"):
                 continue
             yield node
-            if sixteen_bit.moves_values(node):
+            if rounded_on_cpu.moves_values(node):
                 for name in self._outputs[id(node)]:
                     yield from self._reading(name)
 
@@ -168,7 +168,7 @@ def _with_copy(model: ModelProto, roundings: Sequence[Rounding], watched: Sequen
     copied.node.extend(graph.node)
     for inner in graph_walk.graphs(copied):
         for node in inner.node:
-            if node.name == sixteen_bit.ADDED + node.output[0] and node.output[0] in exact:
+            if node.name == rounded_on_cpu.ADDED + node.output[0] and node.output[0] in exact:
                 node.op_type, node.input[0] = "Identity", exact[node.output[0]]
                 del node.attribute[:]
     names = {name: COPY + name for node in copied.node for name in node.output if name}

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from scons_tensorrt.worker.onnx import sixteen_bit
+from scons_tensorrt.worker.onnx import rounded_on_cpu
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 KIND = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -39,7 +39,7 @@ def rounded(proto, feeds, folder: Path):
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    made = sixteen_bit.with_rounding(path)
+    made = rounded_on_cpu.with_rounding(path)
     assert made != path
     session = ort.InferenceSession(made, options, providers=["CPUExecutionProvider"])
     widened = {
@@ -137,7 +137,7 @@ def test_an_operator_that_moves_values_rounds_nothing(tmp_path, op_type, to):
     proto = model(nodes, {"a": KIND[to]}, {"y": KIND[to]}, given)
     feeds = {"a": drawn(np.random.default_rng(2), to)}
     assert_equal(rounded(proto, feeds, tmp_path), expected(proto, feeds))
-    assert len(sixteen_bit.float32_model(str(tmp_path / "m.onnx"))[1]) == 1  # of the input
+    assert len(rounded_on_cpu.float32_model(str(tmp_path / "m.onnx"))[1]) == 1  # of the input
 
 
 @BOTH
@@ -260,7 +260,7 @@ def test_a_model_without_16_bit_runs_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", lambda model: 1 / 0)
     path = str(tmp_path / "m.onnx")
     onnx.save(model([node("Relu", ["a"], ["y"])], {"a": FLOAT}, {"y": FLOAT}), path)
-    assert sixteen_bit.with_rounding(path) == sixteen_bit.without_bf16(path) == path
+    assert rounded_on_cpu.with_rounding(path) == rounded_on_cpu.without_bf16(path) == path
 
 
 @BOTH
@@ -274,7 +274,7 @@ def test_external_data_and_defaults_of_inputs_are_read(tmp_path, to):
     inline = rounded(proto, feeds, tmp_path)
     path = str(tmp_path / "m.onnx")
     onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
-    session = ort.InferenceSession(sixteen_bit.with_rounding(path), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(rounded_on_cpu.with_rounding(path), providers=["CPUExecutionProvider"])
     assert_equal(session.run(None, {"a": feeds["a"].astype(np.float32)}), inline)
 
 
@@ -289,6 +289,6 @@ def test_an_original_in_bf16_is_only_computed_in_float32(tmp_path):
     there = [numpy_helper.from_array(weights, "w")]
     onnx.save(model(nodes, {"a": KIND["bf16"]}, {"y": KIND["bf16"]}, there), path)
     given = np.random.default_rng(7).standard_normal((3, 8)).astype(np.float32)
-    session = ort.InferenceSession(sixteen_bit.without_bf16(path), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(rounded_on_cpu.without_bf16(path), providers=["CPUExecutionProvider"])
     wanted = given.astype(DTYPE["bf16"]).astype(np.float32) @ weights.astype(np.float32)
     np.testing.assert_allclose(session.run(None, {"a": given})[0], wanted, rtol=1e-5)

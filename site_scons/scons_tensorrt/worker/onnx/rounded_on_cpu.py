@@ -1,4 +1,5 @@
-"""A model with 16-bit tensors as a float32 one that rounds each of them, to run on a CPU as an engine would.
+"""Rewrites a model with 16-bit tensors as a float32 one that rounds each result, so that a CPU shows what an
+engine would; precision.py converts a model to 16 bit.
 
 On a CPU, ONNX Runtime computes fp16 nodes in float32 and drops the casts in between, so its results show
 neither overflow nor rounding, and it has few bf16 kernels. Here each node computes in float32, and its result

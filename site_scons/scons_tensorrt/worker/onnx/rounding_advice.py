@@ -12,8 +12,8 @@ from onnx import TensorProto
 
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import model_file
-from scons_tensorrt.worker.onnx.sixteen_bit import TYPES
-from scons_tensorrt.worker.onnx.sixteen_bit_losses import Loss, find_losses
+from scons_tensorrt.worker.onnx.rounded_on_cpu import TYPES
+from scons_tensorrt.worker.onnx.rounding_losses import Loss, find_losses
 from scons_tensorrt.worker.onnx.tensors import LARGEST
 
 ADVICE = "widen rtol= or atol=, or keep more in float32"
@@ -22,7 +22,7 @@ LISTED = 6  # nodes that the message names
 
 class BeyondBound(WorkerError):
     """An AccuracyError. inputs: on which the model is beyond its bound; losses: for these, see
-    sixteen_bit_losses.py; options: rtol, atol and metric, if others than the gate's."""
+    rounding_losses.py; options: rtol, atol and metric, if others than the gate's."""
 
     def __init__(
         self,
