@@ -6,9 +6,9 @@
 set -eu
 folder=$(realpath -m "$1")
 mkdir -p "$folder/wheels" "$folder/packages"
-debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,libstdc++6 bookworm "$folder/root"
-for package in "$folder"/root/var/cache/apt/archives/*.deb; do
-    dpkg -x "$package" "$folder/root"
+debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,libstdc++6 bookworm "$folder/system"
+for package in "$folder"/system/var/cache/apt/archives/*.deb; do
+    dpkg -x "$package" "$folder/system"
 done
 version=$(python3 -c 'import importlib.metadata as m; print(m.version("tensorrt-rtx-cu13"))')
 for part in libs bindings; do
@@ -23,7 +23,7 @@ site=$(python3 -c 'import os, tensorrt_rtx; print(os.path.dirname(os.path.dirnam
 cp -r "$site"/tensorrt_rtx "$site"/tensorrt_rtx-*.dist-info "$site"/tensorrt_rtx_cu13-*.dist-info "$folder/packages"
 cat > "$folder/python" <<END
 #!/bin/sh
-exec qemu-aarch64-static -L $folder/root -E PYTHONPATH=$folder/packages $folder/root/usr/bin/python3.11 "\$@"
+exec qemu-aarch64-static -L $folder/system -E PYTHONPATH=$folder/packages $folder/system/usr/bin/python3.11 "\$@"
 END
 chmod +x "$folder/python"
 "$folder/python" -c 'import platform, tensorrt_rtx; print(platform.machine(), tensorrt_rtx.__version__)'

@@ -10,7 +10,7 @@ from scons_tensorrt.build.refusals import explain
 
 SCRIPTED = (
     "/usr/lib/python3/site-packages/torch/nn/modules/module.py(1102): _slow_forward\n"
-    "C:\\work\\net\\head.py(7): forward\n/work/net/main.py(90): <module>"
+    "C:\\net\\head.py(7): forward\n/srv/net/main.py(90): <module>"
 )
 
 
