@@ -1,5 +1,7 @@
-"""Checks of option values, each of which raises RecipeError with what to write instead; how messages write
-an option, in Python or, for an engines.toml, in TOML; and where an engine is declared."""
+"""Checks of option values, which raise RecipeError with what to write instead.
+
+Also how messages write an option (in Python, or in TOML for an engines.toml), and where it is declared.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Errors of the methods that an SConstruct calls. Whatever is wrong with a call is one line with its place,
-and exit status 2. SCons reads on, so that one run reports every wrong call, and builds nothing."""
+"""Errors in the calls of an SConstruct. Each wrong call prints a line with its place; the exit status is 2.
+SCons reads on, so that one run reports every wrong call, and builds nothing."""
 
 from __future__ import annotations
 

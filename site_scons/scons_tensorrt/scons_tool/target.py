@@ -182,8 +182,8 @@ class ReceiptTarget(Target):
 
 
 class Prepared(Protocol):
-    """The prepare step of an ONNX, see prepared_target.py. always: whether it is needed whatever the ONNX
-    holds; apart: what tells its name from that of another one of the model."""
+    """The prepare step of an ONNX, see prepared_target.py. always: whether it is needed for any ONNX;
+    apart: the part of its filename that differs from that of the model's other prepared files."""
 
     always: bool
 

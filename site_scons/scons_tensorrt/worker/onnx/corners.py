@@ -107,8 +107,8 @@ def _batch(inputs: Sequence[ModelInput], shapes: Sequence[Mapping[str, tuple[int
 
 
 def _with_rows(corners: list[Corner]) -> list[Corner]:
-    """The corners, of which small ones, and one with rows, have all runs. If the smallest with rows is large,
-    there is one more, of two rows."""
+    """The corners, with all runs for small ones and for one that has rows. If the smallest with rows is
+    large, a corner of two rows is added."""
     found = [corner._replace(all_runs=corner.size <= LARGE) for corner in corners]
     several = [corner for corner in found if corner.rows > 1]
     if not several or any(corner.all_runs for corner in several):
