@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .artifact.schema import EngineFilenameSchema as EngineFilenameSchema
     from .artifact.schema import HostCapabilities as HostCapabilities
     from .artifact.schema import Sha256Sidecar as Sha256Sidecar
-    from .artifact.verify import load_verified as load_verified
+    from .artifact.verify_pair import load_verified as load_verified
     from .build.compiler import EngineCompiler as EngineCompiler
     from .build.compiler import build_engine_compiler as build_engine_compiler
     from .build.corpus import BackboneConfig as BackboneConfig
@@ -37,7 +37,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "artifact.schema": "EngineFilenameSchema HostCapabilities Sha256Sidecar",
-    "artifact.verify": "load_verified",
+    "artifact.verify_pair": "load_verified",
     "build.compiler": "EngineCompiler build_engine_compiler",
     "build.corpus": (
         "BackboneConfig BackboneSpec BuildConfig CompileEngineCallable CompileOutcome EngineCacheEntry "

@@ -19,7 +19,7 @@ from scons_tensorrt.artifact.publish import Publication
 from scons_tensorrt.artifact.receipt import Receipt, make_key
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.artifact.state_folder import StateFolder
-from scons_tensorrt.artifact.verify import fault_of
+from scons_tensorrt.artifact.verify_pair import fault_of
 from scons_tensorrt.errors import PublishError
 from scons_tensorrt.files import digest_cache
 from scons_tensorrt.files.reading import open_file

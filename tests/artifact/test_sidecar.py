@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.artifact.sidecar import read_sidecar, sidecar_of
-from scons_tensorrt.artifact.verify import fault_of
+from scons_tensorrt.artifact.verify_pair import fault_of
 from scons_tensorrt.errors import SidecarError
 
 BYTES = b"\x00engine\xff" * 1000

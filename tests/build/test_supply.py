@@ -11,8 +11,8 @@ import pytest
 from conftest import fake_compiler, hardware
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.artifact.state_folder import StateFolder
+from scons_tensorrt.build.build_engine import build_engine
 from scons_tensorrt.build.context import BuildContext, ProvidedFile
-from scons_tensorrt.build.engine import make
 from scons_tensorrt.build.spec import EngineSpec
 from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files.digest_cache import DigestCache
@@ -76,21 +76,21 @@ def context(tmp_path: Path, *providers, act: str = "done(write())", **more) -> B
 
 def test_what_a_supplier_brings_is_published_with_its_receipt(tmp_path, spec) -> None:
     listener = Listener()
-    outcome = make(spec, context(tmp_path, Bringer(PLAN), listeners=[listener]))
+    outcome = build_engine(spec, context(tmp_path, Bringer(PLAN), listeners=[listener]))
     assert (outcome.how, outcome.size, outcome.seconds) == ("fetched", len(PLAN), 0.5)
     assert spec.engine.read_bytes() == PLAN
     (receipt,) = (tmp_path / ".trt" / "receipts").glob("*/*.json")
     assert json.loads(receipt.read_text())["fetched"] == {"from": "test"}
     assert listener.heard == []  # not told of what a provider supplied
-    assert make(spec, context(tmp_path, Bringer(None))).how == "reused"
+    assert build_engine(spec, context(tmp_path, Bringer(None))).how == "reused"
 
 
 def test_suppliers_are_asked_in_order_and_a_miss_leaves_nothing_for_the_compile(tmp_path, spec):
     listener, missing, bringing = Listener(), Bringer(None), Bringer(PLAN)
-    assert make(spec, context(tmp_path, missing, bringing)).how == "fetched"
+    assert build_engine(spec, context(tmp_path, missing, bringing)).how == "fetched"
     assert (missing.asked, bringing.asked) == (1, 1)
     spec.engine.unlink()
-    outcome = make(spec, context(tmp_path, Bringer(None), listeners=[listener]))
+    outcome = build_engine(spec, context(tmp_path, Bringer(None), listeners=[listener]))
     assert outcome.how == "built"
     assert listener.heard == [f"made {outcome.sha256[:8]}"]
     assert spec.engine.read_bytes().startswith(b"ftrt")
@@ -99,7 +99,7 @@ def test_suppliers_are_asked_in_order_and_a_miss_leaves_nothing_for_the_compile(
 def test_a_supplied_plan_that_cannot_be_the_wanted_one_is_not_taken(tmp_path, spec) -> None:
     said: list[str] = []
     rtx = b"vtrt" + b"\0" * 12 + (64).to_bytes(8, "little") + b"\0" * 40
-    outcome = make(spec, context(tmp_path, Bringer(rtx), say=said.append))
+    outcome = build_engine(spec, context(tmp_path, Bringer(rtx), say=said.append))
     assert outcome.how == "built"
     assert "is not used: the compiler wrote an invalid engine: it is a plan of tensorrt_rtx" in said[0]
 
@@ -107,7 +107,7 @@ def test_a_supplied_plan_that_cannot_be_the_wanted_one_is_not_taken(tmp_path, sp
 def test_an_input_that_changes_while_the_engine_comes_is_told(tmp_path, spec) -> None:
     changing = Bringer(PLAN, lambda: spec.onnx.write_bytes(b"another"))
     with pytest.raises(EngineBuildError, match="changed while"):
-        make(spec, context(tmp_path, changing))
+        build_engine(spec, context(tmp_path, changing))
     assert not spec.engine.exists()
     assert not list((tmp_path / ".trt").rglob("partial/*/*"))
 
@@ -118,6 +118,6 @@ def test_takers_hear_of_a_refusal_that_every_host_would_repeat(tmp_path, spec, l
     event["lasting"] = lasting
     act, listener = f"print(json.dumps({event!r}), flush=True)", Listener()
     with pytest.raises(EngineBuildError, match="no such op; log:") as told:
-        make(spec, context(tmp_path, act=act, listeners=[listener]))
+        build_engine(spec, context(tmp_path, act=act, listeners=[listener]))
     assert told.value.lasting == lasting
     assert listener.heard == ["refused: no such op"] * lasting

@@ -207,14 +207,14 @@ def test_names_that_no_file_system_or_stream_takes_end_in_one_line(tree: Tree, t
     assert done.built == ["b"]
 
 
-@pytest.mark.parametrize("place", ["scons_tensorrt.build.engine.make", "EngineTarget.spec"])
+@pytest.mark.parametrize("place", ["scons_tensorrt.build.build_engine.build_engine", "EngineTarget.spec"])
 def test_what_no_message_was_written_for_is_one_line(tree: Tree, tmp_path: Path, place: str) -> None:
     fake = fake_compiler(tmp_path / "fake", "done(write())", "tensorrt_rtx", "1.7.1.116")
     tree.environment["TRT_PYTHON"] = str(fake)
     make_model(tree.path("models/a.onnx"))
     tree.write(
         f"""
-        import scons_tensorrt.build.engine
+        import scons_tensorrt.build.build_engine
         from scons_tensorrt.scons_tool.engine_target import EngineTarget
         def fail(*args, **kwargs):
             raise ValueError("embedded\\nnull byte")

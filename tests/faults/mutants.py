@@ -35,7 +35,7 @@ SIDECAR_FIRST = (
 """,
 )
 NO_SECOND_LOOK = (
-    "build/engine.py",
+    "build/build_engine.py",
     """    with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
         up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
 """,

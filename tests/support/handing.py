@@ -38,7 +38,7 @@ def plan(body: bytes) -> bytes:
 
 
 def rtx_plan(body: bytes, mask: int = 0x3E) -> bytes:
-    """A plan of TensorRT for RTX 1.7.1.116; mask: its architectures, see artifact/plan.py."""
+    """A plan of TensorRT for RTX 1.7.1.116; mask: its architectures, see artifact/plan_header.py."""
     size = (64 + len(body)).to_bytes(8, "little")
     head = b"vtrt" + b"\0" * 12 + size + bytes([1, 7, 1, 116]) + b"\0" * 4 + mask.to_bytes(4, "little")
     return head + b"\0" * 28 + body

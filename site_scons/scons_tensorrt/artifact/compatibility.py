@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..errors import HandoffError
 from ..hardware.signature import DEVICE_CLASS, HARD, RTX_DEFAULT, SCHEMA, HardwareSignature
 from .filename import EngineFilename
-from .plan import PlanHeader
+from .plan_header import PlanHeader
 
 _COMPATIBILITY = "option hardware_compatibility"
 _OF_THE_PLAN = ("compute_capability", "architectures")  # checked by its mask instead

@@ -95,7 +95,7 @@ class Receipt(Value):
 
 
 class Compared(Value):
-    """A receipt's record of the comparison with the original model, see build/accuracy.py. by: key of
+    """A receipt's record of the comparison with the original model, see build/accuracy_details.py. by: key of
     samples and bounds; ran: whether the engine was run (else the receipt says why not)."""
 
     by: str

@@ -17,7 +17,7 @@ from ..artifact.receipt import Receipt, make_key
 from ..artifact.schema import HostCapabilities
 from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
-from ..artifact.verify import fault_of
+from ..artifact.verify_pair import fault_of
 from ..errors import EngineBuildError, EngineError, PublishError, RecipeError, SidecarError
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..artifact.plan import cut_short, parse_header, read_head
+from ..artifact.plan_header import cut_short, parse_header, read_head
 from ..errors import EngineBuildError, HardwareMismatchError
 from ..files.digest_cache import DigestCache
 from .pinned_inputs import changed

@@ -28,9 +28,9 @@ from ..recipe.preparation import find_reasons, prepare_step
 from ..recipe.product_options import effective
 from ..recipe.samples import Samples
 from ..values import Value
+from .build_engine import BuildOutcome, build_engine
 from .context import BuildContext
 from .corpus import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest, Say, recipe_of
-from .engine import BuildOutcome, make
 from .inputs import Inputs
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
@@ -157,7 +157,7 @@ class _Builds:
         try:
             spec, steps = self._spec(recipe, onnx, hardware, engine)
             check_unchanged(spec, (step.done() for step in steps))
-            return make(spec, self._context()), spec.key
+            return build_engine(spec, self._context()), spec.key
         finally:
             self.digest_cache.save()
             self._interpreter.save()

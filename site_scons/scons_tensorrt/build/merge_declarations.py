@@ -13,7 +13,7 @@ from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
-from .declared import DeclaredEngine, last_declaration
+from .declared_engines import DeclaredEngine, last_declaration
 from .declared_onnx import ODD
 
 LOCK_TIMEOUT_S = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import RECORDED_SUFFIX, EngineFilename
-from ..artifact.plan import parse_header, read_head
+from ..artifact.plan_header import parse_header, read_head
 from ..artifact.sidecar import read_sidecar
 from ..errors import AccuracyError, HandoffError, HardwareError, plural
 from ..files.json_cache import JsonCache

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT, StateFolder
-from ..build.declared import declarations
+from ..build.declared_engines import declarations
 from ..errors import EngineError, one_line
 from ..files.digest_cache import sha256_of
 from ..files.reading import open_file, walk_files

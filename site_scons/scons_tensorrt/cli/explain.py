@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
-from ..build.declared import DeclaredEngine, find_declared_engine
+from ..build.declared_engines import DeclaredEngine, find_declared_engine
 from ..build.reuse_replaced import KeptEngines, cache_size_here
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping

@@ -19,8 +19,8 @@ from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.kept import KeptFolder
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
-from ..artifact.verify import check_pair
-from ..build.declared import Declaration, declarations
+from ..artifact.verify_pair import check_pair
+from ..build.declared_engines import Declaration, declarations
 from ..build.reuse_replaced import KeptEngines, cache_size_here
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value

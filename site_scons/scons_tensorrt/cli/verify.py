@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.filename import EngineFilename
-from ..artifact.verify import fault_of
+from ..artifact.verify_pair import fault_of
 from ..errors import EngineError, HardwareError
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host

@@ -23,9 +23,9 @@ from typing import Any
 from ..errors import RecipeError
 from ..values import Value
 from .onnx.summary import OnnxInput
+from .option_values import Place, hint, literal, messages_in, option_of, to_toml
 from .options import DEFAULTS, parse
 from .shapes import Shape, text
-from .values import Place, hint, literal, messages_in, option_of, to_toml
 
 NAME = "engines.toml"
 LARGEST = 16 << 20  # bytes

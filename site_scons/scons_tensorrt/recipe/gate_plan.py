@@ -6,9 +6,9 @@ from typing import Any
 
 from ..errors import RecipeError
 from .gate import Gate
+from .option_values import option, setting
 from .options import Recipe
 from .samples import Samples
-from .values import option, setting
 
 QUANTIZED = ("int8", "fp8")
 MOST_CALIBRATION = 16  # samples of a calibration that judge a gate without samples of its own

@@ -16,9 +16,9 @@ from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate import Gate, parse_gate
+from .option_values import entry, flag, hint, is_number, is_text, literal, names, one_of, option, setting
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
-from .values import entry, flag, hint, is_number, is_text, literal, names, one_of, option, setting
 
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",

@@ -13,8 +13,8 @@ from ..errors import RecipeError
 from .conversion import Preparation, Step
 from .onnx.summary import INTEGERS, OnnxInput, OnnxSummary
 from .onnx.troubles import find_troubles
+from .option_values import one_of, setting
 from .shapes import Profile, problems
-from .values import one_of, setting
 
 WAYS = ("auto", "none")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
+from .option_values import option, setting
 from .options import Recipe
-from .values import option, setting
 
 # Options that RTX accepts without changing the engine: not in its key, never passed on, and reported.
 _NO_TIMING = "TensorRT for RTX does not time kernels when it compiles"

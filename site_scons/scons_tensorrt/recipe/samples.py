@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..values import Value
-from .values import count, literal, option, setting
+from .option_values import count, literal, option, setting
 
 READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..artifact.plan import LARGEST_ENGINE
+from ..artifact.plan_header import LARGEST_ENGINE
 from ..artifact.sidecar import read_sidecar
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..build.calibration import LARGEST as LARGEST_CACHE

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..artifact.compatibility import why_not_here
 from ..artifact.filename import RECORDED_SUFFIX, SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..artifact.plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
+from ..artifact.plan_header import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
 from ..files.digest_cache import sha256_of

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.state_folder import StateFolder
+from ..build.build_engine import BuildOutcome, build_engine
 from ..build.context import BuildContext
-from ..build.engine import BuildOutcome, make
 from ..build.spec import EngineSpec
 from ..cache.client import CacheClient, engine_entry
 from ..cache.entry import ENGINE, blob_path
@@ -141,7 +141,7 @@ class RemoteExecutor:
         """Compile; adds the log to `said` and removes it here."""
         log, lock = context.state.log(spec.engine), context.state.lock(spec.engine)
         try:
-            return make(spec, context)
+            return build_engine(spec, context)
         except EngineBuildError as error:
             if error.lasting:
                 with contextlib.suppress(StoreError):  # the compile error is reported anyway

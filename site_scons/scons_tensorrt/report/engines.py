@@ -9,7 +9,7 @@ from typing import Any
 
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
-from ..artifact.verify import check_pair
+from ..artifact.verify_pair import check_pair
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
 from ..files.tolerant import listing, mapping, number, plain, seconds, text

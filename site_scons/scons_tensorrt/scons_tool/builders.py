@@ -74,7 +74,7 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
 
 def build(target: Any, source: Any, env: Any) -> None:
     """The action of an engine. Raises BuildError."""
-    from ..build.engine import BuildOutcome, make  # not needed by a null build
+    from ..build.build_engine import BuildOutcome, build_engine  # not needed by a null build
     from ..build.same_inputs import check_unchanged
 
     engine, session = target_of(target[0]), session_of(env)
@@ -89,7 +89,7 @@ def build(target: Any, source: Any, env: Any) -> None:
             return BuildOutcome("reused", engine.up_to_date(), engine.sha256 or "")
         if fault:
             raise fault
-        return make(spec, session.making.build_context(engine.python))
+        return build_engine(spec, session.making.build_context(engine.python))
 
     outcome = _or_fail(target, engine, do, session)
     session.messages.finished(engine, outcome, time.monotonic() - began)

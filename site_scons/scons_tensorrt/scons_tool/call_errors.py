@@ -19,7 +19,7 @@ import SCons.Node
 import SCons.Util
 
 from ..errors import EngineError, one_line
-from ..recipe.values import Place, option_of
+from ..recipe.option_values import Place, option_of
 from . import settings
 
 SEE_STACK = "--debug=stacktrace shows the stack"  # for unexpected errors

@@ -17,9 +17,9 @@ from ..hardware.resolve import Hardware
 from ..recipe.conversion import strongly_typed
 from ..recipe.key import value_fields
 from ..recipe.onnx.summary import OnnxSummary
+from ..recipe.option_values import messages_in, option_of
 from ..recipe.options import DEFAULTS, Recipe
 from ..recipe.product_options import effective
-from ..recipe.values import messages_in, option_of
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
 from .settings import Settings
@@ -232,7 +232,7 @@ class EngineTarget(ReceiptTarget):
         return [each.target for each in (self.gate, self.samples, self.recorded) if each]
 
     def tidy(self) -> None:
-        from ..build.engine import tidy
+        from ..build.build_engine import tidy
 
         tidy(self.spec(), self._files.state, self._files.digest_cache)
 

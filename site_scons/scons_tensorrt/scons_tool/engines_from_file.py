@@ -11,12 +11,12 @@ import SCons.Node
 import SCons.Script
 import SCons.Util
 
-from ..build.declared import last_declaration
+from ..build.declared_engines import last_declaration
 from ..errors import one_line
 from ..files.reading import read_small
 from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
+from ..recipe.option_values import hint, messages_in
 from ..recipe.samples import READER
-from ..recipe.values import hint, messages_in
 from . import settings, store_settings
 from .call_errors import add_error, call_errors, declared_at, label_of
 from .env_engine import Engine

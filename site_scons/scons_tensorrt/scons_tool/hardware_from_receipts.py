@@ -15,7 +15,7 @@ from typing import Any
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
-from ..build.declared import Declaration, last_declaration
+from ..build.declared_engines import Declaration, last_declaration
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..hardware.resolve import Hardware

@@ -26,7 +26,7 @@ import SCons.Util
 
 from ..build.inputs import LARGEST_ONNX
 from ..errors import RecipeError
-from ..recipe.values import literal
+from ..recipe.option_values import literal
 from .settings import option
 
 ALIAS = "engines"

@@ -18,10 +18,10 @@ from ..errors import RecipeError
 from ..recipe.conversion import CONVERTED, Step
 from ..recipe.gate import Gate
 from ..recipe.gate_plan import options_of, recorded_samples_of, samples_of
+from ..recipe.option_values import literal
 from ..recipe.samples import READER, Samples
-from ..recipe.values import literal
+from .accuracy_check import EngineAccuracyCheck
 from .builders import INTEGRITY, bytes_changed
-from .engine_accuracy import EngineAccuracyCheck
 from .engine_target import EngineTarget
 from .nodes import EngineFile, PreparedFile, as_list, file_node, named_for_cleaning, set_class
 from .onnx_target import OnnxTarget, SampleNodes

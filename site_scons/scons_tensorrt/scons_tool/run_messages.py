@@ -19,7 +19,7 @@ from .summary import Summary
 from .target import ReceiptTarget, Target
 
 if TYPE_CHECKING:
-    from ..build.engine import BuildOutcome
+    from ..build.build_engine import BuildOutcome
     from ..build.onnx_step import OnnxOutcome
     from .failures import Failures
     from .onnx_target import OnnxTarget

@@ -21,7 +21,7 @@ import SCons.Script.Main
 
 from ..files.writing import cause, remove_stale
 from ..hardware.resolve import Hardware
-from . import declaration, remote_settings, run_end, settings, store_settings
+from . import remote_settings, run_end, settings, store_settings, write_declared
 from .call_errors import call_errors, report
 from .console import Console, say
 from .engine_target import EngineTarget
@@ -145,7 +145,7 @@ class Session:
         """Called when every SConscript has been read: stop the run at wrong calls, arguments and targets."""
         self._stop_if(self._call_errors.lines())
         if settings.writes():
-            self._read = declaration.files_read(self.files, self.engines)
+            self._read = write_declared.files_read(self.files, self.engines)
         self.graph_read = True
         if not self.state.inside and not self.state.declared.exists():
             self._declare_before_building()  # a first run that only reuses must be known, too
@@ -297,4 +297,4 @@ class Session:
 
     def _save_declaration(self) -> None:
         steps = list(self.derived.values())
-        declaration.save(self.files, self.engines, steps, self.checked, self._read, self.adds)
+        write_declared.save(self.files, self.engines, steps, self.checked, self._read, self.adds)

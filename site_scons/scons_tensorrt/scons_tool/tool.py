@@ -84,7 +84,7 @@ def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: 
     engines: as for `env.EngineManifest`, of several kinds of hardware in folders of their names;
     manifest: what that returned. Raises UserError.
     """
-    from .install import declare
+    from .install_engines import declare
 
     return declare(env, _session(env), folder, engines, manifest)
 

@@ -281,7 +281,7 @@ inline std::uint64_t little_endian(const unsigned char* bytes, std::size_t count
 }
 
 // The header of a plan. Neither layout is documented: they are from plans of TensorRT for RTX 1.7.1 and
-// from published TensorRT plans, see artifact/plan.py.
+// from published TensorRT plans, see artifact/plan_header.py.
 struct Header {
   const char* product = nullptr;  // nullptr: unknown
   const char* runtime = nullptr;  // as an engine's filename spells it

@@ -23,7 +23,7 @@ NEEDED = (
 
 
 def main(job: Mapping[str, Any]) -> None:
-    """Run a job of `build/onnx_step.py` or `build/accuracy.py`. Ends the process."""
+    """Run a job of `build/onnx_step.py` or `build/compare_on_gpu.py`. Ends the process."""
     parent.claim_stdout()
     parent.die_with_parent()
     sys.meta_path.insert(0, _SentModules(job["later"]))

@@ -25,7 +25,7 @@ from .step_inputs import named_as_given, snapshot
 from .worker_process import ENVIRONMENT, run_program
 
 
-def run_engine(
+def compare_on_gpu(
     engine: Path, sha256: str, spec: EngineSpec, check: OnnxSpec, runtime: Runtime, context: OnnxContext
 ) -> dict[str, Any] | str:
     """The figures of the engine at a path with this sha256, or the reason why it was not run.

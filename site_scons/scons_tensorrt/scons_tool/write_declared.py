@@ -1,4 +1,4 @@
-"""Write `.trt/declared.json`, what a run declares; `build/declared.py` reads it."""
+"""Write `.trt/declared.json`, what a run declares; `build/declared_engines.py` reads it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import SCons.Util
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError
-from ..release.install import install_bytes, install_engine, install_file, place
+from ..release.install_files import install_bytes, install_engine, install_file, place
 from . import settings
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget

@@ -16,7 +16,7 @@ from ..files.digest_cache import CHANGED, sha256_of
 from ..files.reading import open_file
 from ..values import Value
 from .filename import EngineFilename
-from .plan import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
+from .plan_header import HEADER_BYTES, cut_short, parse_header, too_large, why_not_named
 from .sidecar import MISMATCH, read_sidecar, sidecar_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class EngineAccuracyCheck:
-    """Compares the engine itself with its original, on its GPU: see build/run_engine.py. gate: the
+    """Compares the engine itself with its original, on its GPU: see build/compare_on_gpu.py. gate: the
     samples, options and ONNX files to compare by, whether or not it is a target."""
 
     def __init__(
@@ -42,7 +42,7 @@ class EngineAccuracyCheck:
 
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:
         """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
-        from ..build.run_engine import run_engine
+        from ..build.compare_on_gpu import compare_on_gpu
         from ..build.same_inputs import check_unchanged
 
         began = time.monotonic()
@@ -53,6 +53,6 @@ class EngineAccuracyCheck:
             return str(error)
         step = self._gate.spec()
         check_unchanged(spec, [self._gate.done()])
-        found = run_engine(engine, sha256, spec, step, runtime, self._context())
+        found = compare_on_gpu(engine, sha256, spec, step, runtime, self._context())
         self._report.proved(spec, found, time.monotonic() - began)
         return {**found, "by": step.key} if isinstance(found, dict) else found

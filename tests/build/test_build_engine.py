@@ -7,9 +7,9 @@ import pytest
 from scons_tensorrt.artifact.publish import Publication
 from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.artifact.state_folder import StateFolder
-from scons_tensorrt.build import engine as module
+from scons_tensorrt.build import build_engine as module
+from scons_tensorrt.build.build_engine import build_engine
 from scons_tensorrt.build.context import BuildContext
-from scons_tensorrt.build.engine import make
 from scons_tensorrt.build.up_to_date import UpToDateResult
 
 RECEIPT = Receipt("a.engine", "0" * 64, "1" * 64, 7, {}, {})
@@ -38,4 +38,4 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
     monkeypatch.setattr(Publication, "pending", lambda *_: pending)
     monkeypatch.setattr(Publication, "commit", lambda *_: None)
     monkeypatch.setattr(Publication, "finish", lambda _: None)
-    assert make(spec, context).how == ("reused" if pending else "built")
+    assert build_engine(spec, context).how == ("reused" if pending else "built")

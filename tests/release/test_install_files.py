@@ -10,8 +10,8 @@ import pytest
 from handing import A, sha
 
 from scons_tensorrt.errors import HandoffError
-from scons_tensorrt.release import install as module
-from scons_tensorrt.release.install import install_bytes, install_engine, place
+from scons_tensorrt.release import install_files as module
+from scons_tensorrt.release.install_files import install_bytes, install_engine, place
 
 pytest_plugins = ["handing"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scons_tensorrt.artifact.plan import HEADER_BYTES, PlanHeader, cut_short, parse_header, read_head
+from scons_tensorrt.artifact.plan_header import HEADER_BYTES, PlanHeader, cut_short, parse_header, read_head
 
 
 def rtx(size=1000, mask=0x3E, version=(1, 7, 1, 116)):

@@ -15,7 +15,7 @@ from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import cause, new_file
 from ..values import Value
-from .accuracy import alone_on_gpu, receipt_details, update_receipt
+from .accuracy_details import alone_on_gpu, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
 from .compile_engine import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
@@ -48,7 +48,7 @@ class _Obtained(Value):
     origin: str = ""
 
 
-def make(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
+def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
     """Bring the engine up to date. Raises EngineError; an existing engine and sidecar are then unchanged."""
     what = context.state.relative(spec.engine)
 

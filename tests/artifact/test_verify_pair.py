@@ -11,9 +11,9 @@ from damaged import BYTES, CASES, NAME, put
 
 import scons_tensorrt
 from scons_tensorrt import load_verified
-from scons_tensorrt.artifact import verify
+from scons_tensorrt.artifact import verify_pair
 from scons_tensorrt.artifact.sidecar import sidecar_of
-from scons_tensorrt.artifact.verify import fault_of
+from scons_tensorrt.artifact.verify_pair import fault_of
 from scons_tensorrt.errors import SidecarError
 from scons_tensorrt.files.reading import read_small
 
@@ -102,8 +102,8 @@ def test_an_engine_that_is_exchanged_while_it_is_read_is_the_one_that_was_opened
             shutil.copyfile(other, engine)  # the very file is written to
         return source
 
-    verified_open = verify.open_file
-    monkeypatch.setattr(verify, "open_file", opened_and_exchanged)
+    verified_open = verify_pair.open_file
+    monkeypatch.setattr(verify_pair, "open_file", opened_and_exchanged)
     if whole:
         assert load_verified(engine) == BYTES
     else:
@@ -140,7 +140,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_its_size(tmp_path
                 more.truncate(8 << 40)
         return found
 
-    monkeypatch.setattr("scons_tensorrt.artifact.verify.os.fstat", growing)
+    monkeypatch.setattr("scons_tensorrt.artifact.verify_pair.os.fstat", growing)
     with pytest.raises(SidecarError, match="it changed while it was read"):
         load_verified(engine, max_bytes=1 << 20)
 
@@ -154,7 +154,7 @@ def test_a_file_that_grows_while_it_is_hashed_is_not_hashed_beyond_its_size(tmp_
         with open(engine, "ab") as more:
             more.truncate(8 << 40)
 
-    monkeypatch.setattr("scons_tensorrt.artifact.verify.too_large", grows)
+    monkeypatch.setattr("scons_tensorrt.artifact.verify_pair.too_large", grows)
     assert fault_of(engine) == "the engine is not readable (it changed while it was read)"
 
 
