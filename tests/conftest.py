@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from boards import JETSON
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("gpu_host")  # a plugin of tests/gpu, whose modules import it first
 
@@ -46,9 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of a run of all tests, without --all-cases")
-    if _samples(config):  # read when @given is, so before the tests are imported
-        settings.register_profile("sample", max_examples=SAMPLE_EXAMPLES)
-        settings.load_profile("sample")
+    # Read when @given is, so before the tests are imported. On a busy machine no test fails for its time.
+    examples = SAMPLE_EXAMPLES if _samples(config) else settings.default.max_examples
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("tests", max_examples=examples, deadline=None, suppress_health_check=slow)
+    settings.load_profile("tests")
 
 
 def _samples(config: pytest.Config) -> bool:
