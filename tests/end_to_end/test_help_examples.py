@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from oci_registry import OciRegistry
 
 from conftest import CLEAN, REPO, Tree, make_model
 from scons_tensorrt.cli import _parser
@@ -21,6 +22,8 @@ for package in ("obstore", "distributed", "trustme", "cryptography", "shtab"):
     pytest.importorskip(package)
 NO_GPU = 21  # the exit status of `check` where there is none
 SERVERS = ("scheduler", "worker")
+REGISTRY = ("push", "pull")
+OCI = "registry.example.com"  # of their examples
 BUILD_SERVER = "tls://build-server:8786"  # of the examples
 
 
@@ -102,11 +105,24 @@ def tree(made, tmp_path, request):
     return copy
 
 
-@pytest.mark.parametrize("line", [line for line in EXAMPLES if line.split()[1] not in SERVERS])
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if line.split()[1] not in SERVERS + REGISTRY])
 def test_an_example_works_as_it_is_shown(tree, line):
     done = shell(tree, line)
     status = NO_GPU if line.split()[1] == "check" else 0
     assert (done.returncode, done.stderr) == (status, ""), done.stderr or done.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if line.split()[1] in REGISTRY])
+def test_an_example_of_a_registry_works_as_it_is_shown(tree, line, tmp_path):
+    """On loopback, which has no TLS."""
+    registry = OciRegistry(tmp_path / "registry")
+    try:
+        first = next(line for line in EXAMPLES if line.startswith("scons-tensorrt push"))
+        for each in (first, line) if line.split()[1] == "pull" else (line,):
+            done = shell(tree, f"{each.replace(OCI, registry.address)} --plain-http")
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr or done.stdout
+    finally:
+        registry.close()
 
 
 @pytest.mark.slow

@@ -1,0 +1,90 @@
+"""`push`: upload the engines of a manifest to an OCI registry."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import EngineError, HandoffError, plural
+from .common import add_command, say
+
+if TYPE_CHECKING:
+    from ..release.verify import VerifyRequest
+    from .common import Commands
+
+EXAMPLE = "oci://registry.example.com/drone/engines:1.4"
+
+
+def add(commands: Commands) -> None:
+    push = add_command(
+        commands,
+        "push",
+        "upload the engines of a manifest to an OCI registry",
+        (
+            f"{EXAMPLE} engines --manifest dist/manifest.json",
+            f"{EXAMPLE} engines --manifest dist/manifest.json --trusted-key keys/build.pem.pub",
+        ),
+        "Upload the engines of a manifest, their sidecars and recorded files, the manifest and the files "
+        "beside it, as an artifact of CNCF's ModelPack. All are verified first, as `verify --manifest` does, "
+        "but not against this host. Uses the login of `docker login`. Needs the extra `oci`.",
+    )
+    add_reference(push, "to upload to, with a tag")
+    push.add_argument(
+        "folder", nargs="?", metavar="FOLDER", help="folder of the engines (default: that of the manifest)"
+    )
+    push.add_argument("--manifest", metavar="FILE", required=True, help="manifest of the release")
+    add_options(push)
+    push.set_defaults(run=_push)
+
+
+def add_reference(command: argparse.ArgumentParser, use: str) -> None:
+    command.add_argument("reference", metavar="oci://REGISTRY/NAME:TAG", help=f"artifact {use}")
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--trusted-key",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="public key (PEM file), or a folder of *.pub, that may sign the manifest; may be repeated",
+    )
+    command.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from ..release.oci import Reference, make_artifact
+    from ..release.registry import Registry
+    from ..release.verify import VerifyRequest, read_manifest
+
+    reference = Reference.parse(arguments.reference)
+    if reference.pinned:
+        arguments.wrong(f"{reference}: give a tag to upload to, not a digest")
+    folder = Path(arguments.folder or os.path.dirname(arguments.manifest) or ".")
+    try:
+        listed = read_manifest(arguments.manifest)
+    except EngineError as error:
+        raise HandoffError(f"{arguments.manifest}: {error}") from None
+    engines = [str(folder / name) for name in sorted(listed.manifest.engines)]
+    status = refusal(VerifyRequest(engines, arguments.manifest, None, arguments.trusted_key))
+    if status:
+        return status
+    artifact = make_artifact(listed, folder)
+    pushed = Registry(reference, arguments.plain_http).push(artifact)
+    word = "PUSHED" if pushed.uploaded or pushed.tagged else "UNCHANGED"
+    counts = f"{plural(len(engines), 'engine')}, {plural(len(artifact.layers), 'file')}"
+    sent = f"{len(pushed.uploaded)} uploaded ({pushed.size / 1e6:.1f} MB)"
+    say(f"{word} {reference} ({artifact.digest}): {counts}, {sent}")
+    return 0
+
+
+def refusal(request: VerifyRequest) -> int:
+    """Verify a release, and print what is refused. Returns the exit status, as of `verify --manifest`."""
+    from ..release.verify import verify
+
+    refused = [each for each in verify(request) if each.status]
+    for each in refused:
+        say(f"REFUSED {each.path}: {each.check}: {each.why}")
+    return min((int(each.status) for each in refused), default=0)
