@@ -57,7 +57,7 @@ def made(tmp_path_factory):
     tree.write('env.EngineManifest("dist/manifest.json", env.EnginesFromFile("engines.toml"))')
     for line in ("keygen keys/build.pem", "certificates certificates"):
         assert shell(tree, f"scons-tensorrt {line}").returncode == 0
-    built = tree.scons(".", "STORE_MODE=write", **settings(tree))
+    built = tree.scons(".", "STORE_MODE=write", "SIGNING_KEY=keys/build.pem", **settings(tree))
     assert built.status == 0, built.out
     tree.path("hardware").mkdir()
     tree.path("home/.zfunc").mkdir(parents=True)
