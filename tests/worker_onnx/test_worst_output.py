@@ -51,3 +51,24 @@ def test_the_worker_and_the_report_agree_on_the_share(error, bound, share):
     assert gate.share({"error": error, "bound": bound}) == share
     with np.errstate(all="ignore"):
         assert gate._shares(np.array([error]), np.array([bound]))[0] == share
+
+
+@pytest.mark.parametrize("metric", ["elemwise", "cosine", "max", "mean", "median"])
+def test_an_output_that_is_one_number_is_measured(metric):
+    figures = gate.measure("y", np.float32(4.0), np.array(3.0), {**OPTIONS, "metric": metric})
+    assert (figures["at"], figures["original"], figures["converted"]) == ([], 4.0, 3.0)
+    assert figures["max_abs"] == figures["mean_abs"] == 1.0
+    assert figures["error"] == (0.0 if metric == "cosine" else 1.0)
+
+
+@pytest.mark.parametrize("bad", [None, np.nan, np.inf])
+def test_measuring_leaves_the_outputs_as_they_are(bad):
+    original = np.linspace(-3, 4, 50)
+    converted = original + 0.01
+    if bad is not None:
+        original[7] = converted[7] = bad
+    before = original.copy(), converted.copy()
+    figures = gate.measure("y", original, converted, {**OPTIONS, "metric": "cosine"})
+    assert figures["max_abs"] == pytest.approx(0.01)
+    assert figures["cosine"] == (0.0 if bad is not None else pytest.approx(0.99999, abs=1e-4))
+    np.testing.assert_array_equal(before, (original, converted))

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from scons_tensorrt.worker.common.errors import accuracy_error, one_line, recipe_error
+from scons_tensorrt.worker.onnx.runtime_options import session_options
 from scons_tensorrt.worker.onnx.sample_set import ModelInput
 
 NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object"}
@@ -19,11 +20,8 @@ class CpuModel:
 
     def __init__(self, path: str, what: str, threads: int = 0) -> None:
         self._what = what
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         # The comparison is of the models, not of what the runtime's optimizer makes of them.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options = session_options("ORT_ENABLE_BASIC", threads=threads)
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -135,46 +135,51 @@ def measure(
         )
     if original.size == 0:
         return {"error": 0.0, "bound": 0.0, "at": [], "original": 0.0, "converted": 0.0}
-    a, b = original.astype(np.float64), converted.astype(np.float64)
-    with np.errstate(all="ignore"):  # in place: outputs may be large
-        error = np.subtract(b, a)
+    # Outputs may be large, so arrays are reused, and what finite values do not need is left out.
+    a, b = np.array(original, np.float64), np.array(converted, np.float64)
+    finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
+    metric, rtol, atol = options["metric"], options["rtol"], options["atol"]
+    with np.errstate(all="ignore"):
+        error = np.asarray(np.subtract(b, a))  # numpy computes a scalar as a plain number
         np.abs(error, out=error)
-        error[~(np.isfinite(a) & np.isfinite(b))] = np.inf
-        error[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
-        size = np.abs(a)
-        size[~np.isfinite(a)] = 0.0
-        bounds = options["rtol"] * size
-        bounds += options["atol"]
-        cosine = _cosine(a, b)
-        elemwise = options["metric"] == "elemwise"
-        at = np.unravel_index(int(np.argmax(_shares(error, bounds) if elemwise else error)), a.shape)
-        if elemwise:
+        size = np.asarray(np.abs(a))
+        if not finite:
+            error[~(np.isfinite(a) & np.isfinite(b))] = np.inf
+            error[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
+            size[~np.isfinite(a)] = 0.0
+        if metric in ("max", "mean", "median"):
+            reduce = {"max": np.max, "mean": np.mean, "median": np.median}[metric]
+            judged, bound = reduce(error), float(atol + rtol * reduce(size))
+        largest = float(size.max())
+        if metric == "elemwise":
+            bounds = np.multiply(size, rtol, out=size)
+            bounds += atol
+            at = np.unravel_index(int(np.argmax(_shares(error, bounds))), a.shape)
             judged, bound = error[at], float(bounds[at])
-        elif options["metric"] == "cosine":
-            judged, bound = 1.0 - cosine, options["atol"]
         else:
-            reduce = {"max": np.max, "mean": np.mean, "median": np.median}[options["metric"]]
-            judged, bound = reduce(error), float(options["atol"] + options["rtol"] * reduce(size))
+            at = np.unravel_index(int(np.argmax(error)), a.shape)
+        values = float(a[at]), float(b[at])
+        cosine = _cosine(a, b, largest) if finite else float(np.array_equal(a, b, equal_nan=True))
+        if metric == "cosine":
+            judged, bound = 1.0 - cosine, atol
     return {
         "error": float(judged),
         "bound": bound,
         "at": [int(i) for i in at],
-        "original": float(a[at]),
-        "converted": float(b[at]),
+        "original": values[0],
+        "converted": values[1],
         "max_abs": float(error.max()),
         "mean_abs": float(error.mean()),
         "cosine": cosine,
     }
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The cosine of two tensors as vectors; 1 for two of zeros, 0 if one is not finite."""
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return 1.0 if np.array_equal(a, b, equal_nan=True) else 0.0
-    x, y = a.ravel(), b.ravel()
-    scale = max(float(np.abs(x).max()), float(np.abs(y).max()))
+def _cosine(a: np.ndarray, b: np.ndarray, largest: float) -> float:
+    """The cosine of two finite tensors as vectors; 1 for two of zeros. Overwrites both. largest: magnitude of
+    the first."""
+    scale = max(largest, float(b.max()), -float(b.min()))
     if scale == 0.0:
         return 1.0
-    x, y = x / scale, y / scale
+    x, y = np.divide(a, scale, out=a).ravel(), np.divide(b, scale, out=b).ravel()
     lengths = float(np.sqrt(x @ x) * np.sqrt(y @ y))
     return float(x @ y) / lengths if lengths else 0.0

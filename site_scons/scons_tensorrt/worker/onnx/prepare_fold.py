@@ -150,6 +150,8 @@ def _run(
     run are left out."""
     import onnxruntime
 
+    from scons_tensorrt.worker.onnx.runtime_options import session_options
+
     if not nodes:
         return {}
     read = {name for node in nodes for name in node.input if name in constants}
@@ -162,9 +164,7 @@ def _run(
         [numpy_helper.from_array(constants[name], name) for name in sorted(read)],
     )
     made = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = session_options("ORT_DISABLE_ALL", log_level=4)
     try:
         session = onnxruntime.InferenceSession(
             made.SerializeToString(), options, providers=["CPUExecutionProvider"]

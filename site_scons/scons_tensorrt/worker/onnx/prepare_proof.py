@@ -118,10 +118,9 @@ class _Session:
     def __init__(self, path: str, what: str, precise: bool) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if precise else levels.ORT_DISABLE_ALL
+        from scons_tensorrt.worker.onnx.runtime_options import session_options
+
+        options = session_options("ORT_ENABLE_EXTENDED" if precise else "ORT_DISABLE_ALL", log_level=4)
         options.add_session_config_entry("session.x64quantprecision", "1" if precise else "0")
         self._what = what
         try:

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from scons_tensorrt.worker.common.errors import one_line, recipe_error
 from scons_tensorrt.worker.onnx import model_file
 from scons_tensorrt.worker.onnx.quantize_select import QuantizedNode
+from scons_tensorrt.worker.onnx.runtime_options import session_options
 
 BINS = 4096  # of a histogram; at least half of them are in use
 LEVELS = 128  # magnitudes of an int8
@@ -33,10 +34,8 @@ def open_session(
     with_outputs.graph.output.extend(added)
     path = os.path.join(temporary, "calibrate.onnx")
     model_file.save_model(with_outputs, path, external)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors; its warnings are about the exporter's leavings
-    options.intra_op_num_threads = 1  # how a sum is divided among threads changes the last bits of a scale
+    # How a sum is divided among threads changes the last bits of a scale.
+    options = session_options("ORT_DISABLE_ALL", threads=1)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # classes of its own, which differ between versions

@@ -108,6 +108,9 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     if not a.size:
         return 0.0
     a, b = a.astype(np.float64), b.astype(np.float64)
+    if np.isfinite(a).all() and np.isfinite(b).all():
+        largest, size = float(np.abs(a - b).max()), float(np.abs(b).max())
+        return largest / size if size else (0.0 if largest == 0 else float("inf"))
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         difference = np.where(same, 0.0, np.abs(a - b))
