@@ -61,6 +61,7 @@ class Surface:
         self.kind, self.shape, self.layer = "FLOAT", (-1, 8), "CONVOLUTION"
         self.calibrate = lambda calibrator, profiles: None  # what a build does with a calibrator
         self.fails = False
+        self.refusal = {}  # what the methods of the parser's only error return
         self.engine = None  # what a runtime makes of an engine's bytes: Plays, or None
 
     def members(self, name):
@@ -73,7 +74,8 @@ class Surface:
         return True
 
     def Builder(self, logger):
-        return Strict(self, "Builder", RemoteExecutor(self).does(), num_DLA_cores=2)
+        has = {name: 1 for name in ("max_batch_size",) if name in self.members("Builder")}
+        return Strict(self, "Builder", RemoteExecutor(self).does(), num_DLA_cores=2, **has)
 
     def Runtime(self, logger):
         def load(data):
@@ -85,7 +87,9 @@ class Surface:
         return made
 
     def OnnxParser(self, network, logger):
-        return Strict(self, "OnnxParser", {"parse_from_file": lambda model: True}, num_errors=0)
+        error = Strict(self, "ParserError", self.refusal) if self.refusal else None
+        does = {"parse_from_file": lambda model: error is None, "get_error": lambda index: error}
+        return Strict(self, "OnnxParser", does, num_errors=int(error is not None))
 
 
 class RemoteExecutor:

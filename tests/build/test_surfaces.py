@@ -11,7 +11,8 @@ from scons_tensorrt.worker.trt import main, timing_cache
 from scons_tensorrt.worker.trt.callbacks import make_logger, make_monitor, make_stream
 from scons_tensorrt.worker.trt.network import check_precision, strongly_typed
 
-WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
+WEAK = [version for version in VERSIONS if version.startswith(("tensorrt-8", "tensorrt-10"))]
+EIGHT = [version for version in VERSIONS if version.startswith("tensorrt-8")]
 TENSORRT = [version for version in VERSIONS if version.startswith("tensorrt-")]
 
 
@@ -20,11 +21,13 @@ def back_home(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_all_four_surfaces_are_here():
+def test_all_surfaces_are_here():
     assert VERSIONS == [
         "tensorrt-10.13.3.9",
         "tensorrt-10.3.0",
         "tensorrt-11.4.0.106",
+        "tensorrt-8.5.2.2",
+        "tensorrt-8.6.1",
         "tensorrt_rtx-1.7.1.116",
     ]
 
@@ -40,7 +43,7 @@ def test_the_stand_in_refuses_what_a_surface_lacks():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("flags", [[], ["STRIP_PLAN"]], ids=["plain", "a flag"])
+@pytest.mark.parametrize("flags", [[], ["REFIT"]], ids=["plain", "a flag"])
 def test_a_whole_compile(version, flags, tmp_path):
     surface = Surface(version)
     profile = {"x": [[1, 8], [2, 8], [4, 8]]}
@@ -65,6 +68,10 @@ def test_tf32_stays_on_where_it_is_asked_for(version, tmp_path):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_weakly_typed_builder_is_told_the_precision_by_flag(version, precision, tmp_path):
     surface = Surface(version)
+    if not hasattr(surface.BuilderFlag, precision.upper()):
+        with pytest.raises(WorkerError, match=f"precision bf16 is not supported by TensorRT {version[9:]}$"):
+            main.make(surface, compile_job(tmp_path, precision=precision))
+        return
     main.make(surface, compile_job(tmp_path, precision=precision))
     assert surface.BuilderFlag[precision.upper()] in dict(surface.notes)["flags"]
 
@@ -106,7 +113,10 @@ def test_a_flag_that_a_version_lacks_is_named_with_it(version, tmp_path):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_the_callbacks_override_is_there_to_be_overridden(version):
     surface = Surface(version)
-    for made, name in ((make_monitor(surface), "IProgressMonitor"), (make_logger(surface), "ILogger")):
+    made_here = [(make_logger(surface), "ILogger")]
+    if version not in EIGHT:
+        made_here.append((make_monitor(surface), "IProgressMonitor"))
+    for made, name in made_here:
         own = {m for m in vars(type(made)) if not m.startswith("_")}
         assert own <= set(surface.members(name))
     if "build_serialized_network_to_stream" in surface.members("Builder"):
@@ -170,7 +180,7 @@ def made_with(version, tmp_path, **recipe):
     return surface, dict(surface.notes)
 
 
-@pytest.mark.parametrize("version", TENSORRT)
+@pytest.mark.parametrize("version", [v for v in TENSORRT if v != "tensorrt-8.5.2.2"])
 def test_settings_reach_the_configuration(version, tmp_path):
     surface, notes = made_with(version, tmp_path, settings=SETTINGS)
     config = notes["config"]
@@ -180,18 +190,29 @@ def test_settings_reach_the_configuration(version, tmp_path):
     assert config.hardware_compatibility_level is surface.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
+LATER = ["tensorrt-10.13.3.9", "tensorrt-11.4.0.106"]
+BUT_8_5 = [*LATER, "tensorrt-10.3.0", "tensorrt-8.6.1"]
+HAVE = [  # a setting, and the versions that have it
+    ({"tiling_optimization_level": "fast"}, LATER),
+    ({"hardware_compatibility": "same_compute_capability"}, LATER),
+    ({"hardware_compatibility": "ampere_plus"}, BUT_8_5),
+    ({"optimization_level": 5}, BUT_8_5),
+    ({"max_aux_streams": 0}, BUT_8_5),
+    ({"avg_timing_iterations": 8}, TENSORRT),
+    ({"profiling_verbosity": "detailed"}, TENSORRT),
+]
+
+
 @pytest.mark.parametrize("version", TENSORRT)
-@pytest.mark.parametrize(
-    "settings",
-    [{"tiling_optimization_level": "fast"}, {"hardware_compatibility": "same_compute_capability"}],
-    ids=["tiling", "same compute capability"],
-)
-def test_a_setting_that_10_3_lacks_is_named_with_its_version(version, settings, tmp_path):
-    if version == "tensorrt-10.3.0":
-        with pytest.raises(WorkerError, match=r"is not supported by TensorRT 10\.3\.0"):
-            made_with(version, tmp_path, settings=settings)
-    else:
+@pytest.mark.parametrize(("settings", "versions"), HAVE, ids=[" ".join(s) for s, _ in HAVE])
+def test_a_setting_that_a_version_lacks_is_named_with_it(version, settings, versions, tmp_path):
+    if version in versions:
         made_with(version, tmp_path, settings=settings)
+        return
+    with pytest.raises(WorkerError) as caught:
+        made_with(version, tmp_path, settings=settings)
+    ((name, value),) = settings.items()
+    assert str(caught.value) == f"{name}={value!r} is not supported by TensorRT {version[9:]}"
 
 
 @pytest.mark.parametrize("version", TENSORRT)
@@ -205,15 +226,70 @@ def test_a_dla_core_is_used_and_one_too_many_refused(version, tmp_path):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_memory_pools_are_limited_in_bytes(version, tmp_path):
-    pools = {"tactic_dram": 1 << 30, "tactic_shared_memory": 1 << 20}
-    surface, notes = made_with(version, tmp_path, memory_pools=pools)
-    config = notes["config"]
-    assert config.get_memory_pool_limit(surface.MemoryPoolType.TACTIC_DRAM) == 1 << 30
-    assert config.get_memory_pool_limit(surface.MemoryPoolType.TACTIC_SHARED_MEMORY) == 1 << 20
+    for name, size in {"tactic_dram": 1 << 30, "tactic_shared_memory": 1 << 20}.items():
+        pool = getattr(Surface(version).MemoryPoolType, name.upper(), None)
+        if pool is None:  # 8.5 has neither, 8.6 the first
+            assert version in EIGHT
+            with pytest.raises(WorkerError, match=f"^memory_pools {name} is not supported by TensorRT 8"):
+                made_with(version, tmp_path, memory_pools={name: size})
+            continue
+        surface, notes = made_with(version, tmp_path, memory_pools={name: size})
+        assert notes["config"].get_memory_pool_limit(surface.MemoryPoolType[pool.name]) == size
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_strongly_typed_network_is_asked_for_where_there_is_another(version, tmp_path):
+    if version in EIGHT:
+        with pytest.raises(WorkerError, match=r"^strongly_typed is not supported by TensorRT 8"):
+            made_with(version, tmp_path, strongly_typed=True)
+        return
     surface, notes = made_with(version, tmp_path, strongly_typed=True)
     bit = 1 << int(surface.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if version in WEAK else 0
     assert notes["network"] == bit
+
+
+# TensorRT 8.
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_explicit_batch_is_asked_for_where_there_is_an_implicit_one(version, tmp_path):
+    surface, notes = made_with(version, tmp_path)
+    bit = 1 << int(surface.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if version in EIGHT else 0
+    assert notes["network"] == bit
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_parsers_error_is_reported_with_what_the_version_tells(version, tmp_path):
+    surface = Surface(version)
+    named = version not in EIGHT
+    words = {"node": 3, "desc": "bad axes", "code": "INVALID_NODE"}
+    if named:
+        words |= {"node_name": "/pool", "node_operator": "MaxPool", "local_function_stack_size": 0}
+    surface.refusal = {name: (lambda value=value: value) for name, value in words.items()}
+    with pytest.raises(WorkerError) as caught:
+        main.make(surface, compile_job(tmp_path))
+    place = " `/pool` (MaxPool)" if named else ""
+    assert str(caught.value) == f"the parser refused node 3{place}: bad axes"
+
+
+NO_DRIVER = "no CUDA driver, or one older than this TensorRT needs; see `nvidia-smi` (CUDA error 35)"
+WHY_NO_BUILDER = [
+    (("WARNING", "CUDA initialization failure with error: 35. Please check your installation"), NO_DRIVER),
+    (("WARNING", "CUDA initialization failure with error: 999"), "CUDA error 999; see `nvidia-smi`"),
+    (("WARNING", "Unable to determine GPU memory usage"), "is there a GPU?"),
+    (("ERROR", "out of memory"), "out of memory"),
+]
+
+
+@pytest.mark.parametrize(("logged", "cause"), WHY_NO_BUILDER, ids=[text for (_, text), _ in WHY_NO_BUILDER])
+def test_a_builder_that_cannot_be_made_is_one_line_with_the_cause(logged, cause, tmp_path):
+    surface = Surface("tensorrt-8.6.1")
+
+    def fails(logger):
+        logger.log(surface.ILogger.Severity[logged[0]], logged[1])
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    surface.Builder = fails
+    with pytest.raises(WorkerError) as caught:
+        main.make(surface, compile_job(tmp_path))
+    assert str(caught.value) == f"TensorRT 8.6.1 cannot create a builder: {cause}"

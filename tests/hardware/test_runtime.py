@@ -241,7 +241,7 @@ def test_the_last_words_of_a_failing_interpreter_are_passed_on(tmp_path):
 
 
 def test_an_interpreter_that_is_too_old_is_named_with_what_is_needed(tmp_path):
-    answer = '{"python": "3.8.18", "executable": "x", "path": [], "products": {}}'
+    answer = '{"python": "3.7.17", "executable": "x", "path": [], "products": {}}'
     script(tmp_path / "old", f"echo '{answer}'")
-    with pytest.raises(HardwareError, match=r"old is Python 3\.8\.18; the compile needs Python 3\.10"):
+    with pytest.raises(HardwareError, match=r"old is Python 3\.7\.17; the compile needs Python 3\.8"):
         Interpreter(str(tmp_path / "old")).runtime("tensorrt")

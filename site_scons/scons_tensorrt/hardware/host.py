@@ -28,7 +28,8 @@ PROBE_SECONDS = 60
 GPU_NUMBERS = ("sm_count", "memory_bus_bits", "l2_bytes", "integrated")
 _LIBRARY_FOLDERS = ("usr/lib", "usr/lib64", "lib", "lib64", "usr/lib/wsl/lib")
 _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
-_NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
+_NVINFER = r"(\d+\.\d+\.\d+(?:\.\d+)?)-\d+\+cuda(\d+\.\d+)"  # three parts in JetPack 5.1
+_PYTHON = "usr/lib/python3*/dist-packages/tensorrt-{}.*.dist-info"  # four parts
 
 
 class Host(Value):
@@ -90,11 +91,14 @@ class Host(Value):
         return {match[1]: match[2] for match in found if match}
 
     def tensorrt(self) -> tuple[str, str] | None:
-        """(four-part version, CUDA version it was built for) of a packaged TensorRT."""
+        """(version, CUDA version it was built for) of a packaged TensorRT. The version has four parts, or
+        three where neither package has the fourth."""
         for name, version in self.packages().items():
             match = re.match(_NVINFER, version)
             if match and re.fullmatch(r"libnvinfer\d+", name):
-                return match[1], match[2]
+                names = sorted(path.name for path in self.root.glob(_PYTHON.format(match[1])))
+                full = names[0].removeprefix("tensorrt-").removesuffix(".dist-info") if names else match[1]
+                return full, match[2]
         return None
 
     def power_mode(self) -> str | None:

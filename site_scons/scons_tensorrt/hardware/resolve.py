@@ -151,12 +151,13 @@ def _host_fields(
 
 
 def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
-    """Version and CUDA of an installed runtime. The Debian package of JetPack has all four parts of
-    the version and the CUDA minor, which the Python metadata lacks."""
+    """Version and CUDA of an installed runtime. The Debian package of JetPack has the CUDA minor, which the
+    Python metadata lacks. The version is the longer of the two: since JetPack 6 that of the Debian package,
+    before it that of the Python metadata."""
     version, cuda = runtime.version, runtime.cuda
     packaged = host.tensorrt() if runtime.product == "tensorrt" else None
-    if packaged and (packaged[0] + ".").startswith(version + "."):
-        version, cuda = packaged
+    if packaged and all(a == b for a, b in zip(packaged[0].split("."), version.split("."))):
+        version, cuda = max(packaged[0], version, key=len), packaged[1]
     return {"runtime_version": version, **({"cuda": cuda} if cuda else {})}
 
 

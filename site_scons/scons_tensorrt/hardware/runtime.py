@@ -24,7 +24,7 @@ from ..values import Value
 from . import installed as query
 
 QUERY_SECONDS = 60
-OLDEST_PYTHON = (3, 10)  # of JetPack 6
+OLDEST_PYTHON = (3, 8)  # of JetPack 5
 
 
 class Runtime(Value):
@@ -95,7 +95,7 @@ class Interpreter:
         except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
             raise HardwareError(
                 f"TRT_PYTHON={self.python}: this interpreter did not answer "
-                f"({_cause(error)}); use a Python 3.10 or later with TensorRT"
+                f"({_cause(error)}); use a Python 3.8 or later with TensorRT"
             ) from None
         self._memo.put(stamp, found)
         return dict(found)

@@ -103,7 +103,7 @@ class Recipe(Value):
 
     @property
     def calibrator(self) -> str | None:
-        """The method of TensorRT 10's own calibrator, if it is used."""
+        """The method of TensorRT's own calibrator, if it is used."""
         calibration = self.conversion.calibration
         return calibration.method if calibration and calibration.by == "calibrator" else None
 

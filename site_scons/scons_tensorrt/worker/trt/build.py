@@ -49,9 +49,9 @@ def configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
     if not strongly_typed(trt, recipe.strongly_typed):
         own = {recipe.precision.upper()} if recipe.precision in BY_FLAG else set()
         for name in sorted(own | quantized_types(types_of(network))):
-            _set_flag(trt, config, name)
+            _set_flag(trt, config, name, "precision %s" % name.lower())
     for name in recipe.flags:
-        _set_flag(trt, config, name)
+        _set_flag(trt, config, name, "flag %s" % name)
     if job.architectures:
         _set_architectures(trt, config, job.architectures)
     for name, size in recipe.memory_pools.items():
@@ -61,13 +61,16 @@ def configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
     _check_shape_tensors(network, recipe.profiles)
     for profile in recipe.profiles:
         _add_profile(builder, network, config, profile)
-    config.progress_monitor = make_monitor(trt)
+    if hasattr(trt, "IProgressMonitor"):  # not in TensorRT 8
+        config.progress_monitor = make_monitor(trt)
     return config
 
 
 def _set_pool(trt: Any, config: Any, name: str, size: int) -> None:
     """Limit a memory pool, in bytes."""
-    pool = getattr(trt.MemoryPoolType, name.upper())
+    pool = getattr(trt.MemoryPoolType, name.upper(), None)
+    if pool is None:
+        raise recipe_error("memory_pools %s is not supported by %s" % (name, title(trt)))
     config.set_memory_pool_limit(pool, size)
     if config.get_memory_pool_limit(pool) != size:
         raise recipe_error("TensorRT did not accept %d bytes for memory pool %s" % (size, name))
@@ -106,13 +109,14 @@ def _check_shape_tensors(network: Any, profiles: Sequence[dict[str, Any]]) -> No
             )
 
 
-def _set_flag(trt: Any, config: Any, name: str) -> None:
+def _set_flag(trt: Any, config: Any, name: str, option: str) -> None:
+    """option: for messages, what the user wrote."""
     flag = getattr(trt.BuilderFlag, name, None)
     if flag is None:
-        raise recipe_error("flag %s is not supported by %s" % (name, title(trt)))
+        raise recipe_error("%s is not supported by %s" % (option, title(trt)))
     config.set_flag(flag)
     if not config.get_flag(flag):
-        raise recipe_error("%s did not accept flag %s" % (title(trt), name))
+        raise recipe_error("%s did not accept %s" % (title(trt), option))
 
 
 def _set_architectures(trt: Any, config: Any, architectures: Sequence[int]) -> None:

@@ -81,8 +81,7 @@ def make(trt: Any, job: CompileJob) -> tuple[str, int, bool]:
     try:
         builder = trt.Builder(logger)
     except TypeError:
-        reason = logger.errors[0] if logger.errors else "is there a GPU?"
-        text = "%s cannot create a builder: %s" % (title(trt), reason)
+        text = "%s cannot create a builder: %s" % (title(trt), _no_builder(logger))
         raise WorkerError("HardwareMismatchError", text) from None
     recipe = job.recipe
     network, parser = parse(trt, builder, logger, job.onnx, recipe.strongly_typed)
@@ -98,6 +97,16 @@ def make(trt: Any, job: CompileJob) -> tuple[str, int, bool]:
         timing_cache.keep(config, job.timing_cache)
     del parser  # it owns weights that the network refers to
     return sha256, size, unsteady
+
+
+def _no_builder(logger: Any) -> str:
+    if logger.cuda in (35, 36, 100):  # cudaErrorInsufficientDriver, …CallRequiresNewerDriver, …NoDevice
+        return "no CUDA driver, or one older than this TensorRT needs; see `nvidia-smi` (CUDA error %d)" % (
+            logger.cuda
+        )
+    if logger.cuda:
+        return "CUDA error %d; see `nvidia-smi`" % logger.cuda
+    return logger.errors[0] if logger.errors else "is there a GPU?"
 
 
 def _calibrating(
