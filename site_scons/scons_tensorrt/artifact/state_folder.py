@@ -59,7 +59,7 @@ class StateFolder:
             with contextlib.suppress(OSError):  # the next write there reports it
                 register(self.root, self.top, known_as(self.root, self.top))
 
-    @property
+    @cached_property
     def inside(self) -> bool:
         """Whether it is inside its tree and moves with it; an external one may be shared by trees."""
         return self.root.is_relative_to(self.top)
