@@ -151,6 +151,11 @@ def chosen(env: Any, argument: str) -> str:
     return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
 
 
+def as_given(argument: str) -> str:
+    """The name by which the user gave a setting, for messages."""
+    return argument if SCons.Script.ARGUMENTS.get(argument) else f"TRT_{argument}"
+
+
 def value_of(env: Any, name: str) -> str:
     """A construction variable, expanded."""
     value = env.get(name, "")
@@ -190,7 +195,8 @@ def verify_full(env: Any) -> bool:
     """Whether to hash every file. Raises UserError."""
     verify = chosen(env, "VERIFY")
     if verify not in ("stat", "full"):
-        raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
+        name = as_given("VERIFY")
+        raise SCons.Errors.UserError(f"{name}={verify}: write {name}=stat or {name}=full")
     return verify == "full"
 
 
@@ -209,7 +215,7 @@ def cache_size(env: Any) -> int:
     from ..artifact.kept import cache_size as parse
 
     try:
-        return parse(text, "CACHE_SIZE")
+        return parse(text, as_given("CACHE_SIZE"))
     except RecipeError as error:
         raise SCons.Errors.UserError(str(error)) from None
 
