@@ -60,6 +60,10 @@ class Original:
             tried.append((runs, outputs, "the original itself is not finite in output `%s`" % bad[0]))
         return min(tried, key=lambda each: not each[0])
 
+    def usual(self) -> Corner:
+        """The optimum of the first profile."""
+        return next((each for each in self.corners if each.name.endswith("opt")), self.corners[0])
+
     def moved(self, corner: Corner, draw: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """The outputs for the nudged inputs of a draw."""
         return [self.outputs(corner, inputs) for inputs in nudged(draw, self._precision)]

@@ -79,7 +79,7 @@ class CornerFigures:
             return
         figures = {**found.figures, "corner": row["corner"]}
         if not self._options["sampled"]:
-            self.figures.keep(name, figures, original.size > 0)
+            self.figures.keep(name, figures, original, other)
         known = row["outputs"].get(name)
         if known is None or known["bound"] is None or share(figures) > share(known):
             row["outputs"][name] = {key: figures.get(key) for key in ("error", "bound", "cosine")}

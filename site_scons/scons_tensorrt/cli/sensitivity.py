@@ -1,0 +1,148 @@
+"""`sensitivity`: which layers of a converted network cost most accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..artifact.filename import SIDECAR_SUFFIX
+from ..artifact.sensitivity_file import keep
+from ..build.declared import DeclaredEngine, find_declared_engine
+from ..errors import EngineError, plural
+from ..files.writing import cause
+from ..recipe.gate import share_of_bound
+from .common import (
+    add_command,
+    add_json,
+    add_state_dir,
+    engines_of_model,
+    print_json,
+    say,
+    state_folder,
+)
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+LISTED = 10
+SAMPLES = 4
+
+
+def add(commands: Commands) -> None:
+    sensitivity = add_command(
+        commands,
+        "sensitivity",
+        "list the layers that cost most accuracy",
+        ("face", "face --samples 1 --json"),
+        "For engines whose ONNX the build converts (fp16, bf16, int8, fp8): the error of the outputs with "
+        "one layer back in float, for each layer, the lowest first. Runs in ONNX Runtime on the CPU, on the "
+        "samples of accuracy= or calibration=, else on drawn inputs: one run for each layer and sample. The "
+        "report shows the figures, too.",
+    )
+    sensitivity.add_argument(
+        "path", metavar="ENGINE|MODEL", help="engine file, or model name for all of its engines"
+    )
+    sensitivity.add_argument(
+        "--samples",
+        type=_count,
+        default=SAMPLES,
+        metavar="N",
+        help=f"use the first N samples (default: {SAMPLES})",
+    )
+    sensitivity.add_argument(
+        "--python",
+        metavar="PATH",
+        help="Python interpreter with onnx and onnxruntime (default: $TRT_ONNX_PYTHON, else this one)",
+    )
+    add_state_dir(sensitivity)
+    add_json(sensitivity)
+    sensitivity.set_defaults(run=_sensitivity)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number above 0")
+    return int(text)
+
+
+def _sensitivity(arguments: argparse.Namespace) -> int:
+    from ..build.sensitivity import spec_of
+
+    specs: dict[str, Any] = {}  # by the converted ONNX, which engines for several kinds of hardware share
+    for engine in _engines(arguments):
+        spec = spec_of(engine, arguments.samples)
+        if spec is not None:
+            specs.setdefault(spec.source, (spec, []))[1].append(engine)
+    if not specs:
+        raise EngineError(
+            f"{arguments.path}: no engine of it has a converted ONNX, so no layer can be back in float; "
+            "declare one with precision='fp16', or 'int8' and calibration="
+        )
+    rows = [_measured(spec, engines, arguments) for spec, engines in specs.values()]
+    if arguments.json:
+        print_json({"results": rows})
+    else:
+        for row in rows:
+            for line in _lines(row):
+                say(line)
+    return 0
+
+
+def _engines(arguments: argparse.Namespace) -> Iterator[DeclaredEngine]:
+    """The declared engines that the argument names. Raises EngineError."""
+    named = engines_of_model(arguments.path, arguments.state_dir)
+    for path in named or [Path(arguments.path.removesuffix(SIDECAR_SUFFIX))]:
+        found = find_declared_engine(path, state_folder(path, arguments.state_dir))
+        if found is None:
+            raise EngineError(f"{path}: the last run did not declare it; run `scons engines` first")
+        yield found
+
+
+def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Namespace) -> dict[str, Any]:
+    from ..build.sensitivity import measure
+
+    state = engines[0].declaration.state
+    python = arguments.python or os.environ.get("TRT_ONNX_PYTHON") or sys.executable
+    figures = measure(spec, state.top, python, lambda: False)
+    try:
+        keep(state, spec.ingredients["input converted"], figures)
+    except OSError as error:
+        why = cause(error, "make the state folder writable")
+        say(f"not kept for the report: {error.filename or state.root}: {why}", sys.stderr)
+    layers = sorted(figures["layers"], key=lambda each: share_of_bound(each["error"], each["bound"]))
+    labels = [engine.label for engine in engines]
+    return {"onnx": spec.source, "engines": labels, **figures, "layers": layers}
+
+
+def _lines(row: Mapping[str, Any]) -> Iterator[str]:
+    whole, layers = row["all"], row["layers"]
+    of = plural(row["of"], "layer" if row["kind"] == "8 bit" else "16-bit tensor")
+    tried = of if len(layers) == row["of"] else f"{len(layers)} of {of}"
+    samples = plural(row["samples"], "drawn input" if row["drawn"] else "sample")
+    yield (
+        f"{row['onnx']}: output `{whole['output']}` {row['metric']} error {whole['error']:.3g} of "
+        f"{whole['bound']:.3g} ({samples}); with one of {tried} in float:"
+    )
+    better = [each for each in layers if _share(each) < _share(whole)]
+    for each in better[:LISTED]:
+        yield f"  {each['error']:<10.3g}{each['op']:14} {each['layer']}"
+    if not better:
+        yield "  no single layer lowers it"
+    elif len(better) > LISTED:
+        yield f"  and {len(better) - LISTED} more that lower it; --json lists all"
+    if row["noise"] is not None:
+        yield (
+            f"noise: other roundings of float32 in each layer move the outputs by {row['noise']:.3g}, and an "
+            "engine rounds otherwise; smaller differences say nothing"
+        )
+    if better:
+        nodes = better[0]["keep"] or [better[0]["layer"]]
+        yield f"keep_nodes={nodes!r} keeps the first in float"
+
+
+def _share(figures: Mapping[str, Any]) -> float:
+    return share_of_bound(figures["error"], figures["bound"])
