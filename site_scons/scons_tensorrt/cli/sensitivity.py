@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .common import Commands
 
 LISTED = 10
+LEAST = 0.99  # of the error as it is: what is above is not listed
 SAMPLES = 4
 
 
@@ -119,29 +120,36 @@ def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Name
 
 
 def _lines(row: Mapping[str, Any]) -> Iterator[str]:
-    whole, layers = row["all"], row["layers"]
-    of = plural(row["of"], "layer" if row["kind"] == "8 bit" else "16-bit tensor")
-    tried = of if len(layers) == row["of"] else f"{len(layers)} of {of}"
+    whole, layers, noise = row["all"], row["layers"], row["noise"]
+    better = [each for each in layers if _share(each) < LEAST * _share(whole)]
     samples = plural(row["samples"], "drawn input" if row["drawn"] else "sample")
-    yield (
-        f"{row['onnx']}: output `{whole['output']}` {row['metric']} error {whole['error']:.3g} of "
-        f"{whole['bound']:.3g} ({samples}); with one of {tried} in float:"
-    )
-    better = [each for each in layers if _share(each) < _share(whole)]
+    yield f"{row['onnx']}: {row['metric']} error {_error(whole)}, {samples}; with one {_tried(row)} in float:"
     for each in better[:LISTED]:
-        yield f"  {each['error']:<10.3g}{each['op']:14} {each['layer']}"
+        yield f"  {_error(each):42} {each['op']:13} {each['layer']}"
     if not better:
-        yield "  no single layer lowers it"
+        yield "  no single one lowers it"
     elif len(better) > LISTED:
-        yield f"  and {len(better) - LISTED} more that lower it; --json lists all"
-    if row["noise"] is not None:
+        yield f"  {len(better) - LISTED} more lower it; --json lists all"
+    if noise is not None:
         yield (
-            f"noise: other roundings of float32 in each layer move the outputs by {row['noise']:.3g}, and an "
-            "engine rounds otherwise; smaller differences say nothing"
+            f"noise: if float32 rounds each activation otherwise, as an engine does, the outputs move by "
+            f"{_error(noise)}; smaller differences say nothing"
         )
-    if better:
-        nodes = better[0]["keep"] or [better[0]["layer"]]
-        yield f"keep_nodes={nodes!r} keeps the first in float"
+    if better and _share(whole) - _share(better[0]) > (_share(noise) if noise else 0):
+        yield f"keep_nodes={better[0]['keep'] or [better[0]['layer']]!r} keeps the first of them in float"
+
+
+def _tried(row: Mapping[str, Any]) -> str:
+    tried = len(row["layers"])
+    if row["kind"] == "8 bit":
+        return f"of {plural(tried, 'layer')}"
+    others = row["of"] - tried
+    return f"of {plural(tried, '16-bit tensor')}" + (f" ({others} others lose less)" if others else "")
+
+
+def _error(figures: Mapping[str, Any]) -> str:
+    of_bound = f"{figures['error']:.3g} of {figures['bound']:.3g}"
+    return f"{of_bound} ({_share(figures):.0%}) at `{figures['output']}`"
 
 
 def _share(figures: Mapping[str, Any]) -> float:

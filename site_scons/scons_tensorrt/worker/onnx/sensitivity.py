@@ -18,7 +18,7 @@ from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx import corner_check, graph_walk, model_file, quantized_layers, rounded_on_cpu
 from scons_tensorrt.worker.onnx import samples as sample_sets
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.figures import Figures, measure, share
+from scons_tensorrt.worker.onnx.figures import Figures, share
 from scons_tensorrt.worker.onnx.quantize_graph import MainGraph
 from scons_tensorrt.worker.onnx.rounding_losses import Loss, find_losses
 
@@ -45,9 +45,9 @@ def measure_layers(
 
     reference, converted: paths of the ONNX files; spec: the samples, as `samples.read` takes them, or None to
     draw them; options: rtol, atol, metric, most (samples), and for draws `corners`, see recipe/gate_plan.py.
-    Returns: kind, "8 bit" or "16 bit"; samples; drawn; metric; all, the figures as it is; noise, how far the
-    outputs move if each layer's result is another rounding of float32 (8 bit), else None; of, how many layers
-    there are; layers, in the order of the graph. Raises WorkerError.
+    Returns: kind, "8 bit" or "16 bit"; samples; drawn; metric; all, the figures as it is; noise, the same
+    for how far the outputs move if each activation is rounded otherwise in float32 (8 bit; else None); of,
+    how many layers there are; layers, in the order of the graph. Raises WorkerError.
     """
     first = CpuModel(rounded_on_cpu.without_bf16(reference), "the original")
     names = first.comparable_outputs()
@@ -56,7 +56,7 @@ def measure_layers(
     layers, kind, of, path = _switched(converted, reference, begin)
     second = CpuModel(path, "the converted model")
     tried = [Figures(names, options) for _ in range(len(layers) + 1)]
-    noise: list[dict[str, Any]] = []
+    noise = Figures(names, options)
     for number, sample in enumerate(itertools.chain([begin], inputs)):
         where = "sample %d" % number
         wanted = first.run(where, sample, names)
@@ -70,8 +70,7 @@ def measure_layers(
         usual = run(-1)
         tried[-1].add(number, dict(zip(names, zip(wanted, usual))))
         if kind == "8 bit":
-            moved = run(-1, 1 + ROUNDING)
-            noise += [measure(*each, options) for each in zip(names, usual, moved)]
+            noise.add(number, dict(zip(names, zip(usual, run(-1, 1 + ROUNDING)))))
         for index in range(len(layers)):
             tried[index].add(number, dict(zip(names, zip(wanted, run(index)))))
     return {
@@ -80,7 +79,7 @@ def measure_layers(
         "drawn": spec is None,
         "metric": options["metric"],
         "all": _worst(tried[-1]),
-        "noise": max((_figure(each["error"]) for each in noise), default=None),
+        "noise": _worst(noise) if noise.compared else None,
         "of": of,
         "layers": [
             {"layer": layer.label, "op": layer.op_type, "keep": list(layer.keep), **_worst(figures)}
