@@ -100,6 +100,10 @@ def tree(made, tmp_path, request):
     if request.node.callspec.params["line"].startswith(("scons-tensorrt init", "init")):
         copy.path("SConstruct").unlink()
         copy.path("engines.toml").unlink()
+    if "sensitivity" in request.node.callspec.params["line"]:  # of a network that is converted
+        with copy.path("engines.toml").open("a") as declared:
+            declared.write('precision = "fp16"\n')
+        assert copy.scons(".", **settings(copy)).status == 0
     if "keys/ci.pem.pub" in request.node.callspec.params["line"]:
         shutil.copy(copy.path("keys/build.pem.pub"), copy.path("keys/ci.pem.pub"))
     return copy
@@ -192,6 +196,7 @@ ARGUMENTS = {
     "verify": "engines",
     "check": "engines/face__sm80plus_cu13.0_rtx1.7_fp32.engine",
     "explain": "face",
+    "sensitivity": "face --samples 1",
     "reproduce": "engines",
 }
 

@@ -10,6 +10,7 @@ declared.json  what the last run declared; declared/ if several trees share the 
 trees/         the paths of trees that share the folder
 onnx/          ONNX files made for engines, and the figures of accuracy gates
 report/        the build report, as HTML and JSON
+sensitivity/   figures of `scons-tensorrt sensitivity`, for the report
 calibration/   calibration caches of TensorRT 10, each with a sidecar
 interpreters/  probe results of other Python interpreters
 """

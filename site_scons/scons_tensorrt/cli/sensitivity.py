@@ -112,8 +112,9 @@ def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Name
     try:
         keep(state, spec.ingredients["input converted"], figures)
     except OSError as error:
+        where = error.filename or str(state.root)
         why = cause(error, "make the state folder writable")
-        say(f"not kept for the report: {error.filename or state.root}: {why}", sys.stderr)
+        say(f"not kept for the report: {why if where in why else f'{where}: {why}'}", sys.stderr)
     layers = sorted(figures["layers"], key=lambda each: share_of_bound(each["error"], each["bound"]))
     labels = [engine.label for engine in engines]
     return {"onnx": spec.source, "engines": labels, **figures, "layers": layers}

@@ -24,7 +24,6 @@ class CpuModel:
         # would make biases of int32, and int8 kernels, which saturate in 16 bit on some CPUs.
         options = session_options("ORT_ENABLE_BASIC", threads=threads)
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
