@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.sensitivity_file import keep
-from ..build.declared import DeclaredEngine, find_declared_engine
+from ..build.declared_engines import DeclaredEngine, find_declared_engine
 from ..errors import EngineError, plural
 from ..files.writing import cause
 from ..recipe.gate import share_of_bound
@@ -71,7 +71,7 @@ def _count(text: str) -> int:
 
 
 def _sensitivity(arguments: argparse.Namespace) -> int:
-    from ..build.sensitivity import spec_of
+    from ..build.measure_layers import spec_of
 
     specs: dict[str, Any] = {}  # by the converted ONNX, which engines for several kinds of hardware share
     for engine in _engines(arguments):
@@ -104,7 +104,7 @@ def _engines(arguments: argparse.Namespace) -> Iterator[DeclaredEngine]:
 
 
 def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Namespace) -> dict[str, Any]:
-    from ..build.sensitivity import measure
+    from ..build.measure_layers import measure
 
     state = engines[0].declaration.state
     python = arguments.python or os.environ.get("TRT_ONNX_PYTHON") or sys.executable

@@ -17,7 +17,7 @@ from ..files.tolerant import listing, mapping, number, plain, seconds, text
 from ..recipe.key import differences
 from .accuracy import describe_accuracy
 from .history import WORDS
-from .sensitivity import describe_sensitivity
+from .layer_costs import describe_sensitivity
 
 MAX_BUILDS = 20
 _PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}

@@ -110,7 +110,9 @@ def _run(job: Mapping[str, Any]) -> Any:
     if kind == "accuracy":
         return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
     if kind == "sensitivity":
-        return _module("sensitivity").measure_layers(onnx["reference"], onnx["converted"], samples, options)
+        return _module("layer_sensitivity").measure_layers(
+            onnx["reference"], onnx["converted"], samples, options
+        )
     if kind == "expect":
         return _module("engine_accuracy").expect(
             onnx["reference"], onnx["converted"], samples, files, options

@@ -9,9 +9,9 @@ from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import precision
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.layer_sensitivity import measure_layers
 from scons_tensorrt.worker.onnx.quantize import quantize
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding
-from scons_tensorrt.worker.onnx.sensitivity import measure_layers
 
 RANDOM = np.random.default_rng(21)
 OPTIONS = {"rtol": 0.0, "atol": 0.01, "metric": "elemwise", "most": 3}

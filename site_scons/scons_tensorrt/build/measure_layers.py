@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import AccuracyError, EngineBuildError, EngineError, RecipeError
 from ..recipe.gate import Gate
-from .declared import DeclaredEngine
+from .declared_engines import DeclaredEngine
 from .declared_onnx import DeclaredOnnx
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, onnx_spec_of
 from .onnx_step import PRIVATE
@@ -72,8 +72,8 @@ def _corners(engine: DeclaredEngine) -> dict[str, Any]:
 
 
 def measure(spec: OnnxSpec, top: Path, python: str, stopping: Callable[[], bool]) -> dict[str, Any]:
-    """The figures of worker/onnx/sensitivity.py. top: of the tree; python: the interpreter that has onnx.
-    Raises EngineError."""
+    """The figures of worker/onnx/layer_sensitivity.py. top: of the tree; python: the interpreter that has
+    onnx. Raises EngineError."""
     environment = {name: text for name, text in os.environ.items() if name not in PRIVATE}
     with tempfile.TemporaryDirectory(prefix="scons-tensorrt-") as name:
         folder = Path(os.path.realpath(name))
