@@ -62,6 +62,9 @@ class Surface:
         self.calibrate = lambda calibrator, profiles: None  # what a build does with a calibrator
         self.fails = False
         self.refusal = {}  # what the methods of the parser's only error return
+        self.tuned = {}  # by name of a layer, its key in an editable timing cache, and the tactic chosen
+        self.accepts = True  # a timing cache that was recorded elsewhere
+        self.logger = None
         self.engine = None  # what a runtime makes of an engine's bytes: Plays, or None
 
     def members(self, name):
@@ -74,6 +77,7 @@ class Surface:
         return True
 
     def Builder(self, logger):
+        self.logger = logger
         has = {name: 1 for name in ("max_batch_size",) if name in self.members("Builder")}
         return Strict(self, "Builder", RemoteExecutor(self).does(), num_DLA_cores=2, **has)
 
@@ -112,7 +116,22 @@ class RemoteExecutor:
 
     def _plan(self, network, config):
         self._calibrate(config)
-        return None if self._surface.fails else b"ftrt" + bytes(96)
+        return None if self._surface.fails or not self._times(config) else b"ftrt" + bytes(96)
+
+    def _times(self, config):
+        """Choose a tactic for each layer, as with an editable timing cache; False at the first that is not in
+        the cache, where that is an error."""
+        surface, flags = self._surface, dict(self._surface.notes)["flags"]
+        severity, cache = surface.ILogger.Severity, config.get_timing_cache() if surface.tuned else None
+        for name, (key, tactic) in surface.tuned.items():
+            surface.logger.log(severity.VERBOSE, f"Autotuning op {name}(key: {key})")
+            if key in cache.queryKeys():
+                continue
+            if surface.BuilderFlag.ERROR_ON_TIMING_CACHE_MISS in flags:
+                surface.logger.log(severity.ERROR, "Assertion !errorOnMiss failed.")
+                return False
+            cache._has["entries"].add(f"{key} {tactic}".encode())
+        return True
 
     def _calibrate(self, config):
         if getattr(config, "int8_calibrator", None) is not None:
@@ -121,7 +140,7 @@ class RemoteExecutor:
 
     def _stream(self, network, config, writer):
         self._calibrate(config)
-        if self._surface.fails:
+        if self._surface.fails or not self._times(config):
             return False
         writer.write(b"ftrt" + bytes(60))
         writer.write(bytes(36))
@@ -151,7 +170,7 @@ class RemoteExecutor:
         def set_cache(cache, ignore_mismatch):
             assert ignore_mismatch is False
             caches.append(cache)
-            return True
+            return self._surface.accepts or not cache._has["entries"]
 
         does = {
             "set_flag": flags.add,
@@ -193,8 +212,20 @@ class RemoteExecutor:
 
         if b"garbage" in bytes(data):
             raise TypeError("factory function returned nullptr")
-        does = {"serialize": lambda: b"\n".join(sorted(entries)), "combine": combine}
-        return Strict(self._surface, "ITimingCache", does)
+
+        def query(key):
+            tactic = next(entry.split()[1] for entry in entries if entry.split()[0] == key.encode())
+            return Strict(self._surface, "TimingCacheValue", tacticHash=int(tactic, 16), timingMSec=0.5)
+
+        does = {
+            "serialize": lambda: b"\n".join(sorted(entries)),
+            "combine": combine,
+            "queryKeys": lambda: [entry.split()[0].decode() for entry in sorted(entries)],
+            "query": query,
+        }
+        if b"unreadable" in bytes(data):  # the real one logs a warning and makes an empty cache
+            entries.clear()
+        return Strict(self._surface, "ITimingCache", does, entries=entries)
 
 
 class Calibrates:

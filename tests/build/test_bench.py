@@ -20,6 +20,7 @@ REPO = Path(__file__).parents[2]
 from jobs import compile_job  # noqa: E402
 
 from conftest import make_model  # noqa: E402
+from scons_tensorrt.worker.trt.job import PinnedKernels  # noqa: E402
 
 DRIVER = """
 import json, sys
@@ -145,3 +146,19 @@ def test_a_model_that_does_not_parse_names_node_and_op(bench, tmp_path):
 def test_an_empty_file_is_no_network(bench, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"")
     assert bench(tmp_path)["refused"][0] == "EngineBuildError"
+
+
+def test_kernels_are_recorded_through_the_real_bindings(bench, tmp_path):
+    """RTX chooses no kernel, so the cache has no entry; every call, flag and answer is real."""
+    make_model(tmp_path / "a.onnx")
+    out = tmp_path / "recorded"
+    said = bench(tmp_path, pinned=PinnedKernels("a.cache", None, {}, str(out)))
+    assert said["made"][1] > 0, said
+    assert out.read_bytes()[:4] == b"ptrt"
+    start = tmp_path / "start"
+    out.rename(start)
+    known = {"0x1814870c44ff0f8574df6e3dda04cbd7": "0x533a71cee0d0e"}
+    said = bench(tmp_path, pinned=PinnedKernels("a.cache", str(start), known, None))
+    assert said["refused"][1].startswith(
+        "timing_cache a.cache: TensorRT 11.4.0.106 does not accept it on this GPU"
+    )

@@ -9,6 +9,7 @@ from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import main, timing_cache
 from scons_tensorrt.worker.trt.callbacks import make_logger, make_monitor, make_stream
+from scons_tensorrt.worker.trt.job import PinnedKernels
 from scons_tensorrt.worker.trt.network import check_precision, strongly_typed
 
 WEAK = [version for version in VERSIONS if version.startswith(("tensorrt-8", "tensorrt-10"))]
@@ -161,6 +162,72 @@ def test_a_damaged_timing_cache_is_set_aside_and_told(version, tmp_path, told):
     assert (tmp_path / "x.cache.damaged").read_bytes() == b"garbage"
     assert path.read_bytes() == b""
     assert told == [f"timing cache {path} does not fit or is damaged; moved to {path}.damaged"]
+
+
+# `timing_cache=`: the kernels in a file, from 10.13 on.
+
+EDITABLE = [version for version in TENSORRT if version != "tensorrt-10.3.0"]
+LAYERS = {"conv": ("0x11", "0xa1"), "matmul": ("0x22", "0xa2")}
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The kernels that the worker sends."""
+    kernels = {}
+    send = {"kernels": lambda kernels_of: kernels.update(kernels_of)}
+    monkeypatch.setattr(parent, "send", lambda event, **fields: send[event](fields["kernels"]))
+    return kernels
+
+
+def pin(version, tmp_path, cache=b"", record=False, layers=LAYERS, accepts=True):
+    """Compile with the kernels in `cache`, or record them; returns the flags and the recorded cache."""
+    surface = Surface(version)
+    surface.tuned, surface.accepts = layers, accepts
+    start, out = tmp_path / "start", tmp_path / "recorded"
+    start.write_bytes(cache)
+    out.unlink(missing_ok=True)
+    kernels = dict(line.split(" ") for line in cache.decode().split("\n") if line.startswith("0x"))
+    job = PinnedKernels("a.cache", str(start), kernels, str(out) if record else None)
+    main.make(surface, compile_job(tmp_path, pinned=job, input_bytes=0))
+    return dict(surface.notes)["flags"], out.read_bytes() if record else b""
+
+
+@pytest.mark.parametrize("version", EDITABLE)
+def test_kernels_are_recorded_and_used_again(version, tmp_path, sent):
+    flags, cache = pin(version, tmp_path, record=True)
+    assert cache == b"0x11 0xa1\n0x22 0xa2"
+    names = {flag.name for flag in flags}
+    assert {"EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE"} <= names
+    assert "ERROR_ON_TIMING_CACHE_MISS" not in names
+    assert sent == {"0x11": "0xa1 conv", "0x22": "0xa2 matmul"}
+    sent.clear()
+    other = {"conv": ("0x11", "0xff"), "matmul": ("0x22", "0xff")}  # what timing would choose today
+    flags, _ = pin(version, tmp_path, cache, layers=other)
+    assert "ERROR_ON_TIMING_CACHE_MISS" in {flag.name for flag in flags}
+    assert sent == {"0x11": "0xa1 conv", "0x22": "0xa2 matmul"}
+
+
+@pytest.mark.parametrize("version", EDITABLE)
+def test_a_layer_that_the_cache_lacks_is_named(version, tmp_path, sent):
+    with pytest.raises(
+        WorkerError, match=r"a\.cache: it has no kernel for layer matmul \(key 0x22\); add it"
+    ):
+        pin(version, tmp_path, b"0x11 0xa1")
+    _, cache = pin(version, tmp_path, b"0x11 0xa0", record=True)
+    assert cache == b"0x11 0xa0\n0x22 0xa2"
+
+
+@pytest.mark.parametrize("version", EDITABLE)
+@pytest.mark.parametrize("harm", ["refused", "read as empty", "no cache"])
+def test_a_cache_that_does_not_fit_is_one_line(version, harm, tmp_path, sent):
+    cache = {"read as empty": b"0x11 0xa1\nunreadable", "no cache": b"garbage"}.get(harm, b"0x11 0xa1")
+    with pytest.raises(WorkerError, match=r"a\.cache: TensorRT 1.* does not accept it on this GPU"):
+        pin(version, tmp_path, cache, accepts=harm != "refused")
+
+
+def test_10_3_has_no_editable_timing_cache(tmp_path):
+    with pytest.raises(WorkerError, match=r"timing_cache: not supported by TensorRT 10\.3\.0; leave it out"):
+        pin("tensorrt-10.3.0", tmp_path, b"0x11 0xa1")
 
 
 # The builder's own options.

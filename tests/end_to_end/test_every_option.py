@@ -105,7 +105,7 @@ IDLE = {
 
 
 def test_no_option_is_forgotten() -> None:
-    elsewhere = {"prepare", "freeze"}  # test_prepared.py
+    elsewhere = {"prepare", "freeze", "timing_cache"}  # test_prepared.py, test_pinned_kernels.py
     assert {*CHANGES, *CONVERSIONS, "timeout_s", "accuracy", *elsewhere} == set(DEFAULTS)
 
 

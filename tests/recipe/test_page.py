@@ -10,7 +10,8 @@ from test_product_options import RTX
 
 from scons_tensorrt.recipe.conversion import METHODS, WAYS, parse_calibration
 from scons_tensorrt.recipe.gate import METRICS, parse_gate
-from scons_tensorrt.recipe.options import DEFAULT_NUMBERS, DEFAULTS, FLAGS, NUMBERS, POOLS, WORDS, parse
+from scons_tensorrt.recipe.options import DEFAULT_NUMBERS, DEFAULTS, FLAGS, NUMBERS, WORDS, parse
+from scons_tensorrt.recipe.pools import POOLS
 from scons_tensorrt.recipe.product_options import WITHOUT_EFFECT, unsupported_options
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -69,7 +70,8 @@ def test_what_has_no_effect_on_rtx_is_said_so():
 
 @pytest.mark.parametrize("option", [name for name, row in ROWS.items() if row["RTX"] == "refused"])
 def test_what_rtx_refuses_is_refused(option):
-    value = {"hardware_compatibility": "ampere_plus", "dla_core": 0}[option]
+    values = {"hardware_compatibility": "ampere_plus", "dla_core": 0, "timing_cache": "a.cache"}
+    value = values[option]
     assert any(said.startswith(option) for said in unsupported_options(parse("a", {option: value}), RTX))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import text_of
+from ..worker.trt.job import CompileJob
 
 JOB_STEP = 256 << 10  # bytes
 COMMON = "scons_tensorrt.worker.common"
@@ -71,6 +72,16 @@ CALIBRATING = replace(
         *_trt("gpu_memory", "calibrate", "main"),
     ),
 )
+
+
+def compiler_of(job: CompileJob) -> Program:
+    """The program of a compile."""
+    program = CALIBRATING if job.calibration else COMPILER
+    if job.pinned is None:
+        return program
+    *first, last = program.modules
+    return replace(program, modules=(*first, *_trt("pinned_kernels"), last))
+
 
 # Runs an engine on its GPU. Need not be canonical.
 RUNNER = replace(

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import EngineBuildError, EngineError, Interrupted, by_name
 from ..files.reading import text_of
 from ..worker.trt.job import CompileJob
-from .programs import CALIBRATING, COMMON, COMPILER, Program
+from .programs import COMMON, COMPILER, Program, compiler_of
 
 POLL_SECONDS = 0.1
 # A seccomp filter may kill stage 1 of boot.py for these calls.
@@ -61,7 +61,7 @@ def run_worker(
 ) -> Compiled:
     """Compile one job in a child process. Parameters and errors as of `run_program`."""
     last, seconds = run_program(
-        CALIBRATING if job.calibration else COMPILER,
+        compiler_of(job),
         job.python,
         job.to_json(),
         log,

@@ -53,6 +53,7 @@ OTHERS = {
     "calibration": ("SAMPLES", "int8 and fp8: a .npz, a folder of .npy, or reader.py:function"),
     "accuracy": ("SAMPLES", "compare with the original: samples, or a map with bounds"),
     "prepare": ("WAY", "none: compile an ONNX as it is, even one that TensorRT would refuse"),
+    "timing_cache": ("FILE", "use the kernels in this file, which TIMING=record writes"),
     "freeze": ("INPUT=VALUE", "make an input a constant, such as sr=16000; repeated: further inputs"),
 }
 

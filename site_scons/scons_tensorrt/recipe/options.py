@@ -6,7 +6,6 @@ rebuilding every engine.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate import Gate, parse_gate
-from .option_values import entry, flag, hint, is_number, is_text, literal, names, one_of, option, setting
+from .option_values import entry, flag, hint, is_number, is_text, literal, names, one_of, setting
+from .pools import parse_pools
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
 
@@ -43,6 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
     "accuracy": None,
     "prepare": "auto",
     "freeze": None,
+    "timing_cache": None,
 }
 # Settings of the builder configuration. None and TensorRT's own default are not in the key.
 NUMBERS: Mapping[str, tuple[int, int]] = {
@@ -57,8 +58,6 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "profiling_verbosity": ("layer_names_only", "none", "detailed"),
 }
 DEFAULT_NUMBERS = {"optimization_level": 3, "avg_timing_iterations": 1}
-POOLS = ("dla_managed_sram", "dla_local_dram", "dla_global_dram", "tactic_dram", "tactic_shared_memory")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # All BuilderFlags of TensorRT 10.3, 10.13, 11.4 and RTX 1.7. The worker checks whether its runtime has one.
 FLAGS = frozenset(
     "DEBUG DIRECT_IO DISABLE_COMPILATION_CACHE DISABLE_TIMING_CACHE DISTRIBUTIVE_INDEPENDENCE "
@@ -79,7 +78,8 @@ class Recipe(Value):
     workspace_mb: builder workspace in MiB; flags: BuilderFlag names, sorted; plugins: libraries to load
     before parsing; timeout_s: seconds after which the compile is stopped (not in the key); memory_pools:
     bytes by pool; settings: of the builder configuration, by option; conversion, accuracy, preparation:
-    steps before the compile, in the key through the ONNX that they make.
+    steps before the compile, in the key through the ONNX that they make; timing_cache: the file that says
+    which kernels to use, see timing_file.py.
     """
 
     model: str
@@ -95,6 +95,7 @@ class Recipe(Value):
     conversion: Conversion = Conversion()
     accuracy: Gate | None = None
     preparation: Preparation = Preparation()
+    timing_cache: Path | None = None
 
     @property
     def ampere_plus(self) -> bool:
@@ -135,6 +136,7 @@ class Recipe(Value):
             "settings": dict(self.settings),
             "strongly_typed": self.strongly_typed,
             "calibrator": self.calibrator,
+            "timing_cache": self.timing_cache and self.timing_cache.name,
         }
         return {
             "precision": self.precision,
@@ -146,9 +148,11 @@ class Recipe(Value):
         }
 
     @classmethod
-    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> Recipe:
-        """The recipe in a receipt, without the steps before the compile. Raises LookupError, TypeError or
-        ValueError if the receipt is from another version."""
+    def from_json(
+        cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path], timing_cache: Path | None = None
+    ) -> Recipe:
+        """The recipe in a receipt, without the steps before the compile. timing_cache: the path of its file.
+        Raises LookupError, TypeError or ValueError if the receipt is from another version."""
         profiles: list[Profile] = [
             {name: _bounds(bounds) for name, bounds in profile.items()} for profile in data["profiles"]
         ]
@@ -165,6 +169,7 @@ class Recipe(Value):
             settings=dict(data.get("settings", {})),
             strongly_typed=bool(data.get("strongly_typed", False)),
             conversion=Conversion(calibration=native),
+            timing_cache=timing_cache if data.get("timing_cache") else None,
         )
 
 
@@ -213,12 +218,13 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         _flags(chosen["flags"]),
         tuple(plugins),
         _seconds(chosen["timeout_s"]),
-        _pools(chosen["memory_pools"]),
+        parse_pools(chosen["memory_pools"]),
         _settings(chosen),
         flag("strongly_typed", chosen["strongly_typed"]),
         parse_conversion(chosen),
         parse_gate(chosen["accuracy"]),
         _preparation(chosen["prepare"], chosen["freeze"]),
+        _timing_cache(chosen["timing_cache"]),
     )
 
 
@@ -230,28 +236,16 @@ def _preparation(way: Any, freeze: Any) -> Preparation:
     return parse_preparation(way, freeze)
 
 
-def _pools(value: Any) -> dict[str, int]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        example = entry("tactic_dram", literal("1G"))
-        raise RecipeError(f"{setting('memory_pools', value)}: write a map such as {example}")
-    for name in value:
-        if name == "workspace":
-            raise RecipeError(f"memory_pools workspace: write {option('workspace_mb')} instead")
-        if name not in POOLS:
-            raise RecipeError(f"memory_pools {literal(name)}: unknown; {hint(str(name), POOLS)}")
-    return {name: _bytes(name, value[name]) for name in sorted(value)}
-
-
-def _bytes(name: str, value: Any) -> int:
-    text = str(value) if type(value) is int else value
-    parts = re.fullmatch(r"([1-9][0-9]{0,17})([KMG]?)", text) if isinstance(text, str) else None
-    size = int(parts[1]) * _UNITS[parts[2]] if parts else 0
-    if not 0 < size < 1 << 62:
-        wrong = setting(f"memory_pools {name}", value)
-        raise RecipeError(f"{wrong}: write a number of bytes, such as 4096 or {literal('1G')}")
-    return size
+def _timing_cache(value: Any) -> Path | None:
+    """value: a path, or a map of paths by name of the hardware; nodes of SCons as text. The recipe of one
+    hardware gets its path later."""
+    paths = value.values() if isinstance(value, Mapping) else [] if value is None else [value]
+    if not all(isinstance(path, str) and path and "\0" not in path for path in paths):
+        example = entry("orin_nx", literal("models/a.orin_nx.cache"))
+        raise RecipeError(
+            f"{setting('timing_cache', value)}: write the path of a file, or a map such as {example}"
+        )
+    return Path(value) if isinstance(value, str) else None
 
 
 def _settings(chosen: Mapping[str, Any]) -> dict[str, int | str]:

@@ -12,6 +12,7 @@ from ..hardware.signature import HardwareSignature
 from .option_values import option, setting
 from .options import Recipe
 
+EDITABLE_FROM = (10, 13)  # its Python API can read a timing cache: ITimingCache.queryKeys
 # Options that RTX accepts without changing the engine: not in its key, never passed on, and reported.
 _NO_TIMING = "TensorRT for RTX does not time kernels when it compiles"
 WITHOUT_EFFECT: Mapping[str, Mapping[str, str]] = {
@@ -53,6 +54,8 @@ def unsupported_options(recipe: Recipe, signature: HardwareSignature) -> list[st
     if "EXCLUDE_LEAN_RUNTIME" in recipe.flags and "VERSION_COMPATIBLE" not in recipe.flags:
         found.append("flag EXCLUDE_LEAN_RUNTIME: needs flag VERSION_COMPATIBLE; add it, or leave both out")
     pool = next((f"memory_pools {name}" for name in recipe.memory_pools if name.startswith("dla_")), None)
+    if recipe.timing_cache:
+        found += _pinning_refusals(recipe, signature)
     if signature.product == "tensorrt_rtx":
         return found + _rtx_refusals(recipe, "dla_core" if "dla_core" in recipe.settings else pool)
     if "dla_core" in recipe.settings:
@@ -68,6 +71,24 @@ def unsupported_options(recipe: Recipe, signature: HardwareSignature) -> list[st
         found.append(
             "hardware_compatibility: not supported by TensorRT on a Jetson; build for each board, HARDWARE="
         )
+    return found
+
+
+def _pinning_refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]:
+    if signature.product == "tensorrt_rtx":
+        return [
+            "timing_cache: TensorRT for RTX chooses kernels when it loads the engine, not when it compiles, "
+            "and its timing cache does nothing; its runtime cache (IRuntimeConfig.set_runtime_cache) keeps "
+            "them on the device; leave it out"
+        ]
+    found = []
+    if tuple(map(int, signature.runtime_version.split(".")[:2])) < EDITABLE_FROM:
+        found.append(
+            f"timing_cache: needs TensorRT 10.13 or later, and this is {signature.runtime_version}; leave it "
+            "out"
+        )
+    if "DISABLE_TIMING_CACHE" in recipe.flags:
+        found.append("timing_cache: flag DISABLE_TIMING_CACHE switches it off; leave out one of the two")
     return found
 
 

@@ -116,6 +116,11 @@ def _with_nodes(option: str, value: Any, folder: Any) -> Any:
     """An option with nodes for its paths."""
     if option == "plugins":
         return [_node(each, folder) for each in (value if isinstance(value, (list, tuple)) else [value])]
+    if option == "timing_cache":
+        by_name = isinstance(value, Mapping)
+        return (
+            {name: _node(each, folder) for name, each in value.items()} if by_name else _node(value, folder)
+        )
     if option not in ("calibration", "accuracy") or not value:
         return value
     first = "data" if option == "calibration" else "inputs"

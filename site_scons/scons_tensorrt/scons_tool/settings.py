@@ -42,7 +42,7 @@ ARGUMENTS = (
     *("STORE", "STORE_MODE", "STORE_SIGNING_KEY", "STORE_TRUSTED_KEYS", "STORE_REFUSALS"),
     *("STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT"),
     *("DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
-    *("PRUNE", "KEEP", "OLDER", "VERBOSE"),
+    *("PRUNE", "KEEP", "OLDER", "VERBOSE", "TIMING"),
 )
 HELP = """
 TensorRT engines (scons-tensorrt):
@@ -59,6 +59,7 @@ TensorRT engines (scons-tensorrt):
   JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release
   CACHE_SIZE=SIZE       how much to keep of engines that a change replaced, so that undoing it
                         compiles nothing; default: 5Gi; 0 keeps nothing
+  TIMING=record         write the files of timing_cache=: each layer's kernel, on this hardware
   VERBOSE=1             print a line for each reused engine, not only their number
   scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
@@ -205,6 +206,12 @@ def verbose(env: Any) -> bool:
     so any text but 0, no, off and false means yes."""
     text = str(SCons.Script.ARGUMENTS.get("VERBOSE") or value_of(env, "TRT_VERBOSE"))
     return text.lower() not in ("", "0", "no", "off", "false")
+
+
+def records_timings() -> bool:
+    """Whether this run writes the files of `timing_cache=`. Only the command line says so: a setting that
+    stays would replace them again and again."""
+    return SCons.Script.ARGUMENTS.get("TIMING") == "record" and not option("clean")
 
 
 def cache_size(env: Any) -> int:

@@ -21,7 +21,7 @@ INetworkDefinition IOptimizationProfile IProgressMonitor IStreamWriter ITensor I
 MemoryPoolType NetworkDefinitionCreationFlag OnnxParser ParserError init_libnvinfer_plugins DeviceType
 HardwareCompatibilityLevel ProfilingVerbosity TilingOptimizationLevel Runtime ICudaEngine
 IExecutionContext IOutputAllocator TensorFormat TensorIOMode TensorLocation
-EngineCapability OnnxParserFlag PreviewFeature TacticSource""".split()
+EngineCapability OnnxParserFlag PreviewFeature TacticSource TimingCacheKey TimingCacheValue""".split()
 
 
 def parameters(signature):
