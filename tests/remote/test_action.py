@@ -97,7 +97,7 @@ LIES = [
     (lambda a: a["hardware"]["signature"].update(sm_count=4), "do not match its recipe and hardware"),
     (lambda a: a["hardware"].pop("signature"), "damaged"),
     (lambda a: a.update(engine="../a.engine"), "damaged"),
-    (lambda a: a.update(schema=2), "another version"),
+    (lambda a: a.update(schema=3), "another version"),
     (lambda a: a.update(inputs=[[1]]), "damaged"),
     (lambda a: a.update(ingredients=[]), "damaged"),
     (lambda a: a.update(timeout_s=10**400), "damaged"),
@@ -148,3 +148,7 @@ def test_a_timing_cache_travels_and_no_earlier_version_ignores_it(spec: EngineSp
     assert there.key == spec.key
     assert there.recipe.timing_cache == tmp_path / "there/inputs/models/a.cache"
     assert json.loads(data)["schema"] == 2
+    lie = json.loads(data)
+    del lie["recipe"]["timing_cache"]
+    with pytest.raises(DispatchError, match="inputs do not match its recipe"):
+        Action.read(json.dumps(lie).encode()).spec(tmp_path / "there")

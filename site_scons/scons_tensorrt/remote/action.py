@@ -150,10 +150,13 @@ class Action(Value):
         recipe = recipe._replace(timeout_s=self.timeout_s)
         self._check(recipe)
         engine = folder / "engine" / self.filename
-        return EngineSpec(
+        spec = EngineSpec(
             *(engine, recipe, self.hardware, self.ingredients, onnx, self.source, external),
             samples=next(iter(by_kind["samples"]), None),
         )
+        if spec.inputs().keys() != paths.keys():
+            raise DispatchError("the action's inputs do not match its recipe")
+        return spec
 
     def _check(self, recipe: Recipe) -> None:
         stated = {k: v for k, v in self.ingredients.items() if not k.startswith("input ")}
