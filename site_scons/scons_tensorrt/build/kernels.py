@@ -18,7 +18,7 @@ from ..files.tolerant import mapping
 from ..files.writing import new_file
 from ..recipe.timing_file import LARGEST, TimingFile, compare, read_timing_file, tactic_of
 from ..worker.trt.job import PinnedKernels
-from .accuracy import alone_on_gpu
+from .accuracy_details import alone_on_gpu
 from .context import BuildContext
 from .pinned_inputs import changed
 from .spec import TIMINGS, EngineSpec

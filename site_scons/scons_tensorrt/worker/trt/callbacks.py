@@ -20,8 +20,8 @@ CUDA_FAILURE = "CUDA initialization failure with error"
 
 def make_logger(trt: Any) -> Any:
     """A logger that writes to the log. errors: the messages of errors, which the API does not return; cuda:
-    the number of the CUDA error that TensorRT 8 reports in a warning, 0 for none; listeners: called with every
-    message, also those that are not written."""
+    the number of the CUDA error that TensorRT 8 reports in a warning, 0 for none; listeners: called with
+    every message, also those that are not written."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
