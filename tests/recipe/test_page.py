@@ -15,7 +15,7 @@ from scons_tensorrt.recipe.pools import POOLS
 from scons_tensorrt.recipe.product_options import WITHOUT_EFFECT, unsupported_options
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
-HEAD = ["option", "default", "unit", "TensorRT 10", "TensorRT 11", "RTX", "meaning"]
+HEAD = ["option", "default", "unit", "TensorRT 8, 10", "TensorRT 11", "RTX", "meaning"]
 
 
 def rows():
