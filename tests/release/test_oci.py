@@ -51,6 +51,14 @@ def artifact_of(handoff: Handoff):
     return make_artifact(read_manifest(str(handoff.manifest)), handoff.folder)
 
 
+def oras_pull(repository: str, folder: Path) -> Path:
+    """What ORAS itself writes of an artifact that it did not make."""
+    import oras.client
+
+    oras.client.OrasClient(insecure=True).pull(target=repository, outdir=str(folder))
+    return folder
+
+
 def test_skopeo_reads_what_was_pushed(handoff: Handoff, server, repository, keys, tmp_path, capsys) -> None:
     handoff.list(keys[0])
     handoff.path("manifest.json.cdx.json").write_text("{}")
@@ -76,6 +84,9 @@ def test_skopeo_reads_what_was_pushed(handoff: Handoff, server, repository, keys
     assert kinds["manifest.json"] == kinds[A + ".sha256"] == "application/vnd.cncf.model.weight.config.v1.raw"
     assert kinds["manifest.json.cdx.json"] == "application/vnd.cncf.model.doc.v1.raw"
     assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    assert {
+        path.name: path.read_bytes() for path in oras_pull(repository, tmp_path / "oras").iterdir()
+    } == read
     config = json.loads((tmp_path / "copy" / manifest["config"]["digest"][7:]).read_bytes())
     assert config["config"] == {"format": "tensorrt", "precision": "float16,float32"}
 
@@ -178,6 +189,7 @@ def test_a_push_that_is_killed_leaves_no_tag_and_is_finished_by_the_next(
     assert server.raw(repository.partition("/")[2]) == artifact_of(handoff).manifest
 
 
+@pytest.mark.slow
 def test_a_registry_with_a_login_takes_that_of_docker(
     handoff: Handoff, tmp_path, monkeypatch, capsys
 ) -> None:
