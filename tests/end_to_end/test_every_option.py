@@ -92,6 +92,7 @@ IGNORED_BY_RTX = {
 }
 IDLE = {
     "timeout_s": ("server", {}, ({}, {"timeout_s": 600})),
+    "model_card": ("server", {}, ({}, {"model_card": {"license": "MIT"}})),
     "accuracy": ("server", {}, ({}, {"accuracy": GATE})),
     "accuracy_of_a_converted": ("server", HALF, ({"accuracy": GATE}, {"accuracy": {**GATE, "atol": 2}})),
     "set_the_same": (
@@ -106,7 +107,7 @@ IDLE = {
 
 def test_no_option_is_forgotten() -> None:
     elsewhere = {"prepare", "freeze", "timing_cache"}  # test_prepared.py, test_pinned_kernels.py
-    assert {*CHANGES, *CONVERSIONS, "timeout_s", "accuracy", *elsewhere} == set(DEFAULTS)
+    assert {*CHANGES, *CONVERSIONS, "timeout_s", "model_card", "accuracy", *elsewhere} == set(DEFAULTS)
 
 
 def declare(tree: Tree, after: bool) -> None:

@@ -13,6 +13,7 @@ report/        the build report, as HTML and JSON
 sensitivity/   figures of `scons-tensorrt sensitivity`, for the report
 calibration/   calibration caches of TensorRT 10, each with a sidecar
 interpreters/  probe results of other Python interpreters
+bom/           the sha256 of the bills of materials that were written
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ class StateFolder:
 
     def partial(self, engine: Path) -> Path:
         return self.root / "partial" / self.path_id(engine)
+
+    def bom(self, manifest: Path) -> Path:
+        return self.root / "bom" / f"{self.path_id(manifest)}.json"
 
     def interpreter(self, python: str) -> Path:
         return self.root / "interpreters" / f"{hash_of(python)}.json"

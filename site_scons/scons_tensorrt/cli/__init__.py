@@ -14,6 +14,7 @@ from ..errors import EngineError, RecipeError
 from ..files.streams import open_standard_streams
 from ..recipe.engines_file import EnginesFileError
 from . import (
+    bom,
     build,
     check,
     cmake_dir,
@@ -50,6 +51,7 @@ COMMANDS = (
     report,
     reproduce,
     prune,
+    bom,
     keygen,
     push,
     pull,

@@ -54,6 +54,7 @@ OTHERS = {
     "accuracy": ("SAMPLES", "compare with the original: samples, or a map with bounds"),
     "prepare": ("WAY", "none: compile an ONNX as it is, even one that TensorRT would refuse"),
     "timing_cache": ("FILE", "use the kernels in this file, which TIMING=record writes"),
+    "model_card": ("MAP", "for bills of materials, such as \"{'license': 'MIT'}\""),
     "freeze": ("INPUT=VALUE", "make an input a constant, such as sr=16000; repeated: further inputs"),
 }
 

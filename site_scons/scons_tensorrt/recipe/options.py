@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate import Gate, parse_gate
-from .option_values import entry, flag, hint, is_number, is_text, literal, names, one_of, setting
+from .option_values import entry, flag, hint, is_text, literal, names, one_of, seconds, setting
 from .pools import parse_pools
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
+
+if TYPE_CHECKING:
+    from .model_card import ModelCard
 
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
@@ -44,6 +47,7 @@ DEFAULTS: Mapping[str, Any] = {
     "prepare": "auto",
     "freeze": None,
     "timing_cache": None,
+    "model_card": None,
 }
 # Settings of the builder configuration. None and TensorRT's own default are not in the key.
 NUMBERS: Mapping[str, tuple[int, int]] = {
@@ -79,7 +83,7 @@ class Recipe(Value):
     before parsing; timeout_s: seconds after which the compile is stopped (not in the key); memory_pools:
     bytes by pool; settings: of the builder configuration, by option; conversion, accuracy, preparation:
     steps before the compile, in the key through the ONNX that they make; timing_cache: the file that says
-    which kernels to use, see timing_file.py.
+    which kernels to use, see timing_file.py; model_card: not in the key.
     """
 
     model: str
@@ -96,6 +100,7 @@ class Recipe(Value):
     accuracy: Gate | None = None
     preparation: Preparation = Preparation()
     timing_cache: Path | None = None
+    model_card: ModelCard | None = None
 
     @property
     def ampere_plus(self) -> bool:
@@ -217,7 +222,7 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         _workspace(chosen["workspace_mb"]),
         _flags(chosen["flags"]),
         tuple(plugins),
-        _seconds(chosen["timeout_s"]),
+        seconds(chosen["timeout_s"]),
         parse_pools(chosen["memory_pools"]),
         _settings(chosen),
         flag("strongly_typed", chosen["strongly_typed"]),
@@ -225,7 +230,16 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         parse_gate(chosen["accuracy"]),
         _preparation(chosen["prepare"], chosen["freeze"]),
         _timing_cache(chosen["timing_cache"]),
+        _model_card(chosen["model_card"]),
     )
+
+
+def _model_card(value: Any) -> ModelCard | None:
+    if value is None:
+        return None
+    from .model_card import parse_model_card  # rarely needed
+
+    return parse_model_card(value)
 
 
 def _preparation(way: Any, freeze: Any) -> Preparation:
@@ -273,17 +287,6 @@ def _workspace(value: Any) -> int:
     if type(value) is not int or not 0 < value < 1 << 40:
         raise RecipeError(f"{setting('workspace_mb', value)}: write a whole number of MiB above 0")
     return value
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    if not is_number(value) or not value > 0:
-        raise RecipeError(f"{setting('timeout_s', value)}: write a number of seconds above 0")
-    try:
-        return float(value)
-    except OverflowError:
-        raise RecipeError("timeout_s is too large; leave it out for no limit") from None
 
 
 def _flags(value: Any) -> tuple[str, ...]:

@@ -65,16 +65,17 @@ def exists(env: Any) -> bool:
     return True
 
 
-def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
+def EngineManifest(env: Any, target: Any = None, engines: Any = None, bom: Any = True) -> Any:
     """Declare the manifest of `engines` at `target`; returns the nodes of the manifest, its sidecar,
-    SHA256SUMS, and, with a signing key, the signed statement.
+    SHA256SUMS, with a signing key the signed statement, and the bills of materials (CycloneDX, SPDX) unless
+    `bom` is False.
 
     engines: what `env.Engine` returned, or nodes of it; of several kinds of hardware, each has its
     manifest in a folder of its name beside `target`. Raises UserError.
     """
-    from .manifest_target import declare
+    from .declare_manifest import declare
 
-    return declare(env, _session(env), target, engines)
+    return declare(env, _session(env), target, engines, bom)
 
 
 def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: Any = None) -> Any:
