@@ -148,6 +148,7 @@ def facts(judge: CornerFigures, seconds: float, compared: bool) -> dict[str, Any
     if compared and not judge.figures.compared and (judge.bound or not ran):
         why = judge.table[0].get("note", "") if judge.table else "there are none"
         if ran:
+            why = why or "shapes of outputs depend on values, and differ"
             why = "on drawn inputs no output could be judged, at %s: %s" % (judge.table[0]["corner"], why)
         raise accuracy_error("no corner of shapes= could be compared: %s; give inputs= of real use" % why)
     judged = "the bound, finite values and rows" if judge.bound else "finite values and rows"

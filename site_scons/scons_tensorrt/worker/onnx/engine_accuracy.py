@@ -107,7 +107,7 @@ def judge(files: Mapping[str, str], target: str, options: Mapping[str, Any]) -> 
             return figures.judged(target)
         figures.judge()
         began = time.perf_counter()
-        options = options_of_draws(options, sampled=plan["samples"] > 0)
+        options = {**options_of_draws(options, sampled=plan["samples"] > 0), "on_cpu": False}
         corners = CornerFigures(figures, options, plan["bound"], "the engine")
         with open(files["moved"], "rb") as file:
             moved = array_file.read(file)
