@@ -212,6 +212,35 @@ def test_a_registry_with_a_login_takes_that_of_docker(
         server.close()
 
 
+@pytest.mark.slow
+def test_a_registry_with_tls_needs_an_authority_that_is_trusted(
+    handoff: Handoff, tmp_path, monkeypatch, capsys
+):
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server = OciRegistry(tmp_path / "registry", certificate=authority.issue_cert("127.0.0.1"))
+    reference = f"oci://{server.address}/{NAME}"
+    command = ["push", reference, "--manifest", str(handoff.manifest)]
+    try:
+        assert main(command) == 1
+        why = "no TLS there that this Python trusts; for a registry without TLS, give --plain-http"
+        assert capsys.readouterr().err == f"HandoffError: {reference}: {why}\n"
+        assert main([*command, "--plain-http"]) == 1
+        why = f"no registry answers at http://{server.address}/v2/ (400 Bad Request)"
+        assert capsys.readouterr().err == f"HandoffError: {reference}: {why}\n"
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        assert main(command) == 0
+    finally:
+        server.close()
+
+
+def test_what_is_not_there_is_one_line(server, repository, tmp_path, capsys) -> None:
+    assert main(["pull", f"oci://{repository}", str(tmp_path / "new"), "--plain-http"]) == 1
+    assert capsys.readouterr().err == f"HandoffError: oci://{repository}: the registry has no such artifact\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_was_pulled_is_what_was_pushed(
     handoff: Handoff, server, repository, keys, tmp_path, capsys
 ) -> None:
@@ -240,7 +269,8 @@ def test_a_pull_of_other_bytes_or_of_a_stranger_makes_no_folder(
     assert push(handoff, repository) == 0
     pull = ["pull", f"oci://{repository}", str(tmp_path / "new/here"), "--plain-http"]
     assert main([*pull, "--trusted-key", str(tmp_path / "key.pub")]) == Status.SIGNATURE
-    assert "REFUSED " in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"REFUSED {tmp_path}/new/here/manifest.json.intoto.jsonl: signature: not readable")
     flip(server.blob(sha(handoff.path(B).read_bytes())))
     assert main(pull) == 1
     assert (
