@@ -5,6 +5,7 @@ The registry and skopeo are Debian's: apt-get install docker-registry skopeo."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ from oci_registry import OciRegistry
 from conftest import CLEAN, REPO
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import HandoffError
+from scons_tensorrt.recipe.model_card import parse_model_card
+from scons_tensorrt.release.bom import boms_of, cyclonedx, spdx
+from scons_tensorrt.release.bom.bill import ENGINE, Bom, Part, Tool
 from scons_tensorrt.release.oci import ARTIFACT, Reference, files_in, make_artifact
 from scons_tensorrt.release.registry import CHUNKED, Registry
 from scons_tensorrt.release.verify import Status, read_manifest
@@ -47,6 +51,29 @@ def push(handoff: Handoff, reference: str, *more: object) -> int:
     )
 
 
+def write_bills(handoff: Handoff) -> None:
+    """Bills of materials beside the manifest."""
+    card = parse_model_card({"license": "Apache-2.0", "supplier": "Example Ltd <models@example.org>"})
+    data = handoff.manifest.read_bytes()
+    bom = Bom(
+        name="manifest.json",
+        sha256=sha(data),
+        sha512=hashlib.sha512(data).hexdigest(),
+        hardware="orin_nx",
+        parts={
+            n: Part(ref=n, kind=ENGINE, name=n, sha256=e.sha256, card=card)
+            for n, e in handoff.entries.items()
+        },
+        steps=(),
+        needs={},
+        runtimes={},
+        created=None,
+        writer=Tool("test", "1"),
+    )
+    for name, text in zip(boms_of("manifest.json"), (cyclonedx.dump(bom), spdx.dump(bom))):
+        handoff.path(name).write_bytes(text)
+
+
 def artifact_of(handoff: Handoff):
     return make_artifact(read_manifest(str(handoff.manifest)), handoff.folder)
 
@@ -61,11 +88,11 @@ def oras_pull(repository: str, folder: Path) -> Path:
 
 def test_skopeo_reads_what_was_pushed(handoff: Handoff, server, repository, keys, tmp_path, capsys) -> None:
     handoff.list(keys[0])
-    handoff.path("manifest.json.cdx.json").write_text("{}")
+    write_bills(handoff)
     assert push(handoff, repository) == 0
     said = capsys.readouterr().out
     raw = server.raw(repository.partition("/")[2])
-    assert f"PUSHED oci://{repository} (sha256:{sha(raw)}): 2 engines, 9 files, 10 uploaded" in said
+    assert f"PUSHED oci://{repository} (sha256:{sha(raw)}): 2 engines, 10 files, 11 uploaded" in said
     done = server.skopeo("copy", "--src-tls-verify=false", f"docker://{repository}", f"dir:{tmp_path}/copy")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "copy/manifest.json").read_bytes())
@@ -88,6 +115,8 @@ def test_skopeo_reads_what_was_pushed(handoff: Handoff, server, repository, keys
         path.name: path.read_bytes() for path in oras_pull(repository, tmp_path / "oras").iterdir()
     } == read
     config = json.loads((tmp_path / "copy" / manifest["config"]["digest"][7:]).read_bytes())
+    assert config["descriptor"]["licenses"] == ["Apache-2.0"]
+    assert config["descriptor"]["vendor"] == "Example Ltd"
     assert config["config"] == {"format": "tensorrt", "precision": "float16,float32"}
 
 
@@ -95,6 +124,7 @@ def test_the_configuration_follows_the_schema_of_modelpack(handoff: Handoff) -> 
     """schema/config-schema.json of modelpack/model-spec."""
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((REPO / "tests/support/modelpack_config_schema.json").read_text())
+    write_bills(handoff)
     artifact = artifact_of(handoff)
     config = json.loads(artifact.config)
     jsonschema.validate(config, schema)
@@ -152,6 +182,15 @@ def test_what_verify_refuses_is_not_pushed(status, handoff: Handoff, capsys) -> 
     out, err = capsys.readouterr()
     assert out.startswith("REFUSED ")
     assert (len(out.splitlines()), err) == (1, "")
+
+
+def test_bills_of_another_manifest_are_not_pushed(handoff: Handoff, capsys) -> None:
+    write_bills(handoff)
+    handoff.add(B, plan(b"another engine"))
+    handoff.list()
+    assert push(handoff, f"127.0.0.1:9/{NAME}") == 1
+    why = f"{handoff.folder}/manifest.json.cdx.json: of another manifest; write both again"
+    assert capsys.readouterr().err == f"HandoffError: {why}\n"
 
 
 def test_a_release_that_no_trusted_key_signed_is_not_pushed(handoff: Handoff, keys, tmp_path, capsys) -> None:
