@@ -25,7 +25,7 @@ from ..files.reading import open_file, read_small, walk_files
 from ..files.signing_keys import load_trusted_keys
 from ..hardware.signature import HardwareSignature
 from ..values import Value
-from . import SUMS, files_of
+from . import SUMS, files_of, signature_of
 from .bom import boms_of
 from .manifest import LARGEST, Manifest, ManifestEntry, RecordedFile, digest
 from .provenance import LARGEST as LARGEST_ENVELOPES
@@ -292,4 +292,4 @@ def _own_files(listed: LoadedManifest | None, place: str) -> set[str]:
     if listed is None or not os.path.samefile(listed.path.parent, place):
         return {*recorded}
     name = listed.path.name
-    return {name, *files_of(name), *boms_of(name), *recorded}
+    return {name, *files_of(name), *boms_of(name), signature_of(name), *recorded}

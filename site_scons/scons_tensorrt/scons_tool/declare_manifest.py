@@ -8,23 +8,25 @@ from typing import Any
 import SCons.Util
 
 from ..errors import HandoffError
+from ..files.signing_keys import is_ecdsa
 from ..release import VERSION
 from ..release.bom import VERSION as BOM_VERSION
 from . import settings
 from .bom_target import BomTarget
 from .builders import make_handoff_builder, out_of_date
 from .manifest_target import ManifestTarget, engines_of, place_of
+from .model_signature import ModelSignatureTarget
 from .nodes import target_of
 from .session import Session
 
 GUARD = "what the manifest says of its engines"
 
 
-def declare(env: Any, session: Session, target: Any, engines: Any, bom: Any = True) -> Any:
+def declare(env: Any, session: Session, file: Any, engines: Any, bom: Any = True) -> Any:
     """The nodes of a manifest, one after the other of those of several kinds of hardware. bom: whether it has
     bills of materials. Raises EngineError or UserError."""
     groups = engines_of(engines)
-    targets = SCons.Util.flatten(target)
+    targets = SCons.Util.flatten(file)
     if not targets or not targets[0]:
         raise HandoffError("no target; name a file, such as dist/manifest.json")
     if not isinstance(bom, bool):
@@ -37,7 +39,11 @@ def declare(env: Any, session: Session, target: Any, engines: Any, bom: Any = Tr
         listed = ManifestTarget(session.files, where, found, builder, key)
         made += _declare(env, session, listed)
         if bom:
-            made += _declare_bom(env, session, listed)
+            target = BomTarget(session.files, listed)
+            made += _declare_beside(env, session, target, f"bill of materials, version {BOM_VERSION}")
+        if key and is_ecdsa(key):
+            signature = ModelSignatureTarget(session.files, listed)
+            made += _declare_beside(env, session, signature, "model signature, version 1")
     return made
 
 
@@ -58,11 +64,11 @@ def _sources(listed: ManifestTarget) -> list[Any]:
     return [*(engine.nodes[1] for engine in listed.engines), *recorded]
 
 
-def _declare_bom(env: Any, session: Session, listed: ManifestTarget) -> Any:
-    bom = BomTarget(session.files, listed)
-    nodes = [env.fs.File(str(bom.path.with_name(name))) for name in bom.names]
-    builder = make_handoff_builder(f"scons-tensorrt bill of materials, version {BOM_VERSION}")
-    made = builder(env, nodes, _sources(listed))
-    bom.connect(made, [session.value(env, GUARD, out_of_date)])
-    listed.beside.append(bom)
+def _declare_beside(env: Any, session: Session, target: BomTarget | ModelSignatureTarget, text: str) -> Any:
+    """text: the signature of its action."""
+    listed = target.listed
+    nodes = [env.fs.File(str(listed.path.with_name(name))) for name in target.names]
+    made = make_handoff_builder(f"scons-tensorrt {text}")(env, nodes, _sources(listed))
+    target.connect(made, [session.value(env, GUARD, out_of_date)])
+    listed.beside.append(target)
     return made

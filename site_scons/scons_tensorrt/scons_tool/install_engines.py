@@ -22,6 +22,7 @@ from .bom_target import BomTarget
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
 from .manifest_target import ManifestTarget, engines_of, place_of, read
+from .model_signature import ModelSignatureTarget
 from .nodes import EngineFile, OwnFile, target_of
 from .onnx_target import OnnxTarget
 from .run_files import RunFiles
@@ -164,7 +165,7 @@ def _manifests(manifest: Any) -> list[ManifestTarget]:
     found: list[ManifestTarget] = []
     for node in SCons.Util.flatten(manifest) if manifest is not None else ():
         listed = target_of(node)
-        listed = listed.listed if isinstance(listed, BomTarget) else listed
+        listed = listed.listed if isinstance(listed, (BomTarget, ModelSignatureTarget)) else listed
         if not isinstance(listed, ManifestTarget):
             raise HandoffError(f"manifest {node!s}: give what env.EngineManifest returned")
         if listed not in found:

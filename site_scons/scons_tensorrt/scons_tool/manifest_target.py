@@ -80,13 +80,18 @@ class ManifestTarget(HandoffTarget):
         entries = {engine.path.name: _entry(engine) for engine in self.engines}
         return Manifest(hardware.name if hardware else None, entries)
 
-    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+    def signing_key(self) -> SigningKey:
+        """Raises SigningError."""
         from ..files.signing_keys import load_signing_key
-        from ..release.provenance import BUILDER, sign_statement, statement
 
         self._signing_key = self._signing_key or load_signing_key(self._key)
+        return self._signing_key
+
+    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+        from ..release.provenance import BUILDER, sign_statement, statement
+
         payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
-        return sign_statement(payload, self._signing_key)
+        return sign_statement(payload, self.signing_key())
 
     def is_right(self, node: Any) -> bool:
         try:

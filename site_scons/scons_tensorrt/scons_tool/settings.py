@@ -65,7 +65,7 @@ TensorRT engines (scons-tensorrt):
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
                         deletes older ones
   scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
-  SIGNING_KEY=FILE      sign manifests with this Ed25519 private key (PEM)
+  SIGNING_KEY=FILE      sign manifests with this private key (PEM)
 The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
 TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_CACHE_SIZE, TRT_VERBOSE, TRT_SIGNING_KEY (the file, or
 the PEM itself). And:
