@@ -148,6 +148,7 @@ def test_an_empty_file_is_no_network(bench, tmp_path):
     assert bench(tmp_path)["refused"][0] == "EngineBuildError"
 
 
+@pytest.mark.slow
 def test_kernels_are_recorded_through_the_real_bindings(bench, tmp_path):
     """RTX chooses no kernel, so the cache has no entry; every call, flag and answer is real."""
     make_model(tmp_path / "a.onnx")

@@ -142,6 +142,7 @@ def pinned(host: Host) -> Host:
     return host
 
 
+@pytest.mark.slow
 def test_a_layer_without_a_kernel_is_named_and_recording_adds_it_alone(pinned: Host) -> None:
     make_model(pinned.tree.path("models/a.onnx"), seed=5)
     pinned.chooses(first=["0x11", "0xb1"], third=["0x33", "0xa3"])

@@ -158,10 +158,11 @@ def _receipt(
     heard: Mapping[str, Any],
 ) -> Receipt:
     signature = spec.hardware.signature
+    machine = context.interpreter.runtime(signature.product).machine
     details: dict[str, Any] = {
         **made_from(spec, context.state),
         "builder": {"scons_tensorrt": __version__},
-        "worker": {"python": made.python, signature.product: made.version},
+        "worker": {"python": made.python, "machine": machine, signature.product: made.version},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "duration_s": round(made.duration_s, 3),
         "peak_memory_bytes": made.peak_memory_bytes,

@@ -125,8 +125,8 @@ def _host_fields(
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "product": runtime.product,
-        "os": platform.system().lower(),
-        "machine": platform.machine(),
+        "os": runtime.os or platform.system().lower(),
+        "machine": runtime.machine or platform.machine(),
         "compute_capability": sm,
         "recorded": host.recorded(dict(device)),
         **runtime_fields(host, runtime),
