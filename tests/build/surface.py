@@ -49,7 +49,8 @@ class Surface:
         self.__version__ = self.version
         for name, members in self._api.items():
             if isinstance(members, list) and name not in ("init_libnvinfer_plugins",):
-                numbers = name == "NetworkDefinitionCreationFlag"  # bits are made of them
+                # bits are made of them
+                numbers = name in ("NetworkDefinitionCreationFlag", "TacticSource", "TensorFormat")
                 setattr(self, name, (enum.IntEnum if numbers else enum.Enum)(name, members))
         called_back = "IProgressMonitor IStreamWriter IInt8EntropyCalibrator2 IInt8MinMaxCalibrator"
         for name in [*called_back.split(), "IOutputAllocator"]:
@@ -92,7 +93,10 @@ class Surface:
 
     def OnnxParser(self, network, logger):
         error = Strict(self, "ParserError", self.refusal) if self.refusal else None
+        flags = set()
+        self.notes.append(("parser flags", flags))
         does = {"parse_from_file": lambda model: error is None, "get_error": lambda index: error}
+        does |= {"set_flag": flags.add, "get_flag": flags.__contains__}
         return Strict(self, "OnnxParser", does, num_errors=int(error is not None))
 
 
@@ -146,9 +150,9 @@ class RemoteExecutor:
         writer.write(bytes(36))
         return True
 
-    def tensor(self):
+    def tensor(self, name="x"):
         shape = self._surface.shape
-        has = {"dtype": self._kind, "shape": shape, "is_shape_tensor": False, "name": "x"}
+        has = {"dtype": self._kind, "shape": shape, "is_shape_tensor": False, "name": name}
         return Strict(self._surface, "ITensor", **has)
 
     def network(self):
@@ -157,15 +161,19 @@ class RemoteExecutor:
             "ILayer",
             {"get_output": lambda index: self.tensor()},
             type=self._surface.LayerType[self._surface.layer],
+            name="first",
             num_outputs=1,
         )
-        does = {"get_layer": lambda index: layer, "get_input": lambda index: self.tensor()}
+        ends = {"x": self.tensor(), "y": self.tensor("y")}
+        self._surface.notes.append(("ends", ends))
+        does = {"get_layer": lambda index: layer, "get_input": lambda index: ends["x"]}
+        does["get_output"] = lambda index: ends["y"]
         counts = {"num_layers": 1, "num_inputs": 1, "num_outputs": 1}
         return Strict(self._surface, "INetworkDefinition", does, **counts)
 
     def config(self):
         flags, pools, sms = {self._surface.BuilderFlag.TF32}, {}, {}
-        caches, profiles = [], []
+        caches, profiles, sources, features, devices = [], [], [0], set(), {}
 
         def set_cache(cache, ignore_mismatch):
             assert ignore_mismatch is False
@@ -185,12 +193,21 @@ class RemoteExecutor:
             "create_timing_cache": self.cache,
             "set_timing_cache": set_cache,
             "get_timing_cache": lambda: caches[-1],
+            "set_tactic_sources": lambda tactic_sources: sources.append(tactic_sources) or True,
+            "get_tactic_sources": lambda: sources[-1],
+            "set_preview_feature": lambda feature, enable: features.add(feature),
+            "get_preview_feature": features.__contains__,
+            "set_device_type": lambda layer, device_type: devices.update({layer.name: device_type}),
+            "can_run_on_DLA": lambda layer: layer.name != "first",
         }
         members = self._surface.members("IBuilderConfig")
         has = {name: None for name, kind in members.items() if kind == "property"}
         made = Strict(self._surface, "IBuilderConfig", does, **has)
         self._surface.notes.append(("config", made))
         self._surface.notes.append(("flags", flags))
+        self._surface.notes.append(("sources", sources))
+        self._surface.notes.append(("features", features))
+        self._surface.notes.append(("devices", devices))
         self._surface.notes.append(("profiles", profiles))
         return made
 

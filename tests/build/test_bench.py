@@ -117,7 +117,31 @@ def test_flags_are_set_and_read_back(bench, tmp_path):
     assert bench(tmp_path, flags=["REFIT_INDIVIDUAL"])["made"][1] > 0
 
 
+def test_the_settings_of_builder_parser_and_network_are_accepted(bench, tmp_path):
+    make_model(tmp_path / "a.onnx")
+    settings = {
+        "max_num_tactics": 3,
+        "l2_limit_for_tiling": 1 << 20,
+        "tactic_sources": "JIT_CONVOLUTIONS",
+        "preview_features": "RUNTIME_ACTIVATION_RESIZE_10_10",
+        "parser_flags": "ADJUST_FOR_DLA NATIVE_INSTANCENORM",
+    }
+    plain = bench(tmp_path)["made"]
+    assert bench(tmp_path, settings=settings)["made"] == plain  # RTX times nothing
+
+
 REFUSALS = [
+    (
+        {"settings": {"io_formats": '{"x": "fp16:chw32"}'}},
+        "RecipeError",
+        "compiles it so; write only the format",
+    ),
+    (
+        {"settings": {"tactic_sources": "CUDNN"}},
+        "RecipeError",
+        "tactic_sources CUDNN is not supported by Ten",
+    ),
+    ({"settings": {"layer_devices": '{"first": "dla"}'}}, "RecipeError", "`first` cannot run on a DLA"),
     ({"flags": ["REQUIRE_USER_ALLOCATION"]}, "RecipeError", "is not supported by TensorRT 11.4.0.106"),
     ({"precision": "fp16"}, "RecipeError", "no tensor of the model is HALF"),
     ({"profiles": [{"y": [[1], [1], [1]]}]}, "RecipeError", "the network has no input `y`"),

@@ -11,6 +11,7 @@ from scons_tensorrt.worker.trt import main, timing_cache
 from scons_tensorrt.worker.trt.callbacks import make_logger, make_monitor, make_stream
 from scons_tensorrt.worker.trt.job import PinnedKernels
 from scons_tensorrt.worker.trt.network import check_precision, strongly_typed
+from scons_tensorrt.worker.trt.settings import apply_settings
 
 WEAK = [version for version in VERSIONS if version.startswith(("tensorrt-8", "tensorrt-10"))]
 EIGHT = [version for version in VERSIONS if version.startswith("tensorrt-8")]
@@ -266,6 +267,9 @@ HAVE = [  # a setting, and the versions that have it
     ({"hardware_compatibility": "ampere_plus"}, BUT_8_5),
     ({"optimization_level": 5}, BUT_8_5),
     ({"max_aux_streams": 0}, BUT_8_5),
+    ({"max_num_tactics": 5}, LATER),
+    ({"l2_limit_for_tiling": 1 << 20}, LATER),
+    ({"build_route": "-a=off"}, LATER[1:]),
     ({"avg_timing_iterations": 8}, TENSORRT),
     ({"profiling_verbosity": "detailed"}, TENSORRT),
 ]
@@ -281,6 +285,93 @@ def test_a_setting_that_a_version_lacks_is_named_with_it(version, settings, vers
         made_with(version, tmp_path, settings=settings)
     ((name, value),) = settings.items()
     assert str(caught.value) == f"{name}={value!r} is not supported by TensorRT {version[9:]}"
+
+
+LISTS = [  # an option, one of its names, and whether a version has it
+    ("tactic_sources", "JIT_CONVOLUTIONS", VERSIONS),
+    ("tactic_sources", "CUDNN", WEAK),
+    ("preview_features", "FASTER_DYNAMIC_SHAPES_0805", ["tensorrt-8.5.2.2", "tensorrt-8.6.1"]),
+    ("preview_features", "PROFILE_SHARING_0806", ["tensorrt-8.6.1", *WEAK[:2]]),
+    ("preview_features", "RUNTIME_ACTIVATION_RESIZE_10_10", [*LATER, "tensorrt_rtx-1.7.1.116"]),
+    ("parser_flags", "NATIVE_INSTANCENORM", [v for v in VERSIONS if v != "tensorrt-8.5.2.2"]),
+    ("parser_flags", "ADJUST_FOR_DLA", [LATER[1], "tensorrt_rtx-1.7.1.116"]),
+]
+NOTES = {"tactic_sources": "sources", "preview_features": "features", "parser_flags": "parser flags"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("option", "name", "versions"), LISTS, ids=[name for _, name, _ in LISTS])
+def test_a_listed_name_is_enabled_or_refused_where_a_version_lacks_it(
+    version, option, name, versions, tmp_path
+):
+    if version not in versions:
+        with pytest.raises(WorkerError, match=rf"^{option} {name} is not supported by TensorRT "):
+            made_with(version, tmp_path, settings={option: name})
+        return
+    surface, notes = made_with(version, tmp_path, settings={option: name})
+    member = getattr(surface, {"parser_flags": "OnnxParserFlag"}.get(option, "TacticSource"), {})
+    if option == "tactic_sources":
+        assert notes["sources"][-1] == 1 << int(member[name])
+    else:
+        assert {each.name for each in notes[NOTES[option]]} == {name}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_formats_of_inputs_and_outputs_are_set_by_name(version, tmp_path):
+    surface, notes = made_with(version, tmp_path, settings={"io_formats": '{"x": "chw16", "y": "fp32:hwc8"}'})
+    forms = surface.TensorFormat
+    assert notes["ends"]["x"].allowed_formats == 1 << int(forms.CHW16)
+    assert notes["ends"]["y"].allowed_formats == 1 << int(forms.HWC8)
+    with pytest.raises(WorkerError, match="the network has no input or output `z`"):
+        made_with(version, tmp_path, settings={"io_formats": '{"z": "hwc"}'})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_only_a_weakly_typed_network_gives_an_input_another_type(version, tmp_path):
+    settings = {"io_formats": '{"x": "fp16:chw16"}'}
+    if version in WEAK:
+        surface, notes = made_with(version, tmp_path, settings=settings)
+        assert notes["ends"]["x"].dtype is surface.DataType.HALF
+        return
+    with pytest.raises(
+        WorkerError, match=r"io_formats: `x` is FLOAT in the ONNX, and TensorRT .* compiles it so"
+    ):
+        made_with(version, tmp_path, settings=settings)
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_the_device_of_a_layer_is_set_by_its_name(version, tmp_path):
+    settings = {"dla_core": 0, "layer_devices": '{"first": "gpu"}'}
+    surface, notes = made_with(version, tmp_path, settings=settings)
+    assert notes["devices"] == {"first": surface.DeviceType.GPU}
+    for devices, message in (('{"first": "dla"}', "cannot run on a DLA"), ('{"b": "gpu"}', "no layer `b`")):
+        with pytest.raises(WorkerError, match=message):
+            made_with(version, tmp_path, settings={**settings, "layer_devices": devices})
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_plugins_are_serialized_by_their_path(version, tmp_path):
+    settings = {"plugins_to_serialize": '["a.so"]'}
+    surface = Surface(version)
+    job = compile_job(tmp_path, settings=settings, plugins=[])._replace(
+        plugins=[("/x/a.so", 3), ("/x/b.so", 4)]
+    )
+    config = RemoteExecutor(surface).config()
+    if version == "tensorrt-8.5.2.2":
+        with pytest.raises(
+            WorkerError, match=r"^plugins_to_serialize is not supported by TensorRT 8\.5\.2\.2$"
+        ):
+            apply_settings(surface, None, None, config, job)
+        return
+    apply_settings(surface, None, None, config, job)
+    assert config.plugins_to_serialize == ["/x/a.so"]
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+@pytest.mark.parametrize("capability", ["safety", "dla_standalone"])
+def test_the_engine_capability_is_set(version, capability, tmp_path):
+    surface, notes = made_with(version, tmp_path, settings={"engine_capability": capability})
+    assert notes["config"].engine_capability is surface.EngineCapability[capability.upper()]
 
 
 @pytest.mark.parametrize("version", TENSORRT)

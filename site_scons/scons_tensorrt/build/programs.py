@@ -55,7 +55,7 @@ def _trt(*names: str) -> tuple[str, ...]:
 COMPILER = Program(
     modules=(
         *("scons_tensorrt.hardware.cuda", f"{COMMON}.errors", f"{COMMON}.parent"),
-        *_trt("job", "runtime", "check_hardware", "callbacks", "network", "build"),
+        *_trt("job", "runtime", "check_hardware", "callbacks", "settings", "network", "build"),
         *_trt("shared_file", "timing_cache", "main"),
     ),
     done={"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},

@@ -15,14 +15,18 @@ from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate import Gate, parse_gate
-from .option_values import entry, flag, hint, is_text, literal, names, one_of, seconds, setting
-from .pools import parse_pools
+from .option_values import flag, hint, is_text, names, one_of, seconds, setting
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
 
 if TYPE_CHECKING:
     from .model_card import ModelCard
 
+# See builder_settings.py. Their order stays, as that of all options: they may be given by position.
+BUILDER_SETTINGS = (
+    *("max_num_tactics", "l2_limit_for_tiling", "build_route", "tactic_sources", "preview_features"),
+    *("parser_flags", "engine_capability", "io_formats", "layer_devices", "plugins_to_serialize"),
+)
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
     "shapes": None,
@@ -48,25 +52,19 @@ DEFAULTS: Mapping[str, Any] = {
     "freeze": None,
     "timing_cache": None,
     "model_card": None,
+    **dict.fromkeys(BUILDER_SETTINGS),
 }
-# Settings of the builder configuration. None and TensorRT's own default are not in the key.
-NUMBERS: Mapping[str, tuple[int, int]] = {
-    "optimization_level": (0, 5),
-    "dla_core": (0, 15),
-    "max_aux_streams": (0, 128),
-    "avg_timing_iterations": (1, 1 << 20),
-}
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "hardware_compatibility": ("none", "ampere_plus", "same_compute_capability"),
-    "tiling_optimization_level": ("none", "fast", "moderate", "full"),
-    "profiling_verbosity": ("layer_names_only", "none", "detailed"),
-}
-DEFAULT_NUMBERS = {"optimization_level": 3, "avg_timing_iterations": 1}
-# All BuilderFlags of TensorRT 10.3, 10.13, 11.4 and RTX 1.7. The worker checks whether its runtime has one.
+# Those of them that are settings of the builder configuration.
+SETTINGS = (
+    *("optimization_level", "hardware_compatibility", "dla_core", "max_aux_streams"),
+    *("avg_timing_iterations", "tiling_optimization_level", "profiling_verbosity", *BUILDER_SETTINGS),
+)
+# The BuilderFlags of TensorRT 8.5 to 11.4 and RTX 1.7, without deprecated names. The worker checks whether
+# its runtime has one.
 FLAGS = frozenset(
     "DEBUG DIRECT_IO DISABLE_COMPILATION_CACHE DISABLE_TIMING_CACHE DISTRIBUTIVE_INDEPENDENCE "
-    "EDITABLE_TIMING_CACHE ERROR_ON_TIMING_CACHE_MISS EXCLUDE_LEAN_RUNTIME GPU_FALLBACK "
-    "MONITOR_MEMORY OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS REFIT "
+    "EDITABLE_TIMING_CACHE ENABLE_TACTIC_HEURISTIC ERROR_ON_TIMING_CACHE_MISS EXCLUDE_LEAN_RUNTIME "
+    "GPU_FALLBACK MONITOR_MEMORY OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS REFIT "
     "REFIT_IDENTICAL REFIT_INDIVIDUAL REJECT_EMPTY_ALGORITHMS REQUIRE_USER_ALLOCATION "
     "SAFETY_SCOPE SPARSE_WEIGHTS STRICT_NANS STRIP_PLAN VERSION_COMPATIBLE "
     "WEIGHT_STREAMING".split()
@@ -223,8 +221,8 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         _flags(chosen["flags"]),
         tuple(plugins),
         seconds(chosen["timeout_s"]),
-        parse_pools(chosen["memory_pools"]),
-        _settings(chosen),
+        _pools(chosen["memory_pools"]),
+        _settings(chosen, libraries),
         flag("strongly_typed", chosen["strongly_typed"]),
         parse_conversion(chosen),
         parse_gate(chosen["accuracy"]),
@@ -251,29 +249,28 @@ def _preparation(way: Any, freeze: Any) -> Preparation:
 
 
 def _timing_cache(value: Any) -> Path | None:
-    """value: a path, or a map of paths by name of the hardware; nodes of SCons as text. The recipe of one
-    hardware gets its path later."""
-    paths = value.values() if isinstance(value, Mapping) else [] if value is None else [value]
-    if not all(isinstance(path, str) and path and "\0" not in path for path in paths):
-        example = entry("orin_nx", literal("models/a.orin_nx.cache"))
-        raise RecipeError(
-            f"{setting('timing_cache', value)}: write the path of a file, or a map such as {example}"
-        )
-    return Path(value) if isinstance(value, str) else None
+    if value is None:
+        return None
+    from .builder_settings import parse_timing_cache  # rarely needed
+
+    return parse_timing_cache(value)
 
 
-def _settings(chosen: Mapping[str, Any]) -> dict[str, int | str]:
-    """The settings that differ from TensorRT's own defaults, sorted."""
-    given = {name: chosen[name] for name in sorted({*NUMBERS, *WORDS}) if chosen[name] is not None}
-    for name, value in given.items():
-        if name in WORDS:
-            one_of(name, value, WORDS[name])
-            continue
-        low, high = NUMBERS[name]
-        if type(value) is not int or not low <= value <= high:
-            raise RecipeError(f"{setting(name, value)}: write a whole number from {low} to {high}")
-    defaults = {**DEFAULT_NUMBERS, **{name: words[0] for name, words in WORDS.items()}}
-    return {name: value for name, value in given.items() if value != defaults.get(name)}
+def _pools(value: Any) -> dict[str, int]:
+    if value is None:
+        return {}
+    from .builder_settings import parse_pools  # rarely needed
+
+    return parse_pools(value)
+
+
+def _settings(chosen: Mapping[str, Any], libraries: Sequence[str]) -> dict[str, int | str]:
+    given = {name: chosen[name] for name in SETTINGS if chosen[name] is not None}
+    if not given:
+        return {}
+    from .builder_settings import parse_settings  # rarely needed
+
+    return parse_settings(given, libraries)
 
 
 def _precision(value: Any) -> str:

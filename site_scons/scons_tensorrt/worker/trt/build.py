@@ -15,6 +15,7 @@ from scons_tensorrt.worker.trt.network import (
     types_of,
 )
 from scons_tensorrt.worker.trt.runtime import title
+from scons_tensorrt.worker.trt.settings import apply_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 
     from scons_tensorrt.worker.trt.job import CompileJob
 
-# Options that are one attribute of the configuration, and the enumeration of its values.
-SETTINGS = {
-    "optimization_level": ("builder_optimization_level", None),
-    "max_aux_streams": ("max_aux_streams", None),
-    "avg_timing_iterations": ("avg_timing_iterations", None),
-    "tiling_optimization_level": ("tiling_optimization_level", "TilingOptimizationLevel"),
-    "profiling_verbosity": ("profiling_verbosity", "ProfilingVerbosity"),
-    "hardware_compatibility": ("hardware_compatibility_level", "HardwareCompatibilityLevel"),
-}
 # Flags that need a GPU in TensorRT for RTX, and a flag that does not.
 NEED_A_GPU = {"REFIT": "REFIT_INDIVIDUAL", "REFIT_IDENTICAL": "REFIT_INDIVIDUAL", "STRIP_PLAN": None}
 # Streaming needs a buffer of 64 MiB: a smaller engine takes less memory whole.
@@ -56,8 +48,8 @@ def configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
         _set_architectures(trt, config, job.architectures)
     for name, size in recipe.memory_pools.items():
         _set_pool(trt, config, name, size)
-    for name, value in recipe.settings.items():
-        _set(trt, builder, config, name, value)
+    if recipe.settings:
+        apply_settings(trt, builder, network, config, job)
     _check_shape_tensors(network, recipe.profiles)
     for profile in recipe.profiles:
         _add_profile(builder, network, config, profile)
@@ -74,27 +66,6 @@ def _set_pool(trt: Any, config: Any, name: str, size: int) -> None:
     config.set_memory_pool_limit(pool, size)
     if config.get_memory_pool_limit(pool) != size:
         raise recipe_error("TensorRT did not accept %d bytes for memory pool %s" % (size, name))
-
-
-def _set(trt: Any, builder: Any, config: Any, name: str, value: Any) -> None:
-    if name == "dla_core":
-        return _use_dla(trt, builder, config, value)
-    attribute, enumeration = SETTINGS[name]
-    wanted = value
-    if enumeration:
-        wanted = getattr(getattr(trt, enumeration, None), value.upper(), None)
-    if wanted is None or not hasattr(config, attribute):
-        raise recipe_error("%s=%r is not supported by %s" % (name, value, title(trt)))
-    setattr(config, attribute, wanted)
-    if getattr(config, attribute) != wanted:
-        raise recipe_error("%s did not accept %s=%r" % (title(trt), name, value))
-
-
-def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
-    if core >= builder.num_DLA_cores:
-        raise recipe_error("dla_core=%d: this hardware has %d DLA cores" % (core, builder.num_DLA_cores))
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = core
 
 
 def _check_shape_tensors(network: Any, profiles: Sequence[dict[str, Any]]) -> None:

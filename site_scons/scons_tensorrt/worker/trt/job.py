@@ -25,7 +25,7 @@ BuildOptions = NamedTuple(
         ("flags", "list[str]"),  # names of BuilderFlag
         ("profiles", "list[dict[str, list[list[int]]]]"),  # by input: minimum, optimum and maximum shape
         ("memory_pools", "dict[str, int]"),  # bytes, by pool
-        ("settings", "dict[str, int | str]"),  # see SETTINGS of build.py
+        ("settings", "dict[str, int | str]"),  # see settings.py
         ("strongly_typed", bool),
     ],
 )

@@ -86,7 +86,8 @@ def make(trt: Any, job: CompileJob) -> tuple[str, int, bool]:
         text = "%s cannot create a builder: %s" % (title(trt), _no_builder(logger))
         raise WorkerError("HardwareMismatchError", text) from None
     recipe = job.recipe
-    network, parser = parse(trt, builder, logger, job.onnx, recipe.strongly_typed)
+    flags = str(recipe.settings.get("parser_flags", ""))
+    network, parser = parse(trt, builder, logger, job.onnx, recipe.strongly_typed, flags)
     calibrated = job.calibration is not None
     check_precision(trt, network, recipe.precision, recipe.strongly_typed, calibrated)
     unsteady = renumbered(network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
 from scons_tensorrt.worker.trt.runtime import title
+from scons_tensorrt.worker.trt.settings import set_parser_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,14 +16,18 @@ MUST = {"fp16": "HALF", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}
 NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
 
 
-def parse(trt: Any, builder: Any, logger: Any, onnx: str, strong: bool = False) -> tuple[Any, Any]:
+def parse(
+    trt: Any, builder: Any, logger: Any, onnx: str, strong: bool = False, flags: str = ""
+) -> tuple[Any, Any]:
     """The network of the ONNX at `onnx`, and its parser.
 
-    strong: a strongly typed network, also in 10.x. Raises WorkerError with the node, operator and message of
-    the parser's first error; also for an empty network, which the parser makes of a file that is not an ONNX.
+    strong: a strongly typed network, also in 10.x; flags: names of OnnxParserFlag. Raises WorkerError with
+    the node, operator and message of the parser's first error; also for an empty network, which the parser
+    makes of a file that is not an ONNX.
     """
     network = builder.create_network(_network_flags(trt, builder, strong))
     parser = trt.OnnxParser(network, logger)
+    set_parser_flags(trt, parser, flags)
     if not parser.parse_from_file(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         # An unsupported operator fails on every host; another error may be for lack of memory.
