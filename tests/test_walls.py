@@ -172,7 +172,9 @@ def test_no_tool_is_called_like_a_module_it_would_hide():
 
 # The same, tried: a Python that has nothing but its standard library.
 
-WATCHED = (*("SCons", "onnx", "numpy", "filelock", "tensorrt", "tensorrt_rtx", "obstore", "cryptography"),)
+WATCHED = (
+    *("SCons", "onnx", "numpy", "filelock", "tensorrt", "tensorrt_rtx", "obstore", "cryptography", "oras"),
+)
 
 
 def bare(*arguments, **more):

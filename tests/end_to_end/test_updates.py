@@ -40,7 +40,7 @@ class Site:
 
     def scons(self, *targets: str) -> str:
         settings = ("SIGNING_KEY=keys/release.pem", f"ENGINES={self.device.engines}", "RAUC_FORMAT=plain")
-        run = self.tree.scons("-Q", *targets, *settings)
+        run = self.tree.scons("-Q", *settings, *targets)
         assert run.status == 0, run.out
         return run.out
 
@@ -120,13 +120,18 @@ def test_an_update_that_verify_refuses_leaves_the_old_engines(name: str, site: S
     assert (site.device.links(), site.device.slots()) == ({"current": "a"}, ["a"])
 
 
+def flip_byte_in_the_middle(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 @TOOL
 def test_a_tampered_update_is_refused_by_its_tool(name: str, site: Site, tmp_path: Path) -> None:
     tool, bundle = site.tool(name)
-    data = bytearray(bundle.read_bytes())
-    data[len(data) // 2] ^= 1
     tampered = tmp_path / bundle.name
-    tampered.write_bytes(data)
+    shutil.copy(bundle, tampered)
+    flip_byte_in_the_middle(tampered)
     assert not tool.accepts(site.device, tampered)
     done = tool.install(site.device, tampered)
     assert done.returncode != 0
@@ -152,6 +157,26 @@ def test_sw_description_has_the_sha256_of_the_manifest(site: Site) -> None:
     manifest = json.loads((site.release / "manifest.json").read_bytes())
     assert {each["name"]: each["sha256"] for each in manifest["engines"]}.items() <= stated.items()
     assert {*stated} == {*contents(site.release), "install-engines"}
+
+
+@pytest.mark.slow
+def test_rauc_reads_a_verity_bundle_and_refuses_a_tampered_one(site: Site, tmp_path: Path) -> None:
+    """It is not installed: that needs dm-verity."""
+    tool, bundle = site.tool("rauc")
+    assert isinstance(tool, Rauc)
+    try:
+        site.scons("rauc", "RAUC_FORMAT=verity")
+        assert tool.accepts(site.device, bundle)
+        assert contents(tool.unpack(site.device, bundle, tmp_path / "unpacked")) == contents(site.release)
+        flip_byte_in_the_middle(bundle)
+        done = site.device.run(
+            RAUC, "extract", "--keyring", tool.keys / "rauc.crt", bundle, tmp_path / "tampered"
+        )
+        assert done.returncode != 0
+        assert "is corrupted" in done.stdout
+    finally:
+        bundle.unlink()
+        site.scons("rauc")
 
 
 @pytest.mark.slow
