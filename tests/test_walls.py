@@ -44,7 +44,7 @@ OUTSIDE = {
     "recipe": {"tomli", "tomllib"},  # the one on Python 3.10, the other later
     "cli": {"SCons", "shtab"},  # `build` runs the one, `completion` the other
     "report": {"jinja2", "markupsafe"},
-    "release": {"oras"},
+    "release": {"oras", "onnx"},  # onnx reads what an exported engine was compiled from
     "remote": {"distributed", "dask", "msgpack", "trustme"},
 }
 # What the conversions' child process may import.

@@ -8,6 +8,7 @@ digests.json   the digest cache
 events.jsonl   the event log, one JSON object a line
 declared.json  what the last run declared; declared/ if several trees share the folder
 trees/         the paths of trees that share the folder
+exports/       what each ONNX of env.EpContext was written from
 onnx/          ONNX files made for engines, and the figures of accuracy gates
 report/        the build report, as HTML and JSON
 sensitivity/   figures of `scons-tensorrt sensitivity`, for the report
@@ -104,6 +105,9 @@ class StateFolder:
 
     def bom(self, manifest: Path) -> Path:
         return self.root / "bom" / f"{self.path_id(manifest)}.json"
+
+    def export_record(self, path: Path) -> Path:
+        return self.root / "exports" / f"{self.path_id(path)}.json"
 
     def interpreter(self, python: str) -> Path:
         return self.root / "interpreters" / f"{hash_of(python)}.json"

@@ -145,6 +145,11 @@ class DeclaredEngine:
         return self.declaration.place(str(self.item.get("original", self.item.get("onnx"))))
 
     @property
+    def onnx(self) -> Path:
+        """The ONNX that is compiled."""
+        return self.declaration.place(str(self.item.get("onnx")))
+
+    @property
     def hardware(self) -> str | None:
         """The name of its hardware, None for the default host."""
         name = self.item.get("hardware")

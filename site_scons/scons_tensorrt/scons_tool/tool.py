@@ -36,7 +36,7 @@ def generate(env: Any) -> None:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
-    for method in (Engine, OnnxExport, EnginesFromFile, EngineManifest, InstallEngines):
+    for method in (Engine, OnnxExport, EnginesFromFile, EngineManifest, InstallEngines, EpContext):
         env.AddMethod(user_call(method), method.__name__)
     session = session_of(env)
     if not session.helped:
@@ -88,6 +88,18 @@ def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: 
     from .install_engines import declare
 
     return declare(env, _session(env), folder, engines, manifest)
+
+
+def EpContext(env: Any, engine: Any = None, target: Any = None, embed: bool = False) -> Any:
+    """Declare an ONNX with an EPContext node around an engine, for ONNX Runtime; returns its node.
+
+    engine: what `env.Engine` returned; of several, each has an ONNX. target: default: beside the
+    engine, with the suffix `.onnx`; embed: whether the engine is inside the ONNX, instead of beside or below
+    it. Raises UserError.
+    """
+    from .epcontext_target import declare
+
+    return declare(env, _session(env), engine, target, embed)
 
 
 def _session(env: Any) -> Session:
