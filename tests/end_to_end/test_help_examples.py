@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from oci_registry import OciRegistry
+from trt_engines import add_engine
 
 from conftest import CLEAN, REPO, Tree, make_model
 from scons_tensorrt.cli import _parser
@@ -104,6 +105,9 @@ def tree(made, tmp_path, request):
         with copy.path("engines.toml").open("a") as declared:
             declared.write('precision = "fp16"\n')
         assert copy.scons(".", **settings(copy)).status == 0
+    if "export" in request.node.callspec.params["line"]:
+        profiles = [{"image": [(1, 3, 224, 224)] * 3}]
+        add_engine(copy.root, "engines/orin_nx", "models/face.onnx", profiles)
     if "keys/ci.pem.pub" in request.node.callspec.params["line"]:
         shutil.copy(copy.path("keys/build.pem.pub"), copy.path("keys/ci.pem.pub"))
     return copy
@@ -200,6 +204,9 @@ ARGUMENTS = {
     "explain": "face",
     "sensitivity": "face --samples 1",
     "reproduce": "engines",
+    "export epcontext": "out face",
+    "export triton": "repository engines/orin_nx",
+    "export deepstream": "nvinfer engines/orin_nx",
 }
 
 

@@ -60,7 +60,7 @@ def add(commands: Commands) -> None:
         jobs,
         "triton",
         "Triton: a model repository with config.pbtxt and model.plan",
-        ("models engines/orin_nx", "models engines/orin_nx --json"),
+        ("repository engines/orin_nx", "repository engines/orin_nx --json"),
         "Write a model repository for Triton's tensorrt backend, which loads engines of TensorRT alone. "
         "Engines of one model for several GPUs become one model, chosen by compute capability.",
     )
@@ -77,7 +77,7 @@ def add(commands: Commands) -> None:
     for job in (context, triton, stream):
         job.add_argument("folder", metavar="DIR", help="folder to write, created if it is missing")
         job.add_argument(
-            "path",
+            "models",  # this name lets options stand between them
             nargs="*",
             metavar="ENGINE",
             help="engine, folder of engines, or name of a model (default: all that the last run declared)",
@@ -134,10 +134,10 @@ def _deepstream(folder: Path, found: Sequence[ExportedEngine]) -> list[Path]:
 
 def _paths(arguments: argparse.Namespace) -> Iterator[Path]:
     """The engines named, or all that the last run declared."""
-    for name in arguments.path:
+    for name in arguments.models:
         named = engines_of_model(name, arguments.state_dir)
         yield from named or map(Path, engines([name]))
-    if not arguments.path:
+    if not arguments.models:
         root = arguments.state_dir or nearest_state_folder(Path("."), Path.cwd())
         for tree in declarations(Path(os.path.abspath(root))):
             yield from (Path(os.path.relpath(engine.path)) for engine in tree.engines)

@@ -10,7 +10,7 @@ from ...artifact.filename import EngineFilename
 from ...artifact.plan_header import read_head
 from ...artifact.receipt import Receipt
 from ...artifact.verify_pair import fault_of
-from ...errors import EngineError, HandoffError
+from ...errors import EngineError, HandoffError, SidecarError
 from ...files.digest_cache import sha256_file
 from ...hardware.signature import HardwareSignature
 from ...recipe.options import Recipe
@@ -54,7 +54,10 @@ def verified_engine(
     line with the cause and the next step.
     """
     EngineFilename.parse(path.name)
-    fault = fault_of(path)  # raises SidecarError
+    try:
+        fault = fault_of(path)
+    except SidecarError as error:
+        raise HandoffError(f"{error}; run `scons engines`, or restore it") from None
     if fault:
         raise HandoffError(f"{path}: {fault}; run `scons engines`, or restore it")
     receipt = find_receipt(path)

@@ -76,7 +76,7 @@ def _load(onnx: Path) -> Any:
         from onnx import load
     except ImportError:
         raise HandoffError(
-            "an export needs the package `onnx`; install it with `pip install 'scons-tensorrt[convert]'`"
+            "an export needs the package `onnx`; install it with `python3 -m pip install onnx`"
         ) from None
     try:
         return load(str(onnx), load_external_data=False)
