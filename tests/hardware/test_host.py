@@ -177,6 +177,9 @@ def test_one_gpu_is_told_whole(play):
             "memory_bus_bits": 128,
             "l2_bytes": 2 << 20,
             "integrated": True,
+            "ecc": False,
+            "shared_memory_per_block": 163 << 10,
+            "texture_alignment": 512,
             "compute_capability": "8.7",
             "uuid": "a0" * 16,
             "driver_cuda": "12.6",
@@ -271,6 +274,26 @@ def test_an_orin_nx_by_its_files_and_driver(play, tmp_path):
     }
     assert signature.recorded["l4t"] == "36.4.4"
     assert signature.recorded["gpu_uuid"] == "a0" * 16
+
+
+def test_more_of_a_gpu_is_in_a_hardware_file_and_in_no_key_of_a_probed_host(play, tmp_path):
+    play(PLAY_GPUS="2")
+    more = {"ecc": True, "shared_memory_per_block": 99 << 10, "texture_alignment": 512}
+
+    class Played(Host):
+        def devices(self, memo):
+            return ask()[1:]
+
+    def found(whole, backend=None):
+        return probe(Played(tmp_path), "/etc/x", runtime, backend, None, JsonCache(None), whole).signature
+
+    assert not set(more) & set(found(False).to_json())
+    written = found(True).to_json()
+    assert {name: written[name] for name in more} == more
+    assert found(True).key_fields().keys() - found(False).key_fields().keys() == set(more)
+    assert found(True, "tensorrt_rtx") == found(False, "tensorrt_rtx")
+    play(PLAY_GPUS="2", PLAY_OLD_ATTRIBUTES="1")
+    assert "ecc" not in found(True).to_json()
 
 
 def test_a_discrete_gpu_goes_by_cuda_of_the_runtime(play, tmp_path):

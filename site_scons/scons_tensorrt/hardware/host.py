@@ -20,6 +20,7 @@ from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
 from ..values import Value
+from .signature import MORE_OF_A_GPU
 
 EVIDENCE_FILES = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
@@ -144,7 +145,7 @@ class Host(Value):
         variables = [os.environ.get(name) for name in names]
         boot = self._read("/proc/sys/kernel/random/boot_id")
         devices = [self._names("/proc/driver/nvidia/gpus"), self._names("/dev", "nvidia")]
-        return [boot, self.driver_version(), self.power_mode(), *variables, *devices]
+        return ["ecc", boot, self.driver_version(), self.power_mode(), *variables, *devices]
 
     def _names(self, folder: str, prefix: str = "") -> list[str]:
         try:
@@ -202,6 +203,7 @@ def _is_device(device: Any) -> bool:
         isinstance(device, dict)
         and all(isinstance(device.get(name), int) for name in ("memory_bytes", *GPU_NUMBERS))
         and isinstance(device.get("gpu_name"), str)
+        and all(isinstance(device.get(name, 0), int) for name in MORE_OF_A_GPU)
         and _matches(r"[0-9]{1,2}\.[0-9]", device.get("compute_capability"))
         and _matches(r"[0-9A-Za-z-]{1,64}", device.get("uuid"))
     )
