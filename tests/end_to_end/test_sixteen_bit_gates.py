@@ -1,5 +1,6 @@
 """Networks that fp16 harms: the accuracy gate refuses them, says what to keep in float32, or finds it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_what_fp16_harms_is_told(harmed: Tree, case: str) -> None:
     if "auto" in options:
         auto = harmed.receipt(name)["made_by"][0]["facts"]["auto"]
         assert auto["nodes"] == ["Pow_12", "s", "v"]
+        gate = harmed.path(".trt/onnx/norm.fp16.accuracy.json")
+        (record,) = harmed.path(f".trt/receipts/{gate.name}").iterdir()
+        known, figures = json.loads(record.read_text()), gate.read_text()
+        assert known["duration_s"] < 0.2  # the search ended with the gate, which is not computed again
+        gate.unlink()
+        record.unlink()
+        assert harmed.scons(".trt/onnx/" + gate.name).lines("CHECKED")
+        computed = json.loads(record.read_text())
+        assert computed["duration_s"] > known["duration_s"]
+        assert (computed["facts"], gate.read_text()) == (known["facts"], figures)
         harmed.write(
             f'env.Engine("{name}", "models/{name}.onnx", {options.replace("atol=0.01", "atol=0.5")})'
         )

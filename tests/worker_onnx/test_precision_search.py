@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import precision_search
+from scons_tensorrt.worker.onnx import accuracy, precision_search
 
 FLOAT = TensorProto.FLOAT
 node, info = helper.make_node, helper.make_tensor_value_info
@@ -44,11 +44,19 @@ def network(tmp_path):
 def search(folder, atol, to="fp16"):
     """(facts, bytes of the ONNX)"""
     options = {"to": to, "keep_ops": [], "keep_nodes": "auto", "keep_io": True}
-    spec = {"kind": "npz", "path": str(folder / "s.npz"), "function": None, "most": None, "at_least": 1}
-    source, target = str(folder / "m.onnx"), folder / "made.onnx"
-    bound = {"rtol": 0.0, "atol": atol, "metric": "elemwise"}
-    facts = precision_search.convert(source, source, str(target), {**options, **bound}, spec, str(folder))
+    source, target, spec = str(folder / "m.onnx"), folder / "made.onnx", samples(folder)
+    facts = precision_search.convert(
+        source, source, str(target), {**options, **bound(atol)}, spec, str(folder)
+    )
     return facts, target.read_bytes()
+
+
+def samples(folder):
+    return {"kind": "npz", "path": str(folder / "s.npz"), "function": None, "most": None, "at_least": 1}
+
+
+def bound(atol):
+    return {"rtol": 0.0, "atol": atol, "metric": "elemwise"}
 
 
 def test_it_keeps_what_overflows_in_any_sample_and_no_more(network):
@@ -58,6 +66,9 @@ def test_it_keeps_what_overflows_in_any_sample_and_no_more(network):
     assert facts["kept_nodes"] == 6
     assert facts["auto"]["tried"] < 40
     assert search(network, atol=0.02) == (facts, made)  # the same choice again
+    source, target, gate = (str(network / name) for name in ("m.onnx", "made.onnx", "alone.json"))
+    alone = accuracy.compare(source, target, gate, samples(network), bound(0.02))
+    assert facts["gate"] == {"text": (network / "alone.json").read_text(), "facts": alone}
 
 
 def test_it_keeps_nothing_where_nothing_is_needed(network):

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +21,10 @@ from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_l
 from ..recipe.preparation import needed_for
 from ..values import Value
 from .context import ProvidedFile
+from .known_gates import GATE, KnownGates
 from .make_job import fresh_log
 from .onnx_spec import VERBS, OnnxSpec, check_onnx_up_to_date
-from .programs import CONVERTER
+from .programs import CONVERTER, EXPORTER
 from .progress import BeginProgress, no_progress
 from .script_copies import copy_export
 from .step_inputs import CODE, named_as_given, snapshot
@@ -64,6 +65,7 @@ class OnnxContext:
     providers: Sequence[OnnxProvider] = ()
     begin: BeginProgress = no_progress
     listeners: Sequence[OnnxListener] = ()
+    known_gates: KnownGates = field(default_factory=KnownGates)
 
 
 class OnnxOutcome(Value):
@@ -167,7 +169,10 @@ def _fetch(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None
 def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     state, log = context.state, context.state.log(spec.target)
     fresh_log(log)
-    made = folder / spec.target.name
+    made, started = folder / spec.target.name, time.time()
+    known = context.known_gates.write(spec, made)
+    if known is not None:
+        return _publish_made(spec, context, made, known, started, time.time() - started)
     inputs = folder / "inputs"
     places, samples = snapshot(spec, inputs, state.top)
     job = {
@@ -196,8 +201,18 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
         running.end()
     if not made.is_file():
         raise EngineBuildError(f"{spec.source}: the converter did not write {made.name}")
+    return _publish_made(spec, context, made, facts, started, seconds)
+
+
+def _publish_made(
+    spec: OnnxSpec, context: OnnxContext, made: Path, facts: dict[str, Any], started: float, seconds: float
+) -> Receipt:
+    gate = facts.pop(GATE, None) if spec.kind == "precision" else None
     details = _details(spec, made, facts, started, seconds)
-    return _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
+    receipt = _publish(spec, context, made, sha256_file(made), made.stat().st_size, details)
+    if gate is not None:
+        context.known_gates.add(spec, gate, receipt)
+    return receipt
 
 
 def _needed_for(spec: OnnxSpec) -> str:
@@ -227,7 +242,8 @@ def run_converter(job: Mapping[str, Any], log: Path, context: OnnxContext) -> tu
     The environment is that of this process without signing keys: the child runs code of the user.
     """
     environment = {name: text for name, text in os.environ.items() if name not in PRIVATE}
-    done, seconds = run_program(CONVERTER, context.python, job, log, context.stopping, environment)
+    program = EXPORTER if job.get("kind") == "export" else CONVERTER
+    done, seconds = run_program(program, context.python, job, log, context.stopping, environment)
     return dict(done["facts"]), seconds
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import text_of
-from ..worker.trt.job import CompileJob
 
 JOB_STEP = 256 << 10  # bytes
 COMMON = "scons_tensorrt.worker.common"
@@ -24,7 +23,7 @@ class Program:
 
     done: fields of the last event and their types; options: of the interpreter; argument: the stage at which
     boot.py begins; later: modules that `main` imports when it needs them, because they import packages
-    that may be missing.
+    that may be missing; imports: packages that every job imports first, for fork_server.py to have imported.
     """
 
     modules: tuple[str, ...]
@@ -32,6 +31,7 @@ class Program:
     options: tuple[str, ...]
     argument: str
     later: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
     def frame(self, job: Mapping[str, Any]) -> bytes:
         """Modules and job as boot.py reads them, padded so that the length of a path does not change the
@@ -55,7 +55,7 @@ def _trt(*names: str) -> tuple[str, ...]:
 COMPILER = Program(
     modules=(
         *("scons_tensorrt.hardware.cuda", f"{COMMON}.errors", f"{COMMON}.parent"),
-        *_trt("job", "runtime", "check_hardware", "callbacks", "settings", "network", "build"),
+        *_trt("job", "runtime", "check_hardware", "callbacks", "network", "build"),
         *_trt("shared_file", "timing_cache", "main"),
     ),
     done={"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
@@ -73,16 +73,6 @@ CALIBRATING = replace(
     ),
 )
 
-
-def compiler_of(job: CompileJob) -> Program:
-    """The program of a compile."""
-    program = CALIBRATING if job.calibration else COMPILER
-    if job.pinned is None:
-        return program
-    *first, last = program.modules
-    return replace(program, modules=(*first, *_trt("pinned_kernels"), last))
-
-
 # Runs an engine on its GPU. Need not be canonical.
 RUNNER = replace(
     COMPILER,
@@ -93,8 +83,9 @@ RUNNER = replace(
 
 _STARTED_WITH = "main"  # of worker/onnx; the other modules are imported by the jobs that need them
 
-# Runs the ONNX steps, in the user's environment.
-CONVERTER = Program(
+# Runs the ONNX steps, in the user's environment. The function of an export may import what it wants, in any
+# order, so that is a new process.
+EXPORTER = Program(
     modules=(
         *(f"{COMMON}.{name}" for name in ("errors", "parent", "array_file", "recorded_file")),
         f"{ONNX}.{_STARTED_WITH}",
@@ -109,7 +100,9 @@ CONVERTER = Program(
     ),
 )
 
+CONVERTER = replace(EXPORTER, imports=("onnx",))
+
 # Compares an engine with a recorded file. Its modules are named: in a zip file no folder can be listed.
 CHECKER = replace(
-    CONVERTER, later=tuple(f"{ONNX}.{name}" for name in ("check_recorded", "figures", "plain_arrays"))
+    EXPORTER, later=tuple(f"{ONNX}.{name}" for name in ("check_recorded", "figures", "plain_arrays"))
 )

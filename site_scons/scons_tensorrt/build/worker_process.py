@@ -15,12 +15,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineBuildError, EngineError, Interrupted, by_name
 from ..files.reading import text_of
 from ..worker.trt.job import CompileJob
-from .programs import COMMON, COMPILER, Program, compiler_of
+from .programs import CALIBRATING, COMMON, COMPILER, Program
+
+if TYPE_CHECKING:
+    from .fork_server import ForkedProcess
 
 POLL_SECONDS = 0.1
 # A seccomp filter may kill stage 1 of boot.py for these calls.
@@ -61,7 +64,7 @@ def run_worker(
 ) -> Compiled:
     """Compile one job in a child process. Parameters and errors as of `run_program`."""
     last, seconds = run_program(
-        compiler_of(job),
+        CALIBRATING if job.calibration else COMPILER,
         job.python,
         job.to_json(),
         log,
@@ -97,9 +100,7 @@ def run_program(
     environment = dict(environment)
     why_not_canonical = ""
     while True:
-        command = [python, *program.options, "-c", text_of(f"{COMMON}.boot")]
-        command += [program.argument, python if program.argument == "1" else why_not_canonical]
-        process = _start(command, log, environment, descriptors)
+        process = _start(program, python, why_not_canonical, log, environment, descriptors)
         worker = _Worker(process, program.frame(job), {**LAST, "done": program.done}, progress)
         try:
             last = worker.listen(stopping, timeout_s and began + timeout_s)
@@ -109,6 +110,8 @@ def run_program(
             environment["LD_LIBRARY_PATH"] = last["library_path"]
         elif worker.was_forbidden_to_begin() and program.argument == "1" and not why_not_canonical:
             program, why_not_canonical = replace(program, argument="2"), NOT_CANONICAL
+        elif not last and getattr(process, "started", True) is False:
+            program = replace(program, imports=())  # no server could be had: a new process
         else:
             break
     if last.get("event") != "done":
@@ -124,8 +127,21 @@ def _error(event: Mapping[str, Any]) -> EngineError:
 
 
 def _start(
-    command: list[str], log: Path, environment: Mapping[str, str], descriptors: tuple[int, ...]
-) -> subprocess.Popen[bytes]:
+    program: Program,
+    python: str,
+    why_not_canonical: str,
+    log: Path,
+    environment: Mapping[str, str],
+    descriptors: tuple[int, ...],
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    if program.imports:
+        from . import fork_server
+
+        forked = fork_server.start(program, python, log, environment)
+        if forked:
+            return forked
+    command = [python, *program.options, "-c", text_of(f"{COMMON}.boot")]
+    command += [program.argument, python if program.argument == "1" else why_not_canonical]
     with open(log, "ab") as errors:
         try:
             return subprocess.Popen(
@@ -145,7 +161,7 @@ class _Worker:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: subprocess.Popen[bytes] | ForkedProcess,
         frame: bytes,
         last_events: Mapping[str, Mapping[str, type]],
         progress: Callable[[Mapping[str, Any]], None],

@@ -49,8 +49,7 @@ def _pull(arguments: argparse.Namespace) -> int:
             new = Path(partial, folder.name)
             new.mkdir()
             registry.pull(manifest, new)
-            request = VerifyRequest([], str(new / names[0]), None, arguments.trusted_key)
-            status = refusal(request, str(new), str(folder))
+            status = refusal(VerifyRequest([], str(new / names[0]), None, arguments.trusted_key))
             if status:
                 return status
             new.rename(folder)

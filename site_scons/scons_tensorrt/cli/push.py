@@ -80,15 +80,11 @@ def _push(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def refusal(request: VerifyRequest, folder: str = "", shown: str = "") -> int:
-    """Verify a release, and print what is refused. Returns the exit status, as of `verify --manifest`.
-
-    shown: the folder to print in place of `folder`, which is temporary.
-    """
+def refusal(request: VerifyRequest) -> int:
+    """Verify a release, and print what is refused. Returns the exit status, as of `verify --manifest`."""
     from ..release.verify import verify
 
     refused = [each for each in verify(request) if each.status]
     for each in refused:
-        path = shown + each.path.removeprefix(folder) if shown else each.path
-        say(f"REFUSED {path}: {each.check}: {each.why}")
+        say(f"REFUSED {each.path}: {each.check}: {each.why}")
     return min((int(each.status) for each in refused), default=0)

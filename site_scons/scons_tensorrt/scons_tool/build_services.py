@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..build.context import BuildContext
+from ..build.known_gates import KnownGates
 from ..build.onnx_step import OnnxContext
 from ..build.reuse_replaced import KeptEngines, Reusable
 from ..build.spec import EngineSpec
@@ -49,6 +50,7 @@ class BuildServices:
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
         self._gpu_uuid: str | None = None
+        self._known_gates = KnownGates()
 
     def build_context(self, python: str) -> BuildContext:
         """The context of engine builds. Raises HardwareError."""
@@ -79,7 +81,8 @@ class BuildServices:
         elsewhere, files = self.elsewhere.open(), self._files
         python = settings.onnx_python(env, files.top)
         shared = files.state, files.digest_cache, python, self._lock_timeout_s, self.stop, self._say
-        return OnnxContext(*shared, elsewhere.step_providers, self.progress.begin, elsewhere.step_listeners)
+        more = elsewhere.step_providers, self.progress.begin, elsewhere.step_listeners
+        return OnnxContext(*shared, *more, self._known_gates)
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

@@ -25,6 +25,7 @@ from scons_tensorrt.worker.onnx.rounding_advice import BeyondBound
 from scons_tensorrt.worker.onnx.rounding_losses import Loss
 
 MOST_TRIALS = 60
+MOST_TEXT = 100_000  # characters of a gate's file that are sent
 MOST_ROUNDS = 4  # of samples that join the search
 
 
@@ -37,7 +38,7 @@ def convert(
     temporary: str,
 ) -> dict[str, Any]:
     """As `precision.convert`, with the nodes to keep found. Adds to the facts `auto`: the nodes, of how many,
-    and how many choices were tried.
+    and how many choices were tried; and `gate`: the file and the figures of the gate.
 
     reference: path of the original of the accuracy gate; options: those of `precision.convert` and of the
     gate; samples: of the gate, see `samples.read`; temporary: a folder. Raises WorkerError, AccuracyError if
@@ -46,10 +47,11 @@ def convert(
     known = precision.node_names(source)
     trials = _Trials(source, reference, options, temporary)
     kept: list[str] = []
+    gate = os.path.join(temporary, "gate.json")
     for _ in range(MOST_ROUNDS):
         facts = precision.convert(source, target, {**options, "keep_nodes": kept})
         try:
-            accuracy.compare(reference, target, os.path.join(temporary, "gate.json"), samples, options)
+            figures = accuracy.compare(reference, target, gate, samples, options)
         except BeyondBound as error:
             trials.add(error.inputs, error.options or options)
             if trials.within_bound(kept):  # other rules of the gate than its bound
@@ -61,11 +63,18 @@ def convert(
                 raise WorkerError(error.error_class, text) from None
         else:
             auto = {"nodes": sorted(kept), "of": len(known), "tried": trials.count}
-            return {**facts, "auto": auto}
+            return {**facts, "auto": auto, **_as_step(gate, figures)}
     raise recipe_error(
         "keep_nodes='auto': after %d rounds another sample is beyond the bound; write the nodes yourself, or "
         "widen rtol= or atol=" % MOST_ROUNDS
     )
+
+
+def _as_step(gate: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The gate's file and figures, for the step that would compute them again; not if they are large."""
+    with open(gate, encoding="utf-8") as file:
+        text = file.read()
+    return {"gate": {"text": text, "facts": figures}} if len(text) < MOST_TEXT else {}
 
 
 def _ranked(losses: Sequence[Loss], known: Collection[str]) -> list[list[str]]:

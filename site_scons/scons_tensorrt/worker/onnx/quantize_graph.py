@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 
 import numpy as np
@@ -27,10 +28,11 @@ class MainGraph:
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.uses = Counter(name for node in self.nodes for name in graph_walk.read_by(node))
         self.uses.update(output.name for output in model.graph.output)
-        self._names = {n.name for n in self.nodes} | set(self.made_by) | set(self.initializers)
-        self._names.update(value.name for value in model.graph.input)
+        names = {n.name for n in self.nodes} | set(self.made_by) | set(self.initializers)
+        names.update(value.name for value in model.graph.input)
         for node in graph_walk.all_nodes(model):
-            self._names.update((*node.input, *node.output))
+            names.update((*node.input, *node.output))
+        self._names = sorted(names)
         counts = Counter(node.name for node in self.nodes)
         self.labels = {
             id(node): node.name if node.name and counts[node.name] == 1 else "%s_%d" % (node.op_type, index)
@@ -68,11 +70,13 @@ class MainGraph:
     def unused_name(self, name: str) -> str:
         """A name that no used name begins with, because the quantizer appends to it."""
         tried, number = name, 1
-        while any(used.startswith(tried) for used in self._names):
+        while True:
+            place = bisect.bisect_left(self._names, tried)
+            if not any(used.startswith(tried) for used in self._names[place : place + 1]):
+                self._names.insert(place, tried)
+                return tried
             number += 1
             tried = "%s_quantized%d" % (name, number)
-        self._names.add(tried)
-        return tried
 
     def set_nodes(self, nodes: list[NodeProto]) -> None:
         """Replace the nodes; drop the constants that were read before and no longer are."""

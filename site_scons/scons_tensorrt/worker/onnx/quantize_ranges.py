@@ -107,8 +107,8 @@ class Magnitudes:
         if self._counts.size:
             self._widen(largest)
             index = values * np.float32(BINS / self._top) if self._top else np.zeros(values.size)
-            index = np.minimum(index.astype(np.int64), BINS - 1)
-            self._counts += np.bincount(index, minlength=BINS)
+            np.minimum(index, BINS - 1, out=index)
+            self._counts += np.bincount(index.astype(np.int64), minlength=BINS)
         return True
 
     def _widen(self, largest: float) -> None:
