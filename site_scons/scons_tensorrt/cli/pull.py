@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import HandoffError, plural
 from .common import add_command, say, writing
-from .push import EXAMPLE, add_options, add_reference, refusal
+from .push import EXAMPLE, LOCAL_EXAMPLE, add_options, add_reference, refusal
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
         commands,
         "pull",
         "download engines from an OCI registry, and verify them",
-        (f"{EXAMPLE} fetched", f"{EXAMPLE} fetched --trusted-key keys/build.pem.pub"),
+        (f"{EXAMPLE} fetched", f"{LOCAL_EXAMPLE} fetched --plain-http"),
         "Download into a new folder what `push` uploaded, and verify it, as `verify --manifest` does, but "
         "not against this host. Without --trusted-key, signatures are not checked. Needs the extra `oci`.",
     )

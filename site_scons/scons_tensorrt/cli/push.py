@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ..release.verify import VerifyRequest
     from .common import Commands
 
-EXAMPLE = "oci://registry.example.com/drone/engines:1.4"
+EXAMPLE, LOCAL_EXAMPLE = "oci://registry.example.com/drone:1.4", "oci://hub.lan/drone:1.4"
+MANIFEST = "manifest.json"
 
 
 def add(commands: Commands) -> None:
@@ -22,10 +23,7 @@ def add(commands: Commands) -> None:
         commands,
         "push",
         "upload the engines of a manifest to an OCI registry",
-        (
-            f"{EXAMPLE} engines --manifest dist/manifest.json",
-            f"{EXAMPLE} engines --manifest dist/manifest.json --trusted-key keys/build.pem.pub",
-        ),
+        (f"{EXAMPLE} release", f"{LOCAL_EXAMPLE} release --plain-http"),
         "Upload the engines of a manifest, their sidecars and recorded files, the manifest and the files "
         "beside it, as an artifact of CNCF's ModelPack. All are verified first, as `verify --manifest` does, "
         "but not against this host. Uses the login of `docker login`. Needs the extra `oci`.",
@@ -34,7 +32,9 @@ def add(commands: Commands) -> None:
     push.add_argument(
         "folder", nargs="?", metavar="FOLDER", help="folder of the engines (default: that of the manifest)"
     )
-    push.add_argument("--manifest", metavar="FILE", required=True, help="manifest of the release")
+    push.add_argument(
+        "--manifest", metavar="FILE", help=f"manifest of the release (default: {MANIFEST} in FOLDER)"
+    )
     add_options(push)
     push.set_defaults(run=_push)
 
@@ -62,13 +62,16 @@ def _push(arguments: argparse.Namespace) -> int:
     reference = Reference.parse(arguments.reference)
     if reference.pinned:
         arguments.wrong(f"{reference}: give a tag to upload to, not a digest")
-    folder = Path(arguments.folder or os.path.dirname(arguments.manifest) or ".")
+    if not arguments.folder and not arguments.manifest:
+        arguments.wrong("FOLDER or --manifest is required")
+    manifest = arguments.manifest or os.path.join(arguments.folder, MANIFEST)
+    folder = Path(arguments.folder or os.path.dirname(manifest) or ".")
     try:
-        listed = read_manifest(arguments.manifest)
+        listed = read_manifest(manifest)
     except EngineError as error:
-        raise HandoffError(f"{arguments.manifest}: {error}") from None
+        raise HandoffError(f"{manifest}: {error}") from None
     engines = [str(folder / name) for name in sorted(listed.manifest.engines)]
-    status = refusal(VerifyRequest(engines, arguments.manifest, None, arguments.trusted_key))
+    status = refusal(VerifyRequest(engines, manifest, None, arguments.trusted_key))
     if status:
         return status
     artifact = make_artifact(listed, folder)
