@@ -55,7 +55,7 @@ class HandoffError(EngineError):
 
 
 class SigningError(EngineError):
-    """A key cannot sign or verify: it is not an Ed25519 key, or `cryptography` is missing."""
+    """A key cannot sign or verify: it is neither Ed25519 nor ECDSA P-256, or `cryptography` is missing."""
 
 
 class LockTimeout(EngineError):

@@ -34,13 +34,10 @@ else:
             if named or len(values) != len(cls._fields):
                 rest = cls._fields[len(values) :]
                 given = {**cls._field_defaults, **named}
-                if (
-                    len(values) > len(cls._fields)
-                    or named.keys() - set(rest)
-                    or not given.keys() >= set(rest)
-                ):
+                wrong = len(values) > len(cls._fields) or not named.keys() <= set(rest)
+                if wrong or not given.keys() >= set(rest):
                     raise TypeError(f"{cls.__name__} needs {', '.join(cls._fields)}")
-                values += tuple(given[name] for name in rest)
+                values += tuple(map(given.__getitem__, rest))
             return super().__new__(cls, values)
 
         def __getnewargs__(self) -> tuple[Any, ...]:

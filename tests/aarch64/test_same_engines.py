@@ -38,6 +38,7 @@ def test_both_machines_compile_the_same_bytes(static: Tree, tmp_path: Path) -> N
     assert run.built == ["a", "b"], run.out
     assert bytes_of(there) == bytes_of(static)
     assert there.receipt("a")["key"] == static.receipt("a")["key"]
+    assert there.receipt("a")["worker"]["machine"] == "aarch64"
 
 
 def test_each_machine_reuses_what_the_other_built(static: Tree, tmp_path: Path) -> None:

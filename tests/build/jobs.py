@@ -36,6 +36,7 @@ def compile_job(folder: Path, **changes) -> CompileJob:
         timing_cache=None,
         recipe=OPTIONS._replace(**recipe),
         calibration=None,
+        pinned=None,
     )
     return job._replace(**changes)
 

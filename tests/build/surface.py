@@ -49,7 +49,8 @@ class Surface:
         self.__version__ = self.version
         for name, members in self._api.items():
             if isinstance(members, list) and name not in ("init_libnvinfer_plugins",):
-                numbers = name == "NetworkDefinitionCreationFlag"  # bits are made of them
+                # bits are made of them
+                numbers = name in ("NetworkDefinitionCreationFlag", "TacticSource", "TensorFormat")
                 setattr(self, name, (enum.IntEnum if numbers else enum.Enum)(name, members))
         called_back = "IProgressMonitor IStreamWriter IInt8EntropyCalibrator2 IInt8MinMaxCalibrator"
         for name in [*called_back.split(), "IOutputAllocator"]:
@@ -61,6 +62,10 @@ class Surface:
         self.kind, self.shape, self.layer = "FLOAT", (-1, 8), "CONVOLUTION"
         self.calibrate = lambda calibrator, profiles: None  # what a build does with a calibrator
         self.fails = False
+        self.refusal = {}  # what the methods of the parser's only error return
+        self.tuned = {}  # by name of a layer, its key in an editable timing cache, and the tactic chosen
+        self.accepts = True  # a timing cache that was recorded elsewhere
+        self.logger = None
         self.engine = None  # what a runtime makes of an engine's bytes: Plays, or None
 
     def members(self, name):
@@ -73,7 +78,9 @@ class Surface:
         return True
 
     def Builder(self, logger):
-        return Strict(self, "Builder", RemoteExecutor(self).does(), num_DLA_cores=2)
+        self.logger = logger
+        has = {name: 1 for name in ("max_batch_size",) if name in self.members("Builder")}
+        return Strict(self, "Builder", RemoteExecutor(self).does(), num_DLA_cores=2, **has)
 
     def Runtime(self, logger):
         def load(data):
@@ -85,7 +92,12 @@ class Surface:
         return made
 
     def OnnxParser(self, network, logger):
-        return Strict(self, "OnnxParser", {"parse_from_file": lambda model: True}, num_errors=0)
+        error = Strict(self, "ParserError", self.refusal) if self.refusal else None
+        flags = set()
+        self.notes.append(("parser flags", flags))
+        does = {"parse_from_file": lambda model: error is None, "get_error": lambda index: error}
+        does |= {"set_flag": flags.add, "get_flag": flags.__contains__}
+        return Strict(self, "OnnxParser", does, num_errors=int(error is not None))
 
 
 class RemoteExecutor:
@@ -108,7 +120,22 @@ class RemoteExecutor:
 
     def _plan(self, network, config):
         self._calibrate(config)
-        return None if self._surface.fails else b"ftrt" + bytes(96)
+        return None if self._surface.fails or not self._times(config) else b"ftrt" + bytes(96)
+
+    def _times(self, config):
+        """Choose a tactic for each layer, as with an editable timing cache; False at the first that is not in
+        the cache, where that is an error."""
+        surface, flags = self._surface, dict(self._surface.notes)["flags"]
+        severity, cache = surface.ILogger.Severity, config.get_timing_cache() if surface.tuned else None
+        for name, (key, tactic) in surface.tuned.items():
+            surface.logger.log(severity.VERBOSE, f"Autotuning op {name}(key: {key})")
+            if key in cache.queryKeys():
+                continue
+            if surface.BuilderFlag.ERROR_ON_TIMING_CACHE_MISS in flags:
+                surface.logger.log(severity.ERROR, "Assertion !errorOnMiss failed.")
+                return False
+            cache._has["entries"].add(f"{key} {tactic}".encode())
+        return True
 
     def _calibrate(self, config):
         if getattr(config, "int8_calibrator", None) is not None:
@@ -117,15 +144,15 @@ class RemoteExecutor:
 
     def _stream(self, network, config, writer):
         self._calibrate(config)
-        if self._surface.fails:
+        if self._surface.fails or not self._times(config):
             return False
         writer.write(b"ftrt" + bytes(60))
         writer.write(bytes(36))
         return True
 
-    def tensor(self):
+    def tensor(self, name="x"):
         shape = self._surface.shape
-        has = {"dtype": self._kind, "shape": shape, "is_shape_tensor": False, "name": "x"}
+        has = {"dtype": self._kind, "shape": shape, "is_shape_tensor": False, "name": name}
         return Strict(self._surface, "ITensor", **has)
 
     def network(self):
@@ -134,20 +161,24 @@ class RemoteExecutor:
             "ILayer",
             {"get_output": lambda index: self.tensor()},
             type=self._surface.LayerType[self._surface.layer],
+            name="first",
             num_outputs=1,
         )
-        does = {"get_layer": lambda index: layer, "get_input": lambda index: self.tensor()}
+        ends = {"x": self.tensor(), "y": self.tensor("y")}
+        self._surface.notes.append(("ends", ends))
+        does = {"get_layer": lambda index: layer, "get_input": lambda index: ends["x"]}
+        does["get_output"] = lambda index: ends["y"]
         counts = {"num_layers": 1, "num_inputs": 1, "num_outputs": 1}
         return Strict(self._surface, "INetworkDefinition", does, **counts)
 
     def config(self):
         flags, pools, sms = {self._surface.BuilderFlag.TF32}, {}, {}
-        caches, profiles = [], []
+        caches, profiles, sources, features, devices = [], [], [0], set(), {}
 
         def set_cache(cache, ignore_mismatch):
             assert ignore_mismatch is False
             caches.append(cache)
-            return True
+            return self._surface.accepts or not cache._has["entries"]
 
         does = {
             "set_flag": flags.add,
@@ -162,12 +193,21 @@ class RemoteExecutor:
             "create_timing_cache": self.cache,
             "set_timing_cache": set_cache,
             "get_timing_cache": lambda: caches[-1],
+            "set_tactic_sources": lambda tactic_sources: sources.append(tactic_sources) or True,
+            "get_tactic_sources": lambda: sources[-1],
+            "set_preview_feature": lambda feature, enable: features.add(feature),
+            "get_preview_feature": features.__contains__,
+            "set_device_type": lambda layer, device_type: devices.update({layer.name: device_type}),
+            "can_run_on_DLA": lambda layer: layer.name != "first",
         }
         members = self._surface.members("IBuilderConfig")
         has = {name: None for name, kind in members.items() if kind == "property"}
         made = Strict(self._surface, "IBuilderConfig", does, **has)
         self._surface.notes.append(("config", made))
         self._surface.notes.append(("flags", flags))
+        self._surface.notes.append(("sources", sources))
+        self._surface.notes.append(("features", features))
+        self._surface.notes.append(("devices", devices))
         self._surface.notes.append(("profiles", profiles))
         return made
 
@@ -189,8 +229,20 @@ class RemoteExecutor:
 
         if b"garbage" in bytes(data):
             raise TypeError("factory function returned nullptr")
-        does = {"serialize": lambda: b"\n".join(sorted(entries)), "combine": combine}
-        return Strict(self._surface, "ITimingCache", does)
+
+        def query(key):
+            tactic = next(entry.split()[1] for entry in entries if entry.split()[0] == key.encode())
+            return Strict(self._surface, "TimingCacheValue", tacticHash=int(tactic, 16), timingMSec=0.5)
+
+        does = {
+            "serialize": lambda: b"\n".join(sorted(entries)),
+            "combine": combine,
+            "queryKeys": lambda: [entry.split()[0].decode() for entry in sorted(entries)],
+            "query": query,
+        }
+        if b"unreadable" in bytes(data):  # the real one logs a warning and makes an empty cache
+            entries.clear()
+        return Strict(self._surface, "ITimingCache", does, entries=entries)
 
 
 class Calibrates:

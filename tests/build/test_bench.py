@@ -20,6 +20,7 @@ REPO = Path(__file__).parents[2]
 from jobs import compile_job  # noqa: E402
 
 from conftest import make_model  # noqa: E402
+from scons_tensorrt.worker.trt.job import PinnedKernels  # noqa: E402
 
 DRIVER = """
 import json, sys
@@ -116,7 +117,31 @@ def test_flags_are_set_and_read_back(bench, tmp_path):
     assert bench(tmp_path, flags=["REFIT_INDIVIDUAL"])["made"][1] > 0
 
 
+def test_the_settings_of_builder_parser_and_network_are_accepted(bench, tmp_path):
+    make_model(tmp_path / "a.onnx")
+    settings = {
+        "max_num_tactics": 3,
+        "l2_limit_for_tiling": 1 << 20,
+        "tactic_sources": "JIT_CONVOLUTIONS",
+        "preview_features": "RUNTIME_ACTIVATION_RESIZE_10_10",
+        "parser_flags": "ADJUST_FOR_DLA NATIVE_INSTANCENORM",
+    }
+    plain = bench(tmp_path)["made"]
+    assert bench(tmp_path, settings=settings)["made"] == plain  # RTX times nothing
+
+
 REFUSALS = [
+    (
+        {"settings": {"io_formats": '{"x": "fp16:chw32"}'}},
+        "RecipeError",
+        "compiles it so; write only the format",
+    ),
+    (
+        {"settings": {"tactic_sources": "CUDNN"}},
+        "RecipeError",
+        "tactic_sources CUDNN is not supported by Ten",
+    ),
+    ({"settings": {"layer_devices": '{"first": "dla"}'}}, "RecipeError", "`first` cannot run on a DLA"),
     ({"flags": ["REQUIRE_USER_ALLOCATION"]}, "RecipeError", "is not supported by TensorRT 11.4.0.106"),
     ({"precision": "fp16"}, "RecipeError", "no tensor of the model is HALF"),
     ({"profiles": [{"y": [[1], [1], [1]]}]}, "RecipeError", "the network has no input `y`"),
@@ -145,3 +170,20 @@ def test_a_model_that_does_not_parse_names_node_and_op(bench, tmp_path):
 def test_an_empty_file_is_no_network(bench, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"")
     assert bench(tmp_path)["refused"][0] == "EngineBuildError"
+
+
+@pytest.mark.slow
+def test_kernels_are_recorded_through_the_real_bindings(bench, tmp_path):
+    """RTX chooses no kernel, so the cache has no entry; every call, flag and answer is real."""
+    make_model(tmp_path / "a.onnx")
+    out = tmp_path / "recorded"
+    said = bench(tmp_path, pinned=PinnedKernels("a.cache", None, {}, str(out)))
+    assert said["made"][1] > 0, said
+    assert out.read_bytes()[:4] == b"ptrt"
+    start = tmp_path / "start"
+    out.rename(start)
+    known = {"0x1814870c44ff0f8574df6e3dda04cbd7": "0x533a71cee0d0e"}
+    said = bench(tmp_path, pinned=PinnedKernels("a.cache", str(start), known, None))
+    assert said["refused"][1].startswith(
+        "timing_cache a.cache: TensorRT 11.4.0.106 does not accept it on this GPU"
+    )

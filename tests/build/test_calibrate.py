@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jobs import compile_job
 from surface import CALIBRATION_TABLE as TABLE
@@ -21,7 +22,7 @@ from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt import calibrate, main
 from scons_tensorrt.worker.trt.job import CalibrationJob
 
-WEAK = [version for version in VERSIONS if version.startswith("tensorrt-10")]
+WEAK = [version for version in VERSIONS if version.startswith(("tensorrt-10", "tensorrt-8"))]
 COUNT, SHAPE = 3, [2, 8]
 DATA = [bytes([number + 1]) * 64 for number in range(COUNT)]
 
@@ -123,6 +124,18 @@ def test_a_static_network_needs_no_calibration_profile(tmp_path):
     surface.shape, surface.calibrate = (2, 8), Calibrates()
     main.make(surface, spec(tmp_path))
     assert surface.calibrate.shapes == []
+
+
+def test_int64_samples_reach_a_tensorrt_without_int64_as_int32(tmp_path):
+    surface = Surface("tensorrt-8.6.1")
+    surface.kind, surface.calibrate = "INT32", Calibrates(sizes=(64,))
+    data = [np.arange(16, dtype="<i8").tobytes()] * COUNT
+    path = samples(tmp_path / "s", [("x", "int64", SHAPE)], data)
+    main.make(surface, spec(tmp_path, samples=path))
+    assert surface.calibrate.seen == [[np.arange(16, dtype="<i4").tobytes()]] * COUNT
+    path = samples(tmp_path / "s", [("x", "int64", SHAPE)], [np.full(16, 1 << 31, "<i8").tobytes()] * COUNT)
+    with pytest.raises(WorkerError, match="input `x` is INT32, but its samples need int64"):
+        main.make(surface, spec(tmp_path, samples=path))
 
 
 def test_several_inputs_come_in_the_order_that_tensorrt_asks(tmp_path):

@@ -35,7 +35,13 @@ from scons_tensorrt import (
     build_engine_compiler,
     default_runtime,
 )
-from scons_tensorrt.errors import EngineFilenameError, HardwareMismatchError, RecipeError, SidecarError
+from scons_tensorrt.errors import (
+    EngineFilenameError,
+    HardwareMismatchError,
+    PublishError,
+    RecipeError,
+    SidecarError,
+)
 
 ORIN = HostCapabilities(sm=87, jp="6.2", trt="10.3")
 NAME = "dinov2_vpr__sm87_jp6.2_trt10.3_fp16.engine"
@@ -426,6 +432,25 @@ def test_a_cache_root_that_is_a_file_is_named(corpus):
     (corpus.root / "engines").write_text("x")
     with pytest.raises(EngineError, match=r"engines is not a folder"):
         corpus.run()
+
+
+@pytest.mark.parametrize(
+    ("cache_root", "message"),
+    [
+        ("file/engines", "file is not a folder; remove it"),
+        ("/proc/1/none/engines", "No such file or directory; (choose another cache_root|make the folder)"),
+    ],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_cache_root_where_nothing_can_be_written_is_one_line(corpus, own, cache_root, message):
+    (corpus.root / "file").write_text("x")
+    runtime = corpus.runtime if own else default_runtime("rtx_portable")
+    host = ORIN if own else runtime.host()
+    make_model(corpus.root / "a.onnx")
+    spec = BackboneSpec("a", corpus.root / "a.onnx", (1, 8, 16, 16), precision="fp32", input_name="x")
+    request = EngineCompileRequest((spec,), host, corpus.root / cache_root)
+    with pytest.raises(PublishError, match=message):
+        EngineCompiler(runtime).compile_engines_for_corpus(request)
 
 
 @pytest.mark.parametrize("answer", [None, "text", 3])

@@ -21,7 +21,7 @@ from scons_tensorrt import errors
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build import worker_process
 from scons_tensorrt.build.onnx_step import PRIVATE, OnnxContext, run_converter
-from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER
+from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER, compiler_of
 from scons_tensorrt.build.worker_process import run_worker
 from scons_tensorrt.errors import (
     EngineBuildError,
@@ -31,6 +31,7 @@ from scons_tensorrt.errors import (
     RecipeError,
     by_name,
 )
+from scons_tensorrt.worker.trt.job import PinnedKernels
 
 DONE = {
     "event": "done",
@@ -69,14 +70,18 @@ def test_a_frame_is_a_whole_number_of_steps():
     assert (len(COMPILER.frame({"output": "x" * 300_000})) - 16) % JOB_STEP == 0
 
 
+PINNED = compiler_of(compile_job(Path("/"), pinned=PinnedKernels("a.cache", None, {}, None)))
+
+
 @pytest.mark.parametrize(
     ("program", "main", "others"),
     [
-        (CALIBRATING, "main", {"run_engine"}),
+        (CALIBRATING, "main", {"run_engine", "pinned_kernels"}),
+        (PINNED, "main", {"run_engine", "calibrate", "gpu_memory"}),
         (CONVERTER, "main", set()),
-        (RUNNER, "run_engine", {"calibrate"}),
+        (RUNNER, "run_engine", {"calibrate", "pinned_kernels"}),
     ],
-    ids=["compile", "convert", "run"],
+    ids=["compile", "pinned", "convert", "run"],
 )
 def test_every_module_of_a_worker_is_sent_after_its_packages_and_main_last(program, main, others):
     job = json.loads(program.frame({})[16:])

@@ -46,6 +46,10 @@ FOREIGN = (
             "the parser refused node 0 `/head/Squeeze_2` (Squeeze), made at net/head.py:7, in outer > inner: "
             f"{SQUEEZE}; name the axes: in PyTorch, squeeze(dim)",
         ),
+        (  # TensorRT 8
+            f"the parser refused node 1: {SQUEEZE}",
+            f"the parser refused node 1 `/head/If` (If): {SQUEEZE}; name the axes: in PyTorch, squeeze(dim)",
+        ),
         (
             f"the builder refused the network: {FOREIGN}",
             f"the builder refused the network: {FOREIGN}; node 0 `/head/Relu` (Relu); raise workspace_mb=,",

@@ -18,8 +18,10 @@ COMMAND = re.compile(r"^\s*(\$ |(scons|python3?|pip3?|pytest|mkdir|cp|cd|git|doc
 # Debian has no `python`, and its `pip` installs nothing outside of a virtual environment.
 BARE = re.compile(r"(?:^|[\s;&|(`])(?<!-m )(python|pip3?)\s+-?\w", re.M)
 EXAMPLES = REPO / "docs" / "examples"
-# Files of docs/examples that no test runs; those of tests/pages run the others.
-RUN_EXAMPLES = re.compile(r"ci/\w+\.yml|buildroot/package/.*\.mk|own-repo/SConstruct|check_engine\.cpp")
+# Files of docs/examples that no test runs; those of tests/pages and tests/end_to_end run the others.
+RUN_EXAMPLES = re.compile(
+    r"ci/\w+\.yml|buildroot/package/.*\.mk|own-repo/SConstruct|updates/.*|check_engine\.cpp"
+)
 NOT_RUN_EXAMPLES = {
     "buildroot/Config.in": "needs Buildroot",
     "buildroot/external.desc": "needs Buildroot",

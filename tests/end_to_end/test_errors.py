@@ -230,6 +230,12 @@ def test_wrong_verify(two: Tree) -> None:
     assert "VERIFY=maybe: write VERIFY=stat or VERIFY=full" in run.out
 
 
+def test_a_wrong_setting_of_the_environment_is_named_as_it_was_given(two: Tree) -> None:
+    assert "TRT_VERIFY=maybe: write TRT_VERIFY=stat or" in two.scons("engines", TRT_VERIFY="maybe").out
+    assert "TRT_CACHE_SIZE=zz: " in two.scons("engines", TRT_CACHE_SIZE="zz").out
+    assert ": CACHE_SIZE=zz: " in two.scons("engines", "CACHE_SIZE=zz").out
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

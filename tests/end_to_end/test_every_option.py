@@ -54,6 +54,44 @@ CHANGES = {
         *("server", {}, ({}, {"profiling_verbosity": "none"})),
         "profiling_verbosity changed: unset → none",
     ),
+    "max_num_tactics": ("server", {}, ({}, {"max_num_tactics": 9}), "max_num_tactics changed: unset → 9"),
+    "l2_limit_for_tiling": (
+        *("server", {}, ({}, {"l2_limit_for_tiling": "1M"})),
+        "l2_limit_for_tiling changed: unset → 1048576",
+    ),
+    "build_route": ("server", {}, ({}, {"build_route": "-a=b"}), "build_route changed: unset → -a=b"),
+    "tactic_sources": (
+        *("server", {}, ({"tactic_sources": ["CUDNN", "CUBLAS"]}, {"tactic_sources": ["JIT_CONVOLUTIONS"]})),
+        "tactic_sources changed: CUBLAS CUDNN → JIT_CONVOLUTIONS",
+    ),
+    "preview_features": (
+        *("server", {}, ({}, {"preview_features": ["PROFILE_SHARING_0806"]})),
+        "preview_features changed: unset → PROFILE_SHARING_0806",
+    ),
+    "parser_flags": (
+        *("server", {}, ({}, {"parser_flags": ["ENABLE_PLUGIN_OVERRIDE"]})),
+        "parser_flags changed: unset → ENABLE_PLUGIN_OVERRIDE",
+    ),
+    "engine_capability": (
+        *("server", {}, ({}, {"engine_capability": "safety"})),
+        "engine_capability changed: unset → safety",
+    ),
+    "io_formats": (
+        *("server", {}, ({}, {"io_formats": {"x": "chw4"}})),
+        'io_formats changed: unset → {"x": "chw4"}',
+    ),
+    "layer_devices": (
+        *("nx", {"precision": "fp16", "dla_core": 0}, ({}, {"layer_devices": {"first": "gpu"}})),
+        'layer_devices changed: unset → {"first": "gpu"}',
+    ),
+    "plugins_to_serialize": (
+        *(
+            "server",
+            {"plugins": ["p.so"], "flags": ["VERSION_COMPATIBLE"]},
+            ({}, {"plugins_to_serialize": ["p.so"]}),
+        ),
+        'plugins_to_serialize changed: unset → ["p.so"]',
+    ),
     "strongly_typed": (
         "server",
         {},
@@ -92,6 +130,7 @@ IGNORED_BY_RTX = {
 }
 IDLE = {
     "timeout_s": ("server", {}, ({}, {"timeout_s": 600})),
+    "model_card": ("server", {}, ({}, {"model_card": {"license": "MIT"}})),
     "accuracy": ("server", {}, ({}, {"accuracy": GATE})),
     "accuracy_of_a_converted": ("server", HALF, ({"accuracy": GATE}, {"accuracy": {**GATE, "atol": 2}})),
     "set_the_same": (
@@ -105,8 +144,8 @@ IDLE = {
 
 
 def test_no_option_is_forgotten() -> None:
-    elsewhere = {"prepare", "freeze"}  # test_prepared.py
-    assert {*CHANGES, *CONVERSIONS, "timeout_s", "accuracy", *elsewhere} == set(DEFAULTS)
+    elsewhere = {"prepare", "freeze", "timing_cache"}  # test_prepared.py, test_pinned_kernels.py
+    assert {*CHANGES, *CONVERSIONS, "timeout_s", "model_card", "accuracy", *elsewhere} == set(DEFAULTS)
 
 
 def declare(tree: Tree, after: bool) -> None:
@@ -173,3 +212,17 @@ def test_nothing_else_is_rebuilt(runs: list[Run]) -> None:
 def test_and_then_nothing_at_all(runs: list[Run]) -> None:
     assert runs[2].built == []
     assert runs[2].lines("CONVERTED") == runs[2].lines("CHECKED") == []
+
+
+def test_formats_of_inputs_change_a_real_engine_and_an_unknown_tensor_is_refused(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"))
+    tree.write(
+        """
+        for name, formats in ("plain", None), ("wide", {"x": "chw32"}), ("wrong", {"z": "chw32"}):
+            env.Engine(name, "models/a.onnx", io_formats=formats)
+        """
+    )
+    run = tree.scons("-k", "engines")
+    assert (run.built, run.failed) == (["plain", "wide"], ["wrong"]), run.out
+    assert run.reason("wrong") == "RecipeError: io_formats: the network has no input or output `z`"
+    assert tree.engine("plain").read_bytes() != tree.engine("wide").read_bytes()

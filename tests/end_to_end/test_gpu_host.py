@@ -6,10 +6,12 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from test_pinned_kernels import make_host
 
 from conftest import Tree, fake_compiler, hardware, make_model
 
@@ -224,3 +226,22 @@ def test_what_the_bench_makes_for_the_probed_gpu_is_never_published(bindings: Tr
     assert "Input filename:   model.onnx" in log.read_text()
     assert not list(bindings.path("engines").glob("*.engine"))
     assert json.loads(bindings.path(".trt/declared.json").read_text())["engines"]
+
+
+@pytest.mark.slow
+def test_an_interpreter_under_an_emulator_builds_for_its_own_machine(tree: Tree, driver, tmp_path) -> None:
+    """setarch stands for the emulator: the kernel then tells another machine, in the worker too."""
+    said = subprocess.run("setarch i686 uname -m", shell=True, capture_output=True, check=False)
+    if said.stdout != b"i686\n":
+        pytest.skip("setarch i686 is missing or forbidden here")
+    played = make_host(tree, tmp_path / "site", driver, "a")
+    tree.write('env.Engine("a", "models/a.onnx")')
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec setarch i686 {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    tree.environment.update(TRT_HARDWARE="", TRT_PYTHON=str(python))
+    run = played.scons()
+    assert (run.status, run.built) == (0, ["a"]), run.out
+    receipt = tree.receipt("a")
+    assert receipt["ingredients"]["hardware machine"] == receipt["worker"]["machine"] == "i686"
+    assert played.scons().reused == ["a"]

@@ -167,7 +167,8 @@ def test_a_manifest_of_an_engine_that_fails_is_not_written(made: Tree) -> None:
 def test_dry_run_and_question_write_nothing(tmp_path: Path) -> None:
     tree = make(tmp_path / "tree")
     assert tree.scons("-n", "dist").lines("WOULD WRITE") == [
-        "WOULD WRITE dist/manifest.json because its engines would be built first"
+        f"WOULD WRITE dist/{name} because its engines would be built first"
+        for name in ("manifest.json", "manifest.json.cdx.json")
     ]
     assert tree.scons("-q", "dist").status == 1
     assert not tree.path("dist").exists()
@@ -325,7 +326,9 @@ PACKED = sorted(
         B,
         B + ".sha256",
         "manifest.json",
+        "manifest.json.cdx.json",
         "manifest.json.sha256",
+        "manifest.json.spdx.json",
         "SHA256SUMS",
     )
 )
@@ -474,7 +477,7 @@ def test_several_kinds_of_hardware_are_handed_on_each_by_itself(two: Tree) -> No
     assert (run.status, len(run.built)) == (0, 4), run.out
     for name in ("orin_nx", "agx_orin"):
         folder = two.path(f"image/usr/share/engines/{name}")
-        assert len(list(folder.iterdir())) == 7
+        assert len(list(folder.iterdir())) == 9
         named = f"hardware/{name}.json"
         asked = ["verify", "--manifest", str(folder / "manifest.json"), "--hardware"]
         assert cli(*asked, str(two.path(named))).returncode == 0

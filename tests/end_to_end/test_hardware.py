@@ -58,6 +58,7 @@ def test_hardware_from_the_environment_is_the_same(made: Tree) -> None:
         ("memory_gib", 8, "hardware memory_gib changed: 16 → 8"),
         ("memory_bus_bits", 64, "hardware memory_bus_bits changed: 128 → 64"),
         ("l2_bytes", 1 << 20, "hardware l2_bytes changed: 2097152 → 1048576"),
+        ("ecc", True, "hardware ecc changed: unknown → true"),
         ("integrated", False, "hardware integrated changed: true → false"),
         ("machine", "armv9", "hardware machine changed: aarch64 → armv9"),
         ("os", "qnx", "hardware os changed: linux → qnx"),

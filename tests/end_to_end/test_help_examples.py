@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from oci_registry import OciRegistry
+from trt_engines import add_engine
 
 from conftest import CLEAN, REPO, Tree, make_model
 from scons_tensorrt.cli import _parser
@@ -105,6 +106,13 @@ def tree(made, tmp_path, request):
     if request.node.callspec.params["line"].startswith(("scons-tensorrt init", "init")):
         copy.path("SConstruct").unlink()
         copy.path("engines.toml").unlink()
+    if "sensitivity" in request.node.callspec.params["line"]:  # of a network that is converted
+        with copy.path("engines.toml").open("a") as declared:
+            declared.write('precision = "fp16"\n')
+        assert copy.scons(".", **settings(copy)).status == 0
+    if "export" in request.node.callspec.params["line"]:
+        profiles = [{"image": [(1, 3, 224, 224)] * 3}]
+        add_engine(copy.root, "engines/orin_nx", "models/face.onnx", profiles)
     if "keys/ci.pem.pub" in request.node.callspec.params["line"]:
         shutil.copy(copy.path("keys/build.pem.pub"), copy.path("keys/ci.pem.pub"))
     return copy
@@ -113,7 +121,8 @@ def tree(made, tmp_path, request):
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if line.split()[1] not in SERVERS + REGISTRY])
 def test_an_example_works_as_it_is_shown(tree, line):
     done = shell(tree, line)
-    status = NO_GPU if line.split()[1] == "check" else 0
+    lacks = line.split()[1:3] == ["bom", "--check"]  # as no model card is declared
+    status = NO_GPU if line.split()[1] == "check" else int(lacks)
     assert (done.returncode, done.stderr) == (status, ""), done.stderr or done.stdout
 
 
@@ -195,9 +204,14 @@ ARGUMENTS = {
     "name parse": "a__sm87_jp6.2_trt10.3_fp16.engine",
     "name build": "face",
     "verify": "engines",
+    "bom": "dist/manifest.json",
     "check": "engines/face__sm80plus_cu13.0_rtx1.7_fp32.engine",
     "explain": "face",
+    "sensitivity": "face --samples 1",
     "reproduce": "engines",
+    "export epcontext": "out face",
+    "export triton": "repository engines/orin_nx",
+    "export deepstream": "nvinfer engines/orin_nx",
 }
 
 

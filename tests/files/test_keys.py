@@ -14,7 +14,7 @@ from handing import HOST, A, B, plan, sha
 from scons_tensorrt.artifact.receipt import make_key
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, sign_entry, verify_entry
 from scons_tensorrt.errors import SigningError
-from scons_tensorrt.files.signing_keys import generate, load_signing_key, load_trusted_keys
+from scons_tensorrt.files.signing_keys import ECDSA, generate, is_ecdsa, load_signing_key, load_trusted_keys
 from scons_tensorrt.release.provenance import read_envelopes, sign_statement
 from scons_tensorrt.release.verify import Status, VerifyRequest, verify
 
@@ -77,3 +77,25 @@ def test_a_key_that_is_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "key")
     with pytest.raises(SigningError, match=r"signing key .*: not a regular file"):
         load_signing_key(str(tmp_path / "key"))
+
+
+def test_an_ecdsa_key_signs_the_same_bytes_each_time(tmp_path: Path, pem: str) -> None:
+    private, public, key_id = generate(ECDSA)
+    (tmp_path / "key.pub").write_bytes(public)
+    key = load_signing_key(private.decode())
+    (trusted,) = load_trusted_keys([str(tmp_path)]).values()
+    assert (trusted.kind, trusted.key_id, trusted.pem()) == (ECDSA, key_id, public)
+    assert key.sign(b"x") == key.sign(b"x")
+    assert trusted.accepts(key.sign(b"x"), b"x")
+    assert not trusted.accepts(key.sign(b"x"), b"y")
+    assert not trusted.accepts(load_signing_key(pem).sign(b"x"), b"x")
+    entry = sign_entry(ENTRY, key)
+    assert verify_entry(entry, {trusted.name: trusted}, ENGINE, ENTRY.key).by == trusted.name
+
+
+def test_an_ecdsa_key_is_known_before_it_is_loaded(tmp_path: Path, pem: str) -> None:
+    private = generate(ECDSA)[0]
+    (tmp_path / "key.pem").write_bytes(private)
+    assert is_ecdsa(str(tmp_path / "key.pem"))
+    assert is_ecdsa(private.decode())
+    assert not any(map(is_ecdsa, (pem, str(tmp_path / "none"), "-----BEGIN\nnot base64\n")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from gpu_host import TIMES, built, check, load, record_two, version_of
 
-from conftest import Tree
+from conftest import Tree, sha256
 from scons_tensorrt.worker.common import recorded_file
 
 pytest_plugins = ["gpu_host"]
@@ -66,6 +67,33 @@ def test_a_timing_cache_saves_time(tensorrt: Tree, network) -> None:
     built(tensorrt, "TensorRT: compile, with timing cache", **environment)
     second = tensorrt.receipt("a")["duration_s"]
     assert second < first, (first, second)
+
+
+def test_recorded_kernels_are_used_again_and_a_missing_one_is_named(tensorrt: Tree, network) -> None:
+    """Proves that an editable timing cache pins the kernels, that TensorRT fails at a layer without an entry,
+    and that its log names that layer. Prints whether two pinned builds have the same bytes."""
+    if version() < (10, 13):
+        pytest.skip("TensorRT before 10.13 has no editable timing cache in Python")
+    network(tensorrt, depth=4, width=64)
+    tensorrt.write('env.Engine("a", "models/a.onnx", timing_cache="models/a.cache")')
+    run = built(tensorrt, "TensorRT: record kernels, and compile with them", "TIMING=record")
+    assert len(run.lines("RECORDED")) == 1
+    kernels = tensorrt.receipt("a")["kernels"]
+    assert kernels
+    first = sha256(tensorrt.engine("a"))
+    tensorrt.engine("a").unlink()
+    built(tensorrt, "TensorRT: compile with pinned kernels", TRT_CACHE_SIZE="0")
+    again = tensorrt.receipt("a")["kernels"]
+    assert {key: text.split()[0] for key, text in again.items()} == {
+        k: t.split()[0] for k, t in kernels.items()
+    }
+    print("pinned builds:", "equal" if sha256(tensorrt.engine("a")) == first else "different", "bytes")
+    network(tensorrt, depth=4, width=128)
+    run = tensorrt.scons()
+    assert run.failed == ["a"]
+    assert re.search(r"it has no kernel for layer \S+ \(key 0x[0-9a-f]+\)", run.reason("a")), run.out
+    run = built(tensorrt, "TensorRT: record the kernels of a wider network", "TIMING=record")
+    assert set(tensorrt.receipt("a")["kernels"]) > set(kernels)
 
 
 def test_hardware_that_is_not_this_is_refused(tensorrt: Tree, network) -> None:

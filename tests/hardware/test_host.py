@@ -14,7 +14,7 @@ from scons_tensorrt.errors import HardwareError
 from scons_tensorrt.files.json_cache import JsonCache
 from scons_tensorrt.hardware import cuda
 from scons_tensorrt.hardware.host import Host
-from scons_tensorrt.hardware.resolve import probe
+from scons_tensorrt.hardware.resolve import probe, runtime_fields
 from scons_tensorrt.hardware.runtime import Runtime
 from scons_tensorrt.hardware.signature import DEVICE_CLASS
 
@@ -58,6 +58,45 @@ def test_an_image_with_dpkg_says_it_too(tmp_path):
     host = Host(tmp_path)
     assert (host.l4t(), host.jetpack(None)) == ("36.4.3", "6.2")
     assert host.tensorrt() == ("10.3.0.30", "12.5")
+
+
+IMAGES = [  # JetPack, L4T, the version of libnvinfer, that of the Python package, TensorRT
+    ("5.1", "35.4.1", ("libnvinfer8", "8.5.2-1+cuda11.4"), ("3.8", "8.5.2.2"), ("8.5.2.2", "11.4")),
+    ("5.1", "35.6.4", ("libnvinfer8", "8.5.2-1+cuda11.4"), ("3.8", "8.4.1.5"), ("8.5.2", "11.4")),
+    ("6.0", "36.3.0", ("libnvinfer8", "8.6.2.3-1+cuda12.2"), ("3.10", "8.6.2"), ("8.6.2.3", "12.2")),
+    ("6.2", "36.4.3", ("libnvinfer10", "10.3.0.30-1+cuda12.5"), ("3.10", "10.3.0"), ("10.3.0.30", "12.5")),
+]
+
+
+@pytest.mark.parametrize(
+    ("jetpack", "l4t", "library", "package", "expected"), IMAGES, ids=[i[1] for i in IMAGES]
+)
+def test_a_jetpack_image_has_all_parts_of_its_versions(tmp_path, jetpack, l4t, library, package, expected):
+    major, rest = l4t.split(".", 1)
+    write(
+        tmp_path, "etc/nv_tegra_release", f"# R{major} (release), REVISION: {rest}, GCID: 1, BOARD: generic\n"
+    )
+    status = f"Package: {library[0]}\nStatus: install ok installed\nVersion: {library[1]}\n"
+    write(tmp_path, "var/lib/dpkg/status", status)
+    python, version = package
+    (tmp_path / f"usr/lib/python{python}/dist-packages/tensorrt-{version}.dist-info").mkdir(parents=True)
+    host = Host(tmp_path)
+    assert (host.jetpack(None), host.l4t(), host.tensorrt()) == (jetpack, l4t, expected)
+
+
+@pytest.mark.parametrize(
+    ("packaged", "installed", "found"),
+    [
+        ("8.5.2-1+cuda11.4", "8.5.2.2", ("8.5.2.2", "11.4")),  # JetPack 5.1
+        ("8.6.2.3-1+cuda12.2", "8.6.2", ("8.6.2.3", "12.2")),  # JetPack 6.0
+        ("8.5.2-1+cuda11.4", "8.6.0", ("8.6.0", "13.0")),  # a wheel of another version
+        ("8.5.2-1+cuda11.4", "8.5.20.1", ("8.5.20.1", "13.0")),
+    ],
+)
+def test_the_version_with_more_parts_counts(tmp_path, packaged, installed, found):
+    write(tmp_path, "var/lib/dpkg/status", f"Package: libnvinfer8\nVersion: {packaged}\n")
+    fields = runtime_fields(Host(tmp_path), Runtime("tensorrt", installed, "13.0", "/x", "/y"))
+    assert (fields["runtime_version"], fields["cuda"]) == found
 
 
 def test_an_ambiguous_release_asks_for_jetpack_and_takes_it(tmp_path):
@@ -138,6 +177,9 @@ def test_one_gpu_is_told_whole(play):
             "memory_bus_bits": 128,
             "l2_bytes": 2 << 20,
             "integrated": True,
+            "ecc": False,
+            "shared_memory_per_block": 163 << 10,
+            "texture_alignment": 512,
             "compute_capability": "8.7",
             "uuid": "a0" * 16,
             "driver_cuda": "12.6",
@@ -232,6 +274,26 @@ def test_an_orin_nx_by_its_files_and_driver(play, tmp_path):
     }
     assert signature.recorded["l4t"] == "36.4.4"
     assert signature.recorded["gpu_uuid"] == "a0" * 16
+
+
+def test_more_of_a_gpu_is_in_a_hardware_file_and_in_no_key_of_a_probed_host(play, tmp_path):
+    play(PLAY_GPUS="2")
+    more = {"ecc": True, "shared_memory_per_block": 99 << 10, "texture_alignment": 512}
+
+    class Played(Host):
+        def devices(self, memo):
+            return ask()[1:]
+
+    def found(whole, backend=None):
+        return probe(Played(tmp_path), "/etc/x", runtime, backend, None, JsonCache(None), whole).signature
+
+    assert not set(more) & set(found(False).to_json())
+    written = found(True).to_json()
+    assert {name: written[name] for name in more} == more
+    assert found(True).key_fields().keys() - found(False).key_fields().keys() == set(more)
+    assert found(True, "tensorrt_rtx") == found(False, "tensorrt_rtx")
+    play(PLAY_GPUS="2", PLAY_OLD_ATTRIBUTES="1")
+    assert "ecc" not in found(True).to_json()
 
 
 def test_a_discrete_gpu_goes_by_cuda_of_the_runtime(play, tmp_path):

@@ -1,7 +1,9 @@
 """Which TensorRT an interpreter has: read from folder names, a foreign one asked once."""
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -241,7 +243,35 @@ def test_the_last_words_of_a_failing_interpreter_are_passed_on(tmp_path):
 
 
 def test_an_interpreter_that_is_too_old_is_named_with_what_is_needed(tmp_path):
-    answer = '{"python": "3.8.18", "executable": "x", "path": [], "products": {}}'
+    answer = (
+        '{"python": "3.7.17", "executable": "x", "path": [], "products": {}, "os": "linux", "machine": "x"}'
+    )
     script(tmp_path / "old", f"echo '{answer}'")
-    with pytest.raises(HardwareError, match=r"old is Python 3\.8\.18; the compile needs Python 3\.10"):
+    with pytest.raises(HardwareError, match=r"old is Python 3\.7\.17; the compile needs Python 3\.8"):
         Interpreter(str(tmp_path / "old")).runtime("tensorrt")
+
+
+def under(folder, machine):
+    """An interpreter under an emulator of another machine, as far as the kernel plays one."""
+    seen = subprocess.run(
+        f"setarch {machine} uname -m", shell=True, capture_output=True, text=True, check=False
+    )
+    if seen.stdout.strip() != machine:
+        pytest.skip(f"setarch {machine} is missing or forbidden here")
+    script(folder / "python", f'exec setarch {machine} {sys.executable} "$@"')
+    return str(folder / "python")
+
+
+def test_an_interpreter_under_an_emulator_is_asked_for_its_machine(tmp_path, monkeypatch):
+    path = site(tmp_path / "site", "tensorrt", "tensorrt-10.3.0.30.dist-info")
+    monkeypatch.setenv("PYTHONPATH", path)
+    memo = tmp_path / "memo.json"
+    asked = Interpreter(under(tmp_path, "i686"), memo)
+    found = asked.runtime("tensorrt")
+    assert (found.os, found.machine) == ("linux", "i686")
+    asked.save()
+    assert Interpreter(str(tmp_path / "python"), memo).runtime("tensorrt") == found
+    kept = json.loads(memo.read_text())
+    kept["answer"].pop("machine")  # of an earlier version: asked again
+    memo.write_text(json.dumps(kept))
+    assert Interpreter(str(tmp_path / "python"), memo).runtime("tensorrt") == found

@@ -66,6 +66,9 @@ signatures = (
         memory_bus_bits=maybe(count),
         l2_bytes=maybe(count),
         integrated=maybe(st.booleans()),
+        ecc=maybe(st.booleans()),
+        shared_memory_per_block=maybe(count),
+        texture_alignment=maybe(count),
         jetpack=maybe(version),
         cuda=maybe(version),
         recorded=st.dictionaries(text, text, max_size=3),
@@ -132,6 +135,9 @@ OTHER = {
     "memory_bus_bits": 256,
     "l2_bytes": 1,
     "integrated": False,
+    "ecc": True,
+    "shared_memory_per_block": 1 << 10,
+    "texture_alignment": 256,
 }
 
 

@@ -1,5 +1,5 @@
-"""docs/recipes.md against the code: every option is on the page and no other, with its default, and what
-has no effect or is refused is said as the code has it."""
+"""docs/recipes.md and docs/builder.md against the code: each option is on one of the pages and no other, with
+its default, and what has no effect or is refused is said as the code has it."""
 
 import ast
 import re
@@ -8,35 +8,49 @@ from pathlib import Path
 import pytest
 from test_product_options import RTX
 
+from scons_tensorrt.recipe.builder_settings import (
+    DEFAULT_NUMBERS,
+    FORMATS,
+    LISTS,
+    NUMBERS,
+    POOLS,
+    TYPES,
+    WORDS,
+)
 from scons_tensorrt.recipe.conversion import METHODS, WAYS, parse_calibration
 from scons_tensorrt.recipe.gate import METRICS, parse_gate
-from scons_tensorrt.recipe.options import DEFAULT_NUMBERS, DEFAULTS, FLAGS, NUMBERS, POOLS, WORDS, parse
+from scons_tensorrt.recipe.options import DEFAULTS, FLAGS, SETTINGS, parse
 from scons_tensorrt.recipe.product_options import WITHOUT_EFFECT, unsupported_options
 
-PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
-HEAD = ["option", "default", "unit", "TensorRT 10", "TensorRT 11", "RTX", "meaning"]
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "recipes.md").read_text(encoding="utf-8")
+BUILDER = (DOCS / "builder.md").read_text(encoding="utf-8")
+HEAD = ["option", "default", "unit", "TensorRT 8, 10", "TensorRT 11", "RTX", "meaning"]
+BUILDER_HEAD = ["option", "default", "value", "TensorRT", "RTX", "meaning"]
 
 
-def rows():
+def rows(page, head):
     """{option: its row by column}."""
-    lines = PAGE.splitlines()
-    start = lines.index(f"| {' | '.join(HEAD)} |") + 2
+    lines = page.splitlines()
+    start = lines.index(f"| {' | '.join(head)} |") + 2
     found = {}
     for line in lines[start:]:
         if not line.startswith("|"):
             break
         cells = [cell.strip() for cell in line[1:-1].split("|")]
-        assert len(cells) == len(HEAD), line
+        assert len(cells) == len(head), line
         for name in re.findall(r"`(\w+)`", cells[0]):
-            found[name] = dict(zip(HEAD, cells))
+            assert name not in found
+            found[name] = dict(zip(head, cells))
     return found
 
 
-ROWS = rows()
+ROWS = {**rows(PAGE, HEAD), **rows(BUILDER, BUILDER_HEAD)}
 
 
 def test_every_option_is_on_the_page_and_no_other():
     assert set(ROWS) == set(DEFAULTS)
+    assert set(rows(BUILDER, BUILDER_HEAD)) <= set(SETTINGS)
 
 
 @pytest.mark.parametrize("option", DEFAULTS)
@@ -54,7 +68,7 @@ def test_the_default_is_the_codes(option):
 
 @pytest.mark.parametrize("option", DEFAULTS)
 def test_every_option_has_a_meaning_and_says_who_takes_it(option):
-    assert all(ROWS[option][column] for column in HEAD if column != "unit")
+    assert all(text for column, text in ROWS[option].items() if column != "unit")
 
 
 def test_what_has_no_effect_on_rtx_is_said_so():
@@ -69,13 +83,24 @@ def test_what_has_no_effect_on_rtx_is_said_so():
 
 @pytest.mark.parametrize("option", [name for name, row in ROWS.items() if row["RTX"] == "refused"])
 def test_what_rtx_refuses_is_refused(option):
-    value = {"hardware_compatibility": "ampere_plus", "dla_core": 0}[option]
+    values = {
+        "hardware_compatibility": "ampere_plus",
+        "dla_core": 0,
+        "timing_cache": "a.cache",
+        "build_route": "-a=b",
+    }
+    values |= {"layer_devices": {"conv": "gpu"}, "engine_capability": "safety"}
+    value = values[option]
     assert any(said.startswith(option) for said in unsupported_options(parse("a", {option: value}), RTX))
 
 
-@pytest.mark.parametrize("name", [*POOLS, *(word for words in WORDS.values() for word in words[1:])])
-def test_every_word_that_an_option_takes_is_on_the_page(name):
-    assert f"`{name}`" in PAGE
+TAKEN = [*POOLS, *FORMATS, *TYPES, *(word for words in LISTS.values() for word in words)]
+TAKEN += [word for words in WORDS.values() for word in words[1:]]
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_every_word_that_an_option_takes_is_on_a_page(name):
+    assert re.search(rf'`"?{name}"?`', PAGE + BUILDER)
 
 
 @pytest.mark.parametrize("names", [METHODS, METRICS, WAYS], ids=["methods", "metrics", "ways"])

@@ -1,5 +1,7 @@
 """Which option does something where: named before a compile, and in the key only where it does."""
 
+from pathlib import Path
+
 import pytest
 
 from scons_tensorrt.artifact.filename import EngineFilename
@@ -26,6 +28,7 @@ def signature(product="tensorrt_rtx", version="1.7.1.116", **more):
 RTX = signature()
 SERVER = signature("tensorrt", "10.13.3.9", integrated=False)
 ORIN = signature("tensorrt", "10.3.0.30", integrated=True)
+ORIN_7_2 = signature("tensorrt", "11.4.1.12", integrated=True, jetpack="7.2")
 NATIVE = {"data": "c.npz", "by": "calibrator"}
 
 EVERY = {  # an option, another value of it, and the field of the key that names it
@@ -42,6 +45,15 @@ EVERY = {  # an option, another value of it, and the field of the key that names
     "tiling_optimization_level": ("full", "tiling_optimization_level"),
     "profiling_verbosity": ("detailed", "profiling_verbosity"),
     "strongly_typed": (True, "strongly_typed"),
+    "max_num_tactics": (9, "max_num_tactics"),
+    "l2_limit_for_tiling": ("24M", "l2_limit_for_tiling"),
+    "build_route": ("-a=off  -b:c=2", "build_route"),
+    "tactic_sources": ([], "tactic_sources"),
+    "preview_features": (["aliased_plugin_io_10_03"], "preview_features"),
+    "parser_flags": (["NATIVE_INSTANCENORM"], "parser_flags"),
+    "engine_capability": ("safety", "engine_capability"),
+    "io_formats": ({"x": "fp16:CHW16"}, "io_formats"),
+    "layer_devices": ({"conv": "gpu"}, "layer_devices"),
 }
 
 
@@ -54,7 +66,8 @@ def test_an_option_is_in_the_key_of_a_product_on_which_it_does_something(option)
     assert differing == {f"option {field}"}
 
 
-IDLE = ["optimization_level", "avg_timing_iterations", "tiling_optimization_level"]
+IDLE = ["optimization_level", "avg_timing_iterations", "tiling_optimization_level", "max_num_tactics"]
+IDLE += ["l2_limit_for_tiling", "tactic_sources"]
 
 
 @pytest.mark.parametrize("option", IDLE)
@@ -83,6 +96,12 @@ def test_a_flag_without_effect_is_as_if_it_were_not_there(flag):
         ("profiling_verbosity", "layer_names_only"),
         ("tiling_optimization_level", "none"),
         ("memory_pools", {}),
+        ("engine_capability", "standard"),
+        ("preview_features", []),
+        ("parser_flags", ()),
+        ("io_formats", {}),
+        ("layer_devices", {}),
+        ("plugins_to_serialize", []),
     ],
 )
 def test_what_tensorrt_does_anyway_is_no_option(option, default):
@@ -99,6 +118,16 @@ REFUSED = [
     (RTX, {"memory_pools": {"dla_local_dram": "1G"}}, "memory_pools dla_local_dram: not supported by"),
     (ORIN, {"dla_core": 0}, "a DLA supports fp16 and int8, not fp32"),
     (SERVER, {"dla_core": 0, "precision": "fp16"}, "only a Jetson has a DLA"),
+    (ORIN, {"layer_devices": {"conv": "gpu"}}, "layer_devices: only for a DLA; set dla_core= too"),
+    (ORIN, {"parser_flags": ["ADJUST_FOR_DLA"]}, "parser_flags ADJUST_FOR_DLA: only for a DLA"),
+    (ORIN, {"engine_capability": "dla_standalone"}, "engine_capability='dla_standalone': only for a DLA"),
+    (
+        RTX,
+        {"layer_devices": {"conv": "dla"}},
+        "layer_devices: not supported by TensorRT for RTX; a DLA needs",
+    ),
+    (RTX, {"build_route": "-a=b"}, "build_route: not supported by TensorRT for RTX; leave it out"),
+    (RTX, {"engine_capability": "safety"}, "engine_capability: not supported by TensorRT for RTX"),
     (ORIN, {"memory_pools": {"dla_managed_sram": "1M"}}, "only for a DLA; set dla_core= too"),
     (
         ORIN,
@@ -120,6 +149,9 @@ TAKEN = [
     (SERVER, {"hardware_compatibility": "same_compute_capability"}),
     (ORIN, {"dla_core": 1, "precision": "int8", "memory_pools": {"dla_managed_sram": "1M"}}),
     (ORIN, {"dla_core": 0, "precision": "int8", "calibration": NATIVE}),
+    (ORIN_7_2, {"dla_core": 0, "precision": "fp16", "layer_devices": {"conv": "gpu"}}),
+    (ORIN_7_2, {"dla_core": 1, "precision": "int8", "parser_flags": ["ADJUST_FOR_DLA"]}),
+    (RTX, {"io_formats": {"x": "chw4"}, "parser_flags": ["ENABLE_PLUGIN_OVERRIDE"]}),
 ]
 
 
@@ -139,6 +171,21 @@ BAD = [
     ({"optimization_level": True}, "optimization_level=True"),
     ({"hardware_compatibility": "ampere"}, "write one of none, ampere_plus"),
     ({"strongly_typed": 1}, "strongly_typed=1: write True or False"),
+    ({"max_num_tactics": 0}, "write a whole number from 1 to 2147483647"),
+    ({"l2_limit_for_tiling": "big"}, "l2_limit_for_tiling='big': write a number of bytes"),
+    ({"build_route": "conv=off"}, "build_route='conv=off': write -NAME=VALUE, several with spaces"),
+    ({"build_route": ["-a=b"]}, "write -NAME=VALUE"),
+    ({"tactic_sources": ["CUBLASS"]}, "tactic_sources CUBLASS: unknown; did you mean CUBLAS?"),
+    ({"tactic_sources": "CUDNN"}, "tactic_sources='CUDNN': write a list of names"),
+    ({"preview_features": ["X"]}, "preview_features X: unknown; known: "),
+    ({"parser_flags": ["NATIVE_INSTANCENORMS"]}, "did you mean NATIVE_INSTANCENORM?"),
+    ({"engine_capability": "safe"}, "write one of standard, safety, dla_standalone"),
+    ({"io_formats": {"x": "chw61"}}, "io_formats 'x' 'chw61': unknown; did you mean chw16?"),
+    ({"io_formats": {"x": "fp61:chw16"}}, "io_formats 'x' 'fp61:chw16': unknown; "),
+    ({"io_formats": "chw16"}, "io_formats='chw16': write a map such as {'image': 'chw16'}"),
+    ({"layer_devices": {"conv": "cpu"}}, "layer_devices 'conv' 'cpu': write gpu or dla"),
+    ({"layer_devices": {"conv": 1}}, "write a map such as {'/head/Softmax': 'gpu'}"),
+    ({"plugins_to_serialize": ["p.so"]}, "plugins_to_serialize p.so: not among the names of plugins="),
 ]
 
 
@@ -156,6 +203,15 @@ def test_a_recipe_of_a_receipt_is_the_one_that_was_written():
     again = Recipe.from_json("a", recipe.to_json(), ())
     assert again.to_json() == recipe.to_json()
     assert again.key_fields() == recipe.key_fields()
+
+
+def test_a_plugin_to_serialize_is_one_of_plugins_and_needs_a_version_compatible_engine():
+    options = {"plugins_to_serialize": ["p.so"]}
+    recipe = parse("a", options, [Path("/x/p.so")])
+    assert recipe.key_fields()["plugins_to_serialize"] == '["p.so"]'
+    assert "add it" in "; ".join(unsupported_options(recipe, SERVER))
+    recipe = parse("a", {**options, "flags": ["VERSION_COMPATIBLE"]}, [Path("/x/p.so")])
+    assert unsupported_options(recipe, SERVER) == []
 
 
 def test_a_calibrator_is_in_the_key_and_in_the_receipt_by_its_method():

@@ -5,6 +5,7 @@ The registry and skopeo are Debian's: apt-get install docker-registry skopeo."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ from oci_registry import OciRegistry
 from conftest import CLEAN, REPO
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import HandoffError
+from scons_tensorrt.recipe.model_card import parse_model_card
+from scons_tensorrt.release.bom import boms_of, cyclonedx, spdx
+from scons_tensorrt.release.bom.bill import ENGINE, Bom, Part, Tool
 from scons_tensorrt.release.oci import ARTIFACT, Reference, files_in, make_artifact
 from scons_tensorrt.release.registry import CHUNKED, Registry
 from scons_tensorrt.release.verify import Status, read_manifest
@@ -47,17 +51,48 @@ def push(handoff: Handoff, reference: str, *more: object) -> int:
     )
 
 
+def write_bills(handoff: Handoff) -> None:
+    """Bills of materials beside the manifest."""
+    card = parse_model_card({"license": "Apache-2.0", "supplier": "Example Ltd <models@example.org>"})
+    data = handoff.manifest.read_bytes()
+    bom = Bom(
+        name="manifest.json",
+        sha256=sha(data),
+        sha512=hashlib.sha512(data).hexdigest(),
+        hardware="orin_nx",
+        parts={
+            n: Part(ref=n, kind=ENGINE, name=n, sha256=e.sha256, card=card)
+            for n, e in handoff.entries.items()
+        },
+        steps=(),
+        needs={},
+        runtimes={},
+        created=None,
+        writer=Tool("test", "1"),
+    )
+    for name, text in zip(boms_of("manifest.json"), (cyclonedx.dump(bom), spdx.dump(bom))):
+        handoff.path(name).write_bytes(text)
+
+
 def artifact_of(handoff: Handoff):
     return make_artifact(read_manifest(str(handoff.manifest)), handoff.folder)
 
 
+def oras_pull(repository: str, folder: Path) -> Path:
+    """What ORAS itself writes of an artifact that it did not make."""
+    import oras.client
+
+    oras.client.OrasClient(insecure=True).pull(target=repository, outdir=str(folder))
+    return folder
+
+
 def test_skopeo_reads_what_was_pushed(handoff: Handoff, server, repository, keys, tmp_path, capsys) -> None:
     handoff.list(keys[0])
-    handoff.path("manifest.json.cdx.json").write_text("{}")
+    write_bills(handoff)
     assert push(handoff, repository) == 0
     said = capsys.readouterr().out
     raw = server.raw(repository.partition("/")[2])
-    assert f"PUSHED oci://{repository} (sha256:{sha(raw)}): 2 engines, 9 files, 10 uploaded" in said
+    assert f"PUSHED oci://{repository} (sha256:{sha(raw)}): 2 engines, 10 files, 11 uploaded" in said
     done = server.skopeo("copy", "--src-tls-verify=false", f"docker://{repository}", f"dir:{tmp_path}/copy")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "copy/manifest.json").read_bytes())
@@ -76,7 +111,12 @@ def test_skopeo_reads_what_was_pushed(handoff: Handoff, server, repository, keys
     assert kinds["manifest.json"] == kinds[A + ".sha256"] == "application/vnd.cncf.model.weight.config.v1.raw"
     assert kinds["manifest.json.cdx.json"] == "application/vnd.cncf.model.doc.v1.raw"
     assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    assert {
+        path.name: path.read_bytes() for path in oras_pull(repository, tmp_path / "oras").iterdir()
+    } == read
     config = json.loads((tmp_path / "copy" / manifest["config"]["digest"][7:]).read_bytes())
+    assert config["descriptor"]["licenses"] == ["Apache-2.0"]
+    assert config["descriptor"]["vendor"] == "Example Ltd"
     assert config["config"] == {"format": "tensorrt", "precision": "float16,float32"}
 
 
@@ -84,6 +124,7 @@ def test_the_configuration_follows_the_schema_of_modelpack(handoff: Handoff) -> 
     """schema/config-schema.json of modelpack/model-spec."""
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((REPO / "tests/support/modelpack_config_schema.json").read_text())
+    write_bills(handoff)
     artifact = artifact_of(handoff)
     config = json.loads(artifact.config)
     jsonschema.validate(config, schema)
@@ -143,6 +184,15 @@ def test_what_verify_refuses_is_not_pushed(status, handoff: Handoff, capsys) -> 
     assert (len(out.splitlines()), err) == (1, "")
 
 
+def test_bills_of_another_manifest_are_not_pushed(handoff: Handoff, capsys) -> None:
+    write_bills(handoff)
+    handoff.add(B, plan(b"another engine"))
+    handoff.list()
+    assert push(handoff, f"127.0.0.1:9/{NAME}") == 1
+    why = f"{handoff.folder}/manifest.json.cdx.json: of another manifest; write both again"
+    assert capsys.readouterr().err == f"HandoffError: {why}\n"
+
+
 def test_a_release_that_no_trusted_key_signed_is_not_pushed(handoff: Handoff, keys, tmp_path, capsys) -> None:
     (tmp_path / "key.pub").write_bytes(keys[1])
     assert push(handoff, f"127.0.0.1:9/{NAME}", "--trusted-key", tmp_path / "key.pub") == Status.SIGNATURE
@@ -178,6 +228,7 @@ def test_a_push_that_is_killed_leaves_no_tag_and_is_finished_by_the_next(
     assert server.raw(repository.partition("/")[2]) == artifact_of(handoff).manifest
 
 
+@pytest.mark.slow
 def test_a_registry_with_a_login_takes_that_of_docker(
     handoff: Handoff, tmp_path, monkeypatch, capsys
 ) -> None:
@@ -198,6 +249,35 @@ def test_a_registry_with_a_login_takes_that_of_docker(
         assert capsys.readouterr().err == f"HandoffError: oci://{server.address}/{NAME}: {refused}\n"
     finally:
         server.close()
+
+
+@pytest.mark.slow
+def test_a_registry_with_tls_needs_an_authority_that_is_trusted(
+    handoff: Handoff, tmp_path, monkeypatch, capsys
+):
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server = OciRegistry(tmp_path / "registry", certificate=authority.issue_cert("127.0.0.1"))
+    reference = f"oci://{server.address}/{NAME}"
+    command = ["push", reference, "--manifest", str(handoff.manifest)]
+    try:
+        assert main(command) == 1
+        why = "no TLS there that this Python trusts; for a registry without TLS, give --plain-http"
+        assert capsys.readouterr().err == f"HandoffError: {reference}: {why}\n"
+        assert main([*command, "--plain-http"]) == 1
+        why = f"no registry answers at http://{server.address}/v2/ (400 Bad Request)"
+        assert capsys.readouterr().err == f"HandoffError: {reference}: {why}\n"
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        assert main(command) == 0
+    finally:
+        server.close()
+
+
+def test_what_is_not_there_is_one_line(server, repository, tmp_path, capsys) -> None:
+    assert main(["pull", f"oci://{repository}", str(tmp_path / "new"), "--plain-http"]) == 1
+    assert capsys.readouterr().err == f"HandoffError: oci://{repository}: the registry has no such artifact\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_pulled_is_what_was_pushed(
@@ -228,7 +308,8 @@ def test_a_pull_of_other_bytes_or_of_a_stranger_makes_no_folder(
     assert push(handoff, repository) == 0
     pull = ["pull", f"oci://{repository}", str(tmp_path / "new/here"), "--plain-http"]
     assert main([*pull, "--trusted-key", str(tmp_path / "key.pub")]) == Status.SIGNATURE
-    assert "REFUSED " in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"REFUSED {tmp_path}/new/here/manifest.json.intoto.jsonl: signature: not readable")
     flip(server.blob(sha(handoff.path(B).read_bytes())))
     assert main(pull) == 1
     assert (

@@ -155,11 +155,11 @@ def test_keys_of_other_kinds_are_refused(keys: tuple[bytes, bytes], tmp_path) ->
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    other = ec.generate_private_key(ec.SECP256R1())
+    other = ec.generate_private_key(ec.SECP384R1())
     pem = other.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with pytest.raises(SigningError, match="not an Ed25519 key"):
+    with pytest.raises(SigningError, match="not an Ed25519 or ECDSA P-256 key"):
         load_signing_key(pem.decode())
     (tmp_path / "private").write_bytes(keys[0])
     with pytest.raises(SigningError, match="not a PEM public key"):

@@ -10,7 +10,7 @@ import pytest
 
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.artifact.state_folder import StateFolder
-from scons_tensorrt.build.spec import EngineSpec
+from scons_tensorrt.build.spec import TIMINGS, EngineSpec
 from scons_tensorrt.errors import DispatchError
 from scons_tensorrt.hardware.resolve import Hardware
 from scons_tensorrt.hardware.signature import HardwareSignature
@@ -97,7 +97,7 @@ LIES = [
     (lambda a: a["hardware"]["signature"].update(sm_count=4), "do not match its recipe and hardware"),
     (lambda a: a["hardware"].pop("signature"), "damaged"),
     (lambda a: a.update(engine="../a.engine"), "damaged"),
-    (lambda a: a.update(schema=2), "another version"),
+    (lambda a: a.update(schema=3), "another version"),
     (lambda a: a.update(inputs=[[1]]), "damaged"),
     (lambda a: a.update(ingredients=[]), "damaged"),
     (lambda a: a.update(timeout_s=10**400), "damaged"),
@@ -136,3 +136,19 @@ def test_a_location_of_external_data_outside_the_place_is_refused(
         each[0] = new if each[0] == old else each[0]
     with pytest.raises(DispatchError, match="not a path inside a folder"):
         Action.read(json.dumps(data).encode()).spec(tmp_path)
+
+
+def test_a_timing_cache_travels_and_no_earlier_version_ignores_it(spec: EngineSpec, state, tmp_path) -> None:
+    cache = tmp_path / "top/models/a.cache"
+    cache.write_text("kernels")
+    ingredients = {**spec.ingredients, TIMINGS: hashlib.sha256(b"kernels").hexdigest()}
+    spec = spec._replace(recipe=spec.recipe._replace(timing_cache=cache), ingredients=ingredients)
+    data, _ = write_action(spec, state)
+    there = Action.read(data).spec(tmp_path / "there")
+    assert there.key == spec.key
+    assert there.recipe.timing_cache == tmp_path / "there/inputs/models/a.cache"
+    assert json.loads(data)["schema"] == 2
+    lie = json.loads(data)
+    del lie["recipe"]["timing_cache"]
+    with pytest.raises(DispatchError, match="inputs do not match its recipe"):
+        Action.read(json.dumps(lie).encode()).spec(tmp_path / "there")

@@ -1,11 +1,13 @@
 """The page in a real Chromium: it sorts, asks no network, fits a phone, prints; all names are text."""
 
+import hashlib
 import re
 
 import pytest
 from chromium import PROGRAM, Chromium, Ended
 from states import Past
 
+from scons_tensorrt.artifact.sensitivity_file import keep
 from scons_tensorrt.report import write_report
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
@@ -21,8 +23,29 @@ ROW = {
     "seconds": 1.25,
 }
 CORNERS = {"seed": 0, "judged": "the bound, finite values and rows", "seconds": 1.5, "table": [ROW]}
-OUTPUTS = {"y": {"error": 0.01, "bound": 0.02}}
-FIGURES = {"metric": "elemwise", "samples": 4, "outputs": OUTPUTS, "corners": CORNERS}
+HISTOGRAM = {"low": -1.0, "high": 3.0, "original": [0, 9, 1, 0], "converted": [1, 8, 0, 1]}
+OUTPUTS = {"y": {"error": 0.01, "bound": 0.02, "histogram": HISTOGRAM}}
+QUANTIZED = {"layers": 3, "of": 4, "macs": 0.9876, "in_float": ["last (MatMul)"], "beside": {}}
+FIGURES = {
+    "metric": "elemwise",
+    "samples": 4,
+    "outputs": OUTPUTS,
+    "corners": CORNERS,
+    "quantized": QUANTIZED,
+}
+LAYERS = {
+    "kind": "8 bit",
+    "samples": 4,
+    "drawn": False,
+    "metric": "elemwise",
+    "all": {"output": "y", "error": 0.01, "bound": 0.02},
+    "noise": {"output": "y", "error": 0.001, "bound": 0.02},
+    "of": 14,
+    "layers": [
+        {"layer": f"conv_{n}", "op": "Conv", "output": "y", "error": 0.0005 * (n + 9), "bound": 0.02}
+        for n in range(14)
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +62,13 @@ def browser(tmp_path_factory):
 def page(tmp_path_factory):
     """Three engines built and one failed, of names of usual and of greatest length."""
     past = Past(tmp_path_factory.mktemp("page") / "tree")
-    past.engine("small", b"s" * 1_000, 0, 9, accuracy={"onnx": FIGURES, "engine": "not run"})
+    onnx = past.state.onnx / "small.int8.onnx"
+    onnx.parent.mkdir(parents=True)
+    onnx.write_bytes(b"an ONNX")
+    keep(past.state, hashlib.sha256(b"an ONNX").hexdigest(), LAYERS)
+    declared = {"onnx": past.state.relative(onnx)}
+    accuracy = {"onnx": FIGURES, "engine": "not run"}
+    past.engine("small", b"s" * 1_000, 0, 9, accuracy=accuracy, declared=declared)
     past.engine("large", b"l" * 200_000, 1, 20)
     past.engine("m" * 64, b"m" * 30_000, 9, 2.5)
     error = {"error_class": "EngineBuildError", "reason_text": "node `conv_1`: unsupported " + "x" * 300}
@@ -115,6 +144,39 @@ def test_the_corners_are_a_table_with_the_error_of_each_output(browser, page):
     outputs = "y 0.01 of 0.02\nindex 3 of no bound: it jumps by itself\nrun once"
     assert cells == ["max", "`x` [8, 16]", "1", outputs, "kept apart", "1.25 s"]
     assert "Seed 0; 1.50 s on the CPU" in browser.ask(f"{table}.parentNode.innerText")
+
+
+def test_error_by_layer_is_a_plot_and_a_table_of_what_costs_most(browser, page):
+    browser.open(page)
+    browser.ask("document.getElementById('e0').open = true")
+    plot = "document.querySelector('#e0 svg[aria-label^=\"Error by layer: conv_0 (Conv), \"]')"
+    bars = browser.ask(
+        f"[...{plot}.querySelectorAll('rect:has(title)')].map(each => "
+        "[each.className.baseVal, Math.round(each.getBoundingClientRect().height), each.textContent])"
+    )
+    assert len(bars) == 14
+    assert bars[0] == ["f-built", 102, "conv_0 (Conv): error 0.0045, −55 %"]  # of 120 pixels for 55 + 10 %
+    assert [bars[n][0] for n in (9, 10, 12, 13)] == ["f-built", "bar", "rise", "rise"]
+    assert bars[13][2] == "conv_13 (Conv): error 0.011, +10 %"
+    found = "each => each.caption.textContent == 'Layers that cost most'"
+    rows = browser.ask(
+        f"[...[...document.querySelectorAll('#e0 table')].find({found}).tBodies[0].rows].length"
+    )
+    assert rows == 10
+    assert "move the outputs by 0.001 of 0.02" in browser.ask("document.getElementById('e0').innerText")
+
+
+def test_the_values_of_an_output_are_a_histogram(browser, page):
+    browser.open(page)
+    browser.ask("document.getElementById('e0').open = true")
+    plot = "document.querySelector('#e0 .plots svg')"
+    words = browser.ask(f"{plot}.getAttribute('aria-label')")
+    assert words == "y: values from -1 to 3; 20.00% of the values in another bin"
+    assert browser.ask(f"{plot}.querySelectorAll('rect').length") == 2  # of the original
+    heights = browser.ask(f"[...{plot}.querySelectorAll('rect')].map(e => e.getBoundingClientRect().height)")
+    assert heights[0] > 3 * heights[1]  # 9 values and 1, on a logarithmic scale
+    text = browser.ask("document.getElementById('e0').innerText")
+    assert "In 8 bit: 3 of 4 layers, 98.8 % of the multiplications. In float: last (MatMul)." in text
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1001, 1280, 1920])
@@ -214,9 +276,11 @@ def test_names_of_strangers_are_text(browser, tmp_path):
     said = {"reason_text": EVIL, "error_class": EVIL, "outcome": "failed", "model_name": EVIL}
     past.engine("a", None, declared=evil, said={**said, "reason": "engine_tampered"})
     facts = {EVIL: EVIL, "converter": {EVIL: EVIL}}
-    evil_outputs = {EVIL: {"error": 1e999}}
+    evil_plot = {"low": 0, "high": 1, "original": [1, EVIL, -5, 1e999], "converted": [EVIL, 1e300, 0, None]}
+    evil_outputs = {EVIL: {"error": 1e999, "histogram": evil_plot}}
     evil_row = dict.fromkeys(ROW, EVIL) | {"outputs": evil_outputs}
     evil_figures = {"outputs": evil_outputs, "corners": {"judged": EVIL, "table": [evil_row, EVIL]}}
+    evil_figures["quantized"] = {"layers": 1, "of": 2, "macs": EVIL, "in_float": [EVIL, 3]}
     told = {
         "accuracy": {"onnx": {"metric": EVIL, **evil_figures}, "engine": {"gpu": EVIL, **evil_figures}},
         "inputs": [{"role": "onnx", "name": EVIL, "sha256": "0" * 64}],
@@ -224,7 +288,15 @@ def test_names_of_strangers_are_text(browser, tmp_path):
         "worker": {EVIL: EVIL},
         "log": EVIL,
     }
-    past.engine("b", b"engine", **told)
+    onnx = past.state.onnx / "b.onnx"
+    onnx.parent.mkdir(parents=True)
+    onnx.write_bytes(b"an ONNX")
+    layer = {"layer": EVIL, "op": EVIL, "output": EVIL, "error": 1e308, "bound": 0}
+    layers = [{**layer, "error": 0.1, "bound": 1}, layer, EVIL]
+    whole = {"error": 1, "bound": 1, "output": EVIL}
+    evil_layers = {"kind": EVIL, "metric": EVIL, "all": whole, "layers": layers, "noise": {"error": 1e999}}
+    keep(past.state, hashlib.sha256(b"an ONNX").hexdigest(), evil_layers)
+    past.engine("b", b"engine", declared={"onnx": past.state.relative(onnx)}, **told)
     past.event("engine.convert.done", 3, engine=EVIL, outcome="failed", reason_text=EVIL, run="run1")
     past.save()
     page = tmp_path / "out/index.html"

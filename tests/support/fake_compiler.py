@@ -43,7 +43,9 @@ def done(data):
 
 if "-I" not in sys.argv:
     products = {PRODUCT: {"version": VERSION, "cuda": "13.0", "folder": FOLDER}}
-    print(json.dumps({"python": "3.10.12", "executable": sys.argv[0], "path": [FOLDER], "products": products}))
+    here = {"os": "linux", "machine": os.uname().machine}
+    answer = {"python": "3.10.12", "executable": sys.argv[0], "path": [FOLDER], "products": products}
+    print(json.dumps({**answer, **here}))
     raise SystemExit
 stdin = sys.stdin.buffer
 job = json.loads(stdin.read(int(stdin.read(16))))

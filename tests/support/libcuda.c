@@ -1,7 +1,7 @@
 /* Plays libcuda for the tests of the probe. Environment: CUDA_VISIBLE_DEVICES as CUDA has it (one
    number, or empty); PLAY_GPUS: how many (1); PLAY_INIT: what cuInit returns (0), or "crash", or
    "hang"; PLAY_LOG: a file that gets a line for each cuInit; PLAY_MEMORY: bytes of memory that can be
-   had (no limit), which the host's plays; PLAY_STREAM: what
+   had (no limit), which the host's plays; PLAY_OLD_ATTRIBUTES: 1 if ECC is not known; PLAY_STREAM: what
    waiting for a stream returns (0). -DOLD: a driver before CUDA 11.4. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +41,9 @@ int cuGetErrorString(int status, const char **text) {
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     switch (attribute) {
+    case 14: *value = 512; return 0;
+    case 32: *value = !!device; return number("PLAY_OLD_ATTRIBUTES", 0);
+    case 97: *value = device ? 99 << 10 : 163 << 10; return 0;
     case 16: *value = device ? 170 : 8; return 0;
     case 18: *value = !device; return 0;
     case 37: *value = device ? 512 : 128; return 0;

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,10 @@ PATIENCE_S = 20
 
 
 class OciRegistry:
-    """A running registry. login: it wants the user `builder` with the password `secret`. Skips the test where
-    it is not installed."""
+    """A running registry. login: it wants the user `builder` with the password `secret`; certificate: of
+    trustme, for TLS. Skips the test where it is not installed."""
 
-    def __init__(self, folder: Path, login: bool = False) -> None:
+    def __init__(self, folder: Path, login: bool = False, certificate: Any = None) -> None:
         for program in ("docker-registry", "skopeo"):
             if not shutil.which(program):
                 pytest.skip(f"needs {program}: apt-get install docker-registry skopeo")
@@ -28,9 +29,13 @@ class OciRegistry:
         self.folder, self.log = folder, folder / "log"
         (folder / "htpasswd").write_text(HTPASSWD)
         auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n" if login else ""
+        tls = ""
+        if certificate:
+            certificate.private_key_and_cert_chain_pem.write_to_path(folder / "tls.pem")
+            tls = f", tls: {{certificate: {folder}/tls.pem, key: {folder}/tls.pem}}"
         (folder / "config.yml").write_text(
             f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-            f"http: {{addr: '127.0.0.1:0'}}\n{auth}"
+            f"http: {{addr: '127.0.0.1:0'{tls}}}\n{auth}"
         )
         with self.log.open("wb") as out:
             command = ["docker-registry", "serve", folder / "config.yml"]

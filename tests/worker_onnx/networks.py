@@ -622,6 +622,29 @@ def largest(way: str) -> ModelProto:
     return g.model({"x": (F, ["n", 16])}, {"y": (g("ArgMax", y, axis=1), I64, 2)})
 
 
+def boxes(way: str) -> ModelProto:
+    """A detector with non-maximum suppression: as many boxes as it finds."""
+    g = Net()
+    found = g("Reshape", g("MatMul", "x", g.w("w", 16, 160)), g.ints(-1, 32, 5))
+    random = np.random.default_rng(3)
+    anchors = random.random((1, 32, 4)) * [8, 8, 4, 4] + [0, 0, 2, 2]
+    logit = g.cut(found, 4, 5, 2)
+    likely = g("Sigmoid", logit)
+    if way == "otherwise":
+        likely = g("Div", g.number(1), g("Add", g.number(1), g("Exp", g("Neg", logit))))
+    selected = g(
+        "NonMaxSuppression",
+        *(
+            g("Add", g.cut(found, 0, 4, 2), g.c(anchors.astype(np.float32))),
+            g("Transpose", likely, perm=[0, 2, 1]),
+        ),
+        *(g.whole(5 if way == "fewer" else 32), g.number(0.7 if way == "overlap" else 0.5)),
+        g.number(0.7 if way == "score" else 0.5),
+        center_point_box=1,
+    )
+    return g.model({"x": (F, ["n", 16])}, {"y": (selected, I64, 2), "z": (likely, F, 3)})
+
+
 def negative_root(way: str) -> ModelProto:
     """NaN for most draws, in the original too."""
     g = Net()
@@ -714,6 +737,13 @@ RIGHT["painted: fp16"] = lambda: Pair(painted(""), painted(""), ROWS, "fp16")
 RIGHT["painted: bf16"] = lambda: Pair(painted(""), painted(""), ROWS, "bf16")
 RIGHT["offset: the same"] = lambda: Pair(offset(""), offset(""), ROWS)
 RIGHT["offset: fp16"] = lambda: Pair(offset(""), offset(""), ROWS, "fp16")
+for way in ("", "otherwise"):
+    RIGHT[f"boxes: {way or 'the same'}"] = functools.partial(
+        lambda way: Pair(boxes(""), boxes(way), ROWS), way
+    )
+RIGHT["boxes: fp16"] = lambda: Pair(boxes(""), boxes(""), ROWS, "fp16")
+for way in ("score", "overlap", "fewer"):
+    WRONG[f"boxes: {way}"] = functools.partial(lambda way: Pair(boxes(""), boxes(way), ROWS), way)
 WRONG["offset: sign"] = lambda: Pair(offset(""), offset("sign"), ROWS)
 WRONG["painted: brighter"] = lambda: Pair(painted(""), painted("brighter"), ROWS)
 RIGHT["chosen: fp16"] = lambda: special("chosen", "", "fp16")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ReceiptError
-from ..files.digest_cache import SHA256, DigestCache
+from ..files.digest_cache import DigestCache, is_sha256
 from ..files.reading import is_none, read_at_most, read_small
 from ..files.writing import write_atomic
 from ..values import Value
@@ -87,7 +87,7 @@ class Receipt(Value):
                 key = make_key(filename, ingredients)
             if not all(isinstance(text, str) for text in (filename, *ingredients.values())):
                 raise ReceiptError("an ingredient is not text")
-            if not (SHA256.fullmatch(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
+            if not (is_sha256(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE):
                 raise ReceiptError("missing or invalid sha256 or size")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError(f"damaged ({type(error).__name__})") from None

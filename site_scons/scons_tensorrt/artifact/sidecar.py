@@ -11,11 +11,12 @@ import re
 from pathlib import Path
 
 from ..errors import SidecarError
+from ..files.digest_cache import is_sha256
 from ..files.reading import open_file
 from .filename import SIDECAR_SUFFIX
 
 MISMATCH = "its sha256 does not match its sidecar"
-_FORM = re.compile(rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?")
+_FORM = rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?"  # as sha256sum writes it, and with a line break
 _LONGEST = 4096
 
 
@@ -41,7 +42,10 @@ def read_sidecar(engine: str | os.PathLike[str]) -> str:
         raise SidecarError(f"{path}: sidecar not readable ({error.strerror})") from None
     if not data:
         raise SidecarError(f"{path}: sidecar empty")
-    found = _FORM.fullmatch(data)
+    text = data.decode("latin-1")
+    if is_sha256(text):
+        return text
+    found = re.fullmatch(_FORM, data)
     if not found:
         raise SidecarError(f"{path}: sidecar malformed (not 64 lowercase hex characters)")
     if found[2] is not None and found[2] != os.fsencode(os.path.basename(engine)):

@@ -8,10 +8,13 @@ digests.json   the digest cache
 events.jsonl   the event log, one JSON object a line
 declared.json  what the last run declared; declared/ if several trees share the folder
 trees/         the paths of trees that share the folder
+exports/       what each ONNX of env.EpContext was written from
 onnx/          ONNX files made for engines, and the figures of accuracy gates
 report/        the build report, as HTML and JSON
+sensitivity/   figures of `scons-tensorrt sensitivity`, for the report
 calibration/   calibration caches of TensorRT 10, each with a sidecar
 interpreters/  probe results of other Python interpreters
+bom/           the sha256 of the bills of materials that were written
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ class StateFolder:
             with contextlib.suppress(OSError):  # the next write there reports it
                 register(self.root, self.top, known_as(self.root, self.top))
 
-    @property
+    @cached_property
     def inside(self) -> bool:
         """Whether it is inside its tree and moves with it; an external one may be shared by trees."""
         return self.root.is_relative_to(self.top)
@@ -99,6 +102,12 @@ class StateFolder:
 
     def partial(self, engine: Path) -> Path:
         return self.root / "partial" / self.path_id(engine)
+
+    def bom(self, manifest: Path) -> Path:
+        return self.root / "bom" / f"{self.path_id(manifest)}.json"
+
+    def export_record(self, path: Path) -> Path:
+        return self.root / "exports" / f"{self.path_id(path)}.json"
 
     def interpreter(self, python: str) -> Path:
         return self.root / "interpreters" / f"{hash_of(python)}.json"

@@ -44,9 +44,11 @@ class CallersRuntime:
         """See `corpus.ReusingRuntime`. Raises EngineError, and what the runtime raises."""
         engine, state = request.engine, request.state
         try:
-            engine.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (engine.parent, state.lock(engine).parent):
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise PublishError(f"{engine.parent}: {cause(error, 'choose another cache_root')}") from None
+            why = cause(error, "choose another cache_root or state_dir")
+            raise PublishError(f"{error.filename or engine.parent}: {why}") from None
         label = state.relative(engine)
 
         def waiting(holder: str) -> None:

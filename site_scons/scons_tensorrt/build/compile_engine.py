@@ -12,9 +12,11 @@ from .. import __version__
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError
+from ..files.tolerant import mapping
 from ..hardware.resolve import Hardware
 from .checks import check_inputs, check_plan
 from .context import BuildContext
+from .kernels import DETAIL, Recording
 from .make_job import fresh_log, is_tensorrt, linked_model, make_job
 from .phases import READING, Phases
 from .progress import ProgressHandle
@@ -23,8 +25,11 @@ from .spec import EngineSpec, made_from
 from .worker_process import Compiled, run_worker
 
 
-def compile_engine(spec: EngineSpec, context: BuildContext, partial: Path) -> tuple[Receipt, float]:
-    """Compile an engine to `partial`: its receipt, and the seconds that took. Raises EngineError."""
+def compile_engine(
+    spec: EngineSpec, context: BuildContext, partial: Path, recording: Recording | None = None
+) -> tuple[Receipt, float]:
+    """Compile an engine to `partial`: its receipt, and the seconds that took. recording: of its kernels.
+    Raises EngineError."""
     log = context.state.log(spec.engine)
     started = time.time()
     heard: dict[str, Any] = {}
@@ -36,9 +41,9 @@ def compile_engine(spec: EngineSpec, context: BuildContext, partial: Path) -> tu
         _hear(context, event, heard, phases, running)
 
     try:
-        made = _run(spec, context, partial, log, progress)
+        made = _run(spec, context, partial, log, progress, recording)
         while made is None:
-            made = _run(spec, context, partial, log, progress, copy=True)
+            made = _run(spec, context, partial, log, progress, recording, copy=True)
     except EngineBuildError as error:
         told = _as(error, explain(str(error), spec.onnx, _would_prepare(spec)))
         if error.lasting:
@@ -81,6 +86,7 @@ def _run(
     partial: Path,
     log: Path,
     progress: Callable[[Mapping[str, Any]], None],
+    recording: Recording | None,
     copy: bool = False,
 ) -> Compiled | None:
     """Compile to `partial`, with links to the inputs or with copies. None if an input may have changed for a
@@ -88,11 +94,14 @@ def _run(
     fresh_log(log)
     with linked_model(spec, context.state, context.digest_cache, copy) as (model, pinned):
         runtime = context.interpreter.runtime(spec.hardware.signature.product)
-        job = make_job(spec, context.state, runtime, context.environment, model, partial, pinned)
+        where = context.state, runtime, context.environment, model, partial, pinned
+        job = make_job(spec, *where, recording)
         descriptors = tuple(pinned.descriptors.values())
         refusal = None
         try:
             made = run_worker(job, log, context.stopping, progress, spec.recipe.timeout_s, descriptors)
+            if recording:
+                recording.take(model)
         except EngineBuildError as error:
             refusal = error
         steady = pinned.check()
@@ -119,6 +128,8 @@ def _hear(
     """Handle an event of the worker. heard: collects details for the receipt."""
     if event.get("event") == "note":
         context.say(f"engines: {event.get('text')}")
+    elif event.get("event") == "kernels":
+        heard.setdefault(DETAIL, {}).update(mapping(event.get("kernels")))
     elif event.get("event") == "calibration":
         heard["calibration"] = {name: event.get(name) for name in ("cache", "sha256", "samples")}
     else:
@@ -147,10 +158,11 @@ def _receipt(
     heard: Mapping[str, Any],
 ) -> Receipt:
     signature = spec.hardware.signature
+    machine = context.interpreter.runtime(signature.product).machine
     details: dict[str, Any] = {
         **made_from(spec, context.state),
         "builder": {"scons_tensorrt": __version__},
-        "worker": {"python": made.python, signature.product: made.version},
+        "worker": {"python": made.python, "machine": machine, signature.product: made.version},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "duration_s": round(made.duration_s, 3),
         "peak_memory_bytes": made.peak_memory_bytes,

@@ -145,6 +145,11 @@ class DeclaredEngine:
         return self.declaration.place(str(self.item.get("original", self.item.get("onnx"))))
 
     @property
+    def onnx(self) -> Path:
+        """The ONNX that is compiled."""
+        return self.declaration.place(str(self.item.get("onnx")))
+
+    @property
     def hardware(self) -> str | None:
         """The name of its hardware, None for the default host."""
         name = self.item.get("hardware")
@@ -164,7 +169,9 @@ class DeclaredEngine:
         place = declaration.place
         signature = declaration.signature(item["signature"])
         plugins = [place(path) for path in item["plugins"]]
-        recipe = effective(Recipe.from_json(self.name, item["recipe"], plugins), signature.product)
+        timings = place(item["timing_cache"]) if "timing_cache" in item else None
+        recipe = Recipe.from_json(self.name, item["recipe"], plugins, timings)
+        recipe = effective(recipe, signature.product)
         onnx, data = place(item["onnx"]), item.get("data", {})
         summary = declaration.inputs.summary_of(onnx, self.source)
         external = {
@@ -177,7 +184,7 @@ class DeclaredEngine:
             recipe,
             Hardware(self.hardware, signature, "the last run declared it"),
             item["ingredients"],
-            EngineInputs(onnx, self.source, external, samples, summary.exact),
+            EngineInputs(onnx, self.source, external, samples, summary.exact, item.get("timing_cache", "")),
             declaration.inputs.digest,
         )
 

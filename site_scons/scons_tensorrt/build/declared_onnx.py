@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,21 @@ class DeclaredOnnx:
         found += files.values() if isinstance(files, dict) else ()
         return [each.get("path") if isinstance(each, dict) else each for each in found]
 
+    @property
+    def kind(self) -> str:
+        return str(self.item.get("kind"))
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        options = self.item.get("options")
+        return options if isinstance(options, dict) else {}
+
+    @property
+    def roles(self) -> Collection[str]:
+        """The roles of the ONNX files that it is made from."""
+        onnx = self.item.get("onnx")
+        return onnx.keys() if isinstance(onnx, dict) else ()
+
     def up_to_date(self) -> UpToDateResult:
         """Whether the file is up to date. Raises EngineError."""
         try:
@@ -58,22 +73,36 @@ class DeclaredOnnx:
             raise other_version(self.label, error) from None
         return check_onnx_up_to_date(spec, self._state, self._digest_cache)
 
+    def inputs(self) -> tuple[dict[str, Onnx], SampleFiles | None]:
+        """The ONNX files by role, and the samples. Raises EngineError."""
+        try:
+            return self._onnx(), self._samples()
+        except ODD as error:
+            raise other_version(self.label, error) from None
+
+    def made(self) -> Onnx:
+        """The ONNX that it makes. Raises EngineError."""
+        return self._file(self._place(self.label), self.label)
+
     def _place(self, label: str) -> Path:
         return place(self._state, label)
 
+    def _file(self, path: Path, label: str) -> Onnx:
+        summary = self._inputs.summary_of(path, label)
+        return Onnx(path, label, {loc: path.parent / loc for loc in summary.external}, summary)
+
+    def _onnx(self) -> dict[str, Onnx]:
+        entries = self.item["onnx"].items()
+        return {role: self._file(self._place(each["path"]), str(each["label"])) for role, each in entries}
+
     def _spec(self) -> OnnxSpec:
         item = self.item
-        onnx = {}
-        for role, entry in item["onnx"].items():
-            path, label = self._place(entry["path"]), str(entry["label"])
-            summary = self._inputs.summary_of(path, label)
-            onnx[role] = Onnx(path, label, {loc: path.parent / loc for loc in summary.external}, summary)
         return onnx_spec_of(
             target=self._place(self.label),
             kind=str(item["kind"]),
             options=item["options"],
             fields=item["ingredients"],
-            onnx=onnx,
+            onnx=self._onnx(),
             samples=self._samples(),
             source=str(item["source"]),
             script=self._place(item["script"]) if item["script"] else None,
@@ -111,4 +140,11 @@ class DeclaredOnnx:
             files = sorted([*path.glob("*.npy"), *path.glob("*/*.npy")], key=str)
         if kind == "reader":
             files += [data for path in files for data in self._data_of(path).values() if data not in files]
-        return SampleFiles(kind, path, str(entry["label"]), files, {}, name)
+        given = self.item["ingredients"]
+        most = given.get("option samples most")
+        fields = {
+            "function": given.get("option samples function"),
+            "most": None if most is None else int(most),
+            "at_least": 1,
+        }
+        return SampleFiles(kind, path, str(entry["label"]), files, fields, name)

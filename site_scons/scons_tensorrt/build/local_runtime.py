@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -13,9 +14,10 @@ from ..artifact.filename import EngineFilename
 from ..artifact.receipt import Receipt
 from ..artifact.schema import HostCapabilities
 from ..artifact.state_folder import StateFolder
-from ..errors import HardwareMismatchError, RecipeError
+from ..errors import HardwareMismatchError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
+from ..files.writing import cause
 from ..hardware.host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
@@ -158,10 +160,15 @@ class _Builds:
             spec, steps = self._spec(recipe, onnx, hardware, engine)
             check_unchanged(spec, (step.done() for step in steps))
             return build_engine(spec, self._context()), spec.key
+        except OSError as error:
+            place = error.filename2 or error.filename or self.state.root
+            why = cause(error, "choose another cache_root or state_dir")
+            raise PublishError(f"{place}: {why}") from None
         finally:
-            self.digest_cache.save()
-            self._interpreter.save()
-            self._devices.save()
+            with contextlib.suppress(OSError):  # the next build is slower for it
+                self.digest_cache.save()
+                self._interpreter.save()
+                self._devices.save()
 
     def _context(self) -> BuildContext:
         return BuildContext(

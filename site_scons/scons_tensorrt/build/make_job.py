@@ -20,6 +20,7 @@ from ..recipe.key import input_name
 from ..recipe.options import Recipe
 from ..worker.trt.job import BuildOptions, CalibrationJob, CompileJob
 from .calibration import cache_of, read_cache
+from .kernels import Recording, beside, pinned_kernels
 from .pinned_inputs import Pinned, changed, links_to
 from .spec import EngineSpec
 
@@ -32,9 +33,10 @@ def make_job(
     model: Path,
     partial: Path,
     pinned: Pinned,
+    recording: Recording | None = None,
 ) -> CompileJob:
-    """The job of the worker. model, pinned: of `linked_model`; partial: the file to write. Raises
-    CalibrationCacheError."""
+    """The job of the worker. model, pinned: of `linked_model`; partial: the file to write; recording: of
+    kernels, for `timing_cache=`. Raises CalibrationCacheError, and as `pinned_kernels`."""
     signature = spec.hardware.signature
     return CompileJob(
         python=runtime.python,
@@ -53,6 +55,7 @@ def make_job(
         timing_cache=_timing_cache(spec, state),
         recipe=_options(spec.recipe),
         calibration=_calibration(spec, state, model),
+        pinned=pinned_kernels(spec, state, model, recording),
     )
 
 
@@ -144,7 +147,7 @@ def _places(spec: EngineSpec, folder: Path) -> tuple[Path, dict[str, tuple[Path,
     """The linked model, and by ingredient name each input and the place of its link."""
     taken = {PurePosixPath(location).parts[0] for location in spec.external}
     model = folder / "model.onnx"
-    while taken & {model.name, _samples_beside(model).name}:
+    while taken & {model.name, _samples_beside(model).name, *beside(model)}:
         model = folder / f"_{model.name}"
     places: dict[str, tuple[Path, Path]] = {input_name("onnx"): (spec.onnx, model)}
     if spec.samples:

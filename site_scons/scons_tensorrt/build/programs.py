@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import text_of
+from ..worker.trt.job import CompileJob
 
 JOB_STEP = 256 << 10  # bytes
 COMMON = "scons_tensorrt.worker.common"
@@ -55,7 +56,7 @@ def _trt(*names: str) -> tuple[str, ...]:
 COMPILER = Program(
     modules=(
         *("scons_tensorrt.hardware.cuda", f"{COMMON}.errors", f"{COMMON}.parent"),
-        *_trt("job", "runtime", "check_hardware", "callbacks", "network", "build"),
+        *_trt("job", "runtime", "check_hardware", "callbacks", "settings", "network", "build"),
         *_trt("shared_file", "timing_cache", "main"),
     ),
     done={"sha256": str, "size": int, "version": str, "python": str, "peak_memory_bytes": int},
@@ -72,6 +73,16 @@ CALIBRATING = replace(
         *_trt("gpu_memory", "calibrate", "main"),
     ),
 )
+
+
+def compiler_of(job: CompileJob) -> Program:
+    """The program of a compile."""
+    program = CALIBRATING if job.calibration else COMPILER
+    if job.pinned is None:
+        return program
+    *first, last = program.modules
+    return replace(program, modules=(*first, *_trt("pinned_kernels"), last))
+
 
 # Runs an engine on its GPU. Need not be canonical.
 RUNNER = replace(

@@ -10,6 +10,7 @@ from ..recipe.onnx.find_node import OnnxNode, find_node
 from ..values import Value
 
 _PARSER = re.compile(r"the parser refused node (-?\d+)(?: `(.+?)`)?(?: \(\w+\))?( in )?")
+_ALONE = re.compile(r"the parser refused node \d+(?=:)")  # TensorRT 8 names neither node nor operator
 _BUILDER = "the builder refused the network: "
 _SPLIT = re.compile(r"\.\.\.| \+ ")
 # Positions in TensorRT's own source, and the GPU that is missing on a host that only compiles.
@@ -162,6 +163,10 @@ def explain(message: str, onnx: Path, first: str = "") -> str:
         number, name, in_function = int(parsed[1]), parsed[2], parsed[3]
         by_name = in_function or number < 0
         node = find_node(onnx, None if by_name else number, [name] if name else ())
+        if node and _ALONE.match(message):
+            name = f" `{node.name}`" * bool(node.name) + f" ({node.operator})"
+            message = message[: parsed.end()] + name + message[parsed.end() :]
+            parsed = _PARSER.match(message) or parsed
         if node and node.made_at:
             end = parsed.start(3) if in_function else parsed.end()
             message = f"{message[:end]}, made at {node.made_at},{message[end:]}".replace(",:", ":")

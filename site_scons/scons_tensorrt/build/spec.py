@@ -23,6 +23,8 @@ from ..recipe.product_options import unsupported_options
 from ..recipe.shapes import problems
 from ..values import Value
 
+TIMINGS = input_name("timing_cache")  # the ingredient; its filename does not matter
+
 
 class AccuracyCheck(Protocol):
     """The comparison of an engine with its original, on the GPU that it is for.
@@ -69,6 +71,8 @@ class EngineSpec(Value):
         files.update({f"input plugin {path.name}": path for path in self.recipe.plugins})
         if self.samples:
             files[f"input samples {self.samples.name}"] = self.samples
+        if self.recipe.timing_cache:
+            files[TIMINGS] = self.recipe.timing_cache
         return files
 
 
@@ -106,13 +110,15 @@ def _input_problems(recipe: Recipe, summary: OnnxSummary) -> list[str]:
 
 class EngineInputs(Value):
     """The input files of an engine. external: by location, with the least size in bytes; samples: of a
-    calibrator, with their label; exact: locations of data that must have exactly that size."""
+    calibrator, with their label; exact: locations of data that must have exactly that size; timing_label: of
+    the file of `timing_cache=`."""
 
     onnx: Path
     source: str
     external: Mapping[str, tuple[Path, int]]
     samples: tuple[Path, str] | None = None
     exact: Sequence[str] = ()
+    timing_label: str = ""
 
 
 def engine_spec(
@@ -134,6 +140,8 @@ def engine_spec(
         check_data(path, label, least, location in inputs.exact)
     for path in recipe.plugins:
         ingredients[input_name("plugin", path.name)] = digest(path, f"plugin {path.name}")
+    if recipe.timing_cache:
+        ingredients[TIMINGS] = _timings(recipe.timing_cache, inputs.timing_label, digest)
     if inputs.samples:
         samples, label = inputs.samples
         ingredients[input_name("samples", samples.name)] = digest(samples, label)
@@ -148,6 +156,15 @@ def engine_spec(
         told=told,
         samples=inputs.samples and inputs.samples[0],
     )
+
+
+def _timings(path: Path, label: str, digest: Callable[[Path, str], str]) -> str:
+    """The sha256 of a `timing_cache=`. Raises RecipeError if it is missing, and EngineError as `digest`."""
+    from ..recipe.timing_file import missing
+
+    if not os.path.lexists(path):
+        raise missing(label or path.name)
+    return digest(path, f"timing_cache {label or path.name}")
 
 
 def made_from(spec: EngineSpec, state: StateFolder) -> dict[str, Any]:

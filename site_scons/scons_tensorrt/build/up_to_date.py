@@ -107,6 +107,10 @@ def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
 def _changes(receipt: Receipt, spec: EngineSpec) -> str:
     """What differs, in words. On a Jetson the SM count depends on the power mode, so both are named."""
     changed = differences(receipt.ingredients, spec.ingredients, spec.source)
+    if spec.recipe.timing_cache:
+        from .kernels import with_kernels
+
+        changed = with_kernels(changed, receipt, spec)
     now = spec.hardware.signature.recorded.get("power_mode")
     try:
         then = receipt.details["hardware"]["signature"]["recorded"]["power_mode"]

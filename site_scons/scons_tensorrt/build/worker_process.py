@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineBuildError, EngineError, Interrupted, by_name
 from ..files.reading import text_of
 from ..worker.trt.job import CompileJob
-from .programs import CALIBRATING, COMMON, COMPILER, Program
+from .programs import COMMON, COMPILER, Program, compiler_of
 
 if TYPE_CHECKING:
     from .fork_server import ForkedProcess
@@ -64,7 +64,7 @@ def run_worker(
 ) -> Compiled:
     """Compile one job in a child process. Parameters and errors as of `run_program`."""
     last, seconds = run_program(
-        CALIBRATING if job.calibration else COMPILER,
+        compiler_of(job),
         job.python,
         job.to_json(),
         log,

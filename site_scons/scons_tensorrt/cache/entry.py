@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..artifact.receipt import make_key
-from ..files.digest_cache import SHA256
+from ..files.digest_cache import is_sha256
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value
 
@@ -114,7 +114,7 @@ def claimed(data: bytes) -> list[str]:
     try:
         body = json.loads(json.loads(data)["body"])
         named = [body["sha256"], *(body["data"] or ())[:1]]
-        return [text for text in named if isinstance(text, str) and SHA256.fullmatch(text)]
+        return [text for text in named if is_sha256(text)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
@@ -125,10 +125,6 @@ def _is_text(value: Any) -> bool:
 
 def _is_time(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 37  # within the years that strftime can format
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and bool(SHA256.fullmatch(value))
 
 
 def _is_size(value: Any) -> bool:
@@ -142,14 +138,14 @@ def _is_map(value: Any) -> bool:
 # Checked although the signer is trusted: its program may have a bug.
 _SOUND: Mapping[str, Callable[[Any], bool]] = {
     "kind": lambda value: isinstance(value, str) and value in FOLDERS,
-    "key": _is_digest,
+    "key": is_sha256,
     "name": lambda value: _is_text(value) and value not in ("", ".", "..") and "/" not in value,
     "ingredients": lambda value: _is_map(value) and all(map(_is_text, value.values())),
-    "sha256": lambda value: value == "" or _is_digest(value),
+    "sha256": lambda value: value == "" or is_sha256(value),
     "size": _is_size,
     "data": lambda value: (
         value is None
-        or (isinstance(value, list) and len(value) == 2 and _is_digest(value[0]) and _is_size(value[1]))
+        or (isinstance(value, list) and len(value) == 2 and is_sha256(value[0]) and _is_size(value[1]))
     ),
     "details": lambda value: _is_map(value) and not RECEIPT_FIELDS & value.keys(),
     "made": _is_time,

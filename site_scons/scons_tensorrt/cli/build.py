@@ -53,6 +53,18 @@ OTHERS = {
     "calibration": ("SAMPLES", "int8 and fp8: a .npz, a folder of .npy, or reader.py:function"),
     "accuracy": ("SAMPLES", "compare with the original: samples, or a map with bounds"),
     "prepare": ("WAY", "none: compile an ONNX as it is, even one that TensorRT would refuse"),
+    "timing_cache": ("FILE", "use the kernels in this file, which TIMING=record writes"),
+    "model_card": ("MAP", "for bills of materials, such as \"{'license': 'MIT'}\""),
+    "max_num_tactics": ("N", "most tactics to time where there is a choice"),
+    "l2_limit_for_tiling": ("BYTES", "L2 cache that tiling may use, such as 24M"),
+    "build_route": ("TEXT", "knobs of the compiler, -NAME=VALUE"),
+    "tactic_sources": ("LIST", "the only tactic sources to use, such as \"['JIT_CONVOLUTIONS']\""),
+    "preview_features": ("LIST", "preview features to enable"),
+    "parser_flags": ("LIST", "flags of the ONNX parser, such as \"['ADJUST_FOR_DLA']\""),
+    "engine_capability": ("WORD", "safety or dla_standalone"),
+    "io_formats": ("MAP", "formats of inputs and outputs, such as \"{'image': 'chw16'}\""),
+    "layer_devices": ("MAP", "gpu or dla for single layers, with --dla-core"),
+    "plugins_to_serialize": ("LIST", "plugins to include in a version-compatible engine"),
     "freeze": ("INPUT=VALUE", "make an input a constant, such as sr=16000; repeated: further inputs"),
 }
 

@@ -53,10 +53,10 @@ def write(depfile: str, rules: Sequence[Sequence[str]]) -> None:
 
 
 def _other_files(options: Mapping[str, Any]) -> Iterator[str]:
-    """The plugins, samples and references among the options; of a folder, its files."""
+    """The plugins, samples, references and timing cache among the options; of a folder, its files."""
     plugins = options.get("plugins", ())
     found = [plugins] if isinstance(plugins, str) else list(plugins)
-    for name in ("calibration", "accuracy"):
+    for name in ("calibration", "accuracy", "timing_cache"):
         given = options.get(name)
         chosen = given.values() if isinstance(given, Mapping) else [given]
         found += [each for value in chosen for each in (value if isinstance(value, list) else [value])]

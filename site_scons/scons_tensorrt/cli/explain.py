@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
+from ..build.kernels import DETAIL, with_kernels
 from ..build.reuse_replaced import KeptEngines, cache_size_here
 from ..errors import EngineError
 from ..files.tolerant import listing, mapping
 from ..recipe.key import differences
+from ..recipe.timing_file import compare, layer_of, tactic_of
 from .common import (
     add_command,
     add_json,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .common import Commands
 
 FIGURES = ("error", "bound", "max_abs", "mean_abs", "cosine")  # printed per output
+MOST_KERNELS = 20  # printed
 Rows = Iterator[tuple[str, str]]
 
 
@@ -87,6 +90,7 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> tuple[int, dict
         say(f"  {fault}; showing the newest receipt:")
     for title, rows in _sections(receipt or known[0]):
         _print(title, rows)
+    _print("kernels", _kernels(receipt or known[0], known))
     if now:
         _print("changes", _now_rows(now))
     return status, explained
@@ -178,6 +182,26 @@ def _corners(label: str, facts: Mapping[str, Any]) -> Rows:
         yield label, f"judged: {corners.get('judged')}; seed {corners.get('seed')}"
 
 
+def _kernels(receipt: Receipt, known: list[Receipt]) -> Rows:
+    """The kernels of timing_cache=, and which differ from those of the build before. known: all receipts of
+    the filename, newest first."""
+    found = mapping(receipt.details.get(DETAIL))
+    if not found:
+        return
+    yield "pinned", f"{len(found)}, by timing_cache"
+    older = known[known.index(receipt) + 1 :] if receipt in known else []
+    maps = ((each, mapping(each.details.get(DETAIL))) for each in older)
+    last = next(((each, kernels) for each, kernels in maps if kernels), None)
+    if last is None:
+        return
+    before = last[1]
+    changes = compare(before, found)
+    yield "since", f"the build of {last[0].details.get('started', '?')}: {changes.describe(len(found))}"
+    for key in changes.changed[:MOST_KERNELS]:
+        now = str(found[key])
+        yield "", f"{layer_of(key, now)}: {tactic_of(str(before[key]))} → {tactic_of(now)}"
+
+
 def _fields(ingredients: Mapping[str, str], group: str) -> Rows:
     for name, text in ingredients.items():
         if name.startswith(group):
@@ -215,7 +239,8 @@ def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
     now["reuses"] = None
     try:
         spec = found.spec()
-        now["changes"] = differences(receipt.ingredients, spec.ingredients, found.source)
+        changes = differences(receipt.ingredients, spec.ingredients, found.source)
+        now["changes"] = with_kernels(changes, receipt, spec)
     except EngineError as error:
         now.update(code=type(error).__name__, reason=str(error))
     try:

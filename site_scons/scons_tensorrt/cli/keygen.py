@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     keygen = add_command(
-        commands, "keygen", "create an Ed25519 key pair for signing", ("release.pem", "keys/ci.pem")
+        *(commands, "keygen", "create a key pair for signing"),
+        ("release.pem", "--type ecdsa-p256 keys/models.pem"),
+        "Create a key pair for signing. With a key of type ecdsa-p256, env.EngineManifest also writes an "
+        "OpenSSF model signature.",
     )
     keygen.add_argument(
         "file",
         metavar="FILE",
         help="signing key to write; its trusted key goes to FILE.pub, and missing folders are created",
+    )
+    keygen.add_argument(
+        "--type",
+        choices=("ed25519", "ecdsa-p256"),
+        default="ed25519",
+        help="kind of key (default: ed25519)",
     )
     keygen.set_defaults(run=_keygen)
 
@@ -32,7 +41,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
     for path in (arguments.file, public):
         if os.path.lexists(path):
             raise HandoffError(f"{path}: already exists; keys are never overwritten, so choose another file")
-    private_pem, public_pem, key_id = generate()
+    private_pem, public_pem, key_id = generate(arguments.type)
     with writing(arguments.file):
         os.makedirs(os.path.dirname(arguments.file) or ".", mode=0o700, exist_ok=True)
         for path, data, mode in ((arguments.file, private_pem, 0o600), (public, public_pem, 0o644)):

@@ -46,7 +46,8 @@ def _probe(arguments: argparse.Namespace) -> int:
     if arguments.root:
         hardware = _of_root(arguments, named, interpreter)
     else:
-        hardware = resolve(named, Path.cwd(), interpreter.runtime, backend, arguments.jetpack)
+        python, jetpack = interpreter.runtime, arguments.jetpack
+        hardware = resolve(named, Path.cwd(), python, backend, jetpack, whole=bool(arguments.json))
     if arguments.json:
         print(json.dumps(hardware.signature.to_json(), indent=2, sort_keys=True))
         return 0

@@ -49,7 +49,8 @@ def _pull(arguments: argparse.Namespace) -> int:
             new = Path(partial, folder.name)
             new.mkdir()
             registry.pull(manifest, new)
-            status = refusal(VerifyRequest([], str(new / names[0]), None, arguments.trusted_key))
+            request = VerifyRequest([], str(new / names[0]), None, arguments.trusted_key)
+            status = refusal(request, str(new), str(folder))
             if status:
                 return status
             new.rename(folder)

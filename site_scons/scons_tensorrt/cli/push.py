@@ -83,11 +83,15 @@ def _push(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def refusal(request: VerifyRequest) -> int:
-    """Verify a release, and print what is refused. Returns the exit status, as of `verify --manifest`."""
+def refusal(request: VerifyRequest, folder: str = "", shown: str = "") -> int:
+    """Verify a release, and print what is refused. Returns the exit status, as of `verify --manifest`.
+
+    shown: the folder to print in place of `folder`, which is temporary.
+    """
     from ..release.verify import verify
 
     refused = [each for each in verify(request) if each.status]
     for each in refused:
-        say(f"REFUSED {each.path}: {each.check}: {each.why}")
+        path = shown + each.path.removeprefix(folder) if shown else each.path
+        say(f"REFUSED {path}: {each.check}: {each.why}")
     return min((int(each.status) for each in refused), default=0)

@@ -100,7 +100,8 @@ def _recorded_spec(engine: Path, receipt: Receipt, state: StateFolder) -> Engine
     try:
         hardware = receipt.details["hardware"]
         signature = HardwareSignature.from_json(hardware["signature"], engine.name)
-        recipe = Recipe.from_json(found.name, receipt.details["recipe"], now.recipe.plugins)
+        pinned = now.recipe.plugins, now.recipe.timing_cache
+        recipe = Recipe.from_json(found.name, receipt.details["recipe"], *pinned)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise EngineError(f"its receipt is from another version ({error!r}); rebuild it") from None
     kind = Hardware(hardware.get("name"), signature, "its receipt")

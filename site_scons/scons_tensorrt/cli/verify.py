@@ -129,7 +129,8 @@ def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineErro
     try:
         if arguments.jetpack and not arguments.hardware and Host().l4t() is None:
             raise HardwareError(f"JETPACK={arguments.jetpack}: this host is not a Jetson; leave it out")
-        signature = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack).signature
+        host = resolve(arguments.hardware, Path.cwd(), runtime, jetpack=arguments.jetpack, whole=True)
+        signature = host.signature
         EngineFilename.of(signature, "x", "fp32")  # raises if a field that filenames need is unknown
         return signature, ""
     except EngineError as error:

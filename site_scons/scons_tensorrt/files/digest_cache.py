@@ -21,7 +21,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,12 @@ BLOCK = 1 << 20
 LARGEST = 64 << 20  # bytes of the cache file: about 200,000 files
 MINE_ALONE = 0o600
 CHANGED = "it changed while it was read"  # with EBUSY
-SHA256 = re.compile(r"[0-9a-f]{64}")
+_HEX = frozenset("0123456789abcdef")
+
+
+def is_sha256(value: object) -> bool:
+    """Whether `value` is 64 lowercase hex characters."""
+    return isinstance(value, str) and len(value) == 64 and _HEX.issuperset(value)
 
 
 def sha256_file(path: str | os.PathLike[str], follow: bool = True) -> str:
@@ -224,7 +228,7 @@ def _load(path: Path) -> dict[str, dict[str, Any]]:
             name: entry
             for name, entry in saved["files"].items()
             if isinstance(entry["stat"], list)
-            and SHA256.fullmatch(entry["sha256"])
+            and is_sha256(entry["sha256"])
             and isinstance(entry["facts"], dict)
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 _PIECE = 1 << 16  # bytes
 _BLOCK = 1 << 20
-_ODD = ("//", "/./", "/../")
 # Missing, or not a file that this package wrote; any other error is reported.
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG)
 
@@ -26,7 +25,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """As os.path.abspath, but fast for paths that are absolute already."""
     name = os.fspath(path)
     plain = name.startswith("/") and not name.endswith(("/", "/.", "/.."))
-    return name if plain and not any(odd in name for odd in _ODD) else os.path.abspath(name)
+    odd = not plain or "//" in name or "/./" in name or "/../" in name
+    return os.path.abspath(name) if odd else name
 
 
 def is_none(error: OSError) -> bool:

@@ -20,6 +20,8 @@ ATTRIBUTES = {
     "compute_capability_major": 75,
     "compute_capability_minor": 76,
 }
+# Left out where the driver does not answer.
+MORE = {"ecc": 32, "shared_memory_per_block": 97, "texture_alignment": 14}
 NAMES = ("libcuda.so.1", "libcuda.so")
 TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
 
@@ -75,7 +77,8 @@ def _error_text(cuda, status):
 def devices():
     """Every GPU that CUDA_VISIBLE_DEVICES allows, in its order.
 
-    gpu_name; sm_count; memory_bytes; memory_bus_bits; l2_bytes; integrated (bool);
+    gpu_name; sm_count; memory_bytes; memory_bus_bits; l2_bytes; integrated (bool); ecc (bool);
+    shared_memory_per_block (bytes, the most that a block may ask for); texture_alignment (bytes);
     compute_capability ("8.7"); uuid (hex); driver_cuda ("12.6", the newest CUDA version that
     the driver supports). Raises CudaError.
     """
@@ -103,6 +106,10 @@ def _device(cuda, index):
         value = ctypes.c_int()
         call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
         found[field] = value.value
+    for field, number in MORE.items():
+        value = ctypes.c_int()
+        if cuda.cuDeviceGetAttribute(ctypes.byref(value), number, device) == SUCCESS:
+            found[field] = bool(value.value) if field == "ecc" else value.value
     major, minor = found.pop("compute_capability_major"), found.pop("compute_capability_minor")
     found["compute_capability"] = "%d.%d" % (major, minor)
     found["integrated"] = bool(found["integrated"])

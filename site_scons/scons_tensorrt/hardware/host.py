@@ -20,6 +20,7 @@ from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
 from ..values import Value
+from .signature import MORE_OF_A_GPU
 
 EVIDENCE_FILES = ("/etc/nv_tegra_release", "/proc/driver/nvidia")
 LIBRARIES = ("libcuda.so.1", "libcuda.so")
@@ -28,7 +29,8 @@ PROBE_SECONDS = 60
 GPU_NUMBERS = ("sm_count", "memory_bus_bits", "l2_bytes", "integrated")
 _LIBRARY_FOLDERS = ("usr/lib", "usr/lib64", "lib", "lib64", "usr/lib/wsl/lib")
 _PACKAGE = r"(?ms)^Package: (\S+)$.*?^Version: (\S+)$"
-_NVINFER = r"(\d+\.\d+\.\d+\.\d+)-\d+\+cuda(\d+\.\d+)"
+_NVINFER = r"(\d+\.\d+\.\d+(?:\.\d+)?)-\d+\+cuda(\d+\.\d+)"  # three parts in JetPack 5.1
+_PYTHON = "usr/lib/python3*/dist-packages/tensorrt-{}.*.dist-info"  # four parts
 
 
 class Host(Value):
@@ -90,11 +92,14 @@ class Host(Value):
         return {match[1]: match[2] for match in found if match}
 
     def tensorrt(self) -> tuple[str, str] | None:
-        """(four-part version, CUDA version it was built for) of a packaged TensorRT."""
+        """(version, CUDA version it was built for) of a packaged TensorRT. The version has four parts, or
+        three where neither package has the fourth."""
         for name, version in self.packages().items():
             match = re.match(_NVINFER, version)
             if match and re.fullmatch(r"libnvinfer\d+", name):
-                return match[1], match[2]
+                names = sorted(path.name for path in self.root.glob(_PYTHON.format(match[1])))
+                full = names[0].removeprefix("tensorrt-").removesuffix(".dist-info") if names else match[1]
+                return full, match[2]
         return None
 
     def power_mode(self) -> str | None:
@@ -140,7 +145,7 @@ class Host(Value):
         variables = [os.environ.get(name) for name in names]
         boot = self._read("/proc/sys/kernel/random/boot_id")
         devices = [self._names("/proc/driver/nvidia/gpus"), self._names("/dev", "nvidia")]
-        return [boot, self.driver_version(), self.power_mode(), *variables, *devices]
+        return ["ecc", boot, self.driver_version(), self.power_mode(), *variables, *devices]
 
     def _names(self, folder: str, prefix: str = "") -> list[str]:
         try:
@@ -198,6 +203,7 @@ def _is_device(device: Any) -> bool:
         isinstance(device, dict)
         and all(isinstance(device.get(name), int) for name in ("memory_bytes", *GPU_NUMBERS))
         and isinstance(device.get("gpu_name"), str)
+        and all(isinstance(device.get(name, 0), int) for name in MORE_OF_A_GPU)
         and _matches(r"[0-9]{1,2}\.[0-9]", device.get("compute_capability"))
         and _matches(r"[0-9A-Za-z-]{1,64}", device.get("uuid"))
     )

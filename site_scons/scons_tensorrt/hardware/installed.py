@@ -40,12 +40,15 @@ def installed(path: list) -> dict:
 
 
 def answer() -> dict:
-    """Describe this interpreter."""
+    """Describe this interpreter. os, machine: as its programs see them, which an emulator such as QEMU's user
+    mode decides."""
     path = sys.path[1:] if sys.path[:1] == [""] else sys.path  # `-c` puts the working folder first
     folders = [os.path.abspath(folder or ".") for folder in path if os.path.isdir(folder or ".")]
     return {
         "python": "%d.%d.%d" % sys.version_info[:3],
         "executable": sys.executable,
+        "os": os.uname().sysname.lower(),
+        "machine": os.uname().machine,
         "path": folders,
         "products": installed(path),
     }

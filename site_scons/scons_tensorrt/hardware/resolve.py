@@ -22,7 +22,7 @@ from ..files.reading import read_small
 from ..values import Value
 from .host import Host
 from .runtime import Runtime
-from .signature import PRODUCTS, RTX_DEFAULT, SCHEMA, HardwareSignature, check_fields
+from .signature import MORE_OF_A_GPU, PRODUCTS, RTX_DEFAULT, SCHEMA, HardwareSignature, check_fields
 
 # `rtx_portable` is the default target of TensorRT for RTX. It excludes SM 75, for which fp32 transformers
 # fail to compile.
@@ -52,12 +52,14 @@ def resolve(
     jetpack: str | None = None,
     host: Host | None = None,
     memo: JsonCache | None = None,
+    whole: bool = False,
 ) -> Hardware:
     """The hardware for this run.
 
     named: the value of HARDWARE=; top: the folder that contains `hardware/`; runtime: returns the
     installed runtime of a product, called only if the hardware does not give its version; backend,
-    jetpack: as on the command line; host, memo: for the probe. Raises HardwareError.
+    jetpack: as on the command line; host, memo: for the probe; whole: with MORE_OF_A_GPU of a probed
+    host. Raises HardwareError.
     """
     if backend and backend not in PRODUCTS:
         raise HardwareError(f"BACKEND={backend}: unknown; write one of {', '.join(sorted(PRODUCTS))}")
@@ -67,7 +69,7 @@ def resolve(
     else:
         evidence = host.nvidia_evidence()
         if evidence:
-            return probe(host, evidence, runtime, backend, jetpack, memo or JsonCache(None))
+            return probe(host, evidence, runtime, backend, jetpack, memo or JsonCache(None), whole)
         hardware = Hardware(
             None,
             _built_in("rtx_portable", runtime("tensorrt_rtx")),
@@ -92,6 +94,7 @@ def probe(
     backend: str | None,
     jetpack: str | None,
     memo: JsonCache,
+    whole: bool = False,
 ) -> Hardware:
     """The hardware of this host. An unusable driver or a missing runtime is an error, never a
     silent fallback to another product. Raises HardwareError."""
@@ -109,6 +112,8 @@ def probe(
             hint = "; TensorRT for RTX is used only where BACKEND=tensorrt_rtx asks for it"
         raise HardwareError(f"this host has an NVIDIA GPU ({evidence}), and {error}{hint}") from None
     data = _host_fields(host, device, found, jetpack)
+    if whole and found.product == "tensorrt":
+        data.update((name, device[name]) for name in MORE_OF_A_GPU if name in device)
     note = ""
     if len(devices) > 1:
         note = f"this is the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"
@@ -125,8 +130,8 @@ def _host_fields(
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "product": runtime.product,
-        "os": platform.system().lower(),
-        "machine": platform.machine(),
+        "os": runtime.os or platform.system().lower(),
+        "machine": runtime.machine or platform.machine(),
         "compute_capability": sm,
         "recorded": host.recorded(dict(device)),
         **runtime_fields(host, runtime),
@@ -151,12 +156,13 @@ def _host_fields(
 
 
 def runtime_fields(host: Host, runtime: Runtime) -> dict[str, str]:
-    """Version and CUDA of an installed runtime. The Debian package of JetPack has all four parts of
-    the version and the CUDA minor, which the Python metadata lacks."""
+    """Version and CUDA of an installed runtime. The Debian package of JetPack has the CUDA minor, which the
+    Python metadata lacks. The version is the longer of the two: since JetPack 6 that of the Debian package,
+    before it that of the Python metadata."""
     version, cuda = runtime.version, runtime.cuda
     packaged = host.tensorrt() if runtime.product == "tensorrt" else None
-    if packaged and (packaged[0] + ".").startswith(version + "."):
-        version, cuda = packaged
+    if packaged and all(a == b for a, b in zip(packaged[0].split("."), version.split("."))):
+        version, cuda = max(packaged[0], version, key=len), packaged[1]
     return {"runtime_version": version, **({"cuda": cuda} if cuda else {})}
 
 

@@ -24,17 +24,20 @@ from ..values import Value
 from . import installed as query
 
 QUERY_SECONDS = 60
-OLDEST_PYTHON = (3, 10)  # of JetPack 6
+OLDEST_PYTHON = (3, 8)  # of JetPack 5
 
 
 class Runtime(Value):
-    """An installed TensorRT. version: of its distribution; cuda: major.minor, None if unknown."""
+    """An installed TensorRT. version: of its distribution; cuda: major.minor, None if unknown; os, machine:
+    of its interpreter, as in a hardware signature; "" if no interpreter was asked."""
 
     product: str
     version: str
     cuda: str | None
     folder: str
     python: str
+    os: str = ""
+    machine: str = ""
 
 
 class Interpreter:
@@ -68,7 +71,8 @@ class Interpreter:
                 f"{product} is not installed for {self.python}: run `{self.python} -m pip "
                 f"install {product.replace('_', '-')}`, or set TRT_PYTHON to an interpreter that has it"
             )
-        return Runtime(product, found["version"], found["cuda"], found["folder"], self.python)
+        where = found["folder"], self.python, answer["os"], answer["machine"]
+        return Runtime(product, found["version"], found["cuda"], *where)
 
     def _query(self) -> dict[str, Any]:
         if self._answer is None:
@@ -95,7 +99,7 @@ class Interpreter:
         except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
             raise HardwareError(
                 f"TRT_PYTHON={self.python}: this interpreter did not answer "
-                f"({_cause(error)}); use a Python 3.10 or later with TensorRT"
+                f"({_cause(error)}); use a Python 3.8 or later with TensorRT"
             ) from None
         self._memo.put(stamp, found)
         return dict(found)
@@ -124,7 +128,10 @@ def _is_answer(found: Any) -> bool:
         return (
             isinstance(found["path"], list)
             and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}\..*", found["python"]) is not None
-            and all(isinstance(text, str) and "\0" not in text for text in (*found["path"], *texts))
+            and all(
+                isinstance(text, str) and "\0" not in text
+                for text in (*found["path"], *texts, found["os"], found["machine"])
+            )
         )
     except (LookupError, TypeError, AttributeError):
         return False

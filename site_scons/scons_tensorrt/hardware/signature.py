@@ -22,7 +22,12 @@ from ..errors import HardwareError
 from ..values import Value
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
-DEVICE_CLASS = ("gpu_name", "sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "integrated")
+# Only a hardware file has them: with them, the keys of engines for a probed host would change.
+MORE_OF_A_GPU = ("ecc", "shared_memory_per_block", "texture_alignment")
+DEVICE_CLASS = (
+    *("gpu_name", "sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "integrated"),
+    *MORE_OF_A_GPU,
+)
 FILENAME_ONLY = ("jetpack", "cuda")
 PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime in a filename
 SCHEMA = 1
@@ -32,7 +37,11 @@ RTX_DEFAULT = (80, 86, 89, 120, 121)
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
 _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
-_COUNTS = ("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes")
+_COUNTS = (
+    *("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes"),
+    *("shared_memory_per_block", "texture_alignment"),
+)
+_BOOLS = ("integrated", "ecc")
 
 
 class _Fields(Value):
@@ -48,6 +57,9 @@ class _Fields(Value):
     memory_bus_bits: int | None = None
     l2_bytes: int | None = None
     integrated: bool | None = None
+    ecc: bool | None = None
+    shared_memory_per_block: int | None = None
+    texture_alignment: int | None = None
     jetpack: str | None = None
     cuda: str | None = None
     recorded: Mapping[str, str] = {}
@@ -58,9 +70,9 @@ class HardwareSignature(_Fields):
 
     runtime_version: four parts ("10.3.0.30"); compute_capability: "8.7", or "8.0+" for an RTX engine that
     also runs on later architectures; architectures: the SMs an RTX plan is compiled for, None for the default
-    target, 8.0 and later; os, machine: None for RTX; memory_gib: from
-    `cuda.memory_class`; cuda: version the runtime library was built for; jetpack and cuda are used in
-    filenames only.
+    target, 8.0 and later; os, machine: None for RTX; memory_gib: from `cuda.memory_class`; ecc: whether it is
+    switched on; shared_memory_per_block: bytes that a block may ask for; texture_alignment: bytes; cuda:
+    version the runtime library was built for; jetpack and cuda are used in filenames only.
     """
 
     def __hash__(self) -> int:
@@ -205,7 +217,7 @@ def _check_type(name: str, value: Any, where: str) -> None:
         fail("a string")
     if name in _COUNTS and not (type(value) is int and value > 0):
         fail("a positive number")
-    if name == "integrated" and not isinstance(value, bool):
+    if name in _BOOLS and not isinstance(value, bool):
         fail("true or false")
     if name == "recorded" and not (
         isinstance(value, dict) and all(isinstance(text, str) for text in value.values())

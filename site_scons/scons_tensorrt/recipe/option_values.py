@@ -90,6 +90,18 @@ def count(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
+def seconds(value: Any) -> float | None:
+    """The option `timeout_s`."""
+    if value is None:
+        return None
+    if not is_number(value) or not value > 0:
+        raise RecipeError(f"{setting('timeout_s', value)}: write a number of seconds above 0")
+    try:
+        return float(value)
+    except OverflowError:
+        raise RecipeError("timeout_s is too large; leave it out for no limit") from None
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """For an unknown name: the most similar known one, or all."""
     import difflib  # needed only for an error

@@ -6,20 +6,27 @@ rebuilding every engine.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate import Gate, parse_gate
-from .option_values import entry, flag, hint, is_number, is_text, literal, names, one_of, option, setting
+from .option_values import flag, hint, is_text, names, one_of, seconds, setting
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text
 
+if TYPE_CHECKING:
+    from .model_card import ModelCard
+
+# See builder_settings.py. Their order stays, as that of all options: they may be given by position.
+BUILDER_SETTINGS = (
+    *("max_num_tactics", "l2_limit_for_tiling", "build_route", "tactic_sources", "preview_features"),
+    *("parser_flags", "engine_capability", "io_formats", "layer_devices", "plugins_to_serialize"),
+)
 DEFAULTS: Mapping[str, Any] = {
     "precision": "fp32",
     "shapes": None,
@@ -43,27 +50,21 @@ DEFAULTS: Mapping[str, Any] = {
     "accuracy": None,
     "prepare": "auto",
     "freeze": None,
+    "timing_cache": None,
+    "model_card": None,
+    **dict.fromkeys(BUILDER_SETTINGS),
 }
-# Settings of the builder configuration. None and TensorRT's own default are not in the key.
-NUMBERS: Mapping[str, tuple[int, int]] = {
-    "optimization_level": (0, 5),
-    "dla_core": (0, 15),
-    "max_aux_streams": (0, 128),
-    "avg_timing_iterations": (1, 1 << 20),
-}
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "hardware_compatibility": ("none", "ampere_plus", "same_compute_capability"),
-    "tiling_optimization_level": ("none", "fast", "moderate", "full"),
-    "profiling_verbosity": ("layer_names_only", "none", "detailed"),
-}
-DEFAULT_NUMBERS = {"optimization_level": 3, "avg_timing_iterations": 1}
-POOLS = ("dla_managed_sram", "dla_local_dram", "dla_global_dram", "tactic_dram", "tactic_shared_memory")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-# All BuilderFlags of TensorRT 10.3, 10.13, 11.4 and RTX 1.7. The worker checks whether its runtime has one.
+# Those of them that are settings of the builder configuration.
+SETTINGS = (
+    *("optimization_level", "hardware_compatibility", "dla_core", "max_aux_streams"),
+    *("avg_timing_iterations", "tiling_optimization_level", "profiling_verbosity", *BUILDER_SETTINGS),
+)
+# The BuilderFlags of TensorRT 8.5 to 11.4 and RTX 1.7, without deprecated names. The worker checks whether
+# its runtime has one.
 FLAGS = frozenset(
     "DEBUG DIRECT_IO DISABLE_COMPILATION_CACHE DISABLE_TIMING_CACHE DISTRIBUTIVE_INDEPENDENCE "
-    "EDITABLE_TIMING_CACHE ERROR_ON_TIMING_CACHE_MISS EXCLUDE_LEAN_RUNTIME GPU_FALLBACK "
-    "MONITOR_MEMORY OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS REFIT "
+    "EDITABLE_TIMING_CACHE ENABLE_TACTIC_HEURISTIC ERROR_ON_TIMING_CACHE_MISS EXCLUDE_LEAN_RUNTIME "
+    "GPU_FALLBACK MONITOR_MEMORY OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS REFIT "
     "REFIT_IDENTICAL REFIT_INDIVIDUAL REJECT_EMPTY_ALGORITHMS REQUIRE_USER_ALLOCATION "
     "SAFETY_SCOPE SPARSE_WEIGHTS STRICT_NANS STRIP_PLAN VERSION_COMPATIBLE "
     "WEIGHT_STREAMING".split()
@@ -79,7 +80,8 @@ class Recipe(Value):
     workspace_mb: builder workspace in MiB; flags: BuilderFlag names, sorted; plugins: libraries to load
     before parsing; timeout_s: seconds after which the compile is stopped (not in the key); memory_pools:
     bytes by pool; settings: of the builder configuration, by option; conversion, accuracy, preparation:
-    steps before the compile, in the key through the ONNX that they make.
+    steps before the compile, in the key through the ONNX that they make; timing_cache: the file that says
+    which kernels to use, see timing_file.py; model_card: not in the key.
     """
 
     model: str
@@ -95,6 +97,8 @@ class Recipe(Value):
     conversion: Conversion = Conversion()
     accuracy: Gate | None = None
     preparation: Preparation = Preparation()
+    timing_cache: Path | None = None
+    model_card: ModelCard | None = None
 
     @property
     def ampere_plus(self) -> bool:
@@ -103,7 +107,7 @@ class Recipe(Value):
 
     @property
     def calibrator(self) -> str | None:
-        """The method of TensorRT 10's own calibrator, if it is used."""
+        """The method of TensorRT's own calibrator, if it is used."""
         calibration = self.conversion.calibration
         return calibration.method if calibration and calibration.by == "calibrator" else None
 
@@ -135,6 +139,7 @@ class Recipe(Value):
             "settings": dict(self.settings),
             "strongly_typed": self.strongly_typed,
             "calibrator": self.calibrator,
+            "timing_cache": self.timing_cache and self.timing_cache.name,
         }
         return {
             "precision": self.precision,
@@ -146,9 +151,11 @@ class Recipe(Value):
         }
 
     @classmethod
-    def from_json(cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path]) -> Recipe:
-        """The recipe in a receipt, without the steps before the compile. Raises LookupError, TypeError or
-        ValueError if the receipt is from another version."""
+    def from_json(
+        cls, model: str, data: Mapping[str, Any], plugins: Sequence[Path], timing_cache: Path | None = None
+    ) -> Recipe:
+        """The recipe in a receipt, without the steps before the compile. timing_cache: the path of its file.
+        Raises LookupError, TypeError or ValueError if the receipt is from another version."""
         profiles: list[Profile] = [
             {name: _bounds(bounds) for name, bounds in profile.items()} for profile in data["profiles"]
         ]
@@ -165,6 +172,7 @@ class Recipe(Value):
             settings=dict(data.get("settings", {})),
             strongly_typed=bool(data.get("strongly_typed", False)),
             conversion=Conversion(calibration=native),
+            timing_cache=timing_cache if data.get("timing_cache") else None,
         )
 
 
@@ -212,14 +220,24 @@ def parse(model: Any, options: Mapping[str, Any], plugins: Sequence[Path] = ()) 
         _workspace(chosen["workspace_mb"]),
         _flags(chosen["flags"]),
         tuple(plugins),
-        _seconds(chosen["timeout_s"]),
+        seconds(chosen["timeout_s"]),
         _pools(chosen["memory_pools"]),
-        _settings(chosen),
+        _settings(chosen, libraries),
         flag("strongly_typed", chosen["strongly_typed"]),
         parse_conversion(chosen),
         parse_gate(chosen["accuracy"]),
         _preparation(chosen["prepare"], chosen["freeze"]),
+        _timing_cache(chosen["timing_cache"]),
+        _model_card(chosen["model_card"]),
     )
+
+
+def _model_card(value: Any) -> ModelCard | None:
+    if value is None:
+        return None
+    from .model_card import parse_model_card  # rarely needed
+
+    return parse_model_card(value)
 
 
 def _preparation(way: Any, freeze: Any) -> Preparation:
@@ -230,42 +248,29 @@ def _preparation(way: Any, freeze: Any) -> Preparation:
     return parse_preparation(way, freeze)
 
 
+def _timing_cache(value: Any) -> Path | None:
+    if value is None:
+        return None
+    from .builder_settings import parse_timing_cache  # rarely needed
+
+    return parse_timing_cache(value)
+
+
 def _pools(value: Any) -> dict[str, int]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
-        example = entry("tactic_dram", literal("1G"))
-        raise RecipeError(f"{setting('memory_pools', value)}: write a map such as {example}")
-    for name in value:
-        if name == "workspace":
-            raise RecipeError(f"memory_pools workspace: write {option('workspace_mb')} instead")
-        if name not in POOLS:
-            raise RecipeError(f"memory_pools {literal(name)}: unknown; {hint(str(name), POOLS)}")
-    return {name: _bytes(name, value[name]) for name in sorted(value)}
+    from .builder_settings import parse_pools  # rarely needed
+
+    return parse_pools(value)
 
 
-def _bytes(name: str, value: Any) -> int:
-    text = str(value) if type(value) is int else value
-    parts = re.fullmatch(r"([1-9][0-9]{0,17})([KMG]?)", text) if isinstance(text, str) else None
-    size = int(parts[1]) * _UNITS[parts[2]] if parts else 0
-    if not 0 < size < 1 << 62:
-        wrong = setting(f"memory_pools {name}", value)
-        raise RecipeError(f"{wrong}: write a number of bytes, such as 4096 or {literal('1G')}")
-    return size
+def _settings(chosen: Mapping[str, Any], libraries: Sequence[str]) -> dict[str, int | str]:
+    given = {name: chosen[name] for name in SETTINGS if chosen[name] is not None}
+    if not given:
+        return {}
+    from .builder_settings import parse_settings  # rarely needed
 
-
-def _settings(chosen: Mapping[str, Any]) -> dict[str, int | str]:
-    """The settings that differ from TensorRT's own defaults, sorted."""
-    given = {name: chosen[name] for name in sorted({*NUMBERS, *WORDS}) if chosen[name] is not None}
-    for name, value in given.items():
-        if name in WORDS:
-            one_of(name, value, WORDS[name])
-            continue
-        low, high = NUMBERS[name]
-        if type(value) is not int or not low <= value <= high:
-            raise RecipeError(f"{setting(name, value)}: write a whole number from {low} to {high}")
-    defaults = {**DEFAULT_NUMBERS, **{name: words[0] for name, words in WORDS.items()}}
-    return {name: value for name, value in given.items() if value != defaults.get(name)}
+    return parse_settings(given, libraries)
 
 
 def _precision(value: Any) -> str:
@@ -279,17 +284,6 @@ def _workspace(value: Any) -> int:
     if type(value) is not int or not 0 < value < 1 << 40:
         raise RecipeError(f"{setting('workspace_mb', value)}: write a whole number of MiB above 0")
     return value
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    if not is_number(value) or not value > 0:
-        raise RecipeError(f"{setting('timeout_s', value)}: write a number of seconds above 0")
-    try:
-        return float(value)
-    except OverflowError:
-        raise RecipeError("timeout_s is too large; leave it out for no limit") from None
 
 
 def _flags(value: Any) -> tuple[str, ...]:

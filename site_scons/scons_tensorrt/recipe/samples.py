@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RecipeError
 from ..values import Value
 from .option_values import count, literal, option, setting
-
-READER = re.compile(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Samples(Value):
@@ -44,11 +41,18 @@ def sample_options(what: str, value: Any, first: str, more: str, optional: bool 
     return options
 
 
+def split_reader(where: object) -> tuple[str, str] | None:
+    """The file and the function of `reader.py:function`; None if `where` is something else."""
+    if not isinstance(where, str):
+        return None
+    file, _, function = where.rpartition(":")
+    is_reader = file.endswith(".py") and function.isascii() and function.isidentifier()
+    return (file, function) if is_reader else None
+
+
 def parse_samples(what: str, options: dict[str, Any], at_least: int) -> Samples:
     where, function = options.pop("data"), options.pop("function", None)
-    reader = READER.fullmatch(where) if isinstance(where, str) else None
-    if reader:
-        where, function = reader[1], reader[2]
+    where, function = split_reader(where) or (where, function)
     if function is not None and not (isinstance(function, str) and function.isidentifier()):
         raise RecipeError(f"{what} {setting('function', function)}: write the name of a function")
     counts = {"most": options.pop("most", None), "at_least": options.pop("at_least", at_least)}

@@ -13,3 +13,8 @@ ENVELOPE_SUFFIX = ".intoto.jsonl"
 def files_of(name: str) -> tuple[str, str, str]:
     """The files beside a manifest called `name`: sidecar, SHA256SUMS, signed statement."""
     return name + SIDECAR_SUFFIX, SUMS, name + ENVELOPE_SUFFIX
+
+
+def signature_of(name: str) -> str:
+    """The OpenSSF model signature beside a manifest called `name`: manifest.sig of manifest.json."""
+    return name.removesuffix(".json") + ".sig"

@@ -17,7 +17,7 @@ from typing import Any
 from ..artifact.filename import RECORDED_SUFFIX, EngineFilename
 from ..artifact.receipt import LARGEST_SIZE, make_key
 from ..errors import EngineError, HandoffError
-from ..files.digest_cache import SHA256
+from ..files.digest_cache import is_sha256
 from ..values import Value
 
 SCHEMA = 1
@@ -133,8 +133,7 @@ def _entry(item: Any) -> ManifestEntry:
 def _is_file(item: Mapping[str, Any]) -> bool:
     """Whether the sha256 and the size of a file are valid."""
     sha256, size = item["sha256"], item["size"]
-    valid = isinstance(sha256, str) and SHA256.fullmatch(sha256) and type(size) is int
-    return bool(valid and 0 <= size < LARGEST_SIZE)
+    return is_sha256(sha256) and type(size) is int and 0 <= size < LARGEST_SIZE
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from ..errors import HandoffError
 from ..files.reading import read_small
 from ..values import Value
 from . import files_of
+from .bom import boms_of
+from .bom.check import load
 from .manifest import LARGEST, digest
 from .verify import LoadedManifest
 
@@ -30,7 +32,6 @@ ENGINE, BESIDE, DOCUMENT = (f"{_MODEL}.{kind}.v1.raw" for kind in ("weight", "we
 TITLE = "org.opencontainers.image.title"  # the filename, for ORAS
 FILEPATH = "org.cncf.model.filepath"  # the filename, for ModelPack
 UNTESTED = "org.cncf.model.file.mediatype.untested"
-DOCUMENT_SUFFIXES = (".cdx.json", ".spdx.json")
 SIGNATURE_SUFFIX = ".sig"
 MOST_FILES = 10_000
 
@@ -127,9 +128,8 @@ def _beside_manifest(listed: LoadedManifest) -> Iterator[Layer]:
     sidecar, sums, envelope = files_of(name)
     for each, data in ((name, listed.data), (sidecar, None), (sums, None)):
         yield _small(listed.path.with_name(each), BESIDE, data)
-    stem = name.removesuffix(".json")
-    optional = [(envelope, BESIDE), *((n + SIGNATURE_SUFFIX, BESIDE) for n in sorted({name, stem}))]
-    optional += [(n + suffix, DOCUMENT) for n in sorted({name, stem}) for suffix in DOCUMENT_SUFFIXES]
+    optional = [(envelope, BESIDE), (name.removesuffix(".json") + SIGNATURE_SUFFIX, BESIDE)]
+    optional += [(each, DOCUMENT) for each in boms_of(name)]
     for each, media_type in optional:
         path = listed.path.with_name(each)
         if os.path.lexists(path):
@@ -158,7 +158,7 @@ def _config(listed: LoadedManifest, layers: tuple[Layer, ...]) -> bytes:
     products = {str(entry.signature.get("product")) for entry in listed.manifest.engines.values()}
     models = sorted({name.model for name in names})
     precisions = sorted({_PRECISIONS[n.precision] for n in names if n.precision in _PRECISIONS})
-    described = {"title": f"TensorRT engines: {', '.join(models)}"}
+    described: dict[str, Any] = {"title": f"TensorRT engines: {', '.join(models)}", **_declared(listed)}
     if len(models) == 1:
         described["name"] = models[0]
     config = {"format": ",".join(sorted(products))}
@@ -166,6 +166,20 @@ def _config(listed: LoadedManifest, layers: tuple[Layer, ...]) -> bytes:
         config["precision"] = ",".join(precisions)
     files = {"type": "layers", "diffIds": [f"sha256:{layer.sha256}" for layer in layers]}
     return _json({"descriptor": described, "config": config, "modelfs": files})
+
+
+def _declared(listed: LoadedManifest) -> dict[str, Any]:
+    """Licences and vendor, as the bills of materials beside the manifest declare them.
+
+    Raises HandoffError for bills of another manifest.
+    """
+    if not any(os.path.lexists(listed.path.with_name(each)) for each in boms_of(listed.path.name)):
+        return {}
+    components = load(str(listed.path)).components()
+    licences = {each.get("expression") for one in components for each in one.get("licenses", [])} - {None}
+    suppliers = {one["supplier"]["name"] for one in components if "supplier" in one}
+    found: dict[str, Any] = {"licenses": sorted(licences)} if licences else {}
+    return {**found, "vendor": suppliers.pop()} if len(suppliers) == 1 else found
 
 
 def _json(data: Any) -> bytes:

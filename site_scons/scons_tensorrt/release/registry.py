@@ -23,7 +23,7 @@ from .oci import CONFIG, MANIFEST, Artifact, Reference, files_in
 
 PATIENCE_S = (10, 300)  # to connect; until the registry's next byte
 CHUNKED = 64 << 20  # bytes: larger files are uploaded in parts, as oras holds a whole upload in memory
-UNAUTHORIZED = 401
+UNAUTHORIZED, NOT_FOUND = 401, 404  # statuses of HTTP
 LARGEST = 4 << 20  # bytes of an OCI manifest; the distribution specification's own limit
 
 
@@ -66,6 +66,8 @@ class Registry:
         hello = f"{'http' if plain_http else 'https'}://{registry}/v2/"
         first = Client(registry, insecure=plain_http)
         answer = first.session.get(hello, timeout=PATIENCE_S)
+        if answer.status_code not in (200, UNAUTHORIZED):
+            raise HandoffError(f"no registry answers at {hello} ({answer.status_code} {answer.reason})")
         basic = answer.headers.get("Www-Authenticate", "").lower().startswith("basic")
         client = Client(registry, insecure=plain_http, auth_backend="basic" if basic else "token")
         client.session.request = functools.partial(client.session.request, timeout=PATIENCE_S)
@@ -105,7 +107,7 @@ class Registry:
             if tagged:
                 headers = {"Content-Type": MANIFEST}
                 done = self._client.do_request(self._url(), "PUT", artifact.manifest, headers)
-                self._check(done, self._reference.version)
+                self._check(done, "manifest")
         return Pushed(tuple(uploaded), size, tagged)
 
     def _digest_of_tag(self) -> str | None:
@@ -116,7 +118,9 @@ class Registry:
         """The OCI manifest."""
         with self._errors():
             found = self._client.do_request(self._url(), "GET", headers={"Accept": MANIFEST}, stream=True)
-            self._check(found, self._reference.version)
+            if found.status_code == NOT_FOUND:
+                raise HandoffError("the registry has no such artifact")
+            self._check(found, "manifest")
             data = bytes(found.raw.read(LARGEST + 1, decode_content=True))
             if len(data) > LARGEST:
                 raise HandoffError("its manifest is too large")

@@ -25,7 +25,8 @@ from ..files.reading import open_file, read_small, walk_files
 from ..files.signing_keys import load_trusted_keys
 from ..hardware.signature import HardwareSignature
 from ..values import Value
-from . import SUMS, files_of
+from . import SUMS, files_of, signature_of
+from .bom import boms_of
 from .manifest import LARGEST, Manifest, ManifestEntry, RecordedFile, digest
 from .provenance import LARGEST as LARGEST_ENVELOPES
 from .provenance import covers, read_envelopes, signed_by
@@ -290,4 +291,5 @@ def _own_files(listed: LoadedManifest | None, place: str) -> set[str]:
     recorded = listed.manifest.recorded() if listed else {}
     if listed is None or not os.path.samefile(listed.path.parent, place):
         return {*recorded}
-    return {listed.path.name, *files_of(listed.path.name), *recorded}
+    name = listed.path.name
+    return {name, *files_of(name), *boms_of(name), signature_of(name), *recorded}

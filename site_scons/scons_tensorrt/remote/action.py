@@ -15,7 +15,7 @@ from typing import Any
 from ..artifact.filename import EngineFilename
 from ..artifact.receipt import make_key
 from ..artifact.state_folder import StateFolder
-from ..build.spec import EngineSpec
+from ..build.spec import TIMINGS, EngineSpec
 from ..errors import DispatchError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
@@ -24,6 +24,7 @@ from ..recipe.options import Recipe
 from ..values import Value
 
 SCHEMA = 1
+PINNED = 2  # with a timing_cache, which earlier versions would ignore
 LARGEST = 4 << 20  # bytes of an action
 _DATA = input_name("data") + " "
 
@@ -44,7 +45,7 @@ def write_action(spec: EngineSpec, state: StateFolder) -> tuple[bytes, list[tupl
         for at, (name, path) in enumerate(spec.inputs().items())
     ]
     data = {
-        "schema": SCHEMA,
+        "schema": PINNED if spec.recipe.timing_cache else SCHEMA,
         "engine": spec.filename,
         "ingredients": dict(spec.ingredients),
         "recipe": spec.recipe.to_json(),
@@ -99,7 +100,7 @@ class Action(Value):
         """Raises DispatchError if it is damaged or from another version."""
         try:
             fields = json.loads(data)
-            if fields["schema"] != SCHEMA:
+            if fields["schema"] not in (SCHEMA, PINNED):
                 raise DispatchError("the action was written by another version of scons-tensorrt")
             said = fields["hardware"]
             signature = HardwareSignature.from_json(said["signature"], "the action")
@@ -141,7 +142,7 @@ class Action(Value):
         try:
             known = {path.name: path for path in by_kind["plugin"]}
             plugins = [known[name] for name in self.recipe["plugins"]]  # in the order of loading
-            recipe = Recipe.from_json(model, self.recipe, plugins)
+            recipe = Recipe.from_json(model, self.recipe, plugins, paths.get(TIMINGS))
         except (LookupError, TypeError, ValueError) as error:
             raise DispatchError(
                 f"the action was written by another version of scons-tensorrt ({error!r})"
@@ -149,10 +150,13 @@ class Action(Value):
         recipe = recipe._replace(timeout_s=self.timeout_s)
         self._check(recipe)
         engine = folder / "engine" / self.filename
-        return EngineSpec(
+        spec = EngineSpec(
             *(engine, recipe, self.hardware, self.ingredients, onnx, self.source, external),
             samples=next(iter(by_kind["samples"]), None),
         )
+        if spec.inputs().keys() != paths.keys():
+            raise DispatchError("the action's inputs do not match its recipe")
+        return spec
 
     def _check(self, recipe: Recipe) -> None:
         stated = {k: v for k, v in self.ingredients.items() if not k.startswith("input ")}

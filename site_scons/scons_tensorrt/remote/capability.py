@@ -67,7 +67,7 @@ def host_signature(
     if not sign:
         raise HardwareError("no NVIDIA GPU found")
     jetpack = "0.0" if host.l4t() else None  # any value: it only names files
-    return probe(host, sign, runtime, product, jetpack, devices).signature
+    return probe(host, sign, runtime, product, jetpack, devices, whole=True).signature
 
 
 def why_not_here(

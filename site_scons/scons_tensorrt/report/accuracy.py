@@ -1,4 +1,5 @@
-"""The accuracy of an engine in the report: errors by output, and the corners that were run."""
+"""The accuracy of an engine in the report: errors by output, how its values are spread, how much is
+quantized, and the corners that were run."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from ..recipe.gate import share_of_bound
 
 MAX_CORNERS = 60
 MAX_OUTPUTS = 20  # of a corner
+MAX_HISTOGRAMS = 12
+MAX_BINS = 64
 
 
 def describe_accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
@@ -33,7 +36,30 @@ def describe_accuracy(receipt: Receipt | None) -> dict[str, Any] | None:
         "seed": number(told.get("seed")),
         "seconds": seconds(told.get("seconds")),
         "corners": corners[:MAX_CORNERS],
+        "quantized": _quantized(mapping(facts.get("quantized"))),
+        "histograms": [*_histograms("ONNX", facts), *_histograms("engine", engine)][:MAX_HISTOGRAMS],
     }
+
+
+def _quantized(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How much of the network runs in 8 bit; None if nothing is quantized, or the receipt does not say."""
+    layers, of = number(found.get("layers")), number(found.get("of"))
+    if layers is None or of is None:
+        return None
+    in_float = [text(each) for each in listing(found.get("in_float"))]
+    return {"layers": layers, "of": of, "macs": number(found.get("macs")), "in_float": in_float[:MAX_OUTPUTS]}
+
+
+def _histograms(of: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """How the values of each output are spread, in the original and in what was made of it. of: "ONNX" or
+    "engine"."""
+    for name, figures in mapping(facts.get("outputs")).items():
+        found = mapping(mapping(figures).get("histogram"))
+        counts = [[number(n) or 0 for n in listing(found.get(key))] for key in ("original", "converted")]
+        low, high = number(found.get("low")), number(found.get("high"))
+        if low is not None and high is not None and 0 < len(counts[0]) == len(counts[1]) <= MAX_BINS:
+            ends = {"low": low, "high": high}
+            yield {"of": of, "output": text(name), **ends, "original": counts[0], "made": counts[1]}
 
 
 def _output(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..artifact import sensitivity_file
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..artifact.verify_pair import check_pair
@@ -16,6 +17,7 @@ from ..files.tolerant import listing, mapping, number, plain, seconds, text
 from ..recipe.key import differences
 from .accuracy import describe_accuracy
 from .history import WORDS
+from .layer_costs import describe_sensitivity
 
 MAX_BUILDS = 20
 _PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
@@ -52,9 +54,20 @@ def describe(
         "sha256": check.sha256,
         "size": receipt.size if receipt else _size(path),
         "accuracy": describe_accuracy(receipt),
+        "sensitivity": describe_sensitivity(_figures_of_layers(text(item.get("onnx")), state, memo)),
         "receipt": receipt and _receipt(receipt),
         "builds": _history(builds, receipt, text(item.get("source"))),
     }
+
+
+def _figures_of_layers(onnx: str, state: StateFolder, memo: DigestCache) -> dict[str, Any]:
+    """What `scons-tensorrt sensitivity` found for an ONNX that a step made; empty if it did not run."""
+    if not onnx.startswith(state.relative(state.onnx) + os.sep) or "\0" in onnx:
+        return {}
+    try:
+        return sensitivity_file.find(state, memo.sha256(state.top / onnx))
+    except OSError:
+        return {}
 
 
 def _size(path: Path) -> int | None:

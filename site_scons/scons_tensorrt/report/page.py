@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..errors import one_line, plural
-from . import format, networks, timeline, view
+from . import format, networks, plots, timeline, view
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -32,6 +32,7 @@ def render(report: Mapping[str, Any]) -> str:
         script=Markup(script),
         policy=_policy(style, script),
         view=view,
+        plots=plots,
         largest=max((each["size"] or 0 for each in report["engines"]), default=0),
         longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
         chart=timeline.timeline(report),

@@ -30,8 +30,11 @@ def check(
 ) -> list[str]:
     """Why the run must stop: an argument or target that SCons would silently ignore. folders: the values
     of ENGINE_DIR; read: arguments that the SConstruct reads itself."""
-    why = _check_arguments(files.top, read) or (_check_targets(files, engines, folders) if engines else None)
-    if why is None and engines and settings.option("clean"):
+    why = _check_arguments(files.top, read)
+    if not why and engines:
+        why = _check_targets(files, engines, folders)
+        why = why or (None if "TIMING" in read else _check_timing(engines))
+    if not why and engines and settings.option("clean"):
         warn_about_environment(files.top, engines)
     return [one_line(why)] if why else []
 
@@ -51,6 +54,16 @@ def _check_arguments(top: Path, read: Collection[str]) -> str | None:
     texts = _texts_read(top)
     unread = [] if texts is None else [name for name in names if name not in texts]
     return "; ".join(_misspelled(unread, arguments, variables)) or None
+
+
+def _check_timing(engines: Sequence[EngineTarget]) -> str | None:
+    """What is wrong with TIMING=."""
+    value = SCons.Script.ARGUMENTS.get("TIMING")
+    if value not in (None, "record"):
+        return f"TIMING={value}: write TIMING=record"
+    if value and not any(engine.timings for engine in engines):
+        return "TIMING=record: no engine has timing_cache=; name its file there"
+    return None
 
 
 def _check_targets(files: RunFiles, engines: Sequence[EngineTarget], folders: Collection[str]) -> str | None:

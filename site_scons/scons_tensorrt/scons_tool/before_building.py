@@ -3,6 +3,7 @@ vain."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import SCons.Errors
@@ -109,12 +110,15 @@ def _can_run(step: OnnxTarget, files: RunFiles) -> bool:
 
 
 def check_can_build(engine: EngineTarget, session: Session) -> None:
-    """Raise PublishError where the engine cannot be written; HardwareError or HardwareMismatchError where no
+    """Raise PublishError where the engine cannot be written; RecipeError for a `timing_cache=` of other
+    hardware; HardwareError or HardwareMismatchError where no
     TensorRT is installed that could compile it, and there is neither a shared cache nor another machine to
     ask."""
     fault = session.files.unwritable(engine.path)
     if fault:
         raise PublishError(fault)
+    if engine.timings is not None and not engine.timings.has_builder():
+        _check_timings(engine, session.files)
     elsewhere = session.making.elsewhere
     if engine.hardware is None or elsewhere.store.url or elsewhere.dispatch:
         return
@@ -125,3 +129,14 @@ def check_can_build(engine: EngineTarget, session: Session) -> None:
         if product == "tensorrt":
             raise only_on_its_hardware(engine.hardware, error, engine.path, session.state) from None
         raise
+
+
+def _check_timings(engine: EngineTarget, files: RunFiles) -> None:
+    """Raise RecipeError for a file of `timing_cache=` that does not fit the engine's hardware."""
+    from ..recipe.timing_file import missing, read_timing_file
+
+    path, label = real_path(engine.timings), files.label(engine.timings)
+    if not os.path.lexists(path):
+        raise missing(label)
+    if engine.hardware is not None:
+        read_timing_file(path, label)[0].check_hardware(engine.hardware.signature, label)

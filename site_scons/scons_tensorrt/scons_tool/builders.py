@@ -211,10 +211,10 @@ def emit(target: Any, source: Any, env: Any) -> tuple[Any, Any]:
 
 
 def prepared_of(env: Any, folder: Any, target: Any, source: Any) -> tuple[Any, ...]:
-    """For the scanner: the prepared ONNX that the target may be made from instead of its source."""
+    """For the scanner: each prepared ONNX that the target may be made from instead of its source."""
     owner = target_of(target[0]) if target else None
-    prepared = getattr(owner, "prepared", None)
-    return () if prepared is None else (prepared,)
+    found = [getattr(each, "prepared", None) for each in getattr(owner, "engines", [owner])]
+    return tuple(each for each in found if each is not None)
 
 
 def scan(node: Any, env: Any, path: Any = ()) -> list[Any]:
@@ -266,7 +266,8 @@ def make_step_builder() -> Any:
 
 
 @cache
-def make_handoff_builder(text: str) -> Any:
+def make_handoff_builder(text: str, scans: bool = False) -> Any:
     """The builder behind `env.EngineManifest` or `env.InstallEngines`. text: the signature of its
-    action."""
-    return SCons.Builder.Builder(action=PinnedAction(write, text, preview))
+    action; scans: whether its sources are ONNX files."""
+    more = {"source_scanner": _scanner(scan_source)} if scans else {}
+    return SCons.Builder.Builder(action=PinnedAction(write, text, preview), **more)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 class EngineTarget(ReceiptTarget):
-    """hardware: None if it could not be resolved, with the error in `problem`; onnx, plugins: the source
-    nodes."""
+    """hardware: None if it could not be resolved, with the error in `problem`; onnx, plugins, timings: the
+    nodes of its files; timings: None without `timing_cache=`."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class EngineTarget(ReceiptTarget):
         problem: EngineError | None,
         onnx: Any,
         plugins: list[Any],
+        timings: Any = None,
     ) -> None:
         super().__init__(files, path)
         self.name = recipe.model
@@ -56,6 +57,8 @@ class EngineTarget(ReceiptTarget):
         self.prepared: Prepared | None = None
         self.converted: OnnxTarget | None = None
         self.plugins = plugins
+        self.timings = timings
+        self.given = plugins if timings is None else [*plugins, timings]
         self.gate: OnnxTarget | None = None
         self.proof: AccuracyCheck | None = None  # compares the engine itself
         self.samples: OnnxTarget | None = None  # for a calibrator
@@ -133,6 +136,19 @@ class EngineTarget(ReceiptTarget):
 
     def spec(self) -> EngineSpec:
         """The spec from the current sources. Raises EngineError, naming the faulty source."""
+        self.known = self._spec(self.real_timings)
+        return self.known
+
+    def unpinned_spec(self) -> EngineSpec:
+        """The same without the file of `timing_cache=`, to record it."""
+        return self._spec(None)._replace(check=None)
+
+    @property
+    def real_timings(self) -> Path | None:
+        """The path of the file of `timing_cache=`."""
+        return None if self.timings is None else real_path(self.timings)
+
+    def _spec(self, timings: Path | None) -> EngineSpec:
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         summary = self.check()
@@ -140,6 +156,9 @@ class EngineTarget(ReceiptTarget):
         if summary is None or self.onnx is not self.original:
             summary = inputs.summary_of(onnx, self.source)
         recipe = effective(self.recipe, self.hardware.signature.product)
+        label = self._files.label(self.timings) if timings else ""
+        if self.timings is not None:
+            recipe = recipe._replace(timing_cache=timings)
         if self.plugins:
             recipe = recipe._replace(plugins=tuple(real_path(node) for node in self.plugins))
         external = {
@@ -147,13 +166,12 @@ class EngineTarget(ReceiptTarget):
             for location, least in summary.external.items()
         }
         samples = (real_path(self.samples.target), self.samples.label) if self.samples else None
-        self.inputs = EngineInputs(onnx, self.source, external, samples, summary.exact)
+        self.inputs = EngineInputs(onnx, self.source, external, samples, summary.exact, label)
         spec = engine_spec(
             *(self.path, recipe, self.hardware, self.fields, self.inputs),
             *(inputs.digest, self._receipt_details),
         )
-        self.known = spec._replace(check=self.proof)
-        return self.known
+        return spec._replace(check=self.proof)
 
     def _receipt_details(self) -> dict[str, Any]:
         """Details for the receipt."""
@@ -225,7 +243,7 @@ class EngineTarget(ReceiptTarget):
     def needs(self) -> list[Any]:
         made = self.made_beside()
         data = self._files.data_nodes(self.onnx)
-        return [self.onnx, *data, *self.plugins, *made, *self.compared_by]
+        return [self.onnx, *data, *self.given, *made, *self.compared_by]
 
     def made_beside(self) -> list[Any]:
         """The nodes of its steps that are not compiled."""

@@ -16,7 +16,7 @@ from ..errors import one_line
 from ..files.reading import read_small
 from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
 from ..recipe.option_values import hint, messages_in
-from ..recipe.samples import READER
+from ..recipe.samples import split_reader
 from . import settings, store_settings
 from .call_errors import add_error, call_errors, declared_at, label_of
 from .env_engine import Engine
@@ -116,14 +116,19 @@ def _with_nodes(option: str, value: Any, folder: Any) -> Any:
     """An option with nodes for its paths."""
     if option == "plugins":
         return [_node(each, folder) for each in (value if isinstance(value, (list, tuple)) else [value])]
+    if option == "timing_cache":
+        by_name = isinstance(value, Mapping)
+        return (
+            {name: _node(each, folder) for name, each in value.items()} if by_name else _node(value, folder)
+        )
     if option not in ("calibration", "accuracy") or not value:
         return value
     first = "data" if option == "calibration" else "inputs"
     given = dict(value) if isinstance(value, Mapping) else {first: value}
     where = given.get(first)
-    reader = READER.fullmatch(where) if isinstance(where, str) else None
+    reader = split_reader(where)
     if reader and not given.get("function"):
-        given |= {first: reader[1], "function": reader[2]}
+        given |= {first: reader[0], "function": reader[1]}
     for name in {first, "reference"} & given.keys():
         given[name] = _node(given[name], folder)
     if isinstance(given.get("files"), (list, tuple)):

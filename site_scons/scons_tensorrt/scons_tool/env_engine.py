@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import SCons.Util
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..errors import EngineError, PublishError, RecipeError
-from ..hardware.resolve import Hardware
+from ..hardware.resolve import BUILT_IN, Hardware
 from ..recipe.conversion import CONVERTED
 from ..recipe.onnx.summary import OnnxSummary
+from ..recipe.option_values import literal
 from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
 from .nodes import EngineFile, as_list, data_nodes, file_node, named_for_cleaning, set_class
 from .session import Session, session_of
+
+ALL = "*"  # hardware of any name
 
 
 def Engine(
@@ -49,16 +53,23 @@ def Engine(
     kinds = settings.read(env, session.top, hardware)
     options = name_options(positional, options)
     plugins = [file_node(env, each, "plugin") for each in as_list(options.get("plugins"))]
+    timings = _timing_nodes(env, session, options)
     recipe = _recipe(session.recipes, name, options, plugins)
     onnx = _one_source(env, source)
-    pairs = [_declare(env, session, chosen, recipe, onnx, plugins) for chosen in kinds]
+    pairs = [_declare(env, session, chosen, recipe, onnx, plugins, timings) for chosen in kinds]
     return pairs[0] if len(pairs) == 1 else SCons.Util.NodeList(n for pair in pairs for n in pair)
 
 
 def _declare(
-    env: Any, session: Session, chosen: settings.Settings, recipe: Recipe, onnx: Any, plugins: list[Any]
+    env: Any,
+    session: Session,
+    chosen: settings.Settings,
+    recipe: Recipe,
+    onnx: Any,
+    plugins: list[Any],
+    timings: Mapping[str, Any],
 ) -> Any:
-    """Declare the pair for one hardware. Raises RecipeError and UserError."""
+    """Declare the pair for one hardware. timings: see `_timing_nodes`. Raises RecipeError and UserError."""
     if chosen.engine_dir not in session.checked:
         _check_folder(session, chosen.engine_dir)
         session.checked.add(chosen.engine_dir)
@@ -69,7 +80,9 @@ def _declare(
         hardware, problem = None, fault
         folder, filename = _place(chosen, recipe, None)
     path = Path(folder, filename)
-    engine = EngineTarget(session.files, path, recipe, chosen, hardware, problem, onnx, plugins)
+    node = timings.get(ALL) or timings.get((hardware and hardware.name) or "")
+    recipe = recipe._replace(timing_cache=node and Path(node.name))
+    engine = EngineTarget(session.files, path, recipe, chosen, hardware, problem, onnx, plugins, node)
     _refuse_second(session, engine, folder, filename)
     summary = _convert(env, session, engine) if hardware is not None else None
     _connect(env, session, engine, summary)
@@ -85,13 +98,13 @@ def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSumm
         data = data_nodes(source, summary.external)
     else:
         data = session.files.data_nodes(source)
-    for node in (source, *engine.plugins, *data):
+    for node in (source, *engine.given, *data):
         set_class(node)
     pair = env.TRT_Engine(env.fs.File(str(engine.path)), source)
     values = [session.value(env, f"{name}={text}") for name, text in sorted(engine.fields.items())]
     guard = session.value(env, INTEGRITY, bytes_changed)
     engine.connect(
-        pair, [*engine.made_beside(), *engine.compared_by, *values, *engine.plugins, guard], EngineFile
+        pair, [*engine.made_beside(), *engine.compared_by, *values, *engine.given, guard], EngineFile
     )
     if settings.option("clean") and not named_for_cleaning(env, engine.nodes):
         env.NoClean(pair)  # this host may be unable to rebuild it
@@ -152,6 +165,30 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> OnnxSummary 
         onnx_steps.declare_gate(env, session, declared, gate, reference)
         onnx_steps.declare_recorded(env, session, declared, reference)
     return summary
+
+
+def _timing_nodes(env: Any, session: Session, options: dict[str, Any]) -> Mapping[str, Any]:
+    """The nodes of `timing_cache=` by name of the hardware, or under ALL; in the options, they become labels.
+    Raises RecipeError, also for hardware that there is not: its engine would not be pinned."""
+    given = options.get("timing_cache")
+    if given is None:
+        return {}
+    if settings.records_timings():
+        from .timing_target import declare
+
+        session.declare_timings = declare
+    if not isinstance(given, Mapping):
+        node = file_node(env, given, "timing_cache")
+        options["timing_cache"] = session.files.label(node)
+        return {ALL: node}
+    for name in given:
+        if name not in BUILT_IN and not (session.top / "hardware" / f"{name}.json").is_file():
+            raise RecipeError(
+                f"timing_cache {literal(name)}: no hardware/{name}.json; write a name as in HARDWARE="
+            )
+    nodes = {name: file_node(env, value, "timing_cache") for name, value in given.items()}
+    options["timing_cache"] = {name: session.files.label(node) for name, node in nodes.items()}
+    return nodes
 
 
 def _recipe(known: dict[str, Recipe], name: Any, options: dict[str, Any], plugins: list[Any]) -> Recipe:

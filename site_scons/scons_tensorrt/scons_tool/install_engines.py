@@ -18,9 +18,11 @@ from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError
 from ..release.install_files import install_bytes, install_engine, install_file, place
 from . import settings
+from .bom_target import BomTarget
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
 from .manifest_target import ManifestTarget, engines_of, place_of, read
+from .model_signature import ModelSignatureTarget
 from .nodes import EngineFile, OwnFile, target_of
 from .onnx_target import OnnxTarget
 from .run_files import RunFiles
@@ -114,14 +116,20 @@ class InstalledManifest(_Installed):
             found[self._listed.envelope.name] = data
         return found
 
+    def _data(self, name: str) -> bytes:
+        """Raises EngineError."""
+        other = next((each for each in self._listed.beside if name in each.names), None)
+        return other.data(name) if other else self._contents()[name]
+
     def is_right(self, node: Any) -> bool:
         try:
-            return self._listed.ready() and read(Path(node.get_abspath())) == self._contents()[node.name]
+            return self._listed.ready() and read(Path(node.get_abspath())) == self._data(node.name)
         except (EngineError, OSError):
             return False  # the action reports it
 
     def _install(self) -> None:
-        for name, data in reversed(self._contents().items()):  # the manifest last: it lists the others
+        contents = {node.name: self._data(node.name) for node in self.nodes}
+        for name, data in reversed(contents.items()):  # the manifest last: it lists the others
             path = self.path.with_name(name)
             if read(path) != data:
                 install_bytes(path, data)
@@ -157,6 +165,7 @@ def _manifests(manifest: Any) -> list[ManifestTarget]:
     found: list[ManifestTarget] = []
     for node in SCons.Util.flatten(manifest) if manifest is not None else ():
         listed = target_of(node)
+        listed = listed.listed if isinstance(listed, (BomTarget, ModelSignatureTarget)) else listed
         if not isinstance(listed, ManifestTarget):
             raise HandoffError(f"manifest {node!s}: give what env.EngineManifest returned")
         if listed not in found:
@@ -178,6 +187,7 @@ def _declare_manifest(
     sources = [listed.path, listed.sidecar, listed.sums]
     envelope = listed.signed or os.path.lexists(listed.envelope)
     sources += [listed.envelope] if envelope else []
+    sources += [listed.path.with_name(name) for each in listed.beside for name in each.names]
     targets = [env.fs.File(str(where / path.name)) for path in sources]
     copied = InstalledManifest(session.files, listed, where, envelope)
     return _declare(env, session, targets, [env.fs.File(str(path)) for path in sources], copied)

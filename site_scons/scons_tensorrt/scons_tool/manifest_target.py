@@ -1,4 +1,4 @@
-"""`env.EngineManifest`: the manifest of engines as targets.
+"""The manifest of engines as targets; declare_manifest.py declares them.
 
 Its sources are the sidecars, which are small; what engines are is known of them by then.
 """
@@ -17,20 +17,15 @@ from ..errors import EngineError, HandoffError, plural
 from ..files.reading import read_small
 from ..files.writing import write_atomic
 from ..hardware.signature import DEVICE_CLASS, HARD
-from ..release import VERSION, files_of
-from . import settings
-from .builders import make_handoff_builder, out_of_date
+from ..release import files_of
 from .engine_target import EngineTarget
 from .nodes import target_of
 from .run_files import RunFiles
-from .session import Session
-from .target import HandoffTarget
+from .target import Beside, HandoffTarget
 
 if TYPE_CHECKING:
     from ..files.signing_keys import SigningKey
     from ..release.manifest import Manifest, ManifestEntry
-
-GUARD = "what the manifest says of its engines"
 
 
 class ManifestTarget(HandoffTarget):
@@ -45,6 +40,7 @@ class ManifestTarget(HandoffTarget):
         self._builder, self._key = builder, key
         self._signing_key: SigningKey | None = None
         self._contents: dict[str, bytes] | None = None
+        self.beside: list[Beside] = []  # what describes its engines further
 
     @property
     def signed(self) -> bool:
@@ -84,13 +80,18 @@ class ManifestTarget(HandoffTarget):
         entries = {engine.path.name: _entry(engine) for engine in self.engines}
         return Manifest(hardware.name if hardware else None, entries)
 
-    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+    def signing_key(self) -> SigningKey:
+        """Raises SigningError."""
         from ..files.signing_keys import load_signing_key
-        from ..release.provenance import BUILDER, sign_statement, statement
 
         self._signing_key = self._signing_key or load_signing_key(self._key)
+        return self._signing_key
+
+    def _sign(self, manifest: Manifest, data: bytes) -> bytes:
+        from ..release.provenance import BUILDER, sign_statement, statement
+
         payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
-        return sign_statement(payload, self._signing_key)
+        return sign_statement(payload, self.signing_key())
 
     def is_right(self, node: Any) -> bool:
         try:
@@ -213,32 +214,3 @@ def _kind(engine: EngineTarget) -> str | None:
 def place_of(folder: Path, kind: str | None, kinds: int) -> Path:
     """The folder of one hardware: if there are several, each named one has its own."""
     return folder / kind if kind and kinds > 1 else folder
-
-
-def declare(env: Any, session: Session, target: Any, engines: Any) -> Any:
-    """The nodes of a manifest, one after the other of those of several kinds of hardware. Raises
-    EngineError or UserError."""
-    groups = engines_of(engines)
-    targets = SCons.Util.flatten(target)
-    if not targets or not targets[0]:
-        raise HandoffError("no target; name a file, such as dist/manifest.json")
-    path = Path(env.File(targets[0]).get_abspath())
-    builder, key = settings.value_of(env, "TRT_BUILDER_ID"), settings.signing_key(env, session.top)
-    made = SCons.Util.NodeList()
-    for kind, found in groups.items():
-        where = place_of(path.parent, kind, len(groups)) / path.name
-        made += _declare(env, session, ManifestTarget(session.files, where, found, builder, key))
-    return made
-
-
-def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:
-    places = [listed.path, listed.sidecar, listed.sums, *([listed.envelope] if listed.signed else [])]
-    nodes = [env.fs.File(str(place)) for place in places]
-    for each in nodes:
-        if isinstance(target_of(each), ManifestTarget):
-            raise HandoffError(f"{session.state.relative(each.get_abspath())} belongs to another manifest")
-    builder = make_handoff_builder(f"scons-tensorrt manifest, version {VERSION}")
-    recorded = [engine.recorded.target for engine in listed.engines if engine.recorded]
-    made = builder(env, nodes, [*(engine.nodes[1] for engine in listed.engines), *recorded])
-    listed.connect(made, [session.value(env, GUARD, out_of_date)])
-    return made

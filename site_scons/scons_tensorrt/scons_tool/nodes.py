@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,13 @@ def _files_of(node: Any) -> set[str]:
 
 def real_path(node: Any) -> Path:
     """See `real_place`."""
-    return Path(real_place(node))
+    return path_of(real_place(node))
+
+
+@cache
+def path_of(place: str) -> Path:
+    """A run asks for the path of each file several times."""
+    return Path(place)
 
 
 def real_place(node: Any) -> str:

@@ -19,7 +19,7 @@ from ..recipe.conversion import CONVERTED, Step
 from ..recipe.gate import Gate
 from ..recipe.gate_plan import options_of, recorded_samples_of, samples_of
 from ..recipe.option_values import literal
-from ..recipe.samples import READER, Samples
+from ..recipe.samples import Samples, split_reader
 from .accuracy_check import EngineAccuracyCheck
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
@@ -75,7 +75,7 @@ def declare_export(
     for key in files or {}:  # those names are of `_imports` and of external data
         if not isinstance(key, str) or key.startswith(("import ", "data ")):
             raise RecipeError(f"files={{{key!r}: …}}: not an argument name; rename it")
-    found = READER.fullmatch(script) if isinstance(script, str) else None
+    found = split_reader(script)
     if not found:
         raise RecipeError(f"{script!r}: write 'script.py:function'")
     check_model_name(name)
@@ -88,8 +88,8 @@ def declare_export(
     if "function" in given or "target" in given or not isinstance(given, dict):
         raise RecipeError(f"options={options!r}: write a map of arguments, without target or function")
     path = session.state.onnx / f"{name}.onnx"
-    given = {"function": found[2], **given}
-    node = file_node(env, found[1], "script")
+    given = {"function": found[1], **given}
+    node = file_node(env, found[0], "script")
     target = OnnxTarget(session.files, None, path, "export", given, {}, None, node, files)
     return declare(env, target, session).target
 

@@ -22,7 +22,7 @@ from ..build.onnx_spec import (
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, RecipeError
 from ..recipe.samples import Samples
-from .nodes import data_node, real_path, real_place
+from .nodes import data_node, path_of, real_path, real_place
 from .run_files import RunFiles
 from .target import Prepared, ReceiptTarget
 
@@ -45,7 +45,7 @@ class SampleNodes:
     def files(self) -> SampleFiles:
         paths = [real_path(node) for node in self.nodes]
         fields, name = self.samples.key_fields(), Path(self.place).name
-        named = [Path(node.get_abspath()) for node in self.nodes]
+        named = [path_of(node.get_abspath()) for node in self.nodes]
         return SampleFiles(self.kind, self.at(), self.label, paths, fields, name, named)
 
     def at(self) -> Path:
@@ -179,8 +179,8 @@ class OnnxTarget(ReceiptTarget):
         script = real_path(self._script) if self._script else None
         nodes = self._all_files()
         files = {name: real_path(node) for name, node in nodes.items()}
-        named = {name: Path(node.get_abspath()) for name, node in nodes.items()}
-        named.update({SCRIPT: Path(self._script.get_abspath())} if self._script else {})
+        named = {name: path_of(node.get_abspath()) for name, node in nodes.items()}
+        named.update({SCRIPT: path_of(self._script.get_abspath())} if self._script else {})
         return onnx_spec_of(
             *(self.path, self.kind, self.options, self.fields, onnx, samples, self.source),
             *(script, files, self._files.inputs.digest, named),

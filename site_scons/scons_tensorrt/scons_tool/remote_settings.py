@@ -10,7 +10,7 @@ import SCons.Errors
 
 from ..errors import DispatchError
 from ..values import Value
-from .settings import below, chosen
+from .settings import as_given, below, chosen
 
 if TYPE_CHECKING:
     from ..files.json_cache import JsonCache
@@ -50,15 +50,17 @@ def read(env: Any, top: Path, store: str) -> DispatchSettings:
         raise SCons.Errors.UserError(str(error)) from None
     certificates, wait = chosen(env, "DISPATCH_CERTIFICATES"), chosen(env, "DISPATCH_WAIT") or "0"
     if not store:
-        raise SCons.Errors.UserError(f"DISPATCH={url} needs STORE=URL, which transfers the files")
+        raise SCons.Errors.UserError(
+            f"{as_given('DISPATCH')}={url} needs STORE=URL, which transfers the files"
+        )
     if not certificates:
-        raise SCons.Errors.UserError(f"DISPATCH={url} needs DISPATCH_CERTIFICATES=DIR")
+        raise SCons.Errors.UserError(f"{as_given('DISPATCH')}={url} needs DISPATCH_CERTIFICATES=DIR")
     try:
         wait_s = float(wait)
     except ValueError:
         wait_s = -1.0
     if not 0 <= wait_s < float("inf"):
-        raise SCons.Errors.UserError(f"DISPATCH_WAIT={wait}: write seconds, such as 600")
+        raise SCons.Errors.UserError(f"{as_given('DISPATCH_WAIT')}={wait}: write seconds, such as 600")
     folder = below(os.path.expanduser(certificates), top)
     return DispatchSettings(url, folder, wait_s)
 

@@ -179,7 +179,10 @@ class RunMessages:
         fail_run()
 
     def handoff_failed(self, target: Target, error: EngineError) -> None:
-        """A manifest or an installation failed."""
+        """A manifest, an installation or a recording of kernels failed."""
+        if isinstance(error, Interrupted):
+            self.console.line(f"INTERRUPTED {target.label}", failure=True)
+            return
         self.console.line(f"FAILED {self._failures.text(target, error)}", failure=True)
 
     def has_said(self, text: str) -> bool:

@@ -57,9 +57,6 @@ class Session:
     """engines: as declared, in order; places: the same by folder and filename; derived: the steps by path;
     checked: the values of ENGINE_DIR; recipes: by the text of their options; alias: that of `engines`."""
 
-    files: RunFiles
-    hardware: HardwareCache
-
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
         self._call_errors = call_errors(env)
@@ -68,6 +65,7 @@ class Session:
         self.derived: dict[Path, OnnxTarget] = {}
         self.checked: set[str] = set()
         self.alias: Any = None
+        self.declare_timings: Any = None  # with TIMING=record, that of timing_target.py
         self.helped = False
         self.adds = False  # engines of a command line: what earlier runs declared stays declared
         self._read: dict[str, str] | None = None  # None while the SConstruct is read
@@ -154,11 +152,13 @@ class Session:
             from . import model_aliases
 
             model_aliases.declare(self.engines, str(self.top))
-        known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS)
+        known = SCons.Script.ARGUMENTS.keys() <= set(settings.ARGUMENTS) - {"TIMING"}
         if not (plain and known) or settings.option("clean"):
             from . import after_reading
 
             self._stop_if(after_reading.check(self.files, self.engines, self.checked, self._arguments_read))
+        if self.declare_timings:
+            self.declare_timings(self)
 
     def _stop_if(self, problems: list[str]) -> None:
         """Stop the run, before anything is built, at what is wrong."""

@@ -42,7 +42,7 @@ ARGUMENTS = (
     *("STORE", "STORE_MODE", "STORE_SIGNING_KEY", "STORE_TRUSTED_KEYS", "STORE_REFUSALS"),
     *("STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT"),
     *("DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
-    *("PRUNE", "KEEP", "OLDER", "VERBOSE"),
+    *("PRUNE", "KEEP", "OLDER", "VERBOSE", "TIMING"),
 )
 HELP = """
 TensorRT engines (scons-tensorrt):
@@ -59,12 +59,13 @@ TensorRT engines (scons-tensorrt):
   JETPACK=X.Y           the JetPack version, if it cannot be derived from the L4T release
   CACHE_SIZE=SIZE       how much to keep of engines that a change replaced, so that undoing it
                         compiles nothing; default: 5Gi; 0 keeps nothing
+  TIMING=record         write the files of timing_cache=: each layer's kernel, on this hardware
   VERBOSE=1             print a line for each reused engine, not only their number
   scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
                         deletes older ones
   scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
-  SIGNING_KEY=FILE      sign manifests with this Ed25519 private key (PEM)
+  SIGNING_KEY=FILE      sign manifests with this private key (PEM)
 The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
 TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_CACHE_SIZE, TRT_VERBOSE, TRT_SIGNING_KEY (the file, or
 the PEM itself). And:
@@ -151,6 +152,11 @@ def chosen(env: Any, argument: str) -> str:
     return str(SCons.Script.ARGUMENTS.get(argument) or value_of(env, f"TRT_{argument}"))
 
 
+def as_given(argument: str) -> str:
+    """The name by which the user gave a setting, for messages."""
+    return argument if SCons.Script.ARGUMENTS.get(argument) else f"TRT_{argument}"
+
+
 def value_of(env: Any, name: str) -> str:
     """A construction variable, expanded."""
     value = env.get(name, "")
@@ -190,7 +196,8 @@ def verify_full(env: Any) -> bool:
     """Whether to hash every file. Raises UserError."""
     verify = chosen(env, "VERIFY")
     if verify not in ("stat", "full"):
-        raise SCons.Errors.UserError(f"VERIFY={verify}: write VERIFY=stat or VERIFY=full")
+        name = as_given("VERIFY")
+        raise SCons.Errors.UserError(f"{name}={verify}: write {name}=stat or {name}=full")
     return verify == "full"
 
 
@@ -201,6 +208,12 @@ def verbose(env: Any) -> bool:
     return text.lower() not in ("", "0", "no", "off", "false")
 
 
+def records_timings() -> bool:
+    """Whether this run writes the files of `timing_cache=`. Only the command line says so: a setting that
+    stays would replace them again and again."""
+    return SCons.Script.ARGUMENTS.get("TIMING") == "record" and not option("clean")
+
+
 def cache_size(env: Any) -> int:
     """The limit of kept engines, in bytes. Raises UserError."""
     text = chosen(env, "CACHE_SIZE")
@@ -209,7 +222,7 @@ def cache_size(env: Any) -> int:
     from ..artifact.kept import cache_size as parse
 
     try:
-        return parse(text, "CACHE_SIZE")
+        return parse(text, as_given("CACHE_SIZE"))
     except RecipeError as error:
         raise SCons.Errors.UserError(str(error)) from None
 

@@ -37,9 +37,18 @@ def _conversion(facts: Mapping[str, Any]) -> str:
 
 
 def worst(facts: Mapping[str, Any]) -> str:
-    """The output with the largest share of its bound, and how many corners were run."""
+    """The output with the largest share of its bound, how many layers run in 8 bit, and how many corners were
+    run. `quantized`: not in receipts of earlier versions."""
     outputs, corners = facts.get("outputs") or {}, facts.get("corners") or {}
-    return "; ".join([_output(facts, outputs) if outputs else _without_outputs(corners), *_corners(corners)])
+    words = [_output(facts, outputs) if outputs else _without_outputs(corners)]
+    return "; ".join([*words, *_quantized(facts.get("quantized")), *_corners(corners)])
+
+
+def _quantized(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    macs = "" if found["macs"] is None else f", {found['macs']:.0%} of the multiplications"
+    return [f"{found['layers']} of {plural(found['of'], 'layer')} in 8 bit{macs}"]
 
 
 def _output(facts: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:

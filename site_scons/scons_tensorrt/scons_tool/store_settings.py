@@ -12,7 +12,7 @@ import SCons.Script
 
 from ..values import Value
 from .console import say
-from .settings import below, chosen, key_path, option, seconds, value_of
+from .settings import as_given, below, chosen, key_path, option, seconds, value_of
 
 VARIABLES = {
     "TRT_STORE": "",
@@ -63,7 +63,9 @@ def read(env: Any, top: Path) -> StoreSettings:
     if not url:
         return StoreSettings()
     if not url.startswith(_SCHEMES):
-        raise SCons.Errors.UserError(f"STORE={url}: write file:///FOLDER, s3://…, gs://… or az://…")
+        raise SCons.Errors.UserError(
+            f"{as_given('STORE')}={url}: write file:///FOLDER, s3://…, gs://… or az://…"
+        )
     writes = _choice(env, "STORE_MODE", "read", "write") == "write"
     refusals = _choice(env, "STORE_REFUSALS", "use", "ignore") == "use"
     key = _renamed(env, "STORE_SIGNING_KEY", "STORE_KEY")
@@ -78,15 +80,16 @@ def read(env: Any, top: Path) -> StoreSettings:
         signing_key=key_path(key, top),
         trusted_keys=tuple(below(place, top) for place in trusted if place),
         refusals=refusals,
-        wait_s=seconds("STORE_WAIT", chosen(env, "STORE_WAIT")),
-        patience_s=seconds("STORE_PATIENCE", chosen(env, "STORE_PATIENCE")),
-        timeout_s=seconds("STORE_TIMEOUT", chosen(env, "STORE_TIMEOUT")),
+        wait_s=seconds(as_given("STORE_WAIT"), chosen(env, "STORE_WAIT")),
+        patience_s=seconds(as_given("STORE_PATIENCE"), chosen(env, "STORE_PATIENCE")),
+        timeout_s=seconds(as_given("STORE_TIMEOUT"), chosen(env, "STORE_TIMEOUT")),
     )
 
 
 def _choice(env: Any, name: str, one: str, other: str) -> str:
     text = chosen(env, name)
     if text not in (one, other):
+        name = as_given(name)
         raise SCons.Errors.UserError(f"{name}={text}: write {name}={one} or {name}={other}")
     return text
 

@@ -232,6 +232,15 @@ class HandoffTarget(Target):
         """What to print under -n. Raises EngineError or OSError."""
 
 
+class Beside(Protocol):
+    """Files beside a manifest, such as bom_target.py. names: of the files."""
+
+    names: tuple[str, ...]
+
+    def data(self, name: str) -> bytes:
+        """The contents of one file, which is up to date or would be written. Raises EngineError."""
+
+
 def _nothing(target: Any, source: Any, env: Any) -> None:
     pass
 

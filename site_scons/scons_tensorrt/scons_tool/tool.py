@@ -36,7 +36,7 @@ def generate(env: Any) -> None:
         return
     env["BUILDERS"]["TRT_Engine"] = make_builder()
     env["BUILDERS"]["TRT_Onnx"] = make_step_builder()
-    for method in (Engine, OnnxExport, EnginesFromFile, EngineManifest, InstallEngines):
+    for method in (Engine, OnnxExport, EnginesFromFile, EngineManifest, InstallEngines, EpContext):
         env.AddMethod(user_call(method), method.__name__)
     session = session_of(env)
     if not session.helped:
@@ -65,16 +65,17 @@ def exists(env: Any) -> bool:
     return True
 
 
-def EngineManifest(env: Any, target: Any = None, engines: Any = None) -> Any:
+def EngineManifest(env: Any, target: Any = None, engines: Any = None, bom: Any = True) -> Any:
     """Declare the manifest of `engines` at `target`; returns the nodes of the manifest, its sidecar,
-    SHA256SUMS, and, with a signing key, the signed statement.
+    SHA256SUMS, with a signing key the signed statement, and the bills of materials (CycloneDX, SPDX) unless
+    `bom` is False.
 
     engines: what `env.Engine` returned, or nodes of it; of several kinds of hardware, each has its
     manifest in a folder of its name beside `target`. Raises UserError.
     """
-    from .manifest_target import declare
+    from .declare_manifest import declare
 
-    return declare(env, _session(env), target, engines)
+    return declare(env, _session(env), target, engines, bom)
 
 
 def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: Any = None) -> Any:
@@ -87,6 +88,18 @@ def InstallEngines(env: Any, folder: Any = None, engines: Any = None, manifest: 
     from .install_engines import declare
 
     return declare(env, _session(env), folder, engines, manifest)
+
+
+def EpContext(env: Any, engine: Any = None, target: Any = None, embed: bool = False) -> Any:
+    """Declare an ONNX with an EPContext node around an engine, for ONNX Runtime; returns its node.
+
+    engine: what `env.Engine` returned; of several, each has an ONNX. target: default: beside the
+    engine, with the suffix `.onnx`; embed: whether the engine is inside the ONNX, instead of beside or below
+    it. Raises UserError.
+    """
+    from .epcontext_target import declare
+
+    return declare(env, _session(env), engine, target, embed)
 
 
 def _session(env: Any) -> Session:

@@ -103,6 +103,7 @@ def _entry(engine: EngineTarget, files: RunFiles, signatures: list[HardwareSigna
     more = {
         "data": {location: from_top(str(path)) for location, path in _apart(engine.inputs).items()},
         "gate": engine.gate and engine.gate.label,
+        "timing_cache": engine.timings and from_top(engine.timings.get_abspath()),
         "place": engine.place.at() if engine.place and engine.place.line else None,
         "signature": signatures.index(hardware.signature) if hardware else None,
         "problem": None if hardware else str(engine.problem or "no hardware"),

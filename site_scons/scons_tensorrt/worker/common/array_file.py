@@ -35,6 +35,13 @@ def size(dtype: str, shape: Sequence[int]) -> int:
     return count
 
 
+def narrowed(data: bytearray) -> bytearray:
+    """int64 as int32, which TensorRT 8 has in its place. Raises OverflowError for a number beyond int32."""
+    from array import array  # rarely needed
+
+    return bytearray(array("i", array("q", bytes(data))).tobytes())
+
+
 def write(out: BufferedIOBase, arrays: Iterable[tuple[str, str, Sequence[int], bytes]]) -> None:
     """Append a record of (name, dtype, shape, bytes). Raises ValueError if the bytes do not fit the shape."""
     arrays = list(arrays)

@@ -44,6 +44,14 @@ def canonical() -> str:
     return why
 
 
+def command() -> "list[str]":
+    """The command line of this process. Python 3.8 and 3.9 have no sys.orig_argv."""
+    if hasattr(sys, "orig_argv"):
+        return list(sys.orig_argv)
+    with open("/proc/self/cmdline", "rb") as file:
+        return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+
+
 def run() -> None:
     """Read the job and the modules from standard input, and call `main` of the last module."""
     import json
@@ -76,7 +84,7 @@ def run() -> None:
 
 if sys.argv[1] == "1":
     reason = canonical()
-    argv = [*sys.orig_argv[:-2], "2", reason]
+    argv = [*command()[:-2], "2", reason]
     try:
         os.execv(sys.executable, argv)
     except OSError:  # of another machine, under an emulator that only the command itself starts

@@ -4,11 +4,11 @@ inputs drawn at the corners of the profiles."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx import corner_check, draw_bounds, draws, samples
+from scons_tensorrt.worker.onnx import corner_check, draw_bounds, draws, quantized_layers, samples
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.figures import Figures
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
@@ -36,7 +36,8 @@ def compare(
     missing = sorted(set(names) - set(second.outputs()))
     if missing:
         raise accuracy_error("the converted model has no output `%s`" % missing[0])
-    figures, spreads = Figures(names, options), draws.SampleSpreads()
+    figures, spreads = Figures(names, options, histograms=True), draws.SampleSpreads()
+    shapes: dict[str, Sequence[int]] = {}
     if spec:
         sample_set = samples.read(spec, first.inputs)
         for number, sample in enumerate(sample_set):
@@ -44,28 +45,31 @@ def compare(
             outputs = zip(first.run(where, sample, names), second.run(where, sample, names))
             figures.add(number, dict(zip(names, outputs)))
             spreads.add(sample)
+            shapes = shapes or {name: array.shape for name, array in sample.items()}
         try:
             figures.judge()
         except WorkerError as error:
             worst = next(itertools.islice(sample_set, figures.worst_sample(), None))
             raise explained(error, reference, converted, worst) from None
     if not options.get("corners"):
-        return figures.judged(target)
+        return figures.judged(target, quantized=quantized_layers.describe(converted, shapes))
     options = draw_bounds.options_of_draws(options, sampled=spec is not None)
     original = corner_check.Original(reference, first, options, spreads.spreads())
+    quantized = quantized_layers.describe(converted, shapes or original.usual().shapes)
     found = corner_check.compare_corners(original, second, converted, options, figures)
-    return figures.judged(target, corners=found)
+    return figures.judged(target, corners=found, quantized=quantized)
 
 
 def _original_alone(reference: str, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Run the corners of an original that is compiled as it is. What it cannot do is in the figures, and no
     error: nothing is compared, and TensorRT may run what ONNX Runtime cannot."""
-    figures = Figures([], options)
+    figures, quantized = Figures([], options), None
     try:
         model = CpuModel(without_bf16(reference), "the original")
         options = draw_bounds.options_of_draws(options, sampled=False)
         original = corner_check.Original(reference, model, options, {})
+        quantized = quantized_layers.describe(reference, original.usual().shapes)
         found = corner_check.compare_corners(original, None, reference, options, figures)
     except WorkerError as error:
         found = corner_check.not_run(str(error))
-    return figures.judged(target, corners=found)
+    return figures.judged(target, corners=found, quantized=quantized)

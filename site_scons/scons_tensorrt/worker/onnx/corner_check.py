@@ -60,6 +60,10 @@ class Original:
             tried.append((runs, outputs, "the original itself is not finite in output `%s`" % bad[0]))
         return min(tried, key=lambda each: not each[0])
 
+    def usual(self) -> Corner:
+        """The optimum of the first profile."""
+        return next((each for each in self.corners if each.name.endswith("opt")), self.corners[0])
+
     def moved(self, corner: Corner, draw: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """The outputs for the nudged inputs of a draw."""
         return [self.outputs(corner, inputs) for inputs in nudged(draw, self._precision)]
@@ -144,6 +148,7 @@ def facts(judge: CornerFigures, seconds: float, compared: bool) -> dict[str, Any
     if compared and not judge.figures.compared and (judge.bound or not ran):
         why = judge.table[0].get("note", "") if judge.table else "there are none"
         if ran:
+            why = why or "shapes of outputs depend on values, and differ"
             why = "on drawn inputs no output could be judged, at %s: %s" % (judge.table[0]["corner"], why)
         raise accuracy_error("no corner of shapes= could be compared: %s; give inputs= of real use" % why)
     judged = "the bound, finite values and rows" if judge.bound else "finite values and rows"

@@ -10,6 +10,7 @@ import numpy as np
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
 from scons_tensorrt.worker.onnx.corners import Corner
 from scons_tensorrt.worker.onnx.draw_bounds import (
+    MOVES,
     NOT_JUDGED,
     RELATIVE,
     SHARE,
@@ -64,9 +65,8 @@ class CornerFigures:
         assert run.other is not None
         original, other = run.original[name], run.other[name]
         if original.shape != other.shape:
-            shapes = {each.original[name].shape for each in runs if each.kind != "alone"}
-            if len(shapes | movement.shapes(name)) > 1:
-                return  # the shape depends on the data
+            if self._may_differ(name, run, runs, movement):
+                return
             measure(name, original, other, self._options)  # raises
         _check_finite(name, original, other)
         if not self.bound or (original.size and not np.isfinite(original).any()):
@@ -79,10 +79,26 @@ class CornerFigures:
             return
         figures = {**found.figures, "corner": row["corner"]}
         if not self._options["sampled"]:
-            self.figures.keep(name, figures, original.size > 0)
+            self.figures.keep(name, figures, original, other)
         known = row["outputs"].get(name)
         if known is None or known["bound"] is None or share(figures) > share(known):
             row["outputs"][name] = {key: figures.get(key) for key in ("error", "bound", "cosine")}
+
+    def _may_differ(self, name: str, run: Answers, runs: Sequence[Answers], movement: Movement) -> bool:
+        """Whether another shape of an output is no error, because it depends on the values of inputs. For the
+        same values, fp32 has almost the same shape: a count moves with the inputs, or by a `SHARE`."""
+        assert run.other is not None
+        moved = movement.shapes(name)
+        if len(moved | {each.original[name].shape for each in runs if each.kind != "alone"}) < 2:
+            return False
+        wanted, shape = run.original[name].shape, run.other[name].shape
+        exact = self._options["precision"] == "fp32" and self._options["on_cpu"]  # a GPU may use TF32
+        if run is not runs[0] or not exact:
+            return True
+        return len(wanted) == len(shape) and all(
+            abs(size - other) <= max(1, SHARE * size, MOVES * max(abs(size - each[axis]) for each in moved))
+            for axis, (size, other) in enumerate(zip(wanted, shape))
+        )
 
     def _beyond(
         self, name: str, original: np.ndarray, other: np.ndarray, figures: Mapping[str, Any], measure: str

@@ -43,12 +43,12 @@ class Answers(NamedTuple):
 
 def options_of_draws(options: Mapping[str, Any], sampled: bool) -> dict[str, Any]:
     """The options of a gate for draws: rtol, atol, metric, profiles, precision, wide (beside samples, except
-    in fp32), sampled (beside samples)."""
+    in fp32), sampled (beside samples), on_cpu (whether a CPU computes what is compared)."""
     corners = options["corners"]
     wide = sampled and corners["precision"] != "fp32"
     times = BESIDE_SAMPLES if wide else 1.0
     more = {"rtol": options["rtol"] * times, "atol": options["atol"] * times}
-    return {**options, **corners, **more, "wide": wide, "sampled": sampled}
+    return {**options, **corners, **more, "wide": wide, "sampled": sampled, "on_cpu": True}
 
 
 def nudged(inputs: Outputs, precision: str) -> list[dict[str, np.ndarray]]:

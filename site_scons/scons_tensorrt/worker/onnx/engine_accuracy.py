@@ -98,7 +98,7 @@ def judge(files: Mapping[str, str], target: str, options: Mapping[str, Any]) -> 
         plan = json.load(text)
     with open(files["expected"], "rb") as expected, open(files["outputs"], "rb") as outputs:
         pairs = _pairs(array_file.read(expected), array_file.read(outputs))
-        figures = Figures([], options)
+        figures = Figures([], options, histograms=True)
         for number in range(plan["samples"]):
             figures.add(number, next(pairs))
         if not plan["corners"]:
@@ -107,7 +107,7 @@ def judge(files: Mapping[str, str], target: str, options: Mapping[str, Any]) -> 
             return figures.judged(target)
         figures.judge()
         began = time.perf_counter()
-        options = options_of_draws(options, sampled=plan["samples"] > 0)
+        options = {**options_of_draws(options, sampled=plan["samples"] > 0), "on_cpu": False}
         corners = CornerFigures(figures, options, plan["bound"], "the engine")
         with open(files["moved"], "rb") as file:
             moved = array_file.read(file)

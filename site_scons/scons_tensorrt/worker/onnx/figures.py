@@ -15,12 +15,16 @@ import numpy as np
 
 from scons_tensorrt.worker.common.errors import accuracy_error
 
+BINS = 32  # of a histogram
+
 
 class Figures:
-    """The worst figures of each output so far. options: rtol, atol, metric."""
+    """The worst figures of each output so far. options: rtol, atol, metric; histograms: whether they have
+    one of the values."""
 
-    def __init__(self, names: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, names: Sequence[str], options: Mapping[str, Any], histograms: bool = False) -> None:
         self._options = options
+        self._histograms = histograms
         self._worst: dict[str, dict[str, Any]] = {name: {} for name in names}
         self._ranks: dict[str, tuple[bool, float]] = {}
         self._count = 0
@@ -31,14 +35,15 @@ class Figures:
         for name, (original, converted) in outputs.items():
             figures = measure(name, original, converted, self._options)
             figures["sample"] = number
-            self.keep(name, figures, original.size > 0)
+            self.keep(name, figures, original, converted)
 
-    def keep(self, name: str, figures: dict[str, Any], compared: bool) -> None:
-        """Keep the figures of an output if they are its worst. compared: false for an empty output, which
-        ranks below all others."""
-        rank = compared, share(figures)
+    def keep(self, name: str, figures: dict[str, Any], original: np.ndarray, converted: np.ndarray) -> None:
+        """Keep the figures of an output if they are its worst. An empty output ranks below all others."""
+        rank = original.size > 0, share(figures)
         if name not in self._ranks or rank > self._ranks[name]:
-            self._worst[name], self._ranks[name] = figures, rank
+            found = histogram(original, converted) if self._histograms else None
+            self._worst[name] = {**figures, "histogram": found} if found else figures
+            self._ranks[name] = rank
 
     def worst_sample(self) -> int:
         """The number of the sample that uses the largest share of its bound."""
@@ -53,15 +58,22 @@ class Figures:
     def compared(self) -> bool:
         return bool(self._ranks)
 
-    def judged(self, target: str, corners: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def judged(
+        self,
+        target: str,
+        corners: Mapping[str, Any] | None = None,
+        quantized: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """All figures, also written to `target`, a JSON file. corners: the facts of corners, whose times are
-        not written. Raises WorkerError (AccuracyError) if an output is beyond its bound, or nothing was
-        compared."""
+        not written; quantized: see quantized_layers.py. Raises WorkerError (AccuracyError) if an output is
+        beyond its bound, or nothing was compared."""
         outputs = self.worst()
         bounds = {name: self._options[name] for name in ("rtol", "atol", "metric")}
         figures: dict[str, Any] = {"samples": self._count, "outputs": outputs, **bounds}
         if corners:
             figures["corners"] = corners
+        if quantized:
+            figures["quantized"] = quantized
         with open(target, "w", encoding="utf-8") as out:
             json.dump(_without_times(figures), out, sort_keys=True, indent=1)
             out.write("\n")
@@ -172,6 +184,20 @@ def measure(
         "mean_abs": float(error.mean()),
         "cosine": cosine,
     }
+
+
+def histogram(original: np.ndarray, converted: np.ndarray) -> dict[str, Any] | None:
+    """How many elements have which values: `low` and `high`, the ends of the bins, and the counts in each bin
+    of both tensors. Without elements that are not finite; None if there are no others."""
+    tensors = [
+        each[np.isfinite(each)] for each in (original.astype(np.float64), converted.astype(np.float64))
+    ]
+    ends = [end for each in tensors if each.size for end in (float(each.min()), float(each.max()))]
+    if not ends or not np.isfinite(max(ends) - min(ends)):
+        return None
+    low, high = min(ends), max(ends)
+    counts = [np.histogram(each, BINS, (low, high))[0].tolist() for each in tensors]
+    return {"low": low, "high": high, "original": counts[0], "converted": counts[1]}
 
 
 def _cosine(a: np.ndarray, b: np.ndarray, largest: float) -> float:

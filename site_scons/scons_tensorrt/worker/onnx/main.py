@@ -109,6 +109,10 @@ def _run(job: Mapping[str, Any]) -> Any:
         return _module("record").record(onnx["reference"], onnx["converted"], target, samples, options)
     if kind == "accuracy":
         return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
+    if kind == "sensitivity":
+        return _module("layer_sensitivity").measure_layers(
+            onnx["reference"], onnx["converted"], samples, options
+        )
     if kind == "expect":
         return _module("engine_accuracy").expect(
             onnx["reference"], onnx["converted"], samples, files, options

@@ -15,6 +15,7 @@ from scons_tensorrt.worker.trt.network import (
     types_of,
 )
 from scons_tensorrt.worker.trt.runtime import title
+from scons_tensorrt.worker.trt.settings import apply_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 
     from scons_tensorrt.worker.trt.job import CompileJob
 
-# Options that are one attribute of the configuration, and the enumeration of its values.
-SETTINGS = {
-    "optimization_level": ("builder_optimization_level", None),
-    "max_aux_streams": ("max_aux_streams", None),
-    "avg_timing_iterations": ("avg_timing_iterations", None),
-    "tiling_optimization_level": ("tiling_optimization_level", "TilingOptimizationLevel"),
-    "profiling_verbosity": ("profiling_verbosity", "ProfilingVerbosity"),
-    "hardware_compatibility": ("hardware_compatibility_level", "HardwareCompatibilityLevel"),
-}
 # Flags that need a GPU in TensorRT for RTX, and a flag that does not.
 NEED_A_GPU = {"REFIT": "REFIT_INDIVIDUAL", "REFIT_IDENTICAL": "REFIT_INDIVIDUAL", "STRIP_PLAN": None}
 # Streaming needs a buffer of 64 MiB: a smaller engine takes less memory whole.
@@ -49,49 +41,31 @@ def configure(trt: Any, builder: Any, network: Any, job: CompileJob) -> Any:
     if not strongly_typed(trt, recipe.strongly_typed):
         own = {recipe.precision.upper()} if recipe.precision in BY_FLAG else set()
         for name in sorted(own | quantized_types(types_of(network))):
-            _set_flag(trt, config, name)
+            _set_flag(trt, config, name, "precision %s" % name.lower())
     for name in recipe.flags:
-        _set_flag(trt, config, name)
+        _set_flag(trt, config, name, "flag %s" % name)
     if job.architectures:
         _set_architectures(trt, config, job.architectures)
     for name, size in recipe.memory_pools.items():
         _set_pool(trt, config, name, size)
-    for name, value in recipe.settings.items():
-        _set(trt, builder, config, name, value)
+    if recipe.settings:
+        apply_settings(trt, builder, network, config, job)
     _check_shape_tensors(network, recipe.profiles)
     for profile in recipe.profiles:
         _add_profile(builder, network, config, profile)
-    config.progress_monitor = make_monitor(trt)
+    if hasattr(trt, "IProgressMonitor"):  # not in TensorRT 8
+        config.progress_monitor = make_monitor(trt)
     return config
 
 
 def _set_pool(trt: Any, config: Any, name: str, size: int) -> None:
     """Limit a memory pool, in bytes."""
-    pool = getattr(trt.MemoryPoolType, name.upper())
+    pool = getattr(trt.MemoryPoolType, name.upper(), None)
+    if pool is None:
+        raise recipe_error("memory_pools %s is not supported by %s" % (name, title(trt)))
     config.set_memory_pool_limit(pool, size)
     if config.get_memory_pool_limit(pool) != size:
         raise recipe_error("TensorRT did not accept %d bytes for memory pool %s" % (size, name))
-
-
-def _set(trt: Any, builder: Any, config: Any, name: str, value: Any) -> None:
-    if name == "dla_core":
-        return _use_dla(trt, builder, config, value)
-    attribute, enumeration = SETTINGS[name]
-    wanted = value
-    if enumeration:
-        wanted = getattr(getattr(trt, enumeration, None), value.upper(), None)
-    if wanted is None or not hasattr(config, attribute):
-        raise recipe_error("%s=%r is not supported by %s" % (name, value, title(trt)))
-    setattr(config, attribute, wanted)
-    if getattr(config, attribute) != wanted:
-        raise recipe_error("%s did not accept %s=%r" % (title(trt), name, value))
-
-
-def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
-    if core >= builder.num_DLA_cores:
-        raise recipe_error("dla_core=%d: this hardware has %d DLA cores" % (core, builder.num_DLA_cores))
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = core
 
 
 def _check_shape_tensors(network: Any, profiles: Sequence[dict[str, Any]]) -> None:
@@ -106,13 +80,14 @@ def _check_shape_tensors(network: Any, profiles: Sequence[dict[str, Any]]) -> No
             )
 
 
-def _set_flag(trt: Any, config: Any, name: str) -> None:
+def _set_flag(trt: Any, config: Any, name: str, option: str) -> None:
+    """option: for messages, what the user wrote."""
     flag = getattr(trt.BuilderFlag, name, None)
     if flag is None:
-        raise recipe_error("flag %s is not supported by %s" % (name, title(trt)))
+        raise recipe_error("%s is not supported by %s" % (option, title(trt)))
     config.set_flag(flag)
     if not config.get_flag(flag):
-        raise recipe_error("%s did not accept flag %s" % (title(trt), name))
+        raise recipe_error("%s did not accept %s" % (title(trt), option))
 
 
 def _set_architectures(trt: Any, config: Any, architectures: Sequence[int]) -> None:

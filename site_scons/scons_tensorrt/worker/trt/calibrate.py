@@ -1,4 +1,5 @@
-"""INT8 calibration with TensorRT 10's calibrators: copies samples to the GPU one at a time, saves the cache.
+"""INT8 calibration with the calibrators of TensorRT 8 and 10: copies samples to the GPU one at a time, saves
+the cache.
 
 The bindings swallow an exception of a callback, or crash, and then continue as if there were no more samples.
 So every error is kept here; after one, no cache is saved and no engine is built.
@@ -181,6 +182,7 @@ class _Samples:
         self.types: dict[str, str] = {name: dtype for name, dtype, _ in header["inputs"]}
         self.shapes: dict[str, list[int]] = {name: shape for name, _, shape in header["inputs"]}
         self.sizes = {name: _size(name, dtype, self.shapes[name]) for name, dtype in self.types.items()}
+        self.narrow: set[str] = set()  # int64 inputs that TensorRT reads as int32
         first = next(iter(self.shapes.values()))
         self.batch_size = first[0] if first else 1
 
@@ -192,11 +194,17 @@ class _Samples:
 
     def next(self) -> Iterator[tuple[str, bytearray]]:
         """Name and bytes of each input of the next sample."""
-        for name, size in self.sizes.items():
-            data = bytearray(size)
-            if self._file.readinto(data) != size:
+        for name, dtype in self.types.items():
+            data = bytearray(array_file.size(dtype, self.shapes[name]))
+            if self._file.readinto(data) != len(data):
                 raise _failed("the file of samples is truncated; remove it and run again")
-            yield name, data
+            yield name, self._narrowed(name, data) if name in self.narrow else data
+
+    def _narrowed(self, name: str, data: bytearray) -> bytearray:
+        try:
+            return array_file.narrowed(data)
+        except OverflowError:
+            raise recipe_error("input `%s` is INT32, but its samples need int64" % name) from None
 
 
 def _size(name: str, dtype: str, shape: Sequence[int]) -> int:
@@ -214,7 +222,9 @@ def _check_inputs(network: Any, samples: _Samples) -> None:
             raise recipe_error(text % name)
         if name not in samples.sizes:
             raise recipe_error("input `%s` of the network has no samples" % name)
-        if kind != array_file.TYPES[samples.types[name]][0]:
+        if (samples.types[name], kind) == ("int64", "INT32"):
+            samples.narrow.add(name)
+        elif kind != array_file.TYPES[samples.types[name]][0]:
             text = "input `%s` is %s in TensorRT, but its samples are %s"
             raise recipe_error(text % (name, kind, samples.types[name]))
 

@@ -15,21 +15,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+CUDA_FAILURE = "CUDA initialization failure with error"
+
 
 def make_logger(trt: Any) -> Any:
-    """A logger that writes to the log. errors: the messages of errors, which the API does not return."""
+    """A logger that writes to the log. errors: the messages of errors, which the API does not return; cuda:
+    the number of the CUDA error that TensorRT 8 reports in a warning, 0 for none; listeners: called with
+    every message, also those that are not written."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.cuda = 0
+            self.listeners: list[Any] = []
 
         def log(self, severity: Any, message: str) -> None:
+            for listener in self.listeners:
+                listener(message)
             if severity > trt.ILogger.Severity.INFO:
                 return
             os.write(2, ("[%s] %s\n" % (severity.name, message)).encode("utf-8", "replace"))
             if severity <= trt.ILogger.Severity.ERROR:
                 self.errors.append(message)
+            elif CUDA_FAILURE in message:
+                number = message.partition(CUDA_FAILURE)[2].strip(" :").partition(".")[0]
+                self.cuda = int(number) if number.isdigit() else 0
 
     return Log()
 

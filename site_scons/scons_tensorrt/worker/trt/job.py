@@ -25,7 +25,7 @@ BuildOptions = NamedTuple(
         ("flags", "list[str]"),  # names of BuilderFlag
         ("profiles", "list[dict[str, list[list[int]]]]"),  # by input: minimum, optimum and maximum shape
         ("memory_pools", "dict[str, int]"),  # bytes, by pool
-        ("settings", "dict[str, int | str]"),  # see SETTINGS of build.py
+        ("settings", "dict[str, int | str]"),  # see settings.py
         ("strongly_typed", bool),
     ],
 )
@@ -37,6 +37,16 @@ CalibrationJob = NamedTuple(
         ("samples", str),  # path of a file of worker/onnx/calibration_batches.py
         ("cache", str),  # path of the calibration cache
         ("known", "str | None"),  # its bytes in hex; None to calibrate
+    ],
+)
+
+PinnedKernels = NamedTuple(
+    "PinnedKernels",
+    [
+        ("label", str),  # of the file of `timing_cache=`
+        ("start", "str | None"),  # path of a serialized timing cache; None: an empty one
+        ("kernels", "dict[str, str]"),  # by key, the hash of the tactic, in that cache
+        ("record", "str | None"),  # path to write the cache to; None: use its kernels alone
     ],
 )
 
@@ -61,6 +71,7 @@ class CompileJob(
             ("timing_cache", "str | None"),
             ("recipe", BuildOptions),
             ("calibration", "CalibrationJob | None"),
+            ("pinned", "PinnedKernels | None"),
         ],
     )
 ):
@@ -69,18 +80,22 @@ class CompileJob(
     __slots__ = ()
 
     def to_json(self) -> dict[str, Any]:
-        calibration = self.calibration and self.calibration._asdict()
-        return {**self._asdict(), "recipe": self.recipe._asdict(), "calibration": calibration}
+        more = {name: known and known._asdict() for name, known in self._optional().items()}
+        return {**self._asdict(), "recipe": self.recipe._asdict(), **more}
+
+    def _optional(self) -> dict[str, Any]:
+        return {"calibration": self.calibration, "pinned": self.pinned}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CompileJob:
         """Raises KeyError or TypeError."""
-        known = data["calibration"]
+        known, pinned = data["calibration"], data["pinned"]
         return cls(
             **{
                 **{name: data[name] for name in cls._fields},
                 "recipe": BuildOptions(**data["recipe"]),
                 "calibration": CalibrationJob(**known) if known else None,
+                "pinned": PinnedKernels(**pinned) if pinned else None,
             }
         )
 

@@ -19,7 +19,7 @@ from scons_tensorrt.worker.trt.runtime import load, load_plugins, title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 
@@ -60,6 +60,8 @@ def _compile(job: CompileJob, not_canonical_because: str) -> dict[str, Any]:
     why: str | None = not_canonical_because or None
     if job.product == "tensorrt":
         why = "TensorRT chooses kernels by timing them on the GPU"
+        if job.pinned:
+            why = "the kernels are those of timing_cache, but TensorRT does not promise equal bytes"
     elif unsteady:
         why = "TensorRT for RTX numbers tensors anew in a quantized network with dynamic shapes"
     return {
@@ -81,23 +83,49 @@ def make(trt: Any, job: CompileJob) -> tuple[str, int, bool]:
     try:
         builder = trt.Builder(logger)
     except TypeError:
-        reason = logger.errors[0] if logger.errors else "is there a GPU?"
-        text = "%s cannot create a builder: %s" % (title(trt), reason)
+        text = "%s cannot create a builder: %s" % (title(trt), _no_builder(logger))
         raise WorkerError("HardwareMismatchError", text) from None
     recipe = job.recipe
-    network, parser = parse(trt, builder, logger, job.onnx, recipe.strongly_typed)
+    flags = str(recipe.settings.get("parser_flags", ""))
+    network, parser = parse(trt, builder, logger, job.onnx, recipe.strongly_typed, flags)
     calibrated = job.calibration is not None
     check_precision(trt, network, recipe.precision, recipe.strongly_typed, calibrated)
     unsteady = renumbered(network)
     config = configure(trt, builder, network, job)
-    if job.timing_cache:
-        timing_cache.use(config, job.timing_cache)
-    with _calibrating(trt, builder, network, config, job):
+    with _timings(trt, config, logger, job), _calibrating(trt, builder, network, config, job):
         sha256, size = build(trt, builder, network, config, logger, job)
-    if job.timing_cache:
-        timing_cache.keep(config, job.timing_cache)
     del parser  # it owns weights that the network refers to
     return sha256, size, unsteady
+
+
+@contextlib.contextmanager
+def _timings(trt: Any, config: Any, logger: Any, job: CompileJob) -> Iterator[None]:
+    """The timing cache of the build: that of the option, else that of the hardware."""
+    if job.pinned:
+        from scons_tensorrt.worker.trt import pinned_kernels  # sent only with a job that needs it
+
+        kernels = pinned_kernels.Kernels(trt, config, logger, job.pinned)
+        try:
+            yield
+        except WorkerError as error:
+            raise kernels.explain(error, logger.errors) from None
+        kernels.finish()
+        return
+    if job.timing_cache:
+        timing_cache.use(config, job.timing_cache)
+    yield
+    if job.timing_cache:
+        timing_cache.keep(config, job.timing_cache)
+
+
+def _no_builder(logger: Any) -> str:
+    if logger.cuda in (35, 36, 100):  # cudaErrorInsufficientDriver, …CallRequiresNewerDriver, …NoDevice
+        return "no CUDA driver, or one older than this TensorRT needs; see `nvidia-smi` (CUDA error %d)" % (
+            logger.cuda
+        )
+    if logger.cuda:
+        return "CUDA error %d; see `nvidia-smi`" % logger.cuda
+    return logger.errors[0] if logger.errors else "is there a GPU?"
 
 
 def _calibrating(

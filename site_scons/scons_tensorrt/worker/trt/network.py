@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
+from scons_tensorrt.worker.trt.runtime import title
+from scons_tensorrt.worker.trt.settings import set_parser_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,17 +16,18 @@ MUST = {"fp16": "HALF", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}
 NARROW = ("HALF", "BF16", "INT8", "FP8", "INT4", "FP4")
 
 
-def parse(trt: Any, builder: Any, logger: Any, onnx: str, strong: bool = False) -> tuple[Any, Any]:
+def parse(
+    trt: Any, builder: Any, logger: Any, onnx: str, strong: bool = False, flags: str = ""
+) -> tuple[Any, Any]:
     """The network of the ONNX at `onnx`, and its parser.
 
-    strong: a strongly typed network, also in 10.x. Raises WorkerError with the node, operator and message of
-    the parser's first error; also for an empty network, which the parser makes of a file that is not an ONNX.
+    strong: a strongly typed network, also in 10.x; flags: names of OnnxParserFlag. Raises WorkerError with
+    the node, operator and message of the parser's first error; also for an empty network, which the parser
+    makes of a file that is not an ONNX.
     """
-    flags = 0
-    if strong and hasattr(trt.BuilderFlag, "FP16"):  # later versions have no other networks
-        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
+    network = builder.create_network(_network_flags(trt, builder, strong))
     parser = trt.OnnxParser(network, logger)
+    set_parser_flags(trt, parser, flags)
     if not parser.parse_from_file(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         # An unsupported operator fails on every host; another error may be for lack of memory.
@@ -36,12 +39,29 @@ def parse(trt: Any, builder: Any, logger: Any, onnx: str, strong: bool = False) 
     return network, parser
 
 
+def _network_flags(trt: Any, builder: Any, strong: bool) -> int:
+    """Bits of NetworkDefinitionCreationFlag. Later versions have fewer, since they have fewer kinds of
+    networks: TensorRT 8 alone has implicit batches, of which the builder has a maximum size."""
+    known = trt.NetworkDefinitionCreationFlag
+    flags = 0
+    if hasattr(builder, "max_batch_size"):
+        flags |= 1 << int(known.EXPLICIT_BATCH)
+    if strong and hasattr(trt.BuilderFlag, "FP16"):
+        if not hasattr(known, "STRONGLY_TYPED"):
+            raise recipe_error("strongly_typed is not supported by %s; leave it out" % title(trt))
+        flags |= 1 << int(known.STRONGLY_TYPED)
+    return flags
+
+
 def _parser_message(errors: Sequence[Any], logger: Any) -> str:
     if not errors:
         reason = logger.errors[0] if logger.errors else "no reason given"
         return "the parser refused the model: %s" % reason
     first = errors[0]
     place = "node %d" % first.node()
+    if not hasattr(first, "node_name"):  # TensorRT 8: the parent finds the name in the ONNX
+        more = " (and %d more in the log)" % (len(errors) - 1) if len(errors) > 1 else ""
+        return "the parser refused %s: %s%s" % (place, _cause(first), more)
     if first.node_name():
         place += " `%s`" % first.node_name()
     if first.node_operator():

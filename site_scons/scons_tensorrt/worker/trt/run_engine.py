@@ -179,6 +179,8 @@ class Running:
 
     def _set_input(self, where: str, name: str, dtype: str, shape: Sequence[int], data: bytearray) -> None:
         kind = self._kind(name)
+        if (dtype, kind) == ("int64", "INT32"):
+            dtype, data = "int32", _narrowed(name, data)
         if array_file.TYPES[dtype][0] != kind:
             raise NotRun("input `%s` is %s, but its samples are %s" % (name, kind, dtype))
         address = self._memory(name, data, len(data))
@@ -230,6 +232,13 @@ class Running:
 
     def _refused(self, text: str) -> WorkerError:
         return _failed(text, self._logger)
+
+
+def _narrowed(name: str, data: bytearray) -> bytearray:
+    try:
+        return array_file.narrowed(data)
+    except OverflowError:
+        raise NotRun("input `%s` is INT32, but its samples need int64" % name) from None
 
 
 def make_allocator(trt: Any, device: Device) -> Any:

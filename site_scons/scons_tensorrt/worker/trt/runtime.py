@@ -44,7 +44,8 @@ class LateSite:
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name.partition(".")[0] in sys.stdlib_module_names:
+        # Python 3.8 and 3.9 have no such list: there, a module that is missing in it runs `site`, too.
+        if name.partition(".")[0] in getattr(sys, "stdlib_module_names", ()):
             return None
         import importlib.util
         import site
