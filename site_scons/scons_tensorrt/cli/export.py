@@ -79,6 +79,7 @@ def add(commands: Commands) -> None:
         job.add_argument(
             "models",  # this name lets options stand between them
             nargs="*",
+            default=[],
             metavar="ENGINE",
             help="engine, folder of engines, or name of a model (default: all that the last run declared)",
         )
