@@ -101,6 +101,17 @@ def test_a_converted_onnx_that_is_out_of_date_is_refused(refused, tmp_path):
 
 
 @pytest.mark.slow
+def test_one_of_two_is_listed_and_the_other_said(refused, tmp_path):
+    tree = refused.twin(tmp_path / "tree")
+    text = tree.path("SConstruct").read_text()
+    tree.path("SConstruct").write_text(text + 'env.Engine("face", "models/face.onnx", precision="fp16")\n')
+    tree.scons(ONNX)
+    done = tree.cli("sensitivity", "face", "--samples", "1")
+    assert (done.status, done.out.startswith(f"{ONNX}: elemwise error ")) == (1, True)
+    assert done.err.startswith("EngineError: .trt/onnx/face.fp16.onnx is not up to date (not built before)")
+
+
+@pytest.mark.slow
 def test_without_a_gate_the_samples_of_the_calibration_serve_or_draws(refused, tmp_path):
     tree = refused.twin(tmp_path / "tree")
     shutil.rmtree(tree.path(".trt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -163,6 +164,9 @@ def _accuracy(accuracy: Mapping[str, Any]) -> Rows:
     for name, output in mapping(mapping(onnx).get("outputs")).items():
         figures = {k: v for k in FIGURES if (v := mapping(output).get(k)) is not None}
         yield f"output {name}", f"{mapping(onnx).get('metric')}: {_flat(figures)}"
+    quantized = mapping(mapping(onnx).get("quantized"))
+    if quantized:
+        yield "in 8 bit", _flat({name: quantized.get(name) for name in ("layers", "of", "macs")})
     if isinstance(onnx, str):
         yield "ONNX", onnx
     yield from _corners("corners", mapping(onnx))
@@ -248,8 +252,9 @@ def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
         now.update(code=up_to_date.code, reason=up_to_date.reason)
         if not up_to_date.reusable:
             state, digest_cache = found.declaration.state, found.declaration.digest_cache
-            kept = KeptEngines(state, digest_cache, cache_size_here()).find(found.spec(), up_to_date.code)
-            now["reuses"] = kept and kept.origin
+            with contextlib.suppress(EngineError):  # an input may be missing, and be made first
+                kept = KeptEngines(state, digest_cache, cache_size_here()).find(found.spec(), up_to_date.code)
+                now["reuses"] = kept and kept.origin
     except EngineError as error:
         now.update(code=type(error).__name__, reason=str(error))
     return now

@@ -74,10 +74,17 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     from ..build.measure_layers import spec_of
 
     specs: dict[str, Any] = {}  # by the converted ONNX, which engines for several kinds of hardware share
+    faults: dict[str, EngineError] = {}
     for engine in _engines(arguments):
-        spec = spec_of(engine, arguments.samples)
+        try:
+            spec = spec_of(engine, arguments.samples)
+        except EngineError as error:
+            faults[str(error)] = error
+            continue
         if spec is not None:
             specs.setdefault(spec.source, (spec, []))[1].append(engine)
+    if not specs and faults:
+        raise next(iter(faults.values()))
     if not specs:
         raise EngineError(
             f"{arguments.path}: no engine of it has a converted ONNX, so no layer can be back in float; "
@@ -90,7 +97,9 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
         for row in rows:
             for line in _lines(row):
                 say(line)
-    return 0
+    for text, fault in faults.items():
+        say(f"{type(fault).__name__}: {text}", sys.stderr)
+    return int(bool(faults))
 
 
 def _engines(arguments: argparse.Namespace) -> Iterator[DeclaredEngine]:
@@ -138,6 +147,8 @@ def _lines(row: Mapping[str, Any]) -> Iterator[str]:
         )
     if better and _share(whole) - _share(better[0]) > (_share(noise) if noise else 0):
         yield f"keep_nodes={better[0]['keep'] or [better[0]['layer']]!r} keeps the first of them in float"
+    elif better:
+        yield "no single one lowers it by more than the noise"
 
 
 def _tried(row: Mapping[str, Any]) -> str:

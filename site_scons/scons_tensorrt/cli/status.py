@@ -127,7 +127,10 @@ def _declared(tree: Declaration) -> Iterator[Row]:
         try:
             up_to_date = engine.up_to_date()
             code, reason = up_to_date.code, up_to_date.reason
-            found = None if up_to_date.reusable else kept.find(engine.spec(), code)
+            found = None
+            if not up_to_date.reusable:
+                with contextlib.suppress(EngineError):  # an input may be missing, and be made first
+                    found = kept.find(engine.spec(), code)
             if found:
                 reason = f"{reason}; the next build reuses one ({found.origin})"
             state = _STATES.get(code, "stale" if os.path.lexists(engine.path) else "missing")

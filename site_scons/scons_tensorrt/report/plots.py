@@ -16,14 +16,15 @@ MOST_RISE = 1.0  # of the error as it is; a bar that rises more is cut
 
 def layers(found: Mapping[str, Any]) -> dict[str, Any]:
     """The plot of `describe_sensitivity`: a bar for each layer, in the order of the network; up if the error
-    falls with the layer in float, by its share of the error as it is. And the ten that cost most."""
+    falls with the layer in float, by its share of the error as it is. And the ten that cost most, more than
+    the noise."""
     whole = found["all"]["used"]
     falls = [1 - each["used"] / whole for each in found["layers"]]
     noise = min(found["noise"]["used"] / whole, 1.0) if found["noise"] else 0.0
     top, bottom = max(*falls, noise, 0.05), min(max(-min(falls), noise, 0.05), MOST_RISE)
     scale = HEIGHT / (top + bottom)
     ranked = sorted(range(len(falls)), key=lambda at: -falls[at])
-    most = [at for at in ranked[:LISTED] if falls[at] > LEAST]
+    most = [at for at in ranked[:LISTED] if falls[at] > max(LEAST, noise)]
     return {
         "height": HEIGHT,
         "zero": f"{top * scale:.1f}",
