@@ -78,6 +78,15 @@ def test_what_overflows_is_named_and_keeping_what_is_named_passes(tmp_path, name
     assert gate(tmp_path, to="bf16", rtol=0.1, atol=0.1)
 
 
+def test_a_node_with_the_name_of_an_output_is_no_obstacle(tmp_path):
+    """The conversion adds a cast of that name."""
+    nodes = [node("Mul", ["x", "big"], ["m"], name="scale"), node("Div", ["m", "big"], ["y"], name="y")]
+    saved(tmp_path, nodes, [4], [array("big", 4e4)], np.ones((2, 4)) * 3)
+    assert "`scale` (Mul) overflows fp16 (max 120,000 > 65,504)" in refused(tmp_path)
+    saved(tmp_path, nodes, [4], [array("big", 4)], np.ones((2, 4)) * 3)
+    assert gate(tmp_path)["outputs"]["y"]["error"] == 0
+
+
 def test_an_input_that_overflows_is_named_with_what_reads_it(tmp_path):
     nodes = [node("Mul", ["x", "scale"], ["m"]), node("MatMul", ["m", "k"], ["y"])]
     random = np.random.default_rng(0)

@@ -163,6 +163,18 @@ def make_names_unique(graph: GraphProto, taken: set[str], names: Mapping[str, st
             make_names_unique(inner, taken, names)
 
 
+def without_repeated_names(model: ModelProto) -> ModelProto:
+    """The model, whose nodes lose names that an earlier node has: ONNX Runtime takes each name once. A cast
+    that a conversion adds has the name of an output, as nodes of some exporters have."""
+    for graph in graphs(model.graph):
+        seen: set[str] = set()
+        for node in graph.node:
+            if node.name in seen:
+                node.name = ""
+            seen.add(node.name)
+    return model
+
+
 def count(number: int, what: str) -> str:
     """`1 input`, `2 inputs`."""
     return "%d %s" % (number, what if number == 1 else what + "s")

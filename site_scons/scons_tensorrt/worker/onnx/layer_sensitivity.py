@@ -135,7 +135,7 @@ def _switched(
         model.graph.input.append(onnx.helper.make_tensor_value_info(name, element, shape))
     del model.graph.value_info[:]
     with open(converted + SUFFIX, "wb") as out:
-        out.write(model.SerializeToString())
+        out.write(graph_walk.without_repeated_names(model).SerializeToString())
     return layers, kind, of, converted + SUFFIX
 
 

@@ -66,7 +66,7 @@ def without_bf16(path: str) -> str:
 
 def _written(model: ModelProto, path: str) -> str:
     with open(path + SUFFIX, "wb") as out:
-        out.write(model.SerializeToString())
+        out.write(graph_walk.without_repeated_names(model).SerializeToString())
     return path + SUFFIX
 
 

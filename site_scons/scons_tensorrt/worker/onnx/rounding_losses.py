@@ -66,7 +66,8 @@ def find_losses(path: str, inputs: Mapping[str, np.ndarray]) -> list[Loss]:
     watched = [each for each in roundings if each.main]
     graph = _Graph(model.graph, watched)
     with open(path + SUFFIX, "wb") as out:
-        out.write(_with_copy(model, roundings, watched).SerializeToString())
+        runnable_model = graph_walk.without_repeated_names(_with_copy(model, roundings, watched))
+        out.write(runnable_model.SerializeToString())
     runnable = CpuModel(path + SUFFIX, "the converted model")
     figures = np.array(runnable.run("the sample", inputs, runnable.outputs()), np.float64).reshape(
         -1, FIGURES
