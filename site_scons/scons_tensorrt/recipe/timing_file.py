@@ -27,7 +27,6 @@ from ..values import Value
 
 SCHEMA = 1
 LARGEST = 256 << 20  # bytes
-RECORD = "scons engines TIMING=record"
 VERSION = "runtime_version"
 
 
@@ -61,7 +60,7 @@ class TimingFile(Value):
             why = f"({type(error).__name__})"
             raise RecipeError(
                 f"timing_cache {label}: not a file that TIMING=record wrote {why}; restore it, or remove it "
-                f"and record it again: {RECORD}"
+                "and record it again with TIMING=record"
             ) from None
 
     def differing_hardware(self, signature: HardwareSignature) -> list[str]:
@@ -75,7 +74,7 @@ class TimingFile(Value):
         if differing == [VERSION]:
             raise RecipeError(
                 f"timing_cache {label}: recorded with TensorRT {self.hardware.get(VERSION)}, not "
-                f"{signature.runtime_version}; record it again on this hardware: {RECORD}"
+                f"{signature.runtime_version}; record it again on this hardware with TIMING=record"
             )
         if differing:
             told = ", ".join(
@@ -105,7 +104,9 @@ def read_timing_file(path: Path, label: str) -> tuple[TimingFile, bytes]:
 
 def missing(label: str) -> RecipeError:
     """The error for a file that is not there."""
-    return RecipeError(f"timing_cache {label}: no such file; record it on the engine's hardware: {RECORD}")
+    return RecipeError(
+        f"timing_cache {label}: no such file; record it on the engine's hardware with TIMING=record"
+    )
 
 
 class KernelChanges(Value):

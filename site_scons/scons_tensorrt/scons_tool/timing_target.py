@@ -26,6 +26,7 @@ from .session import Session
 from .target import HandoffTarget
 
 GUARD = "whether the engines of a timing cache are up to date"
+NEVER_BUILT = ("new", "changed", "receipt_missing")  # codes of a key without a receipt
 TEXT = "scons-tensorrt timing cache"
 
 
@@ -54,10 +55,10 @@ class TimingTarget(HandoffTarget):
             return False
 
     def _stale(self) -> list[EngineTarget]:
-        """The engines that are not up to date with the file as it is now. Raises EngineError."""
+        """The engines that were not built with the file as it is now. Raises EngineError."""
         if not os.path.lexists(self.path):
             return self.engines
-        return [engine for engine in self.engines if not engine.up_to_date().reusable]
+        return [engine for engine in self.engines if engine.up_to_date().code in NEVER_BUILT]
 
     def preview(self) -> str | None:
         stale = self._stale_or_all()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"Autotuning op (.+?)\(key: (0x[0-9A-Fa-f]+)\)")
 _MISS = re.compile("errorOnMiss|timing cache miss|not (?:found )?in (?:the )?timing cache", re.IGNORECASE)
 _NO_TACTIC = (1 << 64) - 1  # the hash in the invalid value of `ITimingCache.query`
-RECORD = "scons engines TIMING=record"
 PIECE = 2000  # kernels of one event
 # Compiled code would make the file large; the engine has it in any case.
 FLAGS = ("EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE")
@@ -67,8 +66,9 @@ class Kernels:
         if accepted and not hasattr(cache, "queryKeys"):
             raise self._unsupported()
         if not accepted or tactics(cache) != job.kernels:
-            text = "timing_cache %s: %s does not accept it on this GPU; remove it, then record it again: %s"
-            raise WorkerError("EngineBuildError", text % (job.label, title(self._trt), RECORD))
+            text = "timing_cache %s: %s does not accept it on this GPU; remove it, then record it again with "
+            text = text % (job.label, title(self._trt))
+            raise WorkerError("EngineBuildError", text + "TIMING=record")
 
     def _hear(self, message: str) -> None:
         found = _LAYER.search(message)
@@ -82,9 +82,7 @@ class Kernels:
         if self._job.record or not (missed or any(map(_MISS.search, messages))):
             return error
         what = "layer %s (key %s)" % missed[-1] if missed else "one of the layers"
-        text = (
-            "timing_cache %s: it has no kernel for %s; add it on this hardware: scons engines TIMING=record"
-        )
+        text = "timing_cache %s: it has no kernel for %s; add it on this hardware with TIMING=record"
         return WorkerError("EngineBuildError", text % (self._job.label, what))
 
     def finish(self) -> None:
