@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_read_only_tree import read_only
 
 from conftest import Run, Tree, hardware, make_model, sha256
 
@@ -206,6 +207,38 @@ HARMS = {
 
 
 @pytest.mark.slow
+def test_a_folder_that_cannot_be_written_is_one_line_before_any_compile(host: Host) -> None:
+    host.tree.environment["PYTHONPATH"] = host.path
+    for arguments in (["-n", "engines", "TIMING=record"], ["engines", "TIMING=record"]):
+        run = read_only(host.tree, *arguments)
+        assert run.status == 2
+        told = [line for line in run.out.splitlines() if "FAIL" in line.split(":")[0]]
+        where = "the tree cannot be written" if "the tree" in told[0] else "models/ cannot be written"
+        step = "Read-only file system; make it writable, or name another file in timing_cache="
+        assert told[0].endswith(f"{CACHE}: SConstruct:4: PublishError: {where}: {step}"), run.out
+        assert told[1].endswith(f"EngineBuildError: {CACHE} could not be built, see error above"), run.out
+    assert host.compiles() == 0
+
+
+@pytest.mark.slow
+def test_a_file_in_a_variant_folder_is_recorded_at_its_source(host: Host) -> None:
+    host.tree.write('SConscript("models/SConscript", variant_dir="build", exports="env")')
+    call = 'Import("env")\nenv.Engine("a", "a.onnx", timing_cache="{}a.cache")\n'
+    host.tree.path("models/SConscript").write_text(call.format(""))
+    run = host.scons("engines", "TIMING=record")
+    assert run.status == 2
+    assert (
+        "RecipeError: timing_cache build/a.cache: in a VariantDir, but a commit needs the source: write "
+        in run.out
+    )
+    assert f"write #{CACHE}" in run.out
+    host.tree.path("models/SConscript").write_text(call.format("#models/"))
+    assert host.record().built == ["a"]
+    assert host.cache.exists()
+    host.tree.path("models/SConscript").write_text(call.format(""))
+    assert host.scons().reused == ["a"]  # as a source, it may be in one
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_file_that_does_not_fit_is_one_line_and_is_not_replaced(pinned: Host, harm: str) -> None:

@@ -97,10 +97,11 @@ class RunFiles:
             step = "name another TRT_STATE_DIR" if inside else "name another ENGINE_DIR="
             return f"{self.state.relative(path.parent)}/ cannot be made: {cause(error, step)}"
 
-    def unwritable(self, path: Path) -> str | None:
-        """Why no file can be made at `path`, if its folder or the state folder cannot be written."""
+    def unwritable(self, path: Path, setting: str = "ENGINE_DIR=") -> str | None:
+        """Why no file can be made at `path`, if its folder or the state folder cannot be written. setting:
+        what names the path, unless it is in the state folder."""
         inside = path.is_relative_to(self.state.root)
-        steps = {self.state.root: "TRT_STATE_DIR", path.parent: "TRT_STATE_DIR" if inside else "ENGINE_DIR="}
+        steps = {self.state.root: "TRT_STATE_DIR", path.parent: "TRT_STATE_DIR" if inside else setting}
         for folder in (path.parent, self.state.root):
             there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
             if not there.is_dir():

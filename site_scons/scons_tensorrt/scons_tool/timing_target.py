@@ -61,11 +61,19 @@ class TimingTarget(HandoffTarget):
         return [engine for engine in self.engines if engine.up_to_date().code in NEVER_BUILT]
 
     def preview(self) -> str | None:
+        try:
+            return self._preview()
+        except EngineError:
+            self.reported = True  # so that its engines refer to it
+            raise
+
+    def _preview(self) -> str | None:
         stale = self._stale_or_all()
         if not stale:
             return None
         for engine in stale:
             self._session.mark_requested(engine)
+            self._check_writable()
             check_can_build(engine, self._session)
         known, why = self._known(stale[0])
         unless = f" because {why}" if known is None else ", unless it has every layer"
@@ -84,10 +92,8 @@ class TimingTarget(HandoffTarget):
             return
         for engine in self.engines:
             self._session.mark_requested(engine)
+        self._check_writable()
         stop_for_invalid_engines(self.nodes, self.engines, self._session)
-        fault = self._files.unwritable(self.path)
-        if fault:
-            raise PublishError(fault)
         known, why = self._known(stale[0])
         for engine in stale:
             why = why if known is None else f"it lacked layers of {engine.name}"
@@ -103,6 +109,17 @@ class TimingTarget(HandoffTarget):
             yield f"RECORDED {self.label} for {engine.name} ({told}, {seconds:.2f} s) because {why}"
         for engine in self.engines:
             engine.forget()
+
+    def _check_writable(self) -> None:
+        """Raise RecipeError for a file in a VariantDir, and PublishError where none can be written."""
+        if self.engines[0].timings.dir.srcdir_list():
+            source = self._files.state.relative(self.engines[0].timings.srcnode().get_abspath())
+            raise RecipeError(
+                f"timing_cache {self.label}: in a VariantDir, but a commit needs the source: write #{source}"
+            )
+        fault = self._files.unwritable(self.path, "file in timing_cache=")
+        if fault:
+            raise PublishError(fault)
 
     def _known(self, engine: EngineTarget) -> tuple[TimingFile | None, str]:
         """The file as it is, if its entries are valid for this hardware and TensorRT; else None, and why not.
