@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_host import TIMES, built, check, load, record_two
+from gpu_host import TIMES, built, check_against_recorded, load, record_two
 
 from conftest import Tree
 from scons_tensorrt.hardware.signature import RTX_DEFAULT
-from scons_tensorrt.worker.common import recorded_file
 
 pytest_plugins = ["gpu_host"]
 
@@ -103,13 +102,4 @@ def test_an_engine_is_checked_by_what_was_recorded(rtx: Tree, gpu: dict[str, Any
     record_two(rtx, network)
     built(rtx, "RTX: compile and record")
     loaded(rtx, gpu)
-    done = check(rtx)
-    assert (done.returncode, done.stdout.startswith("OK ")) == (0, True), done.stdout + done.stderr
-    assert f"(2 samples, on {gpu['gpu_name']})" in done.stdout
-    other = rtx.path("other.npz")
-    recorded = rtx.engine("a").with_name(rtx.engine("a").name + ".recorded.npz")
-    samples, options = recorded_file.read(str(recorded))
-    swapped = [(samples[1][0], samples[0][1]), (samples[0][0], samples[1][1])]
-    recorded_file.write(str(other), swapped, options)
-    done = check(rtx, "--samples", str(other))
-    assert (done.returncode, done.stdout.startswith("FAILED ")) == (20, True), done.stdout + done.stderr
+    check_against_recorded(rtx, gpu)

@@ -9,10 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from gpu_host import TIMES, built, check, load, record_two, version_of
+from gpu_host import TIMES, built, check_against_recorded, load, record_two, version_of
 
 from conftest import Tree, sha256
-from scons_tensorrt.worker.common import recorded_file
 
 pytest_plugins = ["gpu_host"]
 
@@ -143,13 +142,4 @@ def test_an_engine_is_checked_by_what_was_recorded(tensorrt: Tree, gpu, network)
     """Proves that `check` runs an engine on this GPU, and finds outputs that are not the recorded ones."""
     record_two(tensorrt, network)
     built(tensorrt, "TensorRT: compile and record")
-    done = check(tensorrt)
-    assert (done.returncode, done.stdout.startswith("OK ")) == (0, True), done.stdout + done.stderr
-    assert f"(2 samples, on {gpu['gpu_name']})" in done.stdout
-    other = tensorrt.path("other.npz")
-    recorded = tensorrt.engine("a").with_name(tensorrt.engine("a").name + ".recorded.npz")
-    samples, options = recorded_file.read(str(recorded))
-    swapped = [(samples[1][0], samples[0][1]), (samples[0][0], samples[1][1])]
-    recorded_file.write(str(other), swapped, options)
-    done = check(tensorrt, "--samples", str(other))
-    assert (done.returncode, done.stdout.startswith("FAILED ")) == (20, True), done.stdout + done.stderr
+    check_against_recorded(tensorrt, gpu)

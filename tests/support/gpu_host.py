@@ -21,6 +21,7 @@ import pytest
 
 from conftest import Run, Tree, make_model
 from scons_tensorrt.hardware import cuda
+from scons_tensorrt.worker.common import recorded_file
 
 TIMES: list[tuple[str, float]] = []
 GPU: list[str] = []
@@ -117,6 +118,20 @@ def check(tree: Tree, *options: str) -> subprocess.CompletedProcess[str]:
     """`scons-tensorrt check` of engine `a`."""
     command = [sys.executable, "-m", "scons_tensorrt", "check", str(tree.engine("a")), *options]
     return subprocess.run(command, env=tree.env(), capture_output=True, text=True, timeout=300, check=False)
+
+
+def check_against_recorded(tree: Tree, gpu: dict[str, Any]) -> None:
+    """`check` accepts engine `a` by its recorded outputs, and refuses it by those of the other sample."""
+    done = check(tree)
+    assert (done.returncode, done.stdout.startswith("OK ")) == (0, True), done.stdout + done.stderr
+    assert f"(2 samples, on {gpu['gpu_name']})" in done.stdout
+    other = tree.path("other.npz")
+    recorded = tree.engine("a").with_name(tree.engine("a").name + ".recorded.npz")
+    samples, options = recorded_file.read(str(recorded))
+    swapped = [(samples[1][0], samples[0][1]), (samples[0][0], samples[1][1])]
+    recorded_file.write(str(other), swapped, options)
+    done = check(tree, "--samples", str(other))
+    assert (done.returncode, done.stdout.startswith("FAILED ")) == (20, True), done.stdout + done.stderr
 
 
 # Loads an engine that load_verified returns, runs it on zeros and prints times, in a process of its own.
