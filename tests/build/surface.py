@@ -96,7 +96,7 @@ class Surface:
         flags = set()
         self.notes.append(("parser flags", flags))
         does = {"parse_from_file": lambda model: error is None, "get_error": lambda index: error}
-        does |= {"set_flag": flags.add, "get_flag": flags.__contains__}
+        does.update(set_flag=flags.add, get_flag=flags.__contains__)
         return Strict(self, "OnnxParser", does, num_errors=int(error is not None))
 
 

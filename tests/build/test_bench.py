@@ -126,8 +126,7 @@ def test_the_settings_of_builder_parser_and_network_are_accepted(bench, tmp_path
         "preview_features": "RUNTIME_ACTIVATION_RESIZE_10_10",
         "parser_flags": "ADJUST_FOR_DLA NATIVE_INSTANCENORM",
     }
-    plain = bench(tmp_path)["made"]
-    assert bench(tmp_path, settings=settings)["made"] == plain  # RTX times nothing
+    assert bench(tmp_path, settings=settings)["made"][1] > 0
 
 
 REFUSALS = [

@@ -26,6 +26,7 @@ def back_home(monkeypatch, tmp_path):
 def test_all_surfaces_are_here():
     assert VERSIONS == [
         "tensorrt-10.13.3.9",
+        "tensorrt-10.16.1.11",
         "tensorrt-10.3.0",
         "tensorrt-11.4.0.106",
         "tensorrt-8.5.2.2",
@@ -259,7 +260,7 @@ def test_settings_reach_the_configuration(version, tmp_path):
     assert config.hardware_compatibility_level is surface.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-LATER = ["tensorrt-10.13.3.9", "tensorrt-11.4.0.106"]
+LATER = ["tensorrt-10.13.3.9", "tensorrt-10.16.1.11", "tensorrt-11.4.0.106"]
 BUT_8_5 = [*LATER, "tensorrt-10.3.0", "tensorrt-8.6.1"]
 HAVE = [  # a setting, and the versions that have it
     ({"tiling_optimization_level": "fast"}, LATER),
@@ -269,7 +270,7 @@ HAVE = [  # a setting, and the versions that have it
     ({"max_aux_streams": 0}, BUT_8_5),
     ({"max_num_tactics": 5}, LATER),
     ({"l2_limit_for_tiling": 1 << 20}, LATER),
-    ({"build_route": "-a=off"}, LATER[1:]),
+    ({"build_route": "-a=off"}, LATER[2:]),
     ({"avg_timing_iterations": 8}, TENSORRT),
     ({"profiling_verbosity": "detailed"}, TENSORRT),
 ]
@@ -291,10 +292,11 @@ LISTS = [  # an option, one of its names, and whether a version has it
     ("tactic_sources", "JIT_CONVOLUTIONS", VERSIONS),
     ("tactic_sources", "CUDNN", WEAK),
     ("preview_features", "FASTER_DYNAMIC_SHAPES_0805", ["tensorrt-8.5.2.2", "tensorrt-8.6.1"]),
-    ("preview_features", "PROFILE_SHARING_0806", ["tensorrt-8.6.1", *WEAK[:2]]),
+    ("preview_features", "PROFILE_SHARING_0806", ["tensorrt-8.6.1", *WEAK[:3]]),
+    ("preview_features", "MULTIDEVICE_RUNTIME_10_16", ["tensorrt-10.16.1.11"]),
     ("preview_features", "RUNTIME_ACTIVATION_RESIZE_10_10", [*LATER, "tensorrt_rtx-1.7.1.116"]),
     ("parser_flags", "NATIVE_INSTANCENORM", [v for v in VERSIONS if v != "tensorrt-8.5.2.2"]),
-    ("parser_flags", "ADJUST_FOR_DLA", [LATER[1], "tensorrt_rtx-1.7.1.116"]),
+    ("parser_flags", "ADJUST_FOR_DLA", [*LATER[1:], "tensorrt_rtx-1.7.1.116"]),
 ]
 NOTES = {"tactic_sources": "sources", "preview_features": "features", "parser_flags": "parser flags"}
 

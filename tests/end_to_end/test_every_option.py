@@ -214,6 +214,7 @@ def test_and_then_nothing_at_all(runs: list[Run]) -> None:
     assert runs[2].lines("CONVERTED") == runs[2].lines("CHECKED") == []
 
 
+@pytest.mark.slow
 def test_formats_of_inputs_change_a_real_engine_and_an_unknown_tensor_is_refused(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"))
     tree.write(

@@ -42,7 +42,7 @@ def declare(tree: Tree, **options: object) -> Run:
     return tree.scons()
 
 
-def test_an_engine_is_built_named_reused_and_what_the_version_lacks_is_refused(jetson: Tree) -> None:
+def test_an_engine_is_built_named_and_reused(jetson: Tree) -> None:
     run = declare(jetson, precision="fp16", optimization_level=3)  # 3: TensorRT's own default
     assert (run.status, run.built) == (0, ["a"]), run.out
     assert IMAGES[jetson.jetpack][2] + "fp16.engine" in run.lines("BUILT")[0]
@@ -50,6 +50,10 @@ def test_an_engine_is_built_named_reused_and_what_the_version_lacks_is_refused(j
     assert receipt["worker"]["python"].startswith(IMAGES[jetson.jetpack][0] + ".")
     assert jetson.scons().reused == ["a"]
     assert list(jetson.path(".trt/timing").glob("*.cache"))
+
+
+@pytest.mark.slow
+def test_what_the_version_lacks_is_refused_in_one_line(jetson: Tree) -> None:
     run = declare(jetson, precision="bf16")
     assert run.failed == ["a"]
     title = f"TensorRT {IMAGES[jetson.jetpack][1][9:]}"
