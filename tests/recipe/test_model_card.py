@@ -59,7 +59,7 @@ WRONG = {
     "5": (5, "model_card=5: write a map such as {'license': 'Apache-2.0'}"),
     "a licence": (
         {"license": "x"},
-        "model_card license='x': not an SPDX licence expression (SPDX lists no 'x'); write such as "
+        "model_card license='x': not an SPDX licence expression (SPDX lists no 'x'); write one, such as "
         "'Apache-2.0', or 'LicenseRef-NAME' for one that SPDX does not list",
     ),
     "a field": ({"licence": "MIT"}, "model_card 'licence': unknown; did you mean license?"),

@@ -88,8 +88,8 @@ def _check_license(text: str) -> None:
     if why:
         own = f"{literal('LicenseRef-NAME')} for one that SPDX does not list"
         raise RecipeError(
-            f"{setting('model_card license', text)}: not an SPDX licence expression ({why}); write such as "
-            f"{literal('Apache-2.0')}, or {own}"
+            f"{setting('model_card license', text)}: not an SPDX licence expression ({why}); write one, "
+            f"such as {literal('Apache-2.0')}, or {own}"
         )
 
 

@@ -36,11 +36,12 @@ class BomTarget(HandoffTarget):
         super().__init__(files, listed.path.with_name(self.names[0]))
         self.listed = listed
         self._contents: dict[str, bytes] | None = None
+        self._made_of: str | None = None  # the stamp of this run
         self._written = JsonCache(files.state.bom(listed.path))
 
     def reset(self) -> None:
         super().reset()
-        self._contents = None
+        self._contents = self._made_of = None
 
     def contents(self) -> dict[str, bytes]:
         """The contents of each file by name. Raises EngineError."""
@@ -88,16 +89,19 @@ class BomTarget(HandoffTarget):
 
     def _stamp(self) -> str | None:
         """A digest of everything that the files are made of; None if a receipt is elsewhere."""
-        manifest, digest = self.listed.manifest(), self._files.digest_cache.sha256
-        receipts = [Receipt(e.name, e.key, e.sha256, e.size, e.recipe, {}) for e in manifest.engines.values()]
+        if self._made_of is not None:
+            return self._made_of
+        digest, name = self._files.digest_cache.sha256, self.listed.path.name
+        engines = self.listed.manifest().engines.values()
+        receipts = [Receipt(e.name, e.key, e.sha256, e.size, e.recipe, {}) for e in engines]
         try:  # those of steps change with them
             read = [digest(self._files.state.receipts.path(each)) for each in receipts]
         except OSError:
             return None
-        cards = {name: list(card) for name, card in sorted(self._cards().items())}
-        made_of = [VERSION, __version__, _created(), self.listed.path.name, read, cards]
-        text = json.dumps(made_of).encode("ascii") + manifest.dump()
-        return hashlib.sha256(text).hexdigest()
+        cards = {engine: list(card) for engine, card in sorted(self._cards().items())}
+        made_of = json.dumps([VERSION, __version__, _created(), name, read, cards]).encode("ascii")
+        self._made_of = hashlib.sha256(made_of + self.listed.contents()[name]).hexdigest()
+        return self._made_of
 
     def _remember(self) -> None:
         stamp = self._stamp()
