@@ -126,6 +126,7 @@ def flip_byte_in_the_middle(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @TOOL
 def test_a_tampered_update_is_refused_by_its_tool(name: str, site: Site, tmp_path: Path) -> None:
     tool, bundle = site.tool(name)

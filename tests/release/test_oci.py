@@ -284,6 +284,8 @@ def test_what_was_pulled_is_what_was_pushed(
     handoff: Handoff, server, repository, keys, tmp_path, capsys
 ) -> None:
     handoff.list(keys[0])
+    write_bills(handoff)
+    handoff.path("manifest.sig").write_text("{}")
     (tmp_path / "key.pub").write_bytes(keys[1])
     assert push(handoff, repository) == 0
     pull = ["pull", f"oci://{repository}", str(tmp_path / "new/here"), "--plain-http"]

@@ -18,7 +18,7 @@ from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..errors import HandoffError
 from ..files.reading import read_small
 from ..values import Value
-from . import files_of
+from . import files_of, signature_of
 from .bom import boms_of
 from .bom.check import load
 from .manifest import LARGEST, digest
@@ -32,7 +32,6 @@ ENGINE, BESIDE, DOCUMENT = (f"{_MODEL}.{kind}.v1.raw" for kind in ("weight", "we
 TITLE = "org.opencontainers.image.title"  # the filename, for ORAS
 FILEPATH = "org.cncf.model.filepath"  # the filename, for ModelPack
 UNTESTED = "org.cncf.model.file.mediatype.untested"
-SIGNATURE_SUFFIX = ".sig"
 MOST_FILES = 10_000
 
 # ModelPack's names; mixed, int4 and fp4 have none.
@@ -128,7 +127,7 @@ def _beside_manifest(listed: LoadedManifest) -> Iterator[Layer]:
     sidecar, sums, envelope = files_of(name)
     for each, data in ((name, listed.data), (sidecar, None), (sums, None)):
         yield _small(listed.path.with_name(each), BESIDE, data)
-    optional = [(envelope, BESIDE), (name.removesuffix(".json") + SIGNATURE_SUFFIX, BESIDE)]
+    optional = [(envelope, BESIDE), (signature_of(name), BESIDE)]
     optional += [(each, DOCUMENT) for each in boms_of(name)]
     for each, media_type in optional:
         path = listed.path.with_name(each)
