@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
         jobs,
         "epcontext",
         "ONNX Runtime: an ONNX with an EPContext node around each engine",
-        ("out", "out face --embed", "package --package --json"),
+        ("out face --embed", "package --package --json"),
         "Write an ONNX with an EPContext node around each engine, and the engine beside it, for ONNX "
         "Runtime's provider of TensorRT for RTX (or of TensorRT).",
     )
