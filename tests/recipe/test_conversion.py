@@ -122,7 +122,7 @@ FAULTS = [
     ("int8", CALIBRATED, True, QDQ, "it has Q/DQ nodes already; leave out calibration"),
     ("fp16", CALIBRATED, True, FP32, "calibration has no effect with precision='fp16'"),
     ("fp32", Conversion(keep_ops=("Add",)), True, FP32, "keep_ops has no effect with precision='fp32'"),
-    ("fp16", Conversion(keep_nodes=("n",)), False, FP32, "write strongly_typed=True too"),
+    ("fp16", Conversion(keep_nodes=("n",)), False, FP32, "write strongly_typed=True too (from TensorRT 10)"),
     ("fp32", Conversion(keep_io=False), True, FP32, "keep_io=False has no effect"),
     ("fp32", Conversion(auto=True), True, FP32, "keep_nodes='auto' has no effect with precision='fp32'"),
     ("int8", CALIBRATED._replace(auto=True), True, FP32, "keep_nodes='auto' is for fp16 and bf16"),

@@ -119,7 +119,7 @@ def faults(precision: str, wanted: Conversion, strong: bool, summary: OnnxSummar
         given += [setting("keep_nodes", "auto")] * wanted.auto
         given += [setting("keep_io", False)] * (not wanted.keep_io)
         serves = (
-            f"write {setting('strongly_typed', True)} too"
+            f"write {setting('strongly_typed', True)} too (from TensorRT 10)"
             if precision in _TYPE and not strong
             else "it applies to fp16 and bf16, and to int8 and fp8 with a calibration"
         )
