@@ -64,16 +64,17 @@ def converter(tmp_path, monkeypatch):
     server = fork_server._server
     fork_server._forget()
     if server:
-        server.process.wait(10)
+        server.process.wait(60)
 
 
 def wait_for(condition):
-    for _ in range(1000):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         with contextlib.suppress(OSError, ValueError):
             if condition():
                 return
         time.sleep(0.01)
-    raise AssertionError("it did not happen in 10 seconds")
+    raise AssertionError("it did not happen in a minute")
 
 
 def is_gone(pid):
@@ -102,7 +103,7 @@ class Slow(threading.Thread):
 
     def go(self):
         (self._convert.folder / "started.go").touch()
-        self.join(10)
+        self.join(60)
         return self.made
 
 
@@ -120,7 +121,7 @@ def test_a_job_that_is_killed_leaves_the_others_and_the_server(converter):
     assert converter("state")  # beside it
     server = fork_server._server.process.pid
     os.kill(slow.pid, signal.SIGKILL)
-    slow.join(10)
+    slow.join(60)
     assert isinstance(slow.error, EngineBuildError)
     assert "killed (SIGKILL): most often the kernel, out of memory" in str(slow.error)
     assert converter("state")
@@ -145,10 +146,11 @@ def test_a_server_that_cannot_start_costs_a_new_process_for_each_job(converter, 
 @pytest.mark.parametrize("how", ["stopped", "too long"])
 def test_a_job_that_is_stopped_is_ended(converter, how):
     stop = threading.Event()
-    slow = Slow(converter, stopping=stop.is_set, timeout_s=None if how == "stopped" else 2.0)
+    assert converter("state")  # the server's start is no part of the limit
+    slow = Slow(converter, stopping=stop.is_set, timeout_s=None if how == "stopped" else 3.0)
     if how == "stopped":
         stop.set()
-    slow.join(10)
+    slow.join(60)
     assert isinstance(slow.error, Interrupted if how == "stopped" else EngineBuildError)
     assert is_gone(slow.pid)
     assert converter("state")
@@ -200,7 +202,7 @@ def test_a_server_without_jobs_ends(converter, monkeypatch):
     )
     assert converter("state")
     server = fork_server._server.process
-    server.wait(10)
+    server.wait(60)
     assert converter("state")
     assert fork_server._server.process.pid != server.pid
 
@@ -227,7 +229,7 @@ def test_threads_share_one_server(converter):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(made) == 6
     assert len(set(made.values())) == 1
     assert np.frombuffer(next(iter(made.values())), np.uint8).size
