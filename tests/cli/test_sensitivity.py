@@ -43,6 +43,15 @@ def refused(tmp_path_factory):
     return tree
 
 
+def test_a_long_run_says_how_far_it_is(refused, monkeypatch, capsys):
+    monkeypatch.setattr("scons_tensorrt.cli.sensitivity.EVERY_S", 0.0)
+    monkeypatch.chdir(refused.root)
+    assert main(["sensitivity", "face", "--samples", "1"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"MEASURING {ONNX}: layer 1 of 2, sample 1"
+    assert len(told) == 2
+
+
 def test_layers_of_a_refused_engine_are_listed_and_kept_for_the_report(refused):
     done = refused.cli("sensitivity", "face", "--samples", "2", "--json")
     assert (done.status, done.err) == (0, "")

@@ -71,9 +71,15 @@ def _corners(engine: DeclaredEngine) -> dict[str, Any]:
     return {"profiles": recipe.get("profiles") or [], "precision": recipe.get("precision") or "fp32"}
 
 
-def measure(spec: OnnxSpec, top: Path, python: str, stopping: Callable[[], bool]) -> dict[str, Any]:
+def measure(
+    spec: OnnxSpec,
+    top: Path,
+    python: str,
+    stopping: Callable[[], bool],
+    progress: Callable[[Mapping[str, Any]], None] = lambda event: None,
+) -> dict[str, Any]:
     """The figures of worker/onnx/layer_sensitivity.py. top: of the tree; python: the interpreter that has
-    onnx. Raises EngineError."""
+    onnx; progress: called with an event for each layer that was run. Raises EngineError."""
     environment = {name: text for name, text in os.environ.items() if name not in PRIVATE}
     with tempfile.TemporaryDirectory(prefix="scons-tensorrt-") as name:
         folder = Path(os.path.realpath(name))
@@ -88,7 +94,7 @@ def measure(spec: OnnxSpec, top: Path, python: str, stopping: Callable[[], bool]
             "temporary": name,
         }
         try:
-            done, _ = run_program(CONVERTER, python, job, folder / "log", stopping, environment)
+            done, _ = run_program(CONVERTER, python, job, folder / "log", stopping, environment, progress)
         except (RecipeError, AccuracyError, EngineBuildError) as error:
             text = named_as_given(str(error), spec, folder / "inputs")
             raise type(error)(f"{spec.source}: {text}") from None

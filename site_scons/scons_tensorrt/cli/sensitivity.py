@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 LISTED = 10
 LEAST = 0.99  # of the error as it is: what is above is not listed
 SAMPLES = 4
+EVERY_S = 5.0  # between two lines of progress
 
 
 def add(commands: Commands) -> None:
@@ -117,7 +119,7 @@ def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Name
 
     state = engines[0].declaration.state
     python = arguments.python or os.environ.get("TRT_ONNX_PYTHON") or sys.executable
-    figures = measure(spec, state.top, python, lambda: False)
+    figures = measure(spec, state.top, python, lambda: False, _Progress(spec.source))
     try:
         keep(state, spec.ingredients["input converted"], figures)
     except OSError as error:
@@ -127,6 +129,20 @@ def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Name
     layers = sorted(figures["layers"], key=lambda each: share_of_bound(each["error"], each["bound"]))
     labels = [engine.label for engine in engines]
     return {"onnx": spec.source, "engines": labels, **figures, "layers": layers}
+
+
+class _Progress:
+    """A line on standard error now and then: hundreds of runs may take minutes."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._told = time.monotonic()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") == "progress" and time.monotonic() >= self._told + EVERY_S:
+            self._told = time.monotonic()
+            done = f"layer {event['layer']} of {event['layers']}, sample {event['sample'] + 1}"
+            say(f"MEASURING {self._source}: {done}", sys.stderr)
 
 
 def _lines(row: Mapping[str, Any]) -> Iterator[str]:

@@ -147,10 +147,12 @@ class HardwareSignature(_Fields):
             parts.append(f"JetPack {self.jetpack}")
         return ", ".join(part for part in parts if part)
 
-    def brief(self, gpu: bool) -> str:
-        """JetPack and runtime for a short line. gpu: whether to name the GPU, too."""
-        parts = [gpu and self.gpu_name, self.jetpack and f"JetPack {self.jetpack}", self._runtime]
-        return ", ".join(part for part in parts if part)
+    def brief(self, name: str | None) -> str:
+        """For a short line: JetPack, unless `name` says it, and runtime; the GPU if there is no name."""
+        parts = [] if name else [self.gpu_name]
+        if self.jetpack and f"jp{self.jetpack}" not in (name or ""):
+            parts.append(f"JetPack {self.jetpack}")
+        return ", ".join(part for part in (*parts, self._runtime) if part)
 
     @property
     def _runtime(self) -> str:

@@ -43,7 +43,7 @@ class RunMessages:
     def hardware(self, hardware: Hardware) -> None:
         """The first line: the hardware, its runtime, and why it was chosen."""
         why = f": {hardware.why}" if hardware.why else ""
-        name, about = hardware.name or hardware.title, hardware.signature.brief(hardware.name is None)
+        name, about = hardware.name or hardware.title, hardware.signature.brief(hardware.name)
         self.console.line(f"engines: for {name} ({about}){why}")
         if hardware.note:
             self.console.line(f"engines: {hardware.note}")

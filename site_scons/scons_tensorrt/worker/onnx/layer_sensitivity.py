@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx import corner_check, graph_walk, model_file, quantized_layers, rounded_on_cpu
 from scons_tensorrt.worker.onnx import samples as sample_sets
@@ -73,6 +74,7 @@ def measure_layers(
             noise.add(number, dict(zip(names, zip(usual, run(-1, 1 + ROUNDING)))))
         for index in range(len(layers)):
             tried[index].add(number, dict(zip(names, zip(wanted, run(index)))))
+            parent.send("progress", sample=number, layer=index + 1, layers=len(layers))
     return {
         "kind": kind,
         "samples": number + 1,
