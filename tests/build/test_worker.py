@@ -1,12 +1,15 @@
 """The parts of the worker that need no TensorRT: the engine's file, and the judgement on types."""
 
 import hashlib
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import REPO, sha256
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.trt.callbacks import EngineFile
 from scons_tensorrt.worker.trt.network import _parser_message, check_precision
@@ -35,6 +38,22 @@ def test_what_a_crashed_compile_left_is_overwritten(tmp_path):
     engine.write(b"new")
     engine.close()
     assert (tmp_path / "e").read_bytes() == b"new"
+
+
+def test_only_the_builder_s_own_libraries_are_loaded_before_it_ends(tmp_path):
+    """A libcrypto of another size moves the memory of the builder, and so changes the bytes of an engine."""
+    program = """
+import sys
+from scons_tensorrt.worker.trt import callbacks, main
+engine = callbacks.EngineFile(sys.argv[1])
+loaded = open("/proc/self/maps").read()
+engine.write(b"engine")
+print("libcrypto" in loaded, engine.close())
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "e")]
+    environment = {"PYTHONPATH": str(REPO / "site_scons")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["False", sha256(tmp_path / "e")]
 
 
 def test_a_piece_may_be_any_buffer(tmp_path):

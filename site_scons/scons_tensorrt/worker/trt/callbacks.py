@@ -5,7 +5,6 @@ Their base classes belong to the runtime, which is known only when it is importe
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from scons_tensorrt.worker.common import parent
@@ -75,7 +74,7 @@ class EngineFile:
     def __init__(self, path: str) -> None:
         self.error: OSError | None = None
         self.size = 0
-        self._digest = hashlib.sha256()
+        self._digest: Any = None
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o644)
@@ -88,6 +87,7 @@ class EngineFile:
             return 0
         view = memoryview(data).cast("B")
         done = 0
+        self._begin()
         try:
             while done < len(view):
                 done += os.write(self._file, view[done : done + (64 << 20)])
@@ -98,8 +98,17 @@ class EngineFile:
         self.size += done
         return done
 
+    def _begin(self) -> None:
+        """Import hashlib when the engine has been built: an engine for dynamic shapes depends on where its
+        builder's memory lies, and so on the size of a library that is loaded before, such as libcrypto."""
+        if self._digest is None:
+            import hashlib
+
+            self._digest = hashlib.sha256()
+
     def close(self) -> str:
         """Close the file; returns its sha256."""
+        self._begin()
         try:
             os.close(self._file)
         except OSError as error:
