@@ -113,7 +113,7 @@ class EngineFile:
             os.close(self._file)
         except OSError as error:
             self.error = self.error or error
-        return self._digest.hexdigest()
+        return str(self._digest.hexdigest())
 
 
 def make_stream(trt: Any, engine_file: EngineFile) -> Any:
