@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -237,6 +238,79 @@ def test_a_file_in_a_variant_folder_is_recorded_at_its_source(host: Host) -> Non
     assert host.cache.exists()
     host.tree.path("models/SConscript").write_text(call.format(""))
     assert host.scons().reused == ["a"]  # as a source, it may be in one
+
+
+@pytest.mark.slow
+def test_a_file_in_a_repository_is_read_and_not_written(pinned: Host, tmp_path: Path) -> None:
+    shared = tmp_path / "shared/models/a.cache"
+    shared.parent.mkdir(parents=True)
+    pinned.cache.rename(shared)
+    pinned.tree.write(
+        f'Repository("{shared.parents[1]}")\nenv.Engine("a", "models/a.onnx", timing_cache="{CACHE}")'
+    )
+    assert pinned.scons().reused == ["a"]
+    make_model(pinned.tree.path("models/a.onnx"), seed=5)
+    pinned.chooses(third=["0x33", "0xa3"])
+    before = shared.read_bytes()
+    for arguments in ([], ["-n"]):
+        run = pinned.scons("engines", "TIMING=record", *arguments)
+        told = f"timing_cache {CACHE}: in a Repository, where nothing is recorded; copy it from {shared} "
+        assert (run.status, told in run.out) == (2, True), run.out
+    assert (shared.read_bytes(), pinned.compiles()) == (before, 0)
+    shutil.copy(shared, pinned.cache)
+    assert pinned.record().built == ["a"]
+    assert shared.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_link_stays_and_its_file_is_recorded(host: Host) -> None:
+    real = host.tree.path("store/a.cache")
+    real.parent.mkdir()
+    host.cache.symlink_to("../store/a.cache")
+    assert host.record().built == ["a"]
+    assert host.cache.is_symlink()
+    assert sorted(json.loads(real.read_text())["kernels"]) == ["0x11", "0x22"]
+
+
+@pytest.mark.slow
+def test_two_paths_of_one_file_are_one_line(tree: Tree, driver: Path, tmp_path: Path) -> None:
+    host = make_host(tree, tmp_path / "site", driver, "a", "b")
+    tree.path("link").symlink_to("models")
+    calls = [f'env.Engine("{name}", "models/{name}.onnx", timing_cache="{folder}/a.cache")'
+             for name, folder in (("a", "models"), ("b", "link"))]  # fmt: skip
+    tree.write("\n".join(calls))
+    run = host.scons("engines", "TIMING=record", "-j2")
+    assert run.status == 2
+    told = f"RecipeError: timing_cache {CACHE}: b names the same file by another path, link/a.cache; "
+    assert f"SConstruct:4: {told}" in run.lines("FAILED")[0]
+    assert (host.compiles(), host.cache.exists()) == (0, False)
+
+
+@pytest.mark.slow
+def test_a_preview_says_what_is_recorded_and_why_an_engine_is_built(pinned: Host) -> None:
+    pinned.tree.engine("a").unlink()
+    run = pinned.scons("-n", "engines", "TIMING=record")
+    assert (run.lines("WOULD RECORD"), run.reason("a")) == ([], "the engine is missing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["engines"], ["engines", "TIMING=record"]], ids=["build", "record"])
+def test_another_input_or_the_engine_itself_is_one_line(host: Host, arguments: list[str]) -> None:
+    call = 'env.Engine("a", "models/a.onnx", {})'
+    host.tree.write(call.format('timing_cache="models/a.onnx"'))
+    run = host.scons(*arguments)
+    assert (run.status, run.reason("a").partition(" wrote ")[0]) == (
+        2,
+        "RecipeError: timing_cache models/a.onnx: not a file that TIMING=record",
+    )
+    own = "engines/nx/a__sm87_jp7.0_trt10.13_fp32.engine"
+    for option, given in (("timing_cache", f'timing_cache="{own}"'), ("plugin", f'plugins=["{own}"]')):
+        host.tree.write(call.format(given))
+        run = host.scons(*arguments)
+        told = f"scons: *** SConstruct:4: Engine 'a': {option} {own}: the engine itself; name another file"
+        assert told in run.out.splitlines(), run.out
+        assert "dependency cycle" not in run.out
+    assert host.compiles() == 0
 
 
 @pytest.mark.slow

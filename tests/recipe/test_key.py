@@ -87,6 +87,8 @@ WORDS = [
     ({}, {"option workspace_mb": "64"}, "workspace_mb changed: 4096 → 64"),  # from its default
     ({"option workspace_mb": "64"}, {}, "workspace_mb changed: 64 → 4096"),  # and back
     ({}, {"option flags": "REFIT"}, "flags changed: unset → REFIT"),
+    ({}, {"option tactic_sources": ""}, "tactic_sources changed: unset → []"),
+    ({"option tactic_sources": ""}, {}, "tactic_sources changed: [] → unset"),
     ({"option shapes x": "1x3"}, {"option shapes x": "2x3"}, "shapes x changed: 1x3 → 2x3"),
     ({"hardware sm_count": "8"}, {"hardware sm_count": "16"}, "hardware sm_count changed: 8 → 16"),
     ({}, {"hardware l2_bytes": "4"}, "hardware l2_bytes changed: unknown → 4"),

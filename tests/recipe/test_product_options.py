@@ -119,6 +119,8 @@ REFUSED = [
     (ORIN, {"dla_core": 0}, "a DLA supports fp16 and int8, not fp32"),
     (SERVER, {"dla_core": 0, "precision": "fp16"}, "only a Jetson has a DLA"),
     (ORIN, {"layer_devices": {"conv": "gpu"}}, "layer_devices: only for a DLA; set dla_core= too"),
+    (ORIN, {"io_formats": {"x": "fp16:dla_linear"}}, "io_formats fp16:dla_linear: only for a DLA; set"),
+    (RTX, {"io_formats": {"x": "dla_hwc4"}}, "io_formats dla_hwc4: not supported by TensorRT for RTX"),
     (ORIN, {"parser_flags": ["ADJUST_FOR_DLA"]}, "parser_flags ADJUST_FOR_DLA: only for a DLA"),
     (ORIN, {"engine_capability": "dla_standalone"}, "engine_capability='dla_standalone': only for a DLA"),
     (
@@ -182,6 +184,8 @@ BAD = [
     ({"engine_capability": "safe"}, "write one of standard, safety, dla_standalone"),
     ({"io_formats": {"x": "chw61"}}, "io_formats 'x' 'chw61': unknown; did you mean chw16?"),
     ({"io_formats": {"x": "fp61:chw16"}}, "io_formats 'x' 'fp61:chw16': unknown; "),
+    ({"io_formats": {"x": ":chw16"}}, "io_formats 'x' ':chw16': unknown; did you mean chw16?"),
+    ({"io_formats": {"x": "fp16:"}}, "io_formats 'x' 'fp16:': unknown; did you mean fp16:linear?"),
     ({"io_formats": "chw16"}, "io_formats='chw16': write a map such as {'image': 'chw16'}"),
     ({"layer_devices": {"conv": "cpu"}}, "layer_devices 'conv' 'cpu': write gpu or dla"),
     ({"layer_devices": {"conv": 1}}, "write a map such as {'/head/Softmax': 'gpu'}"),

@@ -25,7 +25,13 @@ def test_a_file_is_read_as_it_was_written():
     [b"", b"\xff", b"[]", b"{}", b'{"schema": 2}', FILE.dump()[:-9], b"[" * 100_000]
     + [
         json.dumps({**json.loads(FILE.dump()), **change}).encode()
-        for change in ({"cache": ["*"]}, {"cache": 3}, {"kernels": {"0x11": 3}}, {"hardware": []})
+        for change in (
+            {"cache": ["*"]},
+            {"cache": 3},
+            {"kernels": {"0x11": 3}},
+            {"hardware": []},
+            {"hardware": {}},
+        )
     ],
 )
 def test_any_other_file_is_one_line(data):
@@ -36,12 +42,21 @@ def test_any_other_file_is_one_line(data):
     assert "\n" not in str(e.value)
 
 
+def test_a_git_lfs_pointer_is_named():
+    with pytest.raises(RecipeError, match=r"^timing_cache a\.cache is a Git LFS pointer, .* `git lfs pull`$"):
+        TimingFile.load(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "a.cache")
+
+
 def test_hardware_and_version_are_named():
     FILE.check_hardware(SERVER, "a.cache")
     with pytest.raises(RecipeError, match=r"recorded with TensorRT 10\.13\.3\.9, not 10\.14\.0\.1; "):
         FILE.check_hardware(SERVER._replace(runtime_version="10.14.0.1"), "a.cache")
     with pytest.raises(RecipeError, match=r"on other hardware \(compute_capability 8\.9, here 9\.0\)"):
         FILE.check_hardware(SERVER._replace(compute_capability="9.0"), "a.cache")
+    other = FILE._replace(hardware={"runtime_version": "10.13.3.9", "x": "9" * 1000})
+    with pytest.raises(RecipeError, match=r"compute_capability unknown, here 8\.9, .*, …\); each") as error:
+        other.check_hardware(SERVER, "a.cache")
+    assert len(str(error.value)) < 300
 
 
 def test_two_maps_are_compared_by_tactic():

@@ -122,9 +122,9 @@ def _map(name: str, value: Any, example: str) -> dict[str, str]:
 def _formats(value: Any) -> str:
     found = _map("io_formats", value, entry("image", literal("chw16")))
     for tensor, text in found.items():
-        kind, _, form = text.rpartition(":")
-        if form not in FORMATS or (kind and kind not in TYPES):
-            known = (*(f"{kind}:" for kind in TYPES), *FORMATS)
+        kind, typed, form = text.rpartition(":")
+        if form not in FORMATS or (typed and kind not in TYPES):
+            known = (*FORMATS, *(f"{kind}:{form}" for kind in TYPES for form in FORMATS[:1]))
             raise RecipeError(f"io_formats {literal(tensor)} {literal(text)}: unknown; {hint(text, known)}")
     return json.dumps(found)
 

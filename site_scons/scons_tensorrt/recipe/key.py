@@ -47,10 +47,16 @@ def differences(old: Mapping[str, str], new: Mapping[str, str], source: str) -> 
             before, after = before and before[:12], after and after[:12]
         elif group == "option":
             absent = str(DEFAULTS.get(label) or "unset")
+            before, after = _list_text(before), _list_text(after)
         else:
             label = name
         found.append(f"{label} changed: {before or absent} → {after or absent}")
     return found
+
+
+def _list_text(value: str | None) -> str | None:
+    """An option for messages: an empty list is an option, too (`tactic_sources=[]`)."""
+    return "[]" if value == "" else value
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ version has it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
@@ -104,6 +105,8 @@ def _only_for_a_dla(recipe: Recipe) -> str | None:
     found = [f"memory_pools {name}" for name in recipe.memory_pools if name.startswith("dla_")]
     found += [f"parser_flags {w}" for w in str(settings.get("parser_flags", "")).split() if "DLA" in w]
     found += ["layer_devices"] * ("layer_devices" in settings)
+    formats = json.loads(str(settings.get("io_formats", "{}")))
+    found += [f"io_formats {each}" for each in formats.values() if "dla_" in each]
     if settings.get("engine_capability") == "dla_standalone":
         found.append(setting("engine_capability", "dla_standalone"))
     return next(iter(found), None)

@@ -24,6 +24,7 @@ from ..errors import RecipeError, plural
 from ..files.reading import read_small
 from ..hardware.signature import HardwareSignature
 from ..values import Value
+from .onnx.summary import LFS
 
 SCHEMA = 1
 LARGEST = 256 << 20  # bytes
@@ -50,12 +51,17 @@ class TimingFile(Value):
     @classmethod
     def load(cls, data: bytes, label: str) -> TimingFile:
         """Parse a file. label: its name in messages. Raises RecipeError."""
+        if data.startswith(LFS):
+            raise RecipeError(f"timing_cache {label} is a Git LFS pointer, not the file; run `git lfs pull`")
         try:
             fields = json.loads(data)
             if fields["schema"] != SCHEMA:
                 raise ValueError(f"schema {fields['schema']}")
             cache = base64.b64decode("".join(fields["cache"]), validate=True)
-            return cls(_texts(fields["hardware"]), _texts(fields["kernels"]), cache)
+            hardware = _texts(fields["hardware"])
+            if VERSION not in hardware:
+                raise KeyError(VERSION)
+            return cls(hardware, _texts(fields["kernels"]), cache)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"({type(error).__name__})"
             raise RecipeError(
@@ -78,9 +84,9 @@ class TimingFile(Value):
             )
         if differing:
             told = ", ".join(
-                f"{name} {self.hardware.get(name, 'unknown')}, here {now.get(name, 'unknown')}"
-                for name in differing
-            )
+                f"{name} {self.hardware.get(name, 'unknown')[:40]}, here {now.get(name, 'unknown')}"
+                for name in differing[:4]
+            ) + ", …" * (len(differing) > 4)
             raise RecipeError(
                 f"timing_cache {label}: recorded on other hardware ({told}); each hardware needs a file of "
                 "its own"

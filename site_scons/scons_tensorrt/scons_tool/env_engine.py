@@ -81,6 +81,12 @@ def _declare(
         folder, filename = _place(chosen, recipe, None)
     path = Path(folder, filename)
     node = timings.get(ALL) or timings.get((hardware and hardware.name) or "")
+    given = {"timing_cache": [node] if node else [], "plugin": plugins}
+    for option in given:
+        if env.fs.File(str(path)) in given[option]:
+            raise RecipeError(
+                f"{option} {session.state.relative(path)}: the engine itself; name another file"
+            )
     recipe = recipe._replace(timing_cache=node and Path(node.name))
     engine = EngineTarget(session.files, path, recipe, chosen, hardware, problem, onnx, plugins, node)
     _refuse_second(session, engine, folder, filename)

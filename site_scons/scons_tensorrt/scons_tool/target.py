@@ -175,8 +175,9 @@ class ReceiptTarget(Target):
         SCons runs the action of each step; those of up-to-date steps do nothing."""
         for node in self.target.children():
             if node.has_builder() and node.get_state() == SCons.Node.executed:
-                checked = getattr(target_of(node), "checked", None)
-                if not (checked and checked.current):
+                made = target_of(node)
+                checked = getattr(made, "checked", None)
+                if not (checked and checked.current) and not getattr(made, "unchanged", False):
                     return self._files.state.relative(node.get_abspath())
         return None
 

@@ -31,7 +31,8 @@ TEXT = "scons-tensorrt timing cache"
 
 
 class TimingTarget(HandoffTarget):
-    """One file. engines: that use it and that this run requests, in the order of their declaration."""
+    """One file. path: not a link, which would be replaced; engines: that use it and that this run requests,
+    in the order of their declaration."""
 
     def __init__(self, session: Session, path: Path, engines: list[EngineTarget]) -> None:
         super().__init__(session.files, path)
@@ -60,6 +61,11 @@ class TimingTarget(HandoffTarget):
             return self.engines
         return [engine for engine in self.engines if engine.up_to_date().code in NEVER_BUILT]
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing needs to be recorded."""
+        return self.is_right(None)
+
     def preview(self) -> str | None:
         try:
             return self._preview()
@@ -68,6 +74,7 @@ class TimingTarget(HandoffTarget):
             raise
 
     def _preview(self) -> str | None:
+        self._check_paths()
         stale = self._stale_or_all()
         if not stale:
             return None
@@ -87,6 +94,7 @@ class TimingTarget(HandoffTarget):
             return self.engines
 
     def write(self) -> Iterator[str]:
+        self._check_paths()
         stale = self._stale()
         if not stale:
             return
@@ -110,10 +118,26 @@ class TimingTarget(HandoffTarget):
         for engine in self.engines:
             engine.forget()
 
+    def _check_paths(self) -> None:
+        """Raise RecipeError if the engines name the file by different paths: only one of them is a target."""
+        for engine in self.engines:
+            if engine.timings is not self.engines[0].timings:
+                raise RecipeError(
+                    f"timing_cache {self.label}: {engine.name} names the same file by another path, "
+                    f"{self._files.label(engine.timings)}; write one path in both"
+                )
+
     def _check_writable(self) -> None:
-        """Raise RecipeError for a file in a VariantDir, and PublishError where none can be written."""
-        if self.engines[0].timings.dir.srcdir_list():
-            source = self._files.state.relative(self.engines[0].timings.srcnode().get_abspath())
+        """Raise RecipeError for a file in a VariantDir or a Repository, and PublishError where none can be
+        written."""
+        node = self.engines[0].timings
+        if node.rfile() is not node:
+            raise RecipeError(
+                f"timing_cache {self.label}: in a Repository, where nothing is recorded; copy it from "
+                f"{node.rfile().get_abspath()} into this tree"
+            )
+        if node.dir.srcdir_list():
+            source = self._files.state.relative(node.srcnode().get_abspath())
             raise RecipeError(
                 f"timing_cache {self.label}: in a VariantDir, but a commit needs the source: write #{source}"
             )
@@ -152,7 +176,7 @@ def declare(session: Session) -> None:
     groups: dict[Path, list[EngineTarget]] = {}
     for engine in session.asked_of(session.engines):
         if engine.timings is not None and engine.hardware is not None:
-            groups.setdefault(real_path(engine.timings), []).append(engine)
+            groups.setdefault(Path(os.path.realpath(real_path(engine.timings))), []).append(engine)
     for path, engines in groups.items():
         _declare(session, TimingTarget(session, path, engines))
 
@@ -160,14 +184,14 @@ def declare(session: Session) -> None:
 def _declare(session: Session, target: TimingTarget) -> None:
     first = target.engines[0]
     env, node = first.nodes[0].get_build_env(), first.timings
-    if node.has_builder():
-        return  # of the user, who makes it otherwise
     sources = list(dict.fromkeys(engine.declared_source for engine in target.engines))
-    nodes = make_handoff_builder(TEXT, scans=True)(env, [node], sources)
     more = [
         each
         for engine in target.engines
         for each in (*engine.made_beside(), *engine.compared_by, *engine.plugins)
     ]
+    if node.has_builder() or node in (*sources, *more):
+        return  # the user makes it otherwise, or it is no such file, which is reported
+    nodes = make_handoff_builder(TEXT, scans=True)(env, [node], sources)
     guard = session.value(env, GUARD, out_of_date)
     target.connect(nodes, [*dict.fromkeys(more), guard])
