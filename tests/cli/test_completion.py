@@ -41,6 +41,8 @@ LINES = [
     ("build n", {"net.onnx"}),
     ("name b", {"build"}),
     ("store gc --ol", {"--older"}),
+    ("query d", {"dependents", "diff"}),
+    ("query diff fa", {"face"}),
     ("completion ", {"bash", "zsh"}),
     ("status fa", {"face"}),
     ("explain h", {"hand"}),

@@ -212,6 +212,9 @@ ARGUMENTS = {
     "export epcontext": "out face",
     "export triton": "repository engines/orin_nx",
     "export deepstream": "nvinfer engines/orin_nx",
+    "query dependents": "models/face.onnx",
+    "query diff": "face",
+    "query what-if": "--runtime rtx1.8",
 }
 
 

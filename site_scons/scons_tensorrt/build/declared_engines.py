@@ -7,6 +7,7 @@ Several trees may share one state folder, each with its own declaration.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -157,21 +158,38 @@ class DeclaredEngine:
 
     def spec(self) -> EngineSpec:
         """The spec with the present files. Raises EngineError with the name of the file at fault."""
-        if self.item.get("problem"):
-            raise EngineError(str(self.item["problem"]))
+        signature = self.signature()
         try:
-            return self._spec()
+            return self._spec(signature)
         except ODD as error:
             raise other_version(self.label, error) from None
 
-    def _spec(self) -> EngineSpec:
-        item, declaration = self.item, self.declaration
-        place = declaration.place
-        signature = declaration.signature(item["signature"])
+    def recipe(self) -> Recipe:
+        """The recipe with the options that have no effect on its product. Raises EngineError."""
+        try:
+            return self._recipe()
+        except ODD as error:
+            raise other_version(self.label, error) from None
+
+    def signature(self) -> HardwareSignature:
+        """The hardware that it is for. Raises EngineError."""
+        if self.item.get("problem"):
+            raise EngineError(str(self.item["problem"]))
+        try:
+            return self.declaration.signature(self.item["signature"])
+        except ODD as error:
+            raise other_version(self.label, error) from None
+
+    def _recipe(self) -> Recipe:
+        item, place = self.item, self.declaration.place
         plugins = [place(path) for path in item["plugins"]]
         timings = place(item["timing_cache"]) if "timing_cache" in item else None
-        recipe = Recipe.from_json(self.name, item["recipe"], plugins, timings)
-        recipe = effective(recipe, signature.product)
+        return Recipe.from_json(self.name, item["recipe"], plugins, timings)
+
+    def _spec(self, signature: HardwareSignature) -> EngineSpec:
+        item, declaration = self.item, self.declaration
+        place = declaration.place
+        recipe = effective(self._recipe(), signature.product)
         onnx, data = place(item["onnx"]), item.get("data", {})
         summary = declaration.inputs.summary_of(onnx, self.source)
         external = {
@@ -187,6 +205,20 @@ class DeclaredEngine:
             EngineInputs(onnx, self.source, external, samples, summary.exact, item.get("timing_cache", "")),
             declaration.inputs.digest,
         )
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """The files that it is compiled from, each with its role."""
+        item, place = self.item, self.declaration.place
+        with contextlib.suppress(*ODD):  # an entry of another version
+            onnx = place(item["onnx"])
+            yield "onnx", onnx
+            yield from (("external data", place(path)) for path in item.get("data", {}).values())
+            with contextlib.suppress(EngineError):
+                external = self.declaration.inputs.summary_of(onnx, self.source).external
+                yield from (("external data", onnx.parent / location) for location in external)
+            yield from (("plugin", place(path)) for path in item["plugins"])
+            roles = {"samples": "samples", "gate": "accuracy", "timing_cache": "timing cache"}
+            yield from ((role, place(item[name])) for name, role in roles.items() if item.get(name))
 
     def wanted_on(self, hardware: Hardware) -> EngineSpec:
         """The same engine for other hardware. Raises EngineError."""

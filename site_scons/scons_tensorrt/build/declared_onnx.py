@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ class DeclaredOnnx:
         """The roles of the ONNX files that it is made from."""
         onnx = self.item.get("onnx")
         return onnx.keys() if isinstance(onnx, dict) else ()
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """The files that it reads, each with its role. Of a set of samples that is a folder, the folder."""
+        item = self.item
+        with contextlib.suppress(*ODD):  # an entry of another version
+            for role, entry in item["onnx"].items():
+                path = self._place(entry["path"])
+                yield role, path
+                yield from (("external data", data) for data in self._data_of(path).values())
+            if item["script"]:
+                yield "script", self._place(item["script"])
+            files = {name: self._place(path) for name, path in item["files"].items()}
+            yield from (("file", path) for path in self._with_data(files).values())
+            samples = item["samples"] or {}
+            if samples.get("kind") == "npy":
+                yield "samples", self._place(samples.get("at", samples["place"]))
+            for path in samples.get("files", ()):
+                yield "samples", self._place(path)
 
     def up_to_date(self) -> UpToDateResult:
         """Whether the file is up to date. Raises EngineError."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT, StateFolder
-from ..build.declared_engines import declarations
+from ..build.declared_engines import Declaration, declarations
 from ..errors import EngineError, one_line
 from ..files.digest_cache import sha256_of
 from ..files.reading import open_file, walk_files
@@ -146,6 +146,17 @@ def engines_of_model(name: str, named: str | None) -> list[Path]:
         known = ", ".join(sorted({engine.name for engine in declared})) or "none"
         raise EngineError(f"{name}: neither a file nor the name of a declared model; known: {known}")
     return found
+
+
+def declared_trees(path: Path, named: str | None, full: bool = False) -> list[Declaration]:
+    """The declaration of the source tree that contains `path`, a folder; if none does, those of all trees
+    that use the state folder. named: the state folder; full: hash every file. Raises EngineError."""
+    place, named = Path(os.path.abspath(path)), named or os.environ.get("TRT_STATE_DIR")
+    root = Path(os.path.abspath(named)) if named else nearest_state_folder(place, place)
+    trees = list(declarations(root, full))
+    if not trees:
+        raise EngineError(f"{root}: no engines declared; run `scons engines`")
+    return [tree for tree in trees if place.is_relative_to(tree.state.top)] or trees
 
 
 def nearest_state_folder(place: Path, folder: Path, with_folder: str = "") -> Path:

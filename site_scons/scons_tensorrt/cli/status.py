@@ -20,11 +20,11 @@ from ..artifact.kept import KeptFolder
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
 from ..artifact.verify_pair import check_pair
-from ..build.declared_engines import Declaration, declarations
+from ..build.declared_engines import Declaration
 from ..build.reuse_replaced import KeptEngines, cache_size_here
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
-from .common import add_command, add_json, engines_of_model, nearest_state_folder, print_json, say
+from .common import add_command, add_json, declared_trees, engines_of_model, print_json, say
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -79,7 +79,7 @@ def _status(arguments: argparse.Namespace) -> int:
     model = arguments.path
     if os.path.isdir(model) or not engines_of_model(model, arguments.state_dir):
         model = None
-    found = _trees(Path(os.path.abspath("." if model else arguments.path)), arguments)
+    found = declared_trees(Path("." if model else arguments.path), arguments.state_dir, arguments.full)
     trees = [(tree, [*_declared(tree), *_others(tree)]) for tree in found]
     if model:
         trees = [(tree, [row for row in rows if row.name == model]) for tree, rows in trees]
@@ -109,16 +109,6 @@ def _status(arguments: argparse.Namespace) -> int:
                 say(f"engines: {outdated}")
     fine = all(row.state in FINE for _, rows in trees for row in rows)
     return int(not fine or any(tree.outdated() for tree, _ in trees))
-
-
-def _trees(place: Path, arguments: argparse.Namespace) -> list[Declaration]:
-    """The source tree that contains `place`; if none does, all trees that use the state folder."""
-    named = arguments.state_dir or os.environ.get("TRT_STATE_DIR")
-    root = Path(os.path.abspath(named)) if named else nearest_state_folder(place, place)
-    trees = list(declarations(root, arguments.full))
-    if not trees:
-        raise EngineError(f"{root}: no engines declared; run `scons engines`")
-    return [tree for tree in trees if place.is_relative_to(tree.state.top)] or trees
 
 
 def _declared(tree: Declaration) -> Iterator[Row]:

@@ -142,7 +142,7 @@ class HardwareSignature(_Fields):
         parts = [self.gpu_name or "", f"sm{self.sm}{'+' if self.plus else ''}"]
         if self.memory_gib:
             parts.append(f"{self.memory_gib} GiB")
-        parts += [self.machine or "", self._runtime]
+        parts += [self.machine or "", self.title]
         if self.jetpack:
             parts.append(f"JetPack {self.jetpack}")
         return ", ".join(part for part in parts if part)
@@ -152,10 +152,11 @@ class HardwareSignature(_Fields):
         parts = [] if name else [self.gpu_name]
         if self.jetpack and f"jp{self.jetpack}" not in (name or ""):
             parts.append(f"JetPack {self.jetpack}")
-        return ", ".join(part for part in (*parts, self._runtime) if part)
+        return ", ".join(part for part in (*parts, self.title) if part)
 
     @property
-    def _runtime(self) -> str:
+    def title(self) -> str:
+        """Name and version of the runtime: `TensorRT 10.3.0.30`."""
         names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
         return f"{names[self.product]} {self.runtime_version}"
 
