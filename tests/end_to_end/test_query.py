@@ -92,7 +92,8 @@ def test_another_version_gives_other_filenames_and_refuses_what_it_lacks(board: 
     newer = query(board, "what-if", "--runtime", "10.16")
     assert outcomes(newer)["half"] == ("rebuild", "half__sm87_jp6.2_trt10.16_fp16.engine")
     assert "tiling_optimization_level" in newer["available"]
-    assert "flag OBEY_PRECISION_CONSTRAINTS" in newer["unknown"]
+    assert (newer["unavailable"], newer["unknown"]) == ([], [])
+    assert "flag OBEY_PRECISION_CONSTRAINTS" in query(board, "what-if", "--runtime", "11.0")["unknown"]
     eleven = query(board, "what-if", "--runtime", "trt11.4")
     assert outcomes(eleven)["data"] == ("refuse", "data__sm87_jp6.2_trt11.4_fp32.engine")
     told = {each["name"]: each["reasons"] + each["notes"] for each in eleven["engines"]}

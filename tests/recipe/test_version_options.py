@@ -7,18 +7,16 @@ import pytest
 
 from conftest import REPO
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.recipe.options import FLAGS, POOLS, WORDS
+from scons_tensorrt.recipe.builder_settings import LISTS, POOLS, WORDS
+from scons_tensorrt.recipe.options import FLAGS
 from scons_tensorrt.recipe.version_options import VERSIONS, absent_options
+from scons_tensorrt.worker.trt.settings import ATTRIBUTES
 
 SURFACES = sorted((REPO / "tests/build/surfaces").glob("*.json"))
-# The attribute of the configuration and the enumeration of its values, as in worker/trt/build.py.
-SETTINGS = {
-    "optimization_level": ("builder_optimization_level", ""),
-    "max_aux_streams": ("max_aux_streams", ""),
-    "avg_timing_iterations": ("avg_timing_iterations", ""),
-    "tiling_optimization_level": ("tiling_optimization_level", "TilingOptimizationLevel"),
-    "profiling_verbosity": ("profiling_verbosity", "ProfilingVerbosity"),
-    "hardware_compatibility": ("hardware_compatibility_level", "HardwareCompatibilityLevel"),
+LIST_OF = {
+    "tactic_sources": "TacticSource",
+    "preview_features": "PreviewFeature",
+    "parser_flags": "OnnxParserFlag",
 }
 
 
@@ -26,12 +24,16 @@ def absent_in(api, strong):
     """The options that an API does not have."""
     found = {f"flag {name}" for name in FLAGS if name not in api["BuilderFlag"]}
     found |= {f"memory_pools {name}" for name in POOLS if name.upper() not in api["MemoryPoolType"]}
-    for option, (attribute, enumeration) in SETTINGS.items():
+    for option, (attribute, enumeration) in ATTRIBUTES.items():
         if attribute not in api["IBuilderConfig"]:
             found.add(option)
         elif enumeration:
             absent = [word for word in WORDS[option] if word.upper() not in api[enumeration]]
             found |= {f"{option} {word}" for word in absent}
+    if "plugins_to_serialize" not in api["IBuilderConfig"]:
+        found.add("plugins_to_serialize")
+    for option, enumeration in LIST_OF.items():
+        found |= {f"{option} {name}" for name in LISTS[option] if name not in api.get(enumeration, ())}
     if not strong:
         names = ("fp16", "bf16", "int8", "fp8", "tf32")
         found |= {f"precision {name}" for name in names if name.upper() not in api["BuilderFlag"]}
@@ -46,9 +48,7 @@ def test_a_known_version_has_exactly_these_options(file):
     assert all(each.sure for each in absent)
     strong = product == "tensorrt_rtx" or version.startswith("11")
     listed = {each.option for each in absent}
-    if version.startswith("8.5"):  # the whole option is absent, and so are its values
-        listed.discard("hardware_compatibility same_compute_capability")
-    listed -= {name for name in listed if name.startswith("tiling_optimization_level ")}
+    listed = {name for name in listed if name.partition(" ")[0] not in listed or " " not in name}
     assert listed == absent_in(json.loads(file.read_text())["api"], strong)
 
 
