@@ -155,3 +155,14 @@ def test_an_engine_that_was_built_before_would_be_reused(built: Tree) -> None:
     built.path(".trt/declared.json").write_text(json.dumps(declared))
     found = query(built, "what-if", "--hardware", "rtx_portable", "--runtime", "rtx1.7.1.116")
     assert outcomes(found) == {name: ("reuse", built.engine(name).name) for name in "ab"}
+
+
+def test_an_onnx_of_another_folder_is_named_without_its_folder(board: Tree, tmp_path: Path) -> None:
+    """As in receipts, which have no absolute path."""
+    file = make_model(tmp_path / ("a_folder_with_a_long_name" * 4) / "far.onnx", seed=3)
+    tree = board.twin(tmp_path / "tree")
+    tree.write(f'env.Engine("far", {str(file)!r})\nenv.Engine("net", "models/net.onnx")')
+    tree.scons("engines", "-k", "HARDWARE=nx")
+    line = tree.cli("query", "diff", "far", "net").out.splitlines()[2]
+    assert line.startswith("input onnx: far.onnx ")
+    assert " → models/net.onnx " in line

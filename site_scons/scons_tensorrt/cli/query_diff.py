@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.receipt import Receipt
+from ..artifact.state_folder import StateFolder
 from ..build.declared_engines import find_declared_engine
+from ..build.spec import made_from
 from ..errors import EngineError
+from ..files.digest_cache import is_sha256
 from ..files.tolerant import listing, mapping
 from ..recipe.options import DEFAULTS
 from ..values import Value
-from .common import engines_of_model, find_receipt, print_json, say, state_folder
+from .common import engines_of_model, find_receipt, nearest_state_folder, print_json, say, state_folder
 
-LONGEST = 60  # of a printed value
 _RESULT = ("builder ", "worker ", "result ")
 
 
@@ -69,9 +72,15 @@ def _engines_at(path: str, named: str | None) -> list[Path]:
     return engines_of_model(path, named) or [Path(path.removesuffix(SIDECAR_SUFFIX))]
 
 
+def _state(engine: Path, named: str | None) -> StateFolder:
+    """The state folder, which has no receipts before the first build."""
+    named = named or os.environ.get("TRT_STATE_DIR")
+    return state_folder(engine, named or str(nearest_state_folder(engine, engine.absolute().parent)))
+
+
 def _side(engine: Path, named: str | None) -> _Side:
     """The receipt of the file; else, the newest; else, what the last run declared. Raises EngineError."""
-    state = state_folder(engine, named)
+    state = _state(engine, named)
     known = list(state.receipts.all_of(engine.name))
     if known:
         return _of_receipt(engine, find_receipt(engine, known)[0] or known[0])
@@ -81,13 +90,13 @@ def _side(engine: Path, named: str | None) -> _Side:
             f"{engine}: no receipt in {state.root}, and not declared by the last run; check the path"
         )
     spec = declared.spec()
-    inputs = [{"role": n.split(" ")[1], "name": state.relative(p)} for n, p in spec.inputs().items()]
+    inputs = made_from(spec, state)["inputs"]
     return _Side(str(engine), spec.key, None, _readable(spec.ingredients, inputs))
 
 
 def _last_two(engine: Path, named: str | None) -> list[_Side]:
     """The build before the present one, if it is known, and the present one."""
-    known = list(state_folder(engine, named).receipts.all_of(engine.name))
+    known = list(_state(engine, named).receipts.all_of(engine.name))
     if not known:
         return [_side(engine, named)]
     present = find_receipt(engine, known)[0] or known[0]
@@ -124,4 +133,4 @@ def _short(name: str, value: str | None) -> str:
     group, _, option = name.partition(" ")
     default = str(DEFAULTS.get(option) or "unset") if group == "option" else "none"
     text = default if value is None else value
-    return text if len(text) <= LONGEST else text[:12]
+    return text[:12] if is_sha256(text) else text
