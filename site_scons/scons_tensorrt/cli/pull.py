@@ -42,7 +42,10 @@ def _pull(arguments: argparse.Namespace) -> int:
         raise HandoffError(f"{folder}: already exists; choose a folder to create")
     registry = Registry(reference, arguments.plain_http)
     manifest = registry.manifest()
-    names = list(files_in(manifest))
+    try:
+        names = list(files_in(manifest))
+    except HandoffError as error:
+        raise HandoffError(f"{reference}: {error}") from None
     with writing(folder):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.absolute().parent) as partial:

@@ -93,5 +93,6 @@ def refusal(request: VerifyRequest, folder: str = "", shown: str = "") -> int:
     refused = [each for each in verify(request) if each.status]
     for each in refused:
         path = shown + each.path.removeprefix(folder) if shown else each.path
-        say(f"REFUSED {path}: {each.check}: {each.why}")
+        why = each.why.replace(folder, shown) if shown else each.why
+        say(f"REFUSED {path}: {each.check}: {why}")
     return min((int(each.status) for each in refused), default=0)

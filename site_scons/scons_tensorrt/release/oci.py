@@ -33,6 +33,7 @@ TITLE = "org.opencontainers.image.title"  # the filename, for ORAS
 FILEPATH = "org.cncf.model.filepath"  # the filename, for ModelPack
 UNTESTED = "org.cncf.model.file.mediatype.untested"
 MOST_FILES = 10_000
+_LONGEST_NAME = 255  # bytes, of most file systems
 
 # ModelPack's names; mixed, int4 and fp4 have none.
 _PRECISIONS = {
@@ -195,8 +196,7 @@ def files_in(manifest: bytes) -> dict[str, tuple[str, int]]:
         layers = fields["layers"] if fields.get("artifactType") == ARTIFACT else []
         for layer in layers:
             name, stated, size = layer["annotations"][FILEPATH], layer["digest"], layer["size"]
-            plain = isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")
-            if not (plain and "\0" not in name and name not in found and type(size) is int):
+            if not (_is_filename(name) and name not in found and type(size) is int):
                 raise HandoffError("a layer has no name of a file of its own")
             if not re.fullmatch("sha256:[0-9a-f]{64}", stated):
                 raise HandoffError(f"{name}: no valid sha256")
@@ -206,3 +206,9 @@ def files_in(manifest: bytes) -> dict[str, tuple[str, int]]:
     if not 0 < len(found) <= MOST_FILES:
         raise HandoffError("not a release of engines")
     return found
+
+
+def _is_filename(name: Any) -> bool:
+    if not (isinstance(name, str) and name.isprintable() and name not in ("", ".", "..")):
+        return False
+    return name == os.path.basename(name) and len(os.fsencode(name)) <= _LONGEST_NAME
