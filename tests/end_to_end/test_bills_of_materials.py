@@ -301,3 +301,38 @@ def test_the_command_refuses_a_damaged_bill(made: Tree, why: str) -> None:
     done = made.cli("bom", "dist/manifest.json")
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert why in done.err
+
+
+EXPORT = """
+import shutil
+
+def export(target):  # {}
+    shutil.copyfile({!r}, target)
+"""
+
+
+def test_a_step_of_another_recipe_with_the_same_bytes_is_the_present_one(tmp_path: Path) -> None:
+    """The engine is reused, and its receipt stays: the bill must name today's script and no former one."""
+    tree = Tree(tmp_path / "tree")
+    source = make_model(tree.path("source.onnx"))
+    tree.write(
+        """
+        a = env.Engine("a", env.OnnxExport("made", "models/make.py:export"))
+        env.EngineManifest("dist/manifest.json", a)
+        """
+    )
+    bills, script = [], tree.path("models/make.py")
+    for comment, built in (("one", ["a"]), ("two", []), ("one", [])):
+        script.write_text(EXPORT.format(comment, str(source)))
+        run = tree.scons("dist")
+        assert (run.status, run.built) == (0, built), run.out
+        names = [each["name"] for each in read(tree)["components"] if "/make.py" in f"/{each['name']}"]
+        bills.append((tree.path(CDX).read_bytes(), tree.path(SPDX).read_bytes()))
+        assert names
+        assert all(sha256(script).encode() in bill for bill in bills[-1])
+    assert bills[0] == bills[2] != bills[1]
+    run = tree.scons("dist")
+    assert "WROTE" not in run.out, run.out
+    tree.path(CDX).unlink()  # the former receipt of the step is still there
+    assert tree.scons("dist").status == 0
+    assert (tree.path(CDX).read_bytes(), tree.path(SPDX).read_bytes()) == bills[2]

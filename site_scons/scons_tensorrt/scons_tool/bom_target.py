@@ -53,6 +53,7 @@ class BomTarget(HandoffTarget):
             known = Description(
                 receipts=self._files.state.receipts,
                 cards=self._cards(),
+                steps=self._steps(),
                 sha512=both_digests(paths),
                 created=_created(),
                 version=__version__,
@@ -76,6 +77,14 @@ class BomTarget(HandoffTarget):
         cards = {engine.path.name: engine.recipe.model_card for engine in self.listed.engines}
         return {name: card for name, card in cards.items() if card}
 
+    def _steps(self) -> dict[str, str]:
+        """The recipe digests of the steps of all engines by filename."""
+        found = {}
+        for step in (step for engine in self.listed.engines for step in engine.declared_steps()):
+            with contextlib.suppress(EngineError):  # of a step that is not needed: its engine is up to date
+                found[step.path.name] = step.key
+        return found
+
     def _is_written(self, name: str) -> bool:
         """Whether a file is up to date. Raises EngineError and OSError."""
         stamp, digests = self._written.get()
@@ -94,12 +103,13 @@ class BomTarget(HandoffTarget):
         digest, name = self._files.digest_cache.sha256, self.listed.path.name
         engines = self.listed.manifest().engines.values()
         receipts = [Receipt(e.name, e.key, e.sha256, e.size, e.recipe, {}) for e in engines]
-        try:  # those of steps change with them
+        try:
             read = [digest(self._files.state.receipts.path(each)) for each in receipts]
         except OSError:
             return None
         cards = {engine: list(card) for engine, card in sorted(self._cards().items())}
-        made_of = json.dumps([VERSION, __version__, _created(), name, read, cards]).encode("ascii")
+        steps = sorted(self._steps().items())  # another one may give the same bytes
+        made_of = json.dumps([VERSION, __version__, _created(), name, read, cards, steps]).encode("ascii")
         self._made_of = hashlib.sha256(made_of + self.listed.contents()[name]).hexdigest()
         return self._made_of
 

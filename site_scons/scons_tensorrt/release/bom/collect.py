@@ -28,11 +28,13 @@ _BESIDE = ("accuracy", "record")  # steps that make nothing an engine is compile
 
 
 class Description(Value):
-    """What is known of the engines besides the manifest. cards: by the engine's name; sha512: by sha256;
-    created: seconds since the epoch, None to leave it out; version: of this package."""
+    """What is known of the engines besides the manifest. cards: by the engine's name; steps: the present
+    recipe digests by the filename that a step makes; sha512: by sha256; created: seconds since the epoch,
+    None to leave it out; version: of this package."""
 
     receipts: ReceiptFolder
     cards: Mapping[str, ModelCard]
+    steps: Mapping[str, str]
     sha512: Mapping[str, str]
     created: int | None
     version: str
@@ -135,7 +137,7 @@ class _Collected:
         Raises HandoffError if its receipt is missing."""
         for made in of.made_by:
             name = os.path.basename(str(made.get("file", "")))
-            receipt = next((r for r in self._known.receipts.all_of(name) if r.sha256 == sha256), None)
+            receipt = self._receipt(name, sha256)
             if receipt is None and os.path.basename(of.labels.get(sha256, "")) == name:
                 raise HandoffError(f"{owner}: the receipt of {name} is missing; run `scons engines`")
             if receipt is None:
@@ -153,10 +155,17 @@ class _Collected:
                 self._add(beside)
                 self.needs[part.ref].append(beside.ref)
                 outputs.append(beside.ref)
-            tools = _tools(receipt.details, made.get("facts"))
+            tools = _tools(receipt.details, receipt.details.get("facts") or made.get("facts"))
             self._step(str(made.get("kind", "convert")), receipt, inputs, tuple(outputs), tools)
             return part.ref
         return None
+
+    def _receipt(self, name: str, sha256: str) -> Receipt | None:
+        """The receipt of a file that a step made: of its present recipe where there is one. Others may have
+        given the same bytes before."""
+        receipts = self._known.receipts
+        present = receipts.of_bytes(name, self._known.steps.get(name, ""), sha256)
+        return present or next((each for each in receipts.all_of(name) if each.sha256 == sha256), None)
 
     def _part(
         self,
