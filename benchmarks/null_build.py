@@ -38,7 +38,8 @@ for engine in told["engines"]:
     env.Alias("engines", made)
     engines.append(made)
 manifest = ["dist/manifest.json", "dist/manifest.json.sha256", "dist/SHA256SUMS"]
-copies = [(env.Command(manifest, engines, touch)), *engines]
+bills = env.Command([f"{manifest[0]}.{kind}.json" for kind in ("cdx", "spdx")], engines, touch)
+copies = [[*env.Command(manifest, engines, touch), *bills], *engines]
 for files in copies:
     installed = [f"build/install/share/engines/{node.name}" for node in files]
     env.Alias("install", env.Command(installed, files, touch))

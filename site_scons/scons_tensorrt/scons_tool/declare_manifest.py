@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import SCons.Util
 
 from ..errors import HandoffError
-from ..files.signing_keys import is_ecdsa
 from ..release import VERSION
 from ..release.bom import VERSION as BOM_VERSION
 from . import settings
 from .bom_target import BomTarget
 from .builders import make_handoff_builder, out_of_date
 from .manifest_target import ManifestTarget, engines_of, place_of
-from .model_signature import ModelSignatureTarget
 from .nodes import target_of
 from .session import Session
+
+if TYPE_CHECKING:
+    from .model_signature import ModelSignatureTarget
 
 GUARD = "what the manifest says of its engines"
 
@@ -41,10 +42,20 @@ def declare(env: Any, session: Session, file: Any, engines: Any, bom: Any = True
         if bom:
             target = BomTarget(session.files, listed)
             made += _declare_beside(env, session, target, f"bill of materials, version {BOM_VERSION}")
-        if key and is_ecdsa(key):
-            signature = ModelSignatureTarget(session.files, listed)
-            made += _declare_beside(env, session, signature, "model signature, version 1")
+        if key:
+            made += _declare_signature(env, session, listed, key)
     return made
+
+
+def _declare_signature(env: Any, session: Session, listed: ManifestTarget, key: str) -> list[Any]:
+    """The node of the model signature, which only an ECDSA key makes."""
+    from ..files.signing_keys import is_ecdsa
+    from .model_signature import ModelSignatureTarget
+
+    if not is_ecdsa(key):
+        return []
+    signature = ModelSignatureTarget(session.files, listed)
+    return list(_declare_beside(env, session, signature, "model signature, version 1"))
 
 
 def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:

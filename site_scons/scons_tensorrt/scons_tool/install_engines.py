@@ -18,11 +18,9 @@ from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError
 from ..release.install_files import install_bytes, install_engine, install_file, place
 from . import settings
-from .bom_target import BomTarget
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
 from .manifest_target import ManifestTarget, engines_of, place_of, read
-from .model_signature import ModelSignatureTarget
 from .nodes import EngineFile, OwnFile, target_of
 from .onnx_target import OnnxTarget
 from .run_files import RunFiles
@@ -165,7 +163,7 @@ def _manifests(manifest: Any) -> list[ManifestTarget]:
     found: list[ManifestTarget] = []
     for node in SCons.Util.flatten(manifest) if manifest is not None else ():
         listed = target_of(node)
-        listed = listed.listed if isinstance(listed, (BomTarget, ModelSignatureTarget)) else listed
+        listed = getattr(listed, "listed", listed)  # of a bill of materials or a model signature
         if not isinstance(listed, ManifestTarget):
             raise HandoffError(f"manifest {node!s}: give what env.EngineManifest returned")
         if listed not in found:
