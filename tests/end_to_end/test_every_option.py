@@ -219,11 +219,15 @@ def test_formats_of_inputs_change_a_real_engine_and_an_unknown_tensor_is_refused
     make_model(tree.path("models/a.onnx"))
     tree.write(
         """
-        for name, formats in ("plain", None), ("wide", {"x": "chw32"}), ("wrong", {"z": "chw32"}):
+        wanted = {"plain": None, "wide": {"x": "chw32"}, "wrong": {"z": "chw32"}, "refused": {"x": "chw4"}}
+        for name, formats in wanted.items():
             env.Engine(name, "models/a.onnx", io_formats=formats)
         """
     )
     run = tree.scons("-k", "engines")
-    assert (run.built, run.failed) == (["plain", "wide"], ["wrong"]), run.out
+    assert (run.built, run.failed) == (["plain", "wide"], ["refused", "wrong"]), run.out
     assert run.reason("wrong") == "RecipeError: io_formats: the network has no input or output `z`"
+    told = run.reason("refused")
+    assert told.startswith("RecipeError: io_formats: TensorRT for RTX ")
+    assert "x: has dataType Float unsupported by tensor's allowed TensorFormats" in told
     assert tree.engine("plain").read_bytes() != tree.engine("wide").read_bytes()

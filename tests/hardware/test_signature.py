@@ -40,6 +40,15 @@ def sound(signature):
     return signature.plus or not several
 
 
+def consistent(signature):
+    """TensorRT for RTX: the compute capability is that of the lowest architecture."""
+    if signature.product == "tensorrt" or signature.architectures is None:
+        return signature
+    lowest = signature.architectures[0]
+    capability = f"{lowest // 10}.{lowest % 10}{'+' * signature.plus}"
+    return signature._replace(compute_capability=capability)
+
+
 def as_read(signature):
     """TensorRT for RTX: any system and machine; without a list of architectures, its own or the default."""
     if signature.product == "tensorrt":
@@ -73,6 +82,7 @@ signatures = (
         cuda=maybe(version),
         recorded=st.dictionaries(text, text, max_size=3),
     )
+    .map(consistent)
     .filter(sound)
     .map(as_read)
 )
@@ -348,3 +358,13 @@ def test_memory_is_told_in_steps_that_carve_outs_cannot_straddle(total, integrat
 def test_more_memory_is_never_a_smaller_class(one, other, integrated):
     low, high = sorted((one, other))
     assert memory_class(low, integrated) <= memory_class(high, integrated)
+
+
+@pytest.mark.parametrize(
+    ("capability", "listed", "instead"),
+    [("8.9", [86], "8.6"), ("8.6+", [80, 86], r"8\.0\+"), ("8.0+", [120, 121], r"12\.0\+")],
+)
+def test_an_rtx_target_is_named_by_its_lowest_architecture(capability, listed, instead):
+    fields = {"schema": 1, "product": "tensorrt_rtx", "runtime_version": "1.7.1.116", "architectures": listed}
+    with pytest.raises(HardwareError, match=rf'^x\.json: compute_capability is .*; write "{instead}"$'):
+        HardwareSignature.from_json({**fields, "compute_capability": capability}, "x.json")

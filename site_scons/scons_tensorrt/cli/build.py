@@ -57,7 +57,7 @@ OTHERS = {
     "model_card": ("MAP", "for bills of materials, such as \"{'license': 'MIT'}\""),
     "max_num_tactics": ("N", "most tactics to time where there is a choice"),
     "l2_limit_for_tiling": ("BYTES", "L2 cache that tiling may use, such as 24M"),
-    "build_route": ("TEXT", "knobs of the compiler, -NAME=VALUE"),
+    "build_route": ("TEXT", "knobs of the compiler, as in --build-route=-NAME=VALUE"),
     "tactic_sources": ("LIST", "the only tactic sources to use, such as \"['JIT_CONVOLUTIONS']\""),
     "preview_features": ("LIST", "preview features to enable"),
     "parser_flags": ("LIST", "flags of the ONNX parser, such as \"['ADJUST_FOR_DLA']\""),

@@ -209,6 +209,11 @@ def _targets(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise HardwareError(
             f'{where}: compute_capability {capability} needs a list of `architectures`; the default is "8.0+"'
         )
+    if listed and capability.rstrip("+") != (lowest := f"{listed[0] // 10}.{listed[0] % 10}"):
+        raise HardwareError(
+            f"{where}: compute_capability is {capability}, but the lowest of its architectures is "
+            f'{listed[0]}; write "{lowest}{"+" * capability.endswith("+")}"'
+        )
     return {"architectures": listed or (int(capability.replace(".", "")),)}
 
 

@@ -143,6 +143,9 @@ def build(trt: Any, builder: Any, network: Any, config: Any, logger: Any, job: C
         )
     if not built or engine.size == 0:
         reason = logger.errors[0] if logger.errors else "no reason given"
+        if "TensorFormats" in reason and "io_formats" in job.recipe.settings:
+            text = "io_formats: %s does not support that format: %s; write another one"
+            raise recipe_error(text % (title(trt), " ".join(reason.split())))
         hint = _hint(trt, config) if "CUDA" in reason else ""
         text = "the builder refused the network: %s%s" % (" ".join(reason.split()), hint)
         raise WorkerError("EngineBuildError", text)
