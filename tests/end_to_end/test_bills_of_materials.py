@@ -14,6 +14,8 @@ import pytest
 from test_conversions import samples
 
 from conftest import Tree, flip_last_bit, make_model, sha256
+from scons_tensorrt.errors import HandoffError
+from scons_tensorrt.release.bom.check import load
 
 CDX, SPDX = "dist/manifest.json.cdx.json", "dist/manifest.json.spdx.json"
 CARD = {
@@ -301,6 +303,19 @@ def test_the_command_refuses_a_damaged_bill(made: Tree, why: str) -> None:
     done = made.cli("bom", "dist/manifest.json")
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert why in done.err
+
+
+SPOILED = ["licenses", "modelCard", "hashes", "version", "name", "supplier", "externalReferences"]
+
+
+@pytest.mark.parametrize("field", SPOILED)
+def test_a_bill_with_a_field_of_another_type_is_damaged(made: Tree, field: str) -> None:
+    for value in (1, [1]):
+        bill = read(made)
+        next(each for each in bill["components"] if each["type"] == "machine-learning-model")[field] = value
+        made.path(CDX).write_text(json.dumps(bill))
+        with pytest.raises(HandoffError, match=r"cdx\.json: (damaged|sha256 of)"):
+            load(str(made.path("dist/manifest.json")))
 
 
 EXPORT = """

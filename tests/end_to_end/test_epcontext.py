@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from conftest import Tree, flip_last_bit, make_model, sha256
+from scons_tensorrt.artifact.sidecar import sidecar_bytes
+from scons_tensorrt.cli.export import _verified
+from scons_tensorrt.errors import HandoffError
+from scons_tensorrt.release.export.epcontext import context_model
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -210,3 +215,46 @@ def test_what_cannot_be_exported_is_refused_in_one_line(made: Tree, fault: str) 
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert done.err.startswith(f"HandoffError: engines/{FACE}{CAUSES[fault]}"), done.err
     assert not made.path("out").exists()
+
+
+@pytest.mark.parametrize("changed", ["the ONNX", "the engine"])
+def test_what_changes_after_it_was_verified_is_not_exported(
+    made: Tree, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine then has a sidecar of its other bytes, as an engine of a rebuild would."""
+    monkeypatch.chdir(made.root)
+    [engine] = [_verified(path, None) for path in made.path("engines").glob(f"{FACE}.engine")]
+    assert context_model(engine, None)
+    if changed == "the ONNX":
+        make_model(engine.onnx, seed=7, shape=(1, 3, 8, 8))
+    else:
+        flip_last_bit(engine.path)
+        made.sidecar("face").write_bytes(sidecar_bytes(sha256(engine.path)))
+    with pytest.raises(HandoffError, match=r"changed while .* exported; run again"):
+        context_model(engine, None)
+
+
+def test_an_onnx_that_changes_during_the_build_is_not_described(made: Tree) -> None:
+    made.write(
+        SCRIPT
+        + """
+def change(target, source, env):
+    with open("models/face.onnx", "ab") as model:
+        model.write(b"2\\x00")  # another, empty, doc_string
+env.AddPostAction(face[0], change)
+"""
+    )
+    made.engine("face").unlink()
+    made.path(BUILT[0]).unlink()
+    shutil.rmtree(made.path(".trt/receipts") / FACE)
+    shutil.rmtree(made.path(".trt/kept"), ignore_errors=True)
+    run = made.scons(".")
+    assert run.status == 2, run.out
+    assert "models/face.onnx: changed while its engine was exported; run again" in run.out
+    assert not made.path(BUILT[0]).exists()
+
+
+def test_an_engine_that_is_named_twice_is_exported_once(made: Tree) -> None:
+    done = made.cli("export", "epcontext", "out", "face", f"engines/{FACE}.engine")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == "1 engine exported into out"

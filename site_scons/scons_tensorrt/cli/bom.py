@@ -28,15 +28,12 @@ def add(commands: Commands) -> None:
 
 
 def _bom(arguments: argparse.Namespace) -> int:
-    from ..release.bom.check import kind_of, load, missing
+    from ..release.bom.check import load, missing
 
     bills = load(arguments.manifest)
     lacks = list(missing(bills)) if arguments.check else []
     if arguments.json:
-        parts = [
-            {"name": each["name"], "kind": kind_of(each), "version": each.get("version", "")}
-            for each in bills.data["components"]
-        ]
+        parts = [{"name": each.name, "kind": each.kind, "version": each.version} for each in bills.listed()]
         print_json({"components": parts, "missing": [each._asdict() for each in lacks]})
         return int(bool(lacks))
     if arguments.check:
@@ -46,8 +43,7 @@ def _bom(arguments: argparse.Namespace) -> int:
         if not lacks:
             say(f"OK {bills.path}: nothing is missing for {plural(len(bills.manifest.engines), 'engine')}")
         return int(bool(lacks))
-    for each in bills.data["components"]:
-        licences = [licence.get("expression", "") for licence in each.get("licenses", [])]
-        words = kind_of(each), each["name"], each.get("version", ""), *licences
+    for part in bills.listed():
+        words = part.kind, part.name, part.version, *part.licences
         say("  ".join(word for word in words if word))
     return 0

@@ -20,7 +20,7 @@ from ..files.reading import read_small
 from ..values import Value
 from . import files_of, signature_of
 from .bom import boms_of
-from .bom.check import load
+from .bom.check import declared, load
 from .manifest import LARGEST, digest
 from .verify import LoadedManifest
 
@@ -175,9 +175,9 @@ def _declared(listed: LoadedManifest) -> dict[str, Any]:
     """
     if not any(os.path.lexists(listed.path.with_name(each)) for each in boms_of(listed.path.name)):
         return {}
-    components = load(str(listed.path)).components()
-    licences = {each.get("expression") for one in components for each in one.get("licenses", [])} - {None}
-    suppliers = {one["supplier"]["name"] for one in components if "supplier" in one}
+    stated = [declared(each) for each in load(str(listed.path)).components()]
+    licences = {each["licence"] for each in stated} - {""}
+    suppliers = {each["supplier"] for each in stated} - {""}
     found: dict[str, Any] = {"licenses": sorted(licences)} if licences else {}
     return {**found, "vendor": suppliers.pop()} if len(suppliers) == 1 else found
 

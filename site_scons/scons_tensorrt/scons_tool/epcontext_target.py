@@ -16,6 +16,7 @@ import SCons.Util
 from ..errors import EngineError, HandoffError
 from ..files.json_cache import JsonCache
 from ..files.writing import write_atomic
+from ..recipe.key import input_name
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
 from .manifest_target import engines_of
@@ -92,8 +93,9 @@ class EpContextTarget(HandoffTarget):
             raise HandoffError(f"{engine.label} is not built")
         signature = spec.hardware.signature
         product, version = signature.product, signature.runtime_version
+        onnx_sha256, profiles = spec.ingredients[input_name("onnx")], spec.recipe.profiles
         return ExportedEngine(
-            engine.path, spec.onnx, engine.sha256, spec.key, product, version, spec.recipe.profiles
+            engine.path, spec.onnx, engine.sha256, onnx_sha256, spec.key, product, version, profiles
         )
 
 

@@ -39,12 +39,28 @@ class Missing(Value):
     step: str
 
 
+class Listed(Value):
+    """A component as a list shows it."""
+
+    kind: str
+    name: str
+    version: str
+    licences: tuple[str, ...]
+
+
 class Bills(Value):
     """A manifest and its CycloneDX bill. path: of the bill."""
 
     path: str
     manifest: Manifest
     data: Mapping[str, Any]
+
+    def listed(self) -> list[Listed]:
+        """All components."""
+        return [
+            Listed(kind_of(each), _text(each["name"]), _text(each.get("version", "")), tuple(_licences(each)))
+            for each in self.data["components"]
+        ]
 
     def components(self) -> list[Mapping[str, Any]]:
         return [each for each in self.data["components"] if kind_of(each) in (ENGINE, MODEL, ONNX)]
@@ -64,7 +80,7 @@ def load(manifest: str) -> Bills:
         stated = _hashes(data["metadata"]["component"]).get("SHA-256")
         files = {e["name"]: _spdx_hashes(e) for e in graph["@graph"] if e["type"] == "software_File"}
         bills = Bills(str(cdx), listed.manifest, data)
-        bills.components()
+        bills.listed(), list(missing(bills))  # read all that is used later
     except (KeyError, TypeError, AttributeError) as error:
         raise HandoffError(f"{cdx}: damaged ({type(error).__name__}); run `scons dist`") from None
     if stated != digest(listed.data) or files.get(Path(manifest).name, {}).get("sha256") != stated:
@@ -85,9 +101,9 @@ def missing(bills: Bills) -> Iterator[Missing]:
         yield Missing("time", (bills.path,), "set SOURCE_DATE_EPOCH when it is written")
     lacks: dict[tuple[str, str], list[str]] = {}
     for component in bills.components():
-        declared, hashes = _declared(component), _hashes(component)
-        fault = license_fault(declared["licence"]) if declared["licence"] else None
-        found = {element: declared[element] for element in DECLARED}
+        stated, hashes = declared(component), _hashes(component)
+        fault = license_fault(stated["licence"]) if stated["licence"] else None
+        found = {element: stated[element] for element in DECLARED}
         found.update({"sha256": hashes.get("SHA-256", ""), "sha512": hashes.get("SHA-512", "")})
         absent = [element for element, text in found.items() if not text]
         absent += [f"licence ({fault})"] if fault else []
@@ -103,15 +119,16 @@ def missing(bills: Bills) -> Iterator[Missing]:
         yield Missing(element, tuple(names), step)
 
 
-def _declared(component: Mapping[str, Any]) -> dict[str, str]:
+def declared(component: Mapping[str, Any]) -> dict[str, str]:
+    """The elements that the user declared, by their names in DECLARED; "" for what is missing."""
     supplier, card = component.get("supplier", {}), component.get("modelCard", {})
     urls = [each.get("url", "") for each in component.get("externalReferences", [])]
     uses = card.get("considerations", {}).get("useCases", [])
     trained = card.get("modelParameters", {}).get("datasets", [])
     version, hashes = component.get("version", ""), _hashes(component)
     own = hashes.get("SHA-256", "").startswith(version)  # filled by itself
-    return {
-        "licence": next((each.get("expression", "") for each in component.get("licenses", [])), ""),
+    found = {
+        "licence": next(_licences(component), ""),
         "supplier": supplier.get("name", ""),
         "contact of the supplier": str(supplier.get("contact") or supplier.get("url") or ""),
         "version": "" if own else version,
@@ -120,6 +137,18 @@ def _declared(component: Mapping[str, Any]) -> dict[str, str]:
         "intended use": next(iter(uses), ""),
         "training data": next((each.get("name", "") for each in trained), ""),
     }
+    return {element: _text(value) for element, value in found.items()}
+
+
+def _licences(component: Mapping[str, Any]) -> Iterator[str]:
+    return (_text(each.get("expression", "")) for each in component.get("licenses", []))
+
+
+def _text(value: Any) -> str:
+    """Raises TypeError, as for anything in a damaged bill."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def kind_of(component: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import HandoffError
 from ..install_files import install_bytes, install_file
 from .exported_engine import ExportedEngine, check_product
-from .network_io import Tensor, read_network
+from .network_io import Tensor
 
 MODES = {"int8": 1, "fp16": 2}  # of the key network-mode; 0 is FP32, which is also the default here
 CHANNELS = (1, 3)
@@ -49,7 +49,7 @@ def write_configurations(folder: Path, engines: Sequence[ExportedEngine]) -> lis
 def configuration(engine: ExportedEngine, unique_id: int) -> str:
     """The text of the file. unique_id: of this nvinfer in its pipeline, from 1. Raises HandoffError."""
     check_product(engine, "DeepStream's nvinfer", "compile it with TensorRT for its GPU (HARDWARE=)")
-    network = read_network(engine.onnx, engine.profiles)
+    network = engine.network()
     image, *more = network.inputs
     batch, dims, order = _image(engine, image)
     others = "".join(

@@ -11,11 +11,12 @@ bytes of the engine in hex, which the provider asks the runtime about before it 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from ...errors import HandoffError, one_line
 from .exported_engine import ExportedEngine
-from .network_io import Network, Tensor, read_network
+from .network_io import Network, Tensor
 
 DOMAIN, OPERATOR = "com.microsoft", "EPContext"
 PROVIDERS = {
@@ -32,7 +33,7 @@ def context_model(engine: ExportedEngine, beside: str | None) -> bytes:
 
     Raises HandoffError, and OSError.
     """
-    network = read_network(engine.onnx, engine.profiles)
+    network = engine.network()
     from onnx import checker, helper
 
     node = helper.make_node(
@@ -99,7 +100,10 @@ def _content(engine: ExportedEngine) -> bytes:
         raise HandoffError(
             f"{engine.path}: an ONNX of {size} bytes is more than protobuf allows; leave the engine beside it"
         )
-    return load_verified(engine.path)
+    data = load_verified(engine.path)
+    if hashlib.sha256(data).hexdigest() != engine.sha256:
+        raise HandoffError(f"{engine.path}: changed while it was exported; run again")
+    return data
 
 
 def _origin(engine: ExportedEngine) -> dict[str, str]:

@@ -16,16 +16,18 @@ from ...hardware.signature import HardwareSignature
 from ...recipe.options import Recipe
 from ...recipe.shapes import Profile
 from ...values import Value
+from .network_io import Network, read_network
 
 
 class ExportedEngine(Value):
-    """path, onnx: of the engine, and of the ONNX that it was compiled from; sha256: of the engine; key: its
-    recipe digest; product: "tensorrt" or "tensorrt_rtx"; version: of that; profiles: its optimization
-    profiles, none if every input is static."""
+    """path, onnx: of the engine, and of the ONNX that it was compiled from; sha256, onnx_sha256: of their
+    bytes; key: its recipe digest; product: "tensorrt" or "tensorrt_rtx"; version: of that; profiles: its
+    optimization profiles, none if every input is static."""
 
     path: Path
     onnx: Path
     sha256: str
+    onnx_sha256: str
     key: str
     product: str
     version: str
@@ -43,6 +45,13 @@ class ExportedEngine(Value):
     def header(self) -> bytes:
         """The first 64 bytes of the engine. Raises OSError."""
         return read_head(self.path)[0]
+
+    def network(self) -> Network:
+        """Its inputs and outputs. Raises HandoffError, also if the ONNX changed meanwhile."""
+        found = read_network(self.onnx, self.profiles)
+        if sha256_file(self.onnx) != self.onnx_sha256:
+            raise HandoffError(f"{self.onnx}: changed while its engine was exported; run again")
+        return found
 
 
 def verified_engine(
@@ -79,6 +88,7 @@ def verified_engine(
         path,
         _same_onnx(path, wanted, onnx(receipt)),
         receipt.sha256,
+        wanted,
         receipt.key,
         signature.product,
         signature.runtime_version,
@@ -118,8 +128,9 @@ def check_product(engine: ExportedEngine, who: str, instead: str) -> None:
 
 
 def one_of(engines: Iterable[ExportedEngine]) -> list[ExportedEngine]:
-    """The engines, sorted by path. Raises EngineError if there are none."""
-    found = sorted(engines, key=lambda each: str(each.path))
+    """The engines, each once, sorted by path. Raises EngineError if there are none."""
+    once = {os.path.realpath(each.path): each for each in engines}
+    found = sorted(once.values(), key=lambda each: str(each.path))
     if not found:
         raise EngineError("no engines to export; run `scons engines`, or name an engine")
     return found

@@ -16,7 +16,7 @@ from ...errors import HandoffError
 from ...values import Value
 from ..install_files import install_bytes, install_file
 from .exported_engine import ExportedEngine, check_product
-from .network_io import Network, Tensor, read_network
+from .network_io import Network, Tensor
 
 PLAN = "model.plan"
 # The types of TensorRT, which has no double: its parser makes float32 of it.
@@ -112,7 +112,7 @@ def _by_capability(variants: Sequence[Variant]) -> Iterator[str]:
 
 
 def _body(model: str, engine: ExportedEngine) -> str:
-    network = read_network(engine.onnx, engine.profiles)
+    network = engine.network()
     batch = max_batch_size(engine, network)
     lines = [f"name: {_quoted(model)}", 'backend: "tensorrt"', f"max_batch_size: {batch}"]
     lines += [_tensor("input", each, engine, bool(batch)) for each in network.inputs]
