@@ -242,6 +242,17 @@ def test_the_last_words_of_a_failing_interpreter_are_passed_on(tmp_path):
         Interpreter(program).runtime("tensorrt")
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [(f'echo loading; exec {sys.executable} "$@"', "it printed 'loading'"), ("true", "it printed nothing")],
+)
+def test_what_a_wrapper_prints_is_the_reason(tmp_path, line, told):
+    program = str(tmp_path / "python")
+    script(program, line)
+    with pytest.raises(HardwareError, match=rf"did not answer \({told}\); "):
+        Interpreter(program).runtime("tensorrt")
+
+
 def test_an_interpreter_that_is_too_old_is_named_with_what_is_needed(tmp_path):
     answer = (
         '{"python": "3.7.17", "executable": "x", "path": [], "products": {}, "os": "linux", "machine": "x"}'

@@ -297,7 +297,13 @@ MASKS = [
     (0x36, {"compute_capability": "8.0+", "architectures": None}, Status.HOST, "needs SM 89"),
     (0x7E, {"compute_capability": "13.0", "architectures": [130]}, 0, ""),  # a later one
     (0x3E, {"compute_capability": "13.0", "architectures": [130]}, Status.HOST, "needs SM 130"),
-    (0x7E, {"compute_capability": "9.0", "architectures": [90]}, Status.HOST, "needs SM 90"),
+    *(
+        (0x7E, {"compute_capability": cc, "architectures": [sm]}, Status.HOST, f"this host {what}")
+        for cc, sm, what in (
+            *(("7.5", 75, "is sm75"), ("8.7", 87, "needs SM 87"), ("9.0", 90, "needs SM 90")),
+            *(("10.0", 100, "needs SM 100"), ("10.3", 103, "needs SM 103"), ("11.0", 110, "needs SM 110")),
+        )
+    ),
     (0x3E, {"os": "windows", "machine": "aarch64"}, 0, ""),
     (0x3E, {"compute_capability": "8.0+", "architectures": [80, 89]}, 0, ""),
     (0x36, {"compute_capability": "8.0+", "architectures": [80, 89]}, Status.HOST, "needs SM 89"),

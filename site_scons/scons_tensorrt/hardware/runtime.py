@@ -92,7 +92,7 @@ class Interpreter:
                 timeout=QUERY_SECONDS,
                 check=True,
             )
-            found = json.loads(done.stdout)
+            found = _parsed(done.stdout)
             if not _is_answer(found):
                 raise ValueError("invalid answer")
             stamp = _stamp(self.python, found["path"])
@@ -119,6 +119,17 @@ def _resolve(python: str | None) -> str:
     if not found:
         raise HardwareError(f"TRT_PYTHON={python}: no such program; use a Python with TensorRT")
     return os.path.abspath(found)
+
+
+def _parsed(output: bytes) -> Any:
+    """The JSON that the interpreter printed. Raises ValueError, with what a wrapper printed instead."""
+    try:
+        return json.loads(output)
+    except ValueError:
+        text = output.decode("utf-8", "replace").strip()
+        raise ValueError(
+            f"it printed {text.splitlines()[0][:60]!r}" if text else "it printed nothing"
+        ) from None
 
 
 def _is_answer(found: Any) -> bool:
