@@ -88,3 +88,6 @@ def test_where_kernels_cannot_be_pinned():
     assert "IRuntimeConfig.set_runtime_cache" in rtx
     (off,) = unsupported_options(recipe._replace(flags=("DISABLE_TIMING_CACHE",)), SERVER)
     assert off.startswith("timing_cache: flag DISABLE_TIMING_CACHE")
+    for flag in ("ERROR_ON_TIMING_CACHE_MISS", "EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE"):
+        (own,) = unsupported_options(recipe._replace(flags=(flag,)), SERVER)
+        assert own == f"timing_cache: sets flag {flag} itself where it is needed; leave the flag out"

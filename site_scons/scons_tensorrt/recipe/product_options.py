@@ -96,6 +96,11 @@ def _pinning_refusals(recipe: Recipe, signature: HardwareSignature) -> list[str]
         )
     if "DISABLE_TIMING_CACHE" in recipe.flags:
         found.append("timing_cache: flag DISABLE_TIMING_CACHE switches it off; leave out one of the two")
+    found += [
+        f"timing_cache: sets flag {name} itself where it is needed; leave the flag out"
+        for name in recipe.flags
+        if name in ("DISABLE_COMPILATION_CACHE", "EDITABLE_TIMING_CACHE", "ERROR_ON_TIMING_CACHE_MISS")
+    ]
     return found
 
 
