@@ -21,10 +21,12 @@ from oci_registry import OciRegistry
 from conftest import CLEAN, REPO
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import HandoffError
+from scons_tensorrt.files.signing_keys import load_signing_key
 from scons_tensorrt.recipe.model_card import parse_model_card
 from scons_tensorrt.release.bom import boms_of, cyclonedx, spdx
 from scons_tensorrt.release.bom.bill import ENGINE, Bom, Part, Tool
 from scons_tensorrt.release.oci import ARTIFACT, Reference, files_in, make_artifact
+from scons_tensorrt.release.oms import sign_model, statement
 from scons_tensorrt.release.registry import CHUNKED, Registry
 from scons_tensorrt.release.verify import Status, read_manifest
 
@@ -72,6 +74,12 @@ def write_bills(handoff: Handoff) -> None:
     )
     for name, text in zip(boms_of("manifest.json"), (cyclonedx.dump(bom), spdx.dump(bom))):
         handoff.path(name).write_bytes(text)
+
+
+def sign_model_of(handoff: Handoff, key: bytes) -> None:
+    files = {path.name: sha(path.read_bytes()) for path in handoff.folder.iterdir()}
+    bundle = sign_model(statement("manifest", "manifest.sig", files), load_signing_key(key.decode()))
+    handoff.path("manifest.sig").write_bytes(bundle)
 
 
 def artifact_of(handoff: Handoff):
@@ -193,6 +201,21 @@ def test_bills_of_another_manifest_are_not_pushed(handoff: Handoff, capsys) -> N
     assert capsys.readouterr().err == f"HandoffError: {why}\n"
 
 
+@pytest.mark.parametrize("name", ["manifest.json.intoto.jsonl", "manifest.sig"])
+def test_a_signature_of_other_files_is_not_pushed(name: str, handoff: Handoff, keys, capsys) -> None:
+    """Nothing listens at this address."""
+    handoff.list(keys[0])
+    sign_model_of(handoff, keys[0])
+    assert artifact_of(handoff)
+    handoff.add(B, plan(b"another engine"))
+    handoff.list(None if name.endswith("jsonl") else keys[0])
+    again = "remove it, or write it again with SIGNING_KEY="
+    for why in ("signs other files than these", "damaged (KeyError)", "damaged (JSONDecodeError)"):
+        assert push(handoff, f"127.0.0.1:9/{NAME}") == 1
+        assert capsys.readouterr().err == f"HandoffError: {handoff.folder}/{name}: {why}; {again}\n"
+        handoff.path(name).write_text("{}" if why.startswith("signs") else "{")
+
+
 def test_a_release_that_no_trusted_key_signed_is_not_pushed(handoff: Handoff, keys, tmp_path, capsys) -> None:
     (tmp_path / "key.pub").write_bytes(keys[1])
     assert push(handoff, f"127.0.0.1:9/{NAME}", "--trusted-key", tmp_path / "key.pub") == Status.SIGNATURE
@@ -285,7 +308,7 @@ def test_what_was_pulled_is_what_was_pushed(
 ) -> None:
     handoff.list(keys[0])
     write_bills(handoff)
-    handoff.path("manifest.sig").write_text("{}")
+    sign_model_of(handoff, keys[0])
     (tmp_path / "key.pub").write_bytes(keys[1])
     assert push(handoff, repository) == 0
     pull = ["pull", f"oci://{repository}", str(tmp_path / "new/here"), "--plain-http"]

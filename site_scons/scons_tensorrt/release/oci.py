@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from . import files_of, signature_of
 from .bom import boms_of
 from .bom.check import declared, load
 from .manifest import LARGEST, digest
+from .oms import signed_files
+from .provenance import covers, read_envelopes
 from .verify import LoadedManifest
 
 SCHEME = "oci://"
@@ -111,6 +113,7 @@ class Artifact(Value):
 def make_artifact(listed: LoadedManifest, folder: Path) -> Artifact:
     """The artifact of a verified release. folder: of its engines. Raises HandoffError."""
     layers = (*_beside_manifest(listed), *_engines(listed, folder))
+    _check_signed(listed, {layer.path.name: layer.sha256 for layer in layers})
     config = _config(listed, layers)
     manifest = {
         "schemaVersion": 2,
@@ -144,11 +147,44 @@ def _engines(listed: LoadedManifest, folder: Path) -> Iterator[Layer]:
         yield Layer(folder / name, BESIDE, recorded.sha256, recorded.size)
 
 
+def _check_signed(listed: LoadedManifest, files: Mapping[str, str]) -> None:
+    """Raise HandoffError if a statement or model signature is of other files. Needs no key."""
+    name = listed.path.name
+    statement, signature = (listed.path.with_name(each) for each in (files_of(name)[2], signature_of(name)))
+    again = "remove it, or write it again with SIGNING_KEY="
+    for path, of_these in ((statement, _states), (signature, _signs)):
+        if path.name not in files:
+            continue
+        try:
+            right = of_these(path, listed, files)
+        except HandoffError as error:
+            raise HandoffError(f"{path}: {error}; {again}") from None
+        if not right:
+            raise HandoffError(f"{path}: signs other files than these; {again}")
+
+
+def _states(path: Path, listed: LoadedManifest, files: Mapping[str, str]) -> bool:
+    envelopes = read_envelopes(_read(path))
+    return any(covers(each, listed.data, listed.manifest.engines) for each in envelopes)
+
+
+def _signs(path: Path, listed: LoadedManifest, files: Mapping[str, str]) -> bool:
+    return signed_files(_read(path)) == {name: files[name] for name in files if name != path.name}
+
+
+def _read(path: Path) -> bytes:
+    """Raises HandoffError."""
+    try:
+        return read_small(path, 4 * LARGEST, follow=False)
+    except OSError as error:
+        raise HandoffError(str(error.strerror)) from None
+
+
 def _small(path: Path, media_type: str, data: bytes | None = None) -> Layer:
     try:
-        data = read_small(path, 4 * LARGEST, follow=False) if data is None else data
-    except OSError as error:
-        raise HandoffError(f"{path}: {error.strerror}") from None
+        data = _read(path) if data is None else data
+    except HandoffError as error:
+        raise HandoffError(f"{path}: {error}") from None
     return Layer(path, media_type, digest(data), len(data))
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from ..errors import HandoffError
 from ..files.signing_keys import SigningKey
 from .provenance import PAYLOAD_TYPE, STATEMENT, pae
 
@@ -58,3 +59,13 @@ def sign_model(payload: bytes, key: SigningKey) -> bytes:
         },
     }
     return (json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n").encode("ascii")
+
+
+def signed_files(bundle: bytes) -> dict[str, str]:
+    """The sha256 of the files that a bundle signs by filename. Does not check the signature. Raises
+    HandoffError."""
+    try:
+        payload = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"], validate=True))
+        return {each["name"]: each["digest"] for each in payload["predicate"]["resources"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise HandoffError(f"damaged ({type(error).__name__})") from None
