@@ -122,6 +122,11 @@ REFUSED = [
     (ORIN, {"io_formats": {"x": "fp16:dla_linear"}}, "io_formats fp16:dla_linear: only for a DLA; set"),
     (RTX, {"io_formats": {"x": "dla_hwc4"}}, "io_formats dla_hwc4: not supported by TensorRT for RTX"),
     (ORIN, {"parser_flags": ["ADJUST_FOR_DLA"]}, "parser_flags ADJUST_FOR_DLA: only for a DLA"),
+    (
+        SERVER,
+        {"engine_capability": "safety", "accuracy": "s.npz"},
+        "so accuracy= cannot compare it; leave out engine_capability='safety' or accuracy=",
+    ),
     (ORIN, {"engine_capability": "dla_standalone"}, "engine_capability='dla_standalone': only for a DLA"),
     (
         RTX,

@@ -74,6 +74,12 @@ def unsupported_options(recipe: Recipe, signature: HardwareSignature) -> list[st
             found.append("dla_core: only a Jetson has a DLA; leave it out for this GPU")
     elif for_dla:
         found.append(f"{for_dla}: only for a DLA; set {option('dla_core')} too")
+    if "engine_capability" in recipe.settings and recipe.accuracy is not None:
+        given = setting("engine_capability", recipe.settings["engine_capability"])
+        found.append(
+            f"engine_capability: the standard runtime does not load such an engine, so {option('accuracy')} "
+            f"cannot compare it; leave out {given} or {option('accuracy')}"
+        )
     if "hardware_compatibility" in recipe.settings and signature.integrated:
         found.append(
             "hardware_compatibility: not supported by TensorRT on a Jetson; build for each board, HARDWARE="
