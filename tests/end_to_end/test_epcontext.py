@@ -258,3 +258,17 @@ def test_an_engine_that_is_named_twice_is_exported_once(made: Tree) -> None:
     done = made.cli("export", "epcontext", "out", "face", f"engines/{FACE}.engine")
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[-1] == "1 engine exported into out"
+
+
+def test_a_file_that_it_did_not_write_is_not_replaced(made: Tree) -> None:
+    """Such as the ONNX of another engine."""
+    mine = make_model(made.path("models/mine.onnx"), seed=9)
+    before = mine.read_bytes()
+    made.write(SCRIPT.replace("dist/fixed.onnx", "models/mine.onnx"))
+    run = made.scons(".")
+    why = (
+        "models/mine.onnx: is there, and env.EpContext did not write it; choose another target, or remove it"
+    )
+    assert run.status == 2, run.out
+    assert why in run.out
+    assert mine.read_bytes() == before

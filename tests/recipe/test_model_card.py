@@ -68,6 +68,10 @@ WRONG = {
         "model_card supplier='a <b>': write a name, or with an e-mail address or URL as in 'Example Ltd "
         "<models@example.org>'",
     ),
+    "a URL without a host": (
+        {"url": "https://["},
+        "model_card url='https://[': write a URL that begins with https://",
+    ),
     "a URL": ({"url": "x"}, "model_card url='x': write a URL that begins with https://"),
     "a number": ({"version": 1}, "model_card version=1: write one line of text"),
     "two lines": ({"version": "a\nb"}, "model_card version='a\\nb': write one line of text"),

@@ -20,7 +20,7 @@ _LONGEST = 1000
 _TOKEN = re.compile(r"\s*(\(|\)|[A-Za-z0-9.+:-]+)")
 _OWN = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
 _CONTACT = re.compile(r"(?P<name>[^<>]*[^<>\s])\s*<(?P<contact>[^<>\s]+)>")
-_URL = re.compile(r"https?://[^\s<>\"]+\.?[^\s<>\"]*")
+_URL = re.compile(r"https?://[^\s<>\"/\[\]]+(?:/[^\s<>\"]*)?")
 _MAIL = re.compile(r"[^\s<>@]+@[^\s<>@]+\.[^\s<>@]+")
 
 

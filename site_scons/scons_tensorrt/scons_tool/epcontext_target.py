@@ -51,12 +51,18 @@ class EpContextTarget(HandoffTarget):
             return False  # the action reports it
 
     def write(self) -> Iterator[str]:
-        from ..release.export.epcontext import context_model
+        from ..release.export.epcontext import context_model, is_context
         from ..release.manifest import digest
 
         why = self.reason()
         data = context_model(self._exported(), self._beside)
         if not self._is_there(digest(data)):
+            written = self._record.get()[0] is not None
+            if os.path.lexists(self.path) and not written and not is_context(self.path):
+                raise HandoffError(
+                    f"{self.label}: is there, and env.EpContext did not write it; choose another target, or "
+                    "remove it"
+                )
             write_atomic(self.path, data)
             yield f"WROTE {self.label} because {why}"
         self._record.put(self._stamp(), digest(data))

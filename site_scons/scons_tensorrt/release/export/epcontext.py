@@ -12,6 +12,7 @@ bytes of the engine in hex, which the provider asks the runtime about before it 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from ...errors import HandoffError, one_line
@@ -55,6 +56,17 @@ def context_model(engine: ExportedEngine, beside: str | None) -> bytes:
     if all(each.dims is not None for each in (*network.inputs, *network.outputs)):
         _check(checker, model, engine)  # which wants a shape for each
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def is_context(path: Path) -> bool:
+    """Whether a file is an ONNX with an EPContext node."""
+    from onnx import load
+
+    try:
+        nodes = load(str(path), load_external_data=False).graph.node
+    except Exception:  # of protobuf, or OSError
+        return False
+    return any((node.op_type, node.domain) == (OPERATOR, DOMAIN) for node in nodes)
 
 
 def _check(checker: Any, model: Any, engine: ExportedEngine) -> None:
