@@ -7,13 +7,17 @@ import base64
 import hashlib
 import http.server
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from handing import Handoff
 
+from conftest import CLEAN, REPO
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.release.oci import ARTIFACT, FILEPATH, files_in
@@ -32,10 +36,13 @@ class Server:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], Answer] = {}
         self.received: list[str | None] = []
+        self._stopped = threading.Event()
         self._servers = [self._start(self._registry), self._start(self._other)]
         self.address, self.other = (f"127.0.0.1:{server.server_port}" for server in self._servers)
 
     def _start(self, answer_of) -> http.server.ThreadingHTTPServer:
+        stopped = self._stopped
+
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -48,6 +55,8 @@ class Server:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
+                if "Wait" in headers:
+                    stopped.wait(60)
                 self.close_connection = "Content-Length" in headers
 
             do_GET = do_HEAD = do_POST = do_PUT = answer
@@ -71,6 +80,7 @@ class Server:
         return (201, b"", {}) if login else (401, b"", BASIC)
 
     def close(self) -> None:
+        self._stopped.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -182,3 +192,22 @@ def test_what_is_refused_is_named_by_its_own_path(server: Server, tmp_path, caps
         f"REFUSED {tmp_path}/new/manifest.json: manifest: {tmp_path}/new/manifest.json.sha256: "
         "sidecar missing\n"
     )
+
+
+def test_a_pull_that_is_stopped_leaves_nothing(server: Server, tmp_path) -> None:
+    server.answers = {
+        ("GET", "/v2/a/b/manifests/"): (200, artifact(layer("manifest.json", b"x" * 100)), {}),
+        ("GET", "/v2/a/b/blobs/"): (200, b"x" * 50, {"Content-Length": "100", "Wait": "yes"}),
+    }
+    folder = tmp_path / "pulled"
+    command = [sys.executable, "-m", "scons_tensorrt", "pull", f"oci://{server.address}/a/b:1"]
+    environment = {**CLEAN, "PYTHONPATH": str(REPO / "site_scons"), "DOCKER_CONFIG": str(tmp_path / "docker")}
+    process = subprocess.Popen([*command, folder / "new", "--plain-http"], env=environment)
+    end = time.monotonic() + 60
+    while not list(folder.glob("*/*/manifest.json")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert list(folder.iterdir()) == []

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +50,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         names = list(files_in(manifest))
     except HandoffError as error:
         raise HandoffError(f"{reference}: {error}") from None
-    with writing(folder):
+    with writing(folder), _stopped_in_order():
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.absolute().parent) as partial:
             new = Path(partial, folder.name)
@@ -61,3 +65,18 @@ def _pull(arguments: argparse.Namespace) -> int:
     counts = f"{plural(len(names), 'file')}, {size / 1e6:.1f} MB"
     say(f"PULLED {reference} (sha256:{digest(manifest)}) to {folder}: {counts}")
     return 0
+
+
+@contextlib.contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Remove what was downloaded when the process is told to end, as at Ctrl-C."""
+
+    def stop(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
