@@ -287,6 +287,15 @@ def test_two_paths_of_one_file_are_one_line(tree: Tree, driver: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", ["-j1", "-k", "-n"])
+def test_a_missing_onnx_is_one_line_with_its_place(host: Host, option: str) -> None:
+    declare(host.tree, "gone")
+    run = host.scons("engines", "TIMING=record", option)
+    told = "SConstruct:4: RecipeError: models/gone.onnx: No such file or directory; check the path"
+    assert (run.status, run.out.count(told), "not found" in run.out) == (2, 1, False), run.out
+
+
+@pytest.mark.slow
 def test_a_preview_says_what_is_recorded_and_why_an_engine_is_built(pinned: Host) -> None:
     pinned.tree.engine("a").unlink()
     run = pinned.scons("-n", "engines", "TIMING=record")

@@ -61,6 +61,20 @@ class TimingTarget(HandoffTarget):
             return self.engines
         return [engine for engine in self.engines if engine.up_to_date().code in NEVER_BUILT]
 
+    def fails(self) -> bool:
+        try:
+            for engine in self.engines:
+                self._check_inputs(engine)
+        except (EngineError, OSError):
+            return True
+        return False
+
+    @staticmethod
+    def _check_inputs(engine: EngineTarget) -> None:
+        """Raise EngineError for a faulty input, unless one has yet to be made."""
+        if not any(node.has_builder() for node in engine.needs() if node is not engine.timings):
+            engine.unpinned_spec()
+
     @property
     def unchanged(self) -> bool:
         """Whether nothing needs to be recorded."""
@@ -81,6 +95,7 @@ class TimingTarget(HandoffTarget):
         for engine in stale:
             self._session.mark_requested(engine)
             self._check_writable()
+            self._check_inputs(engine)
             check_can_build(engine, self._session)
         known, why = self._known(stale[0])
         unless = f" because {why}" if known is None else ", unless it has every layer"
