@@ -405,7 +405,7 @@ CONVERTERS = {
     "a segfault": ("kill -SEGV $$", "crashed (SIGSEGV)"),
     "a silent exit": ("exit 0", "ended with status 0 and no result"),
     "garbage": ("head -c 100000 /dev/urandom; exit 1", "ended with status 1"),
-    "garbage without end": ("exec tr '\\0' x < /dev/zero", "the compiler wrote invalid events"),
+    "garbage without end": ("exec tr '\\0' x < /dev/zero", "the converter wrote invalid events"),
     "a lie": (
         'cat >/dev/null & echo \'{"event": "done", "facts": {}}\'; exit 0',
         "the converter did not write a.fp16.onnx",

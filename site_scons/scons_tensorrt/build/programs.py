@@ -24,7 +24,8 @@ class Program:
 
     done: fields of the last event and their types; options: of the interpreter; argument: the stage at which
     boot.py begins; later: modules that `main` imports when it needs them, because they import packages
-    that may be missing; imports: packages that every job imports first, for fork_server.py to have imported.
+    that may be missing; imports: packages that every job imports first, for fork_server.py to have imported;
+    title: in messages.
     """
 
     modules: tuple[str, ...]
@@ -33,6 +34,7 @@ class Program:
     argument: str
     later: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    title: str = "compiler"
 
     def frame(self, job: Mapping[str, Any]) -> bytes:
         """Modules and job as boot.py reads them, padded so that the length of a path does not change the
@@ -90,6 +92,7 @@ RUNNER = replace(
     modules=(*COMPILER.modules, f"{COMMON}.array_file", *_trt("gpu_memory", "run_engine")),
     done={"not_run_because": str, "gpu": str},
     argument="2",
+    title="run of the engine",
 )
 
 _STARTED_WITH = "main"  # of worker/onnx; the other modules are imported by the jobs that need them
@@ -104,6 +107,7 @@ EXPORTER = Program(
     done={"facts": dict},
     options=("-B",),
     argument="2",
+    title="export",
     later=tuple(
         f"{ONNX}.{path.stem}"
         for path in sorted(Path(__file__).parent.with_name("worker").joinpath("onnx").glob("*.py"))
@@ -111,9 +115,11 @@ EXPORTER = Program(
     ),
 )
 
-CONVERTER = replace(EXPORTER, imports=("onnx",))
+CONVERTER = replace(EXPORTER, imports=("onnx",), title="converter")
 
 # Compares an engine with a recorded file. Its modules are named: in a zip file no folder can be listed.
 CHECKER = replace(
-    EXPORTER, later=tuple(f"{ONNX}.{name}" for name in ("check_recorded", "figures", "plain_arrays"))
+    EXPORTER,
+    title="comparison",
+    later=tuple(f"{ONNX}.{name}" for name in ("check_recorded", "figures", "plain_arrays")),
 )

@@ -101,7 +101,9 @@ def run_program(
     why_not_canonical = ""
     while True:
         process = _start(program, python, why_not_canonical, log, environment, descriptors)
-        worker = _Worker(process, program.frame(job), {**LAST, "done": program.done}, progress)
+        worker = _Worker(
+            process, program.frame(job), {**LAST, "done": program.done}, progress, f"the {program.title}"
+        )
         try:
             last = worker.listen(stopping, timeout_s and began + timeout_s)
         finally:
@@ -111,7 +113,7 @@ def run_program(
         elif worker.was_forbidden_to_begin() and program.argument == "1" and not why_not_canonical:
             program, why_not_canonical = replace(program, argument="2"), NOT_CANONICAL
         elif not last and getattr(process, "started", True) is False:
-            program = replace(program, imports=())  # no server could be had: a new process
+            program = replace(program, imports=())  # no fork server: start a new process
         else:
             break
     if last.get("event") != "done":
@@ -157,7 +159,8 @@ def _start(
 
 
 class _Worker:
-    """A started child process. frame: what to send; last_events: the fields of each possible last event."""
+    """A started child process. frame: what to send; last_events: the fields of each possible last event;
+    title: in messages."""
 
     def __init__(
         self,
@@ -165,8 +168,10 @@ class _Worker:
         frame: bytes,
         last_events: Mapping[str, Mapping[str, type]],
         progress: Callable[[Mapping[str, Any]], None],
+        title: str,
     ) -> None:
         self._process = process
+        self._title = title
         self._unsent = memoryview(frame)
         self._last_events = last_events
         self._progress = progress
@@ -204,7 +209,7 @@ class _Worker:
                 continue
             *lines, pending = (pending + data).split(b"\n")
             if len(pending) > LONGEST_EVENT:
-                self._why = "the compiler wrote invalid events"
+                self._why = f"{self._title} wrote invalid events"
                 return {}
             for line in lines:
                 self._hear(_event(line))
@@ -249,16 +254,16 @@ class _Worker:
         if self._why:
             return self._why
         if code == -signal.SIGKILL:
-            return "the compiler was killed (SIGKILL): most often the kernel, out of memory"
+            return f"{self._title} was killed (SIGKILL): most often the kernel, out of memory"
         if code == -signal.SIGSYS:
             return (
-                "the compiler was killed by a seccomp filter (SIGSYS): allow the system call that the "
+                f"{self._title} was killed by a seccomp filter (SIGSYS): allow the system call that the "
                 "kernel's log names in the container's profile"
             )
         if code < 0:
             known = {number.value: number.name for number in signal.Signals}
-            return f"the compiler crashed ({known.get(-code, f'signal {-code}')})"
-        return f"the compiler ended with status {code} and no result"
+            return f"{self._title} crashed ({known.get(-code, f'signal {-code}')})"
+        return f"{self._title} ended with status {code} and no result"
 
 
 def _ready(source: int, sink: int, wait: float) -> tuple[bool, bool]:

@@ -88,9 +88,9 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, write: Write) -> int:
-    from ..release.export.exported_engine import one_of
+    from ..release.export.exported_engine import at_least_one
 
-    found = one_of(_verified(path, arguments.state_dir) for path in _paths(arguments))
+    found = at_least_one(_verified(path, arguments.state_dir) for path in _paths(arguments))
     with writing(arguments.folder):
         written = write(Path(arguments.folder), found)
     if arguments.json:

@@ -1,7 +1,7 @@
 """Find engines and files that are no longer declared.
 
-An engine goes only if no declared engine has its name on any known hardware and a receipt matches its
-bytes: files that this package did not write are kept. The same holds for converted files. Links below the
+An engine is removed if no declared engine has its name, on any known hardware, and a receipt matches its
+bytes. Files that this package did not write stay. The same holds for converted files. Links below the
 state folder are never followed.
 """
 

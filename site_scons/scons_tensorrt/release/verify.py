@@ -1,8 +1,8 @@
 """Verify a release on the host that uses it: does each engine match the manifest and the host?
 
-The checks run in a fixed order: filename, host, sidecar, sidecar hash, manifest, manifest hash,
-signature. Each has its own status, and the first check that fails gives the exit status. Verification
-fails closed: an engine is OK only if every requested check passed, including the signature.
+The checks are the members of `Status`, in the order of their numbers; the exit status is the lowest of
+all findings. Verification fails closed: an engine is OK only if every requested check passed, including
+the signature.
 
 An engine is opened once, without following links, so that its header and hash belong to the same file.
 The manifest is read once, so that the bytes parsed, hashed and checked against the signature are the same.
@@ -70,8 +70,7 @@ class LoadedManifest(Value):
 
 class VerifyRequest(Value):
     """host: None to skip the host check; an error fails it for every engine. trusted: public key files, or
-    folders of them;
-    note: what was not checked."""
+    folders of them; note: what was not checked."""
 
     paths: Sequence[str]
     manifest: str | None

@@ -127,7 +127,7 @@ def check_product(engine: ExportedEngine, who: str, instead: str) -> None:
         )
 
 
-def one_of(engines: Iterable[ExportedEngine]) -> list[ExportedEngine]:
+def at_least_one(engines: Iterable[ExportedEngine]) -> list[ExportedEngine]:
     """The engines, each once, sorted by path. Raises EngineError if there are none."""
     once = {os.path.realpath(each.path): each for each in engines}
     found = sorted(once.values(), key=lambda each: str(each.path))

@@ -7,14 +7,13 @@ tensors of a 16-bit model are not rounded. So all trials share one session.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from scons_tensorrt.worker.common import parent
 from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx import corner_check, graph_walk, model_file, quantized_layers, rounded_on_cpu
 from scons_tensorrt.worker.onnx import samples as sample_sets
@@ -40,12 +39,17 @@ class Layer(NamedTuple):
 
 
 def measure_layers(
-    reference: str, converted: str, spec: Mapping[str, Any] | None, options: Mapping[str, Any]
+    reference: str,
+    converted: str,
+    spec: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    tell: Callable[..., None] = lambda event, **fields: None,
 ) -> dict[str, Any]:
     """The error of the outputs as they are, and with each layer back in float.
 
     reference, converted: paths of the ONNX files; spec: the samples, as `samples.read` takes them, or None to
-    draw them; options: rtol, atol, metric, most (samples), and for draws `corners`, see recipe/gate_plan.py.
+    draw them; options: rtol, atol, metric, most (samples), and for draws `corners`, see recipe/gate_plan.py; tell: called
+    for each layer that was run.
     Returns: kind, "8 bit" or "16 bit"; samples; drawn; metric; all, the figures as it is; noise, the same
     for how far the outputs move if each activation is rounded otherwise in float32 (8 bit; else None); of,
     how many layers there are; layers, in the order of the graph. Raises WorkerError.
@@ -74,7 +78,7 @@ def measure_layers(
             noise.add(number, dict(zip(names, zip(usual, run(-1, 1 + ROUNDING)))))
         for index in range(len(layers)):
             tried[index].add(number, dict(zip(names, zip(wanted, run(index)))))
-            parent.send("progress", sample=number, layer=index + 1, layers=len(layers))
+            tell("progress", sample=number, layer=index + 1, layers=len(layers))
     return {
         "kind": kind,
         "samples": number + 1,

@@ -111,7 +111,7 @@ def _run(job: Mapping[str, Any]) -> Any:
         return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
     if kind == "sensitivity":
         return _module("layer_sensitivity").measure_layers(
-            onnx["reference"], onnx["converted"], samples, options
+            onnx["reference"], onnx["converted"], samples, options, parent.send
         )
     if kind == "expect":
         return _module("engine_accuracy").expect(
