@@ -233,3 +233,16 @@ def test_threads_share_one_server(converter):
     assert len(made) == 6
     assert len(set(made.values())) == 1
     assert np.frombuffer(next(iter(made.values())), np.uint8).size
+
+
+def test_a_program_that_never_answers_is_no_server(tmp_path, monkeypatch):
+    silent = tmp_path / "python"
+    silent.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(fork_server, "START_SECONDS", 0.5)
+    began = time.monotonic()
+    for _ in range(2):
+        assert fork_server.start(CONVERTER, str(silent), tmp_path / "log", {}) is None
+    assert time.monotonic() < began + 5
+    (pid,) = (tmp_path / "pids").read_text().split()  # the second time it was not tried
+    assert not Path("/proc", pid).exists()

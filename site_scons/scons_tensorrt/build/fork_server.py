@@ -21,6 +21,8 @@ from ..files.reading import text_of
 from .programs import COMMON, Program
 
 STARTED = b"started\n"
+READY = b"r"
+START_SECONDS = 20.0  # for an interpreter to start; after that each job gets a new process
 KILL_SECONDS = 10.0  # for a server to end a child
 END_SECONDS = 2.0  # for a server to end
 
@@ -35,6 +37,7 @@ class _Server(NamedTuple):
 
 _lock = threading.Lock()
 _server: _Server | None = None
+_unable: Any = None  # what the last server that did not start was made of
 
 
 def start(program: Program, python: str, log: Path, environment: Mapping[str, str]) -> ForkedProcess | None:
@@ -43,6 +46,8 @@ def start(program: Program, python: str, log: Path, environment: Mapping[str, st
     made_of = program.imports, python, dict(environment), _current_folder()
     with open(log, "ab") as errors, _lock:
         for _ in range(2):  # the server may have ended since the last job
+            if made_of == _unable:
+                break
             with contextlib.suppress(OSError):
                 return _fork(_running(made_of), errors.fileno())
             _forget()
@@ -94,7 +99,25 @@ def _start_server(imports: tuple[str, ...], python: str, environment: dict[str, 
             env=environment,
             pass_fds=[theirs.fileno()],
         )
-    return _Server(process, ours, (imports, python, environment, folder))
+    made_of = imports, python, environment, folder
+    if not _has_started(ours):  # `python` may be any program
+        process.kill()
+        process.wait()
+        ours.close()
+        global _unable
+        _unable = made_of
+        raise OSError("no server")
+    return _Server(process, ours, made_of)
+
+
+def _has_started(jobs: socket.socket) -> bool:
+    jobs.settimeout(START_SECONDS)
+    try:
+        return jobs.recv(1) == READY
+    except OSError:
+        return False
+    finally:
+        jobs.settimeout(None)
 
 
 def _fork(server: _Server, errors: int) -> ForkedProcess:

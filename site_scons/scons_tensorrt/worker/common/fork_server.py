@@ -4,11 +4,11 @@ A child then executes the program that a new process would (boot.py), with the d
 server runs no job itself, so nothing of one is in the memory of another. It must have no thread that a child
 would miss, so it must not import onnxruntime, which starts one.
 
-Arguments: the descriptor of the socket that jobs arrive on, the text of boot.py, the packages. A job is one
-byte with four descriptors: standard input, output and error of the child, and a socket for its state. The
-server writes "started" to it, and at the end the exit status, negative for a signal. If the other side
-closes it, the server kills the child. The server ends with its parent, which closes the socket of jobs, or
-after some time without a job.
+Arguments: the descriptor of the socket that jobs arrive on, the text of boot.py, the packages. It first
+writes "r" there. A job is one byte with four descriptors: standard input, output and error of the child, and
+a socket for its state. The server writes "started" to it, and at the end the exit status, negative for a
+signal. If the other side closes it, the server kills the child. The server ends with its parent, which closes
+the socket of jobs, or after some time without a job.
 """
 
 import array
@@ -23,6 +23,7 @@ import traceback
 import warnings
 
 IDLE_MS = 30000
+READY = b"r"
 STARTED = b"started\n"
 
 
@@ -129,6 +130,8 @@ def run(jobs: int, program: str, *packages: str) -> None:
     # Ctrl-C reaches the children, and ends the parent, which closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path[:] = [path for path in sys.path if path]  # `-c` puts the current folder first
+    own = socket.socket(fileno=jobs)
+    _write(own, READY)
     for package in packages:
         try:
             importlib.import_module(package)
@@ -136,7 +139,7 @@ def run(jobs: int, program: str, *packages: str) -> None:
             break
     gc.collect()
     gc.freeze()  # so that a child's collections do not copy these pages
-    Server(socket.socket(fileno=jobs), program).serve()
+    Server(own, program).serve()
     os._exit(0)
 
 

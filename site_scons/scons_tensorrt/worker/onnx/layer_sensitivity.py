@@ -48,8 +48,8 @@ def measure_layers(
     """The error of the outputs as they are, and with each layer back in float.
 
     reference, converted: paths of the ONNX files; spec: the samples, as `samples.read` takes them, or None to
-    draw them; options: rtol, atol, metric, most (samples), and for draws `corners`, see recipe/gate_plan.py; tell: called
-    for each layer that was run.
+    draw them; options: rtol, atol, metric, most (samples), and for draws `corners`, see recipe/gate_plan.py;
+    tell: called for each layer that was run.
     Returns: kind, "8 bit" or "16 bit"; samples; drawn; metric; all, the figures as it is; noise, the same
     for how far the outputs move if each activation is rounded otherwise in float32 (8 bit; else None); of,
     how many layers there are; layers, in the order of the graph. Raises WorkerError.
