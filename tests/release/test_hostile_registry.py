@@ -20,7 +20,7 @@ from handing import Handoff
 from conftest import CLEAN, REPO
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import HandoffError
-from scons_tensorrt.release.oci import ARTIFACT, FILEPATH, files_in
+from scons_tensorrt.release.oci_artifact import ARTIFACT, FILEPATH, files_in
 
 pytest.importorskip("oras")
 pytest_plugins = ["handing"]

@@ -25,9 +25,9 @@ from scons_tensorrt.files.signing_keys import load_signing_key
 from scons_tensorrt.recipe.model_card import parse_model_card
 from scons_tensorrt.release.bom import boms_of, cyclonedx, spdx
 from scons_tensorrt.release.bom.bill import ENGINE, Bom, Part, Tool
-from scons_tensorrt.release.oci import ARTIFACT, Reference, files_in, make_artifact
-from scons_tensorrt.release.oms import sign_model, statement
-from scons_tensorrt.release.registry import CHUNKED, Registry
+from scons_tensorrt.release.model_signature import sign_model, statement
+from scons_tensorrt.release.oci_artifact import ARTIFACT, Reference, files_in, make_artifact
+from scons_tensorrt.release.oci_registry import CHUNKED, Registry
 from scons_tensorrt.release.verify import Status, read_manifest
 
 pytest_plugins = ["handing"]

@@ -37,8 +37,8 @@ def add(commands: Commands) -> None:
 
 def _pull(arguments: argparse.Namespace) -> int:
     from ..release.manifest import digest
-    from ..release.oci import Reference, files_in
-    from ..release.registry import Registry
+    from ..release.oci_artifact import Reference, files_in
+    from ..release.oci_registry import Registry
     from ..release.verify import VerifyRequest
 
     reference, folder = Reference.parse(arguments.reference), Path(arguments.folder)

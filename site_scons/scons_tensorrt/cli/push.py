@@ -55,8 +55,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from ..release.oci import Reference, make_artifact
-    from ..release.registry import Registry
+    from ..release.oci_artifact import Reference, make_artifact
+    from ..release.oci_registry import Registry
     from ..release.verify import VerifyRequest, read_manifest
 
     reference = Reference.parse(arguments.reference)

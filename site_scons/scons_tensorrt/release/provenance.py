@@ -1,5 +1,5 @@
 """The signature of a manifest, which `verify` checks: an in-toto Statement v1 with SLSA provenance v1, in a
-DSSE envelope, one line of JSON. (`oms.py` makes another one, for verifiers of OpenSSF model signing.)
+DSSE envelope, one line of JSON. (`model_signature.py` makes another one, for OpenSSF's verifiers.)
 
 Follows the public specifications (DSSE 1.0.2, in-toto attestation v1, SLSA provenance v1), so that other
 tools can read it. Subjects are the manifest and each engine. SLSA's optional times and invocation are

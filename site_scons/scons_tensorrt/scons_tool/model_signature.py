@@ -1,4 +1,4 @@
-"""The OpenSSF model signature beside a manifest, as a target; see `release/oms.py`."""
+"""The OpenSSF model signature beside a manifest, as a target; see `release/model_signature.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelSignatureTarget(HandoffTarget):
 
     def data(self, name: str) -> bytes:
         """The contents of the file. Raises EngineError."""
-        from ..release.oms import sign_model, statement
+        from ..release.model_signature import sign_model, statement
 
         return sign_model(statement(self.path.stem, name, self._files_signed()), self.listed.signing_key())
 

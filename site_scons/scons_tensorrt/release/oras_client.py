@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..errors import HandoffError
 from ..files.reading import read_small
-from .oci import Reference
+from .oci_artifact import Reference
 
 PATIENCE_S = (10, 300)  # to connect; until the registry's next byte
 UNAUTHORIZED = 401  # of HTTP

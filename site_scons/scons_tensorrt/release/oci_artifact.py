@@ -22,7 +22,7 @@ from . import files_of, signature_of
 from .bom import boms_of
 from .bom.check import declared, load
 from .manifest import LARGEST, digest
-from .oms import signed_files
+from .model_signature import signed_files
 from .provenance import covers, read_envelopes
 from .verify import LoadedManifest
 

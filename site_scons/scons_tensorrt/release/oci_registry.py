@@ -15,8 +15,8 @@ from pathlib import Path
 from ..errors import HandoffError
 from ..values import Value
 from .manifest import digest
-from .oci import CONFIG, MANIFEST, Artifact, Reference, files_in
-from .oci_client import check, connect
+from .oci_artifact import CONFIG, MANIFEST, Artifact, Reference, files_in
+from .oras_client import check, connect
 
 CHUNKED = 64 << 20  # bytes: larger files are uploaded in parts, as oras holds a whole upload in memory
 NOT_FOUND = 404  # of HTTP
