@@ -36,7 +36,7 @@ env = Environment(tools=["trt_engines"], toolpath=[PyPackageDir("scons_tensorrt.
 """
 
 
-SAMPLE_EXAMPLES = 25  # of Hypothesis for each property; 100 in a whole run
+SAMPLE_EXAMPLES = 20  # of Hypothesis for each property; 100 in a whole run
 SAMPLED = ("cache", "cpp", "end_to_end", "faults", "pages")  # whose tests drive scons or a compiler
 
 

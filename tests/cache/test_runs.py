@@ -364,6 +364,7 @@ def test_the_events_and_receipts_hold_no_secret(full, key):
 
 
 @pytest.mark.parametrize("value", [None, True, -7, 1e300, "x\ny", [], [[7]], {}, {"a": {"b": [None]}}])
+@pytest.mark.slow
 def test_details_of_other_types_that_a_trusted_key_signed_stop_nothing(
     clone, writes, reads, signer, tmp_path, value
 ):

@@ -245,6 +245,7 @@ def test_an_int8_engine_is_made_of_an_onnx_with_qdq_nodes(quantized: Tree) -> No
     assert quantized.scons().reused == ["a"]
 
 
+@pytest.mark.slow
 def test_a_quantized_engine_promises_to_repeat_unless_its_shapes_are_dynamic(
     quantized: Tree,
 ) -> None:
@@ -307,6 +308,7 @@ def test_samples_that_cannot_serve_are_told(quantized: Tree, change: dict, messa
     assert quantized.snapshot() == before
 
 
+@pytest.mark.slow
 def test_a_folder_of_samples_is_followed_file_by_file(tree: Tree) -> None:
     make_model(tree.path("models/a.onnx"), seed=1)
     random = np.random.default_rng(0)

@@ -29,6 +29,7 @@ def square(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("read", [False, True], ids=["nothing reads it", "a node reads it"])
+@pytest.mark.slow
 def test_an_output_that_is_an_input_is_built_in_every_precision(tree: Tree, read: bool) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"])]
     nodes.append(helper.make_node("Add", ["h", "past" if read else "b"], ["y"]))

@@ -141,6 +141,7 @@ def test_an_old_pair_stands_when_the_new_engine_is_beyond(board: Board) -> None:
 
 
 @pytest.mark.parametrize("what", ["bound", "samples"])
+@pytest.mark.slow
 def test_another_bound_or_other_samples_run_it_again_and_compile_nothing(board: Board, what) -> None:
     board.scons()
     board.runs()
@@ -276,6 +277,7 @@ def test_an_engine_is_run_at_every_corner_without_samples(board: Board) -> None:
 
 
 @pytest.mark.parametrize("what", ["off", "mixes"])
+@pytest.mark.slow
 def test_an_engine_that_is_wrong_at_a_corner_is_never_published(board: Board, what: str) -> None:
     dynamic(board, "dict(rtol=0.01)")
     board.play(what, "0.5")
@@ -304,6 +306,7 @@ def test_an_rtx_engine_without_a_gpu_says_that_it_was_not_run(board: Board) -> N
     assert told["engine"] == "not run: no NVIDIA GPU found"
 
 
+@pytest.mark.slow
 def test_an_rtx_engine_where_a_gpu_is_of_other_architectures(board: Board) -> None:
     board.declare()
     run = board.tree.scons("engines", "HARDWARE=rtx_sm89")

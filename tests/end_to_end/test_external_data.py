@@ -149,6 +149,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.slow
 def test_linked_external_data_is_converted_and_compared(tree: Tree, layout: str) -> None:
     source = LAYOUTS[layout](tree)
     np.savez(tree.path("s.npz"), x=SAMPLES)

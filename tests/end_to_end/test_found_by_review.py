@@ -12,6 +12,7 @@ import pytest
 from conftest import Tree, fake_compiler, flip_last_bit, hardware, make_model, sha256, sound
 
 
+@pytest.mark.slow
 def test_01_two_trees_that_share_a_state_folder_keep_to_their_own_model(tmp_path) -> None:
     state = str(tmp_path / "state")
     trees = [Tree(tmp_path / name) for name in ("one", "two")]

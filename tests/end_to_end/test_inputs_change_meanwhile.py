@@ -265,6 +265,7 @@ class TestConversions:
         assert "a.onnx changed while it was converted; run again" in run.out
         assert not list(tree.path(".trt/onnx").glob("*.onnx"))
 
+    @pytest.mark.slow
     def test_samples_edited_while_the_gate_runs_are_not_what_it_runs_on(self, tree, models, tmp_path):
         samples = tree.path("models/s.npz")
         np.savez(samples, x=np.random.default_rng(0).standard_normal((2, 8, 16, 16), np.float32))

@@ -101,6 +101,7 @@ def test_what_cmake_cannot_configure_is_said(project):
     assert "write NAME <name> ONNX <file>" in out.replace("\n  ", " ")
 
 
+@pytest.mark.slow
 def test_engines_are_targets_of_make(project):
     needs("make")
     project.path("Makefile").write_text(

@@ -13,6 +13,7 @@ STORE = "STORE=file:///nowhere"
 @pytest.mark.parametrize(
     ("old", "new"), [("STORE_KEY", "STORE_SIGNING_KEY"), ("STORE_TRUST", "STORE_TRUSTED_KEYS")]
 )
+@pytest.mark.slow
 def test_an_old_name_is_one_line_of_a_run(built: Tree, old: str, new: str) -> None:
     run = built.scons("engines", STORE, f"{old}=ci")
     assert (run.status, run.reused) == (0, ["a", "b"]), run.out

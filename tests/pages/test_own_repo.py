@@ -54,6 +54,7 @@ def test_the_example_has_ten_lines_at_most():
     assert len([line for line in lines if line and not line.startswith('"""')]) <= 10
 
 
+@pytest.mark.slow
 def test_a_repo_elsewhere_builds_installs_and_verifies_with_the_wheel_alone(python, repo):
     scons = [python, "-m", "SCons", "-Q"]
     there = {"TRT_PYTHON": sys.executable, "TRT_ONNX_PYTHON": sys.executable}
