@@ -40,6 +40,7 @@ def test_no_job_fills_the_cache_with_replaced_engines(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNNERS)
+@pytest.mark.slow
 def test_a_job_builds_then_reuses_then_tells_what_failed(name: str, service: Service) -> None:
     service.top.mkdir()
     first = RUNNERS[name](CI / name, service)
