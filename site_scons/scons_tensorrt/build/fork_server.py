@@ -124,7 +124,7 @@ def _fork(server: _Server, errors: int) -> ForkedProcess:
     given: list[int] = []
     kept: list[int] = []
     try:
-        for which in (0, 1):  # standard input, of which we keep the end to write to; standard output
+        for which in (0, 1):  # standard input (we keep the writing end), then standard output
             ends = os.pipe()
             given.append(ends[which])
             kept.append(ends[1 - which])

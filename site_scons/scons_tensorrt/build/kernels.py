@@ -116,7 +116,7 @@ def _with_names(before: Mapping[str, str], found: Mapping[str, Any]) -> dict[str
 
 
 def with_kernels(changes: list[str], receipt: Receipt, spec: EngineSpec) -> list[str]:
-    """The changes since a receipt in words, of which that of the timing cache says how the kernels differ."""
+    """The changes since a receipt in words. A changed timing cache also says how its kernels differ."""
     before, path = mapping(receipt.details.get(DETAIL)), spec.recipe.timing_cache
     if not before or path is None:
         return changes

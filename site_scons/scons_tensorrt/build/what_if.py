@@ -91,8 +91,8 @@ def what_if(tree: Declaration, hardware: str | None, runtime: WantedRuntime | No
 
 
 def option_changes(found: list[WhatIf]) -> dict[str, list[str]]:
-    """The builder options that the version would have and now has not (available), that it would not have
-    (unavailable), and of which that is not known (unknown)."""
+    """Builder options by what the other version changes: "available" there and not now, "unavailable" there,
+    or "unknown"."""
     changes: dict[str, set[str]] = {"available": set(), "unavailable": set(), "unknown": set()}
     for before, after in {(each.before, each.after) for each in found}:
         if before and after:

@@ -43,6 +43,21 @@ def add(commands: Commands) -> None:
         "sidecar, its receipt and its ONNX.",
     )
     jobs = export.add_subparsers(required=True, metavar="FORMAT")
+    for add_format in (_add_epcontext, _add_triton, _add_deepstream):
+        job = add_format(jobs)
+        job.add_argument("folder", metavar="DIR", help="folder to write, created if it is missing")
+        job.add_argument(
+            "models",  # this name lets options stand between them
+            nargs="*",
+            default=[],
+            metavar="ENGINE",
+            help="engine, folder of engines, or name of a model (default: all that the last run declared)",
+        )
+        add_state_dir(job)
+        add_json(job)
+
+
+def _add_epcontext(jobs: Commands) -> argparse.ArgumentParser:
     context = add_command(
         jobs,
         "epcontext",
@@ -56,6 +71,10 @@ def add(commands: Commands) -> None:
         "--package", action="store_true", help="write a model package, with a variant for each hardware"
     )
     context.set_defaults(run=lambda arguments: _run(arguments, _context(arguments)))
+    return context
+
+
+def _add_triton(jobs: Commands) -> argparse.ArgumentParser:
     triton = add_command(
         jobs,
         "triton",
@@ -65,6 +84,10 @@ def add(commands: Commands) -> None:
         "Engines of one model for several GPUs become one model, chosen by compute capability.",
     )
     triton.set_defaults(run=lambda arguments: _run(arguments, _triton))
+    return triton
+
+
+def _add_deepstream(jobs: Commands) -> argparse.ArgumentParser:
     stream = add_command(
         jobs,
         "deepstream",
@@ -74,17 +97,7 @@ def add(commands: Commands) -> None:
         "loads engines of TensorRT alone.",
     )
     stream.set_defaults(run=lambda arguments: _run(arguments, _deepstream))
-    for job in (context, triton, stream):
-        job.add_argument("folder", metavar="DIR", help="folder to write, created if it is missing")
-        job.add_argument(
-            "models",  # this name lets options stand between them
-            nargs="*",
-            default=[],
-            metavar="ENGINE",
-            help="engine, folder of engines, or name of a model (default: all that the last run declared)",
-        )
-        add_state_dir(job)
-        add_json(job)
+    return stream
 
 
 def _run(arguments: argparse.Namespace, write: Write) -> int:

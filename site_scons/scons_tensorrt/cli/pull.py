@@ -69,7 +69,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _stopped_in_order() -> Iterator[None]:
-    """Remove what was downloaded when the process is told to end, as at Ctrl-C."""
+    """Remove what was downloaded if SIGTERM ends the process, as after Ctrl-C."""
 
     def stop(number: int, _frame: object) -> None:
         sys.exit(128 + number)

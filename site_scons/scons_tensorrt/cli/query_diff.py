@@ -24,7 +24,7 @@ _RESULT = ("builder ", "worker ", "result ")
 
 
 class _Side(Value):
-    """One of two builds. fields: what it was made from, and the result, by name."""
+    """One of the two builds that are compared. fields: its inputs, options and result, by name."""
 
     engine: str
     key: str

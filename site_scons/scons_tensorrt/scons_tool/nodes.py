@@ -152,10 +152,7 @@ def real_path(node: Any) -> Path:
     return path_of(real_place(node))
 
 
-@cache
-def path_of(place: str) -> Path:
-    """A run asks for the path of each file several times."""
-    return Path(place)
+path_of = cache(Path)  # a run asks for the path of each file several times
 
 
 def real_place(node: Any) -> str:

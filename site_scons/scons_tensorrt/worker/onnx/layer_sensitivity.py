@@ -65,19 +65,14 @@ def measure_layers(
     for number, sample in enumerate(itertools.chain([begin], inputs)):
         where = "sample %d" % number
         wanted = first.run(where, sample, names)
-
-        def run(chosen: int, nudge: float = 1.0, where: str = where, sample: Any = sample) -> Any:
-            switches = np.zeros(max(len(layers), 1), bool)
-            switches[chosen : chosen + 1] = chosen >= 0
-            more = {SWITCHES: switches, NUDGE: np.array(nudge, np.float32)}
-            return second.run(where, {**sample, **more}, names)
-
-        usual = run(-1)
+        usual = second.run(where, {**sample, **_switched_to(None, layers)}, names)
         tried[-1].add(number, dict(zip(names, zip(wanted, usual))))
         if kind == "8 bit":
-            noise.add(number, dict(zip(names, zip(usual, run(-1, 1 + ROUNDING)))))
+            nudged = second.run(where, {**sample, **_switched_to(None, layers, 1 + ROUNDING)}, names)
+            noise.add(number, dict(zip(names, zip(usual, nudged))))
         for index in range(len(layers)):
-            tried[index].add(number, dict(zip(names, zip(wanted, run(index)))))
+            made = second.run(where, {**sample, **_switched_to(index, layers)}, names)
+            tried[index].add(number, dict(zip(names, zip(wanted, made))))
             tell("progress", sample=number, layer=index + 1, layers=len(layers))
     return {
         "kind": kind,
@@ -92,6 +87,12 @@ def measure_layers(
             for layer, figures in zip(layers, tried)
         ],
     }
+
+
+def _switched_to(index: int | None, layers: list[Layer], nudge: float = 1.0) -> dict[str, np.ndarray]:
+    """The added inputs of the model with switches. index: of the layer in float, None for no layer."""
+    switches = np.array([number == index for number in range(len(layers))], bool)
+    return {SWITCHES: switches, NUDGE: np.array(nudge, np.float32)}
 
 
 def _worst(figures: Figures) -> dict[str, Any]:
