@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import report, run, side_by_side
+from common import report, run, say, side_by_side
 
 from conftest import Tree, make_model
 
@@ -47,11 +47,11 @@ def main() -> None:
 
         a, b = side_by_side(ours, raw, rounds)
         size = tree.path("raw.engine").stat().st_size
-        print(f"model {model.stat().st_size / 2**20:.0f} MiB, engine {size / 2**20:.0f} MiB")
-        report("scons engines / raw API", a, b, "wall")
+        say(f"model {model.stat().st_size / 2**20:.0f} MiB, engine {size / 2**20:.0f} MiB")
+        report(f"scons engines of {depth} layers / raw API", a, b, "wall")
         beyond = statistics.median(x.wall - 1.05 * y.wall for x, y in zip(a, b))
-        print(f"wall beyond 1.05 x raw: median {beyond:.3f} s (bound 0.5 s)")
-        report("largest process / raw API", a, b, "peak", 1.05)
+        say(f"wall beyond 1.05 x raw: median {beyond:.3f} s (bound 0.5 s)")
+        report("largest process of scons engines / of the raw API", a, b, "peak", 1.05)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import REPO, Cost, report, run, side_by_side
+from common import REPO, Cost, report, run, say, side_by_side
 
 STATE = (".trt", "engines", "dist", "share")
 
@@ -55,11 +55,12 @@ def compare(folder: Path, rounds: int, jobs: int, commit: str, corners: bool) ->
     for place in () if corners else (ours, theirs):
         without_corners(place)
     a, b = side_by_side(lambda: first_build(ours, jobs), lambda: first_build(theirs, jobs), rounds)
-    print(f"-j{jobs}, {'with' if corners else 'without'} corners; now / {commit}")
+    say(f"now beside {commit}")
+    title = f"first build, -j{jobs}, {'with' if corners else 'without'} corners / by another commit"
     for field in ("wall", "cpu", "peak"):
-        report("  first build", a, b, field, 0.75 if field == "wall" else None)
+        report(title, a, b, field, 0.75 if field == "wall" else None)
     same = steps_of(ours) == steps_of(theirs)
-    print(f"  files of the {len(steps_of(ours))} steps: {'the same' if same else 'OTHERS'}", flush=True)
+    say(f"files of the {len(steps_of(ours))} steps: {'the same' if same else 'OTHERS'}")
 
 
 def main() -> None:

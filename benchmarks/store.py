@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import REPO, Cost, report, side_by_side
+from common import REPO, Cost, report, say, side_by_side
 
 sys.path[:0] = [str(REPO / "tests" / "cache"), str(REPO / "site_scons")]
 
@@ -56,9 +56,10 @@ def compare(title: str, remote: ObjectStore, plain: Callable[[Path], None], data
 
     ours, theirs = side_by_side(lambda: timed(fetch, made), lambda: timed(lambda: plain(made), made), rounds)
     for field in ("wall", "cpu"):
-        report(f"{title}, {size >> 20} MiB", ours, theirs, field, BOUND if field == "wall" else None)
+        pair = f"download of {size >> 20} MiB from {title} / a plain copy"
+        report(pair, ours, theirs, field, BOUND if field == "wall" else None)
     rate = sorted(size / cost.wall for cost in ours)[len(ours) // 2]
-    print(f"{title}: {rate / 1e6:.0f} MB/s")
+    say(f"{title}: {rate / 1e6:.0f} MB/s")
 
 
 def main() -> None:
