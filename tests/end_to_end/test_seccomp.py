@@ -1,6 +1,7 @@
 """Compiles in containers whose seccomp profile forbids what makes engines repeat byte by byte."""
 
 import platform
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -88,6 +89,12 @@ def test_a_stack_limit_that_is_right_need_not_be_set(one: Tree) -> None:
     run = one.scons(TRT_PYTHON=python)
     assert (run.status, run.built) == (0, ["a"]), run.out
     assert one.receipt("a")["reproducible"] is True
+
+
+def test_scons_is_not_killed_by_a_filter_that_the_compile_survives(one: Tree) -> None:
+    python = wrapper(one.path("python"), [PERSONALITY], KILL)
+    subprocess.run([python, *one.command("engines")[1:]], cwd=one.root, env=one.env(), check=True)
+    assert "a seccomp filter forbids personality" in one.receipt("a")["not_reproducible_because"]
 
 
 def test_a_filter_that_forbids_more_is_told(one: Tree) -> None:

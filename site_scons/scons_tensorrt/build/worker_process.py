@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineBuildError, EngineError, Interrupted, by_name
 from ..files.reading import text_of
 from ..worker.trt.job import CompileJob
+from .canonical_start import first_stage
 from .programs import COMMON, COMPILER, Program, compiler_of
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def _start(
         if forked:
             return forked
     command = [python, *program.options, "-c", text_of(f"{COMMON}.boot")]
-    command += [program.argument, python if program.argument == "1" else why_not_canonical]
-    with open(log, "ab") as errors:
+    with open(log, "ab") as errors, first_stage(program.argument, python) as stage:
+        command += [stage, python if stage == "1" else why_not_canonical]
         try:
             return subprocess.Popen(
                 command,
