@@ -15,7 +15,7 @@ from test_shared import Team, entry_of
 from test_upkeep import store, trust_of
 
 from scons_tensorrt.cache.entry import blob_path
-from scons_tensorrt.cache.gc import gc
+from scons_tensorrt.cache.maintenance import gc
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.errors import StoreError
 

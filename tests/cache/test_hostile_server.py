@@ -12,7 +12,7 @@ import pytest
 from parts import WRITER, key, signer
 
 from scons_tensorrt.cache import listing
-from scons_tensorrt.cache.gc import gc
+from scons_tensorrt.cache.maintenance import gc
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cache.transfer import DigestMismatch
 from scons_tensorrt.errors import StoreError

@@ -10,7 +10,7 @@ from parts import generate, key, s3, signer
 from test_shared import Team, entry_of, team
 
 from scons_tensorrt.cache.entry import REFUSAL, CacheEntry, blob_path, sign_entry
-from scons_tensorrt.cache.gc import gc
+from scons_tensorrt.cache.maintenance import gc
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cli import main
 from scons_tensorrt.files.signing_keys import TrustedKeys

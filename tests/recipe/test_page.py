@@ -19,7 +19,7 @@ from scons_tensorrt.recipe.builder_settings import (
 )
 from scons_tensorrt.recipe.conversion import METHODS, WAYS, parse_calibration
 from scons_tensorrt.recipe.gate import METRICS, parse_gate
-from scons_tensorrt.recipe.options import DEFAULTS, FLAGS, SETTINGS, parse
+from scons_tensorrt.recipe.options import BUILDER_SETTINGS, DEFAULTS, FLAGS, parse
 from scons_tensorrt.recipe.product_options import WITHOUT_EFFECT, unsupported_options
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -50,7 +50,7 @@ ROWS = {**rows(PAGE, HEAD), **rows(BUILDER, BUILDER_HEAD)}
 
 def test_every_option_is_on_the_page_and_no_other():
     assert set(ROWS) == set(DEFAULTS)
-    assert set(rows(BUILDER, BUILDER_HEAD)) <= set(SETTINGS)
+    assert set(rows(BUILDER, BUILDER_HEAD)) <= set(BUILDER_SETTINGS)
 
 
 @pytest.mark.parametrize("option", DEFAULTS)

@@ -11,7 +11,8 @@ from handing import A, sha
 
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.release import install_files as module
-from scons_tensorrt.release.install_files import install_bytes, install_engine, place
+from scons_tensorrt.release.install_files import install_bytes, install_engine
+from scons_tensorrt.scons_tool.install_engines import installed_path
 
 pytest_plugins = ["handing"]
 
@@ -36,7 +37,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("folder", "arguments", "spec"), PLACES)
 def test_where_a_folder_is_installed(folder: str, arguments: dict, spec: str) -> None:
-    assert place(folder, arguments) == spec
+    assert installed_path(folder, arguments) == spec
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_where_a_folder_is_installed(folder: str, arguments: dict, spec: str) ->
 )
 def test_a_place_that_cannot_be_told_is_refused(folder: str, arguments: dict, why: str) -> None:
     with pytest.raises(HandoffError, match=why):
-        place(folder, arguments)
+        installed_path(folder, arguments)
 
 
 @pytest.fixture

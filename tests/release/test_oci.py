@@ -23,7 +23,8 @@ from scons_tensorrt.cli import main
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.signing_keys import load_signing_key
 from scons_tensorrt.recipe.model_card import parse_model_card
-from scons_tensorrt.release.bom import boms_of, cyclonedx, spdx
+from scons_tensorrt.release import boms_of
+from scons_tensorrt.release.bom import cyclonedx, spdx
 from scons_tensorrt.release.bom.bill import ENGINE, Bom, Part, Tool
 from scons_tensorrt.release.model_signature import sign_model, statement
 from scons_tensorrt.release.oci_artifact import ARTIFACT, Reference, files_in, make_artifact

@@ -10,7 +10,7 @@ from handing import A, B, Handoff, sha
 
 from scons_tensorrt.errors import HandoffError, SigningError
 from scons_tensorrt.files.signing_keys import load_signing_key, load_trusted_keys
-from scons_tensorrt.release.provenance import covers, pae, read_envelopes
+from scons_tensorrt.release.manifest_signature import covers, pae, read_envelopes
 
 pytest_plugins = ["handing"]
 

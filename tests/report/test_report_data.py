@@ -15,7 +15,7 @@ from states import Past
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import EngineError, RecipeError
-from scons_tensorrt.recipe.onnx.census import TYPES, read_census
+from scons_tensorrt.recipe.onnx.statistics import TYPES, read_statistics
 from scons_tensorrt.report import format, write_report
 from scons_tensorrt.report.ci import github, junit, step_summary, unfit
 from scons_tensorrt.report.gather import collect
@@ -308,7 +308,7 @@ def test_the_census_counts_what_the_onnx_package_counts(tmp_path):
     model = helper.make_model(graph, opset_imports=opsets, producer_name="pytorch")
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    found = read_census(path).to_json()
+    found = read_statistics(path).to_json()
     assert found["ops"] == {"Add": 2, "Neg": 2, "If": 1}
     assert (found["weights"], found["weights_bytes"]) == ({"fp16": 12, "int64": 5}, 12 * 2 + 5 * 8)
     assert found["inputs"] == [
@@ -333,7 +333,7 @@ def test_every_type_of_onnx_has_its_bits():
 def test_what_is_no_onnx_has_no_census(tmp_path, data):
     (tmp_path / "m.onnx").write_bytes(data)
     with pytest.raises(RecipeError):
-        read_census(tmp_path / "m.onnx")
+        read_statistics(tmp_path / "m.onnx")
 
 
 # What stands on top.

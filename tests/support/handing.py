@@ -13,7 +13,7 @@ from scons_tensorrt.files.signing_keys import generate, load_signing_key
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.release import files_of
 from scons_tensorrt.release.manifest import Manifest, ManifestEntry, digest
-from scons_tensorrt.release.provenance import sign_statement, statement
+from scons_tensorrt.release.manifest_signature import sign_statement, statement
 
 A = "a__sm87_jp6.2_trt10.3_fp16.engine"
 B = "b__sm87_jp6.2_trt10.3_fp32.engine"

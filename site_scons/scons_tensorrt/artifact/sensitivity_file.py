@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import read_small
-from ..files.tolerant import mapping
+from ..files.untrusted_json import mapping
 from ..files.writing import write_atomic
 from .state_folder import StateFolder
 

@@ -17,10 +17,10 @@ from ..files.writing import cause, new_file
 from ..values import Value
 from .accuracy_details import alone_on_gpu, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
-from .compile_engine import compile_engine
+from .compile_in_child import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
 from .make_job import is_tensorrt
-from .reuse_replaced import KeptEngines, Reused
+from .reuse_existing import KeptEngines, Reused
 from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
 

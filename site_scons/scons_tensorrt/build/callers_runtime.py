@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..artifact.filename_schema import HostCapabilities
 from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt, make_key
-from ..artifact.schema import HostCapabilities
 from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..artifact.verify_pair import fault_of
@@ -27,7 +27,7 @@ from ..hardware.signature import HardwareSignature
 from ..recipe.key import value_fields
 from .corpus import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
 from .inputs import Inputs
-from .reuse_replaced import KeptEngines, cache_size_here
+from .reuse_existing import KeptEngines, cache_size_here
 from .spec import EngineInputs, EngineSpec, engine_spec
 from .up_to_date import check_up_to_date
 

@@ -14,7 +14,7 @@ from ..artifact.state_folder import StateFolder
 from ..errors import RecipeError
 from ..files.locks import engine_lock
 from ..files.reading import read_small
-from ..files.tolerant import mapping
+from ..files.untrusted_json import mapping
 from ..files.writing import new_file
 from ..recipe.timing_file import LARGEST, TimingFile, compare, read_timing_file, tactic_of
 from ..worker.trt.job import PinnedKernels

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.filename import EngineFilename
+from ..artifact.filename_schema import HostCapabilities
 from ..artifact.receipt import Receipt
-from ..artifact.schema import HostCapabilities
 from ..artifact.state_folder import StateFolder
 from ..errors import HardwareMismatchError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
@@ -36,7 +36,7 @@ from .corpus import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest
 from .inputs import Inputs
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
-from .reuse_replaced import cache_size_here
+from .reuse_existing import cache_size_here
 from .same_inputs import DoneStep, check_unchanged
 from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 

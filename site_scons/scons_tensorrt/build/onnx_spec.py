@@ -238,12 +238,13 @@ def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: Dige
         return UpToDateResult("current", "", there)
     receipts = state.receipts.get(name, key)
     known = list(state.receipts.all_of(name)) if there != "" else []
-    made_this = next((r for r in known if r.sha256 == there), None)
-    if not receipts or (made_this and made_this.key != key):  # else it was restored after another build
-        made_this = made_this or (known[0] if known else None)
-        if made_this is None or there is None:
+    receipt_of_bytes = next((r for r in known if r.sha256 == there), None)
+    # Without receipts of this key: else it was restored after another build.
+    if not receipts or (receipt_of_bytes and receipt_of_bytes.key != key):
+        receipt_of_bytes = receipt_of_bytes or (known[0] if known else None)
+        if receipt_of_bytes is None or there is None:
             return UpToDateResult("new", "not built before")
-        changes = differences(made_this.ingredients, spec.ingredients, spec.source)
+        changes = differences(receipt_of_bytes.ingredients, spec.ingredients, spec.source)
         return UpToDateResult("changed", "; ".join(changes))
     if there is None:
         return UpToDateResult("missing", f"{name} is missing")

@@ -42,7 +42,7 @@ class UpToDateResult(Value):
 
 def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult:
     """Whether the engine is up to date, and if not, why."""
-    whole = _whole(spec, state, digest_cache)
+    whole = _complete_pair(spec, state, digest_cache)
     if whole:
         return whole
     receipts = state.receipts.get(spec.filename, spec.key)
@@ -60,7 +60,7 @@ def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestC
     return UpToDateResult(*fault)
 
 
-def _whole(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult | None:
+def _complete_pair(spec: EngineSpec, state: StateFolder, digest_cache: DigestCache) -> UpToDateResult | None:
     """The result if engine, sidecar and receipt agree, at the cost of a stat each; else None."""
     try:
         stated = read_sidecar(spec.engine)
@@ -94,11 +94,11 @@ def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
     except SidecarError:
         stated = None
     known = list(state.receipts.all_of(spec.filename))
-    made_this = next((r for r in known if r.sha256 == stated), None)
-    if made_this is None and known and not os.path.lexists(spec.engine):
-        made_this = known[0]
-    if made_this is not None:
-        return UpToDateResult("changed", _changes(made_this, spec))
+    receipt_of_bytes = next((r for r in known if r.sha256 == stated), None)
+    if receipt_of_bytes is None and known and not os.path.lexists(spec.engine):
+        receipt_of_bytes = known[0]
+    if receipt_of_bytes is not None:
+        return UpToDateResult("changed", _changes(receipt_of_bytes, spec))
     if os.path.lexists(spec.engine):
         return UpToDateResult("receipt_missing", "the engine has no receipt")
     return UpToDateResult("new", "not built before")

@@ -31,7 +31,7 @@ POLL_SECONDS = 0.1
 NOT_CANONICAL = "a seccomp filter forbids personality or setrlimit (SIGSYS), so the process is not canonical"
 LONGEST_EVENT = 1 << 20  # bytes
 # Fields that the last event must have, besides those of the program's `done` event.
-LAST: Mapping[str, Mapping[str, type]] = {
+REQUIRED_FIELDS: Mapping[str, Mapping[str, type]] = {
     "error": {"error_class": str, "message": str},
     "again": {"library_path": str},
 }
@@ -103,7 +103,11 @@ def run_program(
     while True:
         process = _start(program, python, why_not_canonical, log, environment, descriptors)
         worker = _Worker(
-            process, program.frame(job), {**LAST, "done": program.done}, progress, f"the {program.title}"
+            process,
+            program.frame(job),
+            {**REQUIRED_FIELDS, "done": program.done},
+            progress,
+            f"the {program.title}",
         )
         try:
             last = worker.listen(stopping, timeout_s and began + timeout_s)

@@ -13,9 +13,9 @@ from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
 from ..build.kernels import DETAIL, with_kernels
-from ..build.reuse_replaced import KeptEngines, cache_size_here
+from ..build.reuse_existing import KeptEngines, cache_size_here
 from ..errors import EngineError
-from ..files.tolerant import listing, mapping
+from ..files.untrusted_json import listing, mapping
 from ..recipe.key import differences
 from ..recipe.timing_file import compare, layer_of, tactic_of
 from .common import (

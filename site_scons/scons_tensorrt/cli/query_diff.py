@@ -15,7 +15,7 @@ from ..build.declared_engines import find_declared_engine
 from ..build.spec import made_from
 from ..errors import EngineError
 from ..files.digest_cache import is_sha256
-from ..files.tolerant import listing, mapping
+from ..files.untrusted_json import listing, mapping
 from ..recipe.options import DEFAULTS
 from ..values import Value
 from .common import engines_of_model, find_receipt, nearest_state_folder, print_json, say, state_folder

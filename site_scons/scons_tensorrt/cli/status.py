@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..artifact.kept import KeptFolder
+from ..artifact.kept_engines import KeptFolder
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
 from ..artifact.verify_pair import check_pair
 from ..build.declared_engines import Declaration
-from ..build.reuse_replaced import KeptEngines, cache_size_here
+from ..build.reuse_existing import KeptEngines, cache_size_here
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
 from .common import add_command, add_json, declared_trees, engines_of_model, print_json, say

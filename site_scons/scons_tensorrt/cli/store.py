@@ -78,7 +78,7 @@ def _opened(arguments: argparse.Namespace) -> tuple[ObjectStore, TrustedKeys]:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    from ..cache.gc import gc
+    from ..cache.maintenance import gc
 
     remote, trust = _opened(arguments)
     older_s = None if arguments.older is None else arguments.older * 86400
@@ -96,7 +96,7 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ..cache.gc import faults
+    from ..cache.maintenance import faults
 
     found = []
     for fault in faults(*_opened(arguments), arguments.remove, arguments.quick):
@@ -112,7 +112,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _stats(arguments: argparse.Namespace) -> int:
     from ..cache.entry import blob_path
-    from ..cache.gc import blobs_of, entries_of
+    from ..cache.maintenance import blobs_of, entries_of
 
     remote, trust = _opened(arguments)
     held, blobs = list(entries_of(remote, trust)), blobs_of(remote)

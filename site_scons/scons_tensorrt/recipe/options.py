@@ -22,9 +22,9 @@ from .shapes import Profile, Shape, parse_profiles, text
 if TYPE_CHECKING:
     from .model_card import ModelCard
 
-# A new option goes to the end, because options may be given by position. Add it also to builder_settings.py,
-# version_options.py and worker/trt/settings.py.
-LATER_SETTINGS = (
+# Builder settings that were added later. A new option goes to the end, because options may be given by
+# position. Add it also to builder_settings.py, version_options.py and worker/trt/settings.py.
+ADDED_SETTINGS = (
     *("max_num_tactics", "l2_limit_for_tiling", "build_route", "tactic_sources", "preview_features"),
     *("parser_flags", "engine_capability", "io_formats", "layer_devices", "plugins_to_serialize"),
 )
@@ -53,12 +53,12 @@ DEFAULTS: Mapping[str, Any] = {
     "freeze": None,
     "timing_cache": None,
     "model_card": None,
-    **dict.fromkeys(LATER_SETTINGS),
+    **dict.fromkeys(ADDED_SETTINGS),
 }
 # Those of them that are settings of the builder configuration.
-SETTINGS = (
+BUILDER_SETTINGS = (
     *("optimization_level", "hardware_compatibility", "dla_core", "max_aux_streams"),
-    *("avg_timing_iterations", "tiling_optimization_level", "profiling_verbosity", *LATER_SETTINGS),
+    *("avg_timing_iterations", "tiling_optimization_level", "profiling_verbosity", *ADDED_SETTINGS),
 )
 # The BuilderFlags of TensorRT 8.5 to 11.4 and RTX 1.7, without deprecated names. The worker checks whether
 # its runtime has one.
@@ -266,7 +266,7 @@ def _pools(value: Any) -> dict[str, int]:
 
 
 def _settings(chosen: Mapping[str, Any], libraries: Sequence[str]) -> dict[str, int | str]:
-    given = {name: chosen[name] for name in SETTINGS if chosen[name] is not None}
+    given = {name: chosen[name] for name in BUILDER_SETTINGS if chosen[name] is not None}
     if not given:
         return {}
     from .builder_settings import parse_settings  # rarely needed

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import RecipeError
 from .conversion import Preparation, Step
+from .onnx.find_refused import find_refused
 from .onnx.summary import INTEGERS, OnnxInput, OnnxSummary
-from .onnx.troubles import find_troubles
 from .option_values import one_of, setting
 from .shapes import Profile, problems
 
@@ -66,13 +66,13 @@ def find_reasons(wanted: Preparation, profiles: Sequence[Profile], summary: Onnx
     is."""
     if wanted.way == "none":
         return ()
-    found = find_troubles(summary, profiles)
+    found = find_refused(summary, profiles)
     return found + tuple(f"input `{name}` to freeze" for name in wanted.freeze)
 
 
 def would_rewrite(profiles: Sequence[Profile], summary: OnnxSummary) -> str:
     """The advice to write `prepare="auto"`, with what it would rewrite; empty if that is nothing."""
-    found = find_troubles(summary, profiles)
+    found = find_refused(summary, profiles)
     return f"{setting('prepare', 'auto')} would rewrite the ONNX ({', '.join(found)})" if found else ""
 
 

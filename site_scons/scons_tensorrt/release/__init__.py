@@ -5,9 +5,13 @@ Uses only the standard library, except for signatures.
 
 from ..artifact.filename import SIDECAR_SUFFIX
 
-VERSION = "1"  # of the manifest format; changing it rewrites every manifest
+MANIFEST_VERSION = "1"  # of the format; changing it rewrites every manifest
+BOM_VERSION = "1"  # of both bills of materials; changing it rewrites them
 SUMS = "SHA256SUMS"
 ENVELOPE_SUFFIX = ".intoto.jsonl"
+CYCLONEDX_SUFFIX = ".cdx.json"
+SPDX_SUFFIX = ".spdx.json"
+LARGEST_BOM = 256 << 20  # bytes of a file
 
 
 def files_of(name: str) -> tuple[str, str, str]:
@@ -15,6 +19,11 @@ def files_of(name: str) -> tuple[str, str, str]:
     return name + SIDECAR_SUFFIX, SUMS, name + ENVELOPE_SUFFIX
 
 
-def signature_of(name: str) -> str:
+def model_signature_of(name: str) -> str:
     """The OpenSSF model signature beside a manifest called `name`: manifest.sig of manifest.json."""
     return name.removesuffix(".json") + ".sig"
+
+
+def boms_of(name: str) -> tuple[str, str]:
+    """The bills of materials beside a manifest called `name`: CycloneDX, SPDX."""
+    return name + CYCLONEDX_SUFFIX, name + SPDX_SUFFIX

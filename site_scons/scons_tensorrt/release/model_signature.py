@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from ..errors import HandoffError
 from ..files.signing_keys import SigningKey
-from .provenance import PAYLOAD_TYPE, STATEMENT, pae
+from .manifest_signature import PAYLOAD_TYPE, STATEMENT, pae
 
 PREDICATE = "https://model_signing/signature/v1.0"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"

@@ -18,12 +18,11 @@ from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..errors import HandoffError
 from ..files.reading import read_small
 from ..values import Value
-from . import files_of, signature_of
-from .bom import boms_of
+from . import boms_of, files_of, model_signature_of
 from .bom.check import declared, load
 from .manifest import LARGEST, digest
+from .manifest_signature import covers, read_envelopes
 from .model_signature import signed_files
-from .provenance import covers, read_envelopes
 from .verify import LoadedManifest
 
 SCHEME = "oci://"
@@ -131,7 +130,7 @@ def _beside_manifest(listed: LoadedManifest) -> Iterator[Layer]:
     sidecar, sums, envelope = files_of(name)
     for each, data in ((name, listed.data), (sidecar, None), (sums, None)):
         yield _small(listed.path.with_name(each), BESIDE, data)
-    optional = [(envelope, BESIDE), (signature_of(name), BESIDE)]
+    optional = [(envelope, BESIDE), (model_signature_of(name), BESIDE)]
     optional += [(each, DOCUMENT) for each in boms_of(name)]
     for each, media_type in optional:
         path = listed.path.with_name(each)
@@ -150,7 +149,9 @@ def _engines(listed: LoadedManifest, folder: Path) -> Iterator[Layer]:
 def _check_signed(listed: LoadedManifest, files: Mapping[str, str]) -> None:
     """Raise HandoffError if a statement or model signature is of other files. Needs no key."""
     name = listed.path.name
-    statement, signature = (listed.path.with_name(each) for each in (files_of(name)[2], signature_of(name)))
+    statement, signature = (
+        listed.path.with_name(each) for each in (files_of(name)[2], model_signature_of(name))
+    )
     again = "remove it, or write it again with SIGNING_KEY="
     for path, of_these in ((statement, _states), (signature, _signs)):
         if path.name not in files:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..artifact.filename import RECORDED_SUFFIX, SIDECAR_SUFFIX, SUFFIX, EngineFilename
-from ..artifact.kept import KeptFolder
+from ..artifact.kept_engines import KeptFolder
 from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import HandoffError

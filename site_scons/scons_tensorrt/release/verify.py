@@ -25,11 +25,10 @@ from ..files.reading import open_file, read_small, walk_files
 from ..files.signing_keys import load_trusted_keys
 from ..hardware.signature import HardwareSignature
 from ..values import Value
-from . import SUMS, files_of, signature_of
-from .bom import boms_of
+from . import SUMS, boms_of, files_of, model_signature_of
 from .manifest import LARGEST, Manifest, ManifestEntry, RecordedFile, digest
-from .provenance import LARGEST as LARGEST_ENVELOPES
-from .provenance import covers, read_envelopes, signed_by
+from .manifest_signature import LARGEST as LARGEST_ENVELOPES
+from .manifest_signature import covers, read_envelopes, signed_by
 
 
 class Status(enum.IntEnum):
@@ -291,4 +290,4 @@ def _own_files(listed: LoadedManifest | None, place: str) -> set[str]:
     if listed is None or not os.path.samefile(listed.path.parent, place):
         return {*recorded}
     name = listed.path.name
-    return {name, *files_of(name), *boms_of(name), signature_of(name), *recorded}
+    return {name, *files_of(name), *boms_of(name), model_signature_of(name), *recorded}

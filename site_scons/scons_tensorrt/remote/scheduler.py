@@ -24,7 +24,7 @@ async def schedule(listen: str, certificates: Path, say: Callable[[str], None]) 
     versions()
     import dask
 
-    from .nodes import QuietScheduler
+    from .dask_nodes import QuietScheduler
 
     check_url(listen)
     quiet()

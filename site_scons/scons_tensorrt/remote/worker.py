@@ -88,7 +88,7 @@ async def _serve(
 ) -> None:
     from distributed import Nanny
 
-    from .nodes import DrainingWorker
+    from .dask_nodes import DrainingWorker
 
     known = {"folder": str(options.folder), "python": options.python, "store": options.store}
     nanny = Nanny(

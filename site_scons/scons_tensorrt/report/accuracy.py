@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..artifact.receipt import Receipt
-from ..files.tolerant import listing, mapping, number, seconds, text
+from ..files.untrusted_json import listing, mapping, number, seconds, text
 from ..recipe.gate import share_of_bound
 
 MAX_CORNERS = 60

@@ -13,7 +13,7 @@ from ..artifact.state_folder import StateFolder
 from ..artifact.verify_pair import check_pair
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
-from ..files.tolerant import listing, mapping, number, plain, seconds, text
+from ..files.untrusted_json import listing, mapping, number, plain, seconds, text
 from ..recipe.key import differences
 from .accuracy import describe_accuracy
 from .history import WORDS

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..artifact.kept import KeptFolder
+from ..artifact.kept_engines import KeptFolder
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.reading import read_small
-from ..files.tolerant import listing, mapping, text
-from ..recipe.onnx.census import VERSION, read_census
+from ..files.untrusted_json import listing, mapping, text
+from ..recipe.onnx.statistics import VERSION, read_statistics
 from .engines import describe
 from .history import Run, read_runs, spans, stamp
 
@@ -132,6 +132,6 @@ def _networks(
             digest = memo.sha256(state.top / onnx)
             if expected in (None, digest):
                 if digest not in found:
-                    found[digest] = {"file": onnx, **read_census(state.top / onnx).to_json()}
+                    found[digest] = {"file": onnx, **read_statistics(state.top / onnx).to_json()}
                 engine["network"] = digest
     return found

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import read_small
-from ..files.tolerant import number, seconds, text
+from ..files.untrusted_json import number, seconds, text
 
 MAX_BYTES = 64 << 20  # of one file of events
 WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # outcomes of an engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..files.tolerant import listing, mapping, number, text
+from ..files.untrusted_json import listing, mapping, number, text
 from ..recipe.gate import share_of_bound
 
 MAX_LAYERS = 1000

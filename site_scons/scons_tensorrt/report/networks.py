@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..files.tolerant import listing, mapping, number, text
+from ..files.untrusted_json import listing, mapping, number, text
 from . import format
 
 

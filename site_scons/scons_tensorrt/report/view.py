@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import plural
-from ..files.tolerant import mapping, text
+from ..files.untrusted_json import mapping, text
 from ..values import Value
 from . import format
 from .history import WORDS

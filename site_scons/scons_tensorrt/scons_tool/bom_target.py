@@ -16,7 +16,7 @@ from ..errors import EngineError, HandoffError, plural
 from ..files.json_cache import JsonCache
 from ..files.reading import read_small
 from ..files.writing import write_atomic
-from ..release.bom import LARGEST, VERSION, boms_of
+from ..release import BOM_VERSION, LARGEST_BOM, boms_of
 from . import settings
 from .nodes import real_path
 from .run_files import RunFiles
@@ -109,7 +109,7 @@ class BomTarget(HandoffTarget):
             return None
         cards = {engine: list(card) for engine, card in sorted(self._cards().items())}
         steps = sorted(self._steps().items())  # another one may give the same bytes
-        made_of = json.dumps([VERSION, __version__, _created(), name, read, cards, steps]).encode("ascii")
+        made_of = json.dumps([BOM_VERSION, __version__, _created(), name, read, cards, steps]).encode("ascii")
         self._made_of = hashlib.sha256(made_of + self.listed.contents()[name]).hexdigest()
         return self._made_of
 
@@ -130,7 +130,7 @@ class BomTarget(HandoffTarget):
 
     def _read(self, name: str) -> bytes | None:
         try:
-            return read_small(self.path.with_name(name), LARGEST, follow=False)
+            return read_small(self.path.with_name(name), LARGEST_BOM, follow=False)
         except OSError:
             return None
 

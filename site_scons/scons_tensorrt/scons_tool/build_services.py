@@ -10,7 +10,7 @@ from typing import Any
 from ..build.context import BuildContext
 from ..build.known_gates import KnownGates
 from ..build.onnx_step import OnnxContext
-from ..build.reuse_replaced import KeptEngines, Reusable
+from ..build.reuse_existing import KeptEngines, Reusable
 from ..build.spec import EngineSpec
 from ..errors import EngineError
 from . import remote_settings, settings

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import SCons.Util
 
 from ..errors import HandoffError
-from ..release import VERSION
-from ..release.bom import VERSION as BOM_VERSION
+from ..release import BOM_VERSION, MANIFEST_VERSION
 from . import settings
 from .bom_target import BomTarget
 from .builders import make_handoff_builder, out_of_date
@@ -18,7 +17,7 @@ from .nodes import target_of
 from .session import Session
 
 if TYPE_CHECKING:
-    from .model_signature import ModelSignatureTarget
+    from .model_signature_target import ModelSignatureTarget
 
 GUARD = "what the manifest says of its engines"
 
@@ -50,7 +49,7 @@ def declare(env: Any, session: Session, file: Any, engines: Any, bom: Any = True
 def _declare_signature(env: Any, session: Session, listed: ManifestTarget, key: str) -> list[Any]:
     """The node of the model signature, which only an ECDSA key makes."""
     from ..files.signing_keys import is_ecdsa
-    from .model_signature import ModelSignatureTarget
+    from .model_signature_target import ModelSignatureTarget
 
     if not is_ecdsa(key):
         return []
@@ -64,7 +63,7 @@ def _declare(env: Any, session: Session, listed: ManifestTarget) -> Any:
     for each in nodes:
         if isinstance(target_of(each), ManifestTarget):
             raise HandoffError(f"{session.state.relative(each.get_abspath())} belongs to another manifest")
-    builder = make_handoff_builder(f"scons-tensorrt manifest, version {VERSION}")
+    builder = make_handoff_builder(f"scons-tensorrt manifest, version {MANIFEST_VERSION}")
     made = builder(env, nodes, _sources(listed))
     listed.connect(made, [session.value(env, GUARD, out_of_date)])
     return made

@@ -7,7 +7,7 @@ it, and checks an existing copy by its bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import SCons.Util
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError
-from ..release.install_files import install_bytes, install_engine, install_file, place
 from . import settings
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
@@ -29,6 +28,7 @@ from .target import HandoffTarget
 
 ALIAS = "install"
 GUARD = "the bytes that were installed"
+DEFAULT_PREFIX = "/usr/local"
 
 
 class _Installed(HandoffTarget):
@@ -69,6 +69,8 @@ class InstalledFile(_Installed):
     def _install(self) -> None:
         if not self._engine.current or self.sha256 is None:
             raise HandoffError(f"{self._engine.label} is out of date; run `scons engines`")
+        from ..release.install_files import install_engine
+
         install_engine(self._engine.path, self.path, self.sha256)
 
 
@@ -92,6 +94,8 @@ class InstalledRecorded(_Installed):
     def _install(self) -> None:
         if self.sha256 is None:
             raise HandoffError(f"{self._recorded.label} is out of date; run `scons engines`")
+        from ..release.install_files import install_file
+
         install_file(self._recorded.path, self.path, self.sha256)
 
 
@@ -126,6 +130,8 @@ class InstalledManifest(_Installed):
             return False  # the action reports it
 
     def _install(self) -> None:
+        from ..release.install_files import install_bytes
+
         contents = {node.name: self._data(node.name) for node in self.nodes}
         for name, data in reversed(contents.items()):  # the manifest last: it lists the others
             path = self.path.with_name(name)
@@ -138,7 +144,7 @@ def declare(env: Any, session: Session, folder: Any, engines: Any, manifest: Any
     groups = engines_of(engines)
     manifests = _manifests(manifest)
     written = os.fspath(env.subst(folder)) if isinstance(folder, (str, os.PathLike)) else ""
-    root = Path(settings.below(place(written, settings.arguments()), session.top))
+    root = Path(settings.below(installed_path(written, settings.arguments()), session.top))
     nodes: list[Any] = []
     for kind, found in groups.items():
         where = place_of(root, kind, len(groups))
@@ -203,3 +209,47 @@ def _declare(
     made = make_handoff_builder("scons-tensorrt install")(env, targets, sources)
     copied.connect(made, [session.value(env, GUARD, out_of_date)], kind)
     return list(made)
+
+
+def installed_path(folder: str, arguments: Mapping[str, str]) -> str:
+    """The path at which `folder` is installed.
+
+    arguments: of the command line. Reads install_root, PREFIX or prefix, and DESTDIR, as OpenEmbedded's
+    scons.bbclass and the GNU conventions define them. A relative folder is below the prefix:
+
+        >>> installed_path("share/engines", {"install_root": "/image/usr", "PREFIX": "/usr"})
+        '/image/usr/share/engines'
+        >>> installed_path("share/engines", {"DESTDIR": "/target", "PREFIX": "/usr"})
+        '/target/usr/share/engines'
+        >>> installed_path("/opt/engines", {"install_root": "/image/usr", "PREFIX": "/usr", "prefix": "/usr"})
+        '/image/opt/engines'
+
+    Raises HandoffError.
+    """
+    if not folder or ".." in folder.split("/"):
+        raise HandoffError(f"folder {folder!r}: use a folder inside the installation prefix")
+    prefix, root = _prefix(arguments), arguments.get("install_root", "")
+    destination = arguments.get("DESTDIR", "")
+    if not os.path.isabs(folder):
+        whole = root or (_below(destination, prefix) if destination else prefix)
+        return os.path.normpath(os.path.join(whole, folder))
+    if not destination and root:
+        inner = os.path.normpath(prefix)
+        if not os.path.normpath(root).endswith(inner):
+            raise HandoffError(
+                f"install_root={root} does not end in PREFIX={prefix}, so the location of the "
+                f"absolute {folder} is unknown; set DESTDIR= too"
+            )
+        destination = os.path.normpath(root)[: -len(inner)] or "/"
+    return _below(destination, folder) if destination else os.path.normpath(folder)
+
+
+def _prefix(arguments: Mapping[str, str]) -> str:
+    upper, lower = arguments.get("PREFIX", ""), arguments.get("prefix", "")
+    if upper and lower and upper != lower:
+        raise HandoffError(f"PREFIX={upper} and prefix={lower} differ; set only one")
+    return upper or lower or DEFAULT_PREFIX
+
+
+def _below(root: str, path: str) -> str:
+    return os.path.normpath(os.path.join(root, path.lstrip("/")))

@@ -88,7 +88,7 @@ class ManifestTarget(HandoffTarget):
         return self._signing_key
 
     def _sign(self, manifest: Manifest, data: bytes) -> bytes:
-        from ..release.provenance import BUILDER, sign_statement, statement
+        from ..release.manifest_signature import BUILDER, sign_statement, statement
 
         payload = statement(manifest, self.path.name, data, self._builder or BUILDER)
         return sign_statement(payload, self.signing_key())
@@ -143,8 +143,8 @@ class ManifestTarget(HandoffTarget):
 
     def foreign_envelope(self) -> str | None:
         """The warning about a signed statement beside it that is not of this manifest."""
-        from ..release.provenance import LARGEST as LARGEST_ENVELOPES
-        from ..release.provenance import covers, read_envelopes
+        from ..release.manifest_signature import LARGEST as LARGEST_ENVELOPES
+        from ..release.manifest_signature import covers, read_envelopes
 
         try:
             data = read_small(self.envelope, LARGEST_ENVELOPES, follow=False)

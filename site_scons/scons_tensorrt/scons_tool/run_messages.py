@@ -138,7 +138,7 @@ class RunMessages:
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")
         self._event("engine.convert.done", derived, step.how, step.up_to_date.code, reason_text=why)
 
-    def proved(self, spec: EngineSpec, found: Mapping[str, Any] | str, seconds: float) -> None:
+    def compared_on_gpu(self, spec: EngineSpec, found: Mapping[str, Any] | str, seconds: float) -> None:
         """An engine was compared with its original on the GPU, or could not be."""
         label = spec.filename
         if isinstance(found, str):

@@ -219,7 +219,7 @@ def cache_size(env: Any) -> int:
     text = chosen(env, "CACHE_SIZE")
     if text in ("", VARIABLES["TRT_CACHE_SIZE"]):  # a null build imports nothing of kept engines
         return 5 << 30
-    from ..artifact.kept import cache_size as parse
+    from ..artifact.kept_engines import cache_size as parse
 
     try:
         return parse(text, as_given("CACHE_SIZE"))

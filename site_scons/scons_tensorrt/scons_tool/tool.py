@@ -109,6 +109,6 @@ def _session(env: Any) -> Session:
 
 
 def _prune(target: Any, source: Any, env: Any) -> None:
-    from .prune import prune
+    from .engines_prune import prune
 
     prune(env, session_of(env))

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from ...errors import RecipeError
 from ...files.reading import open_file
 from .external_data import MANY, ExternalData
-from .nodes import CHECKED, REFUSED, find_refused
+from .node_patterns import CHECKED, REFUSED, find_refused
 from .summary import DYNAMIC, LFS, OnnxInput, OnnxSummary, inside_folder
 from .wire import UINT32, MalformedError, WireReader, contents
 

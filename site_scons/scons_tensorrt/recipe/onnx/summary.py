@@ -45,7 +45,7 @@ class OnnxSummary(Value):
     number; quantized: whether there are QuantizeLinear or DequantizeLinear nodes; exact: locations whose
     file must have exactly that size; functions: whether there are local functions; shared: each name that
     several dimensions of inputs have, with their (input, axis); refused: patterns among the nodes that
-    TensorRT refuses (nodes.py)."""
+    TensorRT refuses (node_patterns.py)."""
 
     inputs: tuple[OnnxInput, ...]
     external: Mapping[str, int]

@@ -12,9 +12,9 @@ from ...errors import HandoffError
 from ...files.reading import read_small
 from ...recipe.model_card import license_fault
 from ...values import Value
+from .. import LARGEST_BOM, boms_of
 from ..manifest import Manifest, digest
 from ..verify import read_manifest
-from . import LARGEST, boms_of
 from .bill import ENGINE, MODEL, ONNX
 from .cyclonedx import OURS
 
@@ -167,7 +167,7 @@ def _spdx_hashes(element: Mapping[str, Any]) -> dict[str, str]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(read_small(path, LARGEST, follow=False))
+        return json.loads(read_small(path, LARGEST_BOM, follow=False))
     except OSError as error:
         raise HandoffError(f"{path}: {error.strerror}; env.EngineManifest writes it") from None
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scons_tensorrt.artifact.kept import KeptFolder, cache_size
+from scons_tensorrt.artifact.kept_engines import KeptFolder, cache_size
 from scons_tensorrt.errors import RecipeError
 
 NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"

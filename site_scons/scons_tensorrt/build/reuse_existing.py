@@ -1,6 +1,6 @@
 """Reuse an engine that is not in place: one that was kept, or one of another folder or model of the tree.
 
-Kept engines are those that an engine of another key replaced, see artifact/kept.py. An engine of another
+Kept engines are those that an engine of another key replaced (artifact/kept_engines.py). An engine of another
 model has the wanted bytes if its ingredients are the same: the model's name is only in the filename. Neither
 is trusted: the bytes are hashed before an engine is kept, and again before it is reused. If the engine in
 place was altered, a new one is compiled all the same.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact.kept import DEFAULT, KeptFolder, cache_size, copy_engine
+from ..artifact.kept_engines import DEFAULT, KeptFolder, cache_size, copy_engine
 from ..artifact.receipt import Receipt, make_key
 from ..artifact.sidecar import read_sidecar
 from ..artifact.state_folder import StateFolder

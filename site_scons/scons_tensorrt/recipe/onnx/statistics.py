@@ -12,17 +12,17 @@ from .external_data import TYPES
 from .read_onnx import OnnxWalk, walk_file
 from .summary import OnnxInput
 
-VERSION = 1  # increment when a census of the same file would differ
+VERSION = 1  # increment when the statistics of the same file would differ
 _MAX_OPS = 1000
 _MAX_NAME = 128
 
 
-def read_census(path: str | os.PathLike[str]) -> Census:
-    """The census of an ONNX file. Raises RecipeError as `walk_file` does."""
-    return walk_file(path, Census)
+def read_statistics(path: str | os.PathLike[str]) -> NetworkStatistics:
+    """The statistics of an ONNX file. Raises RecipeError as `walk_file` does."""
+    return walk_file(path, NetworkStatistics)
 
 
-class Census(OnnxWalk):
+class NetworkStatistics(OnnxWalk):
     """ops: nodes by operator, including those of subgraphs and local functions; producer: name and
     version of the exporter; opset: of the default domain."""
 

@@ -9,7 +9,7 @@ from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.sidecar import sidecar_bytes
 from ..errors import EngineError, plural
 from ..files.writing import write_atomic
-from ..release import signature_of
+from ..release import model_signature_of
 from .manifest_target import ManifestTarget, read
 from .run_files import RunFiles
 from .target import HandoffTarget
@@ -19,7 +19,7 @@ class ModelSignatureTarget(HandoffTarget):
     """The signature of one manifest, its engines and what lies beside them when they are installed."""
 
     def __init__(self, files: RunFiles, listed: ManifestTarget) -> None:
-        self.names: tuple[str, ...] = (signature_of(listed.path.name),)
+        self.names: tuple[str, ...] = (model_signature_of(listed.path.name),)
         super().__init__(files, listed.path.with_name(self.names[0]))
         self.listed = listed
         self._beside = list(listed.beside)

@@ -12,7 +12,7 @@ from .. import __version__
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError
-from ..files.tolerant import mapping
+from ..files.untrusted_json import mapping
 from ..hardware.resolve import Hardware
 from .checks import check_inputs, check_plan
 from .context import BuildContext

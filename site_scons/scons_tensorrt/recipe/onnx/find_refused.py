@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .nodes import SQUEEZE
+from .node_patterns import SQUEEZE
 from .summary import OnnxInput, OnnxSummary
 
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 
-def find_troubles(summary: OnnxSummary, profiles: Sequence[Profile]) -> tuple[str, ...]:
+def find_refused(summary: OnnxSummary, profiles: Sequence[Profile]) -> tuple[str, ...]:
     """What TensorRT would refuse, each as a phrase for messages; empty if the model needs no preparation.
 
     profiles: of the recipe, by input (min, opt, max).

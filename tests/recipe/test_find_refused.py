@@ -1,4 +1,4 @@
-"""What find_troubles finds: what TensorRT for RTX refuses, and nothing of what it compiles."""
+"""What find_refused finds: what TensorRT for RTX refuses, and nothing of what it compiles."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from scons_tensorrt.recipe.onnx.find_refused import find_refused  # noqa: E402
 from scons_tensorrt.recipe.onnx.read_onnx import read_onnx  # noqa: E402
-from scons_tensorrt.recipe.onnx.troubles import find_troubles  # noqa: E402
 
 F32 = TensorProto.FLOAT
 node = helper.make_node
@@ -41,13 +41,13 @@ LSTM = "LSTM inside an If, whose sequence output is unused"
 RANKS = "an If with branches of different rank"
 
 
-def troubles(folder, nodes, inputs, profiles=(), initializers=(), opset=17):
+def found_in(folder, nodes, inputs, profiles=(), initializers=(), opset=17):
     values = [helper.make_tensor_value_info(name, F32, shape) for name, shape in inputs.items()]
     outputs = [helper.make_tensor_value_info("y", F32, None)]
     graph = helper.make_graph(nodes, "g", values, outputs, initializers)
     path = folder / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
-    return find_troubles(read_onnx(path), profiles)
+    return find_refused(read_onnx(path), profiles)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def troubles(folder, nodes, inputs, profiles=(), initializers=(), opset=17):
 def test_one_name_of_two_dimensions(tmp_path, first, second, refused):
     profile = {"x": tuple((size, 3) for size in first), "z": tuple((3, size) for size in second)}
     add = [helper.make_node("MatMul", ["z", "x"], ["y"])]
-    found = troubles(tmp_path, add, {"x": ["?", 3], "z": [3, "?"]}, [profile])
+    found = found_in(tmp_path, add, {"x": ["?", 3], "z": [3, "?"]}, [profile])
     assert found == (("dimensions named `?` that differ in size",) if refused else ())
-    assert troubles(tmp_path, add, {"x": ["n", 3], "z": [3, "m"]}, [profile]) == ()
+    assert found_in(tmp_path, add, {"x": ["n", 3], "z": [3, "m"]}, [profile]) == ()
 
 
 def recurrent(*outputs):
@@ -90,7 +90,7 @@ def recurrent(*outputs):
     ids="hidden cell sequence both open-rank known-rank same-rank".split(),
 )
 def test_if(tmp_path, nodes, shape, found):
-    assert troubles(tmp_path, nodes, {"x": shape}, initializers=CONSTANTS + WEIGHTS) == found
+    assert found_in(tmp_path, nodes, {"x": shape}, initializers=CONSTANTS + WEIGHTS) == found
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_if(tmp_path, nodes, shape, found):
 )
 def test_squeeze(tmp_path, nodes, opt, found):
     profile = {"x": ((1, 1, 3), opt, (4, 1, 3))}
-    assert troubles(tmp_path, nodes, {"x": ["n", 1, 3]}, [profile], CONSTANTS) == found
+    assert found_in(tmp_path, nodes, {"x": ["n", 1, 3]}, [profile], CONSTANTS) == found
 
 
 QDQ = "QuantizeLinear of unsigned, shifted or 32-bit integers"
@@ -129,9 +129,9 @@ def test_quantized(tmp_path, zero, weights, found):
         node("MatMul", ["a", "b"], ["y"]),
     ]
     inits = [zero, array("s", 0.1, np.float32), array("w", np.ones((3, 3)), weights)]
-    assert troubles(tmp_path, nodes, {"x": [1, 3]}, initializers=inits) == found
+    assert found_in(tmp_path, nodes, {"x": [1, 3]}, initializers=inits) == found
 
 
 def test_operators_that_tensorrt_lacks_are_counted(tmp_path):
     nodes = [node("DynamicQuantizeLinear", ["x"], ["a", "s", "z"]), node("Cast", ["a"], ["y"], to=F32)]
-    assert troubles(tmp_path, nodes, {"x": [1, 3]}) == ("1 DynamicQuantizeLinear",)
+    assert found_in(tmp_path, nodes, {"x": [1, 3]}) == ("1 DynamicQuantizeLinear",)
