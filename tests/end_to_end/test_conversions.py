@@ -53,6 +53,22 @@ def test_an_fp16_engine_is_made_of_an_fp16_onnx(half: Tree) -> None:
     assert half.receipt("a")["inputs"][0]["sha256"] == sha256(made(half))
 
 
+def test_with_several_jobs_steps_run_beside_the_compiles_of_engines_without_steps(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"))
+    tree.write(
+        """
+        for name in "bc":
+            env.Engine(name, "models/a.onnx", workspace_mb=ord(name))
+        env.Engine("a", "models/a.onnx", precision="fp16")
+        """
+    )
+    assert tree.scons("-j2", "engines").built == ["a", "b", "c"]
+    (step,) = (event for event in tree.events() if event["event"] == "engine.convert.done")
+    assert step["started"] < min(
+        event["time"] for event in tree.events() if event.get("model_name") in ("b", "c")
+    )
+
+
 def test_a_second_run_makes_nothing(half: Tree) -> None:
     before = half.snapshot("engines", ".trt/onnx")
     run = half.scons()

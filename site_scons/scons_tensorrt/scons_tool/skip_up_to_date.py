@@ -51,7 +51,8 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
     """The alias `engines`."""
 
     def children(self, scan: int = 1) -> Any:
-        """SCons asks first when the graph has been read and its walk reaches the alias."""
+        """SCons asks first when the graph has been read and its walk reaches the alias. The order is that in
+        which it then visits them."""
         found, callbacks = super().children(scan), self.attributes.trt_callbacks
         if callbacks and not SCons.Script.sconscript_reading:
             self.attributes.trt_callbacks = None
@@ -59,6 +60,8 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
                 on_skip, report_reused = callbacks
                 skipped = skip_up_to_date(found, on_skip)
                 report_reused([engine for engine in skipped if not engine.reported])
+                if len(skipped) < len(found) and settings.option("num_jobs") > 1:
+                    return sorted(found, key=lambda node: not _waits_for_steps(target_of(node)))
         return found
 
     def make_ready(self) -> None:
@@ -68,6 +71,15 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
 
     def visited(self) -> None:
         """Record nothing in `.sconsign`."""
+
+
+def _waits_for_steps(target: Any) -> bool:
+    """Whether ONNX steps must run before the engine is compiled. Such engines come first: a step, its gate
+    and the compile follow one another, and other compiles can run beside them."""
+    if not isinstance(target, EngineTarget) or target.state() >= _CURRENT:
+        return False
+    steps = (step for step in target.declared_steps() if step.is_needed())
+    return any(node.get_state() < _CURRENT for step in steps for node in step.nodes)
 
 
 def _may_skip(found: list[Any]) -> bool:
