@@ -49,6 +49,21 @@ def test_scons_names_the_option_that_shows_the_stack(two: Tree, where: dict[str,
     assert LINE.format("paths of its inputs") in stack
 
 
+@pytest.mark.parametrize("method", ["is_right", "write"])
+def test_a_manifest_names_the_option_that_shows_the_stack(two: Tree, method: str) -> None:
+    patch = PATCH.format(module="manifest_target", name="ManifestTarget", method=method)
+    two.write(patch + 'env.EngineManifest("dist/m.json", env.Engine("b", "models/b.onnx"))\n')
+
+    run = scons(two, "dist/m.json")
+
+    assert 0, run.out
+    assert "Traceback" not in run.out
+    assert run.status == 2
+    dry = scons(two, "dist/m.json", "-n")
+    assert "Traceback" not in dry.out
+    assert 'return {}["a fault of our own"]\n' in scons(two, "dist/m.json", "--debug=stacktrace").out
+
+
 def test_scons_names_the_option_where_a_call_fails(two: Tree) -> None:
     two.write(PATCH.format(module="engine_target", name="EngineTarget", method="__init__"))
 

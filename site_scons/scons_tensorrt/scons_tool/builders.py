@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -21,18 +20,15 @@ from SCons.Scanner import Scanner
 
 from ..artifact.filename import SIDECAR_SUFFIX
 from ..errors import (
-    EngineBuildError,
     EngineError,
     HandoffError,
     HardwareMismatchError,
     PublishError,
     RecipeError,
-    one_line,
 )
 from ..files.writing import cause
 from ..recipe.key import VERSION
 from . import settings
-from .call_errors import SEE_STACK
 from .nodes import data_nodes, real_place, set_class, target_of
 from .session import Session, session_of
 from .target import HandoffTarget, PinnedAction, ReceiptTarget, fail_action
@@ -61,7 +57,9 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
         declared.problem = error.with_traceback(None)
         return True
     except Exception as error:  # otherwise SCons prints a stack trace
-        declared.problem = _unforeseen(declared, error)
+        from .failures import unexpected
+
+        declared.problem = unexpected(declared, error)
         return True
     if current:
         session.tidy(declared)
@@ -151,7 +149,9 @@ def _or_fail(nodes: Any, declared: ReceiptTarget, do: Callable[[], _T], session:
         where = error.filename or declared.label
         problem = PublishError(f"{where}: {cause(error, 'check the path')}")
     except Exception as error:
-        problem = _unforeseen(declared, error)
+        from .failures import unexpected
+
+        problem = unexpected(declared, error)
     if isinstance(problem, HardwareMismatchError):
         declared.problem = problem  # see `report_unbuilt`
     problem.__context__ = None
@@ -166,8 +166,13 @@ def out_of_date(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
     handoff: HandoffTarget = target_of(target)
     if target.get_state() < SCons.Node.executing:
         handoff.on_visit(target)
-    if handoff.is_right(target):
-        return False
+    try:
+        if handoff.is_right(target):
+            return False
+    except Exception as error:
+        from .failures import unexpected
+
+        handoff.problem = unexpected(handoff, error)
     if settings.writes():
         session_of(target.get_build_env()).files.make_folder(handoff.path)
     return True
@@ -177,24 +182,22 @@ def write(target: Any, source: Any, env: Any) -> None:
     """The action of manifests and installed files. Raises BuildError."""
     handoff, messages = target_of(target[0]), session_of(env).messages
     try:
+        if handoff.problem:
+            raise handoff.problem
         for line in handoff.write():
             messages.console.line(line)
-    except (EngineError, OSError) as error:
-        if isinstance(error, OSError):
-            where, why = error.filename or handoff.label, cause(error, "make room or make it writable")
-            problem: EngineError = HandoffError(f"{where}: {why}")
-        else:
-            problem = error
-        messages.handoff_failed(handoff, problem)
-        fail_action(target, problem)
+        return
+    except EngineError as error:
+        problem = error
+    except OSError as error:
+        where, why = error.filename or handoff.label, cause(error, "make room or make it writable")
+        problem = HandoffError(f"{where}: {why}")
+    except Exception as error:
+        from .failures import unexpected
 
-
-def _unforeseen(declared: ReceiptTarget, error: Exception) -> EngineError:
-    """An unexpected error in one line; --debug=stacktrace prints its stack."""
-    if "stacktrace" in settings.option("debug"):
-        traceback.print_exception(error)
-    kind, text = type(error).__name__, one_line(str(error))
-    return EngineBuildError(f"{declared.label}: {kind}: {text}; check the paths of its inputs; {SEE_STACK}")
+        problem = unexpected(handoff, error)
+    messages.handoff_failed(handoff, problem.with_traceback(None))
+    fail_action(target, problem)
 
 
 def preview(target: Any, source: Any, env: Any) -> None:

@@ -8,6 +8,7 @@ from ..build.onnx_step import OnnxContext, check_converter
 from ..errors import EngineBuildError, EngineError
 from .before_building import check_can_build
 from .engine_target import EngineTarget
+from .failures import unexpected
 from .nodes import target_of
 from .onnx_target import OnnxTarget
 from .session import Session
@@ -22,6 +23,8 @@ def preview(target: Any, env: Any, session: Session) -> None:
     report = session.messages
     try:
         if isinstance(target, HandoffTarget):
+            if target.problem:
+                raise target.problem
             line = target.preview()
             if line:
                 report.console.line(line)
@@ -34,6 +37,8 @@ def preview(target: Any, env: Any, session: Session) -> None:
             report.failed(target, error)
         else:
             report.would_fail(target, error)
+    except Exception as error:
+        report.would_fail(target, unexpected(target, error))
 
 
 def _preview_engine(engine: EngineTarget, session: Session) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import traceback
 
+from ..errors import EngineBuildError, one_line
+from . import settings
+from .call_errors import SEE_STACK
 from .target import Target
 
 _LOG = re.compile(r"; log: \S+$")
@@ -38,3 +42,11 @@ class Failures:
     def has(self, text: str) -> bool:
         """Whether an error with this text in it was printed."""
         return any(text in cause for _, cause in self._causes)
+
+
+def unexpected(target: Target, error: Exception) -> EngineBuildError:
+    """An error that no message was written for, in one line; --debug=stacktrace prints its stack."""
+    if "stacktrace" in settings.option("debug"):
+        traceback.print_exception(error)
+    kind, text = type(error).__name__, one_line(str(error))
+    return EngineBuildError(f"{target.label}: {kind}: {text}; check the paths of its inputs; {SEE_STACK}")
