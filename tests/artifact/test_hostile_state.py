@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.artifact.publish import Publication
-from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder, make_key
+from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import ReceiptError
 from scons_tensorrt.files.digest_cache import DigestCache

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.artifact import publish
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.artifact.publish import Publication
-from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.artifact.verify_pair import fault_of

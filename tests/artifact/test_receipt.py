@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.artifact import receipt as module
-from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder, make_key
+from scons_tensorrt.artifact.cache_key import make_key
+from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder
 from scons_tensorrt.errors import ReceiptError
 from scons_tensorrt.files.digest_cache import FINE_TICK_NS, DigestCache
 

@@ -18,7 +18,7 @@ from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files.digest_cache import DigestCache
 from scons_tensorrt.hardware.resolve import resolve
 from scons_tensorrt.hardware.runtime import Interpreter
-from scons_tensorrt.recipe.key import input_name, value_fields
+from scons_tensorrt.recipe.key_ingredients import input_name, value_fields
 from scons_tensorrt.recipe.options import parse
 
 PLAN = b"ftrt" + b"\0" * 60 + b"an engine"

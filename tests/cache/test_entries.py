@@ -8,7 +8,8 @@ import time
 import pytest
 from parts import generate, key, signer
 
-from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.cache_key import make_key
+from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.cache.entry import (
     ENGINE,
     REFUSAL,

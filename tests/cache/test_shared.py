@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from parts import READER, WRITER, Careless, generate, key, s3, signer, wire
 
-from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.cache.client import CacheClient
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, blob_path, entry_path, sign_entry
 from scons_tensorrt.cache.object_store import ObjectStore

@@ -12,7 +12,8 @@ import pytest
 from boards import JETSON
 
 import scons_tensorrt
-from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.cache_key import make_key
+from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.cli import _parser, main

@@ -190,7 +190,8 @@ def _is_of(tree: Tree, lock: Path) -> bool:
 
 
 def test_files_made_for_models_that_are_gone_go_and_those_of_declared_ones_stay(boards: Tree) -> None:
-    from scons_tensorrt.artifact.receipt import Receipt, make_key
+    from scons_tensorrt.artifact.cache_key import make_key
+    from scons_tensorrt.artifact.receipt import Receipt
     from scons_tensorrt.artifact.state_folder import StateFolder
 
     boards.write('env.Engine("a", "models/a.onnx", precision="fp16")')
@@ -301,7 +302,8 @@ done(data)
 
 def test_of_the_default_hosts_folder_another_hosts_engines_are_kept(two: Tree) -> None:
     """engines/ of a clone may hold a probed board's, which only the board can make again."""
-    from scons_tensorrt.artifact.receipt import Receipt, make_key
+    from scons_tensorrt.artifact.cache_key import make_key
+    from scons_tensorrt.artifact.receipt import Receipt
     from scons_tensorrt.artifact.state_folder import StateFolder
 
     assert two.scons().status == 0

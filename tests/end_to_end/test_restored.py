@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from conftest import Tree, make_model
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.artifact.filename import EngineFilename
-from scons_tensorrt.artifact.receipt import make_key
 from scons_tensorrt.hardware.signature import HardwareSignature
 
 NEEDED = ("SCons", "filelock", "rich", "pygments", "markdown_it", "mdurl")

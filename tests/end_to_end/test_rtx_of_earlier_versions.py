@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Tree
-from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.artifact.cache_key import make_key
 
 DEFAULT = "80,86,89,120,121"
 

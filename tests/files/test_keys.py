@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from handing import HOST, A, B, plan, sha
 
-from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, sign_entry, verify_entry
 from scons_tensorrt.errors import SigningError
 from scons_tensorrt.files.signing_keys import ECDSA, generate, is_ecdsa, load_signing_key, load_trusted_keys

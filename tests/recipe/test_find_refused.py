@@ -7,7 +7,7 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from scons_tensorrt.recipe.onnx.find_refused import find_refused  # noqa: E402
+from scons_tensorrt.recipe.onnx.needs_preparation import find_refused  # noqa: E402
 from scons_tensorrt.recipe.onnx.read_onnx import read_onnx  # noqa: E402
 
 F32 = TensorProto.FLOAT

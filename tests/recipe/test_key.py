@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.recipe.key import VERSION, differences, input_name, value_fields
+from scons_tensorrt.recipe.key_ingredients import VERSION, differences, input_name, value_fields
 from scons_tensorrt.recipe.options import parse
 
 ORIN = {

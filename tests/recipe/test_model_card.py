@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.key import value_fields
+from scons_tensorrt.recipe.key_ingredients import value_fields
 from scons_tensorrt.recipe.model_card import Supplier, _listed, license_fault, parse_model_card
 from scons_tensorrt.recipe.options import parse
 

@@ -7,7 +7,7 @@ import pytest
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.recipe.key import value_fields
+from scons_tensorrt.recipe.key_ingredients import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse
 from scons_tensorrt.recipe.product_options import effective, unsupported_options, without_effect
 

@@ -6,7 +6,7 @@ import pytest
 from test_product_options import ORIN, RTX, SERVER
 
 from scons_tensorrt.errors import RecipeError
-from scons_tensorrt.recipe.key import value_fields
+from scons_tensorrt.recipe.key_ingredients import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse
 from scons_tensorrt.recipe.product_options import unsupported_options
 from scons_tensorrt.recipe.timing_file import TimingFile, compare

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from handing import A, plan, sha
 
-from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.cache_key import make_key
+from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.digest_cache import DigestCache

@@ -14,7 +14,7 @@ from scons_tensorrt.build.spec import TIMINGS, EngineSpec
 from scons_tensorrt.errors import DispatchError
 from scons_tensorrt.hardware.resolve import Hardware
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.recipe.key import input_name, value_fields
+from scons_tensorrt.recipe.key_ingredients import input_name, value_fields
 from scons_tensorrt.recipe.options import parse
 from scons_tensorrt.remote.action import Action, write_action
 

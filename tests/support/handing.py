@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from boards import JETSON
 
-from scons_tensorrt.artifact.receipt import make_key
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.files.signing_keys import generate, load_signing_key
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.release import files_of

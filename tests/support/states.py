@@ -6,7 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from scons_tensorrt.artifact.receipt import Receipt, make_key
+from scons_tensorrt.artifact.cache_key import make_key
+from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.files.digest_cache import DigestCache

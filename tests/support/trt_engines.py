@@ -7,11 +7,12 @@ from typing import Any
 
 from boards import JETSON
 
+from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.artifact.filename import EngineFilename
-from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder, make_key
+from scons_tensorrt.artifact.receipt import Receipt, ReceiptFolder
 from scons_tensorrt.files.digest_cache import sha256_file
 from scons_tensorrt.hardware.signature import HardwareSignature
-from scons_tensorrt.recipe.key import value_fields
+from scons_tensorrt.recipe.key_ingredients import value_fields
 from scons_tensorrt.recipe.options import Recipe
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.judge_outputs import Figures
 
 OPTIONS = {"rtol": 0.0, "atol": 0.1, "metric": "elemwise"}
 EMPTY = np.zeros((1, 0), np.float32)

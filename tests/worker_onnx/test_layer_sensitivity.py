@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import precision
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.layer_sensitivity import measure_layers
 from scons_tensorrt.worker.onnx.quantize import quantize
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding

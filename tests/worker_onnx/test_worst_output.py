@@ -7,7 +7,7 @@ import pytest
 
 from scons_tensorrt.recipe.gate import share_of_bound
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import figures as gate
+from scons_tensorrt.worker.onnx import judge_outputs as gate
 
 OPTIONS = {"metric": "elemwise", "rtol": 0.1, "atol": 0.001}
 

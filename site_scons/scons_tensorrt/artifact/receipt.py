@@ -11,7 +11,6 @@ different ones.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -24,23 +23,16 @@ from ..files.digest_cache import DigestCache, is_sha256
 from ..files.reading import is_none, read_at_most, read_small
 from ..files.writing import write_atomic
 from ..values import Value
+from .cache_key import make_key
 from .filename import SUFFIX
 
 SCHEMA = 1
 LARGEST = 16 << 20  # bytes of a receipt
 LARGEST_SIZE = 1 << 62  # bytes of a file
 _FACT = "receipt 4"  # increment when `found` in find_verified changes
-_COMPACT = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would create an encoder for each key
-
 
 # In receipts of TensorRT for RTX that earlier versions wrote, whose files are named by the key with them.
 _NOT_OF_RTX = ("hardware os", "hardware machine")
-
-
-def make_key(filename: str, ingredients: Mapping[str, str]) -> str:
-    """The cache key: hex sha256 of filename and ingredients."""
-    text = _COMPACT([filename, sorted(ingredients.items())])
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class Receipt(Value):

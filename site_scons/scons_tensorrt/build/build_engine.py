@@ -19,8 +19,8 @@ from .accuracy_details import alone_on_gpu, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
 from .compile_in_child import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
+from .keep_and_reuse import ReusableEngines, Reused
 from .make_job import is_tensorrt
-from .reuse_existing import KeptEngines, Reused
 from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
 
@@ -59,7 +59,7 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
     with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
         up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
         publication = Publication(context.state, spec.engine, spec.key)
-        kept = KeptEngines(context.state, context.digest_cache, context.cache_size, context.say)
+        kept = ReusableEngines(context.state, context.digest_cache, context.cache_size, context.say)
         reused = up_to_date.sha256
         if up_to_date.receipt and publication.pending(up_to_date.receipt):
             reused = up_to_date.receipt.sha256
@@ -87,7 +87,7 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
     return BuildOutcome(made.how, up_to_date, receipt.sha256, made.seconds, size, made.origin)
 
 
-def _replace(spec: EngineSpec, publication: Publication, kept: KeptEngines, sha256: str) -> None:
+def _replace(spec: EngineSpec, publication: Publication, kept: ReusableEngines, sha256: str) -> None:
     """Publish an engine, and keep the one that it replaces. sha256: of the new one."""
     kept.keep(spec)
     publication.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..artifact.receipt import make_key
+from ..artifact.cache_key import make_key
 from ..artifact.sidecar import MISMATCH, read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import CalibrationCacheError, SidecarError

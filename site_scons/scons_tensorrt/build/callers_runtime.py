@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..artifact.cache_key import make_key
 from ..artifact.filename_schema import HostCapabilities
 from ..artifact.publish import Publication
-from ..artifact.receipt import Receipt, make_key
+from ..artifact.receipt import Receipt
 from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..artifact.verify_pair import fault_of
@@ -24,10 +25,10 @@ from ..files.locks import engine_lock
 from ..files.writing import cause
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
-from ..recipe.key import value_fields
+from ..recipe.key_ingredients import value_fields
 from .corpus import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
 from .inputs import Inputs
-from .reuse_existing import KeptEngines, cache_size_here
+from .keep_and_reuse import ReusableEngines, cache_size_here
 from .spec import EngineInputs, EngineSpec, engine_spec
 from .up_to_date import check_up_to_date
 
@@ -58,7 +59,7 @@ class CallersRuntime:
             digest_cache = DigestCache(state.digests, state.top)
             spec = _spec(self._runtime, request, digest_cache)
             up_to_date = check_up_to_date(spec, state, digest_cache)
-            kept = KeptEngines(state, digest_cache, cache_size_here(), alone=True)
+            kept = ReusableEngines(state, digest_cache, cache_size_here(), alone=True)
             reused = up_to_date.sha256 or _put_back(spec, kept, up_to_date.code, state)
             told("current" if reused else up_to_date.code)
             if reused:
@@ -92,7 +93,7 @@ class CallersRuntime:
             raise
 
 
-def _put_back(spec: EngineSpec, kept: KeptEngines, code: str, state: StateFolder) -> str | None:
+def _put_back(spec: EngineSpec, kept: ReusableEngines, code: str, state: StateFolder) -> str | None:
     """Publish a kept engine: its sha256, None if there is none. code: of the up-to-date check. Raises
     PublishError."""
     if kept.find(spec, code) is None:

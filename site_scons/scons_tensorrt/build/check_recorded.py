@@ -29,7 +29,7 @@ class NotRun(Exception):
 
 class Checked(Value):
     """gpu: its name; samples: how many; options: rtol, atol and metric; outputs: by name, the figures of each
-    output's worst sample, see worker/onnx/figures.py."""
+    output's worst sample, see worker/onnx/judge_outputs.py."""
 
     gpu: str
     samples: int

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.receipt import Receipt
-from ..recipe.key import input_name
+from ..recipe.key_ingredients import input_name
 from .onnx_spec import VERSIONS, OnnxSpec
 
 GATE = "gate"  # a fact of a search, which its receipt leaves out

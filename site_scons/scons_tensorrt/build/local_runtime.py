@@ -23,7 +23,7 @@ from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.conversion import Step, strongly_typed
-from ..recipe.key import value_fields
+from ..recipe.key_ingredients import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.preparation import find_reasons, prepare_step
@@ -34,9 +34,9 @@ from .build_engine import BuildOutcome, build_engine
 from .context import BuildContext
 from .corpus import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest, Say, recipe_of
 from .inputs import Inputs
+from .keep_and_reuse import cache_size_here
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .onnx_step import OnnxContext, make_onnx
-from .reuse_existing import cache_size_here
 from .same_inputs import DoneStep, check_unchanged
 from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 

@@ -16,7 +16,7 @@ from ..files.digest_cache import DigestCache
 from ..files.writing import cause, new_file, remove_tree, unlink_link
 from ..hardware.host import CUDA_VARIABLES
 from ..hardware.runtime import Runtime
-from ..recipe.key import input_name
+from ..recipe.key_ingredients import input_name
 from ..recipe.options import Recipe
 from ..worker.trt.job import BuildOptions, CalibrationJob, CompileJob
 from .calibration import cache_of, read_cache

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact.receipt import make_key
+from ..artifact.cache_key import make_key
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.conversion import Step, next_step
-from ..recipe.key import differences, input_name
+from ..recipe.key_ingredients import differences, input_name
 from ..recipe.onnx.summary import INTEGERS, OnnxSummary, check_data
 from ..recipe.options import Recipe
 from ..recipe.samples import Samples

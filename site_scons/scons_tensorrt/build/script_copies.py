@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipe.key import input_name
+from ..recipe.key_ingredients import input_name
 from .onnx_spec import SCRIPT, OnnxSpec, SampleFiles
 from .pinned_inputs import changed, copy_hashed
 

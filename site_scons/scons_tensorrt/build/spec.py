@@ -1,6 +1,7 @@
 """The spec of an engine: its input files, and the cache key of all that it is made from.
 
-`recipe/key.py` has the ingredients of the key that are not files; `engine_spec` adds the sha256 of each file.
+`recipe/key_ingredients.py` has the ingredients of the key that are not files; `engine_spec` adds the sha256
+of each file.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..artifact.receipt import make_key
+from ..artifact.cache_key import make_key
 from ..artifact.state_folder import StateFolder
 from ..errors import RecipeError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.conversion import faults, strongly_typed
-from ..recipe.key import input_name
+from ..recipe.key_ingredients import input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
 from ..recipe.options import Recipe
 from ..recipe.product_options import unsupported_options
@@ -41,7 +42,7 @@ class AccuracyCheck(Protocol):
 
 
 class EngineSpec(Value):
-    """The spec of an engine. engine: its path; ingredients: see `recipe.key`; onnx, external: the input
+    """The spec of an engine. engine: its path; ingredients: see key_ingredients.py; onnx, external: the input
     files; source: the label of the ONNX; told: further details for the receipt, which are not in the key;
     samples: of a calibrator, see worker/onnx/calibration_batches.py; check: if `accuracy=` is declared."""
 

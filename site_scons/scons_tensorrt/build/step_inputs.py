@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..recipe.key import input_name
+from ..recipe.key_ingredients import input_name
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, file_fields
 from .pinned_inputs import changed, copy_hashed
 from .script_copies import copy_reader

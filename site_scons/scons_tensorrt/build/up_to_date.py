@@ -15,7 +15,7 @@ from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import SidecarError
 from ..files.digest_cache import DigestCache
-from ..recipe.key import differences
+from ..recipe.key_ingredients import differences
 from ..values import Value
 from .spec import EngineSpec
 

@@ -10,14 +10,14 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
+from ..artifact.cache_key import make_key
 from ..artifact.filename import EngineFilename
-from ..artifact.receipt import make_key
 from ..errors import EngineError, HardwareError
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Runtime
 from ..hardware.signature import PRODUCTS, HardwareSignature
 from ..recipe.conversion import faults, next_step, strongly_typed
-from ..recipe.key import differences, value_fields
+from ..recipe.key_ingredients import differences, value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
 from ..recipe.product_options import unsupported_options

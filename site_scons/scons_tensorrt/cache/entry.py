@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..artifact.receipt import make_key
+from ..artifact.cache_key import make_key
 from ..files.digest_cache import is_sha256
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value

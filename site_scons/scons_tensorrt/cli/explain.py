@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
+from ..build.keep_and_reuse import ReusableEngines, cache_size_here
 from ..build.kernels import DETAIL, with_kernels
-from ..build.reuse_existing import KeptEngines, cache_size_here
 from ..errors import EngineError
 from ..files.untrusted_json import listing, mapping
-from ..recipe.key import differences
+from ..recipe.key_ingredients import differences
 from ..recipe.timing_file import compare, layer_of, tactic_of
 from .common import (
     add_command,
@@ -253,7 +253,9 @@ def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
         if not up_to_date.reusable:
             state, digest_cache = found.declaration.state, found.declaration.digest_cache
             with contextlib.suppress(EngineError):  # an input may be missing, and be made first
-                kept = KeptEngines(state, digest_cache, cache_size_here()).find(found.spec(), up_to_date.code)
+                kept = ReusableEngines(state, digest_cache, cache_size_here()).find(
+                    found.spec(), up_to_date.code
+                )
                 now["reuses"] = kept and kept.origin
     except EngineError as error:
         now.update(code=type(error).__name__, reason=str(error))

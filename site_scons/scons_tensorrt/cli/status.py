@@ -21,7 +21,7 @@ from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
 from ..artifact.verify_pair import check_pair
 from ..build.declared_engines import Declaration
-from ..build.reuse_existing import KeptEngines, cache_size_here
+from ..build.keep_and_reuse import ReusableEngines, cache_size_here
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
 from .common import add_command, add_json, declared_trees, engines_of_model, print_json, say
@@ -112,7 +112,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _declared(tree: Declaration) -> Iterator[Row]:
-    kept = KeptEngines(tree.state, tree.digest_cache, cache_size_here())
+    kept = ReusableEngines(tree.state, tree.digest_cache, cache_size_here())
     for engine in tree.engines:
         try:
             up_to_date = engine.up_to_date()

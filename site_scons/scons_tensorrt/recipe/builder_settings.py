@@ -2,7 +2,7 @@
 
 Each becomes a number or a text in the recipe, the key and the job: a list as its names in order, a map as
 JSON. A value that is TensorRT's own default is left out. The worker (worker/trt/settings.py) refuses a
-setting or name that its TensorRT lacks.
+setting or name that its TensorRT lacks. A new option first gets its name in options.py (`ADDED_SETTINGS`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The accuracy gate: the option `accuracy` of `env.Engine`."""
+"""The accuracy gate: the option `accuracy` of `env.Engine`. Its judgement: worker/onnx/judge_outputs.py."""
 
 from __future__ import annotations
 

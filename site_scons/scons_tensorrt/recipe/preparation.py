@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from .conversion import Preparation, Step
-from .onnx.find_refused import find_refused
+from .onnx.needs_preparation import find_refused
 from .onnx.summary import INTEGERS, OnnxInput, OnnxSummary
 from .option_values import one_of, setting
 from .shapes import Profile, problems

@@ -14,8 +14,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..artifact.cache_key import make_key
 from ..artifact.filename import RECORDED_SUFFIX, EngineFilename
-from ..artifact.receipt import LARGEST_SIZE, make_key
+from ..artifact.receipt import LARGEST_SIZE
 from ..errors import EngineError, HandoffError
 from ..files.digest_cache import is_sha256
 from ..values import Value

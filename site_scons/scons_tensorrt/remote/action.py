@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..artifact.cache_key import make_key
 from ..artifact.filename import EngineFilename
-from ..artifact.receipt import make_key
 from ..artifact.state_folder import StateFolder
 from ..build.spec import TIMINGS, EngineSpec
 from ..errors import DispatchError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
-from ..recipe.key import input_name, value_fields
+from ..recipe.key_ingredients import input_name, value_fields
 from ..recipe.options import Recipe
 from ..values import Value
 

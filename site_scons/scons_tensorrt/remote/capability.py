@@ -20,7 +20,7 @@ from ..hardware.host import Host
 from ..hardware.resolve import probe
 from ..hardware.runtime import Runtime
 from ..hardware.signature import DEVICE_CLASS, HardwareSignature
-from ..recipe.key import VERSION
+from ..recipe.key_ingredients import VERSION
 from ..values import Value
 from .plain_data import fields_of, line
 

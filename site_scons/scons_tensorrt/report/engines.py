@@ -1,4 +1,5 @@
-"""One declared engine in the report: its file, its receipt, its outcome and its earlier builds."""
+"""One declared engine in report.json: its file, its receipt, its outcome and its earlier builds. The columns
+of the page: templates/engines.html."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ..artifact.verify_pair import check_pair
 from ..errors import ReceiptError
 from ..files.digest_cache import DigestCache
 from ..files.untrusted_json import listing, mapping, number, plain, seconds, text
-from ..recipe.key import differences
+from ..recipe.key_ingredients import differences
 from .accuracy import describe_accuracy
 from .history import WORDS
 from .layer_costs import describe_sensitivity

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..build.context import BuildContext
+from ..build.keep_and_reuse import Reusable, ReusableEngines
 from ..build.known_gates import KnownGates
 from ..build.onnx_step import OnnxContext
-from ..build.reuse_existing import KeptEngines, Reusable
 from ..build.spec import EngineSpec
 from ..errors import EngineError
 from . import remote_settings, settings
@@ -73,7 +73,7 @@ class BuildServices:
     def reusable(self, spec: EngineSpec, code: str) -> Reusable | None:
         """An engine that would be reused though it is not in place, for `scons -n`. code: of the up-to-date
         check."""
-        kept = KeptEngines(self._files.state, self._files.digest_cache, self._cache_size)
+        kept = ReusableEngines(self._files.state, self._files.digest_cache, self._cache_size)
         return kept.find(spec, code)
 
     def onnx_context(self, env: Any) -> OnnxContext:

@@ -27,7 +27,7 @@ from ..errors import (
     RecipeError,
 )
 from ..files.writing import cause
-from ..recipe.key import VERSION
+from ..recipe.key_ingredients import VERSION
 from . import settings
 from .nodes import data_nodes, real_place, set_class, target_of
 from .session import Session, session_of

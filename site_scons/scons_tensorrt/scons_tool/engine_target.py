@@ -15,7 +15,7 @@ from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import AccuracyError, EngineError, HardwareError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.conversion import strongly_typed
-from ..recipe.key import value_fields
+from ..recipe.key_ingredients import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.option_values import messages_in, option_of
 from ..recipe.options import DEFAULTS, Recipe

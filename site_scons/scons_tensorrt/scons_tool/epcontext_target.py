@@ -16,7 +16,7 @@ import SCons.Util
 from ..errors import EngineError, HandoffError
 from ..files.json_cache import JsonCache
 from ..files.writing import write_atomic
-from ..recipe.key import input_name
+from ..recipe.key_ingredients import input_name
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget
 from .manifest_target import engines_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..artifact.receipt import make_key
+from ..artifact.cache_key import make_key
 from ..errors import RecipeError
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.preparation import find_reasons, needed_for, prepare_step

@@ -1,6 +1,7 @@
 """Patterns among the nodes of an ONNX that TensorRT refuses, each seen with TensorRT for RTX 1.7.
 
-The second walk through a model: only one with an operator of CHECKED is walked twice.
+To add an operator that is refused wherever it is: ALWAYS_REFUSED. To add a pattern: `patterns_in`, with its
+operator in EXAMINED. This is the second walk through a model: only one with such an operator is walked twice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     Makers = ChainMap[str, "Node"]
 
 SQUEEZE = "Squeeze without axes"  # refused if a dimension that it may remove is 1 in a profile
-REFUSED = frozenset(
+ALWAYS_REFUSED = frozenset(
     f"{prefix}{op}".encode()
     for prefix, ops in (
         ("", "DynamicQuantizeLinear ConvInteger MatMulInteger MatMulIntegerToFloat"),
@@ -28,7 +29,7 @@ REFUSED = frozenset(
     )
     for op in ops.split()
 )
-CHECKED = frozenset((b"If", b"Squeeze", b"QuantizeLinear", b"DequantizeLinear"))
+EXAMINED = frozenset((b"If", b"Squeeze", b"QuantizeLinear", b"DequantizeLinear"))
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _PASS = ("Cast", "Equal", "Not", "Squeeze", "Unsqueeze", "Identity", "Greater", "Less")  # of a condition
 _RANKS = ("Squeeze", "Unsqueeze")
@@ -59,7 +60,7 @@ class Graph(Value):
     outputs: tuple[str, ...]
 
 
-def find_refused(reader: WireReader, inputs: Sequence[OnnxInput]) -> tuple[str, ...]:
+def patterns_in(reader: WireReader, inputs: Sequence[OnnxInput]) -> tuple[str, ...]:
     """The patterns that a model has, each a phrase for messages. Raises MalformedError as the reader does."""
     found: dict[str, None] = {}
     shapes = {each.name: each.shape for each in inputs}

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from ...errors import RecipeError
 from ...files.reading import open_file
 from .external_data import MANY, ExternalData
-from .node_patterns import CHECKED, REFUSED, find_refused
+from .node_patterns import ALWAYS_REFUSED, EXAMINED, patterns_in
 from .summary import DYNAMIC, LFS, OnnxInput, OnnxSummary, inside_folder
 from .wire import UINT32, MalformedError, WireReader, contents
 
@@ -254,12 +254,12 @@ class _SummaryWalk(OnnxWalk):
 
     def note_operator(self, op: bytes) -> None:
         super().note_operator(op)
-        if op in REFUSED or op in CHECKED:
+        if op in ALWAYS_REFUSED or op in EXAMINED:
             self._counts[op] = self._counts.get(op, 0) + 1
 
     def run(self) -> None:
         super().run()
-        found = tuple(f"{n} {op.decode()}" for op, n in sorted(self._counts.items()) if op in REFUSED)
+        found = tuple(f"{n} {op.decode()}" for op, n in sorted(self._counts.items()) if op in ALWAYS_REFUSED)
         self.refused = (
-            found if CHECKED.isdisjoint(self._counts) else (*found, *find_refused(self, self.inputs))
+            found if EXAMINED.isdisjoint(self._counts) else (*found, *patterns_in(self, self.inputs))
         )

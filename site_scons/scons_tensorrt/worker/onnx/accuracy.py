@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx import corner_check, draw_bounds, draws, quantized_layers, samples
+from scons_tensorrt.worker.onnx import draw_bounds, draws, quantized_layers, run_corners, samples
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
 from scons_tensorrt.worker.onnx.rounding_advice import explained
 
@@ -54,9 +54,9 @@ def compare(
     if not options.get("corners"):
         return figures.judged(target, quantized=quantized_layers.describe(converted, shapes))
     options = draw_bounds.options_of_draws(options, sampled=spec is not None)
-    original = corner_check.Original(reference, first, options, spreads.spreads())
+    original = run_corners.Original(reference, first, options, spreads.spreads())
     quantized = quantized_layers.describe(converted, shapes or original.usual().shapes)
-    found = corner_check.compare_corners(original, second, converted, options, figures)
+    found = run_corners.compare_corners(original, second, converted, options, figures)
     return figures.judged(target, corners=found, quantized=quantized)
 
 
@@ -67,9 +67,9 @@ def _original_alone(reference: str, target: str, options: Mapping[str, Any]) -> 
     try:
         model = CpuModel(without_bf16(reference), "the original")
         options = draw_bounds.options_of_draws(options, sampled=False)
-        original = corner_check.Original(reference, model, options, {})
+        original = run_corners.Original(reference, model, options, {})
         quantized = quantized_layers.describe(reference, original.usual().shapes)
-        found = corner_check.compare_corners(original, None, reference, options, figures)
+        found = run_corners.compare_corners(original, None, reference, options, figures)
     except WorkerError as error:
-        found = corner_check.not_run(str(error))
+        found = run_corners.not_run(str(error))
     return figures.judged(target, corners=found, quantized=quantized)

@@ -30,13 +30,13 @@ def unpack(recorded: str, files: Mapping[str, str]) -> dict[str, Any]:
 
 
 def compare(files: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The worst figures of each output, by name, as worker/onnx/figures.py has them, or why they cannot be
+    """The worst figures of each output, by name, as judge_outputs.py has them, or why they cannot be
     compared. Raises WorkerError (AccuracyError) if an output is missing or has another shape."""
     try:
         import numpy  # noqa: F401  # for the next modules
     except ImportError as error:
         return {"not_run_because": "numpy cannot be imported by %s: %s" % (sys.executable, one_line(error))}
-    from scons_tensorrt.worker.onnx.figures import Figures
+    from scons_tensorrt.worker.onnx.judge_outputs import Figures
     from scons_tensorrt.worker.onnx.plain_arrays import array_of
 
     with open(files["expected"], "rb") as expected, open(files["outputs"], "rb") as outputs:

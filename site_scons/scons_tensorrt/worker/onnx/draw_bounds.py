@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scons_tensorrt.worker.onnx.figures import measure
+from scons_tensorrt.worker.onnx.judge_outputs import measure
 
 Outputs = Mapping[str, np.ndarray]
 

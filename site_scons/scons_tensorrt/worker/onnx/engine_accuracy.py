@@ -1,5 +1,5 @@
 """How far an engine is from its original: the samples and expected outputs for the engine's run, and the
-judgement of its outputs.
+judgement of its outputs, by judge_outputs.py and judge_corners.py.
 
 The engine runs in between, in the interpreter that has TensorRT (worker/trt/run_engine.py), so samples and
 outputs are exchanged in files that need no numpy (worker/common/array_file.py).
@@ -17,11 +17,11 @@ import numpy as np
 
 from scons_tensorrt.worker.common import array_file
 from scons_tensorrt.worker.common.errors import accuracy_error
-from scons_tensorrt.worker.onnx import corner_check
-from scons_tensorrt.worker.onnx.corner_figures import CornerFigures
+from scons_tensorrt.worker.onnx import run_corners
 from scons_tensorrt.worker.onnx.corners import Corner
 from scons_tensorrt.worker.onnx.draw_bounds import NUDGES, Answers
-from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.judge_corners import CornerFigures
+from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.plain_arrays import array_of, described
 
 
@@ -63,8 +63,8 @@ def expect(
         plan: dict[str, Any] = {"samples": len(told), "corners": []}
         if options.get("corners"):
             options = draw_bounds.options_of_draws(options, sampled=spec is not None)
-            tried = corner_check.Original(reference, original, options, spreads.spreads())
-            plan["bound"] = corner_check.judges_bound(compiled, options["precision"])
+            tried = run_corners.Original(reference, original, options, spreads.spreads())
+            plan["bound"] = run_corners.judges_bound(compiled, options["precision"])
             with open(files["moved"], "wb") as moved:
                 plan["corners"] = [_expect_corner(tried, corner, add, moved) for corner in tried.corners]
     with open(files["plan"], "w", encoding="utf-8") as out:
@@ -73,7 +73,7 @@ def expect(
 
 
 def _expect_corner(
-    original: corner_check.Original, corner: Corner, add: Callable[..., None], moved: BufferedIOBase
+    original: run_corners.Original, corner: Corner, add: Callable[..., None], moved: BufferedIOBase
 ) -> dict[str, Any]:
     """Run the original at a corner; returns the corner for the plan."""
     runs, outputs, why = original.run(corner)
@@ -82,7 +82,7 @@ def _expect_corner(
     for each in original.moved(corner, runs[0].inputs) if runs else ():
         array_file.write(moved, [described(*pair) for pair in each.items()])
     plain = corner._replace(values={}, batch=frozenset())._asdict()
-    note = corner_check.note(corner, why)
+    note = run_corners.note(corner, why)
     return {**plain, "batch": [], "kinds": [run.kind for run in runs], "note": note}
 
 
@@ -113,7 +113,7 @@ def judge(files: Mapping[str, str], target: str, options: Mapping[str, Any]) -> 
             moved = array_file.read(file)
             for each in plan["corners"]:
                 _judge_corner(corners, each, pairs, moved)
-        found = corner_check.facts(corners, time.perf_counter() - began, compared=True)
+        found = run_corners.facts(corners, time.perf_counter() - began, compared=True)
         return figures.judged(target, corners=found)
 
 

@@ -15,10 +15,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from scons_tensorrt.worker.common.errors import accuracy_error
-from scons_tensorrt.worker.onnx import corner_check, graph_walk, model_file, quantized_layers, rounded_on_cpu
+from scons_tensorrt.worker.onnx import graph_walk, model_file, quantized_layers, rounded_on_cpu, run_corners
 from scons_tensorrt.worker.onnx import samples as sample_sets
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.figures import Figures, share
+from scons_tensorrt.worker.onnx.judge_outputs import Figures, share
 from scons_tensorrt.worker.onnx.quantize_graph import MainGraph
 from scons_tensorrt.worker.onnx.rounding_losses import Loss, find_losses
 
@@ -115,7 +115,7 @@ def _inputs(
     if spec:
         yield from itertools.islice(sample_sets.read(spec, first.inputs), options["most"])
         return
-    original = corner_check.Original(reference, first, options["corners"], {})
+    original = run_corners.Original(reference, first, options["corners"], {})
     runs, _, why = original.run(original.usual())
     if not runs:
         raise accuracy_error("no inputs could be drawn: %s; give accuracy=dict(inputs=…)" % why)

@@ -19,7 +19,7 @@ import numpy as np
 from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
 from scons_tensorrt.worker.onnx import accuracy, precision
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
 from scons_tensorrt.worker.onnx.rounding_advice import BeyondBound
 from scons_tensorrt.worker.onnx.rounding_losses import Loss

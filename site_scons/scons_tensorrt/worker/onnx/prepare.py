@@ -3,8 +3,8 @@
 Each rewrite is a function of a module prepare_*.py, which returns a phrase of what it did or None. The
 result is compared with the original in ONNX Runtime (prepare_proof.py) before it is used.
 
-This runs only if `node_patterns.py` or `find_refused.py` in recipe/onnx/ found something to rewrite. Add a
-new pattern there first.
+This runs only if `node_patterns.py` or `needs_preparation.py` in recipe/onnx/ found something to rewrite. Add
+a new pattern there first.
 """
 
 from __future__ import annotations

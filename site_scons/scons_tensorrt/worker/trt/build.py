@@ -1,4 +1,5 @@
-"""Configure TensorRT's builder by the recipe, and build the engine.
+"""Configure TensorRT's builder by the recipe, and build the engine. The parser runs in network.py; `make`
+in main.py has the order of all steps.
 
 TensorRT only logs a value that it does not accept, so every value is read back.
 """

@@ -1,7 +1,8 @@
-"""Finds what TensorRT is known to refuse in an ONNX, and the prepare step rewrites.
+"""Whether an ONNX needs the prepare step: what of it TensorRT is known to refuse, and the step rewrites.
 
-Found in the summary, without the onnx package. A model in which nothing is found is compiled as it is: only
-patterns that TensorRT for RTX 1.7 was seen to refuse are listed, none that it might refuse.
+Decided from the summary, without the onnx package: patterns of nodes (node_patterns.py finds them, and new
+ones are added there), and shapes that the profiles make impossible. A model in which nothing is found is
+compiled as it is: only what TensorRT for RTX 1.7 was seen to refuse is listed, nothing that it might refuse.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Compares a model with its original at the corners of its profiles, on drawn inputs; see corners.py for the
-shapes, draws.py for the inputs and corner_figures.py for the judgement."""
+shapes, draws.py for the inputs and judge_corners.py for the judgement."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
 from scons_tensorrt.worker.onnx import draws, graph_walk, model_file, rounding_advice
-from scons_tensorrt.worker.onnx.corner_figures import ADVICE, CornerFigures
 from scons_tensorrt.worker.onnx.corners import LARGE, TOO_LARGE, Corner, Run, corners_of, runs_at
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.draw_bounds import Answers, nudged
-from scons_tensorrt.worker.onnx.figures import Figures
+from scons_tensorrt.worker.onnx.judge_corners import ADVICE, CornerFigures
+from scons_tensorrt.worker.onnx.judge_outputs import Figures
 
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 UNJUDGED = ("int8", "fp8")  # precisions whose error on noise says nothing of real use

@@ -1,4 +1,5 @@
-"""The figures of an accuracy gate, an engine's too: error and bound of each output.
+"""Decides whether outputs are within the bound of an accuracy gate, for a converted ONNX and for an engine:
+error and bound of each output.
 
 An output of one sample has one error and one bound. Of all samples, the one that uses the largest share
 of its bound decides. Elements that are the same NaN or infinity in both models are equal; in one alone, their

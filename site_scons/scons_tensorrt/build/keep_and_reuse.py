@@ -1,4 +1,5 @@
-"""Reuse an engine that is not in place: one that was kept, or one of another folder or model of the tree.
+"""Decides which engine is kept when another replaces it, and reuses one that is not in place: one that was
+kept, or one of another folder or model of the tree.
 
 Kept engines are those that an engine of another key replaced (artifact/kept_engines.py). An engine of another
 model has the wanted bytes if its ingredients are the same: the model's name is only in the filename. Neither
@@ -14,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..artifact.cache_key import make_key
 from ..artifact.kept_engines import DEFAULT, KeptFolder, cache_size, copy_engine
-from ..artifact.receipt import Receipt, make_key
+from ..artifact.receipt import Receipt
 from ..artifact.sidecar import read_sidecar
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
@@ -52,7 +54,7 @@ class Reused(Value):
     origin: str
 
 
-class KeptEngines:
+class ReusableEngines:
     """limit: of the kept engines, in bytes; say: print a line; alone: use kept engines alone, not those of
     other folders and models."""
 

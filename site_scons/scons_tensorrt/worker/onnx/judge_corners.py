@@ -20,7 +20,7 @@ from scons_tensorrt.worker.onnx.draw_bounds import (
     both_finite,
     measured,
 )
-from scons_tensorrt.worker.onnx.figures import Figures, bound_text, measure, share
+from scons_tensorrt.worker.onnx.judge_outputs import Figures, bound_text, measure, share
 from scons_tensorrt.worker.onnx.row_checks import check_rows, numbers
 
 ADVICE = "correct the model"
