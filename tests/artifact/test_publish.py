@@ -515,3 +515,10 @@ def test_a_copied_tree_knows_its_unfinished_engine(here, tmp_path_factory):
     clone = Site(copy, copy / ".trt")
     clone.recover(NEW)
     assert clone.holds(NEW)
+
+
+def test_the_folder_of_engines_is_listed_once_for_each_that_is_published(site, monkeypatch):
+    listed, names = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: [listed.append(str(folder)), names(folder)][1])
+    site.compile(NEW)
+    assert listed.count(str(site.engine.parent)) == 1

@@ -352,3 +352,38 @@ def test_a_folder_of_receipts_that_cannot_be_listed_is_not_empty(book, monkeypat
     monkeypatch.setattr(os, "listdir", fail)
     with pytest.raises(ReceiptError, match="Input/output error"):
         book.knows(NAME, receipt().key)
+
+
+def counted(monkeypatch):
+    """The paths of the receipts that are read from now on."""
+    found, read = [], module.read_small
+    monkeypatch.setattr(module, "read_small", lambda path, *rest: [found.append(path), read(path, *rest)][1])
+    return found
+
+
+def test_models_with_the_same_inputs_are_found_and_each_receipt_is_read_once(book, monkeypatch):
+    kind = NAME.partition("__")[2]
+    names = [f"m{number:02}__{kind}" for number in range(20)]
+    for number, name in enumerate(names):
+        book.put(receipt({"input onnx": str(number // 2)}, filename=name))
+    fresh, read = ReceiptFolder(book.path(receipt()).parent.parent), counted(monkeypatch)
+    for number, name in enumerate(names):
+        assert fresh.same_inputs(name, {"input onnx": str(number // 2)}) == [names[number ^ 1]]
+    assert len(read) == 20
+
+
+def test_a_receipt_that_this_run_writes_is_found_by_its_inputs(book):
+    other = "b" + NAME
+    assert book.same_inputs(NAME, {"input onnx": "1"}) == []
+    book.put(receipt({"input onnx": "1"}, filename=other))
+    assert book.same_inputs(NAME, {"input onnx": "1"}) == [other]
+    assert book.same_inputs(NAME, {"input onnx": "2"}) == book.same_inputs(other, {"input onnx": "1"}) == []
+
+
+def test_other_hardware_damage_and_former_fields_do_not_hide_the_same_inputs(book):
+    inputs = {"hardware product": "tensorrt_rtx", "input onnx": "1"}
+    book.put(receipt(inputs, filename="a" + NAME.replace("sm87", "sm86")))
+    book.put(receipt({**inputs, "hardware machine": "x86_64"}, filename="b" + NAME))
+    for number, data in enumerate((b"", b"[]", b'{"ingredients": 1}', b'{"ingredients": {"a": ')):
+        book.path(receipt(filename="b" + NAME)).with_name(f"{number}.json").write_bytes(data)
+    assert book.same_inputs(NAME, inputs) == ["b" + NAME]

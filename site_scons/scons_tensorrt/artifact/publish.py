@@ -32,7 +32,7 @@ from .sidecar import sidecar_bytes, sidecar_of
 from .state_folder import StateFolder
 from .trees import hash_of
 
-_OURS = r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)"  # what a sweep may remove
+_OURS = re.compile(r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)")  # what a sweep may remove
 
 
 class Publication:
@@ -43,6 +43,7 @@ class Publication:
         self._engine = engine
         self._key = key
         self._in_place = False
+        self._beside: list[str] | None = None  # temporaries beside the engine, once they were looked for
         # Two trees with separate state folders may share an engine folder.
         path_id = self._path_id = f"{state.path_id(engine)}-{hash_of(state.root)}"
         self._places: tuple[tuple[Path, Path], ...] = (
@@ -147,13 +148,17 @@ class Publication:
     def _sweep(self, in_place: bool = False) -> None:
         """Remove the temporaries of killed runs: those without a receipt, and engines without a journal.
         in_place: this engine is published, so journals of replaced engines are useless."""
-        dot = re.escape(f".{self._path_id}.")
-        inside = (self._state.partial(self._engine), re.compile(_OURS))
-        beside = (self._engine.parent, re.compile(rf"{dot}{_OURS}\.partial"))
-        for folder, ours in (inside, beside):
-            for path in folder.glob("*.*"):
-                name = ours.fullmatch(path.name)
-                if not name:
+        dot, folder = f".{self._path_id}.", self._engine.parent
+        if self._beside is None:  # a folder of 10,000 engines is listed once for each that is built
+            self._beside = [name for name in _names(folder) if name.startswith(dot)]
+        partial = self._state.partial(self._engine)
+        for place, names, before, after in (
+            (partial, _names(partial), "", ""),
+            (folder, self._beside, dot, ".partial"),
+        ):
+            for path in map(place.joinpath, names):
+                name = _OURS.fullmatch(path.name.removeprefix(before).removesuffix(after))
+                if not name or not path.name.endswith(after):
                     continue
                 alone = not path.with_name(path.name.replace(".sha256", ".engine")).exists()
                 replaced = in_place and name[1] != self._key and alone
@@ -180,6 +185,14 @@ class Publication:
         return PublishError(
             f"{where}: {cause(error, 'make room or make the folder writable, then run again')}"
         )
+
+
+def _names(folder: Path) -> list[str]:
+    """The names in a folder; none if it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _text(path: Path) -> str | None:

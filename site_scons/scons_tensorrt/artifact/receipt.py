@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ class ReceiptFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._names_by_inputs: dict[str, dict[str, set[str]]] = {}  # see `same_inputs`
+        self._lock = threading.Lock()
 
     def path(self, receipt: Receipt) -> Path:
         return Path(self._path(receipt.filename, receipt.key, receipt.sha256))
@@ -163,6 +166,21 @@ class ReceiptFolder:
         """The valid receipts of this filename, newest first."""
         return self._read(filename, "")
 
+    def same_inputs(self, filename: str, ingredients: Mapping[str, str]) -> list[str]:
+        """The filenames, sorted, of other models with a receipt of these ingredients. The filename's hardware
+        and precision are the same. The first call reads every receipt of these, later ones none: a first
+        build of n engines asks n times. What other processes write after the first call is not found."""
+        kind = _kind(filename)
+        with self._lock:
+            if kind not in self._names_by_inputs:
+                known = self._names_by_inputs[kind] = {}
+                for name in self.filenames():
+                    if _kind(name) == kind:
+                        for path in (f"{self._of(name)}/{each}" for each in self._names(name)):
+                            known.setdefault(_inputs_of(path), set()).add(name)
+            found = self._names_by_inputs[kind].get(_of_any_name(ingredients), set())
+            return sorted(found - {filename})
+
     def filenames(self) -> list[str]:
         """The filenames that may have receipts, sorted."""
         try:
@@ -189,6 +207,10 @@ class ReceiptFolder:
         """Write a receipt durably: the commit point of a compile. If it is there, it becomes the newest.
         Raises OSError."""
         path, data = self.path(receipt), receipt.dump()
+        with self._lock:
+            known = self._names_by_inputs.get(_kind(receipt.filename))
+            if known is not None:
+                known.setdefault(_of_any_name(receipt.ingredients), set()).add(receipt.filename)
         with contextlib.suppress(OSError):
             if read_small(path, LARGEST, follow=False) == data:
                 os.utime(path)
@@ -219,6 +241,26 @@ class ReceiptFolder:
             receipt = _read(path)
             if receipt and receipt.filename == filename:
                 yield receipt
+
+
+def _kind(filename: str) -> str:
+    """What a filename says of hardware and precision."""
+    return filename.partition("__")[2]
+
+
+def _of_any_name(ingredients: Mapping[str, str]) -> str:
+    """A digest of the ingredients, the same for each engine that is made from them."""
+    if ingredients.get("hardware product") == "tensorrt_rtx":
+        ingredients = {k: v for k, v in ingredients.items() if k not in _NOT_OF_RTX}
+    return make_key("", ingredients)
+
+
+def _inputs_of(path: str) -> str:
+    """`_of_any_name` of a receipt; "" if it is damaged. Who uses the receipt checks the rest of it."""
+    try:
+        return _of_any_name(json.loads(read_small(path, LARGEST))["ingredients"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
 
 
 def _age(path: str) -> int:

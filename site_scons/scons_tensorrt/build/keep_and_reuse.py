@@ -119,13 +119,15 @@ class ReusableEngines:
         if code not in _UNALTERED:
             return
         with contextlib.suppress(OSError, EngineError):  # an unreadable folder
-            folders = list(self._folders(spec.engine))
+            folders: list[Path] | None = None  # a large tree has large folders
             for name, key in self._names(spec, new=code == "new"):
                 own = name == spec.filename
                 for receipt in self._state.receipts.get(name, key):
                     kept = self._folder.path(name, receipt.sha256)
                     if self._limit and _size(kept) is not None:
                         yield Reusable(kept, receipt, KEPT, own)
+                    if folders is None:
+                        folders = list(self._folders(spec.engine))
                     for folder in folders:
                         path = folder / name
                         if path != spec.engine and _size(path) == receipt.size and _states(path, receipt):
@@ -134,13 +136,11 @@ class ReusableEngines:
 
     def _names(self, spec: EngineSpec, new: bool) -> Iterator[tuple[str, str]]:
         """The filename and key of engines with the wanted bytes: its own, and for a new name, those of other
-        models. To look at each receipt for every engine that changed would take long in a large tree."""
+        models. For every engine that changed, other models are not looked for: that reads all receipts."""
         yield spec.filename, spec.key
         if new and not self._alone:
-            kind = spec.filename.partition("__")[2]
-            for name in self._state.receipts.filenames():
-                if name != spec.filename and name.partition("__")[2] == kind:
-                    yield name, make_key(name, spec.ingredients)
+            for name in self._state.receipts.same_inputs(spec.filename, spec.ingredients):
+                yield name, make_key(name, spec.ingredients)
 
     def _folders(self, engine: Path) -> Iterator[Path]:
         """The folder of the engine, its parent, and the subfolders of both: engines of a named hardware are
