@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common import Cost, count, report, workplace
+from common import Cost, count, report, run, workplace
 from trees import build, change, commands, count_build, engines
 
 from conftest import Tree
@@ -45,23 +45,30 @@ def of_engines(folder: Path, number: int) -> dict[str, Cost]:
     found = counts(tree, number)
     for command in (["status"], ["verify", "engines"]) if number > MOST_COLD else ():
         arguments = [sys.executable, "-m", "scons_tensorrt", *command]
+        run(arguments, tree.root, tree.env())  # writes .pyc files
         found[command[0]] = count(arguments, tree.root, tree.env())
     return found
+
+
+def compare(number: int) -> None:
+    with workplace() as folder, ThreadPoolExecutor(1) as pool:
+        mine = pool.submit(of_engines, folder, number)
+        plain = counts(commands(folder, number), number)
+        for situation, cost in mine.result().items():
+            beside = situation if situation in plain else "null"
+            title = f"{TITLES[situation].format(number)} engines / "
+            title += f"{TITLES[beside].format(number)} plain commands"
+            report(title, [cost], [plain[beside]], "instructions")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", type=int, nargs="+", default=[2, 25])
     chosen = parser.parse_args()
+    with workplace() as folder:
+        build(engines(folder, 1))  # writes .pyc files
     for number in chosen.engines:
-        with workplace() as folder, ThreadPoolExecutor(2) as pool:
-            mine = pool.submit(of_engines, folder, number)
-            plain = pool.submit(lambda: counts(commands(folder, number), number)).result()
-            for situation, cost in mine.result().items():
-                beside = situation if situation in plain else "null"
-                title = f"{TITLES[situation].format(number)} engines / "
-                title += f"{TITLES[beside].format(number)} plain commands"
-                report(title, [cost], [plain[beside]], "instructions")
+        compare(number)
 
 
 if __name__ == "__main__":
