@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 STALE_SECONDS = 24 * 3600.0
+_tidied: set[Path] = set()  # folders from which this process has removed stale temporaries
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -105,7 +106,9 @@ def replacing(path: Path, durable: bool = True, mode: int = 0o666) -> Iterator[B
         raise
     if durable:
         sync_folder(path.parent)
-    remove_stale(path.parent)
+    if path.parent not in _tidied:  # once: to list a folder of 10,000 files for each is slow
+        _tidied.add(path.parent)
+        remove_stale(path.parent)
 
 
 def write_atomic(path: Path, data: bytes, durable: bool = True, mode: int = 0o666) -> None:
