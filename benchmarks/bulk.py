@@ -25,7 +25,6 @@ from common import REPO, Cost, report, run
 sys.path[:0] = [str(REPO / "site_scons")]
 
 from conftest import Tree, make_model  # noqa: E402
-
 from scons_tensorrt.artifact.publish import Publication  # noqa: E402
 from scons_tensorrt.artifact.receipt import Receipt  # noqa: E402
 from scons_tensorrt.build.declared_engines import DeclaredEngine, declarations  # noqa: E402

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from scons_tensorrt.files import writing
 from scons_tensorrt.files.writing import (
     STALE_SECONDS,
     cause,
@@ -137,6 +138,15 @@ def test_what_a_killed_writer_left_goes_after_a_day_and_a_living_ones_stays(tmp_
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     write_atomic(tmp_path / "f", b"new", durable)
     assert names(tmp_path) == [".g.2.b.tmp", "f"]
+
+
+def test_a_folder_is_searched_for_leftovers_once_in_a_process(tmp_path, monkeypatch):
+    """Else installing 10,000 engines would list a folder of 10,000 engines 10,000 times."""
+    searched = []
+    monkeypatch.setattr(writing, "remove_stale", searched.append)
+    for name in ("a", "b"):
+        write_atomic(tmp_path / name, b"", durable=False)
+    assert searched == [tmp_path]
 
 
 def test_a_very_deep_tree_is_removed_and_no_link_followed(tmp_path):

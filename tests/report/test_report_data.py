@@ -19,7 +19,8 @@ from scons_tensorrt.recipe.onnx.statistics import TYPES, read_statistics
 from scons_tensorrt.report import format, write_report
 from scons_tensorrt.report.ci import github, junit, step_summary, unfit
 from scons_tensorrt.report.gather import collect
-from scons_tensorrt.report.history import parse_time
+from scons_tensorrt.report.history import parse_time, read_runs
+from scons_tensorrt.report.timeline import timeline
 
 
 @pytest.fixture
@@ -46,6 +47,37 @@ def mixed(past, text="node `x`: no"):
 
 
 # What is there.
+
+
+def test_the_events_of_other_whole_runs_are_not_kept(past):
+    for number, ended in ((1, 10), (2, 30), (3, 20)):
+        run = f"whole{number}"
+        past.event("engine.cache.hit", ended - 1, run, engine="engines/a.engine", outcome="reused")
+        past.event("engine.compile.summary", ended, run, reused=1, seconds=1)
+    past.event("engine.cache.hit", 5, "killed", engine="engines/a.engine", outcome="reused")
+    past.save(8)
+    runs = {run.id: len(run.events) for run in read_runs(past.state.events, "whole1")}
+    assert runs == {"killed": 1, "run1": 0, "whole1": 1, "whole3": 0, "whole2": 1}
+    assert all(run.counts["reused"] == 1 for run in read_runs(past.state.events) if run.id != "run1")
+
+
+def test_a_timeline_of_many_compiles_has_bars_that_a_screen_can_show():
+    span = {"kind": "compile", "model": "m", "compile_s": 0.1, "outcome": "built", "duration_s": 0.09}
+    spans = [{**span, "of": f"{n}.engine", "started_s": n * 0.1} for n in range(2000)]
+    spans[1000]["outcome"] = "failed"
+    (lane,) = timeline({"run": {"spans": spans, "seconds": 200.0}, "engines": []})["rows"]
+    assert 500 <= len(lane["spans"]) <= 502
+    assert [bar["title"] for bar in lane["spans"] if bar["kind"] == "failed"] == [
+        "1000.engine: failed 0.09 s from 1 min 40 s"
+    ]
+    assert lane["spans"][0]["title"] == "0.engine and 3 more: compiling 0.39 s from 0.00 s"
+
+
+def test_a_line_of_the_data_is_an_engine(past):
+    mixed(past)
+    write_report(past.state, past.digest_cache(), past.top / "report")
+    lines = (past.top / "report/report.json").read_text().splitlines()
+    assert len([line for line in lines if line.startswith(' {"accuracy": ')]) == 4
 
 
 def test_each_engine_is_told_as_it_is_now(past):

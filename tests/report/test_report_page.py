@@ -262,6 +262,76 @@ def test_it_prints(browser, page):
     assert browser.ask(heads) == '"Engine"'  # a button is not printed again on the next page
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A page of 250 engines; those whose number ends in 7 failed."""
+    past = Past(tmp_path_factory.mktemp("many") / "tree")
+    said = {"error_class": "EngineBuildError", "reason_text": "because", "outcome": "failed"}
+    for n in range(250):
+        failed = n % 10 == 7
+        past.engine(f"m{n:03}", None if failed else b"x" * (1000 - n), n, said=said if failed else {})
+    past.save()
+    write_report(past.state, past.digest_cache(), past.top / "report")
+    return past.top / "report/index.html"
+
+
+def words_of(browser, name):
+    return browser.ask(f"document.querySelector('[data-pages={name}] span').textContent")
+
+
+def press(browser, title):
+    browser.ask(
+        "[...document.querySelectorAll('[data-pages=engines] button')]"
+        f".find(each => each.textContent === {title!r}).click()"
+    )
+
+
+def test_a_long_table_shows_a_page_at_a_time(browser, many, page):
+    browser.open(many)
+    assert column(browser, NAMES) == [f"m{n:03}" for n in range(100)]
+    assert words_of(browser, "engines") == "1–100 of 250"
+    assert browser.ask("document.querySelectorAll('#details details').length") == 100
+    press(browser, "Next")
+    press(browser, "Next")
+    assert column(browser, NAMES) == [f"m{n:03}" for n in range(200, 250)]
+    assert browser.ask("document.getElementById('e249').textContent").startswith("m249 ")
+    assert browser.ask("document.querySelectorAll('#details details').length") == 50
+    assert words_of(browser, "engines") == "201–250 of 250"
+    assert quiet(browser, many)
+    browser.open(page)
+    assert browser.ask("document.querySelectorAll('[data-pages], noscript').length") == 0
+
+
+def test_a_long_table_is_sorted_and_filtered_as_a_whole(browser, many):
+    browser.open(many)
+    click(browser, "Size")
+    sizes = [n for n in reversed(range(250)) if n % 10 != 7]
+    assert column(browser, NAMES) == [f"m{n:03}" for n in sizes[:100]]
+    browser.ask(
+        "document.getElementById('filter').value = 'failed m2';"
+        "document.getElementById('filter').dispatchEvent(new Event('input'))"
+    )
+    assert column(browser, NAMES) == ["m207", "m217", "m227", "m237", "m247"]
+    assert words_of(browser, "engines") == "1–5 of 5"
+    assert browser.ask("document.getElementById('filtered').textContent") == "5 of 250 shown"
+    assert browser.ask("document.querySelector('#details details').id") == "e207"
+
+
+def test_a_link_shows_the_page_of_what_it_leads_to(browser, many):
+    browser.open(many)
+    browser.ask("[...document.querySelectorAll('#attention a')].find(a => a.hash === '#e147').click()")
+    browser.ask("0")
+    assert browser.ask("document.getElementById('e147').open")
+    assert words_of(browser, "engines") == "101–200 of 250"
+
+
+def test_without_javascript_a_long_table_is_whole(browser, many):
+    browser.open(many, scripts=False)
+    assert column(browser, NAMES) == [f"m{n:03}" for n in range(250)]
+    assert browser.ask("document.querySelectorAll('#details details').length") == 250
+    browser.do("Emulation.setScriptExecutionDisabled", value=False)
+
+
 def test_names_of_strangers_are_text(browser, tmp_path):
     past = Past(tmp_path / "tree")
     evil = {

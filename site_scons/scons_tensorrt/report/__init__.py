@@ -7,13 +7,13 @@ command `report` wherever the state folder is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..artifact.state_folder import StateFolder
 from ..files.digest_cache import DigestCache
-from ..files.writing import write_atomic
+from ..files.writing import replacing
 from ..values import Value
 from .gather import collect
 
@@ -35,11 +35,35 @@ def write_report(state: StateFolder, memo: DigestCache, place: Path, run: str | 
     run: the run ID, None for the last run. Raises EngineError if no build was recorded, and OSError.
     """
     report = collect(state, memo, run, place / DATA)
-    text = json.dumps(report, sort_keys=True, indent=1, allow_nan=False) + "\n"
-    write_atomic(place / DATA, text.encode("utf-8"), durable=False)
+    with replacing(place / DATA, durable=False) as out:
+        out.writelines(each.encode("utf-8") for each in _lines(report))
     try:
         from .page import render
     except ImportError:
         return Written(report, DATA, NO_PAGE)
-    write_atomic(place / PAGE, render(report).encode("utf-8", "replace"), durable=False)
+    with replacing(place / PAGE, durable=False) as out:
+        out.writelines(each.encode("utf-8", "replace") for each in render(report))
     return Written(report, PAGE, "")
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of report.json: one for each engine, run and network."""
+    encode = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
+    before = "{"
+    for key in sorted(report):
+        value, ends = report[key], ("", "")
+        items: Iterable[str]
+        if isinstance(value, list):
+            ends, items = ("[", "]"), map(encode, value)
+        elif isinstance(value, dict):
+            ends, items = ("{", "}"), (f"{encode(name)}: {encode(value[name])}" for name in sorted(value))
+        else:
+            items = [encode(value)]
+        yield f"{before}\n{encode(key)}: {ends[0]}"
+        between = ""
+        for item in items:
+            yield f"{between}\n {item}" if ends[0] else item
+            between = ","
+        yield ends[1]
+        before = ","
+    yield "\n}\n"

@@ -32,7 +32,7 @@ def collect(state: StateFolder, memo: DigestCache, run: str | None, earlier: Pat
     run: the run ID, None for the last run; earlier: a report.json whose networks are reused. Raises
     EngineError if no build was recorded.
     """
-    runs = read_runs(state.events)
+    runs = read_runs(state.events, run)
     shown = next((r for r in reversed(runs) if run in (None, r.id)), None)
     declared = _declared(state)
     if shown is None and not declared:

@@ -6,6 +6,7 @@ Every run appends to the file. Runs may have been killed; damaged lines are skip
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..files.reading import read_small
+from ..files.reading import open_file
 from ..files.untrusted_json import number, seconds, text
 
 MAX_BYTES = 64 << 20  # of one file of events
@@ -62,29 +63,36 @@ def stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
-def read_runs(events: Path) -> list[Run]:
-    """The runs in `events.jsonl` and the rotated `events.1.jsonl`, oldest first."""
+def read_runs(events: Path, wanted: str | None = None) -> list[Run]:
+    """The runs in `events.jsonl` and the rotated `events.1.jsonl`, oldest first.
+
+    Only the last run, the one with the ID `wanted`, and runs that were killed have their events: each run of
+    10,000 engines has as many.
+    """
     runs: dict[str, Run] = {}
+    whole: Run | None = None  # the last one with a summary, so far
     for path in (events.with_name("events.1.jsonl"), events):
         for event in _events(path):
             run = runs.setdefault(text(event.get("run"), 64), Run(text(event.get("run"), 64)))
             _add(run, event)
+            if run.whole and run is not whole:
+                older = min(filter(None, (run, whole)), key=lambda each: each.ended)
+                if whole and older.id != wanted:
+                    older.events.clear()
+                whole = run if older is whole or whole is None else whole
     found = [_complete(run) for run in runs.values() if run.ended]
     return sorted(found, key=lambda run: run.ended)
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        data = read_small(path, MAX_BYTES)
-    except OSError:
-        return
-    for line in data.splitlines():
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict):
-            yield event
+    with contextlib.suppress(OSError), open_file(path) as source:
+        if os.fstat(source.fileno()).st_size > MAX_BYTES:
+            return
+        for line in io.BufferedReader(source):
+            with contextlib.suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
 
 
 def _add(run: Run, event: dict[str, Any]) -> None:

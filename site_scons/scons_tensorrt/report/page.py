@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,28 @@ from . import format, networks, plots, timeline, view
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The page of a report that `collect` returned."""
+def render(report: Mapping[str, Any]) -> Iterator[str]:
+    """The page of a report that `collect` returned, in pieces."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    return _environment().get_template("page.html").render(
-        report=report,
-        run=report["run"],
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
-        view=view,
-        plots=plots,
-        largest=max((each["size"] or 0 for each in report["engines"]), default=0),
-        longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
-        chart=timeline.timeline(report),
-        networks=networks.networks(report),
-    ) + "\n"  # fmt: skip
+    yield from (
+        _environment()
+        .get_template("page.html")
+        .generate(
+            report=report,
+            run=report["run"],
+            style=Markup(style),
+            script=Markup(script),
+            policy=_policy(style, script),
+            view=view,
+            plots=plots,
+            largest=max((each["size"] or 0 for each in report["engines"]), default=0),
+            longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
+            chart=timeline.timeline(report),
+            networks=networks.networks(report),
+        )
+    )
+    yield "\n"
 
 
 def _environment() -> Environment:
@@ -48,6 +53,7 @@ def _environment() -> Environment:
         {name: getattr(format, name) for name in "size duration count change moment profile figure".split()},
         plural=plural,
         breakable=_breakable,
+        on_one_line=_on_one_line,
     )
     return environment
 
@@ -62,6 +68,11 @@ def _printable(value: Any) -> Any:
 def _breakable(name: str) -> Markup:
     """A long name that may wrap after `_` and `/`."""
     return Markup(re.sub(r"([_/]+)", r"\1<wbr>", str(escape(one_line(name)))))
+
+
+def _on_one_line(html: Markup) -> Markup:
+    """HTML without line breaks: script.js takes a line for one entry of a long list."""
+    return Markup(html.replace("\n", " "))
 
 
 def _policy(style: str, script: str) -> str:

@@ -12,6 +12,7 @@ from ..errors import plural
 from . import format
 
 MAX_ROWS = 40
+MAX_BARS = 500  # of a lane
 _KINDS = {
     "convert": "converting",
     "check": "checking accuracy",
@@ -29,7 +30,7 @@ def timeline(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
     rows = _rows(spans, report["engines"])
     note = "One row per engine, from the start of the run."
     if len(rows) > MAX_ROWS:
-        rows = [("", lane) for lane in _lanes(spans)]
+        rows = [("", _merged(lane, total / MAX_BARS)) for lane in _lanes(spans)]
         note = f"{plural(len(spans), 'step')}; one row per parallel job."
     kinds = {_kind(span) for span in spans}
     return {
@@ -79,6 +80,20 @@ def _lanes(spans: list[dict[str, Any]]) -> list[list[Any]]:
     return lanes
 
 
+def _merged(lane: list[Any], longest: float) -> list[Any]:
+    """The spans of a lane, with neighbours of one kind that end within `longest` seconds as one: 10,000
+    compiles are more bars than a screen has pixels. `more`: how many a span stands for, besides the first."""
+    found: list[Any] = []
+    for span in lane:
+        last = found[-1] if found else None
+        if last and _kind(last) == _kind(span) and _end(span) - last["started_s"] <= longest:
+            lasted, more = _end(span) - last["started_s"], last.get("more", 0) + 1
+            found[-1] = {**last, "duration_s": lasted, "compile_s": None, "more": more}
+        else:
+            found.append(span)
+    return found
+
+
 def _end(span: Mapping[str, Any]) -> float:
     return float(span["started_s"] + span["duration_s"])
 
@@ -104,11 +119,12 @@ def _tick(seconds: float, total: float) -> dict[str, str]:
 
 def _bar(span: Mapping[str, Any], total: float) -> dict[str, str]:
     wide = 100 * span["duration_s"] / (total or 1)
+    more = f" and {span['more']} more" if "more" in span else ""
     return {
         "at": _at(span["started_s"], total),
         "width": f"{max(wide, 0.25):.3f}%",
         "kind": _kind(span),
-        "title": f"{span['of']}: {_describe(span)}",
+        "title": f"{span['of']}{more}: {_describe(span)}",
     }
 
 

@@ -3,7 +3,7 @@ build."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import plural
@@ -12,6 +12,7 @@ from ..values import Value
 from . import format
 from .history import WORDS
 
+PAGE = 100  # rows of a table, and details, that the page shows at a time
 ALWAYS = ("reused", "built", "failed")  # counts that are shown even when zero
 # Outcome → (style class, label).
 OUTCOMES = {
@@ -48,6 +49,16 @@ def hardware(report: Mapping[str, Any]) -> list[str]:
     kinds = [each["hardware"] for each in report["engines"]]
     texts = (f"{k['name']} ({k['title']})" if k["name"] else str(k["title"]) for k in kinds)
     return list(dict.fromkeys(texts))
+
+
+def first(items: Sequence[Any]) -> Sequence[Any]:
+    """What the page shows of a list before anything is clicked."""
+    return items[:PAGE]
+
+
+def rest(items: Sequence[Any]) -> Sequence[Any]:
+    """What it shows on further pages."""
+    return items[PAGE:]
 
 
 def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
