@@ -21,7 +21,7 @@ NAME = "a__sm87_jp6.2_trt10.3_fp16.engine"
 
 # Each room, and the rooms it may import besides itself and the package's own version.
 ROOMS = (
-    *("values", "errors", "files", "hardware", "artifact", "recipe", "worker", "build"),
+    *("values", "errors", "files", "hardware", "artifact", "recipe", "worker", "build", "profile"),
     *("cache", "remote", "release", "report", "scons_tool", "cli"),
 )
 BELOW = {room: set(ROOMS[:at]) for at, room in enumerate(ROOMS)}

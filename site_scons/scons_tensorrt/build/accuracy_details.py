@@ -26,6 +26,7 @@ def alone_on_gpu(
     if not uuid:
         return contextlib.nullcontext()
     what, timeout = context.state.relative(spec.engine), context.lock_timeout_s
+    context.stage("waiting for the GPU")
     return gpu_lock(uuid, context.gpu_turn, what, waiting, context.stopping, timeout)
 
 
@@ -66,6 +67,7 @@ def _proof(
     why = check.why_not()
     if why is None:
         with alone_on_gpu(spec, context, waiting) if waiting else contextlib.nullcontext():
+            context.stage("comparing it with its original on the GPU")
             found = check.run(spec, engine, sha256)
         if isinstance(found, dict):
             return found

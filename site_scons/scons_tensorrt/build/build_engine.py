@@ -56,7 +56,9 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
         context.say(f"WAITING {what}: for {holder}")
 
     lock = context.state.lock(spec.engine)
+    context.stage("waiting for its lock")
     with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
+        context.stage("checking whether it is up to date")
         up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
         publication = Publication(context.state, spec.engine, spec.key)
         kept = ReusableEngines(context.state, context.digest_cache, context.cache_size, context.say)
@@ -69,6 +71,7 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
                 publication.sweep()
             update_receipt(spec, reused, context, waiting)
             return BuildOutcome("reused", up_to_date, reused)
+        context.stage("looking for a kept engine")
         partial = publication.open()
         try:
             found = kept.take(spec, up_to_date.code, partial)
@@ -78,6 +81,7 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
             publication.abandon()
             raise
         receipt = made.receipt
+        context.stage("publishing")
         publication.commit(receipt, context.state.receipts)
         _replace(spec, publication, kept, receipt.sha256)
     if made.how == "built":
@@ -111,6 +115,8 @@ def _obtain(
 ) -> _Obtained:
     """Fetch or compile the engine to `partial`."""
     _clear(partial, context.state)
+    if context.providers:
+        context.stage("asking the shared cache and other machines")
     for provider in context.providers:
         supplied = _supplied(provider, spec, context, partial)
         if supplied:
@@ -121,6 +127,7 @@ def _obtain(
             return _Obtained(supplied.how, receipt, supplied.seconds)
     times = is_tensorrt(spec)  # it times kernels on the GPU
     with alone_on_gpu(spec, context, waiting) if times else contextlib.nullcontext():
+        context.stage("compiling on this host")
         receipt, seconds = compile_engine(spec, context, partial)
         more = receipt_details(spec, context, {}, partial, receipt.sha256, None if times else waiting)
     return _Obtained("built", receipt._replace(details={**receipt.details, **more}), seconds)

@@ -18,7 +18,7 @@ from .checks import check_inputs, check_plan
 from .context import BuildContext
 from .kernels import DETAIL, Recording
 from .make_job import fresh_log, is_tensorrt, linked_model, make_job
-from .phases import READING, Phases
+from .phases import Phases
 from .progress import ProgressHandle
 from .refusals import explain
 from .spec import EngineSpec, made_from
@@ -34,7 +34,6 @@ def compile_engine(
     started = time.time()
     heard: dict[str, Any] = {}
     running = context.begin("COMPILING", context.state.relative(spec.engine), _short(spec), "")
-    running.update(words=READING)
     phases = Phases()
 
     def progress(event: Mapping[str, Any]) -> None:
@@ -92,18 +91,21 @@ def _run(
     """Compile to `partial`, with links to the inputs or with copies. None if an input may have changed for a
     moment: then compile copies."""
     fresh_log(log)
+    context.stage("hashing its inputs")
     with linked_model(spec, context.state, context.digest_cache, copy) as (model, pinned):
         runtime = context.interpreter.runtime(spec.hardware.signature.product)
         where = context.state, runtime, context.environment, model, partial, pinned
         job = make_job(spec, *where, recording)
         descriptors = tuple(pinned.descriptors.values())
         refusal = None
+        context.stage("starting the compiler")
         try:
             made = run_worker(job, log, context.stopping, progress, spec.recipe.timeout_s, descriptors)
             if recording:
                 recording.take(model)
         except EngineBuildError as error:
             refusal = error
+        context.stage("checking the engine")
         steady = pinned.check()
         check_inputs(spec, context.digest_cache)
     if not steady:

@@ -19,7 +19,7 @@ from ..errors import EngineBuildError
 from ..files.digest_cache import DigestCache
 from ..hardware.runtime import Interpreter
 from ..values import Value
-from .progress import BeginProgress, no_progress
+from .progress import BeginProgress, BeginStage, no_progress, no_stage
 from .spec import EngineSpec
 
 
@@ -61,7 +61,7 @@ class BuildContext:
 
     gpu: the UUID of the GPU that TensorRT times kernels on, None if there is none; gpu_turn: between threads
     of this run; lock_timeout_s: seconds, None to wait without limit; stopping: whether the run was asked to
-    stop; say: print a line; begin: see `progress`; providers: called in this order; listeners:
+    stop; say: print a line; begin, stage: see `progress`; providers: called in this order; listeners:
     told of what was built; cache_size: the limit of kept engines, in bytes.
     """
 
@@ -78,3 +78,4 @@ class BuildContext:
     providers: Sequence[EngineProvider] = ()
     listeners: Sequence[BuildListener] = ()
     cache_size: int = 0
+    stage: BeginStage = no_stage

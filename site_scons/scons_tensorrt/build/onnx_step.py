@@ -25,7 +25,7 @@ from .known_gates import GATE, KnownGates
 from .make_job import fresh_log
 from .onnx_spec import VERBS, OnnxSpec, check_onnx_up_to_date
 from .programs import CONVERTER, EXPORTER
-from .progress import BeginProgress, no_progress
+from .progress import BeginProgress, BeginStage, no_progress, no_stage
 from .script_copies import copy_export
 from .step_inputs import CODE, named_as_given, snapshot
 from .up_to_date import UpToDateResult
@@ -66,6 +66,7 @@ class OnnxContext:
     begin: BeginProgress = no_progress
     listeners: Sequence[OnnxListener] = ()
     known_gates: KnownGates = field(default_factory=KnownGates)
+    stage: BeginStage = no_stage
 
 
 class OnnxOutcome(Value):
@@ -85,7 +86,9 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
         context.say(f"WAITING {what}: for {holder}")
 
     lock = state.lock(spec.target)
+    context.stage("waiting for its lock")
     with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
+        context.stage("checking whether it is up to date")
         up_to_date = check_onnx_up_to_date(spec, state, context.digest_cache)
         if up_to_date.current and up_to_date.sha256:
             receipt = state.receipts.of_bytes(spec.target.name, spec.key, up_to_date.sha256)
@@ -157,6 +160,8 @@ def tidy_step(target: Path, state: StateFolder) -> None:
 
 def _fetch(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None:
     made = folder / spec.target.name
+    if context.providers:
+        context.stage("asking the shared cache")
     for provider in context.providers:
         supplied = provider.supply_step(spec, made, context)
         if supplied:
@@ -173,6 +178,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     known = context.known_gates.write(spec, made)
     if known is not None:
         return _publish_made(spec, context, made, known, started, time.time() - started)
+    context.stage("copying its inputs")
     inputs = folder / "inputs"
     places, samples = snapshot(spec, inputs, state.top)
     job = {
@@ -189,6 +195,7 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     started = time.time()
     verb = VERBS.get(spec.kind, VERBS[""])[2]
     short = " ".join(spec.target.name.split(".")[:2])
+    context.stage("running the step")
     running = context.begin(verb, state.relative(spec.target), short, "")
     try:
         facts, seconds = run_converter(job, log, context)
@@ -263,6 +270,7 @@ def _publish(
     counts as modified and is made again."""
     data = _data_of(made)
     there = [path for path in (data, made) if path.exists()]
+    context.stage("publishing")
     receipt = Receipt(spec.target.name, spec.key, sha256, size, spec.ingredients, details)
     for path in there:
         sync_file(path)

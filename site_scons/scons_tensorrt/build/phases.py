@@ -46,4 +46,6 @@ class Phases:
                 self._open[at] = self._open[at]._replace(done=min(max(step, 0) + 1, total))
         if self._open:
             return self._open[-1]
+        if kind == "ending":
+            return CurrentPhase("ending the compiler")
         return CurrentPhase("writing the engine" if self._begun else READING)

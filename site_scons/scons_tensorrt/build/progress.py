@@ -30,6 +30,14 @@ class _NoProgress:
         pass
 
 
+# stage(words): what this thread does next, for the profile of a run. It ends the stage before.
+BeginStage = Callable[[str], None]
+
+
+def no_stage(words: str) -> None:
+    """A BeginStage that records nothing."""
+
+
 UNWATCHED: ProgressHandle = _NoProgress()
 
 

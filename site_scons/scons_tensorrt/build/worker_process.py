@@ -37,6 +37,8 @@ REQUIRED_FIELDS: Mapping[str, Mapping[str, type]] = {
 }
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = "stopped on request; run again to go on"
+# What `progress` is called with when the child has its job, and when it has sent its last event.
+SENT, ENDING = {"event": "sent"}, {"event": "ending"}
 # The whole environment of a compile, so that the engine does not depend on the user's.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
@@ -94,7 +96,7 @@ def run_program(
     """Run a program in a child process of the interpreter `python`; returns its `done` event and the seconds.
 
     job: as JSON; log: file for native output; stopping: called ten times a second, true to end the child;
-    progress: called with each other event; descriptors: inherited by the child.
+    progress: called with each other event, and with SENT and ENDING; descriptors: inherited by the child.
     Raises Interrupted, the EngineError that the child reports, or EngineBuildError if it crashes.
     """
     began = time.monotonic()
@@ -225,12 +227,15 @@ class _Worker:
         if fields is not None:
             complete = all(type(event.get(name)) is kind for name, kind in fields.items())
             self._last = event if complete else {}
+            self._progress(ENDING)
         elif event:
             self._progress(event)
 
     def _feed(self, sink: int) -> None:
         try:
             self._unsent = self._unsent[os.write(sink, self._unsent[:65536]) :]
+            if not self._unsent:
+                self._progress(SENT)
         except BlockingIOError:
             pass
         except OSError:  # it died before it read the job: `how_it_ended` says why

@@ -3,6 +3,7 @@ drop by drop, and SCons's threads have small stacks."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -16,12 +17,14 @@ _T = TypeVar("_T")
 
 
 def in_thread(call: Callable[[], _T]) -> Future[_T]:
-    """Run `call` in a daemon thread: unlike an executor's, it does not delay the end of the process."""
+    """Run `call` in a daemon thread: unlike an executor's, it does not delay the end of the process. Its
+    context is a copy of this thread's."""
     future: Future[_T] = Future()
+    context = contextvars.copy_context()
 
     def run() -> None:
         try:
-            future.set_result(call())
+            future.set_result(context.run(call))
         except BaseException as error:
             future.set_exception(error)
 

@@ -31,6 +31,7 @@ from .run_scons import EVENTS, own_entries, run_for_json, run_scons
 if TYPE_CHECKING:
     from .common import Commands
 
+PROFILE = ".trt/profile.json"
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
 # The options of env.Engine besides precision and shapes: placeholder and help.
 OTHERS = {
@@ -93,6 +94,13 @@ def add(commands: Commands) -> None:
     build.add_argument("--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE=")
     build.add_argument("-j", "--jobs", type=_jobs, metavar="N", help="compiles at once (default: as fit)")
     build.add_argument("--depfile", metavar="FILE", help="also write what the engines depend on, for make")
+    build.add_argument(
+        "--profile",
+        nargs="?",
+        const=PROFILE,
+        metavar="FILE.json",
+        help=f"write when each step began and ended, for ui.perfetto.dev (default: {PROFILE})",
+    )
     build.add_argument("-n", "--dry-run", action="store_true", help="print what would be built")
     build.add_argument("-k", "--keep-going", action="store_true", help="build the rest after a failure")
     add_json(build, "print the outcome of each engine as JSON, and the run's lines to standard error")
@@ -125,6 +133,10 @@ def _build(arguments: argparse.Namespace) -> int:
     chosen = dict(each.split("=", 1) for each in settings)
     if arguments.hardware:
         chosen["HARDWARE"] = arguments.hardware
+    if arguments.profile:
+        if not arguments.profile.endswith(".json"):
+            arguments.wrong(f"--profile {arguments.profile}: write --profile=FILE.json")
+        chosen["PROFILE"] = arguments.profile
     if not models:
         only = [
             n for n in ("precision", "shape", "name", "depfile", *OTHERS) if getattr(arguments, n) is not None

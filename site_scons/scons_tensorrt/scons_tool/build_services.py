@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..build.context import BuildContext
 from ..build.keep_and_reuse import Reusable, ReusableEngines
 from ..build.known_gates import KnownGates
 from ..build.onnx_step import OnnxContext
+from ..build.progress import BeginStage, no_stage
 from ..build.spec import EngineSpec
 from ..errors import EngineError
 from . import remote_settings, settings
@@ -22,9 +23,13 @@ from .run_files import RunFiles
 from .stop_signal import StopSignal
 from .store_settings import StoreSettings
 
+if TYPE_CHECKING:
+    from ..profile.recorder import Recorder
+
 
 class BuildServices:
-    """elsewhere: the shared cache and remote workers; counts: see Progress. Used by several threads."""
+    """elsewhere: the shared cache and remote workers; counts: see Progress; recorder: of the run's profile,
+    if it has one. Used by several threads."""
 
     def __init__(
         self,
@@ -37,13 +42,17 @@ class BuildServices:
         store: StoreSettings,
         scheduler: remote_settings.DispatchSettings,
         counts: Callable[[], tuple[int, int]],
+        *,
+        recorder: Recorder | None = None,
     ) -> None:
         self._files, self._hardware = files, hardware
         self.stop, self._lock_timeout_s = stop, lock_timeout_s
         self._cache_size = cache_size
         self._say = console.line
         self.progress = Progress(console, counts)
-        self.elsewhere = Providers(console, store)
+        self._begin = recorder.watched(self.progress.begin) if recorder else self.progress.begin
+        self._stage: BeginStage = recorder.stage if recorder else no_stage
+        self.elsewhere = Providers(console, store, recorder)
         if scheduler.url:
             more = self.elsewhere, hardware.host, hardware.devices
             self.elsewhere.dispatch = lambda: remote_settings.dispatcher(scheduler, *more)
@@ -64,10 +73,11 @@ class BuildServices:
             self._lock_timeout_s,
             self.stop,
             self._say,
-            begin=self.progress.begin,
+            begin=self._begin,
             providers=elsewhere.providers,
             listeners=elsewhere.listeners,
             cache_size=self._cache_size,
+            stage=self._stage,
         )
 
     def reusable(self, spec: EngineSpec, code: str) -> Reusable | None:
@@ -81,8 +91,8 @@ class BuildServices:
         elsewhere, files = self.elsewhere.open(), self._files
         python = settings.onnx_python(env, files.top)
         shared = files.state, files.digest_cache, python, self._lock_timeout_s, self.stop, self._say
-        more = elsewhere.step_providers, self.progress.begin, elsewhere.step_listeners
-        return OnnxContext(*shared, *more, self._known_gates)
+        more = elsewhere.step_providers, self._begin, elsewhere.step_listeners
+        return OnnxContext(*shared, *more, self._known_gates, self._stage)
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,6 +40,7 @@ class Console:
         self._pending: list[str] = []
         self._unlogged: list[str] = []  # events of what would be done
         self._last = (0, "")
+        self.on_event: Callable[[Mapping[str, Any]], None] | None = None  # of the profile
 
     @property
     def speaks(self) -> bool:
@@ -61,6 +62,8 @@ class Console:
         """Record an event, written by `flush`."""
         with self._lock:
             self._pending.append(self._event_line(name, fields))
+        if self.on_event:
+            self.on_event(fields)
 
     def would(self, name: str, **fields: Any) -> None:
         """Record what would be done, which only `copy` writes."""

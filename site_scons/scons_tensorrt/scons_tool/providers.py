@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..build.onnx_step import OnnxListener, OnnxProvider
     from ..cache.client import CacheClient
     from ..cache.upload import Uploader
+    from ..profile.recorder import Recorder
     from ..remote.provider import RemoteProvider
 
 SLOW_S = 2.0  # of uploads at the end of a run, before a line says so
@@ -24,8 +25,9 @@ class Providers:
     """providers, listeners: see build/context.py; step_providers, step_listeners: build/onnx_step.py. A
     null build does not open the shared cache."""
 
-    def __init__(self, console: Console, store: StoreSettings) -> None:
+    def __init__(self, console: Console, store: StoreSettings, recorder: Recorder | None = None) -> None:
         self._console = console
+        self._recorder = recorder
         self.store = store
         self.providers: list[EngineProvider] = []
         self.listeners: list[BuildListener] = []
@@ -62,7 +64,12 @@ class Providers:
         signing_key = load_signing_key(chosen.signing_key) if chosen.signing_key else None
         trusted = load_trusted_keys(chosen.trusted_keys, signing_key)
         remote = ObjectStore(chosen.url, chosen.writes, chosen.patience_s, chosen.timeout_s)
-        shared = CacheClient(remote, trusted, signing_key if chosen.writes else None, say, chosen.refusals)
+        kind = CacheClient
+        if self._recorder:
+            from .profile_store import recording_client
+
+            kind = recording_client(self._recorder)
+        shared = kind(remote, trusted, signing_key if chosen.writes else None, say, chosen.refusals)
         self.shared = shared
         self.providers.insert(0, shared)  # before remote compiles
         self.step_providers.insert(0, shared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from .run_files import RunFiles
 from .run_messages import RunMessages
 
 if TYPE_CHECKING:
+    from ..artifact.state_folder import StateFolder
     from .onnx_target import OnnxTarget
 
 
@@ -62,6 +63,18 @@ def _same_host_refuses(engine: EngineTarget, engines: Iterable[EngineTarget]) ->
             with contextlib.suppress(EngineError, OSError):  # an input has yet to be made
                 return None if engine.up_to_date().reusable else other.problem
     return None
+
+
+@contextlib.contextmanager
+def reporting_unsaved(messages: RunMessages, state: StateFolder) -> Iterator[None]:
+    """Report, in one line, that the state of a run cannot be saved."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or state.root
+        why = cause(error, "make it writable")
+        if not messages.has_said(error.strerror or why):
+            say(f"engines: {where}: {why}; the next run is slower for it")
 
 
 def print_kept(engines: Iterable[EngineTarget]) -> None:

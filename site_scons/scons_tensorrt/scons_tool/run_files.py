@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class RunFiles:
         self._places: dict[Any, str] = {}
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
+        self.on_check: Callable[[Any, float], None] | None = None  # of the profile; began: monotonic
 
     def label(self, node: Any) -> str:
         """The label of a source: its path below the top, or its last two folders and name."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..build.spec import EngineSpec
@@ -19,6 +21,7 @@ from .summary import Summary
 from .target import ReceiptTarget, Target
 
 if TYPE_CHECKING:
+    from ..artifact.state_folder import StateFolder
     from ..build.build_engine import BuildOutcome
     from ..build.onnx_step import OnnxOutcome
     from .failures import Failures
@@ -47,6 +50,19 @@ class RunMessages:
         self.console.line(f"engines: for {name} ({about}){why}")
         if hardware.note:
             self.console.line(f"engines: {hardware.note}")
+
+    def before_first_line(self, state: StateFolder, top: Path, engines: Sequence[EngineTarget]) -> None:
+        """Warn of folders that every user may write to, and of HARDWARE in the environment."""
+        places = state.writable_by_all(*sorted({engine.path.parent for engine in engines}))
+        if places:
+            names = ", ".join(f"{state.relative(place)}/" for place in places)
+            self.console.line(
+                f"engines: every user of this machine may write to {names} and replace engines; run chmod o-w"
+            )
+        if os.environ.get("HARDWARE"):
+            from .after_reading import warn_about_environment
+
+            warn_about_environment(top, engines)
 
     def without_effect(self, engine: EngineTarget) -> None:
         """Print, once a run, which options have no effect on this product, and why."""

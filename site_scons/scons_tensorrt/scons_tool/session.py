@@ -19,7 +19,7 @@ import SCons.Node
 import SCons.Script
 import SCons.Script.Main
 
-from ..files.writing import cause, remove_stale
+from ..files.writing import remove_stale
 from ..hardware.resolve import Hardware
 from . import remote_settings, run_end, settings, store_settings, write_declared
 from .call_errors import call_errors, report
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..recipe.options import Recipe
     from .build_services import BuildServices
     from .onnx_target import OnnxTarget
+    from .profile import Profile
 
 _ATTRIBUTE = "scons_tensorrt_session"
 
@@ -87,6 +88,17 @@ class Session:
         self._asked: list[EngineTarget] | None = None
         self.lock = threading.RLock()
         self._told: set[Hardware] = set()
+        self.profile: Profile | None = None
+        self._start_profile(env)
+
+    def _start_profile(self, env: Any) -> None:
+        path = settings.profile(env, self.top)
+        if path and self.profile is None:
+            from .profile import Profile
+
+            self.profile = Profile(path)
+            self.messages.console.on_event = self.profile.on_event
+        self.files.on_check = self.profile.on_check if self.profile else None
 
     def bind_settings(self, env: Any) -> None:
         """Set the state folder, VERIFY, lock timeout and shared cache from the environment of the first
@@ -106,6 +118,7 @@ class Session:
             if settings.writes():
                 self.state.register()
             self._report_dir = settings.report_dir(env, self.top, self.state.root)
+            self._start_profile(env)
         if bound != self._bound:
             raise SCons.Errors.UserError(
                 "two environments of one run differ in TRT_STATE_DIR, TRT_VERIFY, TRT_LOCK_TIMEOUT, "
@@ -159,6 +172,8 @@ class Session:
             self._stop_if(after_reading.check(self.files, self.engines, self.checked, self._arguments_read))
         if self.declare_timings:
             self.declare_timings(self)
+        if self.profile:
+            self.profile.begin("build")
 
     def _stop_if(self, problems: list[str]) -> None:
         """Stop the run, before anything is built, at what is wrong."""
@@ -184,22 +199,10 @@ class Session:
         for owner in owners or target.owners:
             if owner.hardware is not None and owner.hardware not in self._told:
                 if not self._told:
-                    self._before_first_line()
+                    gc.freeze()  # the graph lives until the run ends
+                    self.messages.before_first_line(self.state, self.top, self.engines)
                 self._told.add(owner.hardware)
                 self.messages.hardware(owner.hardware)
-
-    def _before_first_line(self) -> None:
-        gc.freeze()  # the graph lives until the run ends
-        places = self.state.writable_by_all(*sorted({e.path.parent for e in self.engines}))
-        if places:
-            names = ", ".join(f"{self.state.relative(place)}/" for place in places)
-            self.messages.console.line(
-                f"engines: every user of this machine may write to {names} and replace engines; run chmod o-w"
-            )
-        if os.environ.get("HARDWARE"):
-            from .after_reading import warn_about_environment
-
-            warn_about_environment(self.top, self.engines)
 
     def again(self) -> None:
         """Another build of an interactive session begins."""
@@ -218,6 +221,7 @@ class Session:
                 self._making = BuildServices(
                     *(self.files, self.hardware, self.messages.console, self._stop),
                     *(*limits, store, scheduler, self._counts),
+                    recorder=self.profile.recorder if self.profile else None,
                 )
             return self._making
 
@@ -243,7 +247,11 @@ class Session:
     def end(self) -> None:
         """Close the session; a failure that only appears now sets the status."""
         before = SCons.Script.Main.exit_status
+        if self.profile:
+            self.profile.begin("end")
         self.close()
+        if self.profile:
+            self.profile.write(self.messages.console)
         say()
         if SCons.Script.Main.exit_status and not before:
             sys.stderr.flush()
@@ -272,22 +280,14 @@ class Session:
             self.messages.summary.print(sum(not e.reported for e in asked) if self._stop() else 0)
         self.messages.console.copy(os.environ.get("TRT_RUN_EVENTS"))
         if settings.writes():
-            self._save()
+            with run_end.reporting_unsaved(self.messages, self.state):
+                self.messages.console.flush(self.state.events)
+                self.digest_cache.save()
+                self.hardware.save()
+                self._save_declaration()
+                remove_stale(self.state.root)
             if REPORT in map(str, SCons.Script.BUILD_TARGETS):
                 run_end.write_report(self.messages.console, self.files, self._report_dir)
-
-    def _save(self) -> None:
-        try:
-            self.messages.console.flush(self.state.events)
-            self.digest_cache.save()
-            self.hardware.save()
-            self._save_declaration()
-            remove_stale(self.state.root)
-        except OSError as error:
-            where = error.filename2 or error.filename or self.state.root
-            why = cause(error, "make it writable")
-            if not self.messages.has_said(error.strerror or why):
-                say(f"engines: {where}: {why}; the next run is slower for it")
 
     def _declare_before_building(self) -> None:
         """Save the declaration early, so that `engines-prune` of another tree sees it."""

@@ -34,6 +34,7 @@ VARIABLES = {
     "TRT_BUILDER_ID": "",
     "TRT_VERBOSE": "",
     "TRT_CACHE_SIZE": "5Gi",
+    "TRT_PROFILE": "",
 }
 SIGNING_KEY = "TRT_SIGNING_KEY"  # not copied from the environment: env.Dump() would print it
 # Arguments of the command line that are ours alone: not PREFIX, DESTDIR and the like.
@@ -42,7 +43,7 @@ ARGUMENTS = (
     *("STORE", "STORE_MODE", "STORE_SIGNING_KEY", "STORE_TRUSTED_KEYS", "STORE_REFUSALS"),
     *("STORE_WAIT", "STORE_PATIENCE", "STORE_TIMEOUT"),
     *("DISPATCH", "DISPATCH_CERTIFICATES", "DISPATCH_WAIT"),
-    *("PRUNE", "KEEP", "OLDER", "VERBOSE", "TIMING"),
+    *("PRUNE", "KEEP", "OLDER", "VERBOSE", "TIMING", "PROFILE"),
 )
 HELP = """
 TensorRT engines (scons-tensorrt):
@@ -61,14 +62,15 @@ TensorRT engines (scons-tensorrt):
                         compiles nothing; default: 5Gi; 0 keeps nothing
   TIMING=record         write the files of timing_cache=: each layer's kernel, on this hardware
   VERBOSE=1             print a line for each reused engine, not only their number
+  PROFILE=FILE.json     write when each step of the run began and ended, for ui.perfetto.dev
   scons engines-prune   list files that no declared engine and no hardware in hardware/ needs;
                         PRUNE=yes deletes them, KEEP=N keeps the last N of each, OLDER=DAYS only
                         deletes older ones
   scons install         copy what env.InstallEngines names to install_root=, or DESTDIR= and PREFIX=
   SIGNING_KEY=FILE      sign manifests with this private key (PEM)
 The same settings as construction variables or in the environment: TRT_HARDWARE, TRT_BACKEND,
-TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_CACHE_SIZE, TRT_VERBOSE, TRT_SIGNING_KEY (the file, or
-the PEM itself). And:
+TRT_VERIFY, TRT_ENGINE_DIR, TRT_REPORT, TRT_CACHE_SIZE, TRT_VERBOSE, TRT_PROFILE,
+TRT_SIGNING_KEY (the file, or the PEM itself). And:
   TRT_STATE_DIR         the state folder; default: .trt
   TRT_PYTHON            the Python interpreter that has TensorRT
   TRT_ONNX_PYTHON       the Python interpreter that has onnx and onnxruntime, for conversions
@@ -185,6 +187,12 @@ def report_dir(env: Any, top: Path, state: Path) -> Path:
     """Where `engines-report` writes, absolute."""
     named = chosen(env, "REPORT")
     return Path(below(named, top)) if named else state / "report"
+
+
+def profile(env: Any, top: Path) -> str:
+    """The file of the run's profile, absolute; "" for none."""
+    named = chosen(env, "PROFILE")
+    return below(named, top) if named else ""
 
 
 def onnx_python(env: Any, top: Path) -> str:

@@ -129,6 +129,8 @@ class ReceiptTarget(Target):
             began = time.monotonic()
             self.checked = self._check_up_to_date()
             self.judged_s = time.monotonic() - began
+            if self._files.on_check:
+                self._files.on_check(self, began)
         return self.checked
 
     @abstractmethod

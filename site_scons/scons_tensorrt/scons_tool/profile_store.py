@@ -1,0 +1,52 @@
+"""What is recorded of the shared cache in the profile of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cache.client import CacheClient
+from ..cache.entry import CacheEntry
+from ..errors import EngineBuildError
+from ..profile.recorder import Recorder
+
+if TYPE_CHECKING:
+    from ..build.spec import EngineSpec
+
+
+def recording_client(recorder: Recorder) -> type[CacheClient]:
+    """A CacheClient whose lookups, downloads and uploads are slices, with their bytes."""
+
+    class RecordingClient(CacheClient):
+        def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
+            with recorder.slice(f"look up {name}", key=key, kind=kind) as slice:
+                found = super().lookup(kind, key, name)
+                slice.args["outcome"] = "found" if found else "missing"
+                return found
+
+        def fetch(
+            self,
+            sha256: str,
+            size: int,
+            to: Path,
+            name: str,
+            progress: Callable[[int], None] = lambda done: None,
+        ) -> bool:
+            with recorder.slice(f"download {name}", sha256=sha256, bytes=size) as slice:
+                fetched = super().fetch(sha256, size, to, name, progress)
+                slice.args["outcome"] = "downloaded" if fetched else "missing"
+                return fetched
+
+        def publish(self, entry: CacheEntry, files: Mapping[str, Path]) -> bool:
+            size = sum(size for _, size in entry.blobs())
+            with recorder.slice(f"upload {entry.name}", key=entry.key, bytes=size) as slice:
+                uploaded = super().publish(entry, files)
+                slice.args["outcome"] = "uploaded" if uploaded else "already there"
+                return uploaded
+
+        def refuse(self, spec: EngineSpec, error: EngineBuildError) -> None:
+            with recorder.slice(f"upload the refusal of {spec.filename}", key=spec.key):
+                super().refuse(spec, error)
+
+    return RecordingClient
