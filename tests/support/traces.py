@@ -92,7 +92,7 @@ def nested(slices: list[Slice]) -> list[Slice]:
     top: list[Slice] = []
     around: list[Slice] = []
     for each in sorted(slices, key=lambda slice: (slice.ts, -slice.dur)):  # as Perfetto does
-        while around and around[-1].end <= each.ts and (around[-1].dur or each.dur):
+        while around and _is_after(each, around[-1]):
             around.pop()
         if around:
             assert each.end <= around[-1].end, f"{each.name} ends after {around[-1].name}"
@@ -100,3 +100,8 @@ def nested(slices: list[Slice]) -> list[Slice]:
         around.append(each)
     assert all(one.end <= other.ts for one, other in pairwise(top))
     return top
+
+
+def _is_after(later: Slice, slice: Slice) -> bool:
+    """Whether a slice is after another, not inside it. Of two that take no time, the second is inside."""
+    return slice.end < later.ts or (slice.end == later.ts and bool(slice.dur or later.dur))
