@@ -25,6 +25,7 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
         told=dict,
         engine=tmp_path / "engines" / "a.engine",
         key=RECEIPT.key,
+        ingredients={},
         filename="a.engine",
         hardware=SimpleNamespace(told=dict, signature=signature),
         accuracy=None,

@@ -113,6 +113,21 @@ def test_a_wrong_size_is_one_line(two: Tree, size: str) -> None:
     assert f"SConstruct:5: CACHE_SIZE={size}: write a size such as 5G, or 0 to keep nothing" in run.out
 
 
+def test_two_equal_engines_of_one_run_are_compiled_once(two: Tree) -> None:
+    two.write(
+        """
+        env.Engine("b", "models/a.onnx")
+        env.Clone(TRT_ENGINE_DIR="engines/other").Engine("a", "models/a.onnx")
+        env.Engine("a", "models/a.onnx")
+        """
+    )
+    run = two.scons("-j3", "engines")
+    assert (run.status, len(run.built), len(run.reused)) == (0, 1, 2), run.out
+    assert all("(copied from " in line for line in run.lines("REUSED"))
+    assert len({sha256(path) for path in two.root.rglob("*.engine")}) == 1
+    assert two.scons("-q", "engines").status == 0
+
+
 def test_the_same_engine_for_another_folder_or_model_is_copied(edited: Tree) -> None:
     digest = sha256(edited.engine("a"))
     run = edited.scons("engines", "HARDWARE=rtx_portable", TRT_VERBOSE="0")

@@ -71,19 +71,22 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
                 publication.sweep()
             update_receipt(spec, reused, context, waiting)
             return BuildOutcome("reused", up_to_date, reused)
-        context.stage("looking for a kept engine")
-        partial = publication.open()
-        try:
-            found = kept.take(spec, up_to_date.code, partial)
-            made = _reuse(spec, context, found, partial, waiting) if found else None
-            made = made or _obtain(spec, context, partial, waiting)
-        except BaseException:
-            publication.abandon()
-            raise
-        receipt = made.receipt
-        context.stage("publishing")
-        publication.commit(receipt, context.state.receipts)
-        _replace(spec, publication, kept, receipt.sha256)
+        context.stage("waiting for an engine with the same inputs")
+        new = up_to_date.code == "new"
+        with context.turns.turn(spec, new, what, waiting, context.stopping):
+            context.stage("looking for a kept engine")
+            partial = publication.open()
+            try:
+                found = kept.take(spec, up_to_date.code, partial)
+                made = _reuse(spec, context, found, partial, waiting) if found else None
+                made = made or _obtain(spec, context, partial, waiting)
+            except BaseException:
+                publication.abandon()
+                raise
+            receipt = made.receipt
+            context.stage("publishing")
+            publication.commit(receipt, context.state.receipts)
+            _replace(spec, publication, kept, receipt.sha256)
     if made.how == "built":
         for listener in context.listeners:
             listener.made(spec, receipt)

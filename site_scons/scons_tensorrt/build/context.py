@@ -21,6 +21,7 @@ from ..hardware.runtime import Interpreter
 from ..values import Value
 from .progress import BeginProgress, BeginStage, no_progress, no_stage
 from .spec import EngineSpec
+from .turns import Turns
 
 
 class ProvidedFile(Value):
@@ -62,7 +63,8 @@ class BuildContext:
     gpu: the UUID of the GPU that TensorRT times kernels on, None if there is none; gpu_turn: between threads
     of this run; lock_timeout_s: seconds, None to wait without limit; stopping: whether the run was asked to
     stop; say: print a line; begin, stage: see `progress`; providers: called in this order; listeners:
-    told of what was built; cache_size: the limit of kept engines, in bytes.
+    told of what was built; cache_size: the limit of kept engines, in bytes; turns: of engines with the same
+    inputs.
     """
 
     state: StateFolder
@@ -79,3 +81,4 @@ class BuildContext:
     listeners: Sequence[BuildListener] = ()
     cache_size: int = 0
     stage: BeginStage = no_stage
+    turns: Turns = field(default_factory=Turns)

@@ -13,6 +13,7 @@ from ..build.known_gates import KnownGates
 from ..build.onnx_step import OnnxContext
 from ..build.progress import BeginStage, no_stage
 from ..build.spec import EngineSpec
+from ..build.turns import Turns
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
@@ -59,7 +60,7 @@ class BuildServices:
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
         self._gpu_uuid: str | None = None
-        self._known_gates = KnownGates()
+        self._known_gates, self._turns = KnownGates(), Turns()
 
     def build_context(self, python: str) -> BuildContext:
         """The context of engine builds. Raises HardwareError."""
@@ -78,6 +79,7 @@ class BuildServices:
             listeners=elsewhere.listeners,
             cache_size=self._cache_size,
             stage=self._stage,
+            turns=self._turns,
         )
 
     def reusable(self, spec: EngineSpec, code: str) -> Reusable | None:
