@@ -40,10 +40,10 @@ from .entry import (
     verify_entry,
 )
 from .object_store import ObjectStore
+from .read_ahead import Ahead, ReadAhead, Wanted
 from .transfer import DigestMismatch
 
 if TYPE_CHECKING:
-    from ..artifact.receipt import Receipt
     from ..build.context import BuildContext
     from ..build.onnx_spec import OnnxSpec
     from ..build.onnx_step import OnnxContext
@@ -72,6 +72,7 @@ class CacheClient:
         self._say = say
         self._refusals = refusals
         self._lock = threading.Lock()
+        self.ahead = ReadAhead(remote, trusted)
         self.off = False
         self._reported: set[str] = set()
         self.pushed: list[int] = []  # bytes of each upload in this run
@@ -81,13 +82,14 @@ class CacheClient:
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
         """See `EngineProvider`. Raises EngineBuildError if a trusted host recorded that
         these inputs cannot be compiled."""
+        wanted = Wanted(ENGINE, spec.key, spec.filename)
         label, short = context.state.relative(spec.engine), spec.recipe.model
 
         def bring() -> ProvidedFile | None:
-            found = self.lookup(ENGINE, spec.key, spec.filename)
-            if found:
-                with _shown(context.begin, label, short) as running:
-                    return self._bring(found, [partial], running)
+            with self.ahead.claimed(wanted) as ahead, _shown(context.begin, label, short) as running:
+                found = self._find(wanted, ahead, running)
+                if found:
+                    return self._bring(found, [partial], running, ahead)
             if self._refusals:
                 self._repeat(self.lookup(REFUSAL, spec.key, spec.filename))
             return None
@@ -96,14 +98,13 @@ class CacheClient:
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
         """As `supply`, for an ONNX step."""
-        label = context.state.relative(spec.target)
+        wanted = Wanted(STEP, spec.key, spec.target.name)
+        label, places = context.state.relative(spec.target), [made, made.with_name(spec.data.name)]
 
         def bring() -> ProvidedFile | None:
-            found = self.lookup(STEP, spec.key, spec.target.name)
-            if not found:
-                return None
-            with _shown(context.begin, label, spec.target.name) as running:
-                return self._bring(found, [made, made.with_name(spec.data.name)], running)
+            with self.ahead.claimed(wanted) as ahead, _shown(context.begin, label, wanted.name) as running:
+                found = self._find(wanted, ahead, running)
+                return self._bring(found, places, running, ahead) if found else None
 
         return self._run_in_thread(bring, context.stopping)
 
@@ -117,12 +118,20 @@ class CacheClient:
                 "STORE_REFUSALS=ignore compiles anyway)"
             )
 
-    def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
-        """The trusted entry of a key, or None; a rejected entry is reported. Raises StoreError."""
+    def _find(self, wanted: Wanted, ahead: Ahead | None, running: ProgressHandle) -> CacheEntry | None:
+        if ahead:
+            ahead.wait(running.update)
+        return self.lookup(*wanted, ahead.found if ahead else None)
+
+    def lookup(
+        self, kind: str, key: str, name: str, found: tuple[bytes, float] | None = None
+    ) -> CacheEntry | None:
+        """The trusted entry of a key, or None; a rejected entry is reported. found: if it was read already.
+        Raises StoreError."""
         if self.off:
             return None
         path = entry_path(kind, key)
-        found = self.remote.read(path, LARGEST)
+        found = found or self.remote.read(path, LARGEST)
         if found is None:
             return None
         try:
@@ -144,7 +153,9 @@ class CacheClient:
         elif not refused.expired:
             self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
-    def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
+    def _bring(
+        self, entry: CacheEntry, places: list[Path], running: ProgressHandle, ahead: Ahead | None
+    ) -> ProvidedFile | None:
         """Download the data of an entry; None if that fails."""
         began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
 
@@ -152,12 +163,14 @@ class CacheClient:
             running.update(before + done, whole)
 
         for (sha256, size), place in zip(entry.blobs(), places):
-            if not self.fetch(sha256, size, place, entry.name, partial(advance, before)):
+            placed = ahead is not None and ahead.place(sha256, place)
+            if not placed and not self.fetch(sha256, size, place, entry.name, partial(advance, before)):
                 return None
             before += size
         where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
         details = {**entry.details, "fetched": where}
-        return ProvidedFile("fetched", entry.sha256, entry.size, details, time.monotonic() - began)
+        seconds = time.monotonic() - began + (ahead.seconds if ahead else 0.0)
+        return ProvidedFile("fetched", entry.sha256, entry.size, details, seconds)
 
     def fetch(
         self,
@@ -257,6 +270,7 @@ class CacheClient:
             if self.off:
                 return
             self.off = True
+        self.ahead.close(0.0)
         self._say(f"engines: not using the store {self.remote.url} for the rest of this run: {error}")
 
     def _say_once(self, text: str) -> None:
@@ -274,18 +288,3 @@ def _shown(begin: BeginProgress, label: str, short: str) -> Iterator[ProgressHan
         yield running
     finally:
         running.end()
-
-
-def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> CacheEntry:
-    """The entry for a receipt."""
-    return CacheEntry(
-        kind=kind,
-        key=receipt.key,
-        name=receipt.filename,
-        ingredients=receipt.ingredients,
-        sha256=receipt.sha256,
-        size=receipt.size,
-        data=data,
-        details=receipt.details,
-        made=int(time.time()),
-    )

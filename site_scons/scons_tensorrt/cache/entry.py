@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..artifact.cache_key import make_key
+from ..artifact.receipt import Receipt
 from ..files.digest_cache import is_sha256
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value
@@ -62,6 +63,21 @@ class CacheEntry(Value):
     def blobs(self) -> list[tuple[str, int]]:
         """Sha256 and size (bytes) of each file of this entry."""
         return [(self.sha256, self.size)] * bool(self.sha256) + ([self.data] if self.data else [])
+
+
+def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> CacheEntry:
+    """The entry for a receipt."""
+    return CacheEntry(
+        kind=kind,
+        key=receipt.key,
+        name=receipt.filename,
+        ingredients=receipt.ingredients,
+        sha256=receipt.sha256,
+        size=receipt.size,
+        data=data,
+        details=receipt.details,
+        made=int(time.time()),
+    )
 
 
 def entry_path(kind: str, key: str) -> str:

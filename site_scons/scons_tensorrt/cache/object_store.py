@@ -65,6 +65,10 @@ class ObjectStore:
         self._creates: bool | None = None  # whether conditional writes work; probed once
         self._o, self._store = connect(self.url, patience_s, mkdir=writes)
 
+    @property
+    def is_folder(self) -> bool:
+        return self._folder is not None
+
     # Small objects: entries.
 
     def read(self, path: str, most: int = 4 << 20) -> tuple[bytes, float] | None:

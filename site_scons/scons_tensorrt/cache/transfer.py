@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import io
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import StoreError
 from ..files.reading import is_none, open_file
+from .bounded import in_thread
 
 PIECE = 4 << 20  # bytes
+PART = 16 << 20  # bytes that the kernel copies at once: the hash begins after the first
+BUFFER = 256 << 10  # bytes that are read and hashed at once
+_FICLONE = 0x40049409  # ioctl_ficlone(2); where the number is another, files are copied
 Progress = Callable[[int], None]  # called with the bytes done so far
 
 
@@ -59,8 +65,9 @@ class Hashing:
 
 
 def copied(path: Path, sha256: str, size: int, to: BinaryIO | None, progress: Progress) -> bool:
-    """`ObjectStore.download` from a folder: the kernel copies the file, and the copy is hashed during the
-    flush. obstore would pass it through this process twice, 8 KiB at a time."""
+    """`ObjectStore.download` from a folder. The kernel copies the file, and the copy is hashed meanwhile
+    and during its flush: what is hashed is what lies in the tree, whatever happens to the source.
+    obstore would pass the bytes through this process twice, 8 KiB at a time."""
     try:
         source = open_file(path, follow=False)
     except FileNotFoundError:
@@ -68,54 +75,116 @@ def copied(path: Path, sha256: str, size: int, to: BinaryIO | None, progress: Pr
     except OSError as error:
         if is_none(error):
             raise DigestMismatch("it is not a regular file") from None
-        raise StoreError(f"{path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     with source:
-        if to is None:
-            _look(source, sha256, size, progress)
-            return True
-        done = _kernel_copy(source.fileno(), to.fileno(), size)
+        try:
+            if to is None:
+                found = _hashed(source, [size], progress)
+            else:
+                with open(f"/proc/self/fd/{to.fileno()}", "rb", buffering=0) as made:
+                    found = _copy_and_hash(source, to.fileno(), made, size, progress)
+        except _SourceError as error:
+            raise _unreadable(path, error.cause) from None
+    digest, done = found
     if done != size:
         raise DigestMismatch(f"it ends after {done} of {size} bytes")
-    with (
-        ThreadPoolExecutor(1) as pool,
-        open(f"/proc/self/fd/{to.fileno()}", "rb", buffering=0) as made,
-    ):
-        flushed = pool.submit(os.fdatasync, to.fileno())
-        _look(made, sha256, size, progress)
-        flushed.result()  # the kernel reports an error once: a later fsync would miss it
+    if digest != sha256:
+        raise DigestMismatch(f"its sha256 is {digest[:12]}…")
     return True
 
 
-def _look(data: Any, sha256: str, size: int, progress: Progress) -> None:
-    """Raise DigestMismatch if the first `size` bytes do not have this sha256."""
-    digest, done = hashlib.sha256(), 0
-    while piece := data.read(min(PIECE, size - done)):
-        digest.update(piece)
-        done += len(piece)
-        progress(done)
-    if done != size:
-        raise DigestMismatch(f"it ends after {done} of {size} bytes")
-    if digest.hexdigest() != sha256:
-        raise DigestMismatch(f"its sha256 is {digest.hexdigest()[:12]}…")
+class _SourceError(Exception):
+    """The source of a copy cannot be read, or the copy itself."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__()
+        self.cause = cause
 
 
-def _kernel_copy(source: int, to: int, size: int) -> int:
-    """Copy at most `size` bytes; returns the count. Raises OSError."""
-    done = 0
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: {error.strerror}")
+
+
+def _copy_and_hash(
+    source: io.FileIO, to: int, made: io.FileIO, size: int, progress: Progress
+) -> tuple[str, int]:
+    """Copy at most `size` bytes; returns the sha256 of the copy and its size. made: opens the file of `to`
+    for reading. A large copy is flushed. Raises OSError, _SourceError."""
+    if size <= 2 * PIECE:
+        return _hashed(made, list(_copy(source.fileno(), to, size)), progress)
+    ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    hashing = in_thread(lambda: _hashed(made, iter(ends.get, None), progress))
+    try:
+        copies = [size] if _clone(source.fileno(), to, size) else _copy(source.fileno(), to, size)
+        for end in copies:
+            ends.put(end)
+        ends.put(None)
+        os.fdatasync(to)  # the kernel reports an error once: a later fsync would miss it
+    finally:
+        ends.put(None)
+        wait([hashing])  # it reads from `made`
+    return hashing.result()
+
+
+def _hashed(data: io.FileIO, ends: Iterable[int], progress: Progress) -> tuple[str, int]:
+    """The sha256 of a file up to the last of `ends`, its growing size, and the bytes that it really has up
+    to there. Raises _SourceError."""
+    digest, done, buffer = hashlib.sha256(), 0, memoryview(bytearray(BUFFER))
+    try:
+        for end in ends:
+            while done < end and (count := data.readinto(buffer[: end - done])):
+                digest.update(buffer[:count])
+                done += count
+                progress(done)
+    except OSError as error:  # a clone shares the blocks of its source
+        raise _SourceError(error) from None
+    return digest.hexdigest(), done
+
+
+def _clone(source: int, to: int, size: int) -> bool:
+    """Make `to` share the blocks of `source`, as a snapshot that later writes to `source` do not change.
+    Whether the file system does so (btrfs, xfs, and some others); if not, `to` is empty."""
+    try:
+        fcntl.ioctl(to, _FICLONE, source)
+        if os.fstat(to).st_size == size:
+            os.posix_fadvise(to, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            return True
+    except OSError:
+        pass  # the copy reports what is more than a missing feature
+    os.ftruncate(to, 0)
+    return False
+
+
+def _copy(source: int, to: int, size: int) -> Iterator[int]:
+    """Copy at most `size` bytes, and yield the count after each part. Raises OSError, _SourceError."""
+    done, by_kernel = 0, True
     while done < size:
+        count = min(PART, size - done)
         try:
-            count = os.copy_file_range(source, to, size - done)
+            if by_kernel:
+                count = os.copy_file_range(source, to, count)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            piece = os.read(source, min(PIECE, size - done))  # another file system, or an old kernel
-            count = os.write(to, piece)
-            if count < len(piece):
-                os.lseek(source, count - len(piece), os.SEEK_CUR)
+            by_kernel = False  # another file system, or an old kernel; an error appears again below
+            continue
+        if not by_kernel:
+            count = _copy_piece(source, to, min(PIECE, count))
         if not count:
             break
         done += count
-    return done
+        yield done
+
+
+def _copy_piece(source: int, to: int, count: int) -> int:
+    try:
+        piece = memoryview(os.read(source, count))
+    except OSError as error:
+        raise _SourceError(error) from None
+    count = len(piece)
+    while piece:
+        piece = piece[os.write(to, piece) :]
+    return count
 
 
 def checked(data: Any, name: str, sha256: str, progress: Progress) -> Iterator[bytes]:

@@ -10,8 +10,8 @@ from queue import Queue
 from typing import TYPE_CHECKING
 
 from ..errors import EngineBuildError, StoreError
-from .client import CacheClient, engine_entry
-from .entry import STEP
+from .client import CacheClient
+from .entry import STEP, engine_entry
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt

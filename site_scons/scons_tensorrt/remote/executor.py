@@ -21,8 +21,8 @@ from ..artifact.state_folder import StateFolder
 from ..build.build_engine import BuildOutcome, build_engine
 from ..build.context import BuildContext
 from ..build.spec import EngineSpec
-from ..cache.client import CacheClient, engine_entry
-from ..cache.entry import ENGINE, blob_path
+from ..cache.client import CacheClient
+from ..cache.entry import ENGINE, blob_path, engine_entry
 from ..cache.object_store import ObjectStore
 from ..errors import DispatchError, EngineBuildError, EngineError, StoreError
 from ..files.digest_cache import DigestCache

@@ -12,6 +12,7 @@ from ..build.compile_in_child import only_on_its_hardware
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError, PublishError
 from . import settings
 from .engine_target import EngineTarget
+from .fetch_ahead import fetch_ahead
 from .nodes import real_path
 from .onnx_target import OnnxTarget
 from .run_files import RunFiles
@@ -35,7 +36,7 @@ def stop_for_invalid_engines(nodes: Any, owners: list[EngineTarget], session: Se
 
 def _invalid_engines(session: Session) -> dict[EngineTarget, OnnxTarget | None]:
     """Requested engines that cannot be built, each with the step that cannot be run, if that is why. The
-    errors are their `problem`. None with -k. Cached."""
+    errors are their `problem`. None with -k. Cached. If there are none, the first call begins downloads."""
     with session.lock:
         if session.invalid is None:
             found = session.invalid = {}
@@ -44,6 +45,8 @@ def _invalid_engines(session: Session) -> dict[EngineTarget, OnnxTarget | None]:
                     step = _check(engine, session)
                     if step or engine.problem:
                         found[engine] = step
+            if not found:
+                fetch_ahead(session)
         return session.invalid
 
 

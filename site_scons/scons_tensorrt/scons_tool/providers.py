@@ -82,6 +82,8 @@ class Providers:
         """Finish uploads within TRT_STORE_WAIT and report them."""
         if self._dispatcher is not None:
             self._dispatcher.close()
+        if self.shared is not None:
+            self.shared.ahead.close()
         if self._pusher is None or self.shared is None:
             return
         left, wait_s = self._pusher.waiting, self.store.wait_s
