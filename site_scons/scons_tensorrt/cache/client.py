@@ -40,7 +40,7 @@ from .entry import (
     verify_entry,
 )
 from .object_store import ObjectStore
-from .read_ahead import Ahead, ReadAhead, Wanted
+from .read_ahead import ReadAhead
 from .transfer import DigestMismatch
 
 if TYPE_CHECKING:
@@ -82,14 +82,13 @@ class CacheClient:
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
         """See `EngineProvider`. Raises EngineBuildError if a trusted host recorded that
         these inputs cannot be compiled."""
-        wanted = Wanted(ENGINE, spec.key, spec.filename)
         label, short = context.state.relative(spec.engine), spec.recipe.model
 
         def bring() -> ProvidedFile | None:
-            with self.ahead.claimed(wanted) as ahead, _shown(context.begin, label, short) as running:
-                found = self._find(wanted, ahead, running)
-                if found:
-                    return self._bring(found, [partial], running, ahead)
+            found = self.lookup(ENGINE, spec.key, spec.filename)
+            if found:
+                with _shown(context.begin, label, short) as running:
+                    return self._bring(found, [partial], running)
             if self._refusals:
                 self._repeat(self.lookup(REFUSAL, spec.key, spec.filename))
             return None
@@ -98,13 +97,14 @@ class CacheClient:
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
         """As `supply`, for an ONNX step."""
-        wanted = Wanted(STEP, spec.key, spec.target.name)
-        label, places = context.state.relative(spec.target), [made, made.with_name(spec.data.name)]
+        label = context.state.relative(spec.target)
 
         def bring() -> ProvidedFile | None:
-            with self.ahead.claimed(wanted) as ahead, _shown(context.begin, label, wanted.name) as running:
-                found = self._find(wanted, ahead, running)
-                return self._bring(found, places, running, ahead) if found else None
+            found = self.lookup(STEP, spec.key, spec.target.name)
+            if not found:
+                return None
+            with _shown(context.begin, label, spec.target.name) as running:
+                return self._bring(found, [made, made.with_name(spec.data.name)], running)
 
         return self._run_in_thread(bring, context.stopping)
 
@@ -118,20 +118,12 @@ class CacheClient:
                 "STORE_REFUSALS=ignore compiles anyway)"
             )
 
-    def _find(self, wanted: Wanted, ahead: Ahead | None, running: ProgressHandle) -> CacheEntry | None:
-        if ahead:
-            ahead.wait(running.update)
-        return self.lookup(*wanted, ahead.found if ahead else None)
-
-    def lookup(
-        self, kind: str, key: str, name: str, found: tuple[bytes, float] | None = None
-    ) -> CacheEntry | None:
-        """The trusted entry of a key, or None; a rejected entry is reported. found: if it was read already.
-        Raises StoreError."""
+    def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
+        """The trusted entry of a key, or None; a rejected entry is reported. Raises StoreError."""
         if self.off:
             return None
         path = entry_path(kind, key)
-        found = found or self.remote.read(path, LARGEST)
+        found = self.ahead.entry(kind, key) or self.remote.read(path, LARGEST)
         if found is None:
             return None
         try:
@@ -153,9 +145,7 @@ class CacheClient:
         elif not refused.expired:
             self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
-    def _bring(
-        self, entry: CacheEntry, places: list[Path], running: ProgressHandle, ahead: Ahead | None
-    ) -> ProvidedFile | None:
+    def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
         """Download the data of an entry; None if that fails."""
         began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
 
@@ -163,14 +153,15 @@ class CacheClient:
             running.update(before + done, whole)
 
         for (sha256, size), place in zip(entry.blobs(), places):
-            placed = ahead is not None and ahead.place(sha256, place)
-            if not placed and not self.fetch(sha256, size, place, entry.name, partial(advance, before)):
+            progress = partial(advance, before)
+            ahead_s = self.ahead.place(sha256, place, progress)
+            if ahead_s is None and not self.fetch(sha256, size, place, entry.name, progress):
                 return None
+            began -= ahead_s or 0.0
             before += size
         where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
         details = {**entry.details, "fetched": where}
-        seconds = time.monotonic() - began + (ahead.seconds if ahead else 0.0)
-        return ProvidedFile("fetched", entry.sha256, entry.size, details, seconds)
+        return ProvidedFile("fetched", entry.sha256, entry.size, details, time.monotonic() - began)
 
     def fetch(
         self,

@@ -146,11 +146,11 @@ def _clone(source: int, to: int, size: int) -> bool:
     Whether the file system does so (btrfs, xfs, and some others); if not, `to` is empty."""
     try:
         fcntl.ioctl(to, _FICLONE, source)
-        if os.fstat(to).st_size == size:
-            os.posix_fadvise(to, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            return True
     except OSError:
-        pass  # the copy reports what is more than a missing feature
+        return False  # the copy reports what is more than a missing feature
+    if os.fstat(to).st_size == size:
+        os.posix_fadvise(to, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return True
     os.ftruncate(to, 0)
     return False
 
