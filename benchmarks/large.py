@@ -7,28 +7,23 @@ Each layer has 256 MiB of weights in float32; 9 make 2.4 GB. With fp16 the ONNX 
 the raw API is given what came out: 17 layers make 2.3 GB of that.
 """
 
-import os
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import onnx
-from common import run
+from common import Cost, report, run, say, workplace
 from compile import RAW
 from onnx import TensorProto, helper
 
 from conftest import Tree
 
 SIZE = 8192
-layers = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-precision = sys.argv[2] if len(sys.argv) > 2 else "fp32"
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, layers: int) -> Path:
     """A chain of matrix products; the weights are written one by one, never held at once."""
     random = np.random.default_rng(0)
     weights, offset = [], 0
@@ -80,7 +75,7 @@ def converters_of(pid: int) -> list[int]:
     return found
 
 
-def raw(tree: Tree, model: Path):
+def raw(tree: Tree, model: Path) -> Cost:
     """The raw API's build of a model."""
     tree.path("raw.py").write_text(RAW)
     engine = tree.path("raw.engine")
@@ -89,41 +84,45 @@ def raw(tree: Tree, model: Path):
     return made
 
 
-with tempfile.TemporaryDirectory(dir=os.environ.get("LARGE_DIR")) as name:
-    tree = Tree(Path(name) / "tree")
-    model = make(tree.path("models"))
-    size = tree.path("models/weights.bin").stat().st_size
-    tree.write(f'env.Engine("large", "models/large.onnx", precision="{precision}")')
-    bare = raw(tree, model) if precision == "fp32" else None
+def ours(tree: Tree) -> dict[str, int]:
+    """One `scons engines`: peaks of SCons itself and of its converters, bytes."""
     began = time.perf_counter()
     scons = subprocess.Popen(tree.command("engines"), cwd=tree.root, env=tree.env())
     peaks = {"scons": 0, "converter": 0}
+    while scons.poll() is None:
+        peaks["scons"] = max(peaks["scons"], peak_of(scons.pid))
+        peaks["converter"] = max([peaks["converter"], *map(peak_of, converters_of(scons.pid))])
+        time.sleep(0.02)
+    say(f"status {scons.returncode}; wall {time.perf_counter() - began:.1f} s")
+    return peaks
 
-    def watch() -> None:
-        while scons.poll() is None:
-            peaks["scons"] = max(peaks["scons"], peak_of(scons.pid))
-            peaks["converter"] = max([peaks["converter"], *map(peak_of, converters_of(scons.pid))])
-            time.sleep(0.02)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, status, usage = os.wait4(scons.pid, 0)
-    wall = time.perf_counter() - began
-    scons.returncode = os.waitstatus_to_exitcode(status)
-    watcher.join()
-    print(f"weights {size / 1e9:.2f} GB; status {scons.returncode}; wall {wall:.1f} s")
-    receipt = tree.receipt("large")
-    compile_s = receipt["duration_s"]
-    if bare is None:
-        made = tree.path(f".trt/onnx/large.{precision}.onnx")
-        print(f"converted: {Path(f'{made}.data').stat().st_size / 1e9:.2f} GB of data beside the ONNX")
-        print(f"converter: peak {peaks['converter'] / 2**20:.0f} MiB")
-        bare = raw(tree, made)
-    print(f"engine {receipt['size'] / 1e9:.2f} GB")
-    print(f"compile {compile_s:.1f} s against raw {bare.wall:.1f} s: {compile_s / bare.wall:.3f} x")
-    print(f"worker peak {receipt['peak_memory_bytes'] / 2**20:.0f} MiB,", end=" ")
-    print(f"{receipt['peak_memory_bytes'] / bare.peak:.3f} x raw's")
-    print(f"SCons itself: peak {peaks['scons'] / 2**20:.0f} MiB (bound 150)")
-    null = run(tree.command("engines"), tree.root, tree.env())
-    null = run(tree.command("engines"), tree.root, tree.env())
-    print(f"null build {null.wall:.2f} s")
+def main() -> None:
+    layers = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    precision = sys.argv[2] if len(sys.argv) > 2 else "fp32"
+    with workplace() as folder:
+        tree = Tree(folder / "tree")
+        model = make(tree.path("models"), layers)
+        weights = tree.path("models/weights.bin").stat().st_size
+        say(f"weights {weights / 1e9:.2f} GB")
+        tree.write(f'env.Engine("large", "models/large.onnx", precision="{precision}")')
+        bare = raw(tree, model) if precision == "fp32" else None
+        peaks = ours(tree)
+        receipt = tree.receipt("large")
+        if bare is None:
+            made = tree.path(f".trt/onnx/large.{precision}.onnx")
+            say(f"converted: {Path(f'{made}.data').stat().st_size / 1e9:.2f} GB of data beside the ONNX")
+            say(f"converter: peak {peaks['converter'] / 2**20:.0f} MiB")
+            bare = raw(tree, made)
+        worker = Cost(wall=receipt["duration_s"], cpu=0, peak=receipt["peak_memory_bytes"])
+        title = f"compile of {weights / 1e9:.1f} GB in {precision} / raw API"
+        report(title, [worker], [bare], "wall")
+        report(title, [worker], [bare], "peak", 1.05)
+        say(f"engine {receipt['size'] / 1e9:.2f} GB")
+        say(f"SCons itself: peak {peaks['scons'] / 2**20:.0f} MiB (bound 150)")
+        run(tree.command("engines"), tree.root, tree.env())
+        say(f"null build {run(tree.command('engines'), tree.root, tree.env()).wall:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

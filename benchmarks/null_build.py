@@ -4,15 +4,16 @@ same graph of plain `env.Command`s, with the manifest and the installed copies: 
 python benchmarks/null_build.py [rounds]
 """
 
+import functools
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from common import REPO, report, run, side_by_side
+from common import REPO, count, report, run, side_by_side, workplace
+from trees import PLAIN as EMPTY
 
+OURS = "null build of nine engines and ten steps"
 # As many nodes and dependencies as ours; what is unchanged by its stat is not read again.
 PLAIN = """
 import json
@@ -64,26 +65,29 @@ def plain_graph(clone: Path, folder: Path) -> None:
     (folder / "SConstruct").write_text(PLAIN)
 
 
-rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 41
-with tempfile.TemporaryDirectory() as name:
-    top = Path(name)
-    clone, empty, plain = top / "clone", top / "empty", top / "plain"
-    subprocess.run(["git", "clone", "-q", REPO, clone], check=True)
-    empty.mkdir()
-    (empty / "SConstruct").write_text("DefaultEnvironment(tools=[])\nenv = Environment(tools=[])\n")
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 41
     scons = [sys.executable, "-m", "SCons"]
-    for _ in range(3):
-        run([*scons, "engines"], clone)
-    plain_graph(clone, plain)
-    for _ in range(3):
-        run([*scons, "engines"], plain)
+    with workplace() as top:
+        clone, empty, plain = top / "clone", top / "empty", top / "plain"
+        subprocess.run(["git", "clone", "-q", REPO, clone], check=True)
+        empty.mkdir()
+        (empty / "SConstruct").write_text(EMPTY)
+        for _ in range(3):
+            run([*scons, "engines"], clone)
+        plain_graph(clone, plain)
+        for _ in range(3):
+            run([*scons, "engines"], plain)
+        nothing = functools.partial(run, [*scons, "."], empty)
+        a, b = side_by_side(lambda: run([*scons, "engines"], clone), nothing, rounds)
+        report(f"{OURS} / empty SConstruct", a, b, "wall", 1.15)
+        report(f"{OURS} / empty SConstruct", a, b, "cpu")
+        a, b = side_by_side(lambda: run([*scons, "engines"], plain), nothing, rounds)
+        report("the same graph of plain commands / empty SConstruct", a, b, "wall")
+        commands = count([*scons, "engines"], plain)
+        mine = count([*scons, "engines"], clone)
+        report(f"{OURS} / the same graph of plain commands", [mine], [commands], "instructions")
 
-    def nothing() -> object:
-        return run([*scons, "."], empty)
 
-    a, b = side_by_side(lambda: run([*scons, "engines"], clone), nothing, rounds)
-    report("null build of nine engines and ten steps / empty SConstruct", a, b, "wall", 1.15)
-    report("null build of nine engines and ten steps / empty SConstruct", a, b, "cpu")
-    a, b = side_by_side(lambda: run([*scons, "engines"], plain), nothing, rounds)
-    report("the same graph of plain commands / empty", a, b, "wall")
-    shutil.rmtree(clone)
+if __name__ == "__main__":
+    main()
