@@ -20,7 +20,8 @@ import scons_tensorrt
 from scons_tensorrt import errors
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build import worker_process
-from scons_tensorrt.build.onnx_step import PRIVATE, OnnxContext, run_converter
+from scons_tensorrt.build.onnx_context import OnnxContext
+from scons_tensorrt.build.onnx_step import PRIVATE, run_converter
 from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER, compiler_of
 from scons_tensorrt.build.worker_process import ENDING, SENT, run_worker
 from scons_tensorrt.errors import (

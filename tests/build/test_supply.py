@@ -27,6 +27,8 @@ PLAN = b"ftrt" + b"\0" * 60 + b"an engine"
 class Bringer:
     """A provider of these bytes; None: it has none."""
 
+    reads_inputs = False
+
     def __init__(self, data: bytes | None, before=lambda: None) -> None:
         self.data, self.before, self.asked = data, before, 0
 

@@ -50,6 +50,12 @@ class Receipt(Value):
     ingredients: Mapping[str, str]
     details: Mapping[str, Any]
 
+    @property
+    def downloaded(self) -> bool:
+        """False if the file was found in the shared engine cache and not downloaded (FETCH=none)."""
+        fetched = self.details.get("fetched")
+        return not (isinstance(fetched, dict) and fetched.get("downloaded") is False)
+
     def dump(self) -> bytes:
         """The bytes of the receipt file."""
         data = {

@@ -55,6 +55,16 @@ def receipt_details(
     return {**details, "accuracy": figures}
 
 
+def is_compared(spec: EngineSpec, details: Mapping[str, Any]) -> bool:
+    """Whether an engine need not be run here: its receipt has the result, or it cannot run here."""
+    check = spec.check
+    if check is None or check.why_not() is not None:
+        return True
+    accuracy = details.get("accuracy")
+    proof = accuracy.get("engine") if isinstance(accuracy, dict) else None
+    return isinstance(proof, dict) and proof.get("by") == check.key()
+
+
 def _proof(
     spec: EngineSpec,
     context: BuildContext,

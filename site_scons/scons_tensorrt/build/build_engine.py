@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt
+from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError, PublishError
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import cause, new_file
 from ..values import Value
-from .accuracy_details import alone_on_gpu, receipt_details, update_receipt
+from .accuracy_details import alone_on_gpu, is_compared, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
 from .compile_in_child import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
@@ -27,8 +29,9 @@ from .up_to_date import UpToDateResult, check_up_to_date
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """how: "reused", "built", "fetched" or "dispatched"; sha256: of the engine; seconds: that the compile or
-    the transfer took; size: bytes. Both are None for a reused engine. origin: of a reused engine that was not
+    """how: "reused", "built", "fetched", "dispatched" or "found" (in the shared cache, and not downloaded);
+    sha256: of the engine; seconds: that the compile or the transfer took; size: bytes. Both are None for a
+    reused engine. origin: of a reused engine that was not
     in place, "kept" or "copied from <path>"."""
 
     how: str
@@ -79,11 +82,15 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
             try:
                 found = kept.take(spec, up_to_date.code, partial)
                 made = _reuse(spec, context, found, partial, waiting) if found else None
-                made = made or _obtain(spec, context, partial, waiting)
+                made = made or _find(spec, context) or _obtain(spec, context, partial, waiting)
             except BaseException:
                 publication.abandon()
                 raise
             receipt = made.receipt
+            if made.how == "found":
+                publication.abandon()
+                _leave(spec, context, kept, receipt)
+                return BuildOutcome(made.how, up_to_date, receipt.sha256, made.seconds, receipt.size)
             context.stage("publishing")
             publication.commit(receipt, context.state.receipts)
             _replace(spec, publication, kept, receipt.sha256)
@@ -113,6 +120,40 @@ def _reuse(
     return _Obtained("reused", receipt, None, found.origin)
 
 
+def _find(spec: EngineSpec, context: BuildContext) -> _Obtained | None:
+    """An engine that need not be downloaded; None if there is none, or it must be compared here."""
+    for finder in context.finders:
+        found = finder.find(spec, context)
+        if found and is_compared(spec, found.details):
+            details = {**_known_details(spec, context, found.sha256), **found.details}
+            more = receipt_details(spec, context, details, spec.engine, found.sha256, None)
+            details = {**details, **more}
+            receipt = Receipt(spec.filename, spec.key, found.sha256, found.size, spec.ingredients, details)
+            return _Obtained("found", receipt, found.seconds)
+    return None
+
+
+def _known_details(spec: EngineSpec, context: BuildContext, sha256: str) -> Mapping[str, Any]:
+    """What this host's receipt of the engine says besides, such as figures on its GPU."""
+    with contextlib.suppress(OSError, EngineError):
+        known = context.state.receipts.of_bytes(spec.filename, spec.key, sha256)
+        return known.details if known else {}
+    return {}
+
+
+def _leave(spec: EngineSpec, context: BuildContext, kept: ReusableEngines, receipt: Receipt) -> None:
+    """Record an engine that is not downloaded. One that it replaces is kept, and no longer in place: it would
+    be taken for the new one. Raises PublishError."""
+    try:
+        kept.keep(spec)
+        context.state.receipts.put(receipt)
+        for path in (sidecar_of(spec.engine), spec.engine):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        where = context.state.relative(error.filename or spec.engine)
+        raise PublishError(f"{where}: {cause(error, 'make the folder writable')}") from None
+
+
 def _obtain(
     spec: EngineSpec, context: BuildContext, partial: Path, waiting: Callable[[str], None]
 ) -> _Obtained:
@@ -121,6 +162,8 @@ def _obtain(
     if context.providers:
         context.stage("asking the shared cache and other machines")
     for provider in context.providers:
+        if provider.reads_inputs:
+            spec.bring()
         supplied = _supplied(provider, spec, context, partial)
         if supplied:
             sha256, details = supplied.sha256, supplied.details
@@ -128,6 +171,7 @@ def _obtain(
             details = {**details, **more}
             receipt = Receipt(spec.filename, spec.key, sha256, supplied.size, spec.ingredients, details)
             return _Obtained(supplied.how, receipt, supplied.seconds)
+    spec.bring()
     times = is_tensorrt(spec)  # it times kernels on the GPU
     with alone_on_gpu(spec, context, waiting) if times else contextlib.nullcontext():
         context.stage("compiling on this host")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -37,8 +38,10 @@ def check_plan(spec: EngineSpec, partial: Path, wrote: int) -> None:
 
 
 def check_inputs(spec: EngineSpec, digest_cache: DigestCache) -> None:
-    """Raise EngineBuildError if an input changed since it was hashed."""
+    """Raise EngineBuildError if an input changed since it was hashed. One that was not downloaded cannot."""
     for name, path in spec.inputs().items():
+        if path in spec.absent and not os.path.lexists(path):
+            continue
         if _digest(digest_cache, path) != spec.ingredients[name]:
             raise changed(path, "compiled")
 

@@ -16,8 +16,9 @@ from ..files.writing import cause, remove_tree, unlink_link
 from ..hardware.runtime import Runtime
 from ..worker.trt.job import RunJob
 from .make_job import gpu_choice, plugin_places
+from .onnx_context import OnnxContext
 from .onnx_spec import OnnxSpec
-from .onnx_step import OnnxContext, run_converter
+from .onnx_step import run_converter
 from .pinned_inputs import Pinned, links_to
 from .programs import RUNNER
 from .spec import EngineSpec

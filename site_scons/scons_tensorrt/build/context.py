@@ -27,8 +27,8 @@ from .turns import Turns
 class ProvidedFile(Value):
     """A file that a provider wrote.
 
-    how: "fetched" or "dispatched"; sha256, size (bytes): of the file, from the transfer; details: of its
-    receipt, see `artifact.receipt`; seconds: that the transfer took.
+    how: "fetched", "dispatched", or "found" by a finder, which writes no file; sha256, size (bytes): of the
+    file, from the transfer; details: of its receipt, see `artifact.receipt`; seconds: that the transfer took.
     """
 
     how: str
@@ -39,11 +39,21 @@ class ProvidedFile(Value):
 
 
 class EngineProvider(Protocol):
-    """Called under the engine's lock, before this host compiles."""
+    """Called under the engine's lock, before this host compiles. reads_inputs: whether it needs the input
+    files themselves, not only their digests."""
+
+    reads_inputs: bool
 
     def supply(self, spec: EngineSpec, partial: Path, context: BuildContext) -> ProvidedFile | None:
         """Write the engine to `partial`, an empty file. Returns None if it cannot be provided; what is in the
         file then does not count. Raises EngineError if a compile on this host would fail as well."""
+
+
+class EngineFinder(Protocol):
+    """Called before the providers, for an engine that nothing opens in this run."""
+
+    def find(self, spec: EngineSpec, context: BuildContext) -> ProvidedFile | None:
+        """The engine as a provider would write it, without its bytes; None if it cannot be provided."""
 
 
 class BuildListener(Protocol):
@@ -64,7 +74,7 @@ class BuildContext:
     of this run; lock_timeout_s: seconds, None to wait without limit; stopping: whether the run was asked to
     stop; say: print a line; begin, stage: see `progress`; providers: called in this order; listeners:
     told of what was built; cache_size: the limit of kept engines, in bytes; turns: of engines with the same
-    inputs.
+    inputs; finders: for an engine that nothing opens in this run.
     """
 
     state: StateFolder
@@ -82,3 +92,4 @@ class BuildContext:
     cache_size: int = 0
     stage: BeginStage = no_stage
     turns: Turns = field(default_factory=Turns)
+    finders: Sequence[EngineFinder] = ()

@@ -27,7 +27,7 @@ from ..recipe.product_options import effective
 from .declared_onnx import ODD, DeclaredOnnx, other_version, place
 from .inputs import Inputs
 from .spec import EngineInputs, EngineSpec, engine_spec
-from .up_to_date import UpToDateResult, check_up_to_date
+from .up_to_date import NOT_DOWNLOADED, UpToDateResult, check_up_to_date
 
 LARGEST = 64 << 20  # bytes of declared.json
 AWAITS = "input_stale"  # reason code: an input would be made first
@@ -252,6 +252,8 @@ class DeclaredEngine:
         """The first step that would run, and why. Raises EngineError."""
         for step in self.steps():
             up_to_date = step.up_to_date()
+            if up_to_date.code == NOT_DOWNLOADED and step.leave(up_to_date):
+                continue
             if not up_to_date.current:
                 return f"{step.label} would be made first: {up_to_date.reason}"
         return None

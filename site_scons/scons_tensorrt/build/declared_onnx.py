@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact.state_folder import StateFolder
+from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import EngineError, RecipeError
 from ..files.digest_cache import DigestCache
-from .inputs import Inputs
+from .described import description_of
+from .inputs import AbsentFile, Inputs
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, check_onnx_up_to_date, data_name, onnx_spec_of
 from .up_to_date import UpToDateResult
 
@@ -91,6 +92,18 @@ class DeclaredOnnx:
         except ODD as error:
             raise other_version(self.label, error) from None
         return check_onnx_up_to_date(spec, self._state, self._digest_cache)
+
+    def leave(self, result: UpToDateResult) -> bool:
+        """Use what its receipt says of a file that was not downloaded; whether that is enough."""
+        receipt, path = result.receipt, self._place(self.label)
+        known = receipt and description_of(receipt.filename, receipt.details)
+        if not receipt or not known:
+            return False
+        self._inputs.leave(path, AbsentFile(receipt.sha256, known.summary))
+        if receipt.details.get("data_sha256"):
+            data = path.with_name(path.name + DATA_SUFFIX)
+            self._inputs.leave(data, AbsentFile(str(receipt.details["data_sha256"])))
+        return True
 
     def inputs(self) -> tuple[dict[str, Onnx], SampleFiles | None]:
         """The ONNX files by role, and the samples. Raises EngineError."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import EngineBuildError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.onnx.summary import OnnxSummary
+from ..values import Value
 
 LARGEST_ONNX = (1 << 31) - 1  # bytes: the limit of protobuf
-_ONNX_FACT = "onnx 7"  # increase when the summary changes
+ONNX_FACT = "onnx 7"  # increase when the summary changes
 
 
 def _walk(onnx: str | io.FileIO) -> OnnxSummary:
@@ -23,18 +26,67 @@ def _walk(onnx: str | io.FileIO) -> OnnxSummary:
     return read_onnx(onnx)
 
 
+def _nothing() -> None:
+    pass
+
+
+class AbsentFile(Value):
+    """A file that was found in the shared engine cache and not downloaded. summary: of an ONNX; bring:
+    downloads or makes it. Raises EngineError."""
+
+    sha256: str
+    summary: OnnxSummary | None = None
+    bring: Callable[[], None] = _nothing
+
+
 class Inputs:
     """The input files of a run."""
 
     def __init__(self, digest_cache: DigestCache) -> None:
         self._digest_cache = digest_cache
         self._summaries: dict[str, tuple[object, OnnxSummary]] = {}
+        self._absent: dict[str, AbsentFile] = {}
+
+    @property
+    def leaves(self) -> bool:
+        """Whether this run has left files in the shared cache."""
+        return bool(self._absent)
+
+    def leave(self, path: Path, file: AbsentFile) -> None:
+        """Use what is known of a file while there is none at `path`."""
+        self._absent[str(path)] = file
+
+    def forget(self, path: Path) -> None:
+        self._absent.pop(str(path), None)
+
+    def absent(self, path: str | Path) -> AbsentFile | None:
+        """What is known of a file that is not there."""
+        found = self._absent.get(str(path))
+        return None if found is None or os.path.lexists(path) else found
+
+    def gone(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of several files that are not there, and were not downloaded."""
+        return [path for path in paths if self.absent(path)]
+
+    def bringing(self, paths: Iterable[Path]) -> Callable[[], None]:
+        """What downloads or makes those of several files that are not there. Raises EngineError."""
+
+        def bring() -> None:
+            for path in paths:
+                file = self.absent(path)
+                if file:
+                    file.bring()
+
+        return bring
 
     def summary(self, onnx: str) -> OnnxSummary:
         """The ONNX's inputs and external data. Raises RecipeError or OSError."""
+        absent = self.absent(onnx) if self._absent else None
+        if absent and absent.summary:
+            return absent.summary
         try:
             data = self._digest_cache.fact(
-                onnx, _ONNX_FACT, lambda source: _walk(source).to_json(), LARGEST_ONNX
+                onnx, ONNX_FACT, lambda source: _walk(source).to_json(), LARGEST_ONNX
             )
         except OSError as error:
             if error.errno == errno.EFBIG:  # not hashed
@@ -69,7 +121,10 @@ class Inputs:
 
     def known_summary(self, onnx: str) -> OnnxSummary | None:
         """The summary of a model that need not be read for it. Raises OSError."""
-        data = self._digest_cache.known_fact(onnx, _ONNX_FACT)
+        absent = self.absent(onnx) if self._absent else None
+        if absent and absent.summary:
+            return absent.summary
+        data = self._digest_cache.known_fact(onnx, ONNX_FACT)
         try:
             return self._read(onnx, data) if data else None
         except ValueError:
@@ -77,13 +132,19 @@ class Inputs:
 
     def known_data(self, onnx: str) -> list[str]:
         """Locations of the external data that the cache last had for a model."""
+        absent = self.absent(onnx) if self._absent else None
+        if absent and absent.summary:
+            return list(absent.summary.external)
         try:
-            return list(self._read(onnx, self._digest_cache.last_fact(onnx, _ONNX_FACT)).external)
+            return list(self._read(onnx, self._digest_cache.last_fact(onnx, ONNX_FACT)).external)
         except ValueError:
             return []
 
     def digest(self, path: Path, label: str) -> str:
         """The sha256 of an input. Raises RecipeError, PublishError or EngineBuildError with its label."""
+        absent = self.absent(path) if self._absent else None
+        if absent:
+            return absent.sha256
         try:
             return self._digest_cache.sha256(path)
         except IsADirectoryError:

@@ -25,10 +25,11 @@ from ..files.digest_cache import DigestCache, sha256_file
 from ..files.reading import is_none
 from ..values import Value
 from .spec import EngineSpec, made_from
+from .up_to_date import NOT_DOWNLOADED
 
 KEPT = "kept"
 # Codes of a check that found nothing altered, see build/up_to_date.py.
-_UNALTERED = ("new", "changed", "receipt_missing", "engine_missing", "engine_other")
+_UNALTERED = ("new", "changed", "receipt_missing", "engine_missing", "engine_other", NOT_DOWNLOADED)
 
 
 def cache_size_here() -> int:

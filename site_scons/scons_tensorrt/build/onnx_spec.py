@@ -24,7 +24,7 @@ from ..recipe.samples import Samples
 from ..recipe.shapes import text
 from ..values import Value
 from .spec import to_calibrate
-from .up_to_date import UpToDateResult
+from .up_to_date import NOT_DOWNLOADED, UpToDateResult
 
 # By kind of step: increase when the same ingredients give other bytes.
 VERSIONS: Mapping[str, str] = {
@@ -48,6 +48,10 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
 
 SAMPLES = "samples"  # the kind of step that prepares samples for a calibrator
 SCRIPT = ""  # in `OnnxSpec.named`
+
+
+def _nothing() -> None:
+    pass
 
 
 class Onnx(Value):
@@ -76,7 +80,8 @@ class SampleFiles(Value):
 class OnnxSpec(Value):
     """The spec of a file. onnx: by role, "onnx" (the source), "reference" or "converted"; script, files: of
     an export, the files by the argument that gets their path, with its imports and the data of ONNX files;
-    named: their paths in the SConstruct."""
+    named: their paths in the SConstruct; bring: downloads or makes input files that were not downloaded.
+    Raises EngineError."""
 
     target: Path
     kind: str
@@ -88,6 +93,7 @@ class OnnxSpec(Value):
     script: Path | None = None
     files: Mapping[str, Path] = {}
     named: Mapping[str, Path] = {}
+    bring: Callable[[], None] = _nothing
 
     @property
     def key(self) -> str:
@@ -246,6 +252,8 @@ def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: Dige
             return UpToDateResult("new", "not built before")
         changes = differences(receipt_of_bytes.ingredients, spec.ingredients, spec.source)
         return UpToDateResult("changed", "; ".join(changes))
+    if there is None and not receipts[0].downloaded:
+        return UpToDateResult(NOT_DOWNLOADED, "not downloaded before", receipt=receipts[0])
     if there is None:
         return UpToDateResult("missing", f"{name} is missing")
     receipt = next((r for r in receipts if r.sha256 == there), None)

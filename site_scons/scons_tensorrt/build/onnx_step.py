@@ -6,26 +6,24 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .. import __version__
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
-from ..files.digest_cache import DigestCache, sha256_file
+from ..files.digest_cache import sha256_file
 from ..files.locks import engine_lock
 from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
 from ..recipe.preparation import needed_for
 from ..values import Value
-from .context import ProvidedFile
-from .known_gates import GATE, KnownGates
+from .known_gates import GATE
 from .make_job import fresh_log
+from .onnx_context import OnnxContext
 from .onnx_spec import VERBS, OnnxSpec, check_onnx_up_to_date
 from .programs import CONVERTER, EXPORTER
-from .progress import BeginProgress, BeginStage, no_progress, no_stage
 from .script_copies import copy_export
 from .step_inputs import CODE, named_as_given, snapshot
 from .up_to_date import UpToDateResult
@@ -36,41 +34,8 @@ PACKAGES = ("onnx", "numpy", "onnxruntime")  # what a step needs,
 PACKAGES_OF = {"samples": ("onnx", "numpy"), "export": ()}  # but these
 
 
-class OnnxProvider(Protocol):
-    """As `build.context.EngineProvider`, for the files of ONNX steps. `sha256` and `size` are those of the
-    ONNX; `data_sha256` in the details is that of its external data."""
-
-    def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
-        """Write the new file `made`, and its external data beside it."""
-
-
-class OnnxListener(Protocol):
-    """As `build.context.BuildListener`."""
-
-    def made_step(self, spec: OnnxSpec, receipt: Receipt) -> None:
-        """A file was made on this host and published."""
-
-
-@dataclass(frozen=True)
-class OnnxContext:
-    """What all steps of a run share; see `build.context.BuildContext`. python: the interpreter that has onnx
-    and onnxruntime."""
-
-    state: StateFolder
-    digest_cache: DigestCache
-    python: str
-    lock_timeout_s: float | None
-    stopping: Callable[[], bool]
-    say: Callable[[str], None]
-    providers: Sequence[OnnxProvider] = ()
-    begin: BeginProgress = no_progress
-    listeners: Sequence[OnnxListener] = ()
-    known_gates: KnownGates = field(default_factory=KnownGates)
-    stage: BeginStage = no_stage
-
-
 class OnnxOutcome(Value):
-    """how: "reused", "made" or "fetched"."""
+    """how: "reused", "made", "fetched" or "found" (not downloaded: there is no file)."""
 
     how: str
     up_to_date: UpToDateResult
@@ -101,6 +66,9 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
             if finished:
                 return OnnxOutcome("reused", up_to_date, finished)
             remove_tree(folder)
+            found = _find(spec, context)
+            if found:
+                return OnnxOutcome("found", up_to_date, found)
             folder.mkdir(parents=True)
             receipt = _fetch(spec, context, folder)
             how = "fetched" if receipt else "made"
@@ -171,7 +139,23 @@ def _fetch(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None
     return None
 
 
+def _find(spec: OnnxSpec, context: OnnxContext) -> Receipt | None:
+    """The receipt of a file that need not be downloaded. A file of other inputs in its place is removed: it
+    would be taken for this one."""
+    for finder in context.finders:
+        found = finder.find_step(spec, context)
+        if found:
+            more = spec.ingredients, dict(found.details)
+            receipt = Receipt(spec.target.name, spec.key, found.sha256, found.size, *more)
+            context.state.receipts.put(receipt)
+            for path in (spec.target, spec.data):
+                path.unlink(missing_ok=True)
+            return receipt
+    return None
+
+
 def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
+    spec.bring()
     state, log = context.state, context.state.log(spec.target)
     fresh_log(log)
     made, started = folder / spec.target.name, time.time()

@@ -7,7 +7,7 @@ of each file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,10 @@ from ..values import Value
 TIMINGS = input_name("timing_cache")  # the ingredient; its filename does not matter
 
 
+def _nothing() -> None:
+    pass
+
+
 class AccuracyCheck(Protocol):
     """The comparison of an engine with its original, on the GPU that it is for.
 
@@ -44,7 +48,9 @@ class AccuracyCheck(Protocol):
 class EngineSpec(Value):
     """The spec of an engine. engine: its path; ingredients: see key_ingredients.py; onnx, external: the input
     files; source: the label of the ONNX; told: further details for the receipt, which are not in the key;
-    samples: of a calibrator, see worker/onnx/calibration_batches.py; check: if `accuracy=` is declared."""
+    samples: of a calibrator, see worker/onnx/calibration_batches.py; check: if `accuracy=` is declared;
+    absent: input files that were not downloaded, whose digests are known; bring: downloads or makes these.
+    Raises EngineError."""
 
     engine: Path
     recipe: Recipe
@@ -56,6 +62,8 @@ class EngineSpec(Value):
     told: Callable[[], Mapping[str, Any]] = dict
     samples: Path | None = None
     check: AccuracyCheck | None = None
+    absent: Collection[Path] = ()
+    bring: Callable[[], None] = _nothing
 
     @property
     def filename(self) -> str:

@@ -19,11 +19,13 @@ from ..recipe.key_ingredients import differences
 from ..values import Value
 from .spec import EngineSpec
 
+NOT_DOWNLOADED = "not_downloaded"  # reason code: an earlier run found it in the shared cache
+
 
 class UpToDateResult(Value):
     """code: "current", "unfinished" (compiled, but not completely published), or the reason code of a
-    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one; compared: the
-    figures in its receipt."""
+    rebuild; reason: in words; sha256: of a current engine; receipt: of an unfinished one, or of an ONNX
+    that was not downloaded; compared: the figures in its receipt."""
 
     code: str
     reason: str
@@ -135,6 +137,8 @@ def _engine_fault(
             if digest == receipt.sha256:
                 return None
     except FileNotFoundError:
+        if not receipt.downloaded:
+            return NOT_DOWNLOADED, "not downloaded before"
         return "engine_missing", "the engine is missing"
     except OSError as error:
         return "engine_unreadable", f"the engine is not readable ({error.strerror})"

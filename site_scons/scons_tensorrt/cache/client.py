@@ -39,14 +39,15 @@ from .entry import (
     sign_entry,
     verify_entry,
 )
+from .moved import Moved
 from .object_store import ObjectStore
 from .read_ahead import ReadAhead
 from .transfer import DigestMismatch
 
 if TYPE_CHECKING:
     from ..build.context import BuildContext
+    from ..build.onnx_context import OnnxContext
     from ..build.onnx_spec import OnnxSpec
-    from ..build.onnx_step import OnnxContext
     from ..build.spec import EngineSpec
 
 REFUSAL_S = 7 * 86400  # lifetime of a refusal
@@ -57,6 +58,8 @@ _T = TypeVar("_T")
 class CacheClient:
     """signing_key: None for a read-only client; say: prints a line; refusals: whether stored refusals (inputs
     that cannot be compiled) are honoured."""
+
+    reads_inputs = False
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class CacheClient:
         self.ahead = ReadAhead(remote, trusted)
         self.off = False
         self._reported: set[str] = set()
-        self.pushed: list[int] = []  # bytes of each upload in this run
+        self.moved = Moved()
 
     # Downloads.
 
@@ -93,7 +96,7 @@ class CacheClient:
                 self._repeat(self.lookup(REFUSAL, spec.key, spec.filename))
             return None
 
-        return self._run_in_thread(bring, context.stopping)
+        return self.run_in_thread(bring, context.stopping)
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
         """As `supply`, for an ONNX step."""
@@ -106,7 +109,7 @@ class CacheClient:
             with _shown(context.begin, label, spec.target.name) as running:
                 return self._bring(found, [made, made.with_name(spec.data.name)], running)
 
-        return self._run_in_thread(bring, context.stopping)
+        return self.run_in_thread(bring, context.stopping)
 
     def _repeat(self, refused: CacheEntry | None) -> None:
         if refused:
@@ -143,7 +146,7 @@ class CacheClient:
             hint = hint if self.trusted else "STORE_TRUSTED_KEYS= names no key"
             self._say_once(f"engines: ignoring untrusted entries of {self.remote.url}: {refused}; {hint}")
         elif not refused.expired:
-            self._say(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
+            self._say_once(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
     def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
         """Download the data of an entry; None if that fails."""
@@ -159,6 +162,7 @@ class CacheClient:
                 return None
             began -= ahead_s or 0.0
             before += size
+        self.moved.downloaded(entry)
         where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
         details = {**entry.details, "fetched": where}
         return ProvidedFile("fetched", entry.sha256, entry.size, details, time.monotonic() - began)
@@ -208,8 +212,7 @@ class CacheClient:
             if self._usable(entry):
                 return False
             self.remote.replace(entry.path, data)
-        with self._lock:
-            self.pushed.append(sum(size for _, size in entry.blobs()))
+        self.moved.uploaded(entry)
         return True
 
     def _usable(self, entry: CacheEntry) -> bool:
@@ -239,7 +242,7 @@ class CacheClient:
 
     # Failures.
 
-    def _run_in_thread(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
+    def run_in_thread(self, do: Callable[[], _T | None], stopping: Callable[[], bool]) -> _T | None:
         """Run `do` in a new thread: SCons's threads have small stacks, and a transfer must not delay
         Ctrl-C. On StoreError, stop using the store. Raises EngineError, OSError."""
         if self.off:

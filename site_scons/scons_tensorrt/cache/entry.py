@@ -14,6 +14,7 @@ from typing import Any
 
 from ..artifact.cache_key import make_key
 from ..artifact.receipt import Receipt
+from ..build.described import DESCRIBED
 from ..files.digest_cache import is_sha256
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value
@@ -65,8 +66,13 @@ class CacheEntry(Value):
         return [(self.sha256, self.size)] * bool(self.sha256) + ([self.data] if self.data else [])
 
 
-def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | None = None) -> CacheEntry:
-    """The entry for a receipt."""
+def engine_entry(
+    receipt: Receipt,
+    kind: str = ENGINE,
+    data: tuple[str, int] | None = None,
+    described: Mapping[str, Any] | None = None,
+) -> CacheEntry:
+    """The entry for a receipt. described: see build/described.py."""
     return CacheEntry(
         kind=kind,
         key=receipt.key,
@@ -75,7 +81,7 @@ def engine_entry(receipt: Receipt, kind: str = ENGINE, data: tuple[str, int] | N
         sha256=receipt.sha256,
         size=receipt.size,
         data=data,
-        details=receipt.details,
+        details={**receipt.details, **({DESCRIBED: described} if described else {})},
         made=int(time.time()),
     )
 

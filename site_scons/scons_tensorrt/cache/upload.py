@@ -9,6 +9,7 @@ from collections.abc import Callable
 from queue import Queue
 from typing import TYPE_CHECKING
 
+from ..build.described import describe
 from ..errors import EngineBuildError, StoreError
 from .client import CacheClient
 from .entry import STEP, engine_entry
@@ -32,7 +33,8 @@ class Uploader:
 
     def made(self, spec: EngineSpec, receipt: Receipt) -> None:
         def push() -> None:
-            self._shared.publish(engine_entry(receipt), {receipt.sha256: spec.engine})
+            entry = engine_entry(receipt, described=describe(spec.engine, receipt))
+            self._shared.publish(entry, {receipt.sha256: spec.engine})
             self._shared.forgive(spec)
 
         self._add(push)
@@ -46,7 +48,8 @@ class Uploader:
             if receipt.details.get("data_sha256"):
                 data = str(receipt.details["data_sha256"]), os.stat(spec.data).st_size
                 files[data[0]] = spec.data
-            self._shared.publish(engine_entry(receipt, STEP, data), files)
+            entry = engine_entry(receipt, STEP, data, describe(spec.target, receipt))
+            self._shared.publish(entry, files)
 
         self._add(push)
 

@@ -92,6 +92,7 @@ def add(commands: Commands) -> None:
     )
     build.add_argument("--name", metavar="NAME", help="model name in the filename (default: the ONNX's)")
     build.add_argument("--hardware", metavar="NAME", help="hardware name or file, as in HARDWARE=")
+    build.add_argument("--fetch", choices=("all", "needed", "none"), help="what to download, as in FETCH=")
     build.add_argument("-j", "--jobs", type=_jobs, metavar="N", help="compiles at once (default: as fit)")
     build.add_argument("--depfile", metavar="FILE", help="also write what the engines depend on, for make")
     build.add_argument(
@@ -133,6 +134,8 @@ def _build(arguments: argparse.Namespace) -> int:
     chosen = dict(each.split("=", 1) for each in settings)
     if arguments.hardware:
         chosen["HARDWARE"] = arguments.hardware
+    if arguments.fetch:
+        chosen["FETCH"] = arguments.fetch
     if arguments.profile:
         if not arguments.profile.endswith(".json"):
             arguments.wrong(f"--profile {arguments.profile}: write --profile=FILE.json")

@@ -22,6 +22,7 @@ from ..artifact.state_folder import DEFAULT
 from ..artifact.verify_pair import check_pair
 from ..build.declared_engines import Declaration
 from ..build.keep_and_reuse import ReusableEngines, cache_size_here
+from ..build.up_to_date import NOT_DOWNLOADED
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
 from .common import add_command, add_json, declared_trees, engines_of_model, print_json, say
@@ -35,6 +36,7 @@ _STATES = {
     "unfinished": "unfinished",
     "new": "missing",
     "engine_missing": "missing",
+    NOT_DOWNLOADED: "missing",
     "engine_truncated": "tampered",
     "engine_tampered": "tampered",
     "engine_unreadable": "tampered",

@@ -18,7 +18,7 @@ from ..hardware.host import Host
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import HardwareSignature
-from .common import add_command, add_json, engines, print_json, say
+from .common import add_command, add_json, engines, print_json, say, state_folder
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -89,12 +89,14 @@ def _fault(path: str) -> str | None:
 
 
 def _against_manifest(arguments: argparse.Namespace) -> int:
-    from ..release.verify import VerifyRequest, verify
+    from ..release.verify import Status, VerifyRequest, verify
 
     host, note = _host(arguments)
     request = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
     statuses, rows = [], []
     for each in verify(request):
+        if each.status == Status.MISSING and _not_downloaded(each.path):
+            each = each._replace(why="not downloaded (FETCH=); run `scons engines`")
         statuses.append(int(each.status))
         check = each.check if each.status else None
         rows.append(
@@ -110,6 +112,17 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"status": status, "engines": rows})
     return status
+
+
+def _not_downloaded(path: str) -> bool:
+    """Whether the build of this tree found an engine in the shared cache and did not download it."""
+    engine = Path(os.path.abspath(path))
+    try:
+        receipts = state_folder(engine, os.environ.get("TRT_STATE_DIR")).receipts
+        newest = next(receipts.all_of(engine.name), None)
+        return newest is not None and not newest.downloaded
+    except EngineError:  # no state folder, as on a device
+        return False
 
 
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineError, str]:

@@ -20,6 +20,7 @@ from typing import Any
 from ..artifact.state_folder import StateFolder
 from ..build.build_engine import BuildOutcome, build_engine
 from ..build.context import BuildContext
+from ..build.described import describe
 from ..build.spec import EngineSpec
 from ..cache.client import CacheClient
 from ..cache.entry import ENGINE, blob_path, engine_entry
@@ -155,7 +156,8 @@ class RemoteExecutor:
     def _upload(self, action: Action, spec: EngineSpec, state: StateFolder, sha256: str) -> None:
         receipt = state.receipts.of_bytes(spec.filename, spec.key, sha256)
         assert receipt is not None
-        self._shared.publish(engine_entry(receipt), {receipt.sha256: spec.engine})
+        entry = engine_entry(receipt, described=describe(spec.engine, receipt))
+        self._shared.publish(entry, {receipt.sha256: spec.engine})
         if not self._there(action):
             raise DispatchError("it was compiled, but uploading it to the store failed")
         state.receipts.path(receipt).unlink(missing_ok=True)  # the store's entry replaces it

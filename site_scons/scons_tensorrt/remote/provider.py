@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class RemoteProvider:
     """An `EngineProvider`. shared: returns the store, or None if there is none."""
 
+    reads_inputs = True
+
     def __init__(
         self, link: SchedulerClient, shared: Callable[[], CacheClient | None], host: Host, devices: JsonCache
     ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import one_line
 from . import format
+from .engines import FIT
 from .view import counts
 
 MAX_ROWS = 200  # of a step summary, which GitHub limits to 1 MiB
@@ -18,7 +19,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def unfit(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The engines that failed, are missing or are damaged."""
-    return [e for e in report["engines"] if e["outcome"] == "failed" or e["on_disk"] != "intact"]
+    return [e for e in report["engines"] if e["outcome"] == "failed" or e["on_disk"] not in FIT]
 
 
 def what_is_wrong(engine: Mapping[str, Any]) -> str:
@@ -139,7 +140,7 @@ def step_summary(report: Mapping[str, Any], path: str | None) -> None:
 
 
 def _reason(engine: Mapping[str, Any]) -> str:
-    if engine["outcome"] == "failed" or engine["on_disk"] != "intact":
+    if engine["outcome"] == "failed" or engine["on_disk"] not in FIT:
         return what_is_wrong(engine)
     return str(engine["reason"])
 

@@ -21,6 +21,8 @@ from .history import WORDS
 from .layer_costs import describe_sensitivity
 
 MAX_BUILDS = 20
+IN_STORE = "not downloaded"  # an engine that the run found in the shared cache
+FIT = ("intact", IN_STORE)
 _PRODUCTS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
 _TAMPERED = ("engine_tampered", "engine_truncated", "engine_other", "sidecar_")
 
@@ -36,7 +38,9 @@ def describe(
     path = state.top / label
     builds = _builds(path.name, state)
     check = check_pair(path, memo, builds)
-    receipt = next((r for r in builds if r.sha256 == check.sha256), None)
+    in_store = check.code == "engine_missing" and mapping(event).get("outcome") == "found"
+    sha256 = text(mapping(event).get("sha256")) if in_store else check.sha256
+    receipt = next((r for r in builds if r.sha256 == sha256), None)
     ingredients = receipt.ingredients if receipt else _texts(item.get("ingredients"))
     recipe = mapping(receipt.details.get("recipe") if receipt else item.get("recipe"))
     return {
@@ -50,9 +54,11 @@ def describe(
         "shapes": plain(listing(recipe.get("profiles"))),
         "options": _group(ingredients, "option "),
         **_outcome(event),
-        "on_disk": {"": "intact", "engine_missing": "missing"}.get(check.code, "damaged"),
-        "fault": check.fault,
-        "sha256": check.sha256,
+        "on_disk": IN_STORE
+        if in_store
+        else {"": "intact", "engine_missing": "missing"}.get(check.code, "damaged"),
+        "fault": "" if in_store else check.fault,
+        "sha256": sha256,
         "size": receipt.size if receipt else _size(path),
         "accuracy": describe_accuracy(receipt),
         "sensitivity": describe_sensitivity(_figures_of_layers(text(item.get("onnx")), state, memo)),

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import open_file
-from ..files.untrusted_json import number, seconds, text
+from ..files.untrusted_json import mapping, number, seconds, text
 
+MOVED = ("downloaded", "uploaded", "not_downloaded")  # bytes of the shared cache in a run
 MAX_BYTES = 64 << 20  # of one file of events
-WORDS = ("reused", "built", "fetched", "dispatched", "failed")  # outcomes of an engine
+WORDS = ("reused", "built", "fetched", "found", "dispatched", "failed")  # outcomes of an engine
 
 
 @dataclass
 class Run:
     """One run. started, ended: seconds since the epoch; seconds, counts: from the run's summary; whole:
-    whether the run wrote a summary; events: of engines and steps, in order."""
+    whether the run wrote a summary; bytes: see MOVED; events: of engines and steps, in order."""
 
     id: str
     started: float = 0.0
@@ -34,6 +35,7 @@ class Run:
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORDS, 0))
     whole: bool = False
+    bytes: dict[str, int] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def last_events(self) -> dict[str, dict[str, Any]]:
@@ -47,6 +49,7 @@ class Run:
             "seconds": round(self.seconds, 3),
             **self.counts,
             "whole": self.whole,
+            "bytes": self.bytes,
         }
 
 
@@ -107,6 +110,8 @@ def _add(run: Run, event: dict[str, Any]) -> None:
     run.started = parse_time(event.get("started")) or run.ended - run.seconds
     for word in WORDS:
         run.counts[word] = int(number(event.get(word)) or 0)
+    moved = mapping(event.get("bytes"))
+    run.bytes = {name: int(number(moved[name]) or 0) for name in MOVED if name in moved}
 
 
 def _complete(run: Run) -> Run:

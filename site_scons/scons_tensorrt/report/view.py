@@ -10,7 +10,8 @@ from ..errors import plural
 from ..files.untrusted_json import mapping, text
 from ..values import Value
 from . import format
-from .history import WORDS
+from .engines import FIT, IN_STORE
+from .history import MOVED, WORDS
 
 PAGE = 100  # rows of a table, and details, that the page shows at a time
 ALWAYS = ("reused", "built", "failed")  # counts that are shown even when zero
@@ -19,6 +20,7 @@ OUTCOMES = {
     "built": ("b-built", "built"),
     "reused": ("b-reused", "reused"),
     "fetched": ("b-reused", "fetched"),
+    "found": ("b-reused", "found in the store"),
     "dispatched": ("b-built", "dispatched"),
     "failed": ("b-failed", "failed"),
     "none": ("", "not requested"),
@@ -65,7 +67,7 @@ def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
     """Whether this set of engines can be released."""
     engines = report["engines"]
     failed = [each for each in engines if each["outcome"] == "failed"]
-    unfit = [each for each in engines if each["on_disk"] != "intact" and each not in failed]
+    unfit = [each for each in engines if each["on_disk"] not in FIT and each not in failed]
     of = plural(len(engines), "engine")
     if failed or unfit:
         kinds = {"failed": len(failed), "missing or damaged": len(unfit)}
@@ -81,6 +83,10 @@ def verdict(report: Mapping[str, Any]) -> ReleaseVerdict:
     if unknown:
         found = f"All {of} intact; {unknown} without a matching receipt"
         return ReleaseVerdict("careful", "!", found, "Run scons engines to rebuild them.")
+    left = sum(each["on_disk"] == IN_STORE for each in engines)
+    if left:
+        found = f"All {of} intact or in the store; {left} not downloaded"
+        return ReleaseVerdict("good", "✓", found, "Their signed entries were checked, but not their bytes.")
     return ReleaseVerdict("good", "✓", f"All {of} intact", "Each file matches its sidecar and receipt.")
 
 
@@ -90,7 +96,12 @@ def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     compiled = [each["compile_s"] for each in engines if each["compile_s"] is not None]
     return [
         *((str(run[word]), word) for word in WORDS if run[word] or word in ALWAYS),
-        (format.size(sum(each["size"] or 0 for each in engines)), "on disk"),
+        (format.size(sum(each["size"] or 0 for each in engines if each["on_disk"] != IN_STORE)), "on disk"),
+        *(
+            (format.size(run["bytes"][name]), name.replace("_", " "))
+            for name in MOVED
+            if run["bytes"].get(name)
+        ),
         *([(format.size(kept["size"]), "of replaced engines kept")] if kept["engines"] else ()),
         (format.duration(sum(compiled)) if compiled else format.NONE, "total compile time"),
         (format.duration(run["seconds"]), "wall time"),
@@ -115,7 +126,7 @@ def _of_engine(index: int, each: Mapping[str, Any]) -> Iterator[Attention]:
     elif each["on_disk"] == "missing":
         why = "the run did not reach it" if each["outcome"] == "none" else each["fault"]
         yield Attention("Missing", name, f"{why}; run scons engines", index)
-    elif each["on_disk"] != "intact":
+    elif each["on_disk"] not in FIT:
         fix = "run scons engines to rebuild it"
         yield Attention("Damaged", name, f"{each['fault']}; {fix}", index)
     elif each["integrity"]:

@@ -14,7 +14,7 @@ from .onnx_target import OnnxTarget
 from .run_messages import RunMessages
 
 if TYPE_CHECKING:
-    from ..build.onnx_step import OnnxContext
+    from ..build.onnx_context import OnnxContext
 
 
 class EngineAccuracyCheck:

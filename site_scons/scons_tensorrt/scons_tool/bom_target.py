@@ -31,6 +31,8 @@ class BomTarget(HandoffTarget):
     """The bills of one manifest. A null build does not write them again to compare: it compares their sha256
     with that of what was written last, if nothing has changed that they are made of."""
 
+    opens = False
+
     def __init__(self, files: RunFiles, listed: ManifestTarget) -> None:
         self.names: tuple[str, ...] = boms_of(listed.path.name)
         super().__init__(files, listed.path.with_name(self.names[0]))
@@ -54,13 +56,28 @@ class BomTarget(HandoffTarget):
                 receipts=self._files.state.receipts,
                 cards=self._cards(),
                 steps=self._steps(),
-                sha512=both_digests(paths),
+                sha512={**self._not_downloaded(), **both_digests(paths)},
                 created=_created(),
                 version=__version__,
             )
             bom = collect(self.listed.path.name, self.listed.manifest(), known)
             self._contents = dict(zip(self.names, (cyclonedx.dump(bom), spdx.dump(bom))))
         return self._contents
+
+    def _not_downloaded(self) -> dict[str, str]:
+        """The sha512 of files that this run did not download, by sha256."""
+        from ..build.described import description_of
+
+        found = {}
+        for engine in self.listed.engines:
+            for target in (engine, *engine.declared_steps()):
+                receipt = target.receipt() if target.in_store is not None else None
+                known = receipt and description_of(receipt.filename, receipt.details)
+                if receipt and known:
+                    found[receipt.sha256] = known.sha512
+                    if known.data_sha512:
+                        found[str(receipt.details["data_sha256"])] = known.data_sha512
+        return found
 
     def data(self, name: str) -> bytes:
         """The contents of one file, which is up to date or would be written. Raises EngineError."""

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..build.context import BuildContext
 from ..build.keep_and_reuse import Reusable, ReusableEngines
 from ..build.known_gates import KnownGates
-from ..build.onnx_step import OnnxContext
+from ..build.onnx_context import OnnxContext
 from ..build.progress import BeginStage, no_stage
 from ..build.spec import EngineSpec
 from ..build.turns import Turns
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
+from .downloads import Downloads
 from .hardware_cache import HardwareCache
 from .progress import Progress
 from .providers import Providers
 from .run_files import RunFiles
 from .stop_signal import StopSignal
 from .store_settings import StoreSettings
+from .target import ReceiptTarget
+
+if TYPE_CHECKING:
+    from ..cache.finder import StoreFinder
 
 if TYPE_CHECKING:
     from ..profile.recorder import Recorder
@@ -61,9 +66,11 @@ class BuildServices:
         self._gpu_asked = False
         self._gpu_uuid: str | None = None
         self._known_gates, self._turns = KnownGates(), Turns()
+        self.downloads = Downloads(store.fetch, str(files.top))
 
-    def build_context(self, python: str) -> BuildContext:
-        """The context of engine builds. Raises HardwareError."""
+    def build_context(self, python: str, engine: ReceiptTarget | None = None) -> BuildContext:
+        """The context of engine builds. engine: one that may stay in the shared cache, if nothing opens it.
+        Raises HardwareError."""
         elsewhere = self.elsewhere.open()
         return BuildContext(
             self._files.state,
@@ -80,6 +87,7 @@ class BuildServices:
             cache_size=self._cache_size,
             stage=self._stage,
             turns=self._turns,
+            finders=self._finders(engine),
         )
 
     def reusable(self, spec: EngineSpec, code: str) -> Reusable | None:
@@ -88,13 +96,17 @@ class BuildServices:
         kept = ReusableEngines(self._files.state, self._files.digest_cache, self._cache_size)
         return kept.find(spec, code)
 
-    def onnx_context(self, env: Any) -> OnnxContext:
-        """The context of steps."""
+    def onnx_context(self, env: Any, step: ReceiptTarget | None = None) -> OnnxContext:
+        """The context of steps. step: one whose file may stay in the shared cache, if nothing opens it."""
         elsewhere, files = self.elsewhere.open(), self._files
         python = settings.onnx_python(env, files.top)
         shared = files.state, files.digest_cache, python, self._lock_timeout_s, self.stop, self._say
         more = elsewhere.step_providers, self._begin, elsewhere.step_listeners
-        return OnnxContext(*shared, *more, self._known_gates, self._stage)
+        return OnnxContext(*shared, *more, self._known_gates, self._stage, self._finders(step))
+
+    def _finders(self, target: ReceiptTarget | None) -> Sequence[StoreFinder]:
+        """What may find the file of a target in the shared cache and leave it there."""
+        return self.elsewhere.finders if target and self.downloads.may_leave(target) else ()
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

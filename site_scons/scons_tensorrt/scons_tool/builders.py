@@ -87,9 +87,10 @@ def build(target: Any, source: Any, env: Any) -> None:
             return BuildOutcome("reused", engine.up_to_date(), engine.sha256 or "")
         if fault:
             raise fault
-        return build_engine(spec, session.making.build_context(engine.python))
+        return build_engine(spec, session.making.build_context(engine.python, engine))
 
     outcome = _or_fail(target, engine, do, session)
+    _expect(target, engine, outcome.size if outcome.how == "found" else None)
     session.messages.finished(engine, outcome, time.monotonic() - began)
 
 
@@ -106,14 +107,29 @@ def convert(target: Any, source: Any, env: Any) -> None:
             return None
         if fault:
             raise fault
-        return make_onnx(spec, session.making.onnx_context(env))
+        return make_onnx(spec, session.making.onnx_context(env, step))
 
     made = _or_fail(target, step, do, session)
     if made is None:  # up to date in a folder that cannot be written
         return
     step.made(made.receipt)
+    _expect(target, step, made.receipt.size if made.how == "found" else None)
+    if made.how == "found":
+        from .downloads import leave
+
+        again = session.files.inputs, lambda: session.making.onnx_context(env)
+        leave(step, made.receipt, *again, session.messages.converted)
     if made.how != "reused":
         session.messages.converted(step, made, time.monotonic() - began)
+
+
+def _expect(nodes: Any, declared: ReceiptTarget, in_store: int | None) -> None:
+    """SCons warns of files that an action did not make, but not of pseudo targets. in_store: see
+    ReceiptTarget."""
+    if in_store != declared.in_store:
+        declared.in_store = in_store
+        for node in nodes:
+            node.pseudo = in_store is not None
 
 
 def _why_not_written(target: ReceiptTarget, session: Session) -> PublishError | None:

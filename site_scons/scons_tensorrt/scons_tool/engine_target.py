@@ -26,6 +26,7 @@ from .settings import Settings
 from .target import Prepared, ReceiptTarget, steps_of
 
 if TYPE_CHECKING:
+    from ..artifact.receipt import Receipt
     from .onnx_target import OnnxTarget
 
 
@@ -171,7 +172,17 @@ class EngineTarget(ReceiptTarget):
             *(self.path, recipe, self.hardware, self.fields, self.inputs),
             *(inputs.digest, self._receipt_details),
         )
+        if inputs.leaves:
+            files = spec.inputs().values()
+            spec = spec._replace(absent=inputs.gone(files), bring=inputs.bringing(files))
         return spec._replace(check=self.proof)
+
+    def receipt(self) -> Receipt | None:
+        """The receipt of the engine that this run built or found up to date."""
+        spec, sha256 = self.known, self.sha256
+        if spec is None or sha256 is None:
+            return None
+        return self._files.state.receipts.of_bytes(spec.filename, spec.key, sha256)
 
     def _receipt_details(self) -> dict[str, Any]:
         """Details for the receipt."""
@@ -224,7 +235,7 @@ class EngineTarget(ReceiptTarget):
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         path, summary = real_path(self.original), None
-        if path.exists():
+        if path.exists() or self._files.inputs.absent(path):
             summary = self._files.inputs.summary_of(path, self._files.label(self.original))
             if summary is self._checked:
                 return summary  # already checked for one of its steps

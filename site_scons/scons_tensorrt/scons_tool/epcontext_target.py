@@ -40,6 +40,10 @@ class EpContextTarget(HandoffTarget):
         self._engine, self._beside = engine, beside
         self._record = JsonCache(files.state.export_record(path))
 
+    def opens_besides(self) -> list[Any]:
+        """The nodes of files that it reads, and that are not its sources."""
+        return [self._engine.onnx]
+
     def is_right(self, node: Any) -> bool:
         if not self._engine.current:
             return False

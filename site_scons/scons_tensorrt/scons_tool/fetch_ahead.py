@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def fetch_ahead(session: Session) -> None:
     """Called when the first action of a build begins: download ahead what the requested engines need and is
-    known by now. What is made from files that this build still has to make is not: its key is unknown."""
+    known by now; of what may stay in the shared cache (FETCH=), the entry alone. What is made from files that
+    this build still has to make is not: its key is unknown."""
     elsewhere = session.making.elsewhere
     if not elsewhere.store.url:
         return
@@ -41,7 +42,7 @@ def _wanted(session: Session) -> Iterator[Wanted]:
                     if isinstance(target, EngineTarget):
                         yield from _of_engine(target, session)
                     elif isinstance(target, OnnxTarget):
-                        yield from _of_step(target)
+                        yield from _of_step(target, session)
                 target.checked = checked
 
 
@@ -56,16 +57,16 @@ def _of_engine(engine: EngineTarget, session: Session) -> Iterator[Wanted]:
         from ..cache.entry import ENGINE  # not needed where all is up to date
         from ..cache.read_ahead import Wanted
 
-        yield Wanted(ENGINE, spec.key, spec.filename)
+        yield Wanted(ENGINE, spec.key, spec.filename, not session.making.downloads.may_leave(engine))
 
 
-def _of_step(step: OnnxTarget) -> Iterator[Wanted]:
+def _of_step(step: OnnxTarget, session: Session) -> Iterator[Wanted]:
     """As `_of_engine`, for an ONNX step."""
     if step.is_needed() and all(map(_is_there, step.needs())) and not step.up_to_date().current:
         from ..cache.entry import STEP
         from ..cache.read_ahead import Wanted
 
-        yield Wanted(STEP, step.key, step.path.name)
+        yield Wanted(STEP, step.key, step.path.name, not session.making.downloads.may_leave(step))
 
 
 def _is_there(node: Any) -> bool:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class ManifestTarget(HandoffTarget):
     """One manifest. engines: in the order of their names; key: of the signature, "" for none."""
 
+    opens = False
+
     def __init__(
         self, files: RunFiles, path: Path, engines: list[EngineTarget], builder: str, key: str
     ) -> None:
@@ -168,11 +170,11 @@ def _entry(engine: EngineTarget) -> ManifestEntry:
         raise HandoffError(f"{engine.label} is not built")
     given = engine.hardware.signature.to_json()
     signature = {name: given[name] for name in HARD + DEVICE_CLASS if name in given}
-    size = os.lstat(engine.path).st_size
+    size = engine.size()
     beside = engine.recorded
     if beside and not beside.sha256:
         raise HandoffError(f"{beside.label} is not built")
-    recorded = RecordedFile(str(beside.sha256), os.lstat(beside.path).st_size) if beside else None
+    recorded = RecordedFile(str(beside.sha256), beside.size()) if beside else None
     return ManifestEntry(spec.filename, sha256, size, spec.key, spec.ingredients, signature, recorded)
 
 

@@ -18,6 +18,8 @@ from .target import HandoffTarget
 class ModelSignatureTarget(HandoffTarget):
     """The signature of one manifest, its engines and what lies beside them when they are installed."""
 
+    opens = False
+
     def __init__(self, files: RunFiles, listed: ManifestTarget) -> None:
         self.names: tuple[str, ...] = (model_signature_of(listed.path.name),)
         super().__init__(files, listed.path.with_name(self.names[0]))

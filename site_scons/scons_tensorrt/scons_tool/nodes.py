@@ -95,7 +95,7 @@ def named_for_cleaning(env: Any, nodes: Sequence[Any]) -> bool:
     """Whether the command line names one of `nodes`, or all engines."""
     targets = SCons.Script.COMMAND_LINE_TARGETS
     places = {node.get_abspath() for node in nodes}
-    return ALIAS in targets or bool(places & _places(targets, env.fs.Top.get_abspath()))
+    return ALIAS in targets or bool(places & paths_named(targets, env.fs.Top.get_abspath()))
 
 
 def everything_asked() -> bool:
@@ -110,16 +110,17 @@ def target_places(top: str) -> set[str]:
     BUILD_TARGETS empty then."""
     targets = SCons.Script.BUILD_TARGETS
     aliases = [SCons.Node.Alias.default_ans.lookup(each) for each in targets if isinstance(each, str)]
-    places = _places(targets, top).union(*map(_files_of, [*aliases, *targets]))
+    places = paths_named(targets, top).union(*map(_files_of, [*aliases, *targets]))
     return places or ({top} if not targets else set())
 
 
 def command_line_places(top: str) -> set[str]:
     """The absolute paths that the targets on the command line may mean."""
-    return _places(SCons.Script.COMMAND_LINE_TARGETS, top)
+    return paths_named(SCons.Script.COMMAND_LINE_TARGETS, top)
 
 
-def _places(targets: Sequence[Any], top: str) -> set[str]:
+def paths_named(targets: Sequence[Any], top: str) -> set[str]:
+    """The absolute paths that targets may mean."""
     # Which of the two a name is relative to depends on --directory, -u and -D.
     folders = (SCons.Script.GetLaunchDir(), top)
     places = set()

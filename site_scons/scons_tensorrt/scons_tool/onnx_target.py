@@ -181,10 +181,12 @@ class OnnxTarget(ReceiptTarget):
         files = {name: real_path(node) for name, node in nodes.items()}
         named = {name: path_of(node.get_abspath()) for name, node in nodes.items()}
         named.update({SCRIPT: path_of(self._script.get_abspath())} if self._script else {})
-        return onnx_spec_of(
+        spec = onnx_spec_of(
             *(self.path, self.kind, self.options, self.fields, onnx, samples, self.source),
             *(script, files, self._files.inputs.digest, named),
         )
+        inputs = self._files.inputs
+        return spec._replace(bring=inputs.bringing(spec.inputs().values())) if inputs.leaves else spec
 
     def _all_files(self) -> dict[str, Any]:
         """The files of an export, with the external data of ONNX files among them."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import SigningError, StoreError
 from .console import Console
-from .store_settings import StoreSettings
+from .store_settings import ALL, StoreSettings
 
 if TYPE_CHECKING:
     from ..build.context import BuildListener, EngineProvider
-    from ..build.onnx_step import OnnxListener, OnnxProvider
+    from ..build.onnx_context import OnnxListener, OnnxProvider
     from ..cache.client import CacheClient
+    from ..cache.finder import StoreFinder
+    from ..cache.moved import Sum
     from ..cache.upload import Uploader
     from ..profile.recorder import Recorder
     from ..remote.provider import RemoteProvider
@@ -22,8 +24,8 @@ SLOW_S = 2.0  # of uploads at the end of a run, before a line says so
 
 
 class Providers:
-    """providers, listeners: see build/context.py; step_providers, step_listeners: build/onnx_step.py. A
-    null build does not open the shared cache."""
+    """providers, listeners, finders: see build/context.py; step_providers, step_listeners:
+    build/onnx_context.py. A null build does not open the shared cache."""
 
     def __init__(self, console: Console, store: StoreSettings, recorder: Recorder | None = None) -> None:
         self._console = console
@@ -33,6 +35,7 @@ class Providers:
         self.listeners: list[BuildListener] = []
         self.step_providers: list[OnnxProvider] = []
         self.step_listeners: list[OnnxListener] = []
+        self.finders: list[StoreFinder] = []
         self.shared: CacheClient | None = None
         self.dispatch: Callable[[], RemoteProvider] | None = None
         self._dispatcher: RemoteProvider | None = None
@@ -73,30 +76,45 @@ class Providers:
         self.shared = shared
         self.providers.insert(0, shared)  # before remote compiles
         self.step_providers.insert(0, shared)
+        if chosen.fetch != ALL:
+            from ..cache.finder import StoreFinder
+
+            self.finders.append(StoreFinder(shared))
         if chosen.writes:
             self._pusher = Uploader(shared)
             self.listeners.append(self._pusher)
             self.step_listeners.append(self._pusher)
 
-    def close(self, stopping: Callable[[], bool]) -> None:
-        """Finish uploads within TRT_STORE_WAIT and report them."""
+    def close(self, stopping: Callable[[], bool]) -> Mapping[str, Sum]:
+        """Finish uploads within TRT_STORE_WAIT, and report what was moved; returns it."""
         if self._dispatcher is not None:
             self._dispatcher.close()
-        if self.shared is not None:
-            self.shared.ahead.close()
-        if self._pusher is None or self.shared is None:
-            return
-        left, wait_s = self._pusher.waiting, self.store.wait_s
-        url = self.store.url
-        if left and self._pusher.drain(min(SLOW_S, wait_s), stopping):
-            self._console.line(f"engines: uploading {self._pusher.waiting} to {url}")
-            left = self._pusher.drain(wait_s, stopping)
-            if left and not self.shared.off:
+        if self.shared is None:
+            return {}
+        self.shared.ahead.close()
+        if self._pusher is not None:
+            self._finish_uploads(self._pusher, self.shared, stopping)
+        return self._report(self.shared)
+
+    def _finish_uploads(self, pusher: Uploader, shared: CacheClient, stopping: Callable[[], bool]) -> None:
+        url, wait_s = self.store.url, self.store.wait_s
+        if pusher.waiting and pusher.drain(min(SLOW_S, wait_s), stopping):
+            self._console.line(f"engines: uploading {pusher.waiting} to {url}")
+            left = pusher.drain(wait_s, stopping)
+            if left and not shared.off:
                 self._console.line(
                     f"engines: {left} not uploaded to {url} within {wait_s:g} s (TRT_STORE_WAIT)"
                 )
-        given = self.shared.pushed
-        if given:
-            size = sum(given)
-            self._console.line(f"engines: {len(given)} uploaded to {url} ({size / 1e6:.1f} MB)")
-            self._console.event("engine.store.given", files=len(given), size=size, store=url)
+
+    def _report(self, shared: CacheClient) -> Mapping[str, Sum]:
+        """Print how much was moved."""
+        moved, url = shared.moved.sums(), self.store.url
+        here, there, left = moved["downloaded"], moved["uploaded"], moved["not_downloaded"]
+        if there.files:
+            self._console.line(f"engines: {there.files} uploaded to {url} ({there.size / 1e6:.1f} MB)")
+            self._console.event("engine.store.given", files=there.files, size=there.size, store=url)
+        if here.files or left.files:
+            more = f", {left.files} not downloaded ({left.size / 1e6:.1f} MB)" if left.files else ""
+            size = f" ({here.size / 1e6:.1f} MB)" if here.files else ""
+            self._console.line(f"engines: {here.files} downloaded from {url}{size}{more}")
+        return moved

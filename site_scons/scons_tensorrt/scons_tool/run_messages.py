@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .failures import Failures
     from .onnx_target import OnnxTarget
 
+_LEFT = "not downloaded, "
 _MISMATCH = ("sidecar_", "engine_tampered", "engine_truncated", "engine_other")
 
 
@@ -83,13 +84,13 @@ class RunMessages:
             self.reused([engine], seconds, why, outcome.origin)
             return
         self._count(engine, how)
-        size = "" if how == "built" else f"{_bytes(outcome.size or 0)}, "
+        size = "" if how == "built" else f"{_bytes(outcome.size or 0)}, {_LEFT * (how == 'found')}"
         self.console.line(f"{how.upper()} {engine.label} ({size}{seconds:.2f} s) because {why}")
         if how == "built":
             self._miss(engine, outcome.up_to_date, how, outcome.seconds)
         else:
             took = outcome.seconds and round(outcome.seconds, 3)
-            more = {"reason_text": why, "size": outcome.size, "seconds": took}
+            more = {"reason_text": why, "size": outcome.size, "seconds": took, "sha256": outcome.sha256}
             self._event(f"engine.cache.{how}", engine, how, code, **more)
 
     def reused(
@@ -147,8 +148,9 @@ class RunMessages:
 
         facts, why = step.receipt.details.get("facts"), step.up_to_date.reason
         words, size = derived.verbs[1], ""
-        if step.how == "fetched":
-            words, size = "FETCHED", f"{_bytes(step.receipt.size)}, "
+        if step.how in ("fetched", "found"):
+            words, left = step.how.upper(), _LEFT * (step.how == "found")
+            size = f"{_bytes(step.receipt.size)}, {left}"
         found = figures_of_step(derived.kind, facts) if isinstance(facts, dict) else ""
         figures = f": {found}" if found else ""
         self.console.line(f"{words} {derived.label} ({size}{seconds:.2f} s) because {why}{figures}")

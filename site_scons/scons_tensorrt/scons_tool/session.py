@@ -276,7 +276,7 @@ class Session:
         run_end.report_unbuilt(self.messages, self.engines, asked, self.derived.values(), tried)
         if everything_asked() or any(engine.requested for engine in self.engines):
             if self._making:
-                self._making.elsewhere.close(self._stop)
+                self.messages.summary.moved = self._making.elsewhere.close(self._stop)
             self.messages.summary.print(sum(not e.reported for e in asked) if self._stop() else 0)
         self.messages.console.copy(os.environ.get("TRT_RUN_EVENTS"))
         if settings.writes():

@@ -18,6 +18,7 @@ VARIABLES = {
     "TRT_STORE": "",
     "TRT_STORE_MODE": "read",
     "TRT_STORE_REFUSALS": "use",
+    "TRT_FETCH": "all",
     "TRT_STORE_WAIT": "600",
     "TRT_STORE_PATIENCE": "10",
     "TRT_STORE_TIMEOUT": "60",
@@ -31,21 +32,26 @@ HELP = """  STORE=URL             shared engine cache: file:///…, s3://…, gs
   STORE_TRUSTED_KEYS=FILES
                         the public keys whose entries are used: files, or folders of *.pub
   STORE_REFUSALS=ignore compile even what the shared cache records as impossible to compile
+  FETCH=all|needed|none what to download of what the shared cache has: all (default); needed: what
+                        targets of the run open, or name; none: only what they open
   STORE_WAIT=SECONDS    how long to wait for uploads at the end; default: 600
   STORE_PATIENCE=SECONDS
                         how long to wait for the next byte of the shared cache; default: 10
   STORE_TIMEOUT=SECONDS for one of its operations, plus one for each MB; default: 60
 The same settings as variables: TRT_STORE, TRT_STORE_MODE, TRT_STORE_SIGNING_KEY (the file, or
-the PEM itself), TRT_STORE_TRUSTED_KEYS, TRT_STORE_REFUSALS, TRT_STORE_WAIT, TRT_STORE_PATIENCE,
-TRT_STORE_TIMEOUT.
+the PEM itself), TRT_STORE_TRUSTED_KEYS, TRT_STORE_REFUSALS, TRT_FETCH, TRT_STORE_WAIT,
+TRT_STORE_PATIENCE, TRT_STORE_TIMEOUT.
 """
+ALL = "all"  # of FETCH=
+NEEDED = "needed"
+NONE = "none"
 _SCHEMES = ("file:///", "s3://", "gs://", "az://")
 
 
 class StoreSettings(Value):
     """url: "" for no shared cache; signing_key: a path, or the PEM itself; trusted_keys: paths; wait_s:
     for uploads at the end of a run; patience_s: for the server's next byte; timeout_s: for one operation,
-    plus one second for each MB."""
+    plus one second for each MB; fetch: ALL, NEEDED or NONE."""
 
     url: str = ""
     writes: bool = False
@@ -55,12 +61,15 @@ class StoreSettings(Value):
     wait_s: float = 600.0
     patience_s: float = 10.0
     timeout_s: float = 60.0
+    fetch: str = ALL
 
 
 def read(env: Any, top: Path) -> StoreSettings:
     """The settings of an environment. Raises UserError."""
     url = chosen(env, "STORE")
     if not url:
+        if SCons.Script.ARGUMENTS.get("FETCH", ALL) != ALL:
+            raise SCons.Errors.UserError(f"FETCH={chosen(env, 'FETCH')} needs STORE=URL, the shared cache")
         return StoreSettings()
     if not url.startswith(_SCHEMES):
         raise SCons.Errors.UserError(
@@ -83,14 +92,16 @@ def read(env: Any, top: Path) -> StoreSettings:
         wait_s=seconds(as_given("STORE_WAIT"), chosen(env, "STORE_WAIT")),
         patience_s=seconds(as_given("STORE_PATIENCE"), chosen(env, "STORE_PATIENCE")),
         timeout_s=seconds(as_given("STORE_TIMEOUT"), chosen(env, "STORE_TIMEOUT")),
+        fetch=_choice(env, "FETCH", ALL, NEEDED, NONE),
     )
 
 
-def _choice(env: Any, name: str, one: str, other: str) -> str:
+def _choice(env: Any, name: str, *values: str) -> str:
     text = chosen(env, name)
-    if text not in (one, other):
+    if text not in values:
         name = as_given(name)
-        raise SCons.Errors.UserError(f"{name}={text}: write {name}={one} or {name}={other}")
+        choices = " or ".join(f"{name}={each}" for each in values)
+        raise SCons.Errors.UserError(f"{name}={text}: write {choices}")
     return text
 
 

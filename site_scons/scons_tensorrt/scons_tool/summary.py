@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .console import Console
 
+if TYPE_CHECKING:
+    from ..cache.moved import Sum
+
 _ALWAYS = ("reused", "built", "failed")
-_UNLESS_ZERO = ("fetched", "dispatched")
+_UNLESS_ZERO = ("fetched", "found", "dispatched")
 _COUNTED = (*_ALWAYS, *_UNLESS_ZERO, "interrupted", "would build")
 
 
@@ -22,6 +25,7 @@ class Summary:
         self._began = time.time()
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._boards: dict[str, dict[str, int]] = {}
+        self.moved: Mapping[str, Sum] = {}  # to and from the shared cache, see cache/moved.py
         self._earlier: list[float | None] = []  # durations of the last builds of what would be built
 
     def add(self, board: str, outcome: str) -> None:
@@ -47,6 +51,8 @@ class Summary:
         fields: dict[str, Any] = _to_show(counts)
         if boards:
             fields["hardware"] = {board: _to_show(of_it) for board, of_it in boards.items()}
+        if self.moved:
+            fields["bytes"] = {name: each.size for name, each in self.moved.items()}
         times = {"started": self._console.stamp(self._began), "seconds": round(seconds, 3)}
         self._console.event("engine.compile.summary", **fields, **times)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,11 +99,12 @@ class ReceiptTarget(Target):
     """A target with a key and a receipt: an engine, or an ONNX made for it.
 
     name: of the model; owners: the engines that need it; began: start of its action, seconds since the
-    epoch.
+    epoch; in_store: size in bytes of a file that was found in the shared cache and not downloaded, else None.
     """
 
     name: str
     owners: list[Any]
+    in_store: int | None = None
 
     def __init__(self, files: RunFiles, path: Path) -> None:
         super().__init__(files, path)
@@ -120,8 +122,12 @@ class ReceiptTarget(Target):
         """The node of its first file."""
         return self.nodes[0]
 
+    def size(self) -> int:
+        """The size of the file, in bytes, whether it is here or in the shared cache. Raises OSError."""
+        return os.lstat(self.path).st_size if self.in_store is None else self.in_store
+
     def reset(self) -> None:
-        self.checked, self.reported, self.began = None, False, None
+        self.checked, self.reported, self.began, self.in_store = None, False, None, None
 
     def up_to_date(self) -> UpToDateResult:
         """Whether the target is up to date, before anything is made; cached. Raises EngineError."""
@@ -221,7 +227,10 @@ def steps_of(nodes: Iterable[Any]) -> list[Any]:
 
 class HandoffTarget(Target):
     """A manifest or installed files. They are a function of the engines of this run, so they need no
-    receipt: a file is right when its bytes are those that would be written now."""
+    receipt: a file is right when its bytes are those that would be written now. opens: whether the action
+    reads the bytes of its sources, not only what is known of them."""
+
+    opens = True
 
     def reset(self) -> None:
         self.problem = None

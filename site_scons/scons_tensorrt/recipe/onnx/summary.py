@@ -119,9 +119,13 @@ def check_data(path: Path, label: str, needed: int, exact: bool) -> None:
     """Raise RecipeError unless the external-data file at `path` has the size that the model needs.
 
     label: the user's name for it; needed, exact: minimum size in bytes, and whether it must be exactly
-    that. Raises OSError.
+    that. A file that is not there was not downloaded: who hashed it reports one that is missing. Raises
+    OSError.
     """
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return
     if size <= LARGEST_POINTER and path.read_bytes().startswith(LFS):
         raise RecipeError(f"{label} is a Git LFS pointer, not the data; run `git lfs pull`")
     if size < needed:
