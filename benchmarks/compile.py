@@ -51,7 +51,7 @@ def main() -> None:
         report(f"scons engines of {depth} layers / raw API", a, b, "wall")
         beyond = statistics.median(x.wall - 1.05 * y.wall for x, y in zip(a, b))
         say(f"wall beyond 1.05 x raw: median {beyond:.3f} s (bound 0.5 s)")
-        report("largest process of scons engines / of the raw API", a, b, "peak", 1.05)
+        report(f"scons engines of {depth} layers / raw API", a, b, "peak", 1.05)
 
 
 if __name__ == "__main__":
