@@ -22,23 +22,13 @@ from pathlib import Path
 from common import Cost, report, say, workplace
 from peer_tools import MOST, PEERS, Build, Job
 
+from conftest import flip_last_bit
+
 OURS = "scons-tensorrt"
 FIELDS = {"null": ("wall", "cpu", "peak")}  # of other situations: wall
 HEADS = ["", "cold, s", "null, s", "null, CPU s", "null, MiB", "one changed, s", "one tampered, s"]
 HEADS += ["noticed", "fresh clone with its cache, s"]
 Costs = dict[str, dict[str, list[Cost]]]  # by situation and tool
-
-
-def tamper(engine: Path) -> bytes:
-    """Flip the last byte, with the file's times as they were; returns the right one."""
-    times = engine.stat()
-    with open(engine, "r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        right = file.read()
-        file.seek(-1, os.SEEK_END)
-        file.write(bytes([right[0] ^ 1]))
-    os.utime(engine, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return right
 
 
 def last_byte(engine: Path) -> bytes:
@@ -75,7 +65,9 @@ def measure(builds: dict[str, Build], rounds: int) -> tuple[Costs, dict[str, boo
     for number in range(rounds):
         turn("null", Build.once)
         turn("changed", lambda build, seed=10_000 + number: changed(build, seed))
-    right = {name: tamper(build.engine(1)) for name, build in builds.items()}
+    right = {name: last_byte(build.engine(1)) for name, build in builds.items()}
+    for build in builds.values():
+        flip_last_bit(build.engine(1))
     turn("tampered", Build.once)
     noticed = {name: last_byte(build.engine(1)) == right[name] for name, build in builds.items()}
     for name, build in builds.items():
