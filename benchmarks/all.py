@@ -4,7 +4,7 @@
 
 Prints each figure as JSON to stdout. Exit status: 0; 1 if a figure is slower than the accepted one, misses a
 bound that it held, or was not measured; 2 if accepted figures are of another release of Python or SCons.
-What looks slower is measured again first. --accept runs each case three times, and writes the medians and
+A time that looks slower is measured again first. --accept runs each case three times, and writes the medians and
 their noise to accepted.json. CONTRIBUTING.md says when to run it.
 """
 
@@ -82,13 +82,17 @@ def measure(command: str, limit: int) -> list[Figure]:
     if process.returncode:
         raise CaseError(f"{command}: exit status {process.returncode}")
     say(f"-- {time.monotonic() - began:.0f} s")
-    return list(figures_of(out))
+    try:
+        return list(figures_of(out))
+    except ValueError as error:
+        raise CaseError(f"{command}: printed a line that is no figure: {error}") from None
 
 
 def judge(command: str, limit: int, known: dict[str, Accepted]) -> list[Comparison]:
-    """A case's figures beside the accepted ones. Those that look worse are worse if a second run agrees."""
+    """A case's figures beside the accepted ones. Times that look worse are worse if a second run agrees;
+    counts repeat."""
     found = [compare(figure, known) for figure in measure(command, limit)]
-    if any(each.verdict in WORSE for each in found):
+    if any(each.verdict in WORSE and each.figure.measure != "instructions" for each in found):
         again = {each.figure.name: each for each in (compare(f, known) for f in measure(command, limit))}
         both = [(each, again.get(each.figure.name, each)) for each in found]
         found = [min(pair, key=lambda each: each.change) for pair in both]
@@ -134,7 +138,10 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="write the figures to benchmarks/accepted.json")
     parser.add_argument("--runs", type=int, default=3, help="of each case, with --accept")
     chosen = parser.parse_args()
-    known = load()
+    try:
+        known = load()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     found: list[Comparison] = []
     failures: list[str] = []
     cases = [case for case in CASES if case.name in chosen.only]
