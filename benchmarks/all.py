@@ -4,8 +4,8 @@
 
 Prints each figure as JSON to stdout. Exit status: 0; 1 if a figure is slower than the accepted one, misses a
 bound that it held, or was not measured; 2 if accepted figures are of another release of Python or SCons.
-A time that looks slower is measured again first. --accept runs each case three times, and writes the medians and
-their noise to accepted.json. CONTRIBUTING.md says when to run it.
+A time that looks slower is measured again first. --accept runs each case three times, and writes the
+medians and their noise to accepted.json. CONTRIBUTING.md says when to run it.
 """
 
 from __future__ import annotations
