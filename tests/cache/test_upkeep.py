@@ -9,8 +9,9 @@ import pytest
 from parts import generate, key, s3, signer
 from test_shared import Team, entry_of, team
 
+from scons_tensorrt.cache import maintenance
 from scons_tensorrt.cache.entry import REFUSAL, CacheEntry, blob_path, sign_entry
-from scons_tensorrt.cache.maintenance import gc
+from scons_tensorrt.cache.maintenance import entries_of, gc
 from scons_tensorrt.cache.object_store import ObjectStore
 from scons_tensorrt.cli import main
 from scons_tensorrt.files.signing_keys import TrustedKeys
@@ -51,6 +52,21 @@ def test_a_sound_store_is_ok_and_counted(team, store) -> None:
     assert status == 0
     assert lines[0].startswith("3 engines, 0.0 MB, from 20")
     assert lines[3:] == ["0 unreferenced files, 0.0 MB", "0 untrusted entries"]
+
+
+def test_entries_are_read_once_and_not_all_at_once(team, monkeypatch) -> None:
+    for number in range(8):
+        team.publish(b"%d" % number, number)
+    monkeypatch.setattr(maintenance, "AHEAD", 2)
+    remote, read, of_store = team.remote(), [], ObjectStore.read
+    monkeypatch.setattr(ObjectStore, "read", lambda *given: [read.append(given[1]), of_store(*given)][1])
+    entries = entries_of(remote, trust_of(team))
+    first = next(entries)
+    assert len(read) <= 3  # one that is used, and two ahead
+    held = [first, *entries]
+    assert sorted(read) == sorted(each.item.path for each in held)
+    assert len(held) == 8
+    assert not any(each.entry.ingredients for each in held)
 
 
 def test_verify_finds_each_fault_and_removes_it_when_asked(team, store) -> None:

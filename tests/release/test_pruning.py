@@ -9,6 +9,7 @@ from handing import A, plan, sha
 
 from scons_tensorrt.artifact.cache_key import make_key
 from scons_tensorrt.artifact.receipt import Receipt
+from scons_tensorrt.artifact.sensitivity_file import keep
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.digest_cache import DigestCache
@@ -181,3 +182,25 @@ def test_the_size_decides_before_an_engine_is_read(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr(DigestCache, "sha256", lambda *_, **__: pytest.fail("it was read"))
     run(state, engine)
     assert engine.exists()
+
+
+def test_figures_of_layers_go_with_their_onnx(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / ".trt", tmp_path)
+    onnx, folder = state.onnx / "a.fp16.onnx", state.root / "sensitivity"
+    onnx.parent.mkdir(parents=True)
+    onnx.write_bytes(b"an ONNX")
+    keep(state, sha(b"an ONNX"), {})
+    keep(state, sha(b"one that is gone"), {})
+    (folder / "notes.txt").write_bytes(b"by hand")
+    digest_cache = DigestCache(state.digests, state.top)
+    declared = frozenset({("a", "fp16")}), frozenset({onnx}), frozenset[str]()
+    items, _ = find(state, [], *declared, digest_cache)
+    assert [(item.path.name, item.why) for item in items] == [
+        (f"{sha(b'one that is gone')}.json", "the ONNX that it is of is gone")
+    ]
+    remove(items[0], state, lambda name: None, digest_cache)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{sha(b'an ONNX')}.json", "notes.txt"]
+    onnx.unlink()
+    for item in find(state, [], *declared, digest_cache)[0]:
+        remove(item, state, lambda name: None, digest_cache)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

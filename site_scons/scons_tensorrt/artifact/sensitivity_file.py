@@ -17,8 +17,17 @@ MAX_BYTES = 4 << 20
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
+def folder(state: StateFolder) -> Path:
+    return state.root / "sensitivity"
+
+
+def onnx_of(path: Path) -> str | None:
+    """The sha256 of the ONNX that a file in the folder is of; None for a file of another name."""
+    return path.stem if path.suffix == ".json" and _SHA256.fullmatch(path.stem) else None
+
+
 def _path(state: StateFolder, onnx_sha256: str) -> Path:
-    return state.root / "sensitivity" / f"{onnx_sha256}.json"
+    return folder(state) / f"{onnx_sha256}.json"
 
 
 def keep(state: StateFolder, onnx_sha256: str, figures: Mapping[str, Any]) -> None:

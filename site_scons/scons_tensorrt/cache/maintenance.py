@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from ..files.signing_keys import TrustedKeys
 from ..values import Value
@@ -18,13 +19,16 @@ from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claim
 from .object_store import Item, ObjectStore
 from .transfer import DigestMismatch
 
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 THREADS = 16  # concurrent requests
+AHEAD = 4 * THREADS  # of them that wait, or whose result does
 GRACE_S = 86400.0  # age from which unreferenced data is removed
 
 
 class StoredEntry(Value):
-    """entry: None if it was rejected; fault: why; blobs: paths of its data, trusted or not; foreign: not
-    damaged, but of another team or another version."""
+    """entry: without its ingredients and details, None if it was rejected; fault: why; blobs: paths of its
+    data, trusted or not; foreign: not damaged, but of another team or another version."""
 
     item: Item
     entry: CacheEntry | None
@@ -50,7 +54,7 @@ class RemovedEntry(Value):
 
 
 def entries_of(remote: ObjectStore, trusted: TrustedKeys) -> Iterator[StoredEntry]:
-    """Every entry. Raises StoreError."""
+    """Every entry, read once. Raises StoreError."""
 
     def look(item: Item) -> StoredEntry:
         found = remote.read(item.path, LARGEST)
@@ -64,11 +68,22 @@ def entries_of(remote: ObjectStore, trusted: TrustedKeys) -> Iterator[StoredEntr
             return StoredEntry(item, None, str(refused), names, foreign)
         if entry_path(entry.kind, entry.key) != item.path:
             return StoredEntry(item, None, f"it belongs to {entry.path}", names)
-        return StoredEntry(item, entry, "", names)
+        return StoredEntry(item, entry._replace(ingredients={}, details={}), "", names)
 
     with ThreadPoolExecutor(THREADS) as pool:
         for folder in sorted(set(FOLDERS.values())):
-            yield from pool.map(look, list(remote.all_of(folder)))
+            yield from _in_order(pool, look, remote.all_of(folder))
+
+
+def _in_order(pool: ThreadPoolExecutor, call: Callable[[_A], _R], items: Iterable[_A]) -> Iterator[_R]:
+    """As `pool.map`, which takes all items at once: here only some are ahead of the result that is used."""
+    waiting = deque[Future[_R]]()
+    for item in items:
+        waiting.append(pool.submit(call, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def blobs_of(remote: ObjectStore) -> dict[str, Item]:
@@ -135,7 +150,7 @@ def _data_faults(
             return str(damaged)
 
     with ThreadPoolExecutor(4) as pool:
-        yield from pool.map(check, list(signed))
+        yield from _in_order(pool, check, list(signed))
 
 
 def gc(

@@ -39,7 +39,7 @@ def is_ours(state: StateFolder, path: Path, digest_cache: DigestCache) -> bool:
     receipts = list(state.receipts.all_of(name.removesuffix(DATA_SUFFIX)))
     if name.endswith(DATA_SUFFIX):
         stated = {receipt.details.get("data_sha256") for receipt in receipts} - {None}
-        return bool(stated) and _digest(path, digest_cache) in stated
+        return bool(stated) and digest_of(path, digest_cache) in stated
     if parsed(name) and not os.path.lexists(path):
         with contextlib.suppress(SidecarError):
             digest = read_sidecar(path)
@@ -57,7 +57,7 @@ def known_bytes(state: StateFolder, path: Path, digest_cache: DigestCache) -> se
         size = path.lstat().st_size
         receipts = state.receipts.all_of(path.name)
         stated = {receipt.sha256 for receipt in receipts if receipt.size == size}
-        return stated & {_digest(path, digest_cache)} if stated else set()
+        return stated & {digest_of(path, digest_cache)} if stated else set()
     return set()
 
 
@@ -69,12 +69,15 @@ def _is_calibration(path: Path, digest_cache: DigestCache) -> bool:
     with contextlib.suppress(SidecarError):
         stated = read_sidecar(cache)
         return (
-            _digest(cache, digest_cache, LARGEST_CACHE) == stated if os.path.lexists(cache) else path != cache
+            digest_of(cache, digest_cache, LARGEST_CACHE) == stated
+            if os.path.lexists(cache)
+            else path != cache
         )
     return False
 
 
-def _digest(path: Path, digest_cache: DigestCache, most: int = LARGEST_ENGINE) -> str | None:
+def digest_of(path: Path, digest_cache: DigestCache, most: int = LARGEST_ENGINE) -> str | None:
+    """The sha256 of a file of at most `most` bytes; None if it cannot be read."""
     try:
         return digest_cache.sha256(path, follow=False, most=most)
     except OSError:
@@ -99,7 +102,12 @@ def own_files(state: StateFolder, folder: Path) -> list[Path]:
 
 def receipt_folders(state: StateFolder) -> list[Path]:
     """The folder of each engine's receipts."""
-    return _own(state, state.root / "receipts", lambda entry: entry.is_dir(follow_symlinks=False))
+    return own_folders(state, state.root / "receipts")
+
+
+def own_folders(state: StateFolder, folder: Path) -> list[Path]:
+    """The folders in a folder below the state folder; empty behind a link."""
+    return _own(state, folder, lambda entry: entry.is_dir(follow_symlinks=False))
 
 
 def _own(state: StateFolder, folder: Path, fits: Callable[[os.DirEntry[str]], bool]) -> list[Path]:

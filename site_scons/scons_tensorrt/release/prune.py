@@ -13,14 +13,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..artifact import sensitivity_file
 from ..artifact.filename import RECORDED_SUFFIX, SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.kept_engines import KeptFolder
+from ..artifact.sensitivity_file import onnx_of
 from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import HandoffError
 from ..files.digest_cache import DigestCache
 from ..values import Value
-from .own_files import entries, is_ours, own_files, parsed, receipt_folders, traces
+from .own_files import digest_of, entries, is_ours, own_files, own_folders, parsed, receipt_folders, traces
 
 DAY_S = 86400.0
 REPLACED = "another build replaced it"
@@ -87,6 +89,7 @@ def find(
             kept.append(f"{state.relative(item.path)} is kept: {NOT_OURS}")
     items += _names(state, declared | present, models)
     items += _kept(state)
+    items += _figures(state, digest_cache)
     return items, kept
 
 
@@ -181,6 +184,19 @@ def _names(state: StateFolder, known: set[str], models: frozenset[tuple[str, str
         path = state.root / "receipts" / name.removesuffix(SUFFIX)
         group = ("receipts", fields.model, fields.precision)
         yield _item(path, "its engine is gone and not declared", group, files)
+
+
+def _figures(state: StateFolder, digest_cache: DigestCache) -> Iterator[Item]:
+    """Figures of layers (of `sensitivity`) whose ONNX no tree with this state folder has any more."""
+    found = {path: onnx_of(path) for path in own_files(state, sensitivity_file.folder(state))}
+    if not any(found.values()):
+        return
+    top = state.root / "onnx"
+    made = [path for folder in (top, *own_folders(state, top)) for path in own_files(state, folder)]
+    there = {digest_of(path, digest_cache) for path in made if path.suffix == ".onnx"}
+    for path, of in sorted(found.items()):
+        if of and not there & {of, None}:  # None: one cannot be read
+            yield _item(path, "the ONNX that it is of is gone", ("sensitivity",), (path,))
 
 
 def _kept(state: StateFolder) -> Iterator[Item]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ..artifact import sensitivity_file
 from ..artifact.filename import RECORDED_SUFFIX, SUFFIX
 from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
@@ -39,10 +40,10 @@ def remove(
     held, and OSError.
     """
     name = item.path.name
-    if item.path.parent == state.kept:
+    if item.path.parent in (state.kept, sensitivity_file.folder(state)):
         item.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            state.kept.rmdir()
+            item.path.parent.rmdir()
         return
     if item.path.parent == state.root / "receipts":
         _remove_name(name + SUFFIX, state)
