@@ -73,7 +73,7 @@ def prepare(root: Path, count: int, size: int | None) -> Tree:
     tree.environment.update(ENVIRONMENT)
     networks(tree, count)
     tree.write(SCONSTRUCT.format(count=count))
-    for targets in (["m00000"], None, ["dist", "install"], ["engines"]):
+    for targets in (["m00000"], None, ["engines", "dist", "install"]):
         if targets is None:
             publish(tree, size)
         else:

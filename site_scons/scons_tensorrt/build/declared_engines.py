@@ -48,6 +48,7 @@ class Declaration:
         near = state.top if state.inside else Path("/")
         self.digest_cache = digest_cache or DigestCache(state.digests, near, full)
         self.inputs = Inputs(self.digest_cache)
+        self._signatures: dict[Any, HardwareSignature] = {}
 
     @cached_property
     def engines(self) -> list[DeclaredEngine]:
@@ -111,7 +112,10 @@ class Declaration:
 
     def signature(self, index: Any) -> HardwareSignature:
         """A signature of the declaration. Raises LookupError, TypeError or HardwareError."""
-        return HardwareSignature.from_json(self.data["signatures"][index], "declared.json")
+        if index not in self._signatures:  # 10,000 engines have a few
+            data = self.data["signatures"][index]
+            self._signatures[index] = HardwareSignature.from_json(data, "declared.json")
+        return self._signatures[index]
 
     def steps_of(self, labels: list[Any]) -> Iterator[DeclaredOnnx]:
         """The steps that make files of these labels, each after the steps that it needs."""

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
+from ..files.in_parallel import in_order
 from ..files.signing_keys import TrustedKeys
 from ..values import Value
 from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
 from .object_store import Item, ObjectStore
 from .transfer import DigestMismatch
 
-_A = TypeVar("_A")
-_R = TypeVar("_R")
 THREADS = 16  # concurrent requests
 AHEAD = 4 * THREADS  # of them that wait, or whose result does
 GRACE_S = 86400.0  # age from which unreferenced data is removed
@@ -70,20 +67,8 @@ def entries_of(remote: ObjectStore, trusted: TrustedKeys) -> Iterator[StoredEntr
             return StoredEntry(item, None, f"it belongs to {entry.path}", names)
         return StoredEntry(item, entry._replace(ingredients={}, details={}), "", names)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for folder in sorted(set(FOLDERS.values())):
-            yield from _in_order(pool, look, remote.all_of(folder))
-
-
-def _in_order(pool: ThreadPoolExecutor, call: Callable[[_A], _R], items: Iterable[_A]) -> Iterator[_R]:
-    """As `pool.map`, which takes all items at once: here only some are ahead of the result that is used."""
-    waiting = deque[Future[_R]]()
-    for item in items:
-        waiting.append(pool.submit(call, item))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    for folder in sorted(set(FOLDERS.values())):
+        yield from in_order(look, remote.all_of(folder), THREADS, AHEAD)
 
 
 def blobs_of(remote: ObjectStore) -> dict[str, Item]:
@@ -149,8 +134,7 @@ def _data_faults(
         except DigestMismatch as damaged:
             return str(damaged)
 
-    with ThreadPoolExecutor(4) as pool:
-        yield from _in_order(pool, check, list(signed))
+    yield from in_order(check, list(signed), 4)
 
 
 def gc(

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -64,6 +64,13 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(one_line(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def say_all(texts: Iterable[str]) -> None:
+    """Print lines as `say` does, in one write."""
+    encoding = sys.stdout.encoding or "utf-8"
+    lines = "".join(one_line(text) + "\n" for text in texts)
+    print(lines.encode(encoding, "replace").decode(encoding), end="", flush=True)
 
 
 def add_json(command: argparse.ArgumentParser, text: str = "print JSON") -> None:

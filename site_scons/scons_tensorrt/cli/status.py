@@ -25,7 +25,7 @@ from ..build.keep_and_reuse import ReusableEngines, cache_size_here
 from ..build.up_to_date import NOT_DOWNLOADED
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value
-from .common import add_command, add_json, declared_trees, engines_of_model, print_json, say
+from .common import add_command, add_json, declared_trees, engines_of_model, print_json, say, say_all
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -82,9 +82,9 @@ def _status(arguments: argparse.Namespace) -> int:
     if os.path.isdir(model) or not engines_of_model(model, arguments.state_dir):
         model = None
     found = declared_trees(Path("." if model else arguments.path), arguments.state_dir, arguments.full)
-    trees = [(tree, [*_declared(tree), *_others(tree)]) for tree in found]
+    trees = [(tree, [*_declared(tree, model), *_others(tree, model)]) for tree in found]
     if model:
-        trees = [(tree, [row for row in rows if row.name == model]) for tree, rows in trees]
+        trees = [(tree, [row for row in rows if row.name]) for tree, rows in trees]
     if arguments.json:
         listed = [
             {
@@ -113,9 +113,12 @@ def _status(arguments: argparse.Namespace) -> int:
     return int(not fine or any(tree.outdated() for tree, _ in trees))
 
 
-def _declared(tree: Declaration) -> Iterator[Row]:
+def _declared(tree: Declaration, model: str | None) -> Iterator[Row]:
+    """Each declared engine; of one model, unless that is None."""
     kept = ReusableEngines(tree.state, tree.digest_cache, cache_size_here())
     for engine in tree.engines:
+        if model not in (None, engine.name):
+            continue
         try:
             up_to_date = engine.up_to_date()
             code, reason = up_to_date.code, up_to_date.reason
@@ -125,7 +128,7 @@ def _declared(tree: Declaration) -> Iterator[Row]:
                     found = kept.find(engine.spec(), code)
             if found:
                 reason = f"{reason}; the next build reuses one ({found.origin})"
-            state = _STATES.get(code, "stale" if os.path.lexists(engine.path) else "missing")
+            state = _STATES.get(code) or ("stale" if os.path.lexists(engine.path) else "missing")
         except EngineError as error:
             state, code, reason = "failing", type(error).__name__, str(error)
         yield Row(engine.label, engine.name, engine.hardware, state, code, reason)
@@ -138,31 +141,40 @@ def _kept(tree: Declaration) -> list[int]:
     return []
 
 
-def _others(tree: Declaration) -> Iterator[Row]:
-    """Undeclared engines, and sidecars without an engine, in the folders of declared engines."""
-    known = {engine.path for engine in tree.engines}
+def _others(tree: Declaration, model: str | None) -> Iterator[Row]:
+    """Undeclared engines, and sidecars without an engine, in the folders of declared engines. model: only
+    those for other hardware of this one."""
+    known = {str(engine.path) for engine in tree.engines}
     models = {engine.path.name.partition("__")[0] for engine in tree.engines}
-    found: set[Path] = set()
-    for folder in tree.folders:
-        for pattern in (f"*{SUFFIX}", f"*{SUFFIX}{SIDECAR_SUFFIX}"):
-            for path in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
-                found.add(Path(str(path).removesuffix(SIDECAR_SUFFIX)))
-    for path in sorted(found - known):
-        label = tree.state.relative(path)
+    found = {path for folder in tree.folders for path in _engines_in(folder)}
+    for path in sorted(map(Path, found - known)):
+        label, name = tree.state.relative(path), path.name.partition("__")[0]
+        if model not in (None, name):
+            continue
         receipts = list[Receipt]()
         with contextlib.suppress(ReceiptError):
             receipts += tree.state.receipts.all_of(path.name)
         check = check_pair(path, tree.digest_cache, receipts)
-        model = path.name.partition("__")[0]
         if check.fault:
             yield Row(label, None, None, "tampered", check.code, f"{check.fault}; not declared")
-        elif model in models and (fields := _parsed(path.name)):
+        elif name in models and (fields := _parsed(path.name)):
             sm = f"sm{fields.sm}{'+' * fields.plus}"
             what = f"{sm}, {fields.platform}, {fields.runtime}, {fields.precision}"
             why = f"for {what}, not requested by the last run"
-            yield Row(label, model, None, "foreign", "foreign", why)
+            yield Row(label, name, None, "foreign", "foreign", why)
         else:
             yield Row(label, None, None, "orphaned", "orphaned", "not declared")
+
+
+def _engines_in(folder: str | Path, inner: bool = True) -> Iterator[str]:
+    """The paths of engines, and of those that have only a sidecar, in a folder. inner: also in its folders,
+    of named hardware."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((SUFFIX, SUFFIX + SIDECAR_SUFFIX)):
+                yield entry.path.removesuffix(SIDECAR_SUFFIX)
+            if inner and entry.is_dir():
+                yield from _engines_in(entry.path, inner=False)
 
 
 def _parsed(name: str) -> EngineFilename | None:
@@ -174,8 +186,7 @@ def _parsed(name: str) -> EngineFilename | None:
 
 def _print(rows: list[Row]) -> None:
     width = max((len(row.engine) for row in rows), default=0)
-    for row in rows:
-        say(f"{row.state:11}{row.engine:{width}}  {row.reason}".rstrip())
+    say_all(f"{row.state:11}{row.engine:{width}}  {row.reason}".rstrip() for row in rows)
     counts = Counter(row.state for row in rows)
     text = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(f"{plural(len(rows), 'engine')}{': ' * bool(rows)}{text}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..artifact.filename import EngineFilename
 from ..artifact.verify_pair import fault_of
 from ..errors import EngineError, HardwareError
+from ..files.in_parallel import in_order
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host
 from ..hardware.resolve import resolve
@@ -69,8 +70,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option):
             arguments.wrong(f"--{option} requires --manifest or --hardware")
     rows = []
-    for path in engines(arguments.path):
-        fault = _fault(path)
+    for path, fault in in_order(lambda path: (path, _fault(path)), engines(arguments.path)):
         rows.append({"engine": path, "ok": fault is None, "check": None, "reason": fault})
         if not arguments.json:
             say(f"FAILED {path}: {fault}" if fault else f"OK {path}")

@@ -21,6 +21,7 @@ from ..artifact.plan_header import HEADER_BYTES, cut_short, parse_header, too_la
 from ..artifact.sidecar import MISMATCH, read_sidecar
 from ..errors import EngineError, HandoffError, SidecarError, SigningError, plural
 from ..files.digest_cache import sha256_of
+from ..files.in_parallel import in_order
 from ..files.reading import open_file, read_small, walk_files
 from ..files.signing_keys import load_trusted_keys
 from ..hardware.signature import HardwareSignature
@@ -91,7 +92,7 @@ def verify(request: VerifyRequest) -> Iterator[Finding]:
         refusals += _sums(listed)
     engines, unlisted = _files(request, listed)
     refusals += unlisted
-    found = [check(path, request.host, listed) for path in engines]
+    found = list(in_order(lambda path: check(path, request.host, listed), engines))
     recorded = listed.manifest.recorded() if listed else {}
     beside = [path + RECORDED_SUFFIX for path in engines]
     for path in (path for path in beside if os.path.basename(path) in recorded):
