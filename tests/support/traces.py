@@ -75,7 +75,7 @@ def read_trace(path: Path) -> Trace:
             if event["name"] == "thread_name":
                 names[event["tid"]] = event["args"]["name"]
         elif event["ph"] == "C":
-            jobs.append(event["args"]["jobs"])
+            jobs.append(event["args"]["running"])
         else:
             assert event["ph"] == "X"
             assert type(event["ts"]) is type(event["dur"]) is int

@@ -181,8 +181,13 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     short = " ".join(spec.target.name.split(".")[:2])
     context.stage("running the step")
     running = context.begin(verb, state.relative(spec.target), short, "")
+
+    def hear(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "stage":
+            running.update(words=str(event.get("name")))
+
     try:
-        facts, seconds = run_converter(job, log, context)
+        facts, seconds = run_converter(job, log, context, hear)
     except (RecipeError, AccuracyError) as error:
         raise type(error)(f"{spec.source}: {named_as_given(str(error), spec, inputs)}") from None
     except EngineBuildError as error:
@@ -227,14 +232,19 @@ def _details(
     return details
 
 
-def run_converter(job: Mapping[str, Any], log: Path, context: OnnxContext) -> tuple[dict[str, Any], float]:
+def run_converter(
+    job: Mapping[str, Any],
+    log: Path,
+    context: OnnxContext,
+    progress: Callable[[Mapping[str, Any]], None] = lambda event: None,
+) -> tuple[dict[str, Any], float]:
     """Run a job of worker/onnx: its facts, and the seconds it took. Raises as `run_program`.
 
     The environment is that of this process without signing keys: the child runs code of the user.
     """
     environment = {name: text for name, text in os.environ.items() if name not in PRIVATE}
     program = EXPORTER if job.get("kind") == "export" else CONVERTER
-    done, seconds = run_program(program, context.python, job, log, context.stopping, environment)
+    done, seconds = run_program(program, context.python, job, log, context.stopping, environment, progress)
     return dict(done["facts"]), seconds
 
 

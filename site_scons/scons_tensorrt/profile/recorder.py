@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..build.progress import BeginProgress, ProgressHandle
-from .trace import STAGE, TASK, WORK, Slice
+from .trace import MAIN, STAGE, TASK, WORK, Slice
 
 
 class _Track:
@@ -128,7 +128,7 @@ class Recorder:
     def _name(self) -> str:
         thread = threading.current_thread()
         if thread is threading.main_thread():
-            return "SCons"
+            return MAIN
         kind = "upload" if thread.name == "store push" else "job"
         self._count[kind] += 1
         return f"{kind} {self._count[kind]}"

@@ -17,7 +17,7 @@ from ..errors import plural
 from ..values import Value
 
 PHASE, TASK, STAGE, CHECK, WORK = "phase", "task", "stage", "check", "work"
-CHAIN = "longest chain"
+MAIN, CHAIN = "SCons", "longest chain"
 SHOWN = 5  # steps of the chain in the summary
 _HEAD = '{"displayTimeUnit":"ms","otherData":{"program":"scons-tensorrt"'
 
@@ -141,21 +141,22 @@ def to_json(slices: Sequence[Slice], found: Figures, about: Mapping[str, Any]) -
 def _events(slices: Sequence[Slice], found: Figures, start: float) -> Iterator[dict[str, Any]]:
     yield {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "scons"}}
     names = [CHAIN] * bool(found.chain) + list(dict.fromkeys(each.track for each in slices))
-    tracks = {name: at for at, name in enumerate(sorted(names, key=_order), 1)}
-    for name, at in tracks.items():
-        yield {"ph": "M", "pid": 1, "tid": at, "name": "thread_name", "args": {"name": name}}
-        yield {"ph": "M", "pid": 1, "tid": at, "name": "thread_sort_index", "args": {"sort_index": at}}
+    tracks = {name: at for at, name in enumerate(sorted(names, key=lambda name: name != MAIN), 1)}
+    for at, name in enumerate(sorted(names, key=_order)):
+        track = {"ph": "M", "pid": 1, "tid": tracks[name]}
+        yield {**track, "name": "thread_name", "args": {"name": name}}
+        yield {**track, "name": "thread_sort_index", "args": {"sort_index": at}}
     for link in found.chain:
         yield _event(link.task, tracks[CHAIN], start, {"waited_for": link.why, "on": link.task.track})
     for each in sorted(slices, key=lambda each: (each.began, -each.ended)):
         yield _event(each, tracks[each.track], start, each.args)
-    yield from _counter("jobs running", [each for each in slices if each.kind == TASK], start)
+    yield from _counter("jobs", [each for each in slices if each.kind == TASK], start)
 
 
 def _order(track: str) -> tuple[int, str, int]:
     """Where a track stands: the chain, SCons itself, jobs, uploads."""
     word, _, number = track.partition(" ")
-    first = {CHAIN: 0, "SCons": 1}.get(track, 2 if word == "job" else 3)
+    first = {CHAIN: 0, MAIN: 1}.get(track, 2 if word == "job" else 3)
     return first, word, int(number) if number.isdigit() else 0
 
 
@@ -177,4 +178,4 @@ def _counter(name: str, slices: Iterable[Slice], start: float) -> Iterator[dict[
     for moment, change in sorted(changes.items()):
         count += change
         if change:
-            yield {"ph": "C", "pid": 1, "name": name, "ts": moment, "args": {"jobs": count}}
+            yield {"ph": "C", "pid": 1, "name": name, "ts": moment, "args": {"running": count}}

@@ -20,7 +20,7 @@ import SCons.Taskmaster
 from .. import __version__
 from ..files.writing import cause, replacing
 from ..profile.recorder import Recorder
-from ..profile.trace import CHECK, PHASE, TASK, WORK, Slice, figures, is_profile, to_json
+from ..profile.trace import CHECK, MAIN, PHASE, TASK, WORK, Slice, figures, is_profile, to_json
 from .console import Console
 from .nodes import target_of
 from .settings import as_given, option
@@ -41,7 +41,7 @@ class Profile:
         self.recorder = Recorder()
         now = time.monotonic()
         read = min(now, now - time.time() + SCons.Script.start_time)
-        self.recorder.slices.append(Slice("SCons", "start", PHASE, _process_began(read), read))
+        self.recorder.slices.append(Slice(MAIN, "start", PHASE, _process_began(read), read))
         self._phase = self.recorder.begin("reading", PHASE)
         self._phase.began = read
         self.recorder.add("before the tool is loaded", WORK, read)

@@ -86,6 +86,7 @@ def _run(job: Mapping[str, Any]) -> Any:
         return _module("check_recorded").unpack(job["recorded"], job["files"])
     if job["kind"] == "compare":
         return _module("check_recorded").compare(job["files"], job["options"])
+    _module("stages").tell(lambda words: parent.send("stage", name=words))
     kind, onnx, files, target = job["kind"], job["onnx"], job["files"], job["target"]
     options, samples = dict(job["options"]), job["samples"]
     if kind == "prepare":

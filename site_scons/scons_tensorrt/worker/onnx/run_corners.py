@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx import draws, graph_walk, model_file, rounding_advice
+from scons_tensorrt.worker.onnx import draws, graph_walk, model_file, rounding_advice, stages
 from scons_tensorrt.worker.onnx.corners import LARGE, TOO_LARGE, Corner, Run, corners_of, runs_at
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.draw_bounds import Answers, nudged
@@ -96,6 +96,7 @@ def compare_corners(
     began = time.perf_counter()
     judge = CornerFigures(figures, options, judges_bound(compiled, options["precision"]), what)
     for corner in original.corners:
+        stages.begin("running corner %s" % corner.name.replace(",", ""))
         started = time.perf_counter()
         runs, outputs, why = original.run(corner)
         if runs:
