@@ -80,6 +80,15 @@ def test_a_compile_holds_its_stages_in_order_and_they_fill_it(trace: Trace) -> N
     assert compiling.dur / 1e6 >= seconds - 0.002
 
 
+def test_a_conversion_holds_the_stages_of_its_child_process(trace: Trace) -> None:
+    (step,) = [each for each in trace.of("task") if each.name == ".trt/onnx/c.fp16.onnx"]
+    assert step.args["outcome"] == "made"
+    assert step.stages()[-3:] == ["copying its inputs", "running the step", "publishing"]
+    (converting,) = [each for each in step.walk() if each.name == "converting" and each.kind == "work"]
+    assert converting.args == {"file": ".trt/onnx/c.fp16.onnx"}
+    assert converting.stages() == ["starting the converter", "importing its packages", "converting"]
+
+
 def test_jobs_have_tracks_of_their_own_and_the_counter_ends_at_none(trace: Trace) -> None:
     assert set(trace.tracks) == {CHAIN, "SCons", "job 1", "job 2"}
     assert (min(trace.jobs), max(trace.jobs) in (1, 2), trace.jobs[-1]) == (0, True, 0)
@@ -156,6 +165,7 @@ def _model(engine: str) -> str:
     return Path(engine).name.split("__")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ['env.Engine("b", "models/b.onnx", precision="fp15")', "1 / 0"])
 def test_a_profile_is_written_when_reading_fails(built: Tree, text: str) -> None:
     built.write(text)
@@ -166,6 +176,7 @@ def test_a_profile_is_written_when_reading_fails(built: Tree, text: str) -> None
     assert [each.name for each in trace.of("phase")] == ["start", "reading", "end"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_has_the_compile_that_was_ended(tree: Tree, number: int) -> None:
     make_model(tree.path("models/a.onnx"))
@@ -213,6 +224,7 @@ def test_a_path_that_cannot_be_written_is_one_line_before_anything_is_built(buil
     assert built.snapshot("models", "engines") == before
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_lost_meanwhile_is_a_line_and_fails_nothing(built: Tree) -> None:
     built.write(
         """
@@ -228,6 +240,7 @@ def test_a_folder_that_is_lost_meanwhile_is_a_line_and_fails_nothing(built: Tree
     assert run.summary.endswith("out is not a folder; remove it, or move it away")
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_it_to_the_state_folder(tmp_path: Path, built: Tree) -> None:
     other = Tree.at(tmp_path / "plain", {})
     make_model(other.path("face.onnx"))

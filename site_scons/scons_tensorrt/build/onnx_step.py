@@ -177,10 +177,10 @@ def _make(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt:
     }
     (folder / "temporary").mkdir()
     started = time.time()
-    verb = VERBS.get(spec.kind, VERBS[""])[2]
-    short = " ".join(spec.target.name.split(".")[:2])
+    verb, short = VERBS.get(spec.kind, VERBS[""])[2], " ".join(spec.target.name.split(".")[:2])
     context.stage("running the step")
     running = context.begin(verb, state.relative(spec.target), short, "")
+    context.stage("starting the converter")
 
     def hear(event: Mapping[str, Any]) -> None:
         if event.get("event") == "stage":

@@ -86,11 +86,14 @@ def _run(job: Mapping[str, Any]) -> Any:
         return _module("check_recorded").unpack(job["recorded"], job["files"])
     if job["kind"] == "compare":
         return _module("check_recorded").compare(job["files"], job["options"])
-    _module("stages").tell(lambda words: parent.send("stage", name=words))
+    stages = _module("stages")
+    stages.tell(lambda words: parent.send("stage", name=words))
+    stages.begin("importing its packages")
     kind, onnx, files, target = job["kind"], job["onnx"], job["files"], job["target"]
     options, samples = dict(job["options"]), job["samples"]
     if kind == "prepare":
         prepare = _module("prepare")
+        stages.begin("preparing")
         shapes, freeze = options.get("shapes") or (), options.get("freeze") or {}
         request = prepare.read_request(shapes, freeze, samples, job["temporary"])
         made = prepare.prepare(onnx["onnx"], target, request)
@@ -100,7 +103,9 @@ def _run(job: Mapping[str, Any]) -> Any:
         search = onnx["onnx"], original, target, options, samples, job["temporary"]
         return _module("precision_search").convert(*search)
     if kind == "precision":
-        return _module("precision").convert(onnx["onnx"], target, options)
+        precision = _module("precision")
+        stages.begin("converting")
+        return precision.convert(onnx["onnx"], target, options)
     if kind == "quantize":
         options.update(samples=samples, temporary=job["temporary"])
         return _module("quantize").quantize(onnx["onnx"], target, options)
