@@ -68,7 +68,8 @@ def test_a_compile_holds_its_stages_in_order_and_they_fill_it(trace: Trace) -> N
     assert task.args["reason_text"] == "not built before"
     stages = task.stages()
     first = ["preparing", "waiting for its lock", "checking whether it is up to date"]
-    assert stages == [*first, "looking for a kept engine", "compiling on this host", "publishing"]
+    first += ["waiting for an engine with the same inputs", "looking for a kept engine"]
+    assert stages == [*first, "compiling on this host", "publishing"]
     (compiling,) = [each for each in task.walk() if each.name == "compiling"]
     inner = compiling.stages()
     assert inner[:3] == ["hashing its inputs", "starting the compiler", "reading the network"]
