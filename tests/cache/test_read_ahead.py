@@ -212,6 +212,37 @@ def test_a_run_that_ends_during_the_read_ahead_leaves_nothing(full, clone, serve
     assert not list(tree.path(".trt/partial").glob("*/*"))
 
 
+@pytest.mark.slow
+def test_an_engine_of_a_converted_onnx_is_known_from_the_entry_of_that_onnx(
+    key, full, serve, tmp_path
+) -> None:
+    tree, store, names = Tree(tmp_path / "first"), tmp_path / "store", ["h0", "h1"]
+    for number, name in enumerate(names):
+        make_model(tree.path(f"models/{name}.onnx"), seed=number)
+    tree.write(f'for name in {names}: env.Engine(name, f"models/{{name}}.onnx", precision="fp16")')
+    tree.environment = dict(full[0].environment)
+    sources = tmp_path / "second"
+    shutil.copytree(tree.root, sources)
+    more = {"TRT_STORE_MODE": "write", "TRT_STORE_SIGNING_KEY": str(key)}
+    assert tree.scons("engines", "-j2", TRT_STORE=store.as_uri(), **more).built == names
+    # No data before all four entries are asked for; those of the engines need the others.
+    server = serve()
+    server.fill(store)
+    server.together = lambda kind: max(1, 5 - server.waiting.get("ac", 0)) if kind == "cas" else 1
+    second = Tree.__new__(Tree)
+    second.root, second.environment = sources, {**full[0].environment, **server.env}
+    run = second.scons("engines", TRT_ONNX_PYTHON="/nowhere/python")
+    assert (run.status, run.names("FETCHED")) == (0, names), run.out
+    assert not server.alone
+    assert sorted(server.asked) == sorted(name.removeprefix("/team/x/") for name in server.objects)
+    server.asked.clear()
+    for path in sources.glob(".trt/onnx/*.onnx"):  # the engines are there: only these are fetched
+        path.unlink()
+    run = second.scons("engines", TRT_ONNX_PYTHON="/nowhere/python")
+    assert (run.status, run.reused) == (0, names), run.out
+    assert len(server.asked) == 4
+
+
 # The parts.
 
 

@@ -16,7 +16,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
@@ -35,12 +35,14 @@ CLOSE_S = 0.5  # how long the end of a run waits for downloads to stop
 
 
 class Wanted(Value):
-    """An entry that will be looked up: see CacheEntry. data: whether its data will be asked for, too."""
+    """An entry that will be looked up: see CacheEntry. data: whether its data will be asked for, too; then:
+    returns what will be looked up next, once this entry is known; called in another thread."""
 
     kind: str
     key: str
     name: str
     data: bool = True
+    then: Callable[[CacheEntry], Sequence[Wanted]] = lambda entry: ()
 
 
 class _Closed(Exception):
@@ -110,15 +112,16 @@ class ReadAhead:
 
     # What a run does.
 
-    def add(self, wanted: Iterable[Wanted], folder: Path) -> None:
+    def add(self, wanted: Iterable[Wanted], folder: Path, first: bool = False) -> None:
         """Download these, in this order, as far as there is room. folder: for the data, on the disk of the
-        engines."""
+        engines; first: before all others."""
         with self._changed:
             if self._closed:
                 return
             self._folder = folder
-            self._queue.update({(each.kind, each.key): each for each in wanted})
-            while self._threads < min(self._most_threads, len(self._queue)):
+            more = {(each.kind, each.key): each for each in wanted}
+            self._queue = {**more, **self._queue} if first else {**self._queue, **more}
+            while self._threads < min(self._most_threads, self._working + len(self._queue)):
                 self._threads += 1
                 in_thread(self._work)
 
@@ -210,12 +213,15 @@ class ReadAhead:
 
     def _download(self, each: _Ahead) -> None:
         """Raises StoreError, OSError, DigestMismatch, EntryRejected, _Closed."""
-        kind, key, name, data = each.wanted
+        kind, key, name, data, then = each.wanted
         each.found = self._remote.read(entry_path(kind, key), LARGEST)
-        if each.found is None or not data:
+        if each.found is None:
             return
         entry = verify_entry(each.found[0], self._trusted, kind, key)
         if entry.name != name:
+            return
+        self.add(then(entry), self._folder, first=True)
+        if not data:
             return
         each.entry = entry
         each.read.set()

@@ -3,70 +3,120 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import SCons.Node
 
+from ..artifact.cache_key import make_key
+from ..artifact.state_folder import DATA_SUFFIX
 from ..errors import EngineError
+from ..recipe.key_ingredients import input_name
 from .engine_target import EngineTarget
+from .nodes import target_of
 from .onnx_target import OnnxTarget
 from .session import Session
 from .target import ReceiptTarget
 
 if TYPE_CHECKING:
+    from ..cache.entry import CacheEntry
     from ..cache.read_ahead import Wanted
+
+    _Lookup = Callable[[CacheEntry], list[Wanted]]
 
 
 def fetch_ahead(session: Session) -> None:
     """Called when the first action of a build begins: download ahead what the requested engines need and is
-    known by now; of what may stay in the shared cache (FETCH=), the entry alone. What is made from files that
-    this build still has to make is not: its key is unknown."""
+    known by now; of what may stay in the shared cache (FETCH=), the entry alone.
+
+    The key of what is made from a file that this build still has to make is unknown. But if that is an ONNX
+    which is downloaded ahead, its entry tells the key of the engine."""
     elsewhere = session.making.elsewhere
     if not elsewhere.store.url:
         return
-    wanted = list(_wanted(session))
+    wanted = _wanted(session)
     shared = elsewhere.open().shared if len(wanted) > 1 else None  # one is asked for right now
     if shared is not None:
         shared.ahead.add(wanted, session.state.root)
 
 
-def _wanted(session: Session) -> Iterator[Wanted]:
-    seen: set[ReceiptTarget] = set()
+def _wanted(session: Session) -> list[Wanted]:
+    found: dict[ReceiptTarget, Wanted | None] = {}
+    engines: dict[ReceiptTarget, list[_Lookup]] = {}  # by the step that makes their ONNX
     for engine in session.asked_of(session.engines):
         for target in [] if engine.current else [*engine.declared_steps(), engine]:
-            if target not in seen:
-                seen.add(target)
-                checked = target.checked  # SCons checks again when it gets there
-                with contextlib.suppress(EngineError, OSError):  # reported by its action
-                    if isinstance(target, EngineTarget):
-                        yield from _of_engine(target, session)
-                    elif isinstance(target, OnnxTarget):
-                        yield from _of_step(target, session)
-                target.checked = checked
+            if target in found:
+                continue
+            checked, found[target] = target.checked, None  # SCons checks again when it gets there
+            with contextlib.suppress(EngineError, OSError):  # reported by its action
+                if isinstance(target, OnnxTarget):
+                    found[target] = _of_step(target, session)
+                elif found.get(step := target_of(engine.onnx)):
+                    engines.setdefault(step, []).extend(_after(step, engine, session))
+                else:
+                    found[target] = _of_engine(engine, session)
+            target.checked = checked
+    return [
+        wanted._replace(then=partial(_all, engines[target])) if target in engines else wanted
+        for target, wanted in found.items()
+        if wanted
+    ]
 
 
-def _of_engine(engine: EngineTarget, session: Session) -> Iterator[Wanted]:
+def _all(lookups: list[_Lookup], entry: CacheEntry) -> list[Wanted]:
+    return [wanted for lookup in lookups for wanted in lookup(entry)]
+
+
+def _after(step: OnnxTarget, engine: EngineTarget, session: Session) -> Iterator[_Lookup]:
+    """The lookup of an engine that is made from the file of a step and from no other file, as a function of
+    the step's entry. Not of one that may be here already. Raises EngineError, OSError."""
+    from ..cache.entry import ENGINE
+    from ..cache.read_ahead import Wanted
+
+    name, receipts, fields = engine.path.name, session.state.receipts, engine.fields
+    if engine.given or engine.samples or os.path.lexists(engine.path) or any(receipts.all_of(name)):
+        return
+    engine.check()
+    data, leave = step.path.name + DATA_SUFFIX, session.making.downloads.may_leave(engine)
+
+    def lookup(entry: CacheEntry) -> list[Wanted]:
+        files = {input_name("onnx"): entry.sha256}
+        if entry.data:
+            files[input_name("data", data)] = entry.data[0]
+        ingredients = {**fields, **files}
+        with contextlib.suppress(EngineError, OSError):
+            if not receipts.same_inputs(name, ingredients):  # else it is copied
+                return [Wanted(ENGINE, make_key(name, ingredients), name, not leave)]
+        return []
+
+    yield lookup
+
+
+def _of_engine(engine: EngineTarget, session: Session) -> Wanted | None:
     """The lookup that the action of an engine will make, if it is known now. Raises EngineError, OSError."""
     samples = [engine.samples.target] if engine.samples else []
     nodes = [engine.onnx, *session.files.data_nodes(engine.onnx), *engine.given, *samples]
     if not all(map(_is_there, nodes)):
-        return
+        return None
     found, spec = engine.up_to_date(), engine.known
     if spec and not found.reusable and session.making.reusable(spec, found.code) is None:
         from ..cache.entry import ENGINE  # not needed where all is up to date
         from ..cache.read_ahead import Wanted
 
-        yield Wanted(ENGINE, spec.key, spec.filename, not session.making.downloads.may_leave(engine))
+        return Wanted(ENGINE, spec.key, spec.filename, not session.making.downloads.may_leave(engine))
+    return None
 
 
-def _of_step(step: OnnxTarget, session: Session) -> Iterator[Wanted]:
+def _of_step(step: OnnxTarget, session: Session) -> Wanted | None:
     """As `_of_engine`, for an ONNX step."""
     if step.is_needed() and all(map(_is_there, step.needs())) and not step.up_to_date().current:
         from ..cache.entry import STEP
         from ..cache.read_ahead import Wanted
 
-        yield Wanted(STEP, step.key, step.path.name, not session.making.downloads.may_leave(step))
+        return Wanted(STEP, step.key, step.path.name, not session.making.downloads.may_leave(step))
+    return None
 
 
 def _is_there(node: Any) -> bool:
