@@ -111,6 +111,8 @@ def test_the_chain_leads_from_the_command_to_the_last_compile(
     waited = {each.name: each.args["waited_for"] for each in chain}
     assert waited[".trt/onnx/c.fp16.onnx"] == "input"
     assert trace.engine("c").args["inputs"] == [".trt/onnx/c.fp16.onnx"]
+    (command,) = [each for each in trace.of("task") if each.name == "models/c.onnx"]
+    assert command.args == {"inputs": [], "outcome": "done"}
     assert re.search(
         r"^profile: longest chain [\d.]+ s: .* → \S+c__\S+\.engine [\d.]+", profiled[1].out, re.M
     )
@@ -175,6 +177,7 @@ def test_a_profile_is_written_when_reading_fails(built: Tree, text: str) -> None
     assert process.returncode == 2
     trace = read_trace(built.path("profile.json"))
     assert [each.name for each in trace.of("phase")] == ["start", "reading", "end"]
+    assert trace.facts["exit_status"] is None
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ class Profile:
         self._phase = self.recorder.begin("reading", PHASE)
         self._phase.began = read
         self.recorder.add("before the tool is loaded", WORK, read)
+        self._built = False
         self._tasks: dict[Any, Slice] = {}
         self._record_tasks()
 
@@ -68,6 +69,7 @@ class Profile:
         """The next phase of the run begins."""
         self.recorder.end(self._phase)
         self._phase = self.recorder.begin(name, PHASE)
+        self._built = self._built or name == "build"
 
     def on_check(self, target: ReceiptTarget, began: float) -> None:
         """A target was checked."""
@@ -114,6 +116,8 @@ class Profile:
         self.recorder.stage("preparing")
         try:
             execute()
+            if not option("no_exec"):
+                task.args.setdefault("outcome", "done")
         except BaseException as error:
             if "outcome" not in task.args:
                 why = getattr(error, "errstr", type(error).__name__)  # of SCons's BuildError
@@ -135,7 +139,7 @@ class Profile:
             "run": console.run,
             "command": sys.argv,
             "began": console.stamp(time.time() - found.wall_s),
-            "exit_status": SCons.Script.Main.exit_status,
+            "exit_status": SCons.Script.Main.exit_status if self._built else None,
         }
         where = _shown(self._path)
         try:
