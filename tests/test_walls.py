@@ -134,6 +134,35 @@ def test_the_worker_imports_the_standard_library_and_itself(module):
     )
 
 
+def evaluated(node):
+    """What a module evaluates when it runs: not annotations, nor what type checkers alone read."""
+    for name, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            if isinstance(child, ast.AST) and name not in ("annotation", "returns") and not for_types:
+                yield child
+                yield from evaluated(child)
+
+
+def subscripted_types(module):
+    """The types that a module gives parameters when it runs, as `Mapping[str, int]`."""
+    nodes = list(evaluated(ast.parse(MODULES[module].read_bytes())))
+    generic = {"list", "dict", "tuple", "set", "frozenset", "type"}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module in (
+            "collections",
+            "collections.abc",
+            "contextlib",
+        ):
+            generic |= {alias.name for alias in node.names}
+    found = [ast.unparse(node.value) for node in nodes if isinstance(node, ast.Subscript)]
+    return [name for name in found if name.rpartition(".")[2] in generic]
+
+
+def test_the_worker_gives_no_parameters_to_types_that_take_none_in_python_3_8():
+    assert not {m: found for m in MODULES if room(m) == "worker" and (found := subscripted_types(m))}
+
+
 @pytest.mark.parametrize("module", [m for m in MODULES if room(m) != "worker"])
 def test_nobody_imports_the_workers(module):
     """Except for the type of the job, which the build writes."""

@@ -4,7 +4,7 @@ and the runs at each of them."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ LARGE = 1 << 16  # elements of all inputs together: above, a corner is run once
 TOO_LARGE = 1 << 24  # above, it is not run: its tensors may not fit in memory
 NAMES = ("min", "opt", "max")
 
-Profile = Mapping[str, Sequence[Sequence[int]]]
+if TYPE_CHECKING:
+    Profile = Mapping[str, Sequence[Sequence[int]]]
 
 
 class Corner(NamedTuple):

@@ -12,13 +12,14 @@ gate, whatever the size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from scons_tensorrt.worker.onnx.judge_outputs import measure
 
-Outputs = Mapping[str, np.ndarray]
+if TYPE_CHECKING:
+    Outputs = Mapping[str, np.ndarray]
 
 SHARE = 0.1
 SMALL = 2.0**-14  # the smallest normal number of fp16: what is below may be lost in 16 bit

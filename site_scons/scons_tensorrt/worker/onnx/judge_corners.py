@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +16,14 @@ from scons_tensorrt.worker.onnx.draw_bounds import (
     SHARE,
     Answers,
     Movement,
-    Outputs,
     both_finite,
     measured,
 )
 from scons_tensorrt.worker.onnx.judge_outputs import Figures, bound_text, measure, share
 from scons_tensorrt.worker.onnx.row_checks import check_rows, numbers
+
+if TYPE_CHECKING:
+    from scons_tensorrt.worker.onnx.draw_bounds import Outputs
 
 ADVICE = "correct the model"
 
