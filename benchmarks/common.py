@@ -1,5 +1,5 @@
-"""Timing whole commands, side by side: an A and a B alternate, and ratios are taken pair by pair,
-so that what else the machine does falls on both.
+"""Costs of whole commands, side by side: runs of A and B alternate, and ratios are taken pair by pair, so
+that other work on the machine slows both.
 
 Each figure is one line of JSON on stdout (`Figure`), and a sentence on stderr. benchmarks/all.py runs all
 benchmarks, and compares the ratios with those of benchmarks/accepted.json.
@@ -83,7 +83,7 @@ class Figure:
         )
 
 
-# A child's peak starts with that of who forked it: this one is small, the benchmark need not be.
+# A child's peak memory starts at that of the process that forked it, so a small process forks the command.
 _LAUNCH = """
 import os, sys, time
 began = time.perf_counter()
@@ -115,9 +115,9 @@ def run(command: list[str], cwd: Path, env: dict[str, str] | None = None) -> Cos
 
 
 def count(command: list[str], cwd: Path, env: dict[str, str] | None = None) -> Cost:
-    """One run in valgrind, which counts the instructions that the command and its children execute (and so
-    falsifies the other costs). They depend neither on the machine's load nor on its clock, and repeat
-    within 0.1 %."""
+    """One run in valgrind, which counts the instructions that the command and its children execute (the
+    other costs are those of valgrind). They hardly depend on the machine's load: those of a null build repeat
+    within 0.1 %, those of a build that waits for compiles within 0.5 %."""
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is missing: apt-get install valgrind")
     with tempfile.TemporaryDirectory() as folder:
@@ -195,7 +195,7 @@ def say(text: str) -> None:
 
 @functools.cache
 def host() -> dict[str, str | int | float]:
-    """The machine. load: processes that run or wait for a core as the first figure is printed."""
+    """The machine. load: how many processes ran or waited for a core when the first figure was printed."""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {

@@ -1,6 +1,6 @@
 """A first build of this repo's engines against the same by another commit.
 
-Each as it is, and without the corners of the accuracy gates.
+Both are measured with and without the corners of the accuracy gates.
 
 python benchmarks/first_build.py [rounds] [jobs] [commit]
 """

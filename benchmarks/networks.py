@@ -4,7 +4,7 @@
                                   [--precision fp16] [--table TABLE.md]
 
 The list names packages, their files, a profile for each, and inputs to freeze. `pip download --no-deps`
-fetches the packages. What is there in DIR is not fetched, compiled by the raw API or built again.
+fetches the packages. What an earlier run left in DIR is not fetched, compiled or built again.
 """
 
 from __future__ import annotations

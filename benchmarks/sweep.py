@@ -1,11 +1,11 @@
-"""Everybody else's networks: ONNX's own backend test models, each as an engine by `scons -k engines`,
-and beside it by the raw TensorRT for RTX API in a process of its own.
+"""ONNX's own backend test models, each compiled by `scons -k engines`, and by the raw TensorRT for RTX API
+in a process of its own.
 
     python benchmarks/sweep.py DATA [--work DIR] [--only TEXT] [--jobs 2] [--table docs/sweep.md]
 
-DATA is `onnx/backend/test/data` of the wheel of onnx 1.19.1, the last that holds all 1,764:
-`pip install --no-deps --target there onnx==1.19.1`. What DIR already holds of an earlier run is
-not measured again. The exit status is 1 where an outcome differs.
+DATA is `onnx/backend/test/data` of the wheel of onnx 1.19.1, the last that has all 1,764:
+`pip install --no-deps --target there onnx==1.19.1`. What an earlier run left in DIR is not measured again.
+The exit status is 1 if an outcome differs.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ for name, onnx, shapes in json.load(open("models.json")):
     shapes = {key: tuple(tuple(each) for each in bounds) for key, bounds in shapes.items()}
     env.Engine(name, onnx, shapes=shapes or None, precision="mixed")
 """
-# The same build without us: the same options in the same order; shapes as `env.Engine` is given
-# them. Where bytes differ it is run again with other things on the heap: in some engines, names
-# and orders inside come of pointers.
+# The same build by the raw API: the same options in the same order, and the shapes that `env.Engine` is
+# given. If bytes differ, it runs again with other objects on the heap: some engines contain names and
+# orders that derive from pointers.
 RAW = """
 import hashlib, json, sys
 import tensorrt_rtx as trt
