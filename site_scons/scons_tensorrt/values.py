@@ -33,11 +33,13 @@ else:
         def __new__(cls, *values: Any, **named: Any) -> Value:
             if named or len(values) != len(cls._fields):
                 rest = cls._fields[len(values) :]
-                given = {**cls._field_defaults, **named}
-                wrong = len(values) > len(cls._fields) or not named.keys() <= set(rest)
-                if wrong or not given.keys() >= set(rest):
+                given = {**cls._field_defaults, **named} if cls._field_defaults else named
+                try:
+                    values += tuple(map(given.__getitem__, rest))
+                except KeyError:
+                    values = ()
+                if len(values) != len(cls._fields) or not (named.keys() <= set(rest)):
                     raise TypeError(f"{cls.__name__} needs {', '.join(cls._fields)}")
-                values += tuple(map(given.__getitem__, rest))
             return super().__new__(cls, values)
 
         def __getnewargs__(self) -> tuple[Any, ...]:
@@ -50,4 +52,6 @@ else:
             return dict(zip(self._fields, self))
 
         def _replace(self, **named: Any) -> Value:
-            return type(self)(**{**self._asdict(), **named})
+            if not named.keys() <= set(self._fields):
+                raise TypeError(f"{type(self).__name__} has only {', '.join(self._fields)}")
+            return type(self)(*map(named.get, self._fields, self))

@@ -81,6 +81,7 @@ class DigestCache:
         self._this_run = f"run {os.urandom(8).hex()}"
         self._fresh: set[str] = set()
         self._changed: set[str] = set()
+        self._names: dict[str, str] = {}  # of entries, by the paths that were asked for
         self._entries: dict[str, dict[str, Any]] = _load(path)
 
     def sha256(self, path: str | os.PathLike[str], follow: bool = True, most: int | None = None) -> str:
@@ -204,8 +205,12 @@ class DigestCache:
         return [device, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *more]
 
     def _name(self, path: str | os.PathLike[str]) -> str:
-        name = absolute(path)
-        return name[len(self._top) :] if name.startswith(self._top) else name
+        text = os.fspath(path)
+        name = self._names.get(text)
+        if name is None:
+            full = absolute(text)
+            name = self._names[text] = full[len(self._top) :] if full.startswith(self._top) else full
+        return name
 
 
 def _changed_too_recently(stamp: list[Any], hashed_at_ns: int) -> bool:

@@ -116,7 +116,7 @@ def _only_for_a_dla(recipe: Recipe) -> str | None:
     found = [f"memory_pools {name}" for name in recipe.memory_pools if name.startswith("dla_")]
     found += [f"parser_flags {w}" for w in str(settings.get("parser_flags", "")).split() if "DLA" in w]
     found += ["layer_devices"] * ("layer_devices" in settings)
-    formats = json.loads(str(settings.get("io_formats", "{}")))
+    formats = json.loads(str(settings["io_formats"])) if "io_formats" in settings else {}
     found += [f"io_formats {each}" for each in formats.values() if "dla_" in each]
     if settings.get("engine_capability") == "dla_standalone":
         found.append(setting("engine_capability", "dla_standalone"))

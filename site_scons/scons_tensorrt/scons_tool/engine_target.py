@@ -175,7 +175,7 @@ class EngineTarget(ReceiptTarget):
         if inputs.leaves:
             files = spec.inputs().values()
             spec = spec._replace(absent=inputs.gone(files), bring=inputs.bringing(files))
-        return spec._replace(check=self.proof)
+        return spec._replace(check=self.proof) if self.proof else spec
 
     def receipt(self) -> Receipt | None:
         """The receipt of the engine that this run built or found up to date."""

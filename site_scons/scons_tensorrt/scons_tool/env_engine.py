@@ -82,12 +82,13 @@ def _declare(
     path = Path(folder, filename)
     node = timings.get(ALL) or timings.get((hardware and hardware.name) or "")
     given = {"timing_cache": [node] if node else [], "plugin": plugins}
-    for option in given:
-        if env.fs.File(str(path)) in given[option]:
+    for option, nodes in given.items():
+        if nodes and env.fs.File(str(path)) in nodes:
             raise RecipeError(
                 f"{option} {session.state.relative(path)}: the engine itself; name another file"
             )
-    recipe = recipe._replace(timing_cache=node and Path(node.name))
+    if node or recipe.timing_cache is not None:
+        recipe = recipe._replace(timing_cache=node and Path(node.name))
     engine = EngineTarget(session.files, path, recipe, chosen, hardware, problem, onnx, plugins, node)
     _refuse_second(session, engine, folder, filename)
     summary = _convert(env, session, engine) if hardware is not None else None

@@ -229,6 +229,14 @@ class OwnFile(SCons.Node.FS.File):  # type: ignore[misc]  # SCons has no types
         with _unless_target_reports(self):
             super().prepare()
 
+    def get_ninfo(self) -> Any:
+        """A Command with a timestamp Decider reads time and size. They are those of a file that had no task,
+        too (skip_up_to_date.py), which are read when something that depends on it asks."""
+        info = super().get_ninfo()
+        if self.state == SCons.Node.up_to_date and getattr(info, "size", None) is None:
+            info.timestamp, info.size = self.get_timestamp(), self.get_size()
+        return info
+
     def is_up_to_date(self) -> bool:
         """With -q, a file that `.sconsign` does not know, as in a restored clone, is compared with what
         this run would make: without -q, its action does nothing if both are the same."""

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     from .profile import Profile
 
 _ATTRIBUTE = "scons_tensorrt_session"
+# What `bind_settings` reads.
+_BOUND = (
+    *("TRT_STATE_DIR", "TRT_VERIFY", "TRT_LOCK_TIMEOUT", "TRT_CACHE_SIZE", "TRT_VERBOSE"),
+    *store_settings.VARIABLES,
+    *store_settings.KEYS,
+    *remote_settings.VARIABLES,
+)
 
 
 def session_of(env: Any) -> Session:
@@ -76,6 +83,7 @@ class Session:
         self._values: dict[str, Any] = {}
         self.recipes: dict[str, Recipe] = {}
         self._bound: Any = None
+        self._written: tuple[Any, ...] | None = None  # the variables that were bound last
         self._used: tuple[str, bool] | None = None
         self._use(settings.state_dir(env, self.top), settings.verify_full(env))
         self._report_dir = settings.report_dir(env, self.top, self.state.root)
@@ -103,6 +111,9 @@ class Session:
     def bind_settings(self, env: Any) -> None:
         """Set the state folder, VERIFY, lock timeout and shared cache from the environment of the first
         engine; those of later engines must be the same. Raises UserError."""
+        written = settings.as_written(env, _BOUND)
+        if written is not None and written == self._written:
+            return
         self.messages.verbose = self.messages.verbose or settings.verbose(env)
         asked = (
             settings.state_dir(env, self.top),
@@ -125,6 +136,7 @@ class Session:
                 f"TRT_CACHE_SIZE, TRT_STORE or TRT_DISPATCH: {self._bound[0][:4]} and {asked[:4]}; use the "
                 "same values"
             )
+        self._written = written
 
     def _use(self, state_dir: str, full: bool) -> None:
         if self._used != (state_dir, full):  # reading the digest cache is a large part of a null build

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,16 @@ class Settings(Value):
         stem = os.path.basename(self.hardware).removesuffix(".json")
         name = "" if self.alone else re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip(".")
         return os.path.join(self.engine_dir, name) if name else self.engine_dir
+
+
+def as_written(env: Any, names: Sequence[str]) -> tuple[Any, ...] | None:
+    """The construction variables and arguments that settings are read from; None if one must be expanded.
+    Equal ones have equal settings, so that they need not be read again for each of many engines."""
+    values = tuple([env.get(name, "") for name in names])
+    for value in values:
+        if value.__class__ is not str or "$" in value:
+            return None
+    return (*values, *SCons.Script.ARGUMENTS.items())
 
 
 def set_defaults(env: Any, more: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ Why this never skips a pair that SCons would build:
   untouched, and is checked again, with its message, when SCons reaches it. A cycle counts as out of
   date.
 
-A skipped node gets what other code reads from a finished task: its state, timestamp and size. With
+A skipped node gets what other code reads from a finished task: its state; its time and size when they are read. With
 1,000 engines, skipping halves the CPU time of a null build.
 """
 
@@ -149,9 +149,6 @@ class _Skipper:
         if not target.is_complete() or not all(map(self._is_final, target.needs())):
             target.forget()
             return False
-        for node in nodes:
-            info = node.get_ninfo()  # read by Commands with a timestamp Decider
-            info.timestamp, info.size = node.get_timestamp(), node.get_size()
         self._on_skip(target)
         for node in nodes:
             node.set_state(_CURRENT)
