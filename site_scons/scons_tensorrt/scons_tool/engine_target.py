@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import AccuracyError, EngineError, HardwareError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.conversion import strongly_typed
-from ..recipe.key_ingredients import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.option_values import messages_in, option_of
 from ..recipe.options import DEFAULTS, Recipe
@@ -33,6 +32,21 @@ if TYPE_CHECKING:
 class EngineTarget(ReceiptTarget):
     """hardware: None if it could not be resolved, with the error in `problem`; onnx, plugins, timings: the
     nodes of its files; timings: None without `timing_cache=`."""
+
+    # Defaults of the class: attributes of each object would cost a large tree time and memory.
+    timings: Any = None
+    prepared: Prepared | None = None
+    converted: OnnxTarget | None = None
+    gate: OnnxTarget | None = None
+    proof: AccuracyCheck | None = None  # compares the engine itself
+    samples: OnnxTarget | None = None  # for a calibrator
+    recorded: OnnxTarget | None = None  # beside it, for `scons-tensorrt check`
+    compared_by: Sequence[Any] = ()  # nodes that `proof` needs, without a gate
+    requested = kept = False
+    made: str | None = None  # sha256 of the engine that this run built or reused
+    known: EngineSpec | None = None  # as last checked or built
+    _checked: OnnxSummary | None = None  # of a model that passed `check`
+    inputs: EngineInputs | None = None  # the input files, as last found
 
     def __init__(
         self,
@@ -55,21 +69,11 @@ class EngineTarget(ReceiptTarget):
         self.asked_for = chosen.hardware  # the value of HARDWARE=, or ""
         self.owners = [self]
         self.original = onnx  # the source that the user gave
-        self.prepared: Prepared | None = None
-        self.converted: OnnxTarget | None = None
         self.plugins = plugins
-        self.timings = timings
-        self.given = plugins if timings is None else [*plugins, timings]
-        self.gate: OnnxTarget | None = None
-        self.proof: AccuracyCheck | None = None  # compares the engine itself
-        self.samples: OnnxTarget | None = None  # for a calibrator
-        self.recorded: OnnxTarget | None = None  # beside it, for `scons-tensorrt check`
-        self.compared_by: list[Any] = []  # nodes that `proof` needs, without a gate
-        self.requested = self.kept = False
-        self.made: str | None = None  # sha256 of the engine that this run built or reused
-        self.known: EngineSpec | None = None  # as last checked or built
-        self._checked: OnnxSummary | None = None  # of a model that passed `check`
-        self.inputs: EngineInputs | None = None  # the input files, as last found
+        self.given = plugins
+        if timings is not None:
+            self.timings = timings
+            self.given = [*plugins, timings]
 
     @property
     def onnx(self) -> Any:
@@ -102,7 +106,7 @@ class EngineTarget(ReceiptTarget):
     @cached_property
     def fields(self) -> Mapping[str, str]:
         """The ingredients that are not files."""
-        return value_fields(self.recipe, self.hardware.signature) if self.hardware else {}
+        return self._files.fields(self.recipe, self.hardware.signature) if self.hardware else {}
 
     @property
     def current(self) -> bool:

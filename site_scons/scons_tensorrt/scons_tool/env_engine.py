@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSumm
     for node in (source, *engine.given, *data):
         set_class(node)
     pair = env.TRT_Engine(env.fs.File(str(engine.path)), source)
-    values = [session.value(env, f"{name}={text}") for name, text in sorted(engine.fields.items())]
+    values = _values(env, session, engine.fields)
     guard = session.value(env, INTEGRITY, bytes_changed)
     engine.connect(
         pair, [*engine.made_beside(), *engine.compared_by, *values, *engine.given, guard], EngineFile
@@ -120,6 +120,15 @@ def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSumm
     session.alias = skip_up_to_date.join(
         *(env, session.alias, pair[1], session.on_skip, session.messages.reused)
     )
+
+
+def _values(env: Any, session: Session, fields: Mapping[str, str]) -> Sequence[Any]:
+    """The Value nodes of ingredients, sorted: one list for all engines that share `fields`."""
+    known = session.values.get(id(fields))
+    if known is None:
+        found = [session.value(env, f"{name}={text}") for name, text in sorted(fields.items())]
+        known = session.values[id(fields)] = fields, found
+    return known[1]
 
 
 def OnnxExport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from ..build.inputs import Inputs
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.writing import cause
+from ..hardware.signature import HardwareSignature
+from ..recipe.key_ingredients import value_fields
 from ..recipe.onnx.summary import OnnxSummary
+from ..recipe.options import Recipe
 from .nodes import data_nodes, real_place
 
 
@@ -34,6 +37,7 @@ class RunFiles:
         self._folders: dict[str, frozenset[str]] = {}
         self._leftovers: list[str] | None = None
         self.on_check: Callable[[Any, float], None] | None = None  # of the profile; began: monotonic
+        self._fields: dict[tuple[int, int], tuple[Recipe, HardwareSignature, Mapping[str, str]]] = {}
 
     def label(self, node: Any) -> str:
         """The label of a source: its path below the top, or its last two folders and name."""
@@ -41,6 +45,14 @@ class RunFiles:
             path = self.state.relative(node.get_abspath())
             self._labels[node] = "/".join(path.split("/")[-3:]) if os.path.isabs(path) else path
         return self._labels[node]
+
+    def fields(self, recipe: Recipe, signature: HardwareSignature) -> Mapping[str, str]:
+        """The ingredients of an engine that are not files: one map for all engines of equal options (their
+        recipes share `settings`, see env_engine.py) and hardware."""
+        known = id(recipe.settings), id(signature)  # of objects that the entry keeps
+        if known not in self._fields:
+            self._fields[known] = recipe, signature, value_fields(recipe, signature)
+        return self._fields[known][2]
 
     def from_top(self, path: str) -> str:
         """A path relative to the top, also if it is outside of it."""

@@ -41,13 +41,7 @@ if TYPE_CHECKING:
     from .profile import Profile
 
 _ATTRIBUTE = "scons_tensorrt_session"
-# What `bind_settings` reads.
-_BOUND = (
-    *("TRT_STATE_DIR", "TRT_VERIFY", "TRT_LOCK_TIMEOUT", "TRT_CACHE_SIZE", "TRT_VERBOSE"),
-    *store_settings.VARIABLES,
-    *store_settings.KEYS,
-    *remote_settings.VARIABLES,
-)
+_BOUND = (*settings.VARIABLES, *store_settings.VARIABLES, *store_settings.KEYS, *remote_settings.VARIABLES)
 
 
 def session_of(env: Any) -> Session:
@@ -63,7 +57,8 @@ def session_of(env: Any) -> Session:
 
 class Session:
     """engines: as declared, in order; places: the same by folder and filename; derived: the steps by path;
-    checked: the values of ENGINE_DIR; recipes: by the text of their options; alias: that of `engines`."""
+    checked: the values of ENGINE_DIR; recipes: by the text of their options; alias: that of `engines`;
+    values: see env_engine.py."""
 
     def __init__(self, env: Any) -> None:
         self.top = Path(env.fs.Top.get_abspath())
@@ -77,10 +72,10 @@ class Session:
         self.helped = False
         self.adds = False  # engines of a command line: what earlier runs declared stays declared
         self._read: dict[str, str] | None = None  # None while the SConstruct is read
-        self.graph_read = False
-        self._stopped = False  # before anything was built
+        self.graph_read = self._stopped = False  # stopped: before anything was built
         self._arguments_read = settings.arguments_in(env)
         self._values: dict[str, Any] = {}
+        self.values: dict[int, Any] = {}
         self.recipes: dict[str, Recipe] = {}
         self._bound: Any = None
         self._written: tuple[Any, ...] | None = None  # the variables that were bound last
@@ -112,16 +107,11 @@ class Session:
         """Set the state folder, VERIFY, lock timeout and shared cache from the environment of the first
         engine; those of later engines must be the same. Raises UserError."""
         written = settings.as_written(env, _BOUND)
-        if written is not None and written == self._written:
+        if written and written == self._written:
             return
         self.messages.verbose = self.messages.verbose or settings.verbose(env)
-        asked = (
-            settings.state_dir(env, self.top),
-            settings.verify_full(env),
-            settings.lock_timeout_s(env),
-            settings.cache_size(env),
-            store_settings.read(env, self.top),
-        )
+        limits = settings.lock_timeout_s(env), settings.cache_size(env), store_settings.read(env, self.top)
+        asked = settings.state_dir(env, self.top), settings.verify_full(env), *limits
         bound = asked, remote_settings.read(env, self.top, asked[-1].url)
         if self._bound is None:
             self._bound = bound

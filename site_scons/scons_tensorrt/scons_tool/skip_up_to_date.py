@@ -26,8 +26,8 @@ Why this never skips a pair that SCons would build:
   untouched, and is checked again, with its message, when SCons reaches it. A cycle counts as out of
   date.
 
-A skipped node gets what other code reads from a finished task: its state; its time and size when they are read. With
-1,000 engines, skipping halves the CPU time of a null build.
+A skipped node gets what other code reads from a finished task: its state, and its time and size when
+they are read. With 1,000 engines, skipping halves the CPU time of a null build.
 """
 
 from __future__ import annotations

@@ -31,16 +31,17 @@ class Target(ABC):
     place: where it is declared; problem: why it cannot be made; reported: whether its line was printed.
     """
 
+    nodes: Any = ()
+    depends = NEVER
+    place: Place | None = None
+    problem: EngineError | None = None
+    reported = False
+    _visited: frozenset[Any] = frozenset()
+
     def __init__(self, files: RunFiles, path: Path) -> None:
         self._files = files
         self.path = path
         self.label = files.state.relative(path)
-        self.nodes: Any = ()
-        self.depends = NEVER
-        self.place: Place | None = None
-        self.problem: EngineError | None = None
-        self.reported = False
-        self._visited: set[Any] = set()
 
     def connect(self, nodes: Any, dependencies: Sequence[Any], kind: type[OwnFile] = OwnFile) -> None:
         """Make `nodes`, which a builder has returned, the files of this target. kind: the class of the
@@ -77,9 +78,9 @@ class Target(ABC):
         build of an interactive session has begun."""
         again = node in self._visited
         if again:
-            self._visited = set()
+            self._visited = frozenset()
             self.reset()
-        self._visited.add(node)
+        self._visited |= {node}
         return again
 
     def fails(self) -> bool:
@@ -105,12 +106,9 @@ class ReceiptTarget(Target):
     name: str
     owners: list[Any]
     in_store: int | None = None
-
-    def __init__(self, files: RunFiles, path: Path) -> None:
-        super().__init__(files, path)
-        self.began: float | None = None
-        self.judged_s = 0.0
-        self.checked: UpToDateResult | None = None  # the result of `up_to_date`, if it was called
+    began: float | None = None
+    judged_s = 0.0
+    checked: UpToDateResult | None = None  # the result of `up_to_date`, if it was called
 
     @property
     @abstractmethod

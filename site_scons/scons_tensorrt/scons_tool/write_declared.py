@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..build.spec import EngineInputs
-from ..files.reading import read_small
+from ..files.reading import open_file
 from ..files.writing import write_atomic
 from ..hardware.signature import HardwareSignature
 from .engine_target import EngineTarget
@@ -53,29 +53,37 @@ def save(
     # Relative for a state folder inside the tree, which may be moved with it.
     top = os.path.relpath(files.top, state.root) if state.inside else str(files.top)
     signatures: list[Any] = []
-    data = {
-        "schema": 1,
-        "top": top,
-        "folders": sorted(map(files.from_top, folders)),
-        "engines": [_entry(engine, files, signatures) for engine in engines],
-        "steps": [step.to_json() for step in steps if step.is_needed(read=False)],
-        "signatures": [signature.to_json() for signature in signatures],
-        "read": read,
-    }
-    if not adds:
-        _write(state, data)
+    entries = (_entry(engine, files, signatures) for engine in engines)
+    data = {"schema": 1, "top": top, "folders": sorted(map(files.from_top, folders))}
+    if not adds:  # without a dict for each of 10,000 engines at once
+        listed = ", ".join(map(json.dumps, entries))
+        rest = json.dumps(_rest(steps, signatures, read))
+        _write(state, f'{json.dumps(data)[:-1]}, "engines": [{listed}], {rest[1:-1]}')
         return
+    data = {**data, "engines": list(entries), **_rest(steps, signatures, read)}
     from ..build.merge_declarations import add_earlier, declaring_alone
 
     with declaring_alone(state):
         add_earlier(data, state, files.digest_cache)
-        _write(state, data)
+        _write(state, json.dumps(data)[:-1])
 
 
-def _write(state: StateFolder, data: dict[str, Any]) -> None:
-    text = json.dumps(data)[:-1].encode("utf-8") + b', "declared_at": "'
-    with contextlib.suppress(OSError):
-        if read_small(state.declared, len(text) + 100).startswith(text):
+def _rest(
+    steps: Iterable[OnnxTarget], signatures: Iterable[HardwareSignature], read: dict[str, str]
+) -> dict[str, Any]:
+    """What follows the engines. signatures: those of all engines."""
+    return {
+        "steps": [step.to_json() for step in steps if step.is_needed(read=False)],
+        "signatures": [signature.to_json() for signature in signatures],
+        "read": read,
+    }
+
+
+def _write(state: StateFolder, data: str) -> None:
+    """data: the JSON without its closing brace."""
+    text = data.encode("utf-8") + b', "declared_at": "'
+    with contextlib.suppress(OSError), open_file(state.declared) as source:
+        if source.read(len(text)) == text:
             return  # unchanged, so keep its time
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_atomic(state.declared, text + f'{now}"}}\n'.encode(), durable=False)
