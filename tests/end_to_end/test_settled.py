@@ -281,3 +281,20 @@ def test_a_manifest_tells_what_its_engines_were_made_from(built: Tree) -> None:
         told = json.loads(built.path("dist/manifest.json").read_text())["engines"][0]
         receipt = built.receipt("a")
         assert (told["sha256"], told["recipe"]) == (receipt["sha256"], receipt["ingredients"])
+
+
+def test_a_null_build_rewrites_nothing_and_reads_a_changed_setting(built: Tree) -> None:
+    """What is the same for every engine is read once, but not what differs."""
+    built.write('a = env.Engine("a", "models/a.onnx")\nenv.Engine("b", Dir("models").File("b.onnx"))\n')
+    assert built.scons().reused == ["a", "b"]
+    files = [built.path(f".trt/{name}.json") for name in ("declared", "digests")]
+    before = [(file.stat().st_ino, file.read_bytes()) for file in files]
+    assert json.loads(before[0][1])["engines"][1]["name"] == "b"
+    assert built.scons().reused == ["a", "b"]
+    assert [(file.stat().st_ino, file.read_bytes()) for file in files] == before
+    built.write(
+        'a = env.Engine("a", "models/a.onnx")\nenv["TRT_VERIFY"] = "full"\nenv.Engine("b", "models/b.onnx")\n'
+    )
+    run = built.scons()
+    assert run.status == 2
+    assert "two environments of one run differ in TRT_STATE_DIR, TRT_VERIFY" in run.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..build.spec import EngineInputs
 from ..files.reading import open_file
-from ..files.writing import write_atomic
+from ..files.writing import replacing
 from ..hardware.signature import HardwareSignature
 from .engine_target import EngineTarget
 from .nodes import files_read as paths_read
@@ -55,17 +56,18 @@ def save(
     signatures: list[Any] = []
     entries = (_entry(engine, files, signatures) for engine in engines)
     data = {"schema": 1, "top": top, "folders": sorted(map(files.from_top, folders))}
-    if not adds:  # without a dict for each of 10,000 engines at once
-        listed = ", ".join(map(json.dumps, entries))
-        rest = json.dumps(_rest(steps, signatures, read))
-        _write(state, f'{json.dumps(data)[:-1]}, "engines": [{listed}], {rest[1:-1]}')
+    if not adds:  # as bytes: the dicts of 10,000 engines, or several copies of the text, would be the peak
+        texts = [(", " + json.dumps(entry)).encode() for entry in entries]
+        texts[0] = f'{json.dumps(data)[:-1]}, "engines": [{texts[0][2:].decode()}'.encode()
+        texts.append(f"], {json.dumps(_rest(steps, signatures, read))[1:-1]}".encode())
+        _write(state, texts)
         return
     data = {**data, "engines": list(entries), **_rest(steps, signatures, read)}
     from ..build.merge_declarations import add_earlier, declaring_alone
 
     with declaring_alone(state):
         add_earlier(data, state, files.digest_cache)
-        _write(state, json.dumps(data)[:-1])
+        _write(state, [json.dumps(data)[:-1].encode()])
 
 
 def _rest(
@@ -79,14 +81,15 @@ def _rest(
     }
 
 
-def _write(state: StateFolder, data: str) -> None:
-    """data: the JSON without its closing brace."""
-    text = data.encode("utf-8") + b', "declared_at": "'
-    with contextlib.suppress(OSError), open_file(state.declared) as source:
-        if source.read(len(text)) == text:
+def _write(state: StateFolder, texts: list[bytes]) -> None:
+    """texts: the JSON, in pieces, without its closing brace."""
+    texts.append(b', "declared_at": "')
+    with contextlib.suppress(OSError), open_file(state.declared) as there, io.BufferedReader(there) as source:
+        if all(source.read(len(text)) == text for text in texts):
             return  # unchanged, so keep its time
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_atomic(state.declared, text + f'{now}"}}\n'.encode(), durable=False)
+    with replacing(state.declared, durable=False) as out:
+        out.writelines((*texts, f'{now}"}}\n'.encode()))
 
 
 def _entry(engine: EngineTarget, files: RunFiles, signatures: list[HardwareSignature]) -> dict[str, Any]:
