@@ -69,6 +69,15 @@ def test_entries_are_read_once_and_not_all_at_once(team, monkeypatch) -> None:
     assert not any(each.entry.ingredients for each in held)
 
 
+def test_every_entry_goes_before_any_data(team, monkeypatch) -> None:
+    for number in range(5):
+        team.publish(b"%d" % number, number)
+    removed, of_store = [], ObjectStore.remove
+    monkeypatch.setattr(ObjectStore, "remove", lambda *given: [removed.append(given[1]), of_store(*given)][1])
+    gc(team.remote(), trust_of(team), older_s=-1.0)
+    assert [path.partition("/")[0] for path in removed] == ["ac"] * 5 + ["cas"] * 5
+
+
 def test_verify_finds_each_fault_and_removes_it_when_asked(team, store) -> None:
     entries = [team.publish(os.urandom(1000), number)[0] for number in range(5)]
     remote = team.remote()

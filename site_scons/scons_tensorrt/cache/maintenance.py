@@ -169,8 +169,9 @@ def gc(
         if not named[path] and (path in theirs or now() - blob.changed > grace_s)
     ]
     if not dry:
-        for item in [each.item for each in going] + loose:
-            remote.remove(item.path)
+        for items in ([each.item for each in going], loose):  # every entry before any data
+            for _ in in_order(lambda item: remote.remove(item.path), items, THREADS):
+                pass
     paths = [each.item.path for each in going]
     return RemovedEntry(paths, [blob.path for blob in loose], sum(blob.size for blob in loose))
 

@@ -63,7 +63,8 @@ def say(text: str, stream: TextIO | None = None) -> None:
     """Print one line. Characters that the terminal cannot encode are replaced."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
-    print(one_line(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    line = one_line(text) + "\n"  # one write, also where nothing is buffered
+    print(line.encode(encoding, "replace").decode(encoding), end="", file=stream, flush=True)
 
 
 def say_all(texts: Iterable[str]) -> None:

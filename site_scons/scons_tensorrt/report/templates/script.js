@@ -4,10 +4,12 @@
   var PER = 100;  // as view.PAGE
   var array = function (found) { return Array.prototype.slice.call(found); };
   var named = function (kind, name) { return document.querySelector("[data-" + kind + "=" + name + "]"); };
+  var signs = { amp: "&", lt: "<", gt: ">", quot: "\"", nbsp: "\u00a0", "#34": "\"", "#39": "'" };
+  // The text of HTML; much faster than to parse it, for 10,000 rows.
   var plain = function (html) {
-    var holder = document.createElement("template");
-    holder.innerHTML = html;
-    return holder.content.textContent;
+    return html.replace(/<[^>]*>/g, "").replace(/&(amp|lt|gt|quot|nbsp|#34|#39);/g, function (all, sign) {
+      return signs[sign];
+    });
   };
   var compare = function (a, b) {
     var x = parseFloat(a), y = parseFloat(b);
