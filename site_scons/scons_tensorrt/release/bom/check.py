@@ -126,7 +126,7 @@ def declared(component: Mapping[str, Any]) -> dict[str, str]:
     uses = card.get("considerations", {}).get("useCases", [])
     trained = card.get("modelParameters", {}).get("datasets", [])
     version, hashes = component.get("version", ""), _hashes(component)
-    own = hashes.get("SHA-256", "").startswith(version)  # filled by itself
+    own = version == hashes.get("SHA-256", "")[:12]  # filled by itself
     found = {
         "licence": next(_licences(component), ""),
         "supplier": supplier.get("name", ""),
