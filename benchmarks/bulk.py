@@ -59,8 +59,8 @@ COMMANDS = {
     "prune": ["prune"],
 }
 ENVIRONMENT = {"TRT_VERBOSE": "", "SOURCE_DATE_EPOCH": "1764374400"}
-CALLS = ("fsync", "openat", "stat", "read", "write", "rename", "unlink", "getdents64", "mkdir", "fcntl")
-_COUNT = re.compile(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+)(?: +\d+)? +(\w+)$", re.MULTILINE)
+CALLS = ("fsync", "openat", "newfstatat", "read", "write", "rename", "unlink", "mkdir", "getdents64")
+_COUNT = re.compile(r"^ *(\d+) (\w+)$", re.MULTILINE)
 
 
 def prepare(root: Path, count: int, size: int | None) -> Tree:
