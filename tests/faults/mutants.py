@@ -77,14 +77,10 @@ PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other 
 )
 BELIEVES_A_STORE = (
     "cache/transfer.py",
-    """    if digest.hexdigest() != sha256:
-        raise DigestMismatch(f"its sha256 is {digest.hexdigest()[:12]}…")
-
-
-def _kernel_copy""",
-    """
-
-def _kernel_copy""",
+    """    if digest != sha256:
+        raise DigestMismatch(f"its sha256 is {digest[:12]}…")
+    return True""",
+    "    return True",
 )
 MUTANTS = {
     "a memo that looks at mtimes alone": MTIME_ONLY,
