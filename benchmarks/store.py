@@ -77,7 +77,9 @@ def compare(title: str, remote: ObjectStore, plain: Callable[[Path], None], data
 
 def compare_many(remote: ObjectStore, store: object, folder: Path, size: int, rounds: int) -> None:
     """64 engines at once. store: obstore's, of the same bucket."""
-    signer, made = generate(folder / "key"), folder / "made"
+    with contextlib.redirect_stdout(sys.stderr):  # figures alone are on stdout
+        signer = generate(folder / "key")
+    made = folder / "made"
     entries: list[CacheEntry] = []
     for number in range(64):
         data = os.urandom(size // 64)

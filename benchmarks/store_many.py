@@ -129,7 +129,8 @@ def filled(folder: Path, engines: int, url: str, env: dict[str, str]) -> Tree:
         make_model(tree.path(f"models/m{number}.onnx"), seed=number)
     tree.write(f'for i in range({engines}): env.Engine(f"m{{i}}", f"models/m{{i}}.onnx")')
     python = fake_compiler(folder / "fake", ACT, "tensorrt_rtx", "1.7.1.116")
-    generate(folder / "key")
+    with contextlib.redirect_stdout(sys.stderr):  # figures alone are on stdout
+        generate(folder / "key")
     (folder / "keys").mkdir()
     shutil.copy(folder / "key.pub", folder / "keys")
     tree.environment = {"TRT_PYTHON": str(python), "TRT_STORE": url}
