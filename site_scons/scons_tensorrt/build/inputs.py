@@ -10,11 +10,14 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import EngineBuildError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..recipe.onnx.summary import OnnxSummary
-from ..values import Value
+
+if TYPE_CHECKING:
+    from .absent_file import AbsentFile
 
 LARGEST_ONNX = (1 << 31) - 1  # bytes: the limit of protobuf
 ONNX_FACT = "onnx 7"  # increase when the summary changes
@@ -24,19 +27,6 @@ def _walk(onnx: str | io.FileIO) -> OnnxSummary:
     from ..recipe.onnx.read_onnx import read_onnx  # not needed for a known model
 
     return read_onnx(onnx)
-
-
-def _nothing() -> None:
-    pass
-
-
-class AbsentFile(Value):
-    """A file that was found in the shared engine cache and not downloaded. summary: of an ONNX; bring:
-    downloads or makes it. Raises EngineError."""
-
-    sha256: str
-    summary: OnnxSummary | None = None
-    bring: Callable[[], None] = _nothing
 
 
 class Inputs:
