@@ -30,24 +30,18 @@ def _walk(onnx: str | io.FileIO) -> OnnxSummary:
 
 
 class Inputs:
-    """The input files of a run."""
+    """The input files of a run. leaves: whether some were found in the shared cache and not downloaded."""
 
     def __init__(self, digest_cache: DigestCache) -> None:
         self._digest_cache = digest_cache
         self._summaries: dict[str, tuple[object, OnnxSummary]] = {}
         self._absent: dict[str, AbsentFile] = {}
-
-    @property
-    def leaves(self) -> bool:
-        """Whether this run has left files in the shared cache."""
-        return bool(self._absent)
+        self.leaves = False
 
     def leave(self, path: Path, file: AbsentFile) -> None:
         """Use what is known of a file while there is none at `path`."""
         self._absent[str(path)] = file
-
-    def forget(self, path: Path) -> None:
-        self._absent.pop(str(path), None)
+        self.leaves = True
 
     def absent(self, path: str | Path) -> AbsentFile | None:
         """What is known of a file that is not there."""
