@@ -16,8 +16,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from scons_tensorrt.build import fork_server
+from scons_tensorrt.build.child_process import run_program
 from scons_tensorrt.build.programs import CONVERTER, EXPORTER
-from scons_tensorrt.build.worker_process import run_program
 from scons_tensorrt.errors import EngineBuildError, EngineError, Interrupted
 
 READER = """
@@ -167,7 +167,7 @@ import json, os, sys
 from pathlib import Path
 from scons_tensorrt.build import fork_server
 from scons_tensorrt.build.programs import CONVERTER
-from scons_tensorrt.build.worker_process import run_program
+from scons_tensorrt.build.child_process import run_program
 job, log = json.loads(sys.argv[1]), Path(sys.argv[2])
 check = {"kind": "check", "packages": []}
 run_program(CONVERTER, sys.executable, check, log, lambda: False, dict(os.environ))

@@ -19,11 +19,11 @@ from jobs import compile_job
 import scons_tensorrt
 from scons_tensorrt import errors
 from scons_tensorrt.artifact.state_folder import StateFolder
-from scons_tensorrt.build import worker_process
+from scons_tensorrt.build import child_process
+from scons_tensorrt.build.child_process import ENDING, SENT, run_worker
 from scons_tensorrt.build.onnx_context import OnnxContext
-from scons_tensorrt.build.onnx_step import PRIVATE, run_converter
 from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER, compiler_of
-from scons_tensorrt.build.worker_process import ENDING, SENT, run_worker
+from scons_tensorrt.build.run_onnx_step import PRIVATE, run_converter
 from scons_tensorrt.errors import (
     EngineBuildError,
     EngineError,
@@ -116,12 +116,12 @@ NOT_EVENTS = [
 
 @pytest.mark.parametrize("line", NOT_EVENTS, ids=[repr(line)[:20] for line in NOT_EVENTS])
 def test_a_line_that_is_no_event_is_nothing(line):
-    assert worker_process._event(line) == {}
+    assert child_process._event(line) == {}
 
 
 @given(st.binary(max_size=60))
 def test_any_line_is_an_event_or_nothing(line):
-    assert isinstance(worker_process._event(line), dict)
+    assert isinstance(child_process._event(line), dict)
 
 
 @pytest.fixture

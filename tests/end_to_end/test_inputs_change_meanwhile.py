@@ -249,13 +249,13 @@ class TestConversions:
         script = textwrap.dedent(
             f"""
             import shutil
-            from scons_tensorrt.build import onnx_step
-            check = onnx_step.check_onnx_up_to_date
+            from scons_tensorrt.build import run_onnx_step
+            check = run_onnx_step.check_onnx_up_to_date
             def edited(*given):
                 found = check(*given)
                 shutil.copy({str(other)!r}, {str(one)!r})
                 return found
-            onnx_step.check_onnx_up_to_date = edited
+            run_onnx_step.check_onnx_up_to_date = edited
             """
         )
         tree.path("site_scons").mkdir()

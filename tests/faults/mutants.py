@@ -44,7 +44,7 @@ NO_SECOND_LOOK = (
 """,
 )
 CONVERTS_BY_PATH = (
-    "build/onnx_step.py",
+    "build/run_onnx_step.py",
     """    places, samples = snapshot(spec, inputs, state.top)
 """,
     """    places, samples = snapshot(spec, inputs, state.top)

@@ -14,7 +14,7 @@ from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.digest_cache import DigestCache
 from scons_tensorrt.release import removal
-from scons_tensorrt.release.prune import Folder, Item, choose, find
+from scons_tensorrt.release.prune_candidates import Folder, Item, choose, find
 from scons_tensorrt.release.removal import remove
 
 pytest_plugins = ["handing"]

@@ -9,7 +9,7 @@ from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import precision
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.judge_outputs import Figures
-from scons_tensorrt.worker.onnx.layer_sensitivity import measure_layers
+from scons_tensorrt.worker.onnx.layer_sensitivity import measure_sensitivity
 from scons_tensorrt.worker.onnx.quantize import quantize
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding
 
@@ -73,7 +73,7 @@ def error(folder, converted):
 @pytest.mark.parametrize("to", ["int8", "fp8"])
 def test_a_layer_back_in_float_is_as_if_it_were_not_quantized(folder, to):
     converted = quantized(folder, "all.onnx", to=to)
-    found = measure_layers(str(folder / "net.onnx"), converted, spec(folder), OPTIONS)
+    found = measure_sensitivity(str(folder / "net.onnx"), converted, spec(folder), OPTIONS)
     assert (found["kind"], found["of"], found["samples"], found["drawn"]) == ("8 bit", 3, 3, False)
     assert found["all"] == {
         "output": "y",
@@ -97,7 +97,9 @@ def test_a_tensor_of_16_bit_is_named_with_the_nodes_that_keep_it(folder):
     onnx.save(model, folder / "half.source.onnx")
     options = {"to": "fp16", "keep_nodes": [], "keep_ops": [], "keep_io": True}
     precision.convert(str(folder / "half.source.onnx"), str(folder / "half.onnx"), options)
-    found = measure_layers(str(folder / "half.source.onnx"), str(folder / "half.onnx"), spec(folder), OPTIONS)
+    found = measure_sensitivity(
+        str(folder / "half.source.onnx"), str(folder / "half.onnx"), spec(folder), OPTIONS
+    )
     best = min(found["layers"], key=lambda each: each["error"])
     assert (found["kind"], found["noise"]) == ("16 bit", None)
     assert (best["layer"], best["keep"]) == ("Mul", ["Mul", "Div"])
@@ -106,11 +108,11 @@ def test_a_tensor_of_16_bit_is_named_with_the_nodes_that_keep_it(folder):
 
 def test_without_samples_inputs_are_drawn_at_the_optimum(folder):
     converted = quantized(folder, "all.onnx")
-    found = measure_layers(str(folder / "net.onnx"), converted, None, {**OPTIONS, "corners": CORNERS})
+    found = measure_sensitivity(str(folder / "net.onnx"), converted, None, {**OPTIONS, "corners": CORNERS})
     assert (found["drawn"], found["samples"]) == (True, 2)
     assert found["all"]["error"] > 0
 
 
 def test_a_model_with_nothing_to_put_back_is_one_line(folder):
     with pytest.raises(WorkerError, match="it has neither Q/DQ pairs nor 16-bit tensors that lose anything"):
-        measure_layers(str(folder / "net.onnx"), str(folder / "net.onnx"), spec(folder), OPTIONS)
+        measure_sensitivity(str(folder / "net.onnx"), str(folder / "net.onnx"), spec(folder), OPTIONS)

@@ -17,8 +17,8 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from scons_tensorrt.build.onnx_step import CONVERTER  # noqa: E402
-from scons_tensorrt.build.worker_process import run_program  # noqa: E402
+from scons_tensorrt.build.child_process import run_program  # noqa: E402
+from scons_tensorrt.build.run_onnx_step import CONVERTER  # noqa: E402
 from scons_tensorrt.errors import PublishError  # noqa: E402
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
 from scons_tensorrt.worker.onnx import graph_walk, model_file, precision, tensors  # noqa: E402

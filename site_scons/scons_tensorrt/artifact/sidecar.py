@@ -16,7 +16,8 @@ from ..files.reading import open_file
 from .filename import SIDECAR_SUFFIX
 
 MISMATCH = "its sha256 does not match its sidecar"
-_FORM = rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?"  # as sha256sum writes it, and with a line break
+# The hash, or a line of sha256sum, each with or without a newline.
+_FORM = rb"([0-9a-f]{64})(?: [ *]([^\n]+))?\n?"
 _LONGEST = 4096
 
 

@@ -19,7 +19,7 @@ from ..files.writing import cause, new_file
 from ..values import Value
 from .accuracy_details import alone_on_gpu, is_compared, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
-from .compile_in_child import compile_engine
+from .compile_to_partial import compile_engine
 from .context import BuildContext, EngineProvider, ProvidedFile
 from .keep_and_reuse import ReusableEngines, Reused
 from .make_job import is_tensorrt

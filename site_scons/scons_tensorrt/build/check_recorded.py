@@ -19,8 +19,8 @@ from ..hardware.runtime import Runtime
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from ..worker.trt.job import RunJob
+from .child_process import ENVIRONMENT, run_program
 from .programs import CHECKER, RUNNER
-from .worker_process import ENVIRONMENT, run_program
 
 
 class NotRun(Exception):

@@ -142,7 +142,7 @@ def _fork(server: _Server, errors: int) -> ForkedProcess:
 
 
 class ForkedProcess:
-    """What `worker_process` uses of a subprocess.Popen, for a child of the server. started: false if the
+    """What `child_process.py` uses of a subprocess.Popen, for a child of the server. started: false if the
     server ended before it took the job."""
 
     def __init__(self, sink: int, source: int, state: socket.socket) -> None:

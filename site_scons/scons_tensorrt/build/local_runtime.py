@@ -37,7 +37,7 @@ from .inputs import Inputs
 from .keep_and_reuse import cache_size_here
 from .onnx_context import OnnxContext
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
-from .onnx_step import make_onnx
+from .run_onnx_step import make_onnx
 from .same_inputs import DoneStep, check_unchanged
 from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 

@@ -1,7 +1,11 @@
 """The spec of an ONNX step's file, and the check whether the file is up to date.
 
-Like an engine, it has a key and a receipt, and a version of the way it is made is pinned. Reusing it needs
-neither onnx nor the converter; their versions are in the receipt, not in the key.
+Like an engine, it has a key, which contains the version of its kind, and a receipt. Reusing it needs neither
+onnx nor the converter; their versions are in the receipt, not in the key.
+
+A new kind of step goes into VERSIONS and VERBS here; into worker/onnx/main.py, which runs it; into
+`next_step` in recipe/conversion.py, which says when it is needed; and into
+scons_tool/declare_onnx_steps.py, which declares its files.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ VERSIONS: Mapping[str, str] = {
     "samples": "1",
 }
 
-# By kind of step, for messages: what it would do, has done, and is doing; of another kind, the last.
+# By kind of step, for messages: what it would do, has done, and is doing; "" is any other kind.
 VERBS: Mapping[str, tuple[str, str, str]] = {
     "prepare": ("PREPARE", "PREPARED", "PREPARING"),
     "accuracy": ("CHECK", "CHECKED", "CHECKING"),

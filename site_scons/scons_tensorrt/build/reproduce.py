@@ -11,9 +11,9 @@ from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..hardware.runtime import Interpreter
 from .checks import check_plan
+from .child_process import Compiled, run_worker
 from .make_job import fresh_log, linked_model, make_job
 from .spec import EngineSpec
-from .worker_process import Compiled, run_worker
 
 
 def compile_again(

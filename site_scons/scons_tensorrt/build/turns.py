@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from ..artifact.cache_key import make_key
 from ..errors import Interrupted
+from .child_process import POLL_SECONDS, STOPPED
 from .spec import EngineSpec
-from .worker_process import POLL_SECONDS, STOPPED
 
 
 class Turns:

@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..build.child_process import STOPPED
 from ..build.context import ProvidedFile
 from ..build.progress import BeginProgress, ProgressHandle
-from ..build.worker_process import STOPPED
 from ..errors import EngineBuildError, Interrupted, StoreError
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..files.writing import new_file

@@ -29,7 +29,7 @@ from .transfer import PIECE, DigestMismatch, Hashing, Progress, checked, copied
 _T = TypeVar("_T")
 PART = 16 << 20  # bytes of an upload's part; up to four in memory
 SMALL_PIECE = 64 << 10  # bytes read at once from a small object
-TRIES = 3  # of a broken transfer
+DOWNLOAD_TRIES = 3  # of a broken transfer; uploads are tried again by obstore
 PATIENCE_S = 10.0  # for a silent server
 _NAME = re.compile(r"[0-9a-f]{64}")  # object names: a cache key, or a sha256
 
@@ -220,7 +220,7 @@ class ObjectStore:
                     if is_too_short(broken.cause):
                         raise DigestMismatch(f"it ends within {done} of {size} bytes") from None
                     tries += 1
-                    if tries >= TRIES:
+                    if tries >= DOWNLOAD_TRIES:
                         raise StoreError(in_words(broken.cause)) from None
                     time.sleep(0.1 * 3**tries)
         if digest.hexdigest() != sha256:

@@ -73,7 +73,7 @@ def _count(text: str) -> int:
 
 
 def _sensitivity(arguments: argparse.Namespace) -> int:
-    from ..build.measure_layers import spec_of
+    from ..build.measure_sensitivity import spec_of
 
     specs: dict[str, Any] = {}  # by the converted ONNX, which engines for several kinds of hardware share
     faults: dict[str, EngineError] = {}
@@ -115,7 +115,7 @@ def _engines(arguments: argparse.Namespace) -> Iterator[DeclaredEngine]:
 
 
 def _measured(spec: Any, engines: list[DeclaredEngine], arguments: argparse.Namespace) -> dict[str, Any]:
-    from ..build.measure_layers import measure
+    from ..build.measure_sensitivity import measure
 
     state = engines[0].declaration.state
     python = arguments.python or os.environ.get("TRT_ONNX_PYTHON") or sys.executable

@@ -56,7 +56,7 @@ class Preparation(Value):
 
 
 class Step(Value):
-    """kind: "prepare", "precision" or "quantize"; options: JSON, part of the step's key."""
+    """kind: one of VERSIONS in build/onnx_spec.py; options: JSON, part of the step's key."""
 
     kind: str
     options: Mapping[str, Any] = {}

@@ -21,7 +21,7 @@ from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import remove_tree, sync_folder, unlink_link
 from .own_files import CACHE, behind_link, is_ours, known_bytes, own_files, parsed, traces
-from .prune import Item
+from .prune_candidates import Item
 
 _RECEIPT = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{16})?\.json")
 

@@ -18,7 +18,7 @@ from ..files.untrusted_json import listing, mapping, number, plain, seconds, tex
 from ..recipe.key_ingredients import differences
 from .accuracy import describe_accuracy
 from .history import WORDS
-from .layer_costs import describe_sensitivity
+from .sensitivity_table import describe_sensitivity
 
 MAX_BUILDS = 20
 IN_STORE = "not downloaded"  # an engine that the run found in the shared cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import SCons.Errors
 
-from ..build.compile_in_child import only_on_its_hardware
+from ..build.compile_to_partial import only_on_its_hardware
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError, PublishError
 from . import settings
 from .engine_target import EngineTarget

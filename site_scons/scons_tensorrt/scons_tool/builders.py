@@ -96,7 +96,7 @@ def build(target: Any, source: Any, env: Any) -> None:
 
 def convert(target: Any, source: Any, env: Any) -> None:
     """The action of a conversion. Raises BuildError."""
-    from ..build.onnx_step import OnnxOutcome, make_onnx
+    from ..build.run_onnx_step import OnnxOutcome, make_onnx
 
     step, session = target_of(target[0]), session_of(env)
     began = _begin(target, step, session)

@@ -26,7 +26,7 @@ from ..build.absent_file import AbsentFile
 from ..build.described import description_of
 from ..build.inputs import Inputs
 from ..build.onnx_context import OnnxContext
-from ..build.onnx_step import OnnxOutcome, make_onnx
+from ..build.run_onnx_step import OnnxOutcome, make_onnx
 from ..errors import EngineBuildError
 from .nodes import ALIAS, REPORT, paths_named, target_of
 from .store_settings import ALL, NEEDED

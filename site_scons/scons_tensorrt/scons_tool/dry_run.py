@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..build.onnx_context import OnnxContext
-from ..build.onnx_step import check_converter
+from ..build.run_onnx_step import check_converter
 from ..errors import EngineBuildError, EngineError
 from .before_building import check_can_build
 from .engine_target import EngineTarget

@@ -22,7 +22,7 @@ from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..files.mounts import mount_below
 from ..hardware.resolve import BUILT_IN, Hardware
 from ..release.own_files import entries, known_bytes
-from ..release.prune import DAY_S, Folder, Item, choose, find
+from ..release.prune_candidates import DAY_S, Folder, Item, choose, find
 from ..release.removal import remove
 from . import settings
 from .engine_target import EngineTarget

@@ -142,11 +142,11 @@ def OnnxExport(
     that the script imports, also dependencies. SCons does not know what else the script reads.
     Raises UserError.
     """
-    from . import onnx_steps
+    from . import declare_onnx_steps
 
     session = session_of(env)
     session.bind_settings(env)
-    return onnx_steps.declare_export(env, session, name, script, options, files, imports)
+    return declare_onnx_steps.declare_export(env, session, name, script, options, files, imports)
 
 
 def _convert(env: Any, session: Session, declared: EngineTarget) -> OnnxSummary | None:
@@ -163,23 +163,23 @@ def _convert(env: Any, session: Session, declared: EngineTarget) -> OnnxSummary 
     if as_it_is:
         return summary
     from ..build.onnx_spec import SAMPLES, compile_step
-    from . import onnx_steps
+    from . import declare_onnx_steps
 
     found = compile_step(recipe, declared.strongly_typed, summary)
     if found:
         step, given = found
-        samples = onnx_steps.sample_nodes(env, session, given, "calibration") if given else None
+        samples = declare_onnx_steps.sample_nodes(env, session, given, "calibration") if given else None
         if step.kind == SAMPLES:
-            declared.samples = onnx_steps.declare_samples(env, session, declared, samples)
+            declared.samples = declare_onnx_steps.declare_samples(env, session, declared, samples)
         elif step.kind == "precision" and recipe.conversion.auto:
-            declared.converted = onnx_steps.declare_search(env, session, declared, step)
+            declared.converted = declare_onnx_steps.declare_search(env, session, declared, step)
         else:
-            declared.converted = onnx_steps.declare_step(env, session, declared, step, samples)
+            declared.converted = declare_onnx_steps.declare_step(env, session, declared, step, samples)
     gate = recipe.accuracy
     if gate is not None:
         reference = file_node(env, gate.reference, "reference") if gate.reference else original
-        onnx_steps.declare_gate(env, session, declared, gate, reference)
-        onnx_steps.declare_recorded(env, session, declared, reference)
+        declare_onnx_steps.declare_gate(env, session, declared, gate, reference)
+        declare_onnx_steps.declare_recorded(env, session, declared, reference)
     return summary
 
 

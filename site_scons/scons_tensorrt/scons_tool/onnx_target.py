@@ -284,7 +284,7 @@ class OnnxTarget(ReceiptTarget):
         return given + [node for onnx in dict.fromkeys(read) for node in self._files.data_nodes(onnx)]
 
     def tidy(self) -> None:
-        from ..build.onnx_step import tidy_step
+        from ..build.run_onnx_step import tidy_step
 
         tidy_step(self.path, self._files.state)
 

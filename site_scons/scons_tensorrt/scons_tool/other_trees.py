@@ -13,7 +13,7 @@ from ..artifact.state_folder import StateFolder
 from ..files.mounts import mount_below
 from ..files.reading import read_small
 from ..release.own_files import parsed
-from ..release.prune import Item
+from ..release.prune_candidates import Item
 from ..values import Value
 from .nodes import PRUNE
 

@@ -14,9 +14,9 @@ from ..artifact.cache_key import make_key
 from ..errors import RecipeError
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.preparation import find_reasons, needed_for, prepare_step
+from .declare_onnx_steps import declare, sample_nodes
 from .engine_target import EngineTarget
 from .nodes import real_place
-from .onnx_steps import declare, sample_nodes
 from .onnx_target import OnnxTarget, SampleNodes
 from .run_files import RunFiles
 from .session import Session

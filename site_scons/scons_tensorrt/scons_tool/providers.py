@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..cache.client import CacheClient
     from ..cache.finder import StoreFinder
     from ..cache.moved import Sum
-    from ..cache.upload import Uploader
+    from ..cache.upload_queue import Uploader
     from ..profile.recorder import Recorder
     from ..remote.provider import RemoteProvider
 
@@ -60,7 +60,7 @@ class Providers:
     def _open(self) -> None:
         from ..cache.client import CacheClient
         from ..cache.object_store import ObjectStore
-        from ..cache.upload import Uploader
+        from ..cache.upload_queue import Uploader
         from ..files.signing_keys import load_signing_key, load_trusted_keys
 
         chosen, say = self.store, self._console.line

@@ -14,16 +14,16 @@ from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
 from ..hardware.resolve import Hardware
 from ..recipe.product_options import without_effect
+from .closing_line import Summary
 from .console import Console
 from .engine_target import EngineTarget
 from .stop_signal import fail_run
-from .summary import Summary
 from .target import ReceiptTarget, Target
 
 if TYPE_CHECKING:
     from ..artifact.state_folder import StateFolder
     from ..build.build_engine import BuildOutcome
-    from ..build.onnx_step import OnnxOutcome
+    from ..build.run_onnx_step import OnnxOutcome
     from .failures import Failures
     from .onnx_target import OnnxTarget
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..build.compile_in_child import compile_engine
+from ..build.compile_to_partial import compile_engine
 from ..build.kernels import Recording, record_kernels
 from ..errors import EngineError, PublishError, RecipeError, plural
 from ..files.writing import write_atomic

@@ -38,7 +38,7 @@ class Layer(NamedTuple):
     keep: tuple[str, ...] = ()
 
 
-def measure_layers(
+def measure_sensitivity(
     reference: str,
     converted: str,
     spec: Mapping[str, Any] | None,

@@ -23,7 +23,8 @@ NEEDED = (
 
 
 def main(job: Mapping[str, Any]) -> None:
-    """Run a job of `build/onnx_step.py` or `build/compare_on_gpu.py`. Ends the process."""
+    """Run a job of `run_onnx_step.py`, `compare_on_gpu.py` or `measure_sensitivity.py` in build/. Ends the
+    process."""
     parent.claim_stdout()
     parent.die_with_parent()
     sys.meta_path.insert(0, _SentModules(job["later"]))
@@ -116,7 +117,7 @@ def _run(job: Mapping[str, Any]) -> Any:
     if kind == "accuracy":
         return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
     if kind == "sensitivity":
-        return _module("layer_sensitivity").measure_layers(
+        return _module("layer_sensitivity").measure_sensitivity(
             onnx["reference"], onnx["converted"], samples, options, parent.send
         )
     if kind == "expect":
@@ -125,6 +126,7 @@ def _run(job: Mapping[str, Any]) -> Any:
         )
     if kind == "judge":
         return _module("engine_accuracy").judge(files, target, options)
+    assert kind == "export"
     function = options.pop("function")
     options.update((name, path) for name, path in files.items() if not name.startswith(NO_ARGUMENTS))
     return _module("export").export(job["script"], function, target, options, job["code"])

@@ -2,7 +2,7 @@
 
 An engine is removed if no declared engine has its name, on any known hardware, and a receipt matches its
 bytes. Files that this package did not write stay. The same holds for converted files. Links below the
-state folder are never followed.
+state folder are never followed. scons_tool/engines_prune.py leaves out what other trees may own.
 """
 
 from __future__ import annotations

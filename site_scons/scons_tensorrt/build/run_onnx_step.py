@@ -19,6 +19,7 @@ from ..files.locks import engine_lock
 from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
 from ..recipe.preparation import needed_for
 from ..values import Value
+from .child_process import run_program
 from .known_gates import GATE
 from .make_job import fresh_log
 from .onnx_context import OnnxContext
@@ -27,7 +28,6 @@ from .programs import CONVERTER, EXPORTER
 from .script_copies import copy_export
 from .step_inputs import CODE, named_as_given, snapshot
 from .up_to_date import UpToDateResult
-from .worker_process import run_program
 
 PRIVATE = ("TRT_SIGNING_KEY", "TRT_STORE_SIGNING_KEY", "TRT_STORE_KEY")
 PACKAGES = ("onnx", "numpy", "onnxruntime")  # what a step needs,

@@ -1,4 +1,5 @@
-"""Compiles one engine in a child process, to a partial file, and writes its receipt."""
+"""Compiles one engine to a partial file, and writes its receipt. child_process.py starts the process and
+reads its events."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMisma
 from ..files.untrusted_json import mapping
 from ..hardware.resolve import Hardware
 from .checks import check_inputs, check_plan
+from .child_process import Compiled, run_worker
 from .context import BuildContext
 from .kernels import DETAIL, Recording
 from .make_job import fresh_log, is_tensorrt, linked_model, make_job
@@ -22,7 +24,6 @@ from .phases import Phases
 from .progress import ProgressHandle
 from .refusals import explain
 from .spec import EngineSpec, made_from
-from .worker_process import Compiled, run_worker
 
 
 def compile_engine(

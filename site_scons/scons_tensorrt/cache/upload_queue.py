@@ -1,4 +1,4 @@
-"""Uploads in the background during the build."""
+"""Queues uploads during the build; `upload` in object_store.py does each."""
 
 from __future__ import annotations
 
