@@ -30,6 +30,7 @@ def test_what_is_no_more_unfinished_when_it_shall_be_finished_is_compiled(
         hardware=SimpleNamespace(told=dict, signature=signature),
         accuracy=None,
         check=None,
+        bring=lambda: None,
     )
     context = BuildContext(StateFolder(tmp_path / ".trt", tmp_path), None, None)
     monkeypatch.setattr(

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from onnx import save
+from refused import REFUSED
 
 from conftest import Tree, flip_last_bit, make_model, sha256, sound
 
@@ -126,6 +128,33 @@ def test_two_equal_engines_of_one_run_are_compiled_once(two: Tree) -> None:
     assert all("(copied from " in line for line in run.lines("REUSED"))
     assert len({sha256(path) for path in two.root.rglob("*.engine")}) == 1
     assert two.scons("-q", "engines").status == 0
+
+
+@pytest.mark.parametrize("jobs", ["-j1", "-j3"])
+def test_equal_engines_that_change_are_compiled_once_wherever_they_are(two: Tree, jobs: str) -> None:
+    two.write(
+        """
+        env.Engine("b", "models/a.onnx")
+        env.Clone(TRT_ENGINE_DIR="out/far/away").Engine("c", "models/a.onnx")
+        env.Clone(TRT_ENGINE_DIR="engines/other").Engine("b", "models/a.onnx")
+        """
+    )
+    assert two.scons(jobs, "engines").status == 0
+    make_model(two.path("models/a.onnx"), seed=9)
+    run = two.scons(jobs, "engines")
+    assert (run.status, len(run.built), len(run.reused)) == (0, 1, 2), run.out
+    assert len({sha256(path) for top in ("engines", "out") for path in two.path(top).rglob("*.engine")}) == 1
+    assert two.scons("-q", "engines").status == 0
+
+
+def test_what_the_runtime_always_refuses_is_tried_once(tree: Tree) -> None:
+    """Equal engines wait for each other: each would be refused after the other, which takes longer."""
+    save(REFUSED["TensorRT has no sequences"][0](), tree.path("models/a.onnx"))
+    tree.write("for name in 'abc': env.Engine(name, 'models/a.onnx')")
+    run = tree.scons("-j3", "-k", "engines")
+    assert (run.status, run.failed) == (2, ["a", "b", "c"]), run.out
+    assert run.out.count("the parser refused node") == 1
+    assert len(list(tree.path(".trt/logs").iterdir())) == 1
 
 
 def test_the_same_engine_for_another_folder_or_model_is_copied(edited: Tree) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -209,6 +210,8 @@ def _wait_for(what: Callable[[], bool]) -> None:
 
 WRONG = {
     "folder": ("models", "is a folder; name another file"),
+    "pipe": ("pipe", "is not a regular file; name another file"),
+    "open file": ("stdout", "is not a regular file; name another file"),
     "model": ("models/a.onnx", "is not a profile, and is not replaced; name another file"),
     "below a file": ("SConstruct/p.json", "SConstruct is not a folder; remove it, or move it away"),
     "no file system": ("/proc/p.json", "cannot be written: No such file or directory; name another file"),
@@ -218,6 +221,8 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_a_path_that_cannot_be_written_is_one_line_before_anything_is_built(built: Tree, what: str) -> None:
     path, why = WRONG[what]
+    os.mkfifo(built.path("pipe"))
+    built.path("stdout").symlink_to("/proc/self/fd/1")  # as /dev/stdout
     before = built.snapshot("models", "engines")
     run = built.scons("-Q", "engines", f"PROFILE={path}")
     assert run.status == 2

@@ -1,7 +1,9 @@
 """A reader, or a crash, finds the old bytes or the new ones."""
 
+import contextlib
 import errno
 import os
+import stat
 import threading
 import time
 
@@ -11,6 +13,7 @@ from scons_tensorrt.files import writing
 from scons_tensorrt.files.writing import (
     STALE_SECONDS,
     cause,
+    new_file,
     remove_tree,
     sync_file,
     sync_folder,
@@ -59,6 +62,23 @@ def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path):
     with pytest.raises(OSError):
         write_atomic(tmp_path / "f", b"new")
     assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_atomic(path, b"x"), lambda path: new_file(path).close()]
+)
+def test_a_device_and_a_link_to_an_open_file_are_not_replaced(tmp_path, write):
+    link, device = tmp_path / "stdout", tmp_path / "null"
+    link.symlink_to("/proc/self/fd/1")
+    places = [link]
+    with contextlib.suppress(PermissionError):
+        os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        places.append(device)
+    for place in places:
+        with pytest.raises(OSError, match="a device is not replaced"):
+            write(place)
+    assert sorted(tmp_path.iterdir()) == sorted(places)
+    assert link.is_symlink()
 
 
 def test_a_rename_that_fails_leaves_the_old_bytes_and_no_temporary(tmp_path, monkeypatch):

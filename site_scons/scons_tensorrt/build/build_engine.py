@@ -75,12 +75,11 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
             update_receipt(spec, reused, context, waiting)
             return BuildOutcome("reused", up_to_date, reused)
         context.stage("waiting for an engine with the same inputs")
-        new = up_to_date.code == "new"
-        with context.turns.turn(spec, new, what, waiting, context.stopping):
+        with context.turns.turn(spec, what, waiting, context.stopping) as equal:
             context.stage("looking for a kept engine")
             partial = publication.open()
             try:
-                found = kept.take(spec, up_to_date.code, partial)
+                found = kept.take(spec, up_to_date.code, partial, equal)
                 made = _reuse(spec, context, found, partial, waiting) if found else None
                 made = made or _find(spec, context) or _obtain(spec, context, partial, waiting)
             except BaseException:

@@ -82,11 +82,11 @@ class ReusableEngines:
                     return found
         return None
 
-    def take(self, spec: EngineSpec, code: str, partial: Path) -> Reused | None:
+    def take(self, spec: EngineSpec, code: str, partial: Path, equal: Path | None = None) -> Reused | None:
         """Write the engine to `partial`; None if there is none, and then what is in the file does not count.
-        code: of the up-to-date check. A kept engine stays kept until `replaced`, so that a run that is killed
-        loses nothing."""
-        for found in self._candidates(spec, code):
+        code: of the up-to-date check; equal: an engine of this run with the same inputs. A kept engine stays
+        kept until `replaced`, so that a run that is killed loses nothing."""
+        for found in self._candidates(spec, code, equal):
             try:
                 if found.own and found.origin == KEPT:
                     self._folder.take(found.path, partial)
@@ -116,38 +116,42 @@ class ReusableEngines:
         made = {**made_from(spec, self._state), "copied": {"from": found.receipt.filename}}
         return {**details, **made}
 
-    def _candidates(self, spec: EngineSpec, code: str) -> Iterator[Reusable]:
+    def _candidates(self, spec: EngineSpec, code: str, equal: Path | None = None) -> Iterator[Reusable]:
         if code not in _UNALTERED:
             return
         with contextlib.suppress(OSError, EngineError):  # an unreadable folder
             folders: list[Path] | None = None  # a large tree has large folders
-            for name, key in self._names(spec, new=code == "new"):
+            for name, key in self._names(spec, equal, new=code == "new"):
                 own = name == spec.filename
                 for receipt in self._state.receipts.get(name, key):
                     kept = self._folder.path(name, receipt.sha256)
                     if self._limit and _size(kept) is not None:
                         yield Reusable(kept, receipt, KEPT, own)
                     if folders is None:
-                        folders = list(self._folders(spec.engine))
+                        folders = list(self._folders(spec.engine, equal))
                     for folder in folders:
                         path = folder / name
                         if path != spec.engine and _size(path) == receipt.size and _states(path, receipt):
                             origin = f"copied from {self._state.relative(path)}"
                             yield Reusable(path, receipt, origin, own)
 
-    def _names(self, spec: EngineSpec, new: bool) -> Iterator[tuple[str, str]]:
+    def _names(self, spec: EngineSpec, equal: Path | None, new: bool) -> Iterator[tuple[str, str]]:
         """The filename and key of engines with the wanted bytes: its own, and for a new name, those of other
-        models. For every engine that changed, other models are not looked for: that reads all receipts."""
+        models. For every engine that changed, only `equal` is looked for: others take all receipts."""
         yield spec.filename, spec.key
+        if equal and equal.name != spec.filename:
+            yield equal.name, make_key(equal.name, spec.ingredients)
         if new and not self._alone:
             for name in self._state.receipts.same_inputs(spec.filename, spec.ingredients):
                 yield name, make_key(name, spec.ingredients)
 
-    def _folders(self, engine: Path) -> Iterator[Path]:
-        """The folder of the engine, its parent, and the subfolders of both: engines of a named hardware are
-        one level below those of the default host."""
+    def _folders(self, engine: Path, equal: Path | None) -> Iterator[Path]:
+        """The folder of the engine `equal`; that of the engine, its parent, and the subfolders of both:
+        engines of a named hardware are one level below those of the default host."""
         if self._alone:
             return
+        if equal:
+            yield equal.parent
         above = [f for f in (engine.parent, engine.parent.parent) if f.is_relative_to(self._state.top)]
         yield from above
         for folder in above:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,27 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_device(path: Path) -> bool:
+    """Whether a path is a device, or a link to an open file, as /dev/stdout is: root would replace the
+    machine's own, for every program."""
+    try:
+        mode = os.lstat(path).st_mode
+        if stat.S_ISLNK(mode):
+            return os.readlink(path).startswith("/proc/")
+        return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    except OSError:
+        return False
+
+
+def _refuse_device(path: Path) -> None:
+    """Raise OSError for a device."""
+    if is_device(path):
+        raise OSError(errno.EINVAL, "a device is not replaced", os.fspath(path))
+
+
 def new_file(path: Path, mode: int = 0o666) -> BinaryIO:
     """Create an empty file for writing, replacing a file or link of this name. Raises OSError."""
+    _refuse_device(path)
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, mode), "wb")
@@ -93,6 +113,7 @@ def replacing(path: Path, durable: bool = True, mode: int = 0o666) -> Iterator[B
     process ID. Raises OSError; then, and if the block raises, `path` is unchanged and no temporary is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_device(path)
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         with new_file(temporary, mode) as out:

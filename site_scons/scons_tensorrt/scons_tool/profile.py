@@ -18,7 +18,7 @@ import SCons.Script.Main
 import SCons.Taskmaster
 
 from .. import __version__
-from ..files.writing import cause, replacing
+from ..files.writing import cause, is_device, replacing
 from ..profile.recorder import Recorder
 from ..profile.trace import CHECK, MAIN, PHASE, TASK, WORK, Slice, figures, is_profile, to_json
 from .console import Console
@@ -56,6 +56,8 @@ class Profile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.is_dir():
                 why = f"is a folder; {_OTHERS}"
+            elif is_device(self._path) or (self._path.exists() and not self._path.is_file()):
+                why = f"is not a regular file; {_OTHERS}"
             elif self._path.exists() and not is_profile(_head(self._path)):
                 why = f"is not a profile, and is not replaced; {_OTHERS}"
             else:
