@@ -139,3 +139,12 @@ def test_an_unreadable_source_is_a_fault_of_the_store_and_a_full_disk_is_not(tmp
     with pytest.raises(OSError) as full:
         copy(source, sha256, size, Path("/dev/full"))
     assert full.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("size", [PIECE, LARGE])
+def test_a_kernel_that_copies_nothing_before_the_end_is_not_trusted(tmp_path, monkeypatch, size) -> None:
+    """Some file systems do (golang.org/issue/44272). A writer would remove the data as damaged."""
+    source, sha256 = source_in(tmp_path, size)
+    monkeypatch.setattr(os, "copy_file_range", lambda *of: 0)
+    assert copy(source, sha256, size, tmp_path / "made")
+    assert sha256_of(tmp_path / "made") == sha256

@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,44 @@ def test_bytes_of_another_size_than_somebody_says_are_not_removed(team, tmp_path
     shared = team.shared()
     assert not shared.fetch(entry.sha256, size, tmp_path / "out", "a")
     assert team.fetched(entry) == b"an engine"
+
+
+def all_that_asks(remote: ObjectStore, source: Path) -> dict[str, Callable[[], object]]:
+    return {
+        "read": lambda: remote.read(f"ac/{NAME}"),
+        "size": lambda: remote.size(f"cas/{NAME}"),
+        "list": lambda: list(remote.all_of("ac")),
+        "download": lambda: remote.download(f"cas/{NAME}", NAME, 1, None),
+        "create": lambda: remote.create(f"ac/{NAME}", b"entry"),
+        "replace": lambda: remote.replace(f"ac/{NAME}", b"entry"),
+        "upload": lambda: remote.upload(f"cas/{NAME}", source, hashlib.sha256(b"x").hexdigest(), 1),
+    }
+
+
+def test_a_store_that_is_gone_is_not_an_empty_one_and_is_not_made_anew(tmp_path) -> None:
+    root, source = tmp_path / "store", tmp_path / "source"
+    source.write_bytes(b"x")
+    remote = ObjectStore(root.as_uri(), True)
+    root.rename(tmp_path / "away")
+    for name, ask in all_that_asks(remote, source).items():
+        with pytest.raises(StoreError, match=f"^no such folder: {root}$"):
+            ask()
+        assert not root.exists(), name
+
+
+def test_a_store_that_was_unmounted_is_not_an_empty_one(tmp_path) -> None:
+    root, source = tmp_path / "store", tmp_path / "source"
+    source.write_bytes(b"x")
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "none", str(root)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount, and not everywhere")
+    try:
+        remote = ObjectStore(root.as_uri(), True)
+        assert remote.create(f"ac/{'2' * 64}", b"entry")
+    finally:
+        subprocess.run(["umount", root], check=True)
+    for ask in all_that_asks(remote, source).values():
+        with pytest.raises(StoreError, match=f"^{root} was mounted or unmounted meanwhile$"):
+            ask()
+    assert list(root.iterdir()) == []

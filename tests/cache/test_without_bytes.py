@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,15 @@ env.Depends(env.Command("after.txt", [], "ls engines > $TARGET"), Alias("engines
 env.AlwaysBuild(env.Alias("deploy", b[0], "wc -c $SOURCE"))
 Alias("plain", a)
 Alias("ci", ["engines", manifest])
+Alias("some", "engines")
+env.Depends(env.Command("later.txt", [], "ls engines > $TARGET"), Alias("more", Alias("some")))
+env.Command(Dir("package"), b, "mkdir -p $TARGET && cp $SOURCES $TARGET")
+Alias("acts", a)
 if ARGUMENTS.get("POST"):
     env.AddPostAction(a[0], "wc -c $TARGET")
+if ARGUMENTS.get("AROUND"):
+    env.AddPreAction(manifest, "wc -c engines/a__*.engine")
+    env.AddPostAction(Alias("acts"), "wc -c engines/a__*.engine")
 if ARGUMENTS.get("BEHIND"):
     Repository(ARGUMENTS["BEHIND"])
 """
@@ -173,6 +181,10 @@ OPENED = {
     "plain FETCH=none": "",
     "plain FETCH=needed": "a",
     "engines POST=1 FETCH=none": "a",
+    "later.txt FETCH=none": "a b",
+    "package FETCH=none": "b",
+    "dist AROUND=1 FETCH=none": "a b",
+    "acts AROUND=1 FETCH=none -j4": "a",
     f"{STEP} FETCH=needed": STEP,
     f"engines {STEP} FETCH=none": "",
 }
@@ -191,6 +203,43 @@ def test_what_a_target_opens_is_downloaded_and_nothing_else(targets, team, tmp_p
     assert [name.split("__")[0] for name in engines_in(tree)] == sorted([*({*expected} - {STEP})] * 2)
     assert not run.built
     assert "CONVERTED" not in run.out
+
+
+READS = """
+read = {"onnx": "models/a.onnx", "engine": a[0]}
+env.Engine("c", env.OnnxExport("c", "read_engine.py:export", files=read))
+"""
+
+
+@pytest.mark.slow
+def test_an_export_that_reads_an_engine_opens_it(team, tmp_path):
+    tree = team.clone(tmp_path / "clone")
+    tree.write(SCONSTRUCT + READS)
+    tree.path("read_engine.py").write_text(
+        "def export(target, onnx, engine):\n"
+        "    assert open(engine, 'rb').read(4) == b'vtrt'\n"
+        "    open(target, 'wb').write(open(onnx, 'rb').read())\n"
+    )
+    run = tree.scons("engines", "FETCH=none")
+    assert run.status == 0, run.out
+    assert (run.names("FETCHED"), run.names("FOUND"), run.reused) == (["a"], ["b"], ["c"])
+
+
+@pytest.mark.slow
+def test_in_an_interactive_session_a_later_build_finds_what_it_opens(team, tmp_path):
+    tree = team.clone(tmp_path / "clone")
+    done = subprocess.run(
+        tree.command("--interactive", "FETCH=none"),
+        cwd=tree.root,
+        env=tree.env(),
+        input="build engines\nbuild size.txt\nexit\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(tree.path("size.txt").read_text()) == tree.engine("a").stat().st_size
 
 
 def engine_name(team: Team, name: str) -> str:
@@ -368,6 +417,12 @@ def test_other_ways_to_run_scons_with_what_was_not_downloaded(team, tmp_path):
     assert tree.scons("-q", "engines", "FETCH=none").status == 1
     assert tree.scons("-c", "engines", "FETCH=none").status == 0
     assert tree.snapshot(".trt/receipts") == before
+    engine = f"engines/{engine_name(team, 'a')}"
+    for command, status in (("verify", 1), ("reproduce", 1), ("check", 18)):
+        said = tree.cli(command, engine)
+        assert (said.status, said.err, len(said.out.splitlines())) == (status, "", 1)
+        assert said.out.endswith(": not downloaded (FETCH=); run `scons engines`\n")
+    assert "  not downloaded (FETCH=); showing the newest receipt:" in tree.cli("explain", engine).out
     told = tree.scons("--debug=explain", "--warn=all", "engines", "FETCH=none").out
     assert "because it doesn't exist" in told
     assert "Cannot find target" not in told
@@ -379,6 +434,29 @@ def test_a_store_that_cannot_be_reached_compiles(team, tmp_path):
     run = tree.scons("a", f"STORE={tmp_path.as_uri()}/nowhere", "FETCH=none")
     assert run.built == ["a"]
     assert "is not used: no such folder" in run.out
+
+
+VANISHES = """
+gone = env.Command("gone.txt", [], f"mv {STORE} {STORE}.away && touch $TARGET")
+env.Requires(gone, a[0])
+env.Requires([b[0], exported], gone)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_a_store_that_vanishes_during_the_run_is_named_once_and_not_made_anew(mode, team, tmp_path, shared):
+    """An unmounted share: each entry seems to be missing, and an upload would fill the folder below it."""
+    tree = team.clone(tmp_path / "clone")
+    tree.write(f"STORE = {str(team.store)!r}" + SCONSTRUCT + VANISHES)
+    key = [f"STORE_SIGNING_KEY={shared / 'key'}"] * (mode == "write")
+    run = tree.scons("b", "a", "FETCH=none", f"STORE_MODE={mode}", *key)
+    assert run.status == 0, run.out
+    assert (run.names("FETCHED"), run.built) == (["a"], ["b"])
+    said = [line for line in run.out.splitlines() if line.startswith("engines: not using the store")]
+    assert len(said) == 1, run.out
+    assert said[0].endswith(f"for the rest of this run: no such folder: {team.store}")
+    assert not team.store.exists()
 
 
 WRONG = {

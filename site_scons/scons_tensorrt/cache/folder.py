@@ -22,10 +22,27 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Folder:
-    """root: of the store. Every method raises OSError, or StoreError if a folder in the store is a link."""
+    """root: of the store, which is there. Every method raises OSError, or StoreError if a folder in the store
+    is a link, or the store is no longer there."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._device = self._device_now()
+
+    def _device_now(self) -> int:
+        return os.stat(os.path.join(self.root, ".")).st_dev  # the "." makes an automounter mount it
+
+    def check_root(self) -> None:
+        """Raises StoreError if the store is no longer there: where its file system was unmounted, an empty
+        folder remains, in which every entry seems to be missing."""
+        try:
+            now = self._device_now()
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreError(f"no such folder: {self.root}") from None
+        except OSError as error:
+            raise StoreError(f"{self.root}: {error.strerror}") from None
+        if now != self._device:
+            raise StoreError(f"{self.root} was mounted or unmounted meanwhile")
 
     def read(self, path: str, most: int) -> tuple[bytes, float] | None:
         """At most the first `most` bytes of a file, and its mtime; None if there is no file. Anything but
@@ -35,6 +52,7 @@ class Folder:
                 return source.read(most), os.fstat(source.fileno()).st_mtime
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                self.check_root()
                 return None
             if is_none(error):
                 return b"", 0.0
@@ -45,6 +63,7 @@ class Folder:
         try:
             found = os.lstat(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
+            self.check_root()
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
@@ -72,9 +91,11 @@ class Folder:
                     continue
                 if stat.S_ISREG(found.st_mode):
                     yield name, found.st_size, found.st_mtime
+        self.check_root()
 
     def check(self, folder: str) -> None:
         """Raises StoreError if `folder` is a link or not a folder; it may be missing."""
+        self.check_root()
         with contextlib.suppress(FileNotFoundError), self._opened(folder):
             pass
 

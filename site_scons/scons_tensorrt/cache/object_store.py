@@ -59,11 +59,14 @@ class ObjectStore:
         parts = urlsplit(url)
         if parts.scheme == "file":
             _check_file(url, parts)
-        self._folder = Folder(Path(unquote(parts.path))) if parts.scheme == "file" else None
-        if self._folder and not writes and not self._folder.root.is_dir():
-            raise StoreError(f"no such folder: {self._folder.root}")
+        root = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        if root and not writes and not root.is_dir():
+            raise StoreError(f"no such folder: {root}")
         self._creates: bool | None = None  # whether conditional writes work; probed once
         self._o, self._store = connect(self.url, patience_s, mkdir=writes)
+        self._folder: Folder | None = None
+        with self._errors():
+            self._folder = Folder(root) if root else None
 
     @property
     def is_folder(self) -> bool:
@@ -196,7 +199,10 @@ class ObjectStore:
         """Download an object to `to` (None: verify only); False if there is none. Reads at most `size`
         bytes. Raises DigestMismatch for another sha256 or size, and OSError as `to` does."""
         if self._folder:
-            return copied(self._folder.root / path, sha256, size, to, progress)
+            there = copied(self._folder.root / path, sha256, size, to, progress)
+            if not there:
+                self._folder.check_root()
+            return there
         done, tries = 0, 0
         end = time.monotonic() + self._timeout_s + size / SLOWEST
         with Hashing(size) as digest:
@@ -270,6 +276,8 @@ class ObjectStore:
         except (DigestMismatch, StoreError):
             raise
         except Exception as error:
+            if self._folder:
+                self._folder.check_root()
             raise StoreError(in_words(error)) from None
 
 

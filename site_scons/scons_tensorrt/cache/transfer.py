@@ -161,8 +161,9 @@ def _copy(source: int, to: int, size: int) -> Iterator[int]:
     while done < size:
         count = min(PART, size - done)
         try:
-            if by_kernel:
-                count = os.copy_file_range(source, to, count)
+            if by_kernel and not (count := os.copy_file_range(source, to, count)):
+                by_kernel = False  # some file systems say so before the end: a read tells
+                continue
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise

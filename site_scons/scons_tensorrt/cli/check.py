@@ -14,7 +14,7 @@ from ..artifact.plan_header import parse_header, read_head
 from ..artifact.sidecar import read_sidecar
 from ..errors import AccuracyError, HandoffError, HardwareError, plural
 from ..files.json_cache import JsonCache
-from .common import add_command, add_json, add_python, print_json, say
+from .common import LEFT, add_command, add_json, add_python, print_json, say, was_left
 
 if TYPE_CHECKING:
     from ..hardware.runtime import Runtime
@@ -100,6 +100,8 @@ def _refusal(engine: str) -> tuple[int, str] | None:
     from ..release.verify import check
 
     found = check(engine, None, None)
+    if was_left(engine):
+        found = found._replace(why=LEFT)
     return (int(found.status), f"{found.check}: {found.why}") if found.status else None
 
 

@@ -28,6 +28,7 @@ WIDTH = 78  # of help, in columns
 
 
 PROGRAM = "scons-tensorrt"
+LEFT = "not downloaded (FETCH=); run `scons engines`"  # of an engine, see `was_left`
 
 
 def program() -> str:
@@ -139,6 +140,20 @@ def state_folder(engine: Path, named: str | None) -> StateFolder:
     if named:
         return _of_tree(engine, Path(os.path.abspath(named)))
     return _of_tree(engine, nearest_state_folder(engine, engine.absolute().parent, "receipts"))
+
+
+def was_left(engine: str | os.PathLike[str], named: str | None = None) -> bool:
+    """Whether an engine is not here because a build found it in the shared cache and did not download it.
+    named: the state folder."""
+    path = Path(os.path.abspath(engine))
+    if os.path.lexists(path):
+        return False
+    try:
+        receipts = state_folder(path, named or os.environ.get("TRT_STATE_DIR")).receipts
+        newest = next(receipts.all_of(path.name), None)
+        return newest is not None and not newest.downloaded
+    except EngineError:  # no state folder, as on a device
+        return False
 
 
 def engines_of_model(name: str, named: str | None) -> list[Path]:

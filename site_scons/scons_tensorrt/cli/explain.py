@@ -87,7 +87,8 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> tuple[int, dict
     say(f"{engine}: {name.model} for sm{name.sm}{'+' if name.plus else ''}, {name.precision}")
     if receipt is None:
         what = f"sha256 {digest[:12]}" if digest else f"{size} bytes"
-        fault = "the file is missing" if size is None else f"no receipt matches the file ({what})"
+        gone = "not downloaded (FETCH=)" if not known[0].downloaded else "the file is missing"
+        fault = gone if size is None else f"no receipt matches the file ({what})"
         say(f"  {fault}; showing the newest receipt:")
     for title, rows in _sections(receipt or known[0]):
         _print(title, rows)

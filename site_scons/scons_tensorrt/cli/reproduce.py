@@ -18,6 +18,7 @@ from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
 from .common import (
+    LEFT,
     add_command,
     add_json,
     add_python,
@@ -27,6 +28,7 @@ from .common import (
     print_json,
     say,
     state_folder,
+    was_left,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def _compare(engine: Path, arguments: argparse.Namespace) -> tuple[str, str]:
     state = state_folder(engine, arguments.state_dir)
     known = list(state.receipts.all_of(engine.name))
     receipt, digest, size = find_receipt(engine, known)
+    if size is None and was_left(engine, arguments.state_dir):
+        return "FAILED", f"not compared: {LEFT}"
     if size is None:
         return "FAILED", "not compared: the engine is missing; rebuild it"
     if receipt is None:

@@ -19,7 +19,7 @@ from ..hardware.host import Host
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import HardwareSignature
-from .common import add_command, add_json, engines, print_json, say, state_folder
+from .common import LEFT, add_command, add_json, engines, print_json, say, was_left
 
 if TYPE_CHECKING:
     from .common import Commands
@@ -83,7 +83,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _fault(path: str) -> str | None:
     try:
         EngineFilename.parse(os.path.basename(path))
-        return fault_of(path)
+        return LEFT if was_left(path) else fault_of(path)
     except EngineError as error:
         return f"{type(error).__name__}: {error}"
 
@@ -95,8 +95,8 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
     request = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
     statuses, rows = [], []
     for each in verify(request):
-        if each.status == Status.MISSING and _not_downloaded(each.path):
-            each = each._replace(why="not downloaded (FETCH=); run `scons engines`")
+        if each.status == Status.MISSING and was_left(each.path):
+            each = each._replace(why=LEFT)
         statuses.append(int(each.status))
         check = each.check if each.status else None
         rows.append(
@@ -112,17 +112,6 @@ def _against_manifest(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"status": status, "engines": rows})
     return status
-
-
-def _not_downloaded(path: str) -> bool:
-    """Whether the build of this tree found an engine in the shared cache and did not download it."""
-    engine = Path(os.path.abspath(path))
-    try:
-        receipts = state_folder(engine, os.environ.get("TRT_STATE_DIR")).receipts
-        newest = next(receipts.all_of(engine.name), None)
-        return newest is not None and not newest.downloaded
-    except EngineError:  # no state folder, as on a device
-        return False
 
 
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature | EngineError, str]:

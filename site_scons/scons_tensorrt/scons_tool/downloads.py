@@ -28,13 +28,18 @@ from ..build.inputs import Inputs
 from ..build.onnx_context import OnnxContext
 from ..build.run_onnx_step import OnnxOutcome, make_onnx
 from ..errors import EngineBuildError
+from .engine_target import EngineTarget
 from .nodes import ALIAS, REPORT, paths_named, target_of
+from .settings import option
 from .store_settings import ALL, NEEDED
 from .target import HandoffTarget, ReceiptTarget
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
     from .onnx_target import OnnxTarget
+
+
+_NOT, _NAMED, _READ = 0, 1, 2  # what a run needs of a node: nothing; its bytes, as it is named or opened
 
 
 class Downloads:
@@ -47,9 +52,10 @@ class Downloads:
 
     def may_leave(self, target: ReceiptTarget) -> bool:
         """Whether the files of a target may stay in the shared cache. With a Repository, SCons might take an
-        older file there for one that is not in the tree. A pre- or post-action may read the file."""
+        older file there for one that is not in the tree. A later build of an interactive session may open
+        it, and SCons does not visit an engine again for that. A pre- or post-action may read the file."""
         folder, executor = target.target.dir, target.target.get_executor()
-        if self._fetch == ALL or folder.get_all_rdirs() != [folder]:
+        if self._fetch == ALL or option("interactive") or folder.get_all_rdirs() != [folder]:
             return False
         if executor.pre_actions or executor.post_actions:
             return False
@@ -78,23 +84,26 @@ def _requested(targets: list[Any], top: str) -> list[Any]:
 
 def _opened(requested: Iterable[Any], named: bool) -> set[Any]:
     """The nodes whose bytes are needed. named: also those that are requested by name."""
-    waiting = [(node, named and not _stands_for_all(node)) for node in requested]
-    seen: set[tuple[Any, bool]] = set()
+    waiting = [(node, _NAMED if named and not _stands_for_all(node) else _NOT) for node in requested]
+    seen: dict[Any, int] = {}
     while waiting:
-        node, needed = each = waiting.pop()
-        if each in seen or (node, True) in seen:
+        node, need = waiting.pop()
+        if seen.get(node, -1) >= need:
             continue
-        seen.add(each)
-        if isinstance(node, SCons.Node.Alias.Alias) and not _opens(node):
-            waiting += [(c, needed and not _stands_for_all(c)) for c in _children(node)]
-        elif isinstance(node, SCons.Node.FS.Dir):
+        seen[node] = need
+        opens = _opens(node)
+        if isinstance(node, SCons.Node.Alias.Alias) and not opens:
+            waiting += [
+                (child, _NOT if need == _NAMED and _stands_for_all(child) else need)
+                for child in _children(node)
+            ]
+            continue
+        if isinstance(node, SCons.Node.FS.Dir):
             inner = [entry for name, entry in node.entries.items() if name not in (".", "..")]
-            waiting += [(entry, needed) for entry in inner]
-        else:
-            opens = _opens(node)
-            waiting += [(child, opens) for child in _children(node)]
-            waiting += [(other, True) for other in getattr(target_of(node), "opens_besides", list)()]
-    return {node for node, needed in seen if needed}
+            waiting += [(entry, need) for entry in inner]
+        waiting += [(child, _READ if opens or _reads(node, child) else _NOT) for child in _children(node)]
+        waiting += [(other, _READ) for other in getattr(target_of(node), "opens_besides", list)()]
+    return {node for node, need in seen.items() if need}
 
 
 def _children(node: Any) -> list[Any]:
@@ -109,13 +118,25 @@ def _stands_for_all(node: Any) -> bool:
 
 
 def _opens(node: Any) -> bool:
-    """Whether the action of a node reads the bytes of its sources. Steps and compiles bring theirs."""
-    target = target_of(node)
+    """Whether the action of a node reads the bytes of its sources, or an action before or after it may.
+    Steps and compiles bring theirs."""
+    target, executor = target_of(node), getattr(node, "executor", None)
+    if getattr(executor, "pre_actions", ()) or getattr(executor, "post_actions", ()):
+        return True
     if target is not None:
         return isinstance(target, HandoffTarget) and target.opens
-    if isinstance(node, SCons.Node.FS.Dir) or not node.has_builder():
+    if isinstance(node, SCons.Node.FS.Dir):
+        return node.builder is not SCons.Node.FS.get_MkdirBuilder()  # that of every folder
+    if not node.has_builder():
         return False
     return node.builder is not SCons.Environment.AliasBuilder  # that of an alias without an action
+
+
+def _reads(node: Any, child: Any) -> bool:
+    """Whether a step reads an engine, as a function of env.OnnxExport may: it brings ONNX files only."""
+    if not isinstance(target_of(child), EngineTarget):
+        return False
+    return isinstance(target_of(node), ReceiptTarget) and child in node.sources
 
 
 def leave(
