@@ -182,6 +182,15 @@ def test_a_profile_is_written_when_reading_fails(built: Tree, text: str) -> None
 
 
 @pytest.mark.slow
+def test_a_profile_of_a_build_that_ends_at_a_cycle_has_its_status(built: Tree) -> None:
+    built.write('env.Alias("engines", [env.Command("x", "y", "true"), env.Command("y", "x", "true")])')
+    process = built.start("engines", "PROFILE=profile.json")
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert read_trace(built.path("profile.json")).facts["exit_status"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_has_the_compile_that_was_ended(tree: Tree, number: int) -> None:
     make_model(tree.path("models/a.onnx"))

@@ -325,6 +325,41 @@ def test_a_link_shows_the_page_of_what_it_leads_to(browser, many):
     assert words_of(browser, "engines") == "101–200 of 250"
 
 
+def test_a_link_ends_a_filter_that_hides_what_it_leads_to(browser, many):
+    browser.open(many)
+    browser.ask(
+        "document.getElementById('filter').value = 'm10';"
+        "document.getElementById('filter').dispatchEvent(new Event('input'))"
+    )
+    assert words_of(browser, "engines") == "1–10 of 10"
+    browser.ask("location.hash = '#e207'")
+    browser.ask("0")
+    assert words_of(browser, "engines") == "201–250 of 250"
+    assert browser.ask("document.getElementById('filter').value") == ""
+    assert browser.ask("document.getElementById('filtered').textContent") == ""
+
+
+def test_the_same_link_leads_back_after_a_page_was_turned(browser, many):
+    browser.open(many)
+    follow = "[...document.querySelectorAll('#attention a')].find(a => a.hash === '#e147').click()"
+    browser.ask(follow)
+    press(browser, "Next")
+    assert words_of(browser, "engines") == "201–250 of 250"
+    browser.ask(follow)
+    browser.ask("0")
+    assert browser.ask("document.getElementById('e147').open")
+
+
+def test_the_button_says_what_it_does_to_the_details_of_each_page(browser, many):
+    browser.open(many)
+    button = "document.getElementById('open-all')"
+    browser.ask(f"{button}.click()")
+    assert browser.ask(f"{button}.textContent") == "Close all details"
+    press(browser, "Next")
+    assert browser.ask("document.querySelectorAll('details[open]').length") == 0
+    assert browser.ask(f"{button}.textContent") == "Open all details"
+
+
 def test_without_javascript_a_long_table_is_whole(browser, many):
     browser.open(many, scripts=False)
     assert column(browser, NAMES) == [f"m{n:03}" for n in range(250)]

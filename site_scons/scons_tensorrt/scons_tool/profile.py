@@ -45,7 +45,7 @@ class Profile:
         self._phase = self.recorder.begin("reading", PHASE)
         self._phase.began = read
         self.recorder.add("before the tool is loaded", WORK, read)
-        self._built = False
+        self._built, self._raised = False, False
         self._tasks: dict[Any, Slice] = {}
         self._record_tasks()
 
@@ -86,7 +86,7 @@ class Profile:
 
     def _record_tasks(self) -> None:
         """Let SCons use tasks and a taskmaster that record what they do."""
-        recorder, run = self.recorder, self._run
+        recorder, run, raised = self.recorder, self._run, self._has_raised
 
         class Task(SCons.Script.Main.BuildTask):  # type: ignore[misc]  # SCons has no types
             def make_ready(self) -> None:
@@ -105,8 +105,18 @@ class Profile:
                 with recorder.slice("find the next task"):
                     return super().next_task()
 
+            def cleanup(self) -> None:
+                try:
+                    super().cleanup()
+                except BaseException:  # a cycle
+                    raised()
+                    raise
+
         SCons.Script.Main.BuildTask = Task
         SCons.Taskmaster.Taskmaster = Taskmaster
+
+    def _has_raised(self) -> None:
+        self._raised = True
 
     def _run(self, nodes: Any, execute: Any) -> None:
         """Run the action of a task."""
@@ -141,7 +151,7 @@ class Profile:
             "run": console.run,
             "command": sys.argv,
             "began": console.stamp(time.time() - found.wall_s),
-            "exit_status": SCons.Script.Main.exit_status if self._built else None,
+            "exit_status": (SCons.Script.Main.exit_status or 2 * self._raised) if self._built else None,
         }
         where = _shown(self._path)
         try:

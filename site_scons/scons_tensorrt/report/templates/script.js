@@ -78,6 +78,7 @@
       body.innerHTML = shown.map(function (each) { return rows()[each]; }).join("\n");
       below.innerHTML = shown.map(function (each) { return details()[each]; }).join("\n");
       say(total);
+      label();
     };
     var turn = function (by) { page += by; show(); };
     buttons[0].addEventListener("click", function () { turn(-1); });
@@ -98,7 +99,10 @@
         var start = "<details id=\"" + id + "\"", some, at;
         var index = details().findIndex(function (each) { return each.indexOf(start) === 0; });
         if (index < 0) { return false; }
-        if (fits && !fits[index]) { fits = null; }
+        if (fits && !fits[index]) {
+          fits = null;
+          filter.value = document.getElementById("filtered").textContent = "";
+        }
         some = chosen();
         at = some ? some.indexOf(index) : index;
         page = Math.floor(at / PER);
@@ -106,6 +110,12 @@
         return true;
       }
     };
+  };
+  var all = function () { return array(document.querySelectorAll("details")); };
+  var filter = document.getElementById("filter"), toggle = document.getElementById("open-all");
+  var areOpen = function () { return all().every(function (each) { return each.open; }); };
+  var label = function () {
+    if (toggle) { toggle.textContent = areOpen() ? "Close all details" : "Open all details"; }
   };
   var lists = [];
   document.querySelectorAll("table.sortable").forEach(function (table) {
@@ -128,7 +138,6 @@
       });
     });
   });
-  var filter = document.getElementById("filter");
   if (filter) {
     var engines = lists.find(function (each) { return filter.closest("section").contains(each.table); });
     var lowered = null;
@@ -147,17 +156,11 @@
         words.length ? shown + " of " + engines.count + " shown" : "";
     });
   }
-  var all = function () { return array(document.querySelectorAll("details")); };
-  var toggle = document.getElementById("open-all");
   var opened = function (state) {
     all().forEach(function (each) { each.open = state; });
-    if (toggle) { toggle.textContent = state ? "Close all details" : "Open all details"; }
+    label();
   };
-  if (toggle) {
-    toggle.addEventListener("click", function () {
-      opened(!all().every(function (each) { return each.open; }));
-    });
-  }
+  if (toggle) { toggle.addEventListener("click", function () { opened(!areOpen()); }); }
   var reveal = function () {
     var id = location.hash.slice(1), target = document.getElementById(id);
     if (!target && id && lists.some(function (each) { return each.reveal(id); })) {
@@ -166,6 +169,11 @@
     if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
   };
   window.addEventListener("hashchange", reveal);
+  // A link to where the page already is changes no hash.
+  document.addEventListener("click", function (event) {
+    var link = event.target.closest("a");
+    if (link && link.hash && link.hash === location.hash) { reveal(); }
+  });
   reveal();
   window.addEventListener("beforeprint", function () { if (all().length <= 40) { opened(true); } });
 })();
