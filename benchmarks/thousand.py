@@ -24,7 +24,7 @@ def main() -> None:
             build(ours)
             build(plain)
         a, b = side_by_side(lambda: build(ours), lambda: build(plain), rounds)
-        for field, bound in (("cpu", 0.6 if pairs >= 1000 else 1.1), ("wall", None), ("peak", None)):
+        for field, bound in (("cpu", 0.5 if pairs >= 1000 else 1.1), ("wall", None), ("peak", None)):
             report(f"{pairs} engine pairs / plain pairs", a, b, field, bound)
 
 

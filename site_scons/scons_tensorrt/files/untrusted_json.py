@@ -1,5 +1,5 @@
-"""Read JSON that may be damaged, hostile or from another version: a value of the wrong type counts as
-missing."""
+"""Values out of parsed JSON that may be damaged, hostile or from another version: one of a wrong type
+counts as missing."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ ATTRIBUTES = {
     "compute_capability_major": 75,
     "compute_capability_minor": 76,
 }
-# Left out where the driver does not answer.
-MORE = {"ecc": 32, "shared_memory_per_block": 97, "texture_alignment": 14}
+# A device lacks those that its driver does not know. A new attribute also needs signature.py, host.py and
+# resolve.py.
+OPTIONAL_ATTRIBUTES = {"ecc": 32, "shared_memory_per_block": 97, "texture_alignment": 14}
 NAMES = ("libcuda.so.1", "libcuda.so")
 TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)
 
@@ -106,7 +107,7 @@ def _device(cuda, index):
         value = ctypes.c_int()
         call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
         found[field] = value.value
-    for field, number in MORE.items():
+    for field, number in OPTIONAL_ATTRIBUTES.items():
         value = ctypes.c_int()
         if cuda.cuDeviceGetAttribute(ctypes.byref(value), number, device) == SUCCESS:
             found[field] = bool(value.value) if field == "ecc" else value.value

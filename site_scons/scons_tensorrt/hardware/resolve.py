@@ -22,7 +22,7 @@ from ..files.reading import read_small
 from ..values import Value
 from .host import Host
 from .runtime import Runtime
-from .signature import MORE_OF_A_GPU, PRODUCTS, RTX_DEFAULT, SCHEMA, HardwareSignature, check_fields
+from .signature import OPTIONAL_FIELDS, PRODUCTS, RTX_DEFAULT, SCHEMA, HardwareSignature, check_fields
 
 # `rtx_portable` is the default target of TensorRT for RTX. It excludes SM 75, for which fp32 transformers
 # fail to compile.
@@ -58,7 +58,7 @@ def resolve(
 
     named: the value of HARDWARE=; top: the folder that contains `hardware/`; runtime: returns the
     installed runtime of a product, called only if the hardware does not give its version; backend,
-    jetpack: as on the command line; host, memo: for the probe; whole: with MORE_OF_A_GPU of a probed
+    jetpack: as on the command line; host, memo: for the probe; whole: with OPTIONAL_FIELDS of a probed
     host. Raises HardwareError.
     """
     if backend and backend not in PRODUCTS:
@@ -113,7 +113,7 @@ def probe(
         raise HardwareError(f"this host has an NVIDIA GPU ({evidence}), and {error}{hint}") from None
     data = _host_fields(host, device, found, jetpack)
     if whole and found.product == "tensorrt":
-        data.update((name, device[name]) for name in MORE_OF_A_GPU if name in device)
+        data.update((name, device[name]) for name in OPTIONAL_FIELDS if name in device)
     note = ""
     if len(devices) > 1:
         note = f"this is the first of {len(devices)} GPUs; CUDA_VISIBLE_DEVICES chooses another"

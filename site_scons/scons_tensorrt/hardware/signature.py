@@ -22,11 +22,11 @@ from ..errors import HardwareError
 from ..values import Value
 
 HARD = ("product", "runtime_version", "os", "machine", "compute_capability", "architectures")
-# Only a hardware file has them: with them, the keys of engines for a probed host would change.
-MORE_OF_A_GPU = ("ecc", "shared_memory_per_block", "texture_alignment")
+# Only hardware files have them: in the signature of a probed host they would change the keys of its engines.
+OPTIONAL_FIELDS = ("ecc", "shared_memory_per_block", "texture_alignment")
 DEVICE_CLASS = (
     *("gpu_name", "sm_count", "memory_gib", "memory_bus_bits", "l2_bytes", "integrated"),
-    *MORE_OF_A_GPU,
+    *OPTIONAL_FIELDS,
 )
 FILENAME_ONLY = ("jetpack", "cuda")
 PRODUCTS = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # product → runtime in a filename
