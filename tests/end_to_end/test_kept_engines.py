@@ -10,7 +10,7 @@ import pytest
 from onnx import save
 from refused import REFUSED
 
-from conftest import Tree, flip_last_bit, make_model, sha256, sound
+from conftest import Tree, fake_compiler, flip_last_bit, make_model, sha256, sound
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,31 @@ def test_equal_engines_that_change_are_compiled_once_wherever_they_are(two: Tree
     assert (run.status, len(run.built), len(run.reused)) == (0, 1, 2), run.out
     assert len({sha256(path) for top in ("engines", "out") for path in two.path(top).rglob("*.engine")}) == 1
     assert two.scons("-q", "engines").status == 0
+
+
+TWO_AT_ONCE = """
+end, calls = time.time() + 10, os.path.join(FOLDER, "compiled")
+while len(open(calls).readlines()) < 2:
+    time.sleep(0.02)
+    assert time.time() < end
+done(write())
+"""
+
+
+def test_an_engine_that_waits_for_an_equal_one_holds_no_job_that_another_could_have(tree: Tree) -> None:
+    python = fake_compiler(tree.root / "fake", TWO_AT_ONCE, "tensorrt_rtx", "1.7.1.116")
+    tree.environment["TRT_PYTHON"] = str(python)
+    for seed, name in enumerate("ab"):
+        make_model(tree.path(f"models/{name}.onnx"), seed)
+    tree.write(
+        """
+        for name in ("a1", "a2", "a3"):
+            env.Engine(name, "models/a.onnx")
+        env.Engine("b", "models/b.onnx")
+        """
+    )
+    run = tree.scons("-j2", "engines")
+    assert (run.status, len(run.built), len(run.reused)) == (0, 2, 2), run.out
 
 
 def test_what_the_runtime_always_refuses_is_tried_once(tree: Tree) -> None:

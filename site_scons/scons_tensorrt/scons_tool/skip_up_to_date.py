@@ -61,7 +61,7 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
                 skipped = skip_up_to_date(found, on_skip)
                 report_reused([engine for engine in skipped if not engine.reported])
                 if len(skipped) < len(found) and settings.option("num_jobs") > 1:
-                    return sorted(found, key=lambda node: not _waits_for_steps(target_of(node)))
+                    return _in_order(found)
         return found
 
     def make_ready(self) -> None:
@@ -73,11 +73,29 @@ class EnginesAlias(SCons.Node.Alias.Alias):  # type: ignore[misc]  # SCons has n
         """Record nothing in `.sconsign`."""
 
 
-def _waits_for_steps(target: Any) -> bool:
-    """Whether ONNX steps must run before the engine is compiled. Such engines come first: a step, its gate
-    and the compile follow one another, and other compiles can run beside them."""
-    if not isinstance(target, EngineTarget) or target.state() >= _CURRENT:
-        return False
+def _in_order(found: list[Any]) -> list[Any]:
+    """First the engines that wait for ONNX steps: a step, its gate and the compile follow one another, and
+    other compiles can run beside them. Last those with the inputs of one before: they wait until it is built,
+    and would only hold a job."""
+    first: list[Any] = []
+    others: list[Any] = []
+    equal: list[Any] = []
+    seen: set[frozenset[tuple[str, str]]] = set()
+    for node in found:
+        target = target_of(node)
+        if not isinstance(target, EngineTarget) or target.state() >= _CURRENT:
+            others.append(node)
+        elif _waits_for_steps(target):
+            first.append(node)
+        else:
+            inputs = frozenset(target.known.ingredients.items()) if target.known else frozenset()
+            (equal if inputs in seen else others).append(node)
+            seen.update([inputs] if inputs else ())
+    return first + others + equal
+
+
+def _waits_for_steps(target: EngineTarget) -> bool:
+    """Whether ONNX steps must run before the engine is compiled."""
     steps = (step for step in target.declared_steps() if step.is_needed())
     return any(node.get_state() < _CURRENT for step in steps for node in step.nodes)
 
