@@ -242,6 +242,35 @@ def test_in_an_interactive_session_a_later_build_finds_what_it_opens(team, tmp_p
     assert int(tree.path("size.txt").read_text()) == tree.engine("a").stat().st_size
 
 
+TWO_NAMES = """
+made.append(env.Engine("same", "models/same.onnx"))
+manifest = env.EngineManifest("all/manifest.json", made)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_under_two_names_is_found_once_and_copied_by_a_later_run(team, tmp_path):
+    """The store has it under one name only: whoever uploaded it made the other as a copy."""
+
+    def with_two_names(tree: Tree) -> Tree:
+        shutil.copy(tree.path("models/a.onnx"), tree.path("models/same.onnx"))
+        tree.write(SCONSTRUCT + TWO_NAMES)
+        return tree
+
+    full, tree = with_two_names(team.clone(tmp_path / "full")), with_two_names(team.clone(tmp_path / "clone"))
+    run = full.scons("engines", "all/manifest.json")
+    assert run.reused == ["same"], run.out
+    run = tree.scons("engines", "all/manifest.json", "FETCH=none")
+    assert (run.names("FOUND"), run.built) == (["a", "b", "same"], [])
+    assert ", 3 not downloaded (0.5 MB)" in run.out  # it is one file in the store
+    assert tree.path("all/manifest.json").read_bytes() == full.path("all/manifest.json").read_bytes()
+    assert tree.scons("same", "FETCH=none").names("FOUND") == ["same"]  # as an earlier run found the other
+    assert tree.scons("a", "FETCH=needed").names("FETCHED") == ["a"]
+    run = tree.scons("engines")
+    assert (run.names("REUSED"), run.names("FETCHED"), run.built) == (["a", "same"], ["b"], [])
+    assert tree.cli("verify", "engines").out.count("OK ") == 3
+
+
 def engine_name(team: Team, name: str) -> str:
     return team.full.engine(name).name
 

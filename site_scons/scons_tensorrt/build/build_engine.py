@@ -20,8 +20,8 @@ from ..values import Value
 from .accuracy_details import alone_on_gpu, is_compared, receipt_details, update_receipt
 from .checks import check_inputs, check_plan
 from .compile_to_partial import compile_engine
-from .context import BuildContext, EngineProvider, ProvidedFile
-from .keep_and_reuse import ReusableEngines, Reused
+from .context import BuildContext, EngineFinder, EngineProvider, ProvidedFile
+from .keep_and_reuse import ReusableEngines, Reused, details_of_copy
 from .make_job import is_tensorrt
 from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
@@ -81,7 +81,7 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
             try:
                 found = kept.take(spec, up_to_date.code, partial, equal)
                 made = _reuse(spec, context, found, partial, waiting) if found else None
-                made = made or _find(spec, context) or _obtain(spec, context, partial, waiting)
+                made = made or _find(spec, context, equal) or _obtain(spec, context, partial, waiting)
             except BaseException:
                 publication.abandon()
                 raise
@@ -119,16 +119,32 @@ def _reuse(
     return _Obtained("reused", receipt, None, found.origin)
 
 
-def _find(spec: EngineSpec, context: BuildContext) -> _Obtained | None:
-    """An engine that need not be downloaded; None if there is none, or it must be compared here."""
+def _find(spec: EngineSpec, context: BuildContext, equal: Path | None) -> _Obtained | None:
+    """An engine that need not be downloaded; None if there is none, or it must be compared here. equal: an
+    engine of this run with the same inputs."""
     for finder in context.finders:
-        found = finder.find(spec, context)
+        found = finder.find(spec, context) or _find_equal(spec, context, finder, equal)
         if found and is_compared(spec, found.details):
             details = {**_known_details(spec, context, found.sha256), **found.details}
             more = receipt_details(spec, context, details, spec.engine, found.sha256, None)
             details = {**details, **more}
             receipt = Receipt(spec.filename, spec.key, found.sha256, found.size, spec.ingredients, details)
             return _Obtained("found", receipt, found.seconds)
+    return None
+
+
+def _find_equal(
+    spec: EngineSpec, context: BuildContext, finder: EngineFinder, equal: Path | None
+) -> ProvidedFile | None:
+    """An engine with the same inputs under another name, which would be copied if it were here."""
+    names = [equal.name] if equal else []
+    with contextlib.suppress(OSError, EngineError):
+        names += context.state.receipts.same_inputs(spec.filename, spec.ingredients)
+    for name in dict.fromkeys(names):
+        other = spec._replace(engine=spec.engine.with_name(name))
+        found = finder.find(other, context) if name != spec.filename else None
+        if found:
+            return found._replace(details=details_of_copy(found.details, name, spec, context.state))
     return None
 
 

@@ -110,18 +110,14 @@ class ReusableEngines:
     def _details(self, found: Reusable, spec: EngineSpec) -> Mapping[str, Any]:
         """The receipt's details; for another model's engine, with this one's name and inputs."""
         before = found.receipt.details
-        if found.own:
-            return before
-        details = {name: value for name, value in before.items() if name not in ("log", "made_by")}
-        made = {**made_from(spec, self._state), "copied": {"from": found.receipt.filename}}
-        return {**details, **made}
+        return before if found.own else details_of_copy(before, found.receipt.filename, spec, self._state)
 
     def _candidates(self, spec: EngineSpec, code: str, equal: Path | None = None) -> Iterator[Reusable]:
         if code not in _UNALTERED:
             return
         with contextlib.suppress(OSError, EngineError):  # an unreadable folder
             folders: list[Path] | None = None  # a large tree has large folders
-            for name, key in self._names(spec, equal, new=code == "new"):
+            for name, key in self._names(spec, equal, new=code in ("new", NOT_DOWNLOADED)):
                 own = name == spec.filename
                 for receipt in self._state.receipts.get(name, key):
                     kept = self._folder.path(name, receipt.sha256)
@@ -176,6 +172,14 @@ class ReusableEngines:
         if self._limit:
             with contextlib.suppress(OSError):
                 self._folder.drop(spec.filename, sha256)
+
+
+def details_of_copy(
+    before: Mapping[str, Any], filename: str, spec: EngineSpec, state: StateFolder
+) -> dict[str, Any]:
+    """The details of a receipt, of the engine `filename`, for an engine with the same bytes."""
+    details = {name: value for name, value in before.items() if name not in ("log", "made_by")}
+    return {**details, **made_from(spec, state), "copied": {"from": filename}}
 
 
 def _size(path: Path) -> int | None:
