@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .artifact.filename_schema import EngineFilenameSchema as EngineFilenameSchema
-    from .artifact.filename_schema import HostCapabilities as HostCapabilities
-    from .artifact.filename_schema import Sha256Sidecar as Sha256Sidecar
+    from .artifact.plain_api import EngineFilenameSchema as EngineFilenameSchema
+    from .artifact.plain_api import HostCapabilities as HostCapabilities
+    from .artifact.plain_api import Sha256Sidecar as Sha256Sidecar
     from .artifact.verify_pair import load_verified as load_verified
     from .build.compiler import EngineCompiler as EngineCompiler
     from .build.compiler import build_engine_compiler as build_engine_compiler
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "artifact.filename_schema": "EngineFilenameSchema HostCapabilities Sha256Sidecar",
+    "artifact.plain_api": "EngineFilenameSchema HostCapabilities Sha256Sidecar",
     "artifact.verify_pair": "load_verified",
     "build.compiler": "EngineCompiler build_engine_compiler",
     "build.corpus": (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scons_tensorrt.cache.transfer import BUFFER, PIECE, DigestMismatch, copied
+from scons_tensorrt.cache.copy_and_hash import BUFFER, PIECE, DigestMismatch, copied
 from scons_tensorrt.errors import StoreError
 
 LARGE = 2 * PIECE + 12_345  # hashed beside the copy

@@ -12,9 +12,9 @@ import pytest
 from parts import WRITER, key, signer
 
 from scons_tensorrt.cache import listing
+from scons_tensorrt.cache.copy_and_hash import DigestMismatch
 from scons_tensorrt.cache.maintenance import gc
 from scons_tensorrt.cache.object_store import ObjectStore
-from scons_tensorrt.cache.transfer import DigestMismatch
 from scons_tensorrt.errors import StoreError
 from scons_tensorrt.files.signing_keys import TrustedKeys
 

@@ -76,7 +76,7 @@ PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other 
     """if "plugin" not in name and _digest(digest_cache, path) != spec.ingredients[name]""",
 )
 BELIEVES_A_STORE = (
-    "cache/transfer.py",
+    "cache/copy_and_hash.py",
     """    if digest != sha256:
         raise DigestMismatch(f"its sha256 is {digest[:12]}…")
     return True""",

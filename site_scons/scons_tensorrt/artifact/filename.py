@@ -1,4 +1,4 @@
-r"""The schema of engine filenames; `parse` is the inverse of `build`.
+r"""The filename of an engine: its fields, and what each may be. `parse` is the inverse of `build`.
 
     <model>__sm<SM>[plus]_<platform>_<runtime>_<precision>.engine
 

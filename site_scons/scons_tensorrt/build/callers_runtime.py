@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.cache_key import make_key
-from ..artifact.filename_schema import HostCapabilities
+from ..artifact.plain_api import HostCapabilities
 from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt
 from ..artifact.sidecar import read_sidecar, sidecar_of

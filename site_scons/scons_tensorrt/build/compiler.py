@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from ..artifact.filename import EngineFilename
-from ..artifact.filename_schema import HostCapabilities
+from ..artifact.plain_api import HostCapabilities
 from ..hardware.signature import HardwareSignature
 from .callers_runtime import CallersRuntime
 from .corpus import (

@@ -20,8 +20,8 @@ from ..files.digest_cache import DigestCache
 from ..hardware.runtime import Interpreter
 from ..values import Value
 from .progress import BeginProgress, BeginStage, no_progress, no_stage
+from .same_inputs_once import Turns
 from .spec import EngineSpec
-from .turns import Turns
 
 
 class ProvidedFile(Value):

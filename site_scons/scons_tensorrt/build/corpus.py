@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ..artifact.filename_schema import HostCapabilities
+from ..artifact.plain_api import HostCapabilities
 from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..hardware.signature import HardwareSignature

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.filename import EngineFilename
-from ..artifact.filename_schema import HostCapabilities
+from ..artifact.plain_api import HostCapabilities
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..errors import HardwareMismatchError, PublishError, RecipeError
@@ -34,11 +34,11 @@ from .build_engine import BuildOutcome, build_engine
 from .context import BuildContext
 from .corpus import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest, Say, recipe_of
 from .inputs import Inputs
+from .inputs_unchanged import DoneStep, check_unchanged
 from .keep_and_reuse import cache_size_here
 from .onnx_context import OnnxContext
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .run_onnx_step import make_onnx
-from .same_inputs import DoneStep, check_unchanged
 from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 
 

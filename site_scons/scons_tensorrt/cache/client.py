@@ -1,7 +1,7 @@
 """The client of the shared engine cache: looks up engines before a compile, uploads them afterwards.
 
 A store never fails a build. An entry counts only if a trusted key signed it (entry.py), its data only
-if it has the signed sha256 (transfer.py); anything else is reported and treated as a miss. After the
+if it has the signed sha256 (copy_and_hash.py); anything else is reported and treated as a miss. After the
 first connection failure the store is not used again in this run.
 
 An entry is written once: TensorRT does not repeat its bytes, so a second host with the same key keeps
@@ -27,6 +27,7 @@ from ..errors import EngineBuildError, Interrupted, StoreError
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
 from .bounded import in_thread
+from .copy_and_hash import DigestMismatch
 from .entry import (
     ENGINE,
     LARGEST,
@@ -42,7 +43,6 @@ from .entry import (
 from .moved import Moved
 from .object_store import ObjectStore
 from .read_ahead import ReadAhead
-from .transfer import DigestMismatch
 
 if TYPE_CHECKING:
     from ..build.context import BuildContext

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from ..files.in_parallel import in_order
 from ..files.signing_keys import TrustedKeys
 from ..values import Value
+from .copy_and_hash import DigestMismatch
 from .entry import FOLDERS, LARGEST, CacheEntry, EntryRejected, blob_path, claimed, entry_path, read_entry
 from .object_store import Item, ObjectStore
-from .transfer import DigestMismatch
 
 THREADS = 16  # concurrent requests
 AHEAD = 4 * THREADS  # of them that wait, or whose result does

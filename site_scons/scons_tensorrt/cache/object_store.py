@@ -21,10 +21,10 @@ from ..errors import StoreError
 from ..files.reading import open_file
 from ..values import Value
 from .bounded import SLOWEST, TIMEOUT_S, within
+from .copy_and_hash import PIECE, DigestMismatch, Hashing, Progress, checked, copied
 from .folder import Folder
 from .listing import listed, start_of
 from .obstore_client import connect, in_words, is_kept, is_missing, is_too_short, is_unsupported
-from .transfer import PIECE, DigestMismatch, Hashing, Progress, checked, copied
 
 _T = TypeVar("_T")
 PART = 16 << 20  # bytes of an upload's part; up to four in memory

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cache.copy_and_hash import DigestMismatch
 from ..cache.entry import blob_path
-from ..cache.transfer import DigestMismatch
 from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
 from ..files.json_cache import JsonCache
 from ..hardware.host import Host

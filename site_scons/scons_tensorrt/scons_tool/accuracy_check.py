@@ -43,7 +43,7 @@ class EngineAccuracyCheck:
     def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str:
         """The figures of an engine of these bytes, or why it was not run. Raises EngineError."""
         from ..build.compare_on_gpu import compare_on_gpu
-        from ..build.same_inputs import check_unchanged
+        from ..build.inputs_unchanged import check_unchanged
 
         began = time.monotonic()
         try:

@@ -11,8 +11,8 @@ import SCons.Errors
 from ..build.compile_to_partial import only_on_its_hardware
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError, PublishError
 from . import settings
+from .download_early import download_early
 from .engine_target import EngineTarget
-from .fetch_ahead import fetch_ahead
 from .nodes import real_path
 from .onnx_target import OnnxTarget
 from .run_files import RunFiles
@@ -46,7 +46,7 @@ def _invalid_engines(session: Session) -> dict[EngineTarget, OnnxTarget | None]:
                     if step or engine.problem:
                         found[engine] = step
             if not found:
-                fetch_ahead(session)
+                download_early(session)
         return session.invalid
 
 

@@ -12,12 +12,12 @@ from ..build.keep_and_reuse import Reusable, ReusableEngines
 from ..build.known_gates import KnownGates
 from ..build.onnx_context import OnnxContext
 from ..build.progress import BeginStage, no_stage
+from ..build.same_inputs_once import Turns
 from ..build.spec import EngineSpec
-from ..build.turns import Turns
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
-from .downloads import Downloads
+from .fetch_option import Downloads
 from .hardware_cache import HardwareCache
 from .progress import Progress
 from .providers import Providers

@@ -73,7 +73,7 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
 def build(target: Any, source: Any, env: Any) -> None:
     """The action of an engine. Raises BuildError."""
     from ..build.build_engine import BuildOutcome, build_engine  # not needed by a null build
-    from ..build.same_inputs import check_unchanged
+    from ..build.inputs_unchanged import check_unchanged
 
     engine, session = target_of(target[0]), session_of(env)
     began = _begin(target, engine, session)
@@ -115,7 +115,7 @@ def convert(target: Any, source: Any, env: Any) -> None:
     step.made(made.receipt)
     _expect(target, step, made.receipt.size if made.how == "found" else None)
     if made.how == "found":
-        from .downloads import leave
+        from .fetch_option import leave
 
         again = session.files.inputs, lambda: session.making.onnx_context(env)
         leave(step, made.receipt, *again, session.messages.converted)

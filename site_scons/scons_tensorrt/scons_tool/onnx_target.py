@@ -28,7 +28,7 @@ from .target import Prepared, ReceiptTarget
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
-    from ..build.same_inputs import DoneStep
+    from ..build.inputs_unchanged import DoneStep
 
 
 # The option of an engine that asks for a step, where it is not called as the kind of the step.
@@ -297,7 +297,7 @@ class OnnxTarget(ReceiptTarget):
 
     def done(self) -> DoneStep:
         """The step with its present inputs, to be compared with what is compiled. Raises EngineError."""
-        from ..build.same_inputs import DoneStep
+        from ..build.inputs_unchanged import DoneStep
 
         spec = self.spec()
         if not self.known:  # it may have no target: a gate of the engine itself

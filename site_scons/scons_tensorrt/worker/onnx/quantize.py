@@ -18,7 +18,7 @@ from onnx import ModelProto
 from scons_tensorrt.worker.common.errors import recipe_error
 from scons_tensorrt.worker.onnx import graph_walk, model_file, quantize_ranges, samples, stages
 from scons_tensorrt.worker.onnx.quantize_graph import QUANTIZED, MainGraph
-from scons_tensorrt.worker.onnx.quantize_nodes import insert_nodes
+from scons_tensorrt.worker.onnx.quantize_insert import insert_nodes
 from scons_tensorrt.worker.onnx.quantize_select import OPS, select_places
 
 MAX_SKIPPED = 20  # listed in the facts

@@ -1,4 +1,5 @@
-"""What a run will ask the shared cache for, so that it is downloaded while SCons gets there."""
+"""What a run will ask the shared cache for, so that it is downloaded before SCons gets there. Of a file that
+FETCH= leaves in the cache (fetch_option.py), only the entry."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     _Lookup = Callable[[CacheEntry], list[Wanted]]
 
 
-def fetch_ahead(session: Session) -> None:
+def download_early(session: Session) -> None:
     """Called when the first action of a build begins: download ahead what the requested engines need and is
     known by now; of what may stay in the shared cache (FETCH=), the entry alone.
 

@@ -1,4 +1,4 @@
-"""Transfers that hash the data as it moves."""
+"""Copies data and hashes it as it moves. Downloads, and how often they are tried: object_store.py."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from scons_tensorrt.build import turns as module
-from scons_tensorrt.build.turns import Turns
+from scons_tensorrt.build import same_inputs_once as module
+from scons_tensorrt.build.same_inputs_once import Turns
 from scons_tensorrt.errors import EngineBuildError, Interrupted
 
 
