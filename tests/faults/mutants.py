@@ -37,6 +37,7 @@ SIDECAR_FIRST = (
 NO_SECOND_LOOK = (
     "build/build_engine.py",
     """    with engine_lock(lock, what, waiting, context.stopping, context.lock_timeout_s):
+        context.stage("checking whether it is up to date")
         up_to_date = check_up_to_date(spec, context.state, context.digest_cache)
 """,
     """    up_to_date = check_up_to_date(spec, context.state, context.digest_cache)

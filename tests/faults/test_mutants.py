@@ -16,6 +16,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from machine import STEPS, Machine, World, variants
 from mutants import MUTANTS, mutant
 
+from conftest import REPO
+
 
 def tampered_with_its_old_mtime(world: World) -> None:
     world.build()
@@ -99,6 +101,13 @@ def play(name: str, site: Path | None) -> None:
         HISTORIES[name](world)
     finally:
         world.close()
+
+
+def test_the_package_has_the_texts_that_the_mutants_change() -> None:
+    for change in MUTANTS.values():
+        for name, old in zip(change[::3], change[1::3], strict=True):
+            text = (REPO / "site_scons/scons_tensorrt" / name).read_text(encoding="utf-8")
+            assert text.count(old) == 1, (name, old)
 
 
 @needs_strace
