@@ -465,6 +465,18 @@ def test_a_store_that_cannot_be_reached_compiles(team, tmp_path):
     assert "is not used: no such folder" in run.out
 
 
+@pytest.mark.slow
+def test_bytes_that_the_store_lost_are_uploaded_again_and_counted(team, tmp_path, shared):
+    lost = team.blob(engine_name(team, "a"))
+    lost.unlink()
+    write = "STORE_MODE=write", f"STORE_SIGNING_KEY={shared / 'key'}"
+    run = team.clone(tmp_path / "clone").scons("a", "FETCH=none", *write)
+    assert run.built == ["a"]
+    assert "engines: 1 uploaded to " in run.out
+    assert lost.exists()  # TensorRT for RTX gives the same bytes again
+    assert team.clone(tmp_path / "other").scons("a", "FETCH=none").names("FOUND") == ["a"]
+
+
 VANISHES = """
 gone = env.Command("gone.txt", [], f"mv {STORE} {STORE}.away && touch $TARGET")
 env.Requires(gone, a[0])

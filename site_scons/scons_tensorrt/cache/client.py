@@ -209,7 +209,8 @@ class CacheClient:
             return False
         data = sign_entry(entry, self.signing_key)
         if not self.remote.create(entry.path, data):
-            if self._usable(entry):
+            if self._usable(entry):  # it lacked its data, or another writer was faster
+                self.moved.uploaded(entry)
                 return False
             self.remote.replace(entry.path, data)
         self.moved.uploaded(entry)
