@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from parts import WRITER, key, signer
 
-from scons_tensorrt.cache import listing
+from scons_tensorrt.cache import bucket_pages
 from scons_tensorrt.cache.copy_and_hash import DigestMismatch
 from scons_tensorrt.cache.maintenance import gc
 from scons_tensorrt.cache.object_store import ObjectStore
@@ -128,7 +128,7 @@ def test_a_listing_that_repeats_itself_ends(server: Server) -> None:
 
 def test_a_listing_that_does_not_end_ends(server: Server, monkeypatch) -> None:
     assert listed() == ["ac/" + name for name in NAMES]
-    monkeypatch.setattr(listing, "MOST", 2)
+    monkeypatch.setattr(bucket_pages, "MOST", 2)
     with pytest.raises(StoreError, match="the listing of ac/ has more than 2 objects; check the server"):
         listed()
 

@@ -8,7 +8,7 @@ import pytest
 
 import scons_tensorrt
 from scons_tensorrt import cli, errors
-from scons_tensorrt.build.refusals import REFUSALS
+from scons_tensorrt.build.tensorrt_errors import REFUSALS
 
 PACKAGE = Path(scons_tensorrt.__file__).parent
 REPO = Path(__file__).parents[2]

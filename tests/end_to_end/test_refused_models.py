@@ -7,7 +7,7 @@ import pytest
 from refused import REFUSED
 
 from conftest import Tree
-from scons_tensorrt.build.refusals import REFUSALS
+from scons_tensorrt.build.tensorrt_errors import REFUSALS
 from scons_tensorrt.recipe.onnx.read_onnx import read_onnx
 
 

@@ -17,7 +17,7 @@ from scons_tensorrt.recipe.conversion import (
     parse_calibration,
     strongly_typed,
 )
-from scons_tensorrt.recipe.gate import Gate, parse_gate
+from scons_tensorrt.recipe.gate_options import Gate, parse_gate
 from scons_tensorrt.recipe.gate_plan import recorded_samples_of
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.options import parse

@@ -18,7 +18,7 @@ from scons_tensorrt.recipe.builder_settings import (
     WORDS,
 )
 from scons_tensorrt.recipe.conversion import METHODS, WAYS, parse_calibration
-from scons_tensorrt.recipe.gate import METRICS, parse_gate
+from scons_tensorrt.recipe.gate_options import METRICS, parse_gate
 from scons_tensorrt.recipe.options import BUILDER_SETTINGS, DEFAULTS, FLAGS, parse
 from scons_tensorrt.recipe.product_options import WITHOUT_EFFECT, unsupported_options
 

@@ -392,7 +392,7 @@ def test_a_difference_is_an_error_with_output_and_place(tmp_path, monkeypatch):
         made.graph.node[0].op_type = "Abs"
         return "axes of 1 Squeeze"
 
-    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    monkeypatch.setattr(prepare.rewrite_axes, "write_axes", wrong)
     relu = model([node("Relu", ["x"], ["y"])], {"x": ["n", 4]})
     with pytest.raises(
         WorkerError, match=r"output `y`, at min of profile 0: [\d.]+ at \[0, \d\], and 0 in the"
@@ -402,7 +402,7 @@ def test_a_difference_is_an_error_with_output_and_place(tmp_path, monkeypatch):
 
 def test_wrong_scores_beside_boxes_in_pixels_are_an_error(tmp_path, monkeypatch):
     """An error of 1 is little beside 1,000 pixels, but not in scores."""
-    rewrite = prepare.prepare_integer.rewrite
+    rewrite = prepare.rewrite_integer.rewrite
 
     def wrong(made, values):
         made, phrases = rewrite(made, values)
@@ -418,7 +418,7 @@ def test_wrong_scores_beside_boxes_in_pixels_are_an_error(tmp_path, monkeypatch)
     detector = model(nodes, {"x": ["n", 8]}, initializers=constants)
     sizes = {"x": ((1, 8), (4, 8), (16, 8))}
     prepared(tmp_path, detector, sizes)
-    monkeypatch.setattr(prepare.prepare_integer, "rewrite", wrong)
+    monkeypatch.setattr(prepare.rewrite_integer, "rewrite", wrong)
     with pytest.raises(WorkerError, match=r"output `y`, at max of profile 0: .* at \[\d+, 4\]"):
         prepared(tmp_path, detector, sizes)
 
@@ -432,7 +432,7 @@ def test_shapes_without_samples_are_compared_too(tmp_path, monkeypatch):
     path = str(tmp_path / "samples.npz")
     samples = {"kind": "npz", "path": path, "function": None, "most": None, "at_least": 1}
     squeeze = model([node("Identity", ["x"], ["y"])], {"x": ["n", "m", 4]})
-    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    monkeypatch.setattr(prepare.rewrite_axes, "write_axes", wrong)
     with pytest.raises(WorkerError, match=r"output `y`, at max of profile 0: it is float32\[2, 12\]"):
         prepared(tmp_path, squeeze, {"x": ((1, 1, 4), (1, 1, 4), (2, 3, 4))}, samples=samples)
 
@@ -443,7 +443,7 @@ def test_an_original_that_takes_logarithms_is_compared_with_positive_inputs(tmp_
         return "axes of 1 Squeeze"
 
     logarithm = [node("Log", ["x"], ["l"]), node("ReduceSum", ["l"], ["y"], keepdims=0)]
-    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    monkeypatch.setattr(prepare.rewrite_axes, "write_axes", wrong)
     with pytest.raises(WorkerError, match=r"output `y`, at min of profile 0: -\d\.\d+ at \[\], and -\d"):
         prepared(tmp_path, model(logarithm, {"x": ["n", 4]}), {"x": ((4, 4), (8, 4), (8, 4))})
 
@@ -462,7 +462,7 @@ def test_a_prepared_model_that_fails_where_the_original_runs_is_an_error(tmp_pat
         made.graph.node[0].CopyFrom(node("Reshape", ["x", "two"], ["y"]))
         return "axes of 1 Squeeze"
 
-    monkeypatch.setattr(prepare.prepare_axes, "write_axes", wrong)
+    monkeypatch.setattr(prepare.rewrite_axes, "write_axes", wrong)
     relu = model([node("Identity", ["x"], ["y"])], {"x": ["n", 4]})
     with pytest.raises(WorkerError, match=r"fails at max of profile 0, and the original does not: .*Reshape"):
         prepared(tmp_path, relu, {"x": ((2, 4), (2, 4), (4, 4))})

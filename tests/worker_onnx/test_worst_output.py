@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scons_tensorrt.recipe.gate import share_of_bound
+from scons_tensorrt.recipe.gate_options import share_of_bound
 from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import judge_outputs as gate
 

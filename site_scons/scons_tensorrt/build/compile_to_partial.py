@@ -22,8 +22,8 @@ from .kernels import DETAIL, Recording
 from .make_job import fresh_log, is_tensorrt, linked_model, make_job
 from .phases import Phases
 from .progress import ProgressHandle
-from .refusals import explain
 from .spec import EngineSpec, made_from
+from .tensorrt_errors import explain
 
 
 def compile_engine(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AccuracyError, EngineBuildError, EngineError, RecipeError
-from ..recipe.gate import Gate
+from ..recipe.gate_options import Gate
 from .child_process import run_program
 from .declared_engines import DeclaredEngine
 from .declared_onnx import DeclaredOnnx

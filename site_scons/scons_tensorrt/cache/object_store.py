@@ -21,9 +21,9 @@ from ..errors import StoreError
 from ..files.reading import open_file
 from ..values import Value
 from .bounded import SLOWEST, TIMEOUT_S, within
+from .bucket_pages import listed, start_of
 from .copy_and_hash import PIECE, DigestMismatch, Hashing, Progress, checked, copied
 from .folder import Folder
-from .listing import listed, start_of
 from .obstore_client import connect, in_words, is_kept, is_missing, is_too_short, is_unsupported
 
 _T = TypeVar("_T")

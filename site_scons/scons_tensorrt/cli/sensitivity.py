@@ -15,7 +15,7 @@ from ..artifact.sensitivity_file import keep
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
 from ..errors import EngineError, plural
 from ..files.writing import cause
-from ..recipe.gate import share_of_bound
+from ..recipe.gate_options import share_of_bound
 from .common import (
     add_command,
     add_json,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import RecipeError
-from .gate import Gate
+from .gate_options import Gate
 from .option_values import option, setting
 from .options import Recipe
 from .samples import Samples

@@ -14,7 +14,7 @@ from ..artifact.filename import PRECISIONS, check_model_name
 from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
-from .gate import Gate, parse_gate
+from .gate_options import Gate, parse_gate
 from .option_values import flag, hint, is_text, names, one_of, seconds, setting
 from .samples import Samples
 from .shapes import Profile, Shape, parse_profiles, text

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..artifact.receipt import Receipt
 from ..files.untrusted_json import listing, mapping, number, seconds, text
-from ..recipe.gate import share_of_bound
+from ..recipe.gate_options import share_of_bound
 
 MAX_CORNERS = 60
 MAX_OUTPUTS = 20  # of a corner

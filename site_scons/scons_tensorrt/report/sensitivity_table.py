@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..files.untrusted_json import listing, mapping, number, text
-from ..recipe.gate import share_of_bound
+from ..recipe.gate_options import share_of_bound
 
 MAX_LAYERS = 1000
 

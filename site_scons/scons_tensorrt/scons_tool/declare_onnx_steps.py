@@ -16,7 +16,7 @@ from ..artifact.filename import RECORDED_SUFFIX, check_model_name
 from ..artifact.state_folder import DATA_SUFFIX
 from ..errors import RecipeError
 from ..recipe.conversion import CONVERTED, Step
-from ..recipe.gate import Gate
+from ..recipe.gate_options import Gate
 from ..recipe.gate_plan import options_of, recorded_samples_of, samples_of
 from ..recipe.option_values import literal
 from ..recipe.samples import Samples, split_reader

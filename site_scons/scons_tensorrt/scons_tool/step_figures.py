@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import plural
-from ..recipe.gate import share_of_bound
+from ..recipe.gate_options import share_of_bound
 
 
 def figures_of_step(kind: str, facts: Mapping[str, Any]) -> str:

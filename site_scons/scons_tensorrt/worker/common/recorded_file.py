@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x93NUMPY\x01\x00"
 MOST = 9999  # samples
-METRICS = ("elemwise", "max", "mean", "median", "cosine")  # as in recipe/gate.py
+METRICS = ("elemwise", "max", "mean", "median", "cosine")  # as in recipe/gate_options.py
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can state
 DESCRIPTIONS = {
     "float32": "<f4",

@@ -129,7 +129,7 @@ def share(figures: Mapping[str, Any]) -> float:
 
 
 def _shares(error: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The share of its bound that each error uses; see `share_of_bound` in recipe/gate.py."""
+    """The share of its bound that each error uses; see `share_of_bound` in recipe/gate_options.py."""
     with np.errstate(all="ignore"):
         share = np.where(error == 0, 0.0, error / bounds)
     return np.where(np.isnan(share), np.inf, share)

@@ -1,7 +1,7 @@
 """Rewrites an ONNX that TensorRT refuses into one that it compiles and that computes the same.
 
-Each rewrite is a function of a module prepare_*.py, which returns a phrase of what it did or None. The
-result is compared with the original in ONNX Runtime (prepare_proof.py) before it is used.
+The rewrites are in the modules rewrite_*.py; each returns what it changed, for the report, and is called in
+`_rewritten`. The result is compared with the original in ONNX Runtime (prepare_proof.py) before it is used.
 
 This runs only if `node_patterns.py` or `needs_preparation.py` in recipe/onnx/ found something to rewrite. Add
 a new pattern there first.
@@ -20,13 +20,13 @@ from onnx import ModelProto
 from scons_tensorrt.worker.onnx import (
     graph_walk,
     model_file,
-    prepare_axes,
-    prepare_fold,
-    prepare_inputs,
-    prepare_integer,
     prepare_points,
     prepare_proof,
     prepare_shapes,
+    rewrite_axes,
+    rewrite_fold,
+    rewrite_inputs,
+    rewrite_integer,
     tensors,
 )
 
@@ -80,7 +80,7 @@ def prepare(source: str, target: str, request: PrepareRequest) -> PrepareResult:
     """
     values = tensors.TensorValues(source)
     model = _loaded(source, values)
-    frozen = prepare_inputs.frozen_values(model, request.freeze)
+    frozen = rewrite_inputs.frozen_values(model, request.freeze)
     rewritten = _rewritten(model, request, frozen, values)
     if rewritten is None:
         _copy(source, target, values.external)
@@ -125,16 +125,16 @@ def _rewritten(
     values: tensors.TensorValues,
 ) -> _Rewritten | None:
     """The model after every rewrite; None if nothing is frozen and nothing in it is refused."""
-    folding = bool(frozen) or prepare_fold.has_refused_if(model)
-    frozen_phrase = prepare_inputs.freeze(model, frozen)
-    names = prepare_inputs.name_dimensions(model, request.profiles)
-    squeezes = bool(prepare_axes.refused(model, request.profiles))  # before sizes are fixed
-    fixed = prepare_inputs.fix_dimensions(model, request.profiles)
-    model, integer = prepare_integer.rewrite(model, values)
+    folding = bool(frozen) or rewrite_fold.has_refused_if(model)
+    frozen_phrase = rewrite_inputs.freeze(model, frozen)
+    names = rewrite_inputs.name_dimensions(model, request.profiles)
+    squeezes = bool(rewrite_axes.refused(model, request.profiles))  # before sizes are fixed
+    fixed = rewrite_inputs.fix_dimensions(model, request.profiles)
+    model, integer = rewrite_integer.rewrite(model, values)
     folds: list[str] = []
     if folding:
-        model, folds = prepare_fold.simplify(model)
-    axes = prepare_axes.write_axes(model, request.profiles)
+        model, folds = rewrite_fold.simplify(model)
+    axes = rewrite_axes.write_axes(model, request.profiles)
     prepare_shapes.clear_inferred(model)
     if not (folding or names or integer or axes or (squeezes and fixed)):
         return None

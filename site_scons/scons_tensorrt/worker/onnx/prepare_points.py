@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx import prepare_inputs, prepare_shapes
+from scons_tensorrt.worker.onnx import prepare_shapes, rewrite_inputs
 
 SAMPLES = 16  # of a set that are compared
 # Random inputs are by the first of these with which the original runs and its outputs are finite: whole
@@ -63,7 +63,7 @@ def _random_inputs(
     see `TRIES`."""
     random = np.random.default_rng(len(sizes))
     made = {}
-    for value in prepare_inputs.model_inputs(model):
+    for value in rewrite_inputs.model_inputs(model):
         tensor = value.type.tensor_type
         if not value.type.HasField("tensor_type") or tensor.elem_type == TensorProto.STRING:
             raise recipe_error(

@@ -1,4 +1,5 @@
-"""The accuracy gate: the option `accuracy` of `env.Engine`. Its judgement: worker/onnx/judge_outputs.py."""
+"""The accuracy gate: the option `accuracy` of `env.Engine`. Pass or fail is decided in
+worker/onnx/judge_outputs.py."""
 
 from __future__ import annotations
 

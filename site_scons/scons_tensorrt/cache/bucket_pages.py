@@ -1,4 +1,5 @@
-"""Bucket listings. The server is untrusted: it may list without end, or list invalid names."""
+"""The pages of a bucket listing; entries: maintenance.py. The server is untrusted: it may list without end,
+or list invalid names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refusal of TensorRT's parser or builder means for the ONNX: the node, its line in the user's
+"""What an error of TensorRT's parser or builder means for the ONNX: the node, its line in the user's
 program, and what helped others."""
 
 from __future__ import annotations

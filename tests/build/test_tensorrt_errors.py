@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from scons_tensorrt.build.refusals import explain
+from scons_tensorrt.build.tensorrt_errors import explain
 
 SCRIPTED = (
     "/usr/lib/python3/site-packages/torch/nn/modules/module.py(1102): _slow_forward\n"
