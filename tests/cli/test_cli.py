@@ -194,19 +194,21 @@ def test_verify_of_a_folder_finds_an_engine_whose_sidecar_is_missing(run, tmp_pa
     assert lines[0].startswith(f"FAILED {engine}: SidecarError: ")
 
 
-def test_verify_of_a_folder_that_hides_something_is_not_sound(run, tmp_path):
-    engine = pair(tmp_path)
-    where = os.open(tmp_path, os.O_RDONLY)
+@pytest.mark.parametrize("length", [20, 74])  # with 74, the deepest readable folder has no room for .trt
+def test_verify_of_a_folder_that_hides_something_is_not_sound(run, tmp_path, length):
+    folder = tmp_path / ("x" * ((length - len(str(tmp_path)) - 1) % 251 or 251))
+    engine = pair(folder)
+    where = os.open(folder, os.O_RDONLY)
     for _ in range(20):  # deeper than a path can be long
         os.mkdir("d" * 250, dir_fd=where)
         inner = os.open("d" * 250, os.O_RDONLY, dir_fd=where)
         os.close(where)
         where = inner
     os.close(where)
-    status, lines, errors = run("verify", tmp_path)
+    status, lines, errors = run("verify", folder)
     assert (status, lines) == (1, [f"OK {engine}"])
     assert errors[0].endswith("not readable (File name too long); its contents were not checked")
-    status, lines, _ = run("verify", "--hardware", "rtx_portable", tmp_path)
+    status, lines, _ = run("verify", "--hardware", "rtx_portable", folder)
     assert status != 0
     assert any("not readable (File name too long)" in line for line in lines)
 

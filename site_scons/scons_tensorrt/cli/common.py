@@ -152,7 +152,7 @@ def was_left(engine: str | os.PathLike[str], named: str | None = None) -> bool:
         receipts = state_folder(path, named or os.environ.get("TRT_STATE_DIR")).receipts
         newest = next(receipts.all_of(path.name), None)
         return newest is not None and not newest.downloaded
-    except EngineError:  # no state folder, as on a device
+    except (EngineError, OSError):  # no state folder, as on a device, or none that can be read
         return False
 
 
