@@ -130,6 +130,22 @@ def test_one_job_downloads_all_at_once_and_each_file_once(full, clone, serve) ->
     assert tree.scons().reused == NAMES
 
 
+def test_an_unexpected_error_of_the_read_ahead_leaves_each_download_to_its_engine(full, clone) -> None:
+    tree = clone(TRT_STORE=full[1].as_uri())
+    with open(tree.path("SConstruct"), "a", encoding="utf-8") as file:
+        file.write(
+            "\nfrom scons_tensorrt.scons_tool import download_early as module\n"
+            "def at_fault(session):\n"
+            "    open('asked', 'w').close()\n"
+            "    return {}['a fault of our own']\n"
+            "module._wanted = at_fault\n"
+        )
+    run = tree.scons("engines")
+    assert tree.path("asked").exists(), run.out
+    assert (run.status, run.names("FETCHED")) == (0, NAMES), run.out
+    assert "Traceback" not in run.out
+
+
 @pytest.mark.slow
 def test_only_what_is_asked_for_and_is_not_here_is_downloaded(full, clone, serve) -> None:
     server = serve()

@@ -30,17 +30,18 @@ if TYPE_CHECKING:
 
 def download_early(session: Session) -> None:
     """Called when the first action of a build begins: download ahead what the requested engines need and is
-    known by now; of what may stay in the shared cache (FETCH=), the entry alone.
+    known by now. Of a file that may stay in the shared cache (FETCH=), only the entry.
 
     The key of what is made from a file that this build still has to make is unknown. But if that is an ONNX
     which is downloaded ahead, its entry tells the key of the engine."""
     elsewhere = session.making.elsewhere
     if not elsewhere.store.url:
         return
-    wanted = _wanted(session)
-    shared = elsewhere.open().shared if len(wanted) > 1 else None  # one is asked for right now
-    if shared is not None:
-        shared.ahead.add(wanted, session.state.root)
+    with contextlib.suppress(Exception):  # also an unexpected one: each action asks again, and reports it
+        wanted = _wanted(session)
+        shared = elsewhere.open().shared if len(wanted) > 1 else None  # one is asked for right now
+        if shared is not None:
+            shared.ahead.add(wanted, session.state.root)
 
 
 def _wanted(session: Session) -> list[Wanted]:
