@@ -13,10 +13,8 @@ The first `__` ends the model name, so a model name cannot contain it.
 
 from __future__ import annotations
 
-import re
-
 from ..errors import EngineFilenameError, plural
-from ..hardware.signature import HardwareSignature
+from ..hardware.signature import HardwareSignature, is_number
 from ..values import Value
 
 SUFFIX = ".engine"
@@ -26,10 +24,7 @@ MODEL_LENGTH = 64
 LONGEST = 255  # characters of a name quoted in a message
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4", "mixed")
 
-_NUMBER = r"(?:0|[1-9][0-9]{0,5})"
-_MODEL = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
-_SM = r"sm([1-9][0-9]{0,3})(plus)?"
-_VERSIONED = re.compile(rf"(jp|cu|trt|rtx){_NUMBER}\.{_NUMBER}")
+_WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
 class _Fields(Value):
@@ -65,8 +60,7 @@ class EngineFilename(_Fields):
             ("platform", platform, ("jp", "cu"), "jp6.2 or cu13.0"),
             ("runtime", runtime, ("trt", "rtx"), "trt10.3 or rtx1.7"),
         ):
-            found = _VERSIONED.fullmatch(value)
-            if not found or found[1] not in known:
+            if not any(value.startswith(start) and _is_version(value[len(start) :]) for start in known):
                 raise EngineFilenameError(f"{field} {value!r}: not like {example}")
         if precision not in PRECISIONS:
             raise EngineFilenameError(f"precision {precision!r}: not one of {', '.join(PRECISIONS)}")
@@ -107,10 +101,11 @@ class EngineFilename(_Fields):
             raise EngineFilenameError(
                 f"{plural(len(fields), 'field')} after `__`, not 4 (sm, platform, runtime, precision)"
             )
-        sm = re.fullmatch(_SM, fields[0])
-        if not sm:
+        sm = fields[0].removeprefix("sm").removesuffix("plus")
+        plus = fields[0].endswith("plus")
+        if not fields[0].startswith("sm") or not _is_plain_number(sm, 4) or sm == "0":
             raise EngineFilenameError(f"SM {fields[0]!r}: not like sm87 or sm80plus")
-        return cls(model, int(sm[1]), bool(sm[2]), fields[1], fields[2], fields[3])
+        return cls(model, int(sm), plus, *fields[1:])
 
     def matches_host(self, host: HardwareSignature) -> str:
         """'yes', 'no' or 'maybe': could this engine load on `host`? Ignores precision.
@@ -127,9 +122,22 @@ class EngineFilename(_Fields):
         return "maybe" if self.runtime.startswith("rtx") else "yes"
 
 
+def _is_word(text: str) -> bool:
+    return bool(text) and _WORD.issuperset(text)
+
+
+def _is_version(text: str) -> bool:
+    major, _, minor = text.partition(".")
+    return _is_plain_number(major, 6) and _is_plain_number(minor, 6)
+
+
+def _is_plain_number(text: str, digits: int) -> bool:
+    return is_number(text, digits) and (text == "0" or text[0] != "0")
+
+
 def check_model_name(model: object) -> None:
     """Raise EngineFilenameError unless `model` is a valid model name."""
-    if not isinstance(model, str) or not _MODEL.fullmatch(model):
+    if not isinstance(model, str) or not all(map(_is_word, model.split("_"))):
         raise EngineFilenameError(
             f"model name {model!r}: write lower-case letters and digits in words joined by "
             "single underscores, such as dinov2_vpr"

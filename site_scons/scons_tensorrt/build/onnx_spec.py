@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class OnnxSpec(Value):
     named: Mapping[str, Path] = {}
     bring: Callable[[], None] = _nothing
 
-    @property
+    @cached_property
     def key(self) -> str:
         return make_key(self.target.name, self.ingredients)
 

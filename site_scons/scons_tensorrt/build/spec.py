@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..artifact.cache_key import make_key
 from ..artifact.state_folder import StateFolder
@@ -31,18 +31,22 @@ def _nothing() -> None:
     pass
 
 
-class AccuracyCheck(Protocol):
-    """The comparison of an engine with its original, on the GPU that it is for.
+if TYPE_CHECKING:  # creating a Protocol costs more than any other class
+    from typing import Protocol
 
-    key: of samples and bounds; why_not: a known reason not to run it; run: the figures of the engine, with
-    that key as `by`, or the reason why it was not run. Raises EngineError; AccuracyError beyond a bound.
-    """
+    class AccuracyCheck(Protocol):
+        """The comparison of an engine with its original, on the GPU that it is for.
 
-    def key(self) -> str: ...
+        key: of samples and bounds; why_not: a known reason not to run it; run: the figures of the engine,
+        with that key as `by`, or the reason why it was not run. Raises EngineError; AccuracyError beyond a
+        bound.
+        """
 
-    def why_not(self) -> str | None: ...
+        def key(self) -> str: ...
 
-    def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str: ...
+        def why_not(self) -> str | None: ...
+
+        def run(self, spec: EngineSpec, engine: Path, sha256: str) -> dict[str, Any] | str: ...
 
 
 class EngineSpec(Value):

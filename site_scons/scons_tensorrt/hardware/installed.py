@@ -6,10 +6,9 @@ prints JSON.
 
 import json
 import os
-import re
 import sys
 
-_DIST = re.compile(r"(tensorrt(?:_rtx)?)(?:_cu(\d+))?(_bindings|_libs)?-([0-9.]+)\.(?:dist|egg)-info")
+_ENDS = (".dist-info", ".egg-info")
 
 
 def installed(path: list) -> dict:
@@ -27,16 +26,31 @@ def installed(path: list) -> dict:
                 names = [name for name in os.listdir(folder or ".") if name.startswith(product)]
             except OSError:
                 continue
-            dists = [m for m in map(_DIST.fullmatch, names) if m and m[1] == product]
-            versions = sorted((m[2] is not None, m[3] or "", m[4]) for m in dists)
-            if versions:
-                cuda = next((m[2] for m in dists if m[2]), None)
+            dists = sorted(filter(None, (_distribution(name, product) for name in names)))
+            if dists:
+                cuda = next((cuda for cuda, _, _ in dists if cuda), None)
                 found[product] = {
-                    "version": versions[0][2],
+                    "version": dists[0][2],
                     "cuda": cuda and cuda + ".0",
                     "folder": os.path.abspath(folder or "."),
                 }
     return found
+
+
+def _distribution(name: str, product: str):
+    """(cuda, part, version) of a folder such as tensorrt_cu12_bindings-10.13.3.dist-info: ("12", "_bindings",
+    "10.13.3"), "" for no cuda or part; None for another. No regex: compiling one costs a null build more."""
+    if not name.endswith(_ENDS):
+        return None
+    project, dash, version = name.rpartition(".")[0].partition("-")
+    rest, part = project[len(product) :], ""
+    for known in ("_bindings", "_libs"):
+        if rest.endswith(known):
+            rest, part = rest[: -len(known)], known
+    cuda = rest[3:] if rest.startswith("_cu") else ""
+    if not dash or (rest and not cuda.isdigit()) or not version or version.strip("0123456789."):
+        return None
+    return cuda, part, version
 
 
 def answer() -> dict:

@@ -12,7 +12,6 @@ aarch64 make the same bytes (docs/hardware.md).
 from __future__ import annotations
 
 import json
-import re
 import reprlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -36,7 +35,6 @@ SCHEMA = 1
 RTX_DEFAULT = (80, 86, 89, 120, 121)
 
 _TEXT = ("product", "runtime_version", "os", "machine", "compute_capability", "gpu_name")
-_CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]\+?")
 _COUNTS = (
     *("sm_count", "memory_gib", "memory_bus_bits", "l2_bytes"),
     *("shared_memory_per_block", "texture_alignment"),
@@ -242,10 +240,17 @@ def _check_type(name: str, value: Any, where: str) -> None:
         fail(f"one of {sorted(PRODUCTS)}")
     if name in ("jetpack", "cuda", "runtime_version"):
         parts = value.split(".") if isinstance(value, str) else []
-        if len(parts) < 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        if len(parts) < 2 or not all(is_number(part, 9) for part in parts):
             fail("a version such as 10.3.0.30 or 6.2")
-    if name == "compute_capability" and not _CAPABILITY.fullmatch(value):
-        fail('a compute capability such as "8.7"')
+    if name == "compute_capability":
+        major, _, minor = value.removesuffix("+").partition(".")
+        if not (is_number(major, 2) and major[0] != "0" and is_number(minor, 1)):
+            fail('a compute capability such as "8.7"')
+
+
+def is_number(text: str, digits: int) -> bool:
+    """Whether `text` is a decimal number of at most so many digits. No regex: one costs a null build more."""
+    return text.isascii() and text.isdecimal() and len(text) <= digits
 
 
 def _major_minor(version: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import SCons.Node
 
 from ..artifact.filename import SIDECAR_SUFFIX
-from ..build.spec import AccuracyCheck, EngineInputs, EngineSpec, check_model, engine_spec
+from ..build.spec import EngineInputs, EngineSpec, check_model, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import AccuracyError, EngineError, HardwareError, RecipeError
 from ..hardware.resolve import Hardware
@@ -22,11 +23,13 @@ from ..recipe.product_options import effective
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
 from .settings import Settings
-from .target import Prepared, ReceiptTarget, steps_of
+from .target import ReceiptTarget, steps_of
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
+    from ..build.spec import AccuracyCheck
     from .onnx_target import OnnxTarget
+    from .target import Prepared
 
 
 class EngineTarget(ReceiptTarget):
@@ -239,7 +242,7 @@ class EngineTarget(ReceiptTarget):
         if self.hardware is None:
             raise self.problem or RecipeError(f"{self.label}: no hardware")
         path, summary = real_path(self.original), None
-        if path.exists() or self._files.inputs.absent(path):
+        if os.path.exists(path) or self._files.inputs.absent(path):
             summary = self._files.inputs.summary_of(path, self._files.label(self.original))
             if summary is self._checked:
                 return summary  # already checked for one of its steps

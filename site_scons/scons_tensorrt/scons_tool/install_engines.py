@@ -188,13 +188,14 @@ def _declare_manifest(
         raise HandoffError(
             f"the manifest is of other engines ({', '.join(sorted(odd))}); a device would refuse it"
         )
-    sources = [listed.path, listed.sidecar, listed.sums]
+    sources = [*listed.nodes]
     envelope = listed.signed or os.path.lexists(listed.envelope)
-    sources += [listed.envelope] if envelope else []
-    sources += [listed.path.with_name(name) for each in listed.beside for name in each.names]
-    targets = [env.fs.File(str(where / path.name)) for path in sources]
+    if envelope and not listed.signed:
+        sources.append(env.fs.File(str(listed.envelope)))
+    sources += [node for each in listed.beside for node in each.nodes]
+    targets = [env.fs.File(str(where / node.name)) for node in sources]
     copied = InstalledManifest(session.files, listed, where, envelope)
-    return _declare(env, session, targets, [env.fs.File(str(path)) for path in sources], copied)
+    return _declare(env, session, targets, sources, copied)
 
 
 def _declare(

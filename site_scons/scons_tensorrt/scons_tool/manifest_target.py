@@ -21,11 +21,12 @@ from ..release import files_of
 from .engine_target import EngineTarget
 from .nodes import target_of
 from .run_files import RunFiles
-from .target import Beside, HandoffTarget
+from .target import HandoffTarget
 
 if TYPE_CHECKING:
     from ..files.signing_keys import SigningKey
     from ..release.manifest import Manifest, ManifestEntry
+    from .target import Beside
 
 
 class ManifestTarget(HandoffTarget):

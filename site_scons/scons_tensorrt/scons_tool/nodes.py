@@ -50,9 +50,10 @@ def call_after_reading(fs: Any, check: Callable[[], None]) -> None:
 
 def file_node(env: Any, value: Any, what: str) -> Any:
     """The file node of a path, a node, or a list of one. Raises RecipeError."""
-    if isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
+    plain = value.__class__ is str
+    if not plain and isinstance(value, os.PathLike) and not isinstance(value, SCons.Node.Node):
         value = os.fspath(value)
-    if value.__class__ is str and "$" not in value and not value.endswith("/"):
+    if plain and "$" not in value and not value.endswith("/"):
         with contextlib.suppress(TypeError):  # of a folder
             # The usual case, without the node of an Entry, which looks at the disk for what it is.
             if value and all(lookup(value) is None for lookup in env.lookup_list):

@@ -24,11 +24,12 @@ from ..errors import EngineError, RecipeError
 from ..recipe.samples import Samples
 from .nodes import data_node, path_of, real_path, real_place
 from .run_files import RunFiles
-from .target import Prepared, ReceiptTarget
+from .target import ReceiptTarget
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
     from ..build.inputs_unchanged import DoneStep
+    from .target import Prepared
 
 
 # The option of an engine that asks for a step, where it is not called as the kind of the step.

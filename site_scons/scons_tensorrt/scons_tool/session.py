@@ -255,6 +255,7 @@ class Session:
         if self.profile:
             self.profile.write(self.messages.console)
         say()
+        gc.freeze()  # the process ends: its last collection would find nothing to free
         if SCons.Script.Main.exit_status and not before:
             sys.stderr.flush()
             os._exit(2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import SCons.Errors
 import SCons.Node
@@ -20,6 +20,40 @@ from .call_errors import place_of_call
 from .nodes import OwnExecutor, OwnFile, set_class, target_of
 from .run_files import RunFiles
 from .settings import option
+
+if TYPE_CHECKING:  # a null build would pay for each Protocol, and for ABCMeta at each isinstance()
+    from abc import ABC
+    from typing import Protocol
+
+    class Prepared(Protocol):
+        """The prepare step of an ONNX, see prepared_target.py. always: whether it is needed for any ONNX;
+        apart: the part of its filename that differs from that of the model's other prepared files."""
+
+        always: bool
+
+        @property
+        def target(self) -> Any: ...
+
+        @property
+        def apart(self) -> str: ...
+
+        def is_needed(self, read: bool = True) -> bool:
+            """Whether TensorRT would refuse the ONNX as it is now. read: see `OnnxTarget.is_needed`."""
+
+        def instead_of(self, node: Any, read: bool = True) -> Any:
+            """The node to use for that of an ONNX."""
+
+    class Beside(Protocol):
+        """Files beside a manifest, such as bom_target.py. names: of the files; nodes: of the same."""
+
+        names: tuple[str, ...]
+        nodes: Any
+
+        def data(self, name: str) -> bytes:
+            """The contents of one file, which is up to date or would be written. Raises EngineError."""
+
+else:
+    ABC = object
 
 NEVER = -1  # a number of dependencies that no node has
 
@@ -188,25 +222,6 @@ class ReceiptTarget(Target):
         return None
 
 
-class Prepared(Protocol):
-    """The prepare step of an ONNX, see prepared_target.py. always: whether it is needed for any ONNX;
-    apart: the part of its filename that differs from that of the model's other prepared files."""
-
-    always: bool
-
-    @property
-    def target(self) -> Any: ...
-
-    @property
-    def apart(self) -> str: ...
-
-    def is_needed(self, read: bool = True) -> bool:
-        """Whether TensorRT would refuse the ONNX as it is now. read: see `OnnxTarget.is_needed`."""
-
-    def instead_of(self, node: Any, read: bool = True) -> Any:
-        """The node to use for that of an ONNX."""
-
-
 def steps_of(nodes: Iterable[Any]) -> list[Any]:
     """The targets of ONNX files (OnnxTarget) that `nodes` are or are made from, each after its inputs."""
     found: dict[Any, None] = {}
@@ -240,15 +255,6 @@ class HandoffTarget(Target):
     @abstractmethod
     def preview(self) -> str | None:
         """What to print under -n. Raises EngineError or OSError."""
-
-
-class Beside(Protocol):
-    """Files beside a manifest, such as bom_target.py. names: of the files."""
-
-    names: tuple[str, ...]
-
-    def data(self, name: str) -> bytes:
-        """The contents of one file, which is up to date or would be written. Raises EngineError."""
 
 
 def _nothing(target: Any, source: Any, env: Any) -> None:
