@@ -18,7 +18,8 @@ from ..hardware.resolve import BUILT_IN
 from . import remote_settings, settings, store_settings
 from .console import say
 from .engine_target import EngineTarget
-from .nodes import command_line_places, files_read
+from .nodes import files_read
+from .requested_targets import command_line_places
 from .run_files import RunFiles
 
 SHORT = 5  # letters: other words differ from such a name by a single letter

@@ -23,7 +23,7 @@ from ..recipe.samples import Samples, split_reader
 from .accuracy_check import EngineAccuracyCheck
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
-from .nodes import EngineFile, PreparedFile, as_list, file_node, named_for_cleaning, set_class
+from .nodes import EngineFile, PreparedFile, as_list, file_node, set_class
 from .onnx_target import OnnxTarget, SampleNodes
 from .session import Session
 from .settings import option
@@ -198,6 +198,8 @@ def declare(env: Any, derived: OnnxTarget, session: Session) -> OnnxTarget:
     kind = PreparedFile if derived.kind == "prepare" else EngineFile
     derived.connect(made, [*values, session.value(env, INTEGRITY, bytes_changed)], kind)
     if option("clean"):
+        from .requested_targets import named_for_cleaning
+
         if named_for_cleaning(env, made):
             env.Clean(made, env.fs.File(f"{derived.path}{DATA_SUFFIX}"))
         else:

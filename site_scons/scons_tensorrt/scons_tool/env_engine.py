@@ -21,7 +21,7 @@ from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget
-from .nodes import EngineFile, as_list, data_nodes, file_node, named_for_cleaning, set_class
+from .nodes import EngineFile, as_list, data_nodes, file_node, set_class
 from .session import Session, session_of
 
 ALL = "*"  # hardware of any name
@@ -113,9 +113,12 @@ def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSumm
     engine.connect(
         pair, [*engine.made_beside(), *engine.compared_by, *values, *engine.given, guard], EngineFile
     )
-    if settings.option("clean") and not named_for_cleaning(env, engine.nodes):
-        env.NoClean(pair)  # this host may be unable to rebuild it
-        engine.kept = os.path.lexists(engine.path)
+    if settings.option("clean"):
+        from .requested_targets import named_for_cleaning
+
+        if not named_for_cleaning(env, engine.nodes):
+            env.NoClean(pair)  # this host may be unable to rebuild it
+            engine.kept = os.path.lexists(engine.path)
     session.engines.append(engine)
     session.alias = skip_up_to_date.join(
         *(env, session.alias, pair[1], session.on_skip, session.messages.reused)

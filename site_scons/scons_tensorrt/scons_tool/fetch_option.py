@@ -29,7 +29,8 @@ from ..build.onnx_context import OnnxContext
 from ..build.run_onnx_step import OnnxOutcome, make_onnx
 from ..errors import EngineBuildError
 from .engine_target import EngineTarget
-from .nodes import ALIAS, REPORT, paths_named, target_of
+from .nodes import ALIAS, REPORT, target_of
+from .requested_targets import paths_named
 from .settings import option
 from .store_settings import ALL, NEEDED
 from .target import HandoffTarget, ReceiptTarget

@@ -12,7 +12,7 @@ import SCons.Script
 
 from . import settings
 from .engine_target import EngineTarget
-from .nodes import command_line_places
+from .requested_targets import command_line_places
 
 
 def declare(engines: Sequence[EngineTarget], top: str) -> None:

@@ -26,7 +26,7 @@ from .call_errors import call_errors, report
 from .console import Console, say
 from .engine_target import EngineTarget
 from .hardware_cache import HardwareCache
-from .nodes import ALIAS, REPORT, call_after_reading, everything_asked, target_places
+from .nodes import ALIAS, REPORT, call_after_reading, everything_asked
 from .run_files import RunFiles
 from .run_messages import RunMessages
 from .stop_signal import StopSignal, fail_run
@@ -46,8 +46,8 @@ _BOUND = (*settings.VARIABLES, *store_settings.VARIABLES, *store_settings.KEYS, 
 
 def session_of(env: Any) -> Session:
     """The session of this run, created on first use."""
-    found = getattr(env.fs, _ATTRIBUTE, None)
-    if not isinstance(found, Session):
+    found: Session | None = getattr(env.fs, _ATTRIBUTE, None)
+    if found is None:
         found = Session(env)
         setattr(env.fs, _ATTRIBUTE, found)
         call_after_reading(env.fs, found.check)
@@ -189,6 +189,8 @@ class Session:
         """Those of `engines` that this run requests by path, folder or alias."""
         if everything_asked():
             return engines
+        from .requested_targets import target_places
+
         places = target_places(str(self.top))
         return [e for e in engines if not places.isdisjoint((*e.paths(), *map(str, e.path.parents)))]
 
