@@ -19,6 +19,17 @@ PROGRAM = Path(sys.executable).with_name("scons-tensorrt")
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the package is not installed in this Python")
 
 
+# In place of filelock: the real one, after what filelock 4.1 imports.
+SHIM = """
+import concurrent.futures.thread
+import sys
+
+sys.path = [each for each in sys.path if not each.endswith("/shim")]
+del sys.modules["filelock"]
+import filelock
+"""
+
+
 def run(tree, *arguments, cwd=None, **environment):
     """A run of `scons-tensorrt`, as a person sees it."""
     done = tree.cli(*arguments, cwd=cwd, **environment)
@@ -50,6 +61,27 @@ def test_an_onnx_in_a_folder_with_nothing_else_becomes_an_engine(folder):
     again = run(folder, "build", "net.onnx")
     assert len(again.out.splitlines()) == 3  # for which hardware, REUSED, the summary
     assert again.summary.startswith("engines: 1 reused, 0 built, 0 failed")
+
+
+def test_a_lock_library_that_starts_threads_is_imported_before_the_run_ends(folder):
+    """As filelock 4.1 does, the newest for Python 3.10."""
+    shim = folder.path("shim")
+    folder.write(SHIM, "shim/filelock/__init__.py", header="")
+    first = run(folder, "build", "net.onnx", PYTHONPATH=str(shim))
+    assert first.status == 0, first.out
+    assert json.loads(folder.path(".trt/declared.json").read_text())["engines"]
+    again = run(folder, "build", "net.onnx", PYTHONPATH=str(shim))
+    assert len(again.out.splitlines()) == 3, again.out
+
+
+def test_an_unexpected_error_at_the_end_of_a_run_is_one_line(folder):
+    assert run(folder, "build", "net.onnx").status == 0
+    folder.write("raise RuntimeError('no lock today')", "shim/filelock/__init__.py", header="")
+    done = run(folder, "build", "net.onnx", PYTHONPATH=str(folder.path("shim")))
+    assert done.status == 2
+    [line] = [line for line in done.out.splitlines() if "no lock today" in line]
+    assert line.startswith("engines: RuntimeError: no lock today; "), done.out
+    assert "Traceback" not in done.out
 
 
 def test_options_of_the_command_are_those_of_the_engine(folder):

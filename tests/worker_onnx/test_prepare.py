@@ -400,6 +400,37 @@ def test_a_difference_is_an_error_with_output_and_place(tmp_path, monkeypatch):
         prepared(tmp_path, relu, {"x": ((1, 4), (2, 4), (4, 4))})
 
 
+@pytest.mark.parametrize("place", ["initializer", "constant node", "function", "loop"])
+def test_8_bit_weights_without_a_zero_point_get_their_default_one(tmp_path, place):
+    """Without it, ONNX Runtime up to 1.26 at least aborts."""
+    product = dynamic(node("MatMulInteger", ["q", "w"], ["i"]), node("Cast", ["i"], ["y"], to=F32))
+    constant = node("Constant", [], ["w"], value=int8("", 8, 3))
+    domain, functions = helper.make_opsetid("", 17), []
+    if place == "function":
+        functions = [helper.make_function("own", "F", ["x"], ["y"], [constant, *product], [domain])]
+        product = [helper.make_node("F", ["x"], ["y"], domain="own")]
+    elif place == "loop":
+        more, product[-1].output[0] = [node("Identity", ["go"], ["on"])], "inner"
+        given = [info("at", TensorProto.INT64, []), info("go", TensorProto.BOOL, [])]
+        made = [info("on", TensorProto.BOOL, []), info("inner", F32, None)]
+        body = helper.make_graph([constant, *product, *more], "body", given, made)
+        last = node("ReduceSum", ["each"], ["y"])
+        product = [node("Loop", ["times", ""], ["each"], body=body), last]
+    elif place == "constant node":
+        product.insert(0, constant)
+    known = [array("w", RNG.integers(-128, 128, (8, 3)), np.int8)] if place == "initializer" else []
+    known += [array("times", 2, np.int64)] if place == "loop" else []
+    original = model(product, {"x": ["n", 8]}, initializers=known, functions=functions)
+    source = tmp_path / "source.onnx"
+    onnx.save(original, source)
+    adapted = onnx.load_from_string(prepare_proof._as_compared(str(source), precise=True))
+    products = [each for each in graph_walk.all_nodes(adapted) if each.op_type == "MatMulInteger"]
+    assert [len(each.input) for each in products] == [4]
+    assert prepare_proof._as_compared(str(source), precise=False) is None
+    x = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
+    assert np.array_equal(run(adapted, x=x)[0], run(original, x=x)[0])
+
+
 def test_wrong_scores_beside_boxes_in_pixels_are_an_error(tmp_path, monkeypatch):
     """An error of 1 is little beside 1,000 pixels, but not in scores."""
     rewrite = prepare.rewrite_integer.rewrite

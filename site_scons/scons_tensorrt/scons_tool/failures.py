@@ -45,8 +45,12 @@ class Failures:
 
 
 def unexpected(target: Target, error: Exception) -> EngineBuildError:
-    """An error that no message was written for, in one line; --debug=stacktrace prints its stack."""
+    """An error of a target that no message was written for."""
+    return EngineBuildError(f"{target.label}: {in_one_line(error, 'check the paths of its inputs')}")
+
+
+def in_one_line(error: Exception, *steps: str) -> str:
+    """An error that no message was written for; --debug=stacktrace prints its stack."""
     if "stacktrace" in settings.option("debug"):
         traceback.print_exception(error)
-    kind, text = type(error).__name__, one_line(str(error))
-    return EngineBuildError(f"{target.label}: {kind}: {text}; check the paths of its inputs; {SEE_STACK}")
+    return "; ".join((f"{type(error).__name__}: {one_line(str(error))}", *steps, SEE_STACK))

@@ -174,6 +174,9 @@ class Session:
             self._stop_if(after_reading.check(self.files, self.engines, self.checked, self._arguments_read))
         if self.declare_timings:
             self.declare_timings(self)
+        if self.adds or REPORT in SCons.Script.COMMAND_LINE_TARGETS:
+            # Libraries that are imported at the end of the run need it, and Python refuses it then.
+            import concurrent.futures.thread  # noqa: F401
         if self.profile:
             self.profile.begin("build")
 
@@ -253,7 +256,13 @@ class Session:
         before = SCons.Script.Main.exit_status
         if self.profile:
             self.profile.begin("end")
-        self.close()
+        try:
+            self.close()
+        except Exception as error:  # SCons has ended: Python would print a stack, and succeed
+            from .failures import in_one_line
+
+            say(f"engines: {in_one_line(error)}; the next run is slower for it")
+            fail_run()
         if self.profile:
             self.profile.write(self.messages.console)
         say()
