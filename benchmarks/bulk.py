@@ -28,7 +28,7 @@ from conftest import Tree, make_model  # noqa: E402
 from scons_tensorrt.artifact.publish import Publication  # noqa: E402
 from scons_tensorrt.artifact.receipt import Receipt  # noqa: E402
 from scons_tensorrt.build.declared_engines import DeclaredEngine, declarations  # noqa: E402
-from scons_tensorrt.build.spec import made_from  # noqa: E402
+from scons_tensorrt.build.engine_spec import made_from  # noqa: E402
 
 SCONSTRUCT = """
 card = dict(

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy, precision, precision_search
+from scons_tensorrt.worker.onnx import converted_accuracy, precision, precision_search
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 
 node = helper.make_node
@@ -155,7 +155,7 @@ def gate(folder, bound):
     spec = {"kind": "npz", "path": str(folder / "s.npz"), "function": None, "most": None, "at_least": 1}
     paths = str(folder / "m.onnx"), str(folder / "fp16.onnx"), str(folder / "figures.json")
     try:
-        figures = accuracy.compare(*paths, spec, bound)["outputs"]["y"]
+        figures = converted_accuracy.compare(*paths, spec, bound)["outputs"]["y"]
         return "passed (%.2g)" % figures["error"], ""
     except WorkerError as error:
         said = str(error).split("original); ")[-1].split("; ")[0]

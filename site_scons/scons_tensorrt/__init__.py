@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from .artifact.verify_pair import load_verified as load_verified
     from .build.compiler import EngineCompiler as EngineCompiler
     from .build.compiler import build_engine_compiler as build_engine_compiler
-    from .build.corpus import BackboneConfig as BackboneConfig
-    from .build.corpus import BackboneSpec as BackboneSpec
-    from .build.corpus import BuildConfig as BuildConfig
-    from .build.corpus import CompileEngineCallable as CompileEngineCallable
-    from .build.corpus import CompileOutcome as CompileOutcome
-    from .build.corpus import EngineCacheEntry as EngineCacheEntry
-    from .build.corpus import EngineCompileRequest as EngineCompileRequest
-    from .build.corpus import EngineCompileResult as EngineCompileResult
-    from .build.corpus import EngineCompileSummary as EngineCompileSummary
-    from .build.corpus import OptimizationProfile as OptimizationProfile
-    from .build.corpus import ProvisioningConfig as ProvisioningConfig
-    from .build.corpus import build_backbone_specs as build_backbone_specs
+    from .build.compiler_types import BackboneConfig as BackboneConfig
+    from .build.compiler_types import BackboneSpec as BackboneSpec
+    from .build.compiler_types import BuildConfig as BuildConfig
+    from .build.compiler_types import CompileEngineCallable as CompileEngineCallable
+    from .build.compiler_types import CompileOutcome as CompileOutcome
+    from .build.compiler_types import EngineCacheEntry as EngineCacheEntry
+    from .build.compiler_types import EngineCompileRequest as EngineCompileRequest
+    from .build.compiler_types import EngineCompileResult as EngineCompileResult
+    from .build.compiler_types import EngineCompileSummary as EngineCompileSummary
+    from .build.compiler_types import OptimizationProfile as OptimizationProfile
+    from .build.compiler_types import ProvisioningConfig as ProvisioningConfig
+    from .build.compiler_types import build_backbone_specs as build_backbone_specs
     from .build.local_runtime import default_runtime as default_runtime
     from .errors import CalibrationCacheError as CalibrationCacheError
     from .errors import EngineBuildError as EngineBuildError
@@ -39,7 +39,7 @@ _PUBLIC = {
     "artifact.plain_api": "EngineFilenameSchema HostCapabilities Sha256Sidecar",
     "artifact.verify_pair": "load_verified",
     "build.compiler": "EngineCompiler build_engine_compiler",
-    "build.corpus": (
+    "build.compiler_types": (
         "BackboneConfig BackboneSpec BuildConfig CompileEngineCallable CompileOutcome EngineCacheEntry "
         "EngineCompileRequest EngineCompileResult EngineCompileSummary OptimizationProfile "
         "ProvisioningConfig build_backbone_specs"

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from scons_tensorrt.artifact.state_folder import StateFolder
-from scons_tensorrt.artifact.trees import hash_of, known_as, register
+from scons_tensorrt.artifact.tree_paths import hash_of, known_as, register
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from scons_tensorrt.artifact.publish import Publication
 from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build import build_engine as module
+from scons_tensorrt.build.build_context import BuildContext
 from scons_tensorrt.build.build_engine import build_engine
-from scons_tensorrt.build.context import BuildContext
 from scons_tensorrt.build.up_to_date import UpToDateResult
 
 RECEIPT = Receipt("a.engine", "0" * 64, "1" * 64, 7, {}, {})

@@ -14,7 +14,7 @@ from jobs import compile_job
 from surface import CALIBRATION_TABLE as TABLE
 from surface import VERSIONS, Calibrates, Surface
 
-from scons_tensorrt.build.calibration import read_cache
+from scons_tensorrt.build.calibration_cache import read_cache
 from scons_tensorrt.errors import CalibrationCacheError
 from scons_tensorrt.hardware import cuda
 from scons_tensorrt.worker.common import parent

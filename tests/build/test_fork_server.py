@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from scons_tensorrt.build import fork_server
 from scons_tensorrt.build.child_process import run_program
-from scons_tensorrt.build.programs import CONVERTER, EXPORTER
+from scons_tensorrt.build.child_programs import CONVERTER, EXPORTER
 from scons_tensorrt.errors import EngineBuildError, EngineError, Interrupted
 
 READER = """
@@ -166,7 +166,7 @@ def test_server_and_jobs_end_with_the_parent(converter, signal_number):
 import json, os, sys
 from pathlib import Path
 from scons_tensorrt.build import fork_server
-from scons_tensorrt.build.programs import CONVERTER
+from scons_tensorrt.build.child_programs import CONVERTER
 from scons_tensorrt.build.child_process import run_program
 job, log = json.loads(sys.argv[1]), Path(sys.argv[2])
 check = {"kind": "check", "packages": []}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.artifact.receipt import Receipt
-from scons_tensorrt.build.known_gates import KnownGates
+from scons_tensorrt.build.gates_from_search import KnownGates
 from scons_tensorrt.build.onnx_spec import Onnx, OnnxSpec, SampleFiles
 
 GATE = {"text": '{"outputs": {}}\n', "facts": {"outputs": {}}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scons_tensorrt.build.phases import READING, CurrentPhase, Phases
+from scons_tensorrt.build.compile_phase import READING, CurrentPhase, Phases
 
 
 def phase(name, steps, parent=None):

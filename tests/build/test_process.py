@@ -21,8 +21,15 @@ from scons_tensorrt import errors
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build import child_process
 from scons_tensorrt.build.child_process import ENDING, SENT, run_worker
+from scons_tensorrt.build.child_programs import (
+    CALIBRATING,
+    COMPILER,
+    CONVERTER,
+    JOB_STEP,
+    RUNNER,
+    compiler_of,
+)
 from scons_tensorrt.build.onnx_context import OnnxContext
-from scons_tensorrt.build.programs import CALIBRATING, COMPILER, CONVERTER, JOB_STEP, RUNNER, compiler_of
 from scons_tensorrt.build.run_onnx_step import PRIVATE, run_converter
 from scons_tensorrt.errors import (
     EngineBuildError,

@@ -11,9 +11,9 @@ import pytest
 from conftest import fake_compiler, hardware
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.artifact.state_folder import StateFolder
+from scons_tensorrt.build.build_context import BuildContext, ProvidedFile
 from scons_tensorrt.build.build_engine import build_engine
-from scons_tensorrt.build.context import BuildContext, ProvidedFile
-from scons_tensorrt.build.spec import EngineSpec
+from scons_tensorrt.build.engine_spec import EngineSpec
 from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files.digest_cache import DigestCache
 from scons_tensorrt.hardware.resolve import resolve

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not PYTHON, reason="TENSORRT_8 is not set to a P
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """Version, folder and stubs of the TensorRT."""
-    query = Path(importlib.util.find_spec("scons_tensorrt.hardware.installed").origin).read_text()
+    query = Path(importlib.util.find_spec("scons_tensorrt.hardware.installed_tensorrt").origin).read_text()
     said = subprocess.run([PYTHON, "-c", query], capture_output=True, text=True, check=True).stdout
     found = json.loads(said)["products"]["tensorrt"]
     stubs = tmp_path_factory.mktemp("stubs")

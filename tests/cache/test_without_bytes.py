@@ -12,8 +12,8 @@ import pytest
 from parts import READER, WRITER, Tree, key, make_model, s3, signer
 
 from scons_tensorrt.artifact.receipt import Receipt
-from scons_tensorrt.build.described import DESCRIBED, describe, description_of
-from scons_tensorrt.build.inputs import ONNX_FACT
+from scons_tensorrt.build.entry_description import DESCRIBED, describe, description_of
+from scons_tensorrt.build.input_digests import ONNX_FACT
 from scons_tensorrt.cache.client import CacheClient
 from scons_tensorrt.cache.entry import engine_entry
 from scons_tensorrt.cache.object_store import ObjectStore

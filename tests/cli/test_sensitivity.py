@@ -11,7 +11,7 @@ from conftest import Tree, make_model
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.cli import main
 from scons_tensorrt.files.digest_cache import DigestCache
-from scons_tensorrt.report.gather import collect
+from scons_tensorrt.report.collect_data import collect
 
 ONNX = ".trt/onnx/face.int8.onnx"
 READER = """

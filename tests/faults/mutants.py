@@ -66,13 +66,13 @@ SAMPLES_OF_NO_KEY = (
         base = samples.path""",
 )
 PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other plugin
-    "build/spec.py",
+    "build/engine_spec.py",
     """digest(path, f"plugin {path.name}")""",
     "path.name",
     "build/pinned_inputs.py",
     "        if digest != sha256 or now",
     "        if (digest != sha256 and not name.startswith('input plugin')) or now",
-    "build/checks.py",
+    "build/check_before_publish.py",
     "if _digest(digest_cache, path) != spec.ingredients[name]",
     """if "plugin" not in name and _digest(digest_cache, path) != spec.ingredients[name]""",
 )

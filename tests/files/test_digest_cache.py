@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from scons_tensorrt.build.inputs import Inputs
+from scons_tensorrt.build.input_digests import Inputs
 from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files import digest_cache as module
 from scons_tensorrt.files import mounts

@@ -16,7 +16,7 @@ from scons_tensorrt.cache.entry import ENGINE, CacheEntry, sign_entry, verify_en
 from scons_tensorrt.errors import SigningError
 from scons_tensorrt.files.signing_keys import ECDSA, generate, is_ecdsa, load_signing_key, load_trusted_keys
 from scons_tensorrt.release.manifest_signature import read_envelopes, sign_statement
-from scons_tensorrt.release.verify import Status, VerifyRequest, verify
+from scons_tensorrt.release.verify_release import Status, VerifyRequest, verify
 
 # Written before signing of entries and of manifests was one module, with the key below.
 SIGNED = Path(__file__).parent / "signed"

@@ -13,7 +13,7 @@ from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
 from scons_tensorrt.files.json_cache import JsonCache
 from scons_tensorrt.hardware import cuda
-from scons_tensorrt.hardware.host import Host
+from scons_tensorrt.hardware.probe_host import Host
 from scons_tensorrt.hardware.resolve import probe, runtime_fields
 from scons_tensorrt.hardware.runtime import Runtime
 from scons_tensorrt.hardware.signature import DEVICE_CLASS
@@ -218,7 +218,7 @@ def test_an_unusable_driver_is_one_line_with_the_next_step(play, how, cause):
 
 
 def test_a_driver_that_hangs_is_given_up(play, monkeypatch):
-    monkeypatch.setattr("scons_tensorrt.hardware.host.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("scons_tensorrt.hardware.probe_host.PROBE_SECONDS", 0.2)
     play(PLAY_INIT="hang")
     with pytest.raises(HardwareError, match="did not answer within"):
         ask()

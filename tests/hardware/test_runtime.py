@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from scons_tensorrt.errors import HardwareError
-from scons_tensorrt.hardware.installed import installed
+from scons_tensorrt.hardware.installed_tensorrt import installed
 from scons_tensorrt.hardware.runtime import Interpreter
 
 

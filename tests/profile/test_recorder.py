@@ -10,7 +10,7 @@ from traces import Slice as Read
 from traces import nested
 
 from scons_tensorrt.build.progress import no_progress
-from scons_tensorrt.cache.bounded import in_thread
+from scons_tensorrt.cache.store_threads import in_thread
 from scons_tensorrt.profile.recorder import Recorder
 from scons_tensorrt.profile.trace import TASK
 

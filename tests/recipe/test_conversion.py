@@ -21,7 +21,7 @@ from scons_tensorrt.recipe.gate_options import Gate, parse_gate
 from scons_tensorrt.recipe.gate_plan import recorded_samples_of
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 from scons_tensorrt.recipe.options import parse
-from scons_tensorrt.recipe.samples import Samples
+from scons_tensorrt.recipe.sample_options import Samples
 
 X = OnnxInput("x", (1, 3), FLOAT)
 FP32 = OnnxSummary((X,), {}, {FLOAT: 100})

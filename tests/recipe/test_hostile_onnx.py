@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from scons_tensorrt.errors import RecipeError
+from scons_tensorrt.recipe.onnx import protobuf_fields as wire_format
 from scons_tensorrt.recipe.onnx import read_onnx as module
-from scons_tensorrt.recipe.onnx import wire as wire_format
 from scons_tensorrt.recipe.onnx.read_onnx import read_onnx
 from scons_tensorrt.recipe.onnx.summary import OnnxInput, OnnxSummary
 

@@ -20,7 +20,7 @@ from scons_tensorrt.recipe.builder_settings import (
 from scons_tensorrt.recipe.conversion import METHODS, WAYS, parse_calibration
 from scons_tensorrt.recipe.gate_options import METRICS, parse_gate
 from scons_tensorrt.recipe.options import BUILDER_SETTINGS, DEFAULTS, FLAGS, parse
-from scons_tensorrt.recipe.product_options import WITHOUT_EFFECT, unsupported_options
+from scons_tensorrt.recipe.options_by_product import WITHOUT_EFFECT, unsupported_options
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "recipes.md").read_text(encoding="utf-8")

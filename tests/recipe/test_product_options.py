@@ -9,7 +9,7 @@ from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.key_ingredients import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse
-from scons_tensorrt.recipe.product_options import effective, unsupported_options, without_effect
+from scons_tensorrt.recipe.options_by_product import effective, unsupported_options, without_effect
 
 
 def signature(product="tensorrt_rtx", version="1.7.1.116", **more):

@@ -8,8 +8,8 @@ from test_product_options import ORIN, RTX, SERVER
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe.key_ingredients import value_fields
 from scons_tensorrt.recipe.options import Recipe, parse
-from scons_tensorrt.recipe.product_options import unsupported_options
-from scons_tensorrt.recipe.timing_file import TimingFile, compare
+from scons_tensorrt.recipe.options_by_product import unsupported_options
+from scons_tensorrt.recipe.timing_cache_file import TimingFile, compare
 
 KERNELS = {"0x11": "0xa1 conv 1", "0x22": "0xa2"}
 FILE = TimingFile(SERVER.key_fields(), KERNELS, bytes(range(256)))

@@ -9,7 +9,7 @@ from conftest import REPO
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.builder_settings import LISTS, POOLS, WORDS
 from scons_tensorrt.recipe.options import FLAGS
-from scons_tensorrt.recipe.version_options import VERSIONS, absent_options
+from scons_tensorrt.recipe.options_by_version import VERSIONS, absent_options
 from scons_tensorrt.worker.trt.settings import ATTRIBUTES
 
 SURFACES = sorted((REPO / "tests/build/surfaces").glob("*.json"))

@@ -29,7 +29,7 @@ from scons_tensorrt.release.bom.bill import ENGINE, Bom, Part, Tool
 from scons_tensorrt.release.model_signature import sign_model, statement
 from scons_tensorrt.release.oci_artifact import ARTIFACT, Reference, files_in, make_artifact
 from scons_tensorrt.release.oci_registry import CHUNKED, Registry
-from scons_tensorrt.release.verify import Status, read_manifest
+from scons_tensorrt.release.verify_release import Status, read_manifest
 
 pytest_plugins = ["handing"]
 NAME = "drone/engines:1.4"

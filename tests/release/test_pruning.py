@@ -13,9 +13,9 @@ from scons_tensorrt.artifact.sensitivity_file import keep
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.errors import HandoffError
 from scons_tensorrt.files.digest_cache import DigestCache
-from scons_tensorrt.release import removal
+from scons_tensorrt.release import remove_pruned
 from scons_tensorrt.release.prune_candidates import Folder, Item, choose, find
-from scons_tensorrt.release.removal import remove
+from scons_tensorrt.release.remove_pruned import remove
 
 pytest_plugins = ["handing"]
 
@@ -59,8 +59,8 @@ class Steps:
         for owner, name in (
             (Path, "unlink"),
             (Path, "rmdir"),
-            (removal, "sync_folder"),
-            (removal, "remove_tree"),
+            (remove_pruned, "sync_folder"),
+            (remove_pruned, "remove_tree"),
         ):
             patch.setattr(owner, name, self._counted(getattr(owner, name)))
 

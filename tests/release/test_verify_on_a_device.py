@@ -16,7 +16,7 @@ import scons_tensorrt
 from scons_tensorrt.cli import main
 from scons_tensorrt.files.writing import remove_tree
 from scons_tensorrt.release.manifest import digest
-from scons_tensorrt.release.verify import Status
+from scons_tensorrt.release.verify_release import Status
 
 pytest_plugins = ["handing"]
 SITE = Path(scons_tensorrt.__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.artifact.state_folder import StateFolder
-from scons_tensorrt.build.spec import TIMINGS, EngineSpec
+from scons_tensorrt.build.engine_spec import TIMINGS, EngineSpec
 from scons_tensorrt.errors import DispatchError
 from scons_tensorrt.hardware.resolve import Hardware
 from scons_tensorrt.hardware.signature import HardwareSignature

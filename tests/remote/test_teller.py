@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from scons_tensorrt.remote import executor as module
-from scons_tensorrt.remote.executor import ProgressPublisher
+from scons_tensorrt.remote import compile_on_worker as module
+from scons_tensorrt.remote.compile_on_worker import ProgressPublisher
 
 
 def test_what_changes_is_told_with_the_log_and_no_field_that_dask_sets(tmp_path, monkeypatch) -> None:

@@ -15,10 +15,10 @@ from states import Past
 from scons_tensorrt.artifact.sidecar import sidecar_of
 from scons_tensorrt.cli import main
 from scons_tensorrt.errors import EngineError, RecipeError
-from scons_tensorrt.recipe.onnx.statistics import TYPES, read_statistics
-from scons_tensorrt.report import format, write_report
-from scons_tensorrt.report.ci import github, junit, step_summary, unfit
-from scons_tensorrt.report.gather import collect
+from scons_tensorrt.recipe.onnx.network_statistics import TYPES, read_statistics
+from scons_tensorrt.report import number_format, write_report
+from scons_tensorrt.report.ci_formats import github, junit, step_summary, unfit
+from scons_tensorrt.report.collect_data import collect
 from scons_tensorrt.report.history import parse_time, read_runs
 from scons_tensorrt.report.timeline import timeline
 
@@ -180,22 +180,22 @@ def test_files_of_garbage_are_no_reason_to_fail(past):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (format.size(20358780), "19.4 MiB"),
-        (format.size(0), "0 B"),
-        (format.size(None), "–"),
-        (format.duration(2.933), "2.93 s"),
-        (format.duration(59.97), "1 min 0 s"),
-        (format.duration(3700), "1 h 1 min"),
-        (format.count(784223), "784 k"),
-        (format.count(9999), "9999"),
-        (format.change(103.2, 100), "+3.2 %"),
-        (format.change(1, 2), "−50.0 %"),
-        (format.change(2, 2), "same"),
-        (format.change(2, 0), "–"),
-        (format.moment("2026-11-25T03:52:43Z"), "25 Nov 2026, 03:52 UTC"),
-        (format.moment("2026-13-25T03:52:43Z"), "2026-13-25T03:52:43Z"),
-        (format.profile([[1, 3], [1, 3], [1, 3]]), "1×3"),
-        (format.shape([None, 3]), "?×3"),
+        (number_format.size(20358780), "19.4 MiB"),
+        (number_format.size(0), "0 B"),
+        (number_format.size(None), "–"),
+        (number_format.duration(2.933), "2.93 s"),
+        (number_format.duration(59.97), "1 min 0 s"),
+        (number_format.duration(3700), "1 h 1 min"),
+        (number_format.count(784223), "784 k"),
+        (number_format.count(9999), "9999"),
+        (number_format.change(103.2, 100), "+3.2 %"),
+        (number_format.change(1, 2), "−50.0 %"),
+        (number_format.change(2, 2), "same"),
+        (number_format.change(2, 0), "–"),
+        (number_format.moment("2026-11-25T03:52:43Z"), "25 Nov 2026, 03:52 UTC"),
+        (number_format.moment("2026-13-25T03:52:43Z"), "2026-13-25T03:52:43Z"),
+        (number_format.profile([[1, 3], [1, 3], [1, 3]]), "1×3"),
+        (number_format.shape([None, 3]), "?×3"),
     ],
 )
 def test_numbers_as_people_read_them(said, expected):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from boards import JETSON
 
-from scons_tensorrt.hardware.host import Host
+from scons_tensorrt.hardware.probe_host import Host
 from scons_tensorrt.hardware.resolve import BUILT_IN, Hardware, resolve
 from scons_tensorrt.hardware.runtime import Runtime
 from scons_tensorrt.hardware.signature import HardwareSignature

@@ -10,7 +10,7 @@ from networks import I64, F, Net, Pair
 from onnx import helper
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy, corners, draws, precision
+from scons_tensorrt.worker.onnx import converted_accuracy, draw_inputs, precision, profile_corners
 from scons_tensorrt.worker.onnx.sample_set import ModelInput
 
 X = ModelInput("x", np.dtype("float32"), (-1, 16))
@@ -24,7 +24,7 @@ def compared(pair: Pair, folder: Path, precision: str = "fp32", samples: Path | 
     options = {"rtol": 0.01, "atol": 0.01, "metric": "elemwise", **more}
     options["corners"] = {"profiles": [pair.profile] if pair.profile else [], "precision": precision}
     spec = samples and {"kind": "npz", "path": str(samples), "most": None, "at_least": 1}
-    return accuracy.compare(*paths, str(folder / "figures.json"), spec, options)
+    return converted_accuracy.compare(*paths, str(folder / "figures.json"), spec, options)
 
 
 # Shapes.
@@ -32,7 +32,7 @@ def compared(pair: Pair, folder: Path, precision: str = "fp32", samples: Path | 
 
 def test_every_profile_has_three_corners_and_equal_ones_are_one():
     second = {"x": ((4, 16), (4, 16), (32, 16))}
-    found = corners.corners_of([PROFILE, second], [X])
+    found = profile_corners.corners_of([PROFILE, second], [X])
     assert [each.label for each in found] == [
         "corner profile 0, min (`x` [1, 16])",
         "corner profile 0, opt (`x` [4, 16])",
@@ -44,18 +44,19 @@ def test_every_profile_has_three_corners_and_equal_ones_are_one():
 
 def test_values_of_a_shape_tensor_are_not_sizes():
     size = ModelInput("size", np.dtype("int64"), (2,))
-    found = corners.corners_of([{**PROFILE, "size": ((1, 2), (3, 4), (5, 6))}], [X, size])
+    found = profile_corners.corners_of([{**PROFILE, "size": ((1, 2), (3, 4), (5, 6))}], [X, size])
     assert [each.values["size"].tolist() for each in found] == [[1, 2], [3, 4], [5, 6]]
-    drawn = next(corners.runs_at(found[2], draws.Drawer([X, size], {})))
+    drawn = next(profile_corners.runs_at(found[2], draw_inputs.Drawer([X, size], {})))
     assert drawn.inputs["size"].tolist() == [5, 6]
 
 
 def test_a_large_corner_is_run_once_and_rows_are_tried_at_a_small_one():
     image = ModelInput("x", np.dtype("float32"), (-1, 3, 224, 224))
     shape = (3, 224, 224)
-    found = corners.corners_of([{"x": ((1, *shape), (4, *shape), (8, *shape))}], [image])
+    found = profile_corners.corners_of([{"x": ((1, *shape), (4, *shape), (8, *shape))}], [image])
     kinds = {
-        each.name: [run.kind for run in corners.runs_at(each, draws.Drawer([image], {}))] for each in found
+        each.name: [run.kind for run in profile_corners.runs_at(each, draw_inputs.Drawer([image], {}))]
+        for each in found
     }
     assert kinds == {
         "min": ["draw"],
@@ -66,8 +67,10 @@ def test_a_large_corner_is_run_once_and_rows_are_tried_at_a_small_one():
 
 
 def test_rows_with_the_same_input_are_in_each_run():
-    corner = corners.corners_of([PROFILE], [X])[2]
-    draw, others, alone = (run.inputs["x"] for run in corners.runs_at(corner, draws.Drawer([X], {})))
+    corner = profile_corners.corners_of([PROFILE], [X])[2]
+    draw, others, alone = (
+        run.inputs["x"] for run in profile_corners.runs_at(corner, draw_inputs.Drawer([X], {}))
+    )
     assert np.array_equal(draw[0], draw[7])
     assert np.array_equal(draw[0], others[0])
     assert not np.array_equal(draw[1], others[1])
@@ -78,30 +81,30 @@ def test_rows_with_the_same_input_are_in_each_run():
 
 
 def test_draws_are_the_same_each_time_and_differ_by_corner():
-    drawer = draws.Drawer([X], {})
+    drawer = draw_inputs.Drawer([X], {})
     first, again = drawer.draw({"x": (4, 16)}, "min"), drawer.draw({"x": (4, 16)}, "min")
     assert np.array_equal(first["x"], again["x"])
     assert not np.array_equal(first["x"], drawer.draw({"x": (4, 16)}, "max")["x"])
 
 
 def test_indices_stay_in_their_table():
-    assert draws.spreads_of(networks.text()) == {"ids": draws.Spread(0, 49)}
-    assert draws.spreads_of(networks.text("one hot"))["ids"] == draws.Spread(0, 49)
+    assert draw_inputs.spreads_of(networks.text()) == {"ids": draw_inputs.Spread(0, 49)}
+    assert draw_inputs.spreads_of(networks.text("one hot"))["ids"] == draw_inputs.Spread(0, 49)
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [("uint8", 0, 255), ("int8", -128, 127), ("bool", 0, 1)])
 def test_types_are_drawn_over_their_range(dtype: str, low: int, high: int):
     item = ModelInput("x", np.dtype(dtype), (-1,))
-    drawn = draws.Drawer([item], {}).draw({"x": (5000,)}, "opt")["x"]
+    drawn = draw_inputs.Drawer([item], {}).draw({"x": (5000,)}, "opt")["x"]
     assert (drawn.dtype, int(drawn.min()), int(drawn.max())) == (np.dtype(dtype), low, high)
 
 
 def test_given_samples_say_the_range():
-    spreads = draws.SampleSpreads()
+    spreads = draw_inputs.SampleSpreads()
     spreads.add({"x": np.float32([[10, 20, 30, 40]]), "n": np.int64([3, 9]), "s": np.float32(5)})
     items = [ModelInput("x", np.dtype("float32"), (-1, 4)), ModelInput("n", np.dtype("int64"), (-1,))]
     items.append(ModelInput("s", np.dtype("float32"), ()))
-    drawn = draws.Drawer(items, spreads.spreads()).draw({"x": (500, 4), "n": (500,), "s": ()}, "opt")
+    drawn = draw_inputs.Drawer(items, spreads.spreads()).draw({"x": (500, 4), "n": (500,), "s": ()}, "opt")
     assert drawn["x"].min() >= 10
     assert drawn["x"].max() <= 40
     assert set(drawn["n"].tolist()) == set(range(3, 10))
@@ -202,7 +205,9 @@ def test_an_original_alone_is_never_refused(tmp_path: Path):
     onnx.save(model, tmp_path / "m.onnx")
     corners = {"profiles": [{"x": ((1, 4), (2, 4), (3, 4))}], "precision": "fp32"}
     options = {"rtol": 0.01, "atol": 0.01, "metric": "elemwise", "corners": corners}
-    found = accuracy.compare(str(tmp_path / "m.onnx"), None, str(tmp_path / "f.json"), None, options)
+    found = converted_accuracy.compare(
+        str(tmp_path / "m.onnx"), None, str(tmp_path / "f.json"), None, options
+    )
     assert "ONNX Runtime cannot load the original" in found["corners"]["note"]
 
 

@@ -21,7 +21,7 @@ from scons_tensorrt.build.child_process import run_program  # noqa: E402
 from scons_tensorrt.build.run_onnx_step import CONVERTER  # noqa: E402
 from scons_tensorrt.errors import PublishError  # noqa: E402
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
-from scons_tensorrt.worker.onnx import graph_walk, model_file, precision, tensors  # noqa: E402
+from scons_tensorrt.worker.onnx import graph_walk, model_file, precision, tensor_values  # noqa: E402
 
 F32, F16, BF16, F64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
 I64 = TensorProto.INT64
@@ -623,7 +623,7 @@ def test_external_data_goes_to_one_file_beside_the_result(tmp_path):
 
 def test_a_result_that_would_not_fit_gets_a_data_file(tmp_path, monkeypatch):
     monkeypatch.setattr(model_file, "PROTOBUF_BYTES", 100)
-    monkeypatch.setattr(tensors, "INLINE_BYTES", 100)
+    monkeypatch.setattr(tensor_values, "INLINE_BYTES", 100)
     monkeypatch.setattr(model_file, "PIECE_BYTES", 64)
     proto = plain()
     _, path = conv(proto, tmp_path)

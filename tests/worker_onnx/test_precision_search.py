@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy, precision_search
+from scons_tensorrt.worker.onnx import converted_accuracy, precision_search
 
 FLOAT = TensorProto.FLOAT
 node, info = helper.make_node, helper.make_tensor_value_info
@@ -67,7 +67,7 @@ def test_it_keeps_what_overflows_in_any_sample_and_no_more(network):
     assert facts["auto"]["tried"] < 40
     assert search(network, atol=0.02) == (facts, made)  # the same choice again
     source, target, gate = (str(network / name) for name in ("m.onnx", "made.onnx", "alone.json"))
-    alone = accuracy.compare(source, target, gate, samples(network), bound(0.02))
+    alone = converted_accuracy.compare(source, target, gate, samples(network), bound(0.02))
     assert facts["gate"] == {"text": (network / "alone.json").read_text(), "facts": alone}
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from scons_tensorrt.recipe.onnx.read_onnx import read_onnx  # noqa: E402
 from scons_tensorrt.worker.common.errors import WorkerError  # noqa: E402
-from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_points, prepare_proof  # noqa: E402
+from scons_tensorrt.worker.onnx import graph_walk, prepare, prepare_proof, proof_inputs  # noqa: E402
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 node, info = helper.make_node, helper.make_tensor_value_info
@@ -525,7 +525,7 @@ def test_inputs_are_smaller_where_larger_ones_give_no_finite_output(tmp_path):
         *(node("Sub", ["x", "n"], ["o"]), node("Sub", ["o", "o"], ["p"]), node("Add", ["p", "x"], ["y"])),
     ]
     masked = model(nodes, {"x": ["?", "?"], "mask": (I64, [4])}, initializers=[big])
-    tries = prepare_points.points(masked, [{"x": ((2, 4),) * 3}], None)
+    tries = proof_inputs.points(masked, [{"x": ((2, 4),) * 3}], None)
     onnx.save(masked, tmp_path / "m.onnx")
     path = str(tmp_path / "m.onnx")
     session = prepare_proof._Session(path, "it", precise=False)

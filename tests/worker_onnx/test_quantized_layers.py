@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from scons_tensorrt.worker.onnx import accuracy
+from scons_tensorrt.worker.onnx import converted_accuracy
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.quantized_layers import describe
 
@@ -79,10 +79,14 @@ def test_the_gate_says_it_of_quantized_models_alone(mixed, tmp_path):
     )
     assert describe(plain, {}) is None
     corners = {"profiles": [{"x": [[2, 3, 6, 6]] * 3}], "precision": "int8"}
-    figures = accuracy.compare(mixed, mixed, str(tmp_path / "f.json"), None, {**OPTIONS, "corners": corners})
+    figures = converted_accuracy.compare(
+        mixed, mixed, str(tmp_path / "f.json"), None, {**OPTIONS, "corners": corners}
+    )
     assert (figures["quantized"]["layers"], figures["quantized"]["of"]) == (2, 3)
     assert figures["quantized"]["macs"] > 0.9
-    alone = accuracy.compare(mixed, None, str(tmp_path / "f.json"), None, {**OPTIONS, "corners": corners})
+    alone = converted_accuracy.compare(
+        mixed, None, str(tmp_path / "f.json"), None, {**OPTIONS, "corners": corners}
+    )
     assert alone["quantized"] == figures["quantized"]
 
 
@@ -107,7 +111,7 @@ def test_receipts_get_a_histogram_of_each_output(tmp_path):
     other = saved(tmp_path / "b.onnx", nodes, {"two": np.float32(2.1)}, there)
     np.savez(tmp_path / "s.npz", x=np.arange(16, dtype=np.float32).reshape(2, 8) / 8)
     spec = {"kind": "npz", "path": str(tmp_path / "s.npz"), "function": None, "most": None, "at_least": 1}
-    figures = accuracy.compare(once, other, str(tmp_path / "f.json"), spec, OPTIONS)
+    figures = converted_accuracy.compare(once, other, str(tmp_path / "f.json"), spec, OPTIONS)
     found = figures["outputs"]["y"]["histogram"]
     assert figures["outputs"]["y"]["sample"] == 1
     assert (found["low"], found["high"]) == (2.0, pytest.approx(2.1 * 15 / 8))

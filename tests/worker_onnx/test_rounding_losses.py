@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy, precision
+from scons_tensorrt.worker.onnx import converted_accuracy, precision
 
 FLOAT = TensorProto.FLOAT
 node, info = helper.make_node, helper.make_tensor_value_info
@@ -34,7 +34,7 @@ def gate(folder, to="fp16", nodes=(), rtol=0.01, atol=0.01):
     precision.convert(source, target, options)
     spec = {"kind": "npz", "path": str(folder / "s.npz"), "function": None, "most": None, "at_least": 1}
     bounds = {"metric": "elemwise", "rtol": rtol, "atol": atol}
-    return accuracy.compare(source, target, str(folder / "figures.json"), spec, bounds)
+    return converted_accuracy.compare(source, target, str(folder / "figures.json"), spec, bounds)
 
 
 def refused(folder, **how):

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx.samples import inputs_of, read
+from scons_tensorrt.worker.onnx.open_samples import inputs_of, read
 
 F32, I64 = np.dtype("f4"), np.dtype("i8")
 IMAGE = [("x", F32, (-1, 3, 4, 4))]

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from scons_tensorrt.worker.common.errors import WorkerError
-from scons_tensorrt.worker.onnx import accuracy, precision
+from scons_tensorrt.worker.onnx import converted_accuracy, precision
 
 
 def judged(pair: networks.Pair, folder: Path) -> dict:
@@ -22,7 +22,7 @@ def judged(pair: networks.Pair, folder: Path) -> dict:
         made = str(folder / "converted.onnx")
     corners = {"profiles": [pair.profile] if pair.profile else [], "precision": pair.converts or "fp32"}
     options = {"rtol": 0.01, "atol": 0.01, "metric": "elemwise", "corners": corners}
-    return accuracy.compare(original, made, str(folder / "figures.json"), None, options)
+    return converted_accuracy.compare(original, made, str(folder / "figures.json"), None, options)
 
 
 def sampled(names: dict) -> list:

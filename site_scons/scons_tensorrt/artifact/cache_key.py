@@ -1,5 +1,5 @@
 """The cache key of an engine, an ONNX step or a calibration, of its ingredients. Which ingredients an engine
-has: recipe/key_ingredients.py and build/spec.py."""
+has: recipe/key_ingredients.py and build/engine_spec.py."""
 
 from __future__ import annotations
 

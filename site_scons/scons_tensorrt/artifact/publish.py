@@ -30,7 +30,7 @@ from ..files.writing import cause, new_file, remove_tree, sync_file, sync_folder
 from .receipt import Receipt, ReceiptFolder
 from .sidecar import sidecar_bytes, sidecar_of
 from .state_folder import StateFolder
-from .trees import hash_of
+from .tree_paths import hash_of
 
 _OURS = re.compile(r"([0-9a-f]{64}|probe)\.(?:engine|sha256|[0-9]+)")  # what a sweep may remove
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..files.reading import absolute
 from .receipt import ReceiptFolder
-from .trees import hash_of, inside, known_as, register
+from .tree_paths import hash_of, inside, known_as, register
 
 DEFAULT = ".trt"
 DATA_SUFFIX = ".data"  # suffix of the external data of a large ONNX

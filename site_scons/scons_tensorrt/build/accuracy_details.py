@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
 from ..files.locks import gpu_lock
-from .spec import EngineSpec
+from .engine_spec import EngineSpec
 
 if TYPE_CHECKING:
-    from .context import BuildContext
+    from .build_context import BuildContext
 
 
 def alone_on_gpu(

@@ -18,12 +18,12 @@ from ..files.locks import engine_lock
 from ..files.writing import cause, new_file
 from ..values import Value
 from .accuracy_details import alone_on_gpu, is_compared, receipt_details, update_receipt
-from .checks import check_inputs, check_plan
+from .build_context import BuildContext, EngineFinder, EngineProvider, ProvidedFile
+from .check_before_publish import check_inputs, check_plan
 from .compile_to_partial import compile_engine
-from .context import BuildContext, EngineFinder, EngineProvider, ProvidedFile
+from .engine_spec import EngineSpec
 from .keep_and_reuse import ReusableEngines, Reused, details_of_copy
 from .make_job import is_tensorrt
-from .spec import EngineSpec
 from .up_to_date import UpToDateResult, check_up_to_date
 
 

@@ -26,10 +26,10 @@ from ..files.writing import cause
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key_ingredients import value_fields
-from .corpus import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
-from .inputs import Inputs
+from .compiler_types import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
+from .engine_spec import EngineInputs, EngineSpec, engine_spec
+from .input_digests import Inputs
 from .keep_and_reuse import ReusableEngines, cache_size_here
-from .spec import EngineInputs, EngineSpec, engine_spec
 from .up_to_date import check_up_to_date
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AccuracyError, EngineBuildError, RecipeError
-from ..hardware.host import CUDA_VARIABLES
+from ..hardware.probe_host import CUDA_VARIABLES
 from ..hardware.runtime import Runtime
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from ..worker.trt.job import RunJob
 from .child_process import ENVIRONMENT, run_program
-from .programs import CHECKER, RUNNER
+from .child_programs import CHECKER, RUNNER
 
 
 class NotRun(Exception):

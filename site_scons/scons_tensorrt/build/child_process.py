@@ -21,7 +21,7 @@ from ..errors import EngineBuildError, EngineError, Interrupted, by_name
 from ..files.reading import text_of
 from ..worker.trt.job import CompileJob
 from .canonical_start import first_stage
-from .programs import COMMON, COMPILER, Program, compiler_of
+from .child_programs import COMMON, COMPILER, Program, compiler_of
 
 if TYPE_CHECKING:
     from .fork_server import ForkedProcess

@@ -16,13 +16,13 @@ from ..files.writing import cause, remove_tree, unlink_link
 from ..hardware.runtime import Runtime
 from ..worker.trt.job import RunJob
 from .child_process import ENVIRONMENT, run_program
+from .child_programs import RUNNER
+from .engine_spec import EngineSpec
 from .make_job import gpu_choice, plugin_places
 from .onnx_context import OnnxContext
 from .onnx_spec import OnnxSpec
 from .pinned_inputs import Pinned, links_to
-from .programs import RUNNER
 from .run_onnx_step import run_converter
-from .spec import EngineSpec
 from .step_inputs import named_as_given, snapshot
 
 

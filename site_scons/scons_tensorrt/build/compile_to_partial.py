@@ -15,14 +15,14 @@ from ..artifact.state_folder import StateFolder
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError
 from ..files.untrusted_json import mapping
 from ..hardware.resolve import Hardware
-from .checks import check_inputs, check_plan
+from .build_context import BuildContext
+from .check_before_publish import check_inputs, check_plan
 from .child_process import Compiled, run_worker
-from .context import BuildContext
-from .kernels import DETAIL, Recording
+from .compile_phase import Phases
+from .engine_spec import EngineSpec, made_from
+from .kernel_pinning import DETAIL, Recording
 from .make_job import fresh_log, is_tensorrt, linked_model, make_job
-from .phases import Phases
 from .progress import ProgressHandle
-from .spec import EngineSpec, made_from
 from .tensorrt_errors import explain
 
 

@@ -25,7 +25,7 @@ from ..artifact.filename import EngineFilename
 from ..artifact.plain_api import HostCapabilities
 from ..hardware.signature import HardwareSignature
 from .callers_runtime import CallersRuntime
-from .corpus import (
+from .compiler_types import (
     BackboneSpec,
     CompileEngineCallable,
     CompileOutcome,

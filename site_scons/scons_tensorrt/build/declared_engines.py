@@ -23,10 +23,10 @@ from ..files.reading import read_small
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
-from ..recipe.product_options import effective
+from ..recipe.options_by_product import effective
 from .declared_onnx import ODD, DeclaredOnnx, other_version, place
-from .inputs import Inputs
-from .spec import EngineInputs, EngineSpec, engine_spec
+from .engine_spec import EngineInputs, EngineSpec, engine_spec
+from .input_digests import Inputs
 from .up_to_date import NOT_DOWNLOADED, UpToDateResult, check_up_to_date
 
 LARGEST = 64 << 20  # bytes of declared.json

@@ -11,9 +11,9 @@ from typing import Any
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import EngineError, RecipeError
 from ..files.digest_cache import DigestCache
-from .absent_file import AbsentFile
-from .described import description_of
-from .inputs import Inputs
+from .entry_description import description_of
+from .input_digests import Inputs
+from .not_downloaded import AbsentFile
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, check_onnx_up_to_date, data_name, onnx_spec_of
 from .up_to_date import UpToDateResult
 

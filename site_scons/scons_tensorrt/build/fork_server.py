@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files.reading import text_of
-from .programs import COMMON, Program
+from .child_programs import COMMON, Program
 
 STARTED = b"started\n"
 READY = b"r"

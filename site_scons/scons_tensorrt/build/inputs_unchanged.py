@@ -14,8 +14,8 @@ from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DATA_SUFFIX
 from ..errors import EngineBuildError
 from ..values import Value
+from .engine_spec import EngineSpec
 from .onnx_spec import OnnxSpec
-from .spec import EngineSpec
 
 
 class DoneStep(Value):

@@ -24,7 +24,7 @@ from ..errors import EngineError
 from ..files.digest_cache import DigestCache, sha256_file
 from ..files.reading import is_none
 from ..values import Value
-from .spec import EngineSpec, made_from
+from .engine_spec import EngineSpec, made_from
 from .up_to_date import NOT_DOWNLOADED
 
 KEPT = "kept"

@@ -18,7 +18,7 @@ from ..errors import HardwareMismatchError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
 from ..files.writing import cause
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
@@ -26,20 +26,20 @@ from ..recipe.conversion import Step, strongly_typed
 from ..recipe.key_ingredients import value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
+from ..recipe.options_by_product import effective
 from ..recipe.preparation import find_reasons, prepare_step
-from ..recipe.product_options import effective
-from ..recipe.samples import Samples
+from ..recipe.sample_options import Samples
 from ..values import Value
+from .build_context import BuildContext
 from .build_engine import BuildOutcome, build_engine
-from .context import BuildContext
-from .corpus import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest, Say, recipe_of
-from .inputs import Inputs
+from .compiler_types import BuildConfig, CompiledEngine, EngineCacheEntry, EngineRequest, Say, recipe_of
+from .engine_spec import EngineInputs, EngineSpec, check_model, engine_spec
+from .input_digests import Inputs
 from .inputs_unchanged import DoneStep, check_unchanged
 from .keep_and_reuse import cache_size_here
 from .onnx_context import OnnxContext
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
 from .run_onnx_step import make_onnx
-from .spec import EngineInputs, EngineSpec, check_model, engine_spec
 
 
 class LocalRuntime:

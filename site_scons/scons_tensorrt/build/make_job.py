@@ -14,15 +14,15 @@ from ..artifact.state_folder import StateFolder
 from ..errors import PublishError
 from ..files.digest_cache import DigestCache
 from ..files.writing import cause, new_file, remove_tree, unlink_link
-from ..hardware.host import CUDA_VARIABLES
+from ..hardware.probe_host import CUDA_VARIABLES
 from ..hardware.runtime import Runtime
 from ..recipe.key_ingredients import input_name
 from ..recipe.options import Recipe
 from ..worker.trt.job import BuildOptions, CalibrationJob, CompileJob
-from .calibration import cache_of, read_cache
-from .kernels import Recording, beside, pinned_kernels
+from .calibration_cache import cache_of, read_cache
+from .engine_spec import EngineSpec
+from .kernel_pinning import Recording, beside, pinned_kernels
 from .pinned_inputs import Pinned, changed, links_to
-from .spec import EngineSpec
 
 
 def make_job(

@@ -11,10 +11,10 @@ from typing import Any
 from ..errors import AccuracyError, EngineBuildError, EngineError, RecipeError
 from ..recipe.gate_options import Gate
 from .child_process import run_program
+from .child_programs import CONVERTER
 from .declared_engines import DeclaredEngine
 from .declared_onnx import DeclaredOnnx
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, onnx_spec_of
-from .programs import CONVERTER
 from .run_onnx_step import PRIVATE
 from .step_inputs import named_as_given, snapshot
 

@@ -1,4 +1,4 @@
-"""What all ONNX steps of a run share, and the interface of the shared cache; see `context`."""
+"""What all ONNX steps of a run share, and the interface of the shared cache; see build_context.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Protocol
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..files.digest_cache import DigestCache
-from .context import ProvidedFile
-from .known_gates import KnownGates
+from .build_context import ProvidedFile
+from .gates_from_search import KnownGates
 from .onnx_spec import OnnxSpec
 from .progress import BeginProgress, BeginStage, no_progress, no_stage
 

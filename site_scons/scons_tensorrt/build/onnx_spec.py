@@ -25,10 +25,10 @@ from ..recipe.conversion import Step, next_step
 from ..recipe.key_ingredients import differences, input_name
 from ..recipe.onnx.summary import INTEGERS, OnnxSummary, check_data
 from ..recipe.options import Recipe
-from ..recipe.samples import Samples
+from ..recipe.sample_options import Samples
 from ..recipe.shapes import text
 from ..values import Value
-from .spec import to_calibrate
+from .engine_spec import to_calibrate
 from .up_to_date import NOT_DOWNLOADED, UpToDateResult
 
 # By kind of step: increase when the same ingredients give other bytes.

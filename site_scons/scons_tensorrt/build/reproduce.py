@@ -10,10 +10,10 @@ from pathlib import Path
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..hardware.runtime import Interpreter
-from .checks import check_plan
+from .check_before_publish import check_plan
 from .child_process import Compiled, run_worker
+from .engine_spec import EngineSpec
 from .make_job import fresh_log, linked_model, make_job
-from .spec import EngineSpec
 
 
 def compile_again(

@@ -20,11 +20,11 @@ from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_l
 from ..recipe.preparation import needed_for
 from ..values import Value
 from .child_process import run_program
-from .known_gates import GATE
+from .child_programs import CONVERTER, EXPORTER
+from .gates_from_search import GATE
 from .make_job import fresh_log
 from .onnx_context import OnnxContext
 from .onnx_spec import VERBS, OnnxSpec, check_onnx_up_to_date
-from .programs import CONVERTER, EXPORTER
 from .script_copies import copy_export
 from .step_inputs import CODE, named_as_given, snapshot
 from .up_to_date import UpToDateResult

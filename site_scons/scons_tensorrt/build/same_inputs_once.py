@@ -12,7 +12,7 @@ from pathlib import Path
 from ..artifact.cache_key import make_key
 from ..errors import EngineBuildError, Interrupted
 from .child_process import POLL_SECONDS, STOPPED
-from .spec import EngineSpec
+from .engine_spec import EngineSpec
 
 SAY_AFTER_SECONDS = 0.3  # most copies take less
 

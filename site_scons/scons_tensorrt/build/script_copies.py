@@ -38,7 +38,7 @@ class CodeCopies:
         return place
 
     def to_json(self) -> dict[str, Any]:
-        """The fields for a job, see worker/onnx/sources.py."""
+        """The fields for a job, see worker/onnx/import_user_code.py."""
         return {
             "root": str(self._folder),
             "beside": self._beside,

@@ -20,7 +20,7 @@ CODE = "code"  # the folder for the files of a user's function
 
 
 def sample_spec(samples: SampleFiles) -> dict[str, Any]:
-    """The fields of a sample set for a job, see worker/onnx/samples.py."""
+    """The fields of a sample set for a job, see worker/onnx/open_samples.py."""
     return {"kind": samples.kind, "path": str(samples.path), **samples.key_fields}
 
 

@@ -17,7 +17,7 @@ from ..errors import SidecarError
 from ..files.digest_cache import DigestCache
 from ..recipe.key_ingredients import differences
 from ..values import Value
-from .spec import EngineSpec
+from .engine_spec import EngineSpec
 
 NOT_DOWNLOADED = "not_downloaded"  # reason code: an earlier run found it in the shared cache
 
@@ -110,7 +110,7 @@ def _changes(receipt: Receipt, spec: EngineSpec) -> str:
     """What differs, in words. On a Jetson the SM count depends on the power mode, so both are named."""
     changed = differences(receipt.ingredients, spec.ingredients, spec.source)
     if spec.recipe.timing_cache:
-        from .kernels import with_kernels
+        from .kernel_pinning import with_kernels
 
         changed = with_kernels(changed, receipt, spec)
     now = spec.hardware.signature.recorded.get("power_mode")

@@ -20,8 +20,8 @@ from ..recipe.conversion import faults, next_step, strongly_typed
 from ..recipe.key_ingredients import differences, value_fields
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.options import Recipe
-from ..recipe.product_options import unsupported_options
-from ..recipe.version_options import absent_options, missing_options
+from ..recipe.options_by_product import unsupported_options
+from ..recipe.options_by_version import absent_options, missing_options
 from ..values import Value
 from .declared_engines import Declaration, DeclaredEngine
 

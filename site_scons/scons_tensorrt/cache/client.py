@@ -20,13 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..build.build_context import ProvidedFile
 from ..build.child_process import STOPPED
-from ..build.context import ProvidedFile
 from ..build.progress import BeginProgress, ProgressHandle
 from ..errors import EngineBuildError, Interrupted, StoreError
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
-from .bounded import in_thread
 from .copy_and_hash import DigestMismatch
 from .entry import (
     ENGINE,
@@ -40,15 +39,16 @@ from .entry import (
     sign_entry,
     verify_entry,
 )
-from .moved import Moved
 from .object_store import ObjectStore
 from .read_ahead import ReadAhead
+from .store_threads import in_thread
+from .transfer_counts import Moved
 
 if TYPE_CHECKING:
-    from ..build.context import BuildContext
+    from ..build.build_context import BuildContext
+    from ..build.engine_spec import EngineSpec
     from ..build.onnx_context import OnnxContext
     from ..build.onnx_spec import OnnxSpec
-    from ..build.spec import EngineSpec
 
 REFUSAL_S = 7 * 86400  # lifetime of a refusal
 REFRESH_S = 7 * 86400  # a writer rewrites entries in use that are older, so that gc keeps them

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from ..errors import StoreError
 from ..files.reading import is_none, open_file
-from .bounded import in_thread
+from .store_threads import in_thread
 
 PIECE = 4 << 20  # bytes
 PART = 16 << 20  # bytes that the kernel copies at once: the hash begins after the first

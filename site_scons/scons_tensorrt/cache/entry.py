@@ -14,7 +14,7 @@ from typing import Any
 
 from ..artifact.cache_key import make_key
 from ..artifact.receipt import Receipt
-from ..build.described import DESCRIBED
+from ..build.entry_description import DESCRIBED
 from ..files.digest_cache import is_sha256
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..values import Value
@@ -72,7 +72,7 @@ def engine_entry(
     data: tuple[str, int] | None = None,
     described: Mapping[str, Any] | None = None,
 ) -> CacheEntry:
-    """The entry for a receipt. described: see build/described.py."""
+    """The entry for a receipt. described: see build/entry_description.py."""
     return CacheEntry(
         kind=kind,
         key=receipt.key,

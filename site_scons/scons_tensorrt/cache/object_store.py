@@ -20,11 +20,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ..errors import StoreError
 from ..files.reading import open_file
 from ..values import Value
-from .bounded import SLOWEST, TIMEOUT_S, within
 from .bucket_pages import listed, start_of
 from .copy_and_hash import PIECE, DigestMismatch, Hashing, Progress, checked, copied
-from .folder import Folder
+from .folder_store import Folder
 from .obstore_client import connect, in_words, is_kept, is_missing, is_too_short, is_unsupported
+from .store_threads import SLOWEST, TIMEOUT_S, within
 
 _T = TypeVar("_T")
 PART = 16 << 20  # bytes of an upload's part; up to four in memory

@@ -22,10 +22,10 @@ from pathlib import Path
 from ..errors import StoreError
 from ..files.signing_keys import TrustedKeys
 from ..values import Value
-from .bounded import in_thread
 from .copy_and_hash import DigestMismatch, Progress
 from .entry import LARGEST, CacheEntry, EntryRejected, blob_path, entry_path, verify_entry
 from .object_store import ObjectStore
+from .store_threads import in_thread
 
 AHEAD = 64  # entries that are downloaded, or being downloaded, and not asked for yet
 MOST_BYTES = 1 << 30  # of data that is not asked for yet

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from queue import Queue
 from typing import TYPE_CHECKING
 
-from ..build.described import describe
+from ..build.entry_description import describe
 from ..errors import EngineBuildError, StoreError
 from .client import CacheClient
 from .entry import STEP, engine_entry
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
+    from ..build.engine_spec import EngineSpec
     from ..build.onnx_spec import OnnxSpec
-    from ..build.spec import EngineSpec
 
 THREADS = 2
 

@@ -97,7 +97,7 @@ def _samples(arguments: argparse.Namespace) -> str:
 
 def _refusal(engine: str) -> tuple[int, str] | None:
     """The status and reason if an engine does not match its name and sidecar."""
-    from ..release.verify import check
+    from ..release.verify_release import check
 
     found = check(engine, None, None)
     if was_left(engine):
@@ -108,7 +108,7 @@ def _refusal(engine: str) -> tuple[int, str] | None:
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature, Runtime]:
     """This host and the runtime of the engine's product. Raises NotRun if one is missing."""
     from ..build.check_recorded import NotRun
-    from ..hardware.host import Host
+    from ..hardware.probe_host import Host
     from ..hardware.resolve import probe
     from ..hardware.runtime import Interpreter
     from ..hardware.signature import PRODUCTS
@@ -130,7 +130,7 @@ def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature, Runtime]:
 def _other_host(engine: str, host: HardwareSignature) -> tuple[int, str] | None:
     """The status and reason if an engine is for another host."""
     from ..artifact.compatibility import why_not_here
-    from ..release.verify import Status
+    from ..release.verify_release import Status
 
     name, header = EngineFilename.parse(os.path.basename(engine)), parse_header(read_head(engine)[0])
     why = why_not_here(name, header, host, None)

@@ -13,11 +13,11 @@ from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
 from ..build.keep_and_reuse import ReusableEngines, cache_size_here
-from ..build.kernels import DETAIL, with_kernels
+from ..build.kernel_pinning import DETAIL, with_kernels
 from ..errors import EngineError
 from ..files.untrusted_json import listing, mapping
 from ..recipe.key_ingredients import differences
-from ..recipe.timing_file import compare, layer_of, tactic_of
+from ..recipe.timing_cache_file import compare, layer_of, tactic_of
 from .common import (
     add_command,
     add_json,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..artifact.filename import EngineFilename
 from ..errors import HardwareError
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature

@@ -39,7 +39,7 @@ def _pull(arguments: argparse.Namespace) -> int:
     from ..release.manifest import digest
     from ..release.oci_artifact import Reference, files_in
     from ..release.oci_registry import Registry
-    from ..release.verify import VerifyRequest
+    from ..release.verify_release import VerifyRequest
 
     reference, folder = Reference.parse(arguments.reference), Path(arguments.folder)
     if os.path.lexists(folder):

@@ -11,7 +11,7 @@ from ..errors import EngineError, HandoffError, plural
 from .common import add_command, say
 
 if TYPE_CHECKING:
-    from ..release.verify import VerifyRequest
+    from ..release.verify_release import VerifyRequest
     from .common import Commands
 
 EXAMPLE, LOCAL_EXAMPLE = "oci://registry.example.com/drone:1.4", "oci://hub.lan/drone:1.4"
@@ -57,7 +57,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def _push(arguments: argparse.Namespace) -> int:
     from ..release.oci_artifact import Reference, make_artifact
     from ..release.oci_registry import Registry
-    from ..release.verify import VerifyRequest, read_manifest
+    from ..release.verify_release import VerifyRequest, read_manifest
 
     reference = Reference.parse(arguments.reference)
     if reference.pinned:
@@ -88,7 +88,7 @@ def refusal(request: VerifyRequest, folder: str = "", shown: str = "") -> int:
 
     shown: the folder to print in place of `folder`, which is temporary.
     """
-    from ..release.verify import verify
+    from ..release.verify_release import verify
 
     refused = [each for each in verify(request) if each.status]
     for each in refused:

@@ -12,7 +12,7 @@ from ..artifact.filename import SIDECAR_SUFFIX
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..build.declared_engines import find_declared_engine
-from ..build.spec import made_from
+from ..build.engine_spec import made_from
 from ..errors import EngineError
 from ..files.digest_cache import is_sha256
 from ..files.untrusted_json import listing, mapping

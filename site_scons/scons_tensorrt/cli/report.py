@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from ..report import write_report
-    from ..report.ci import github, junit, step_summary, unfit
+    from ..report.ci_formats import github, junit, step_summary, unfit
 
     top = Path(os.path.abspath(arguments.tree))
     root = Path(os.path.abspath(arguments.state_dir)) if arguments.state_dir else top / DEFAULT

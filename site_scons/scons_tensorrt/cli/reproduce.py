@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..build.declared_engines import find_declared_engine
-from ..build.spec import EngineSpec
+from ..build.engine_spec import EngineSpec
 from ..errors import EngineError
 from ..files.digest_cache import sha256_file
 from ..hardware.resolve import Hardware

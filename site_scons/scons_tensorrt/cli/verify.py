@@ -15,7 +15,7 @@ from ..artifact.verify_pair import fault_of
 from ..errors import EngineError, HardwareError
 from ..files.in_parallel import in_order
 from ..files.json_cache import JsonCache
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import HardwareSignature
@@ -89,7 +89,7 @@ def _fault(path: str) -> str | None:
 
 
 def _against_manifest(arguments: argparse.Namespace) -> int:
-    from ..release.verify import Status, VerifyRequest, verify
+    from ..release.verify_release import Status, VerifyRequest, verify
 
     host, note = _host(arguments)
     request = VerifyRequest(arguments.path, arguments.manifest, host, arguments.trusted_key, note)
@@ -145,7 +145,7 @@ def _host_without_runtime(path: str) -> HardwareSignature | EngineError | None:
     """This host without an installed TensorRT for RTX: the GPU from its driver, if any; the runtime
     version from the manifest. None if the manifest's engines are not for TensorRT for RTX."""
     from ..artifact.compatibility import rtx_host
-    from ..release.verify import read_manifest
+    from ..release.verify_release import read_manifest
 
     try:
         engines = read_manifest(path).manifest.engines.values()

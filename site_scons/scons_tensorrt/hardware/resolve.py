@@ -20,7 +20,7 @@ from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import read_small
 from ..values import Value
-from .host import Host
+from .probe_host import Host
 from .runtime import Runtime
 from .signature import OPTIONAL_FIELDS, PRODUCTS, RTX_DEFAULT, SCHEMA, HardwareSignature, check_fields
 

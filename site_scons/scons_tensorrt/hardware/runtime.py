@@ -21,7 +21,7 @@ from ..errors import HardwareError
 from ..files.json_cache import JsonCache
 from ..files.reading import text_of
 from ..values import Value
-from . import installed as query
+from . import installed_tensorrt as query
 
 QUERY_SECONDS = 60
 OLDEST_PYTHON = (3, 8)  # of JetPack 5

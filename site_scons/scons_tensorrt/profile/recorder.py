@@ -24,7 +24,7 @@ class _Track:
 
 class Recorder:
     """slices: all that have begun. Each thread has a track; a thread that works for another (`in_thread` of
-    cache/bounded.py) has the other's, which waits for it. Methods are called from any thread."""
+    cache/store_threads.py) has the other's, which waits for it. Methods are called from any thread."""
 
     def __init__(self) -> None:
         self.slices: list[Slice] = []

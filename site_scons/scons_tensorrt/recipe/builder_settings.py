@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
-from .option_values import entry, hint, literal, names, one_of, option, setting
+from .option_checks import entry, hint, literal, names, one_of, option, setting
 
 NUMBERS: Mapping[str, tuple[int, int]] = {
     "optimization_level": (0, 5),

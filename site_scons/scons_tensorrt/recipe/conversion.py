@@ -13,8 +13,8 @@ from ..errors import RecipeError
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from .onnx.summary import OnnxSummary
-from .option_values import flag, is_number, is_text, literal, names, one_of, option, setting
-from .samples import Samples, parse_samples, sample_options
+from .option_checks import flag, is_number, is_text, literal, names, one_of, option, setting
+from .sample_options import Samples, parse_samples, sample_options
 
 METHODS = ("entropy", "minmax", "percentile")
 WAYS = ("qdq", "calibrator")

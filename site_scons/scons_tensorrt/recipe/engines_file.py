@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..values import Value
 from .onnx.summary import OnnxInput
-from .option_values import Place, hint, literal, messages_in, option_of, to_toml
+from .option_checks import Place, hint, literal, messages_in, option_of, to_toml
 from .options import DEFAULTS, parse
 from .shapes import Shape, text
 

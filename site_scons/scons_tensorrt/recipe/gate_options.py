@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..values import Value
-from .option_values import count, flag, is_number, one_of, option, setting
-from .samples import Samples, parse_samples, sample_options
+from .option_checks import count, flag, is_number, one_of, option, setting
+from .sample_options import Samples, parse_samples, sample_options
 
 METRICS = ("elemwise", "max", "mean", "median", "cosine")
 _GATE = "rtol atol metric reference corners record"  # options of accuracy=, besides those of samples

@@ -6,9 +6,9 @@ from typing import Any
 
 from ..errors import RecipeError
 from .gate_options import Gate
-from .option_values import option, setting
+from .option_checks import option, setting
 from .options import Recipe
-from .samples import Samples
+from .sample_options import Samples
 
 QUANTIZED = ("int8", "fp8")
 MOST_CALIBRATION = 16  # samples of a calibration that judge a gate without samples of its own

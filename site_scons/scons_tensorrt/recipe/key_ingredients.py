@@ -1,6 +1,6 @@
 """The ingredients of an engine's cache key that are not files, and how two sets of ingredients differ.
 
-`engine_spec` in build/spec.py adds the sha256 of each file; `make_key` in artifact/cache_key.py hashes all.
+build/engine_spec.py adds the sha256 of each file; `make_key` in artifact/cache_key.py hashes all.
 VERSION is part of every key: increment it only when the worker builds other bytes from the same ingredients.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
 from .options import DEFAULTS, Recipe
-from .product_options import effective
+from .options_by_product import effective
 
 VERSION = "1"
 _GROUPS = ("input", "option", "hardware", "recipe")  # in this order in messages

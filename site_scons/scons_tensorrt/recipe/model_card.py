@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..values import Value
-from .option_values import entry, hint, literal, setting
+from .option_checks import entry, hint, literal, setting
 
 LIST_VERSION = "3.28.0"  # of the SPDX License List in spdx_licenses.txt
 _LONGEST = 1000

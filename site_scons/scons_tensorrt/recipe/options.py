@@ -15,15 +15,15 @@ from ..errors import EngineFilenameError, RecipeError, plural
 from ..values import Value
 from .conversion import Calibration, Conversion, Preparation, parse_conversion
 from .gate_options import Gate, parse_gate
-from .option_values import flag, hint, is_text, names, one_of, seconds, setting
-from .samples import Samples
+from .option_checks import flag, hint, is_text, names, one_of, seconds, setting
+from .sample_options import Samples
 from .shapes import Profile, Shape, parse_profiles, text
 
 if TYPE_CHECKING:
     from .model_card import ModelCard
 
 # Builder settings that were added later. A new option goes to the end, because options may be given by
-# position. Add it also to builder_settings.py, version_options.py and worker/trt/settings.py.
+# position. Add it also to builder_settings.py, options_by_version.py and worker/trt/settings.py.
 ADDED_SETTINGS = (
     *("max_num_tactics", "l2_limit_for_tiling", "build_route", "tactic_sources", "preview_features"),
     *("parser_flags", "engine_capability", "io_formats", "layer_devices", "plugins_to_serialize"),
@@ -82,7 +82,7 @@ class Recipe(Value):
     before parsing; timeout_s: seconds after which the compile is stopped (not in the key); memory_pools:
     bytes by pool; settings: of the builder configuration, by option; conversion, accuracy, preparation:
     steps before the compile, in the key through the ONNX that they make; timing_cache: the file that says
-    which kernels to use, see timing_file.py; model_card: not in the key.
+    which kernels to use, see timing_cache_file.py; model_card: not in the key.
     """
 
     model: str

@@ -13,7 +13,7 @@ from ..errors import RecipeError
 from .conversion import Preparation, Step
 from .onnx.needs_preparation import find_refused
 from .onnx.summary import INTEGERS, OnnxInput, OnnxSummary
-from .option_values import one_of, setting
+from .option_checks import one_of, setting
 from .shapes import Profile, problems
 
 WAYS = ("auto", "none")

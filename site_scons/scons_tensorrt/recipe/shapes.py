@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import RecipeError, plural
 from .onnx.summary import OnnxInput
-from .option_values import assigned, entry, in_brackets, literal, setting, word
+from .option_checks import assigned, entry, in_brackets, literal, setting, word
 
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]

@@ -23,7 +23,7 @@ from .bom.check import declared, load
 from .manifest import LARGEST, digest
 from .manifest_signature import covers, read_envelopes
 from .model_signature import signed_files
-from .verify import LoadedManifest
+from .verify_release import LoadedManifest
 
 SCHEME = "oci://"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -12,7 +12,7 @@ from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..artifact.plan_header import LARGEST_ENGINE
 from ..artifact.sidecar import read_sidecar
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
-from ..build.calibration import LARGEST as LARGEST_CACHE
+from ..build.calibration_cache import LARGEST as LARGEST_CACHE
 from ..errors import EngineError, HandoffError, SidecarError
 from ..files.digest_cache import DigestCache
 

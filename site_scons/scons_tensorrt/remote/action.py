@@ -15,7 +15,7 @@ from typing import Any
 from ..artifact.cache_key import make_key
 from ..artifact.filename import EngineFilename
 from ..artifact.state_folder import StateFolder
-from ..build.spec import TIMINGS, EngineSpec
+from ..build.engine_spec import TIMINGS, EngineSpec
 from ..errors import DispatchError
 from ..hardware.resolve import Hardware
 from ..hardware.signature import HardwareSignature

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from ..hardware.resolve import probe
 from ..hardware.runtime import Runtime
 from ..hardware.signature import DEVICE_CLASS, HardwareSignature

@@ -17,16 +17,16 @@ from ..cache.copy_and_hash import DigestMismatch
 from ..cache.entry import blob_path
 from ..errors import DispatchError, EngineBuildError, Interrupted, StoreError
 from ..files.json_cache import JsonCache
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from .action import write_action
 from .capability import why_not_here
-from .remote_compile import RemoteCompile
 from .scheduler_client import SchedulerClient
+from .submit_compile import RemoteCompile
 
 if TYPE_CHECKING:
-    from ..build.context import BuildContext, ProvidedFile
+    from ..build.build_context import BuildContext, ProvidedFile
+    from ..build.engine_spec import EngineSpec
     from ..build.progress import ProgressHandle
-    from ..build.spec import EngineSpec
     from ..cache.client import CacheClient
 
 

@@ -71,7 +71,7 @@ def compile_action(digest: str, key: str) -> str:
     """Compile an action and upload its engine; returns the JSON text of an `Answer`."""
     from distributed import get_worker
 
-    from .executor import ProgressPublisher, executor
+    from .compile_on_worker import ProgressPublisher, executor
 
     worker = get_worker()
     topic = topic_of(key)

@@ -17,12 +17,12 @@ from typing import Any
 from ..errors import DispatchError, HardwareError
 from ..files.json_cache import JsonCache
 from ..files.writing import cause, remove_tree
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..values import Value
 from .capability import WorkerCapability, host_signature
-from .executor import VARIABLE, open_shared
+from .compile_on_worker import VARIABLE, open_shared
 from .handshake import check_scheduler, quiet, versions
 from .scheduler import stopped, until_over
 from .tls import check_url, security

@@ -15,7 +15,7 @@ from ..artifact.state_folder import StateFolder
 from ..files.digest_cache import DigestCache
 from ..files.writing import replacing
 from ..values import Value
-from .gather import collect
+from .collect_data import collect
 
 PAGE, DATA = "index.html", "report.json"
 NO_PAGE = "index.html was not written: it needs jinja2 (pip install jinja2)"
@@ -38,7 +38,7 @@ def write_report(state: StateFolder, memo: DigestCache, place: Path, run: str | 
     with replacing(place / DATA, durable=False) as out:
         out.writelines(each.encode("utf-8") for each in _lines(report))
     try:
-        from .page import render
+        from .render_page import render
     except ImportError:
         return Written(report, DATA, NO_PAGE)
     with replacing(place / PAGE, durable=False) as out:

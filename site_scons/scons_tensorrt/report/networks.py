@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..files.untrusted_json import listing, mapping, number, text
-from . import format
+from . import number_format
 
 
 def networks(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def _network(sha256: str, each: Mapping[str, Any], used: list[str]) -> dict[str,
         "nodes": _count(each.get("nodes")),
         "parameters": sum(weights.values()),
         "bytes": _count(each.get("weights_bytes")),
-        "types": ", ".join(f"{kind} {format.count(n)}" for kind, n in list(weights.items())[:4]),
+        "types": ", ".join(f"{kind} {number_format.count(n)}" for kind, n in list(weights.items())[:4]),
         "inputs": _tensors(each.get("inputs")),
         "outputs": _tensors(each.get("outputs")),
         "ops": [f"{kind} {n:,.0f}" for kind, n in _counts(each.get("ops")).items()],
@@ -53,4 +53,6 @@ def _counts(found: Any) -> dict[str, float]:
 
 def _tensors(found: Any) -> list[str]:
     tensors = [mapping(each) for each in listing(found)[:50]]
-    return [f"{text(t.get('name'))} {text(t.get('type'))} {format.shape(t.get('shape'))}" for t in tensors]
+    return [
+        f"{text(t.get('name'))} {text(t.get('type'))} {number_format.shape(t.get('shape'))}" for t in tensors
+    ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import format
+from . import number_format
 
 HEIGHT = 120  # pixels
 LISTED = 10
@@ -37,7 +37,7 @@ def layers(found: Mapping[str, Any]) -> dict[str, Any]:
                 "y": f"{(top - max(fall, 0)) * scale:.1f}",
                 "height": f"{max(min(abs(fall), bottom if fall < 0 else top) * scale, 0.5):.1f}",
                 "kind": "f-built" if at in most else "bar" if fall > 0 else "rise",
-                "title": f"{_name(layer)}: error {format.figure(layer['error'])}, {percent(-fall)}",
+                "title": f"{_name(layer)}: error {number_format.figure(layer['error'])}, {percent(-fall)}",
             }
             for at, (fall, layer) in enumerate(zip(falls, found["layers"]))
         ],
@@ -85,7 +85,7 @@ def histogram(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ends(found: Mapping[str, Any]) -> str:
-    return f"values from {format.figure(found['low'])} to {format.figure(found['high'])}"
+    return f"values from {number_format.figure(found['low'])} to {number_format.figure(found['high'])}"
 
 
 def _moved(original: Sequence[float], made: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import plural
-from . import format
+from . import number_format
 
 MAX_ROWS = 40
 MAX_BARS = 500  # of a lane
@@ -129,7 +129,7 @@ def _bar(span: Mapping[str, Any], total: float) -> dict[str, str]:
 
 
 def _describe(span: Mapping[str, Any]) -> str:
-    took = f"{format.duration(span['duration_s'])} from {format.duration(span['started_s'])}"
+    took = f"{number_format.duration(span['duration_s'])} from {number_format.duration(span['started_s'])}"
     waited = span["duration_s"] - (span["compile_s"] or span["duration_s"])
-    more = f", {format.duration(waited)} of that waiting" if waited > 0.5 else ""
+    more = f", {number_format.duration(waited)} of that waiting" if waited > 0.5 else ""
     return f"{_KINDS[_kind(span)]} {took}{more}"

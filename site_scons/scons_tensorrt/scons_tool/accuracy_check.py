@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..build.spec import EngineSpec
+from ..build.engine_spec import EngineSpec
 from ..errors import HardwareError
 from .hardware_cache import HardwareCache
 from .onnx_target import OnnxTarget

@@ -12,7 +12,7 @@ from ..build.run_onnx_step import OnnxOutcome, make_onnx
 from ..errors import EngineError, HandoffError, HardwareMismatchError, PublishError
 from ..files.writing import cause
 from .before_building import stop_for_invalid_engines
-from .failures import unexpected
+from .failure_text import unexpected
 from .fetch_option import leave
 from .nodes import target_of
 from .session import Session, session_of

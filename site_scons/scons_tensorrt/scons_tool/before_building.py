@@ -136,7 +136,7 @@ def check_can_build(engine: EngineTarget, session: Session) -> None:
 
 def _check_timings(engine: EngineTarget, files: RunFiles) -> None:
     """Raise RecipeError for a file of `timing_cache=` that does not fit the engine's hardware."""
-    from ..recipe.timing_file import missing, read_timing_file
+    from ..recipe.timing_cache_file import missing, read_timing_file
 
     path, label = real_path(engine.timings), files.label(engine.timings)
     if not os.path.lexists(path):

@@ -66,7 +66,7 @@ class BomTarget(HandoffTarget):
 
     def _not_downloaded(self) -> dict[str, str]:
         """The sha512 of files that this run did not download, by sha256."""
-        from ..build.described import description_of
+        from ..build.entry_description import description_of
 
         found = {}
         for engine in self.listed.engines:

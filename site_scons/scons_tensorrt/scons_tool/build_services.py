@@ -7,27 +7,27 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..build.context import BuildContext
+from ..build.build_context import BuildContext
+from ..build.engine_spec import EngineSpec
+from ..build.gates_from_search import KnownGates
 from ..build.keep_and_reuse import Reusable, ReusableEngines
-from ..build.known_gates import KnownGates
 from ..build.onnx_context import OnnxContext
 from ..build.progress import BeginStage, no_stage
 from ..build.same_inputs_once import Turns
-from ..build.spec import EngineSpec
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
+from .engine_providers import Providers
 from .fetch_option import Downloads
 from .hardware_cache import HardwareCache
 from .progress import Progress
-from .providers import Providers
 from .run_files import RunFiles
 from .stop_signal import StopSignal
 from .store_settings import StoreSettings
 from .target import ReceiptTarget
 
 if TYPE_CHECKING:
-    from ..cache.finder import StoreFinder
+    from ..cache.find_without_download import StoreFinder
 
 if TYPE_CHECKING:
     from ..profile.recorder import Recorder

@@ -53,7 +53,7 @@ def bytes_changed(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = N
         declared.problem = error.with_traceback(None)
         return True
     except Exception as error:  # otherwise SCons prints a stack trace
-        from .failures import unexpected
+        from .failure_text import unexpected
 
         declared.problem = unexpected(declared, error)
         return True
@@ -77,7 +77,7 @@ def out_of_date(dependency: Any, target: Any, prev_ni: Any, repo_node: Any = Non
         if handoff.is_right(target):
             return False
     except Exception as error:
-        from .failures import unexpected
+        from .failure_text import unexpected
 
         handoff.problem = unexpected(handoff, error)
     if settings.writes():

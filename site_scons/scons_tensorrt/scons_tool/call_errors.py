@@ -19,7 +19,7 @@ import SCons.Node
 import SCons.Util
 
 from ..errors import EngineError, one_line
-from ..recipe.option_values import Place, option_of
+from ..recipe.option_checks import Place, option_of
 from . import settings
 
 SEE_STACK = "--debug=stacktrace shows the stack"  # for unexpected errors
@@ -86,7 +86,7 @@ def report(problems: list[str]) -> bool:
     Returns whether anything is."""
     sys.stderr.write("".join(f"scons: *** {each}\n" for each in problems))
     if problems and os.environ.get("GITHUB_ACTIONS") == "true":
-        from ..report.ci import annotation
+        from ..report.ci_formats import annotation
 
         sys.stdout.write("".join(f"{annotation(each)}\n" for each in problems))
     return bool(problems)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .console import Console
 
 if TYPE_CHECKING:
-    from ..cache.moved import Sum
+    from ..cache.transfer_counts import Sum
 
 _ALWAYS = ("reused", "built", "failed")
 _UNLESS_ZERO = ("fetched", "found", "dispatched")
@@ -25,7 +25,7 @@ class Summary:
         self._began = time.time()
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._boards: dict[str, dict[str, int]] = {}
-        self.moved: Mapping[str, Sum] = {}  # to and from the shared cache, see cache/moved.py
+        self.moved: Mapping[str, Sum] = {}  # to and from the shared cache, see cache/transfer_counts.py
         self._earlier: list[float | None] = []  # durations of the last builds of what would be built
 
     def add(self, board: str, outcome: str) -> None:

@@ -18,8 +18,8 @@ from ..errors import RecipeError
 from ..recipe.conversion import CONVERTED, Step
 from ..recipe.gate_options import Gate
 from ..recipe.gate_plan import options_of, recorded_samples_of, samples_of
-from ..recipe.option_values import literal
-from ..recipe.samples import Samples, split_reader
+from ..recipe.option_checks import literal
+from ..recipe.sample_options import Samples, split_reader
 from .accuracy_check import EngineAccuracyCheck
 from .builders import INTEGRITY, bytes_changed
 from .engine_target import EngineTarget

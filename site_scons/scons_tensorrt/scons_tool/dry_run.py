@@ -9,7 +9,7 @@ from ..build.run_onnx_step import check_converter
 from ..errors import EngineBuildError, EngineError
 from .before_building import check_can_build
 from .engine_target import EngineTarget
-from .failures import unexpected
+from .failure_text import unexpected
 from .nodes import target_of
 from .onnx_target import OnnxTarget
 from .session import Session

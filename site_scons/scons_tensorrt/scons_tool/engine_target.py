@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import SCons.Node
 
 from ..artifact.filename import SIDECAR_SUFFIX
-from ..build.spec import EngineInputs, EngineSpec, check_model, engine_spec
+from ..build.engine_spec import EngineInputs, EngineSpec, check_model, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import AccuracyError, EngineError, HardwareError, RecipeError
 from ..hardware.resolve import Hardware
 from ..recipe.conversion import strongly_typed
 from ..recipe.onnx.summary import OnnxSummary
-from ..recipe.option_values import messages_in, option_of
+from ..recipe.option_checks import messages_in, option_of
 from ..recipe.options import DEFAULTS, Recipe
-from ..recipe.product_options import effective
+from ..recipe.options_by_product import effective
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
 from .settings import Settings
@@ -27,7 +27,7 @@ from .target import ReceiptTarget, steps_of
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt
-    from ..build.spec import AccuracyCheck
+    from ..build.engine_spec import AccuracyCheck
     from .onnx_target import OnnxTarget
     from .target import Prepared
 

@@ -15,8 +15,8 @@ from ..build.declared_engines import last_declaration
 from ..errors import one_line
 from ..files.reading import read_small
 from ..recipe.engines_file import LARGEST, NAME, EngineEntry, EnginesFileError, distinct_name, read_engines
-from ..recipe.option_values import hint, messages_in
-from ..recipe.samples import split_reader
+from ..recipe.option_checks import hint, messages_in
+from ..recipe.sample_options import split_reader
 from . import settings, store_settings
 from .call_errors import add_error, call_errors, declared_at, label_of
 from .env_engine import Engine

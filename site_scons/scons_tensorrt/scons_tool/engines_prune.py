@@ -23,11 +23,11 @@ from ..files.mounts import mount_below
 from ..hardware.resolve import BUILT_IN, Hardware
 from ..release.own_files import entries, known_bytes
 from ..release.prune_candidates import DAY_S, Folder, Item, choose, find
-from ..release.removal import remove
+from ..release.remove_pruned import remove
 from . import settings
 from .engine_target import EngineTarget
+from .needed_by_other_trees import OtherTrees, Place, is_own
 from .nodes import PRUNE
-from .other_trees import OtherTrees, Place, is_own
 from .session import Session
 
 

@@ -16,7 +16,7 @@ from ..errors import EngineError, PublishError, RecipeError
 from ..hardware.resolve import BUILT_IN, Hardware
 from ..recipe.conversion import CONVERTED
 from ..recipe.onnx.summary import OnnxSummary
-from ..recipe.option_values import literal
+from ..recipe.option_checks import literal
 from ..recipe.options import Recipe, check_name, name_options, parse
 from . import settings, skip_up_to_date
 from .builders import INTEGRITY, bytes_changed

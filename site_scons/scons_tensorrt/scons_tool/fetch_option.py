@@ -22,9 +22,9 @@ import SCons.Node.FS
 import SCons.Script
 
 from ..artifact.state_folder import DATA_SUFFIX
-from ..build.absent_file import AbsentFile
-from ..build.described import description_of
-from ..build.inputs import Inputs
+from ..build.entry_description import description_of
+from ..build.input_digests import Inputs
+from ..build.not_downloaded import AbsentFile
 from ..build.onnx_context import OnnxContext
 from ..build.run_onnx_step import OnnxOutcome, make_onnx
 from ..errors import EngineBuildError

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..artifact.filename import EngineFilename
 from ..errors import EngineError, HardwareError
 from ..files.json_cache import JsonCache
-from ..hardware.host import CachedHost
+from ..hardware.probe_host import CachedHost
 from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import PRODUCTS

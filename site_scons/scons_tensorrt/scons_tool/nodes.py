@@ -25,9 +25,9 @@ import SCons.Node.FS
 import SCons.Script
 import SCons.Util
 
-from ..build.inputs import LARGEST_ONNX
+from ..build.input_digests import LARGEST_ONNX
 from ..errors import RecipeError
-from ..recipe.option_values import literal
+from ..recipe.option_checks import literal
 from .settings import option
 
 ALIAS = "engines"

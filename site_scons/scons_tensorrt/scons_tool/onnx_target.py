@@ -21,7 +21,7 @@ from ..build.onnx_spec import (
 )
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, RecipeError
-from ..recipe.samples import Samples
+from ..recipe.sample_options import Samples
 from .nodes import data_node, path_of, real_path, real_place
 from .run_files import RunFiles
 from .target import ReceiptTarget

@@ -12,7 +12,7 @@ from ..errors import EngineBuildError
 from ..profile.recorder import Recorder
 
 if TYPE_CHECKING:
-    from ..build.spec import EngineSpec
+    from ..build.engine_spec import EngineSpec
 
 
 def recording_client(recorder: Recorder) -> type[CacheClient]:

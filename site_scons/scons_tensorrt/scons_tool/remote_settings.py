@@ -14,9 +14,9 @@ from .settings import as_given, below, chosen
 
 if TYPE_CHECKING:
     from ..files.json_cache import JsonCache
-    from ..hardware.host import Host
+    from ..hardware.probe_host import Host
     from ..remote.provider import RemoteProvider
-    from .providers import Providers
+    from .engine_providers import Providers
 
 VARIABLES = {"TRT_DISPATCH": "", "TRT_DISPATCH_CERTIFICATES": "", "TRT_DISPATCH_WAIT": "0"}
 HELP = """  DISPATCH=tls://HOST:PORT

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..artifact.state_folder import StateFolder
-from ..build.inputs import Inputs
+from ..build.input_digests import Inputs
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.writing import cause

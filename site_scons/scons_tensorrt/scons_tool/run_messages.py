@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..build.spec import EngineSpec
+from ..build.engine_spec import EngineSpec
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
 from ..hardware.resolve import Hardware
-from ..recipe.product_options import without_effect
+from ..recipe.options_by_product import without_effect
 from .closing_line import Summary
 from .console import Console
 from .engine_target import EngineTarget
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..artifact.state_folder import StateFolder
     from ..build.build_engine import BuildOutcome
     from ..build.run_onnx_step import OnnxOutcome
-    from .failures import Failures
+    from .failure_text import Failures
     from .onnx_target import OnnxTarget
 
 _LEFT = "not downloaded, "
@@ -210,7 +210,7 @@ class RunMessages:
     @property
     def _failures(self) -> Failures:
         if self._known_failures is None:
-            from .failures import Failures  # not needed by most runs
+            from .failure_text import Failures  # not needed by most runs
 
             self._known_failures = Failures()
         return self._known_failures

@@ -259,7 +259,7 @@ class Session:
         try:
             self.close()
         except Exception as error:  # SCons has ended: Python would print a stack, and succeed
-            from .failures import in_one_line
+            from .failure_text import in_one_line
 
             say(f"engines: {in_one_line(error)}; the next run is slower for it")
             fail_run()

@@ -17,7 +17,7 @@ import SCons.Script
 
 from ..artifact.state_folder import DEFAULT as STATE_DIR
 from ..errors import RecipeError
-from ..recipe.option_values import literal, setting
+from ..recipe.option_checks import literal, setting
 from ..values import Value
 
 VARIABLES = {

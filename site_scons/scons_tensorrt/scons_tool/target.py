@@ -15,7 +15,7 @@ from SCons.Action import FunctionAction
 
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
-from ..recipe.option_values import Place
+from ..recipe.option_checks import Place
 from .call_errors import place_of_call
 from .nodes import OwnExecutor, OwnFile, set_class, target_of
 from .run_files import RunFiles

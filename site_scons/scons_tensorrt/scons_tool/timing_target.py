@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..build.compile_to_partial import compile_engine
-from ..build.kernels import Recording, record_kernels
+from ..build.kernel_pinning import Recording, record_kernels
 from ..errors import EngineError, PublishError, RecipeError, plural
 from ..files.writing import write_atomic
-from ..recipe.timing_file import VERSION, TimingFile, compare, read_timing_file
+from ..recipe.timing_cache_file import VERSION, TimingFile, compare, read_timing_file
 from .before_building import check_can_build, stop_for_invalid_engines
 from .builders import make_handoff_builder, out_of_date
 from .engine_target import EngineTarget

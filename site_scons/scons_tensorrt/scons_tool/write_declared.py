@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..build.spec import EngineInputs
+from ..build.engine_spec import EngineInputs
 from ..files.reading import open_file
 from ..files.writing import replacing
 from ..hardware.signature import HardwareSignature

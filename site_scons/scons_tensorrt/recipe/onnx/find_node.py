@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...files.reading import open_file
 from ...values import Value
-from .wire import MalformedError, WireReader, contents
+from .protobuf_fields import MalformedError, WireReader, contents
 
 # Where PyTorch's exporters leave the stack: with dynamo in this property, else (with verbose=True) in the
 # doc_string, the innermost call first.

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...values import Value
+from .protobuf_fields import WireReader
 from .summary import INTEGERS, OnnxInput
-from .wire import WireReader
 
 if TYPE_CHECKING:
     Constants = ChainMap[str, tuple[int, int, int]]

@@ -20,8 +20,8 @@ from ...errors import RecipeError
 from ...files.reading import open_file
 from .external_data import MANY, ExternalData
 from .node_patterns import ALWAYS_REFUSED, EXAMINED, patterns_in
+from .protobuf_fields import UINT32, MalformedError, WireReader, contents
 from .summary import DYNAMIC, LFS, OnnxInput, OnnxSummary, inside_folder
-from .wire import UINT32, MalformedError, WireReader, contents
 
 # Which fields of a message hold which messages. All other fields are skipped.
 _MESSAGES: Mapping[str, Mapping[int, str]] = {

@@ -1,7 +1,7 @@
 """What a build needs to know of an ONNX before the compile: its inputs, and its external-data files.
 
-The digest cache keeps a summary while the file is unchanged (build/inputs.py), so that only a new model
-is read (read_onnx.py).
+The digest cache keeps a summary while the file is unchanged (build/input_digests.py), so that only a new
+model is read (read_onnx.py).
 """
 
 from __future__ import annotations

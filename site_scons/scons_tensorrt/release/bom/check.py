@@ -14,7 +14,7 @@ from ...recipe.model_card import license_fault
 from ...values import Value
 from .. import LARGEST_BOM, boms_of
 from ..manifest import Manifest, digest
-from ..verify import read_manifest
+from ..verify_release import read_manifest
 from .bill import ENGINE, MODEL, ONNX
 from .cyclonedx import OURS
 

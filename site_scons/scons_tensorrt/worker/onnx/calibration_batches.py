@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx import model_file, samples
+from scons_tensorrt.worker.onnx import model_file, open_samples
 
 DIGITS = 18  # room for the count, which is known only when a reader has ended
 
@@ -26,13 +26,13 @@ class BatchInput(NamedTuple):
 def write(source: str, target: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Write samples for the ONNX at `source` to `target`; return facts. spec: as `samples.read` takes it.
     Raises WorkerError."""
-    model_inputs = samples.inputs_of(model_file.load_model(source))
+    model_inputs = open_samples.inputs_of(model_file.load_model(source))
     if not model_inputs:
         raise recipe_error("it has no inputs, so there is nothing to calibrate on")
     inputs: list[BatchInput] = []
     count = 0
     with open(target, "wb") as out:
-        for sample in samples.read(spec, model_inputs):
+        for sample in open_samples.read(spec, model_inputs):
             arrays = {name: sample[name] for name, _, _ in model_inputs}
             described = [BatchInput(name, a.dtype.name, list(a.shape)) for name, a in arrays.items()]
             if not inputs:

@@ -18,11 +18,11 @@ import numpy as np
 from scons_tensorrt.worker.common import array_file
 from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx import run_corners
-from scons_tensorrt.worker.onnx.corners import Corner
-from scons_tensorrt.worker.onnx.draw_bounds import NUDGES, Answers
+from scons_tensorrt.worker.onnx.drawn_error_bounds import NUDGES, Answers
 from scons_tensorrt.worker.onnx.judge_corners import CornerFigures
 from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.plain_arrays import array_of, described
+from scons_tensorrt.worker.onnx.profile_corners import Corner
 
 
 def expect(
@@ -40,14 +40,14 @@ def expect(
     `inputs`, for the engine, `expected`, the original's outputs, `moved`, those for nudged draws, and `plan`,
     the corners; options: as of `accuracy.compare`. Raises WorkerError.
     """
-    from scons_tensorrt.worker.onnx import draw_bounds, draws, model_file, samples
+    from scons_tensorrt.worker.onnx import draw_inputs, drawn_error_bounds, model_file, open_samples
     from scons_tensorrt.worker.onnx.cpu_model import CpuModel
     from scons_tensorrt.worker.onnx.rounded_on_cpu import without_bf16
 
     original = CpuModel(without_bf16(reference), "the original")
     names = original.comparable_outputs()
-    types = {name: dtype for name, dtype, _ in samples.inputs_of(model_file.load_model(compiled))}
-    told, spreads = [], draws.SampleSpreads()
+    types = {name: dtype for name, dtype, _ in open_samples.inputs_of(model_file.load_model(compiled))}
+    told, spreads = [], draw_inputs.SampleSpreads()
     with open(files["inputs"], "wb") as inputs, open(files["expected"], "wb") as expected:
 
         def add(where: str, given: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
@@ -56,13 +56,13 @@ def expect(
             array_file.write(expected, [described(*each) for each in outputs.items()])
             told.append(where)
 
-        for number, sample in enumerate(samples.read(spec, original.inputs) if spec else ()):
+        for number, sample in enumerate(open_samples.read(spec, original.inputs) if spec else ()):
             where = "sample %d" % number
             add(where, sample, dict(zip(names, original.run(where, sample, names))))
             spreads.add(sample)
         plan: dict[str, Any] = {"samples": len(told), "corners": []}
         if options.get("corners"):
-            options = draw_bounds.options_of_draws(options, sampled=spec is not None)
+            options = drawn_error_bounds.options_of_draws(options, sampled=spec is not None)
             tried = run_corners.Original(reference, original, options, spreads.spreads())
             plan["bound"] = run_corners.judges_bound(compiled, options["precision"])
             with open(files["moved"], "wb") as moved:
@@ -92,7 +92,7 @@ def judge(files: Mapping[str, str], target: str, options: Mapping[str, Any]) -> 
     files: the paths of `expected`, `moved`, `plan` and `outputs`; options: as of `accuracy.compare`. Raises
     WorkerError (AccuracyError) if an output is missing or beyond its bound.
     """
-    from scons_tensorrt.worker.onnx.draw_bounds import options_of_draws
+    from scons_tensorrt.worker.onnx.drawn_error_bounds import options_of_draws
 
     with open(files["plan"], encoding="utf-8") as text:
         plan = json.load(text)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scons_tensorrt.worker.common.errors import WorkerError, one_line, recipe_error
-from scons_tensorrt.worker.onnx import sources
+from scons_tensorrt.worker.onnx import import_user_code
 
 
 def export(
@@ -24,9 +24,9 @@ def export(
     """
     folder, name = os.path.split(script)
     sys.path.insert(0, folder)
-    code = sources.import_from_source(script, copies)
+    code = import_user_code.import_from_source(script, copies)
     try:
-        module = sources.load(script, os.path.splitext(name)[0])
+        module = import_user_code.load(script, os.path.splitext(name)[0])
         if not hasattr(module, function):
             raise recipe_error("%s has no function `%s`" % (name, function))
         facts = getattr(module, function)(target, **options)
@@ -53,7 +53,7 @@ def _build_error(message: str) -> WorkerError:
     return WorkerError("EngineBuildError", message)
 
 
-def _failure(error: BaseException, script: str, name: str, code: sources.Code) -> str:
+def _failure(error: BaseException, script: str, name: str, code: import_user_code.Code) -> str:
     """An exception of the user's function in one line; the traceback goes to the log."""
     traceback.print_exc()
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == script]

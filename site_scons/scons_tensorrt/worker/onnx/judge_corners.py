@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx.corners import Corner
-from scons_tensorrt.worker.onnx.draw_bounds import (
+from scons_tensorrt.worker.onnx.drawn_error_bounds import (
     MOVES,
     NOT_JUDGED,
     RELATIVE,
@@ -20,10 +19,11 @@ from scons_tensorrt.worker.onnx.draw_bounds import (
     measured,
 )
 from scons_tensorrt.worker.onnx.judge_outputs import Figures, bound_text, measure, share
+from scons_tensorrt.worker.onnx.profile_corners import Corner
 from scons_tensorrt.worker.onnx.row_checks import check_rows, numbers
 
 if TYPE_CHECKING:
-    from scons_tensorrt.worker.onnx.draw_bounds import Outputs
+    from scons_tensorrt.worker.onnx.drawn_error_bounds import Outputs
 
 ADVICE = "correct the model"
 

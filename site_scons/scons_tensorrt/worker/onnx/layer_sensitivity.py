@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from scons_tensorrt.worker.common.errors import accuracy_error
 from scons_tensorrt.worker.onnx import graph_walk, model_file, quantized_layers, rounded_on_cpu, run_corners
-from scons_tensorrt.worker.onnx import samples as sample_sets
+from scons_tensorrt.worker.onnx import open_samples as sample_sets
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.judge_outputs import Figures, share
 from scons_tensorrt.worker.onnx.quantize_graph import MainGraph

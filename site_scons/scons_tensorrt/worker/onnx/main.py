@@ -79,54 +79,83 @@ def _module(name: str) -> Any:
 
 def _run(job: Mapping[str, Any]) -> Any:
     """The facts of a job. Raises WorkerError, and ImportError for a missing package."""
-    if job["kind"] == "check":  # what another job needs
-        for name in job["packages"]:
-            importlib.import_module(name)
-        return {}
-    if job["kind"] == "unpack":
-        return _module("check_recorded").unpack(job["recorded"], job["files"])
-    if job["kind"] == "compare":
-        return _module("check_recorded").compare(job["files"], job["options"])
-    stages = _module("stages")
+    kind = job["kind"]
+    if kind in _ALONE:
+        return _ALONE[kind](job)
+    stages = _module("step_stages")
     stages.tell(lambda words: parent.send("stage", name=words))
     stages.begin("importing its packages")
-    kind, onnx, files, target = job["kind"], job["onnx"], job["files"], job["target"]
-    options, samples = dict(job["options"]), job["samples"]
-    if kind == "prepare":
-        prepare = _module("prepare")
-        stages.begin("preparing")
-        shapes, freeze = options.get("shapes") or (), options.get("freeze") or {}
-        request = prepare.read_request(shapes, freeze, samples, job["temporary"])
-        made = prepare.prepare(onnx["onnx"], target, request)
-        return {"changes": ", ".join(made.changes), "outputs": made.outputs}
-    if kind == "precision" and options["keep_nodes"] == "auto":
+    return _STEPS[kind](job, job["onnx"], dict(job["options"]))
+
+
+def _import_packages(job: Mapping[str, Any]) -> Any:
+    """What another job needs."""
+    for name in job["packages"]:
+        importlib.import_module(name)
+    return {}
+
+
+def _prepare(job: Mapping[str, Any], onnx: Mapping[str, str], options: dict[str, Any]) -> Any:
+    prepare = _module("prepare")
+    _module("step_stages").begin("preparing")
+    shapes, freeze = options.get("shapes") or (), options.get("freeze") or {}
+    request = prepare.read_request(shapes, freeze, job["samples"], job["temporary"])
+    made = prepare.prepare(onnx["onnx"], job["target"], request)
+    return {"changes": ", ".join(made.changes), "outputs": made.outputs}
+
+
+def _convert(job: Mapping[str, Any], onnx: Mapping[str, str], options: dict[str, Any]) -> Any:
+    if options["keep_nodes"] == "auto":
         original = onnx.get("reference", onnx["onnx"])
-        search = onnx["onnx"], original, target, options, samples, job["temporary"]
+        search = onnx["onnx"], original, job["target"], options, job["samples"], job["temporary"]
         return _module("precision_search").convert(*search)
-    if kind == "precision":
-        precision = _module("precision")
-        stages.begin("converting")
-        return precision.convert(onnx["onnx"], target, options)
-    if kind == "quantize":
-        options.update(samples=samples, temporary=job["temporary"])
-        return _module("quantize").quantize(onnx["onnx"], target, options)
-    if kind == "samples":
-        return _module("calibration_batches").write(onnx["onnx"], target, samples)
-    if kind == "record":
-        return _module("record").record(onnx["reference"], onnx["converted"], target, samples, options)
-    if kind == "accuracy":
-        return _module("accuracy").compare(onnx["reference"], onnx.get("converted"), target, samples, options)
-    if kind == "sensitivity":
-        return _module("layer_sensitivity").measure_sensitivity(
-            onnx["reference"], onnx["converted"], samples, options, parent.send
-        )
-    if kind == "expect":
-        return _module("engine_accuracy").expect(
-            onnx["reference"], onnx["converted"], samples, files, options
-        )
-    if kind == "judge":
-        return _module("engine_accuracy").judge(files, target, options)
-    assert kind == "export"
+    precision = _module("precision")
+    _module("step_stages").begin("converting")
+    return precision.convert(onnx["onnx"], job["target"], options)
+
+
+def _quantize(job: Mapping[str, Any], onnx: Mapping[str, str], options: dict[str, Any]) -> Any:
+    options.update(samples=job["samples"], temporary=job["temporary"])
+    return _module("quantize").quantize(onnx["onnx"], job["target"], options)
+
+
+def _accuracy(job: Mapping[str, Any], onnx: Mapping[str, str], options: dict[str, Any]) -> Any:
+    models = onnx["reference"], onnx.get("converted")
+    return _module("converted_accuracy").compare(*models, job["target"], job["samples"], options)
+
+
+def _export(job: Mapping[str, Any], onnx: Mapping[str, str], options: dict[str, Any]) -> Any:
     function = options.pop("function")
-    options.update((name, path) for name, path in files.items() if not name.startswith(NO_ARGUMENTS))
-    return _module("export").export(job["script"], function, target, options, job["code"])
+    given = {name: path for name, path in job["files"].items() if not name.startswith(NO_ARGUMENTS)}
+    options.update(given)
+    return _module("export").export(job["script"], function, job["target"], options, job["code"])
+
+
+# Jobs that say nothing of what they do next.
+_ALONE: dict[str, Any] = {
+    "check": _import_packages,
+    "unpack": lambda job: _module("compare_recorded").unpack(job["recorded"], job["files"]),
+    "compare": lambda job: _module("compare_recorded").compare(job["files"], job["options"]),
+}
+_STEPS: dict[str, Any] = {
+    "prepare": _prepare,
+    "precision": _convert,
+    "quantize": _quantize,
+    "samples": lambda job, onnx, _: _module("calibration_batches").write(
+        onnx["onnx"], job["target"], job["samples"]
+    ),
+    "record": lambda job, onnx, options: _module("write_recorded").record(
+        onnx["reference"], onnx["converted"], job["target"], job["samples"], options
+    ),
+    "accuracy": _accuracy,
+    "sensitivity": lambda job, onnx, options: _module("layer_sensitivity").measure_sensitivity(
+        onnx["reference"], onnx["converted"], job["samples"], options, parent.send
+    ),
+    "expect": lambda job, onnx, options: _module("engine_accuracy").expect(
+        onnx["reference"], onnx["converted"], job["samples"], job["files"], options
+    ),
+    "judge": lambda job, onnx, options: _module("engine_accuracy").judge(
+        job["files"], job["target"], options
+    ),
+    "export": _export,
+}

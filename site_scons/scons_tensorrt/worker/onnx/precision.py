@@ -11,8 +11,8 @@ are needed and of which type. Because of what version 1.32 gets wrong, the work 
 - The nodes that stay float32 are listed for it (precision_keep.py): those on its own list, those that ONNX
   does not define in 16 bit at the model's opset, those that TensorRT lacks, and those that compute with
   shapes (fp16 cannot represent 2049).
-- It gets no weights (tensors.py). The values are read from the source when the result is written, a piece
-  at a time; so models above 2 GiB fit, and a bf16 value is never rounded to fp16 on the way.
+- It gets no weights (tensor_values.py). The values are read from the source when the result is written, a
+  piece at a time; so models above 2 GiB fit, and a bf16 value is never rounded to fp16 on the way.
 - Afterwards (precision_result.py) its casts, all in the main graph, move to the graphs they belong to,
   casts to 16 bit and back between two float32 nodes are removed, and nodes are sorted.
 
@@ -33,7 +33,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from scons_tensorrt.worker.common.errors import WorkerError, one_line, recipe_error
 from scons_tensorrt.worker.onnx import graph_walk, model_file, precision_keep, precision_result
 from scons_tensorrt.worker.onnx.precision_source import SourceNodes, prepare
-from scons_tensorrt.worker.onnx.tensors import TensorValues
+from scons_tensorrt.worker.onnx.tensor_values import TensorValues
 
 BF16_OPSET = 22
 SCALES_OPSET = 19  # the first whose Q/DQ nodes take fp16 scales

@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from scons_tensorrt.worker.common.errors import recipe_error
 from scons_tensorrt.worker.onnx import graph_walk
 from scons_tensorrt.worker.onnx.precision_source import SourceNodes
-from scons_tensorrt.worker.onnx.tensors import TensorValues
+from scons_tensorrt.worker.onnx.tensor_values import TensorValues
 
 SIXTEEN_BIT = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TYPE_STRING = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, recipe_error
-from scons_tensorrt.worker.onnx import accuracy, precision, stages
+from scons_tensorrt.worker.onnx import converted_accuracy, precision, step_stages
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
@@ -49,12 +49,12 @@ def convert(
     kept: list[str] = []
     gate = os.path.join(temporary, "gate.json")
     for _ in range(MOST_ROUNDS):
-        stages.begin("converting")
+        step_stages.begin("converting")
         facts = precision.convert(source, target, {**options, "keep_nodes": kept})
         try:
-            figures = accuracy.compare(reference, target, gate, samples, options)
+            figures = converted_accuracy.compare(reference, target, gate, samples, options)
         except BeyondBound as error:
-            stages.begin("trying which nodes to keep in float32")
+            step_stages.begin("trying which nodes to keep in float32")
             trials.add(error.inputs, error.options or options)
             if trials.within_bound(kept):  # other rules of the gate than its bound
                 raise

@@ -20,14 +20,14 @@ from onnx import ModelProto
 from scons_tensorrt.worker.onnx import (
     graph_walk,
     model_file,
-    prepare_points,
     prepare_proof,
     prepare_shapes,
+    proof_inputs,
     rewrite_axes,
     rewrite_fold,
     rewrite_inputs,
     rewrite_integer,
-    tensors,
+    tensor_values,
 )
 
 if TYPE_CHECKING:
@@ -78,21 +78,21 @@ def prepare(source: str, target: str, request: PrepareRequest) -> PrepareResult:
     Raises WorkerError: for a value to freeze that does not fit, and for a result that differs from the
     original.
     """
-    values = tensors.TensorValues(source)
+    values = tensor_values.TensorValues(source)
     model = _loaded(source, values)
     frozen = rewrite_inputs.frozen_values(model, request.freeze)
     rewritten = _rewritten(model, request, frozen, values)
     if rewritten is None:
         _copy(source, target, values.external)
         return PrepareResult((), {})
-    points = prepare_points.points(rewritten.model, request.profiles, request.samples)
+    points = proof_inputs.points(rewritten.model, request.profiles, request.samples)
     values.write(rewritten.model, target, "")
     proof = prepare_proof.prove(source, target, points, frozen, rewritten.proof)
     unproven = ["output `%s` not compared, as it is never finite" % name for name in proof.never_finite]
     return PrepareResult((*rewritten.changes, *unproven), proof.outputs)
 
 
-def _loaded(source: str, values: tensors.TensorValues) -> ModelProto:
+def _loaded(source: str, values: tensor_values.TensorValues) -> ModelProto:
     """The model as the rewrites need it: without local functions and large values, each tensor with a name
     of its own."""
     model = model_file.load_model(source)
@@ -122,7 +122,7 @@ def _rewritten(
     model: ModelProto,
     request: PrepareRequest,
     frozen: Mapping[str, np.ndarray],
-    values: tensors.TensorValues,
+    values: tensor_values.TensorValues,
 ) -> _Rewritten | None:
     """The model after every rewrite; None if nothing is frozen and nothing in it is refused."""
     folding = bool(frozen) or rewrite_fold.has_refused_if(model)

@@ -10,7 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from scons_tensorrt.worker.onnx import graph_walk
-from scons_tensorrt.worker.onnx.tensors import TensorValues
+from scons_tensorrt.worker.onnx.tensor_values import TensorValues
 
 FLOAT = TensorProto.FLOAT
 

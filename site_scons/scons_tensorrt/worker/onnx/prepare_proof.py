@@ -16,7 +16,7 @@ import onnx
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error, one_line
 from scons_tensorrt.worker.onnx import graph_walk, model_file
-from scons_tensorrt.worker.onnx.prepare_points import Point
+from scons_tensorrt.worker.onnx.proof_inputs import Point
 
 # Where 8-bit rounding was replaced, the bound of an output's error: this share of its largest value, or, if
 # more, this many times what the original's output changes with its float inputs by a share of NOISE.

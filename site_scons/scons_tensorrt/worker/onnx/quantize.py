@@ -16,7 +16,7 @@ import onnx
 from onnx import ModelProto
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx import graph_walk, model_file, quantize_ranges, samples, stages
+from scons_tensorrt.worker.onnx import graph_walk, model_file, open_samples, quantize_ranges, step_stages
 from scons_tensorrt.worker.onnx.quantize_graph import QUANTIZED, MainGraph
 from scons_tensorrt.worker.onnx.quantize_insert import insert_nodes
 from scons_tensorrt.worker.onnx.quantize_select import OPS, select_places
@@ -32,7 +32,7 @@ def quantize(source: str, target: str, options: Mapping[str, Any]) -> dict[str, 
     """
     import onnxruntime
 
-    stages.begin("loading the model")
+    step_stages.begin("loading the model")
     model, external = _load(source)
     model = model_file.raised_to(_opset_for(options), model, "quantization to %s" % options["to"])
     graph = MainGraph(model)
@@ -46,14 +46,14 @@ def quantize(source: str, target: str, options: Mapping[str, Any]) -> dict[str, 
             "nothing in it can be quantized: it has no %s with constant float32 weights%s; leave out "
             "calibration" % (ops, why)
         )
-    stages.begin("running the samples")
-    sample_set = samples.read(options["samples"], samples.inputs_of(model))
+    step_stages.begin("running the samples")
+    sample_set = open_samples.read(options["samples"], open_samples.inputs_of(model))
     ranges, count = quantize_ranges.collect_ranges(session, sample_set, places, options)
     skipped += [(p.label, "its input was 0 in every sample") for p in places if not ranges[p.tensor]]
     places = [p for p in places if ranges[p.tensor]]
     if not places:
         raise recipe_error("every input to quantize is 0 in every sample; give samples of real use")
-    stages.begin("writing the quantized model")
+    step_stages.begin("writing the quantized model")
     insert_nodes(graph, places, ranges, options)
     model_file.save_model(model, target, external)
     return {

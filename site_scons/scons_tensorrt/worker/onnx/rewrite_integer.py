@@ -14,7 +14,7 @@ from scons_tensorrt.worker.onnx import graph_walk, model_file, prepare_shapes, r
 from scons_tensorrt.worker.onnx.prepare_graph import FLOAT, Names
 from scons_tensorrt.worker.onnx.prepare_scales import ScalesFinder
 from scons_tensorrt.worker.onnx.rewrite_contrib import MICROSOFT, ContribOperators, at
-from scons_tensorrt.worker.onnx.tensors import TensorValues
+from scons_tensorrt.worker.onnx.tensor_values import TensorValues
 
 INT32 = TensorProto.INT32
 ROUND_OPSET = 11  # the first with Round

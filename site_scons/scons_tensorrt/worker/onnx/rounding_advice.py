@@ -14,7 +14,7 @@ from scons_tensorrt.worker.common.errors import WorkerError
 from scons_tensorrt.worker.onnx import model_file
 from scons_tensorrt.worker.onnx.rounded_on_cpu import TYPES
 from scons_tensorrt.worker.onnx.rounding_losses import Loss, find_losses
-from scons_tensorrt.worker.onnx.tensors import LARGEST
+from scons_tensorrt.worker.onnx.tensor_values import LARGEST
 
 ADVICE = "widen rtol= or atol=, or keep more in float32"
 LISTED = 6  # nodes that the message names

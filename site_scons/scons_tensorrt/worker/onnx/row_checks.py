@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import accuracy_error
-from scons_tensorrt.worker.onnx.corners import Corner
-from scons_tensorrt.worker.onnx.draw_bounds import Answers, Movement, both_finite, measured
+from scons_tensorrt.worker.onnx.drawn_error_bounds import Answers, Movement, both_finite, measured
+from scons_tensorrt.worker.onnx.profile_corners import Corner
 
 APART = 1e-4  # relative: rows of an original that differ by less are kept apart
 EXACT = 1e-3  # how much rows with the same input may differ in fp32, relative to their largest value

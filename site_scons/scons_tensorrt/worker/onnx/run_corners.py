@@ -1,5 +1,5 @@
-"""Compares a model with its original at the corners of its profiles, on drawn inputs; see corners.py for the
-shapes, draws.py for the inputs and judge_corners.py for the judgement."""
+"""Compares a model with its original at the corners of its profiles, on drawn inputs. The shapes:
+profile_corners.py; the inputs: draw_inputs.py; the judgement: judge_corners.py."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx import draws, graph_walk, model_file, rounding_advice, stages
-from scons_tensorrt.worker.onnx.corners import LARGE, TOO_LARGE, Corner, Run, corners_of, runs_at
+from scons_tensorrt.worker.onnx import draw_inputs, graph_walk, model_file, rounding_advice, step_stages
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
-from scons_tensorrt.worker.onnx.draw_bounds import Answers, nudged
+from scons_tensorrt.worker.onnx.drawn_error_bounds import Answers, nudged
 from scons_tensorrt.worker.onnx.judge_corners import ADVICE, CornerFigures
 from scons_tensorrt.worker.onnx.judge_outputs import Figures
+from scons_tensorrt.worker.onnx.profile_corners import LARGE, TOO_LARGE, Corner, Run, corners_of, runs_at
 
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 UNJUDGED = ("int8", "fp8")  # precisions whose error on noise says nothing of real use
@@ -30,13 +30,17 @@ class Original:
     """
 
     def __init__(
-        self, path: str, model: CpuModel, options: Mapping[str, Any], spreads: Mapping[str, draws.Spread]
+        self,
+        path: str,
+        model: CpuModel,
+        options: Mapping[str, Any],
+        spreads: Mapping[str, draw_inputs.Spread],
     ) -> None:
-        known = draws.spreads_of(model_file.load_model(path))
+        known = draw_inputs.spreads_of(model_file.load_model(path))
         self.path, self.model, self.names = path, model, model.comparable_outputs()
         self.corners = corners_of(options["profiles"], model.inputs)
         self._precision = options["precision"]
-        self._drawer = draws.Drawer(model.inputs, {**known, **spreads})
+        self._drawer = draw_inputs.Drawer(model.inputs, {**known, **spreads})
 
     def run(self, corner: Corner) -> tuple[list[Run], list[dict[str, np.ndarray]], str]:
         """The runs at a corner, the original's outputs for each, and why they cannot be judged, if so.
@@ -96,7 +100,7 @@ def compare_corners(
     began = time.perf_counter()
     judge = CornerFigures(figures, options, judges_bound(compiled, options["precision"]), what)
     for corner in original.corners:
-        stages.begin("running corner %s" % corner.name.replace(",", ""))
+        step_stages.begin("running corner %s" % corner.name.replace(",", ""))
         started = time.perf_counter()
         runs, outputs, why = original.run(corner)
         if runs:
@@ -154,7 +158,7 @@ def facts(judge: CornerFigures, seconds: float, compared: bool) -> dict[str, Any
         raise accuracy_error("no corner of shapes= could be compared: %s; give inputs= of real use" % why)
     judged = "the bound, finite values and rows" if judge.bound else "finite values and rows"
     return {
-        "seed": draws.SEED,
+        "seed": draw_inputs.SEED,
         "judged": judged if compared else ONLY_ORIGINAL,
         "seconds": round(seconds, 3),
         "table": judge.table,
@@ -163,4 +167,4 @@ def facts(judge: CornerFigures, seconds: float, compared: bool) -> dict[str, Any
 
 def not_run(why: str) -> dict[str, Any]:
     """The facts if no corner of an original could be run. why: for the report."""
-    return {"seed": draws.SEED, "judged": ONLY_ORIGINAL, "seconds": 0.0, "table": [], "note": why}
+    return {"seed": draw_inputs.SEED, "judged": ONLY_ORIGINAL, "seconds": 0.0, "table": [], "note": why}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import WorkerError, one_line, recipe_error
-from scons_tensorrt.worker.onnx import sources
+from scons_tensorrt.worker.onnx import import_user_code
 from scons_tensorrt.worker.onnx.sample_set import ModelInput, SampleSet, with_batch
 
 _END = object()
@@ -25,7 +25,7 @@ class ReaderSamples(SampleSet):
     def __init__(self, spec: Mapping[str, Any], inputs: Sequence[ModelInput]) -> None:
         super().__init__(spec, inputs)
         self._function: str = spec["function"]
-        self._code = sources.import_from_source(self.path, spec.get("code"))
+        self._code = import_user_code.import_from_source(self.path, spec.get("code"))
 
     def _read(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         folder = os.path.dirname(os.path.abspath(self.path))
@@ -45,7 +45,7 @@ class ReaderSamples(SampleSet):
     def _call(self) -> Iterator[object]:
         if not os.access(self.path, os.R_OK):
             raise recipe_error("%s cannot be read" % self.path)
-        function = getattr(sources.load(self.path, "_samples_reader"), self._function, None)
+        function = getattr(import_user_code.load(self.path, "_samples_reader"), self._function, None)
         if not callable(function):
             raise recipe_error(
                 "%s has no function `%s`; define it or name another" % (self.path, self._function)

@@ -17,7 +17,7 @@ from ..files.digest_cache import DigestCache
 from ..recipe.onnx.summary import OnnxSummary
 
 if TYPE_CHECKING:
-    from .absent_file import AbsentFile
+    from .not_downloaded import AbsentFile
 
 LARGEST_ONNX = (1 << 31) - 1  # bytes: the limit of protobuf
 ONNX_FACT = "onnx 7"  # increase when the summary changes

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..errors import one_line, plural
-from . import format, networks, plots, timeline, view
+from . import networks, number_format, plots, timeline, verdict_and_changes
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,10 +34,12 @@ def render(report: Mapping[str, Any]) -> Iterator[str]:
             style=Markup(style),
             script=Markup(script),
             policy=_policy(style, script),
-            view=view,
+            view=verdict_and_changes,
             plots=plots,
             largest=max((each["size"] or 0 for each in report["engines"]), default=0),
-            longest=max((view.compile_seconds(each) or 0 for each in report["engines"]), default=0),
+            longest=max(
+                (verdict_and_changes.compile_seconds(each) or 0 for each in report["engines"]), default=0
+            ),
             chart=timeline.timeline(report),
             networks=networks.networks(report),
         )
@@ -50,7 +52,10 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_printable, undefined=StrictUndefined
     )
     environment.filters.update(
-        {name: getattr(format, name) for name in "size duration count change moment profile figure".split()},
+        {
+            name: getattr(number_format, name)
+            for name in "size duration count change moment profile figure".split()
+        },
         plural=plural,
         breakable=_breakable,
         on_one_line=_on_one_line,

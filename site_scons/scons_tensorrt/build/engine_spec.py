@@ -20,7 +20,7 @@ from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key_ingredients import input_name
 from ..recipe.onnx.summary import OnnxSummary, check_data
 from ..recipe.options import Recipe
-from ..recipe.product_options import unsupported_options
+from ..recipe.options_by_product import unsupported_options
 from ..recipe.shapes import problems
 from ..values import Value
 
@@ -173,7 +173,7 @@ def engine_spec(
 
 def _timings(path: Path, label: str, digest: Callable[[Path, str], str]) -> str:
     """The sha256 of a `timing_cache=`. Raises RecipeError if it is missing, and EngineError as `digest`."""
-    from ..recipe.timing_file import missing
+    from ..recipe.timing_cache_file import missing
 
     if not os.path.lexists(path):
         raise missing(label or path.name)

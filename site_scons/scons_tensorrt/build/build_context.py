@@ -19,9 +19,9 @@ from ..errors import EngineBuildError
 from ..files.digest_cache import DigestCache
 from ..hardware.runtime import Interpreter
 from ..values import Value
+from .engine_spec import EngineSpec
 from .progress import BeginProgress, BeginStage, no_progress, no_stage
 from .same_inputs_once import Turns
-from .spec import EngineSpec
 
 
 class ProvidedFile(Value):

@@ -35,7 +35,7 @@ def points(
     ones at min, opt and max of each profile. model: the prepared one."""
     if samples is None:
         return list(_random_points(model, profiles))
-    from scons_tensorrt.worker.onnx import samples as sample_sets
+    from scons_tensorrt.worker.onnx import open_samples as sample_sets
 
     found = itertools.islice(sample_sets.read(samples, sample_sets.inputs_of(model)), SAMPLES)
     given = [[Point("sample %d" % number, arrays)] for number, arrays in enumerate(found)]

@@ -11,11 +11,11 @@ from .console import Console
 from .store_settings import ALL, StoreSettings
 
 if TYPE_CHECKING:
-    from ..build.context import BuildListener, EngineProvider
+    from ..build.build_context import BuildListener, EngineProvider
     from ..build.onnx_context import OnnxListener, OnnxProvider
     from ..cache.client import CacheClient
-    from ..cache.finder import StoreFinder
-    from ..cache.moved import Sum
+    from ..cache.find_without_download import StoreFinder
+    from ..cache.transfer_counts import Sum
     from ..cache.upload_queue import Uploader
     from ..profile.recorder import Recorder
     from ..remote.provider import RemoteProvider
@@ -24,7 +24,7 @@ SLOW_S = 2.0  # of uploads at the end of a run, before a line says so
 
 
 class Providers:
-    """providers, listeners, finders: see build/context.py; step_providers, step_listeners:
+    """providers, listeners, finders: see build/build_context.py; step_providers, step_listeners:
     build/onnx_context.py. A null build does not open the shared cache."""
 
     def __init__(self, console: Console, store: StoreSettings, recorder: Recorder | None = None) -> None:
@@ -77,7 +77,7 @@ class Providers:
         self.providers.insert(0, shared)  # before remote compiles
         self.step_providers.insert(0, shared)
         if chosen.fetch != ALL:
-            from ..cache.finder import StoreFinder
+            from ..cache.find_without_download import StoreFinder
 
             self.finders.append(StoreFinder(shared))
         if chosen.writes:

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scons_tensorrt.worker.common.errors import WorkerError, accuracy_error
-from scons_tensorrt.worker.onnx import draw_bounds, draws, quantized_layers, run_corners, samples, stages
+from scons_tensorrt.worker.onnx import (
+    draw_inputs,
+    drawn_error_bounds,
+    open_samples,
+    quantized_layers,
+    run_corners,
+    step_stages,
+)
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.judge_outputs import Figures
 from scons_tensorrt.worker.onnx.rounded_on_cpu import with_rounding, without_bf16
@@ -30,18 +37,18 @@ def compare(
     """
     if converted is None:
         return _original_alone(reference, target, options)
-    stages.begin("loading the models")
+    step_stages.begin("loading the models")
     first = CpuModel(without_bf16(reference), "the original")
     second = CpuModel(with_rounding(converted), "the converted model")
     names = first.comparable_outputs()
     missing = sorted(set(names) - set(second.outputs()))
     if missing:
         raise accuracy_error("the converted model has no output `%s`" % missing[0])
-    figures, spreads = Figures(names, options, histograms=True), draws.SampleSpreads()
+    figures, spreads = Figures(names, options, histograms=True), draw_inputs.SampleSpreads()
     shapes: dict[str, Sequence[int]] = {}
     if spec:
-        stages.begin("running the samples")
-        sample_set = samples.read(spec, first.inputs)
+        step_stages.begin("running the samples")
+        sample_set = open_samples.read(spec, first.inputs)
         for number, sample in enumerate(sample_set):
             where = "sample %d" % number
             outputs = zip(first.run(where, sample, names), second.run(where, sample, names))
@@ -53,10 +60,10 @@ def compare(
         except WorkerError as error:
             worst = next(itertools.islice(sample_set, figures.worst_sample(), None))
             raise explained(error, reference, converted, worst) from None
-    stages.begin("counting the quantized layers")
+    step_stages.begin("counting the quantized layers")
     if not options.get("corners"):
         return figures.judged(target, quantized=quantized_layers.describe(converted, shapes))
-    options = draw_bounds.options_of_draws(options, sampled=spec is not None)
+    options = drawn_error_bounds.options_of_draws(options, sampled=spec is not None)
     original = run_corners.Original(reference, first, options, spreads.spreads())
     quantized = quantized_layers.describe(converted, shapes or original.usual().shapes)
     found = run_corners.compare_corners(original, second, converted, options, figures)
@@ -68,9 +75,9 @@ def _original_alone(reference: str, target: str, options: Mapping[str, Any]) -> 
     error: nothing is compared, and TensorRT may run what ONNX Runtime cannot."""
     figures, quantized = Figures([], options), None
     try:
-        stages.begin("loading the model")
+        step_stages.begin("loading the model")
         model = CpuModel(without_bf16(reference), "the original")
-        options = draw_bounds.options_of_draws(options, sampled=False)
+        options = drawn_error_bounds.options_of_draws(options, sampled=False)
         original = run_corners.Original(reference, model, options, {})
         quantized = quantized_layers.describe(reference, original.usual().shapes)
         found = run_corners.compare_corners(original, None, reference, options, figures)

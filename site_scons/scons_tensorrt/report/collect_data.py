@@ -17,8 +17,8 @@ from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.reading import read_small
 from ..files.untrusted_json import listing, mapping, text
-from ..recipe.onnx.statistics import VERSION, read_statistics
-from .engines import describe
+from ..recipe.onnx.network_statistics import VERSION, read_statistics
+from .engine_data import describe
 from .history import Run, read_runs, spans, stamp
 
 SCHEMA = 1

@@ -121,5 +121,5 @@ CONVERTER = replace(EXPORTER, imports=("onnx",), title="converter")
 CHECKER = replace(
     EXPORTER,
     title="comparison",
-    later=tuple(f"{ONNX}.{name}" for name in ("check_recorded", "judge_outputs", "plain_arrays")),
+    later=tuple(f"{ONNX}.{name}" for name in ("compare_recorded", "judge_outputs", "plain_arrays")),
 )

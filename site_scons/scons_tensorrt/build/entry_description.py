@@ -20,7 +20,7 @@ from ..files.reading import blocks, open_file
 from ..files.untrusted_json import mapping
 from ..recipe.onnx.summary import OnnxSummary
 from ..values import Value
-from .inputs import ONNX_FACT
+from .input_digests import ONNX_FACT
 
 DESCRIBED = "described"
 _HEX = frozenset("0123456789abcdef")

@@ -18,9 +18,9 @@ from .scheduler_client import LOOK_S, SchedulerClient
 from .task import MOST_LOG, Answer, compile_action, task_of
 
 if TYPE_CHECKING:
-    from ..build.context import BuildContext
+    from ..build.build_context import BuildContext
+    from ..build.engine_spec import EngineSpec
     from ..build.progress import ProgressHandle
-    from ..build.spec import EngineSpec
 
 ATTEMPTS = 4  # after workers that died before they started this compile
 GONE_S = 20.0  # without any suitable worker

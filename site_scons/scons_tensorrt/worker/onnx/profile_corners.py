@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx.draws import Drawer
+from scons_tensorrt.worker.onnx.draw_inputs import Drawer
 from scons_tensorrt.worker.onnx.sample_set import ModelInput, shape_text
 
 LARGE = 1 << 16  # elements of all inputs together: above, a corner is run once

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.state_folder import StateFolder
+from ..build.build_context import BuildContext
 from ..build.build_engine import BuildOutcome, build_engine
-from ..build.context import BuildContext
-from ..build.described import describe
-from ..build.spec import EngineSpec
+from ..build.engine_spec import EngineSpec
+from ..build.entry_description import describe
 from ..cache.client import CacheClient
 from ..cache.entry import ENGINE, blob_path, engine_entry
 from ..cache.object_store import ObjectStore
@@ -30,7 +30,7 @@ from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
 from ..files.signing_keys import load_signing_key, load_trusted_keys
 from ..files.writing import remove_tree
-from ..hardware.host import Host
+from ..hardware.probe_host import Host
 from ..hardware.runtime import Interpreter
 from .action import LARGEST, Action
 

@@ -15,7 +15,7 @@ from ..artifact.sidecar import MISMATCH, read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import CalibrationCacheError, SidecarError
 from ..files.reading import read_small
-from .spec import EngineSpec
+from .engine_spec import EngineSpec
 
 LARGEST = 64 << 20  # bytes; a cache has some twenty for each tensor
 # The ingredients of an engine that a calibration depends on.

@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import plural
 from ..files.untrusted_json import mapping, text
 from ..values import Value
-from . import format
-from .engines import FIT, IN_STORE
+from . import number_format
+from .engine_data import FIT, IN_STORE
 from .history import MOVED, WORDS
 
 PAGE = 100  # rows of a table, and details, that the page shows at a time
@@ -96,15 +96,18 @@ def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     compiled = [each["compile_s"] for each in engines if each["compile_s"] is not None]
     return [
         *((str(run[word]), word) for word in WORDS if run[word] or word in ALWAYS),
-        (format.size(sum(each["size"] or 0 for each in engines if each["on_disk"] != IN_STORE)), "on disk"),
+        (
+            number_format.size(sum(each["size"] or 0 for each in engines if each["on_disk"] != IN_STORE)),
+            "on disk",
+        ),
         *(
-            (format.size(run["bytes"][name]), name.replace("_", " "))
+            (number_format.size(run["bytes"][name]), name.replace("_", " "))
             for name in MOVED
             if run["bytes"].get(name)
         ),
-        *([(format.size(kept["size"]), "of replaced engines kept")] if kept["engines"] else ()),
-        (format.duration(sum(compiled)) if compiled else format.NONE, "total compile time"),
-        (format.duration(run["seconds"]), "wall time"),
+        *([(number_format.size(kept["size"]), "of replaced engines kept")] if kept["engines"] else ()),
+        (number_format.duration(sum(compiled)) if compiled else number_format.NONE, "total compile time"),
+        (number_format.duration(run["seconds"]), "wall time"),
     ]
 
 

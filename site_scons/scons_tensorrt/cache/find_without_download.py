@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..build.context import ProvidedFile
-from ..build.described import description_of
+from ..build.build_context import ProvidedFile
+from ..build.entry_description import description_of
 from .client import CacheClient
 from .entry import ENGINE, STEP, blob_path
 
 if TYPE_CHECKING:
-    from ..build.context import BuildContext
+    from ..build.build_context import BuildContext
+    from ..build.engine_spec import EngineSpec
     from ..build.onnx_context import OnnxContext
     from ..build.onnx_spec import OnnxSpec
-    from ..build.spec import EngineSpec
 
 
 class StoreFinder:

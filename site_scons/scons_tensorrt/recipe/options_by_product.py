@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from ..hardware.signature import HardwareSignature
-from .option_values import option, setting
+from .option_checks import option, setting
 from .options import Recipe
 
 EDITABLE_FROM = (10, 13)  # its Python API can read a timing cache: ITimingCache.queryKeys

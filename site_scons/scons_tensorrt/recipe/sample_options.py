@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..values import Value
-from .option_values import count, literal, option, setting
+from .option_checks import count, literal, option, setting
 
 
 class Samples(Value):

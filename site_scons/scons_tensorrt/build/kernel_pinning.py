@@ -16,14 +16,14 @@ from ..files.locks import engine_lock
 from ..files.reading import read_small
 from ..files.untrusted_json import mapping
 from ..files.writing import new_file
-from ..recipe.timing_file import LARGEST, TimingFile, compare, read_timing_file, tactic_of
+from ..recipe.timing_cache_file import LARGEST, TimingFile, compare, read_timing_file, tactic_of
 from ..worker.trt.job import PinnedKernels
 from .accuracy_details import alone_on_gpu
-from .context import BuildContext
+from .build_context import BuildContext
+from .engine_spec import TIMINGS, EngineSpec
 from .pinned_inputs import changed
-from .spec import TIMINGS, EngineSpec
 
-DETAIL = "kernels"  # of a receipt: text by key, see recipe/timing_file.py
+DETAIL = "kernels"  # of a receipt: text by key, see recipe/timing_cache_file.py
 
 
 @dataclass

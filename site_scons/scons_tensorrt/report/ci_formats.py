@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import one_line
-from . import format
-from .engines import FIT
-from .view import counts
+from .engine_data import FIT
+from .number_format import duration, size
+from .verdict_and_changes import counts
 
 MAX_ROWS = 200  # of a step summary, which GitHub limits to 1 MiB
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -93,7 +93,7 @@ def github(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _counts(report: Mapping[str, Any]) -> str:
-    return f"{counts(report['run'])} in {format.duration(report['run']['seconds'])}"
+    return f"{counts(report['run'])} in {duration(report['run']['seconds'])}"
 
 
 def _command(kind: str, engine: Mapping[str, Any], title: str, text: str) -> str:
@@ -127,7 +127,7 @@ def step_summary(report: Mapping[str, Any], path: str | None) -> None:
     if not path:
         return
     rows = [
-        f"| {_markdown(e['engine'])} | {e['outcome']} | {format.size(e['size'])} | {_markdown(_reason(e))} |"
+        f"| {_markdown(e['engine'])} | {e['outcome']} | {size(e['size'])} | {_markdown(_reason(e))} |"
         for e in report["engines"][:MAX_ROWS]
     ]
     more = len(report["engines"]) - len(rows)

@@ -12,7 +12,7 @@ import numpy as np
 
 from scons_tensorrt.worker.common import recorded_file
 from scons_tensorrt.worker.common.errors import accuracy_error
-from scons_tensorrt.worker.onnx import model_file, samples
+from scons_tensorrt.worker.onnx import model_file, open_samples
 from scons_tensorrt.worker.onnx.cpu_model import CpuModel
 from scons_tensorrt.worker.onnx.plain_arrays import described
 from scons_tensorrt.worker.onnx.rounded_on_cpu import without_bf16
@@ -29,10 +29,10 @@ def record(
     """
     original = CpuModel(without_bf16(reference), "the original")
     names = original.comparable_outputs()
-    types = {name: dtype for name, dtype, _ in samples.inputs_of(model_file.load_model(compiled))}
+    types = {name: dtype for name, dtype, _ in open_samples.inputs_of(model_file.load_model(compiled))}
 
     def recorded() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        for number, sample in enumerate(samples.read(spec, original.inputs)):
+        for number, sample in enumerate(open_samples.read(spec, original.inputs)):
             outputs = dict(zip(names, original.run("sample %d" % number, sample, names)))
             inputs = {name: array.astype(types.get(name, array.dtype)) for name, array in sample.items()}
             yield _described(inputs), _described(outputs)
