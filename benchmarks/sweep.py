@@ -69,9 +69,7 @@ if not parser.parse_from_file(path) or network.num_outputs == 0:
     sys.exit()
 config = builder.create_builder_config()
 config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 4096 << 20)
-config.num_compute_capabilities = 5  # of rtx_portable
-for index, sm in enumerate((80, 86, 89, 120, 121)):
-    config.set_compute_capability(getattr(trt.ComputeCapability, "SM%d" % sm), index)
+# No compute capability is set: rtx_portable is TensorRT for RTX's default target.
 if shapes:
     profile = builder.create_optimization_profile()
     for name, bounds in sorted(shapes.items()):
@@ -184,11 +182,12 @@ def ours(work: Path, chosen: dict[str, Path], shapes: dict[str, dict], jobs: int
         status = process.wait()
     text = (work / "scons.log").read_text()
     assert "Traceback" not in text, "a traceback reached SCons: see scons.log"
+    reasons = _reasons(work)
     outcomes = {}
     for line in text.splitlines():
         found = re.match(r"(BUILT|REUSED|FAILED) engines/(?:\w+/)?(\w+?)__\S+\.engine(.*)", line)
         if found:
-            outcomes[found[2]] = _outcome(work, found[1], line, found[3])
+            outcomes[found[2]] = _outcome(work, found[1], line, reasons.get(found[2], ""))
     return {
         "outcomes": outcomes,
         "memory": memory,
@@ -197,11 +196,19 @@ def ours(work: Path, chosen: dict[str, Path], shapes: dict[str, dict], jobs: int
     }
 
 
-def _outcome(work: Path, word: str, line: str, rest: str) -> list[str]:
+def _reasons(work: Path) -> dict[str, str]:
+    """Why each engine failed, by model: a line says it only for the first of a cause."""
+    text = (work / ".trt" / "events.jsonl").read_text()
+    events = [
+        event for event in map(json.loads, text.splitlines()) if event["event"] == "engine.compile.error"
+    ]
+    return {event["model_name"]: event["reason_text"] for event in events}
+
+
+def _outcome(work: Path, word: str, line: str, reason: str) -> list[str]:
     if word != "FAILED":
         engine = line.split()[1]
         return ["built", Path(f"{work / engine}.sha256").read_text()]
-    reason = rest.partition(": ")[2]
     if "the parser refused" in reason or "empty network" in reason:
         return ["parser", reason]
     if "the builder refused" in reason:

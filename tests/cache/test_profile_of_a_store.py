@@ -1,5 +1,5 @@
-"""The shared cache in the profile of a run: lookups and downloads on the track of the job that waits for
-them, uploads on tracks of their own, each with its bytes."""
+"""The shared cache in the profile of a run: lookups on the track of the job that waits for them, downloads
+there or on tracks of their own, as uploads are; each with its bytes."""
 
 from __future__ import annotations
 
@@ -43,20 +43,18 @@ def test_an_upload_is_on_its_own_track(profiles: tuple[Trace, Trace, int]) -> No
     assert upload.ts >= trace.engine("a").end - 1_000_000
 
 
-def test_a_download_is_inside_the_task_that_waits_for_it(profiles: tuple[Trace, Trace, int]) -> None:
+def test_a_download_is_in_the_profile_once(profiles: tuple[Trace, Trace, int]) -> None:
     _, trace, size = profiles
     task = trace.engine("a")
     assert task.args["outcome"] == "fetched"
     (asking,) = [each for each in task.inner if each.name == "asking the shared cache and other machines"]
     lookup, fetching = asking.inner
     assert (Path(lookup.name.split()[-1]).suffix, lookup.args["outcome"]) == (".engine", "found")
-    (download,) = fetching.inner
-    assert download.name.startswith("download a__")
-    assert (download.args["outcome"], download.args["bytes"], fetching.args["bytes"]) == (
-        "downloaded",
-        size,
-        size,
-    )
+    assert fetching.args["bytes"] == size
+    (download,) = [each for each in trace.all() if each.name.startswith("download a__")]
+    assert (download.args["outcome"], download.args["bytes"]) == ("downloaded", size)
+    ahead = [each for name, track in trace.tracks.items() if name.startswith("download ") for each in track]
+    assert download in (ahead or fetching.inner)  # a job that comes first downloads it itself
 
 
 def test_a_missing_entry_is_a_lookup_before_the_compile(profiles: tuple[Trace, Trace, int]) -> None:

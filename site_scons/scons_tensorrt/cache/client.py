@@ -162,6 +162,7 @@ class CacheClient:
                 return None
             began -= ahead_s or 0.0
             before += size
+            running.update(before, whole)
         self.moved.downloaded(entry)
         where = {"from": self.remote.url, "signed_by": entry.by, "made": entry.made}
         details = {**entry.details, "fetched": where}

@@ -17,7 +17,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from ..errors import StoreError
 from ..files.signing_keys import TrustedKeys
@@ -31,7 +33,9 @@ AHEAD = 64  # entries that are downloaded, or being downloaded, and not asked fo
 MOST_BYTES = 1 << 30  # of data that is not asked for yet
 FREE_SHARE = 4  # and no more than a quarter of the free space of the disk
 THREADS, FOLDER_THREADS = 16, 4  # downloads at once, from a bucket and from a folder
+THREAD = "store download"
 CLOSE_S = 0.5  # how long the end of a run waits for downloads to stop
+_Around = Callable[[CacheEntry, int], AbstractContextManager[Any]]
 
 
 class Wanted(Value):
@@ -96,7 +100,7 @@ class _Ahead:
 
 
 class ReadAhead:
-    """Used by several threads."""
+    """Used by several threads. around: entered for each download, with its size in bytes."""
 
     def __init__(self, remote: ObjectStore, trusted: TrustedKeys) -> None:
         self._remote, self._trusted = remote, trusted
@@ -108,6 +112,9 @@ class ReadAhead:
         self._asked: dict[str, list[_Ahead]] = {}  # asked for, by the sha256 of data that is not placed yet
         self._threads = self._working = 0
         self._data = True  # whether files without a name are possible
+        self.around: Callable[[CacheEntry, int], AbstractContextManager[Any]] = lambda entry, size: (
+            nullcontext()
+        )
         self._closed = False
 
     # What a run does.
@@ -123,7 +130,7 @@ class ReadAhead:
             self._queue = {**more, **self._queue} if first else {**self._queue, **more}
             while self._threads < min(self._most_threads, self._working + len(self._queue)):
                 self._threads += 1
-                in_thread(self._work)
+                in_thread(self._work, THREAD)
 
     def entry(self, kind: str, key: str) -> tuple[bytes, float] | None:
         """As `ObjectStore.read` of an entry, if it was downloaded; waits for one that is being downloaded.
@@ -227,8 +234,9 @@ class ReadAhead:
         each.read.set()
         if self._reserve(each, entry):
             began = time.monotonic()
-            for sha256, size in entry.blobs():
-                self._download_file(each, sha256, size)
+            with self.around(entry, each.size):
+                for sha256, size in entry.blobs():
+                    self._download_file(each, sha256, size)
             each.seconds = time.monotonic() - began
 
     def _reserve(self, each: _Ahead, entry: CacheEntry) -> bool:

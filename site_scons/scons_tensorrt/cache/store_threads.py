@@ -16,11 +16,11 @@ SLOWEST = 1e6  # bytes a second: the slowest transfer that is not a timeout
 _T = TypeVar("_T")
 
 
-def in_thread(call: Callable[[], _T]) -> Future[_T]:
+def in_thread(call: Callable[[], _T], name: str = "") -> Future[_T]:
     """Run `call` in a daemon thread: unlike an executor's, it does not delay the end of the process. Its
-    context is a copy of this thread's."""
+    context is a copy of this thread's, but a new one if it has a name of its own."""
     future: Future[_T] = Future()
-    context = contextvars.copy_context()
+    context = contextvars.Context() if name else contextvars.copy_context()
 
     def run() -> None:
         try:
@@ -28,7 +28,7 @@ def in_thread(call: Callable[[], _T]) -> Future[_T]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="store operation", daemon=True).start()
+    threading.Thread(target=run, name=name or "store operation", daemon=True).start()
     return future
 
 

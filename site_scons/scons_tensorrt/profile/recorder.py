@@ -129,7 +129,7 @@ class Recorder:
         thread = threading.current_thread()
         if thread is threading.main_thread():
             return MAIN
-        kind = "upload" if thread.name == "store push" else "job"
+        kind = {"store push": "upload", "store download": "download"}.get(thread.name, "job")
         self._count[kind] += 1
         return f"{kind} {self._count[kind]}"
 

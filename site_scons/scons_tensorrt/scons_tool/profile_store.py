@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..cache.client import CacheClient
 from ..cache.entry import CacheEntry
@@ -19,6 +20,16 @@ def recording_client(recorder: Recorder) -> type[CacheClient]:
     """A CacheClient whose lookups, downloads and uploads are slices, with their bytes."""
 
     class RecordingClient(CacheClient):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.ahead.around = self._ahead
+
+        @contextlib.contextmanager
+        def _ahead(self, entry: CacheEntry, size: int) -> Iterator[None]:
+            with recorder.slice(f"download {entry.name}", key=entry.key, bytes=size) as slice:
+                yield
+                slice.args["outcome"] = "downloaded"
+
         def lookup(self, kind: str, key: str, name: str) -> CacheEntry | None:
             with recorder.slice(f"look up {name}", key=key, kind=kind) as slice:
                 found = super().lookup(kind, key, name)
