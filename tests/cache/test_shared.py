@@ -223,6 +223,19 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(s3, wire, tmp_path, sig
     assert second.connections == 1
 
 
+@pytest.mark.parametrize("team", ["s3"], indirect=True)
+def test_where_no_thread_can_start_data_is_uploaded_and_hashed_without(team, monkeypatch) -> None:
+    """As at the end of a run of Python 3.12, where uploads are finished."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    data = os.urandom(9 << 20)
+    entry, uploaded = team.publish(data)
+    assert (uploaded, team.fetched(entry), team.said) == (True, data, [])
+
+
 def test_a_server_that_is_silent_is_given_up_within_bounds(monkeypatch, tmp_path, signer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -41,7 +41,10 @@ class Hashing:
 
     def __enter__(self) -> Hashing:
         if self._queue:
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # as in `within` of store_threads.py
+                self._queue = None
         return self
 
     def __exit__(self, *_: object) -> None:
