@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Run, Tree, make_model, sha256
+from conftest import Run, Tree, fake_compiler, make_model, sha256
 
 FP32_GATE = (
     'env.Engine("a", "models/a.onnx", accuracy=dict(inputs="models/s.npz", reference="models/ref.onnx"))\n'
@@ -234,3 +234,48 @@ class TestTwoBuilds:
         other = clone.scons(**store, TRT_STORE_TRUSTED_KEYS=f"{key}.pub")
         assert not other.names("FETCHED"), other.out
         assert other.built == ["a"]
+
+
+def test_a_model_swapped_and_swapped_back_is_compiled_as_it_was_hashed(two: Tree) -> None:
+    model, other = two.path("models/a.onnx"), two.path("models/b.onnx")
+    act = f"""
+import shutil
+keep = {str(model)!r} + ".keep"
+os.rename({str(model)!r}, keep); shutil.copy({str(other)!r}, {str(model)!r})
+data = write()
+os.rename(keep, {str(model)!r})
+done(data)
+"""
+    python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    two.write('env.Engine("a", "models/a.onnx")')
+    assert two.scons(TRT_PYTHON=str(python)).built == ["a"]
+    swapped = two.engine("a").read_bytes()
+    shutil.rmtree(two.path(".trt"))
+    plain = fake_compiler(two.path("plain"), product="tensorrt_rtx", version="1.7.1.116")
+    two.scons(TRT_PYTHON=str(plain))
+    assert two.engine("a").read_bytes() == swapped
+
+
+def test_a_model_written_to_while_it_is_compiled_is_not_recorded(two: Tree) -> None:
+    model = str(two.path("models/a.onnx"))
+    act = f"""
+first = open({model!r}, "rb").read()
+open({model!r}, "r+b").write(first[::-1]); data = write(); open({model!r}, "r+b").write(first)
+done(data)
+"""
+    python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    two.write('env.Engine("a", "models/a.onnx")')
+    run = two.scons(TRT_PYTHON=str(python))
+    assert (run.status, run.failed) == (2, ["a"])
+    assert "a.onnx changed while it was compiled" in run.reason("a")
+
+
+LINKED = "os.link(path, path + '2'); os.unlink(path + '2')"
+
+
+@pytest.mark.parametrize("act", ["os.chmod(path, 0o600)", LINKED], ids=["a mode", "a link"])
+def test_what_moves_no_byte_of_a_model_does_not_fail_its_compile(two: Tree, act: str) -> None:
+    act = f"path = {str(two.path('models/a.onnx'))!r}; {act}; done(write())"
+    python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    two.write('env.Engine("a", "models/a.onnx")')
+    assert two.scons(TRT_PYTHON=str(python)).built == ["a"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from conftest import Tree, fake_compiler, hardware, make_model, sound
+from conftest import Tree, fake_compiler, flip_last_bit, hardware, make_model, sound
 
 
 def to(stream: str, tree: Tree, *arguments: str) -> tuple[int, str]:
@@ -205,3 +205,41 @@ def test_a_dry_run_of_a_restored_clone_says_what_the_real_run_does(
     dry = clone.scons("-Q", "-n", *targets)
     assert (dry.status, dry.lines("WOULD BUILD"), dry.names("WOULD REUSE")) == (0, [], ["a"]), dry.out
     assert clone.scons("-Q", *targets).reused == ["a"]
+
+
+def test_an_engine_whose_model_could_not_be_made_is_counted(two: Tree) -> None:
+    two.write(
+        """
+        env.Engine("a", env.Command("made.onnx", [], "false"))
+        env.Engine("b", "models/b.onnx")
+        """
+    )
+    run = two.scons("-k", "engines")
+    assert (run.status, run.failed, run.built) == (2, ["a"], ["b"])
+    assert run.reason("a") == "EngineBuildError: made.onnx could not be built, see error above"
+    assert run.summary.startswith("engines: 0 reused, 1 built, 1 failed")
+
+
+def test_a_reader_that_goes_away_costs_nothing(built: Tree) -> None:
+    command = " ".join(built.command("engines"))
+    done = subprocess.run(
+        f"{command} | head -1",
+        shell=True,
+        cwd=built.root,
+        env=built.env(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "BrokenPipe" not in done.stderr
+    assert built.events()[-1]["event"] == "engine.compile.summary"
+    assert len(built.events()) == 6
+
+
+def test_a_failed_rebuild_tells_the_miss_and_its_reason_too(built: Tree) -> None:
+    flip_last_bit(built.engine("a"))
+    python = fake_compiler(built.path("fake"), "sys.exit(1)", "tensorrt_rtx", "1.7.1.116")
+    built.scons(TRT_PYTHON=str(python))
+    last = [(e["event"], e.get("outcome"), e.get("reason")) for e in built.events()][-5:-1]
+    assert ("engine.sidecar.mismatch", "failed", "engine_tampered") in last
+    assert ("engine.compile.error", "failed", "error") in last

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from conftest import Run, Tree, make_model
+from conftest import Run, Tree, flip_last_bit, make_model, sha256
 
 POINTER = (
     b"version https://git-lfs.github.com/spec/v1\n"
@@ -182,3 +183,43 @@ def test_a_model_of_the_wanted_type_is_copied_with_its_linked_data(tmp_path: Pat
     made = tmp_path / "made.onnx"
     assert precision.convert(str(tmp_path / "links/half.onnx"), str(made), options)["as_it_is"]
     assert onnx.load(made).graph == half.graph
+
+
+def test_external_data_called_like_our_own_link_is_read(tree: Tree) -> None:
+    make_model(tree.path("models/net.onnx"), external="model.onnx")
+    make_model(tree.path("models/same.onnx"), external="other.bin")
+    tree.write('env.Engine("a", "models/net.onnx")\nenv.Engine("b", "models/same.onnx")')
+    assert tree.scons().built == ["a", "b"]
+    assert tree.engine("a").stat().st_size == tree.engine("b").stat().st_size
+    before = sha256(tree.engine("a"))
+    flip_last_bit(tree.path("models/model.onnx"))
+    assert tree.scons().built == ["a"]
+    assert sha256(tree.engine("a")) != before
+
+
+def test_external_data_that_is_too_short_is_named(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"), external="a.bin")
+    tree.path("models/a.bin").write_bytes(b"short")
+    tree.write('env.Engine("a", "models/a.onnx")')
+    run = tree.scons()
+    assert (run.status, run.failed) == (2, ["a"])
+    assert "external data 'a.bin' of models/a.onnx has 5 bytes and the model needs" in run.reason("a")
+
+
+@pytest.mark.slow
+def test_a_command_that_uses_external_data_too_sees_one_signature(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"), external="a.bin")
+    tree.write(
+        """
+        env.Engine("a", "models/a.onnx")
+        env.Command("sum", "models/a.bin", "echo ran >> runs && touch $TARGET")
+        """
+    )
+    time.sleep(0.2)  # files this young are hashed and not remembered
+    tree.scons("engines", "sum")
+    tree.scons("sum")
+    before = tree.path("runs").read_text()
+    for targets in (["sum"], ["engines", "sum"], ["sum", "engines"], ["sum"]):
+        assert tree.scons(*targets).status == 0
+    assert tree.path("runs").read_text() == before
+    assert tree.scons("-q", "engines", "sum").status == 0

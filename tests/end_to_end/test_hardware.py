@@ -159,3 +159,23 @@ def test_a_changed_model_of_a_foreign_board_is_not_passed_off(boards: Tree) -> N
     del boards.environment["TRT_PYTHON"]
     run = boards.scons("engines", "HARDWARE=agx_orin", "-k")
     assert (run.status, run.failed, run.reused) == (2, ["a"], ["b"])
+
+
+@pytest.mark.parametrize("text", ['{"schema": 1, "product": ["tensorrt"]}', "[" * 100_000])
+def test_strange_hardware_files(two: Tree, text: str) -> None:
+    hardware(two.path("hardware/board.json")).write_text(text)
+    run = two.scons("engines", "HARDWARE=board")
+    assert (run.status, run.failed) == (2, ["a", "b"])
+    assert "hardware/board.json" in run.reason("a")
+
+
+def test_a_relative_interpreter_is_below_the_top_wherever_it_is_asked(two: Tree) -> None:
+    fake_compiler(two.path("fake"), product="tensorrt_rtx", version="1.7.1.116")
+    two.write('SConscript("models/SConscript", exports="env")')
+    two.write('Import("env")\nenv.Engine("a", "a.onnx")', "models/SConscript", header="")
+    assert two.scons(TRT_PYTHON="fake/python").built == ["a"]
+
+
+def test_an_interpreter_that_does_not_answer(two: Tree) -> None:
+    run = two.scons(TRT_PYTHON="/bin/false")
+    assert "did not answer (it ended with status 1)" in run.reason("a")

@@ -143,3 +143,18 @@ def test_a_number_that_nothing_can_count_is_no_traceback(template: Tree, capsys,
             assert main(command) in (0, 1)
     finally:
         record.write_bytes(true)
+
+
+@pytest.mark.parametrize("event", ["done", "error", "again"])
+def test_events_without_their_fields(two: Tree, event: str) -> None:
+    act = f"print(json.dumps({{'event': {event!r}}}))"
+    python = fake_compiler(two.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    run = two.scons(TRT_PYTHON=str(python))
+    assert (run.status, run.failed) == (2, ["a"])
+    assert "no result" in run.reason("a")
+
+
+def test_a_memo_with_damaged_facts_is_read_around(built: Tree) -> None:
+    text = built.path(".trt/digests.json").read_text()
+    built.path(".trt/digests.json").write_text(text.replace('"onnx 1":[', '"onnx 1":5,"x":['))
+    assert built.scons().reused == ["a", "b"]

@@ -180,3 +180,80 @@ def test_killed_at_each_call_of_publishing(two: Tree, call: str, old_pair: bool)
         if status == 0:
             break  # the call came fewer times than `when`
     assert 4 < when < 11, "too few kills to mean anything, or not all calls tried"
+
+
+def test_ctrl_c_at_the_terminal_is_not_called_a_crash(two: Tree) -> None:
+    import signal
+
+    python = fake_compiler(two.path("fake"), "time.sleep(30)", "tensorrt_rtx", "1.7.1.116")
+    process = subprocess.Popen(
+        two.command("engines"),
+        cwd=two.root,
+        env=two.env(TRT_PYTHON=str(python)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    while not two.path("fake/compiled").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert "INTERRUPTED engines/a__sm80plus_cu13.0_rtx1.7_fp32.engine: stopped on request" in out
+    assert "crashed" not in out
+    assert process.returncode != 0
+
+
+@pytest.mark.parametrize("place", ["inside", "another filesystem"])
+def test_what_a_killed_compile_left_is_swept_once_the_old_pair_is_current_again(
+    two: Tree, place: str, tmp_path
+) -> None:
+    import tempfile
+
+    state = tempfile.mkdtemp(dir="/dev/shm") if place != "inside" else str(two.path(".trt"))
+    two.environment["TRT_STATE_DIR"] = state
+    two.write('env.Engine("a", "models/a.onnx")')
+    assert two.scons().built == ["a"]
+    model = two.path("models/a.onnx")
+    first = model.read_bytes()
+    make_model(model, seed=5)
+    python = fake_compiler(two.path("fake"), "write(); time.sleep(5)", "tensorrt_rtx", "1.7.1.116")
+    process = two.start("engines", TRT_PYTHON=str(python))
+    while not two.path("fake/compiled").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    model.write_bytes(first)
+    assert two.scons().reused == ["a"]
+    assert len(os.listdir(two.path("engines"))) == 2
+    assert not [p for p in os.listdir(state) if p == "partial" and os.listdir(f"{state}/partial")]
+    if place != "inside":
+        shutil.rmtree(state)
+
+
+def test_a_finished_compile_of_another_process_is_not_swept(two: Tree) -> None:
+    """A's engine was current when A looked; B compiled another since and was cut off."""
+    model = two.path("models/a.onnx")
+    two.write(
+        """
+        env.Engine("a", "models/a.onnx")
+        env.Command("slow", [], "touch begun; while [ ! -e go ]; do sleep 0.02; done; touch $TARGET")
+        """
+    )
+    assert two.scons("engines").built == ["a"]
+    first = two.start("engines", "slow")
+    while not two.path("begun").exists():
+        time.sleep(0.01)
+    make_model(model, seed=6)
+    kill = ["strace", "-f", "-o", os.devnull, "-e", "inject=rename:signal=SIGKILL:when=3"]
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    subprocess.run(
+        [*kill, *two.command("engines")], cwd=two.root, env=two.env(), capture_output=True, check=False
+    )
+    assert list(two.path(".trt/partial").rglob("*.sha256"))
+    two.path("go").touch()
+    assert first.wait() == 0
+    run = two.scons("engines")
+    assert (run.status, run.reused) == (0, ["a"])

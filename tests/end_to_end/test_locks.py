@@ -1,11 +1,13 @@
 """Several builds at once: one compile an engine, nobody waits for the dead, and a file system without
 locks is refused rather than trusted."""
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -185,3 +187,38 @@ def test_one_tree_under_two_names_is_one_tree(held: Tree, tmp_path) -> None:
         assert compiles(held) == 1
     finally:
         subprocess.run(["umount", "-l", there], check=True)
+
+
+@pytest.mark.slow
+def test_eight_scons_at_once_compile_each_engine_once(two: Tree) -> None:
+    python = fake_compiler(two.path("fake"), "time.sleep(0.5); done(write())", "tensorrt_rtx", "1.7.1.116")
+    two.environment["TRT_PYTHON"] = str(python)
+    runs = []
+    threads = [threading.Thread(target=lambda: runs.append(two.scons("-j4", "engines"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.status for run in runs] == [0] * 8
+    assert sorted(name for run in runs for name in run.built) == ["a", "b"]
+    assert len(two.path("fake/compiled").read_text().splitlines()) == 2
+    assert all(run.summary.startswith("engines: ") for run in runs)
+    assert any("WAITING" in run.out and "process" in run.out for run in runs)
+    assert json.loads(two.path(".trt/declared.json").read_text())["schema"] == 1
+
+
+@needs_strace
+def test_two_scons_write_their_records_without_each_other(built: Tree) -> None:
+    slow = ["strace", "-f", "-o", os.devnull, "-e", "inject=rename:delay_enter=300000"]
+    running = [
+        subprocess.Popen(
+            [*slow, *built.command("engines")],
+            cwd=built.root,
+            env=built.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for _ in range(3)
+    ]
+    said = [process.communicate()[0].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], said

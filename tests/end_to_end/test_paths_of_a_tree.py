@@ -201,3 +201,22 @@ def test_a_state_folder_in_the_tree_is_the_same_by_a_link(half: Tree, tmp_path: 
     assert converted(half.path(".trt")) == files
     assert not half.path(".trt/declared").exists()
     assert len(list(half.path(".trt").glob("locks/a__*.lock"))) == 1
+
+
+def test_a_dollar_in_a_path(tmp_path) -> None:
+    tree = Tree(tmp_path / "a$b")
+    make_model(tree.path("models/a.onnx"))
+    tree.write('env.Install("firmware", env.Engine("a", "models/a.onnx"))')
+    assert tree.scons("engines", "firmware", "ENGINE_DIR=out$x").built == ["a"]
+    assert len(list(tree.path("firmware").iterdir())) == 2
+    assert os.listdir(tmp_path) == ["a$b"]
+    assert tree.scons("-q", "engines", "ENGINE_DIR=out$x").status == 0
+    tree.scons("-c", "engines", "ENGINE_DIR=out$x")
+    assert os.listdir(tree.path("out$x")) == []
+
+
+def test_a_hash_in_names_is_no_top(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"), external="#x.bin")
+    tree.write('env.Engine("a", "models/a.onnx")')
+    assert tree.scons("engines", "ENGINE_DIR=#out").built == ["a"]
+    assert list(tree.engines("out")) == ["a"]

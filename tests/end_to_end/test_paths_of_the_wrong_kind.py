@@ -226,3 +226,18 @@ def test_what_no_message_was_written_for_is_one_line(tree: Tree, tmp_path: Path,
     assert done.status == 2, done.out
     assert "Traceback" not in done.out
     assert "ValueError: embedded\\nnull byte; check the paths of its inputs" in done.reason("a")
+
+
+@pytest.mark.parametrize("suffix", ["", ".sha256"])
+def test_a_folder_where_the_engine_shall_be(two: Tree, suffix: str) -> None:
+    two.path(f"engines/a__sm80plus_cu13.0_rtx1.7_fp32.engine{suffix}").mkdir(parents=True)
+    run = two.scons("-k", "engines")
+    assert (run.status, run.failed, run.built) == (2, ["a"], ["b"])
+    assert "is a folder, but the engine goes there; remove it" in run.reason("a")
+
+
+def test_an_engine_folder_that_cannot_be_made(two: Tree) -> None:
+    run = two.scons("engines", "ENGINE_DIR=/proc/no/such")
+    assert (run.status, run.failed) == (2, ["a"])
+    assert "cannot be made" in run.reason("a")
+    assert "name another ENGINE_DIR=" in run.reason("a")

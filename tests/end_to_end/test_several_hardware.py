@@ -176,3 +176,16 @@ def test_what_is_known_to_be_wrong_is_told_first_however_it_is_asked_for(two: Tr
     run = two.scons(*targets)
     assert (run.status, run.built, run.failed) == (2, [], ["b"])
     assert two.scons("engines/rtx_sm86").built == ["a"]
+
+
+def test_boards_whose_compiler_never_repeats_its_bytes_keep_their_engines(two: Tree) -> None:
+    hardware(two.path("hardware/here.json"))
+    hardware(two.path("hardware/there.json"))
+    python = fake_compiler(two.path("fake"), "done(write(plan(job) + os.urandom(16)))")
+    two.environment["TRT_PYTHON"] = str(python)
+    assert two.scons("engines", "HARDWARE=here").built == ["a", "b"]
+    away = two.path("engines/here").rename(two.root.with_name("here"))  # else they would be copied
+    assert two.scons("engines", "HARDWARE=there").built == ["a", "b"]
+    away.rename(two.path("engines/here"))
+    for name in ("here", "there"):
+        assert two.scons("engines", f"HARDWARE={name}").reused == ["a", "b"]

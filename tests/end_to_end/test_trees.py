@@ -138,3 +138,35 @@ other.Engine("a", "models/a.onnx")
     run = two.scons()
     assert run.built == ["a", "a"]
     assert run.summary.startswith("engines: 0 reused, 2 built")
+
+
+@pytest.mark.slow
+def test_two_trees_that_share_a_state_folder_keep_to_their_own_model(tmp_path) -> None:
+    state = str(tmp_path / "state")
+    trees = [Tree(tmp_path / name) for name in ("one", "two")]
+    for seed, tree in enumerate(trees):
+        make_model(tree.path("models/a.onnx"), seed=seed, depth=8, width=32)
+        tree.write('env.Engine("a", "models/a.onnx")')
+    alone = []
+    for tree in trees:
+        assert tree.scons().built == ["a"]
+        alone.append(sha256(tree.engine("a")))
+        shutil.rmtree(tree.path("engines"))
+        shutil.rmtree(tree.path(".trt"))
+        tree.path(".sconsign.dblite").unlink()
+    running = [tree.start("engines", TRT_STATE_DIR=state) for tree in trees]
+    assert [process.wait() for process in running] == [0, 0]
+    assert [sha256(tree.engine("a")) for tree in trees] == alone
+    assert all(tree.scons(TRT_STATE_DIR=state).reused == ["a"] for tree in trees)
+
+
+def test_two_state_folders_in_one_run_are_refused(two: Tree) -> None:
+    two.write(
+        """
+        env.Engine("a", "models/a.onnx")
+        env.Clone(TRT_STATE_DIR="other").Engine("b", "models/b.onnx")
+        """
+    )
+    run = two.scons()
+    assert run.status == 2
+    assert "use the same values" in run.out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import time
 
 import pytest
 from test_status import status
 
-from conftest import Tree, make_model, sha256
+from conftest import Tree, fake_compiler, flip_last_bit, make_model, sha256
 
 
 def receipt_onnx(tree: Tree, name: str = "a") -> str:
@@ -79,3 +81,33 @@ def test_samples_of_a_variant_folder_are_those_of_its_source(tree: Tree, duplica
     assert tree.scons("-q", "engines").status == 1
     assert tree.scons().lines("CHECKED")
     assert status(tree)[0] == 0
+
+
+@pytest.mark.parametrize("duplicate", [0, 1])
+def test_a_plugin_of_a_variant_dir(tree: Tree, duplicate: int) -> None:
+    make_model(tree.path("models/a.onnx"))
+    tree.path("models/p.c").write_text("int f(void) { return 1; }\n")
+    command = ["cc", "-shared", "-fPIC", "-o", tree.path("models/p.so"), tree.path("models/p.c")]
+    subprocess.run(command, check=True)
+    tree.write(f'SConscript("models/SConscript", exports="env", variant_dir="v", duplicate={duplicate})')
+    tree.write('Import("env")\nenv.Engine("a", "a.onnx", plugins=["p.so"])', "models/SConscript", header="")
+    assert tree.scons("-n", "engines").names("WOULD BUILD") == ["a"]
+    assert tree.scons().built == ["a"]
+
+
+@pytest.mark.slow
+def test_a_variant_dirs_copy_linked_anew_does_not_fail_a_running_compile(tree: Tree) -> None:
+    make_model(tree.path("models/a.onnx"), external="a.bin")
+    tree.write('env.VariantDir("build", "models")\nenv.Engine("a", "build/a.onnx")')
+    act = "while not os.path.exists(FOLDER + '/go'): time.sleep(0.01)\ndone(write())"
+    python = fake_compiler(tree.path("fake"), act, "tensorrt_rtx", "1.7.1.116")
+    assert tree.scons().built == ["a"]
+    flip_last_bit(tree.path("models/a.bin"))
+    process = tree.start("engines", TRT_PYTHON=str(python))
+    while not tree.path("fake/compiled").exists():
+        time.sleep(0.01)
+    for _ in range(3):
+        assert tree.scons("-q", "engines", TRT_PYTHON=str(python)).status == 1
+    tree.path("fake/go").touch()
+    said = process.communicate()[0].decode()
+    assert process.returncode == 0, said

@@ -127,3 +127,55 @@ def test_no_argument_of_any_type_ends_in_a_stack(tree: Tree, calls: str) -> None
     assert run.status in (0, 2)
     if os.environ.get("FAULTS") == "all":  # two minutes
         assert tree.scons("-k", "engines").status in (0, 2)
+
+
+WRONG = {
+    "a number as source": 'env.Engine("a", 5)',
+    "bytes as source": 'env.Engine("a", b"models/a.onnx")',
+    "a file as folder of the source": 'env.Engine("a", "models/a.onnx/x")',
+    "no source": 'env.Engine("a")',
+    "nothing": "env.Engine()",
+    "a number as plugin": 'env.Engine("a", "models/a.onnx", plugins=5)',
+    "nothing as plugin": 'env.Engine("a", "models/a.onnx", plugins=[None])',
+    "an empty plugin": 'env.Engine("a", "models/a.onnx", plugins=[""])',
+    "a map as plugin": 'env.Engine("a", "models/a.onnx", plugins={"a": 1})',
+    "a list as precision": 'env.Engine("a", "models/a.onnx", precision=["fp32"])',
+    "a value as source": 'env.Engine("a", Value("x"))',
+    "too many by position": 'env.Engine("a", "models/a.onnx", "fp32", None, 1, [], [], None, 1)',
+    "one option twice": 'env.Engine("a", "models/a.onnx", "fp32", precision="fp32")',
+}
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_wrong_types_are_one_line(two: Tree, call: str) -> None:
+    two.write(call)
+    run = two.scons()
+    assert run.status == 2
+    line = next(line for line in run.out.splitlines() if line.startswith("scons: *** "))
+    assert line.startswith("scons: *** SConstruct:4: Engine"), run.out
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'Engine(deep, "models/a.onnx")',
+        'OnnxExport(deep, "e.py:f")',
+        'EngineManifest(deep, env.Engine("a", "models/a.onnx"))',
+        'InstallEngines(deep, env.Engine("a", "models/a.onnx"))',
+    ],
+)
+def test_a_list_a_thousand_deep_is_one_line(two: Tree, call: str) -> None:
+    two.write(f"import functools\ndeep = functools.reduce(lambda x, _: [x], range(2000), [])\nenv.{call}")
+    run = two.scons()
+    assert run.status == 2
+    assert f"scons: *** SConstruct:6: {call.partition('(')[0]}: " in run.out
+
+
+def test_a_path_object_and_options_by_position_are_welcome(two: Tree) -> None:
+    two.write(
+        """
+        import pathlib
+        env.Engine("a", pathlib.Path("models/a.onnx"), "tf32", {"x": (1, 8, 16, 16)}, 2048)
+        """
+    )
+    assert two.scons().built == ["a"]

@@ -1,6 +1,10 @@
-"""The lock of a GPU: what goes wrong under it is not blamed on it."""
+"""The lock of a GPU: every user may take it, and what goes wrong under it is not blamed on it."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +39,44 @@ def test_a_lock_file_that_cannot_be_opened_is_named(lock, tmp_path):
     ):
         raise AssertionError("it was not locked")
     assert not turn.locked()
+
+
+SITE = Path(__file__).parents[2] / "site_scons"
+
+
+LOCK = """
+import sys, threading, os
+from scons_tensorrt.files.locks import gpu_lock
+os.setuid(int(sys.argv[1]))
+with gpu_lock(sys.argv[2], threading.Lock(), "an engine", print, lambda: False, 0.5):
+    print("held")
+    if len(sys.argv) > 3:
+        sys.stdin.read()
+"""
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+
+
+def hold(user: int, uuid: str, *more: str) -> list[str]:
+    return [sys.executable, "-c", LOCK, str(user), uuid, *more]
+
+
+@needs_root
+def test_every_user_may_take_the_gpus_lock_in_turn(tmp_path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(SITE)}
+    uuid = f"test{os.getpid()}"
+    for user in (1001, 1002, 0, 1001):
+        done = subprocess.run(hold(user, uuid), env=env, capture_output=True, text=True, check=False)
+        assert done.stdout == "held\n", done.stderr
+    holder = subprocess.Popen(
+        hold(1001, uuid, "stay"), env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    second = subprocess.run(hold(1002, uuid), env=env, capture_output=True, text=True, check=False)
+    assert f"process {holder.pid}, compiling an engine since" in second.stdout
+    assert "LockTimeout: waited 0.5 s" in second.stderr
+    holder.communicate("")
+    for folder in ("/run/lock", "/tmp"):
+        Path(folder, f"scons-tensorrt-gpu-{uuid}.lock").unlink(missing_ok=True)

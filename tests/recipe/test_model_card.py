@@ -93,7 +93,7 @@ def test_a_supplier_has_a_contact() -> None:
 
 
 def test_a_card_is_in_no_key() -> None:
-    from test_product_options import RTX
+    from test_options_by_product import RTX
 
     with_card = parse("a", {"model_card": {"license": "MIT"}})
     assert value_fields(with_card, RTX) == value_fields(parse("a", {}), RTX)

@@ -1,8 +1,10 @@
 """SCons's own switches mean for engines what they mean for everything else."""
 
+import subprocess
+
 import pytest
 
-from conftest import Tree, make_model, sound
+from conftest import Tree, flip_last_bit, make_model, sound
 
 
 def test_dry_run_writes_nothing_at_all(two: Tree) -> None:
@@ -172,3 +174,72 @@ def test_memory_does_not_grow_with_engines_that_fail(tree: Tree) -> None:
         assert len(run.failed) == count
         peaks.append(int(run.lines("PEAK")[0].split()[1]))
     assert peaks[1] - peaks[0] < 24 * 128  # KiB; each of 24 more jobs is 256 KiB
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_the_real_run_does(tree: Tree) -> None:
+    make_model(tree.path("src/a.onnx"), external="a.bin")
+    make_model(tree.path("src/b.onnx"), seed=1)
+    tree.path("src/p.c").write_text("int f(void) { return 1; }\n")
+    tree.write(
+        """
+        def copy(target, source):
+            return env.Command(target, source, Copy("$TARGET", "$SOURCE"))
+        copy("made/a.bin", "src/a.bin")
+        env.Engine("data_made", copy("made/a.onnx", "src/a.onnx"))
+        plugin = env.Command("made/p.so", "src/p.c", "cc -shared -fPIC -o $TARGET $SOURCE")
+        env.Engine("plugin_made", "src/b.onnx", plugins=plugin)
+        """
+    )
+    assert tree.scons("-n", "engines").names("WOULD BUILD") == ["data_made", "plugin_made"]
+    run = tree.scons("-k", "engines")
+    assert (run.status, run.built) == (0, ["data_made", "plugin_made"])
+    tree.path("src/p.c").write_text("int f(void) { return 2; }\n")
+    dry = tree.scons("-n", "engines")
+    assert dry.reason("plugin_made") == "made/p.so would be built first"
+    assert dry.names("WOULD REUSE") == ["data_made"]
+    assert tree.scons().built == ["plugin_made"]
+
+
+def test_an_interactive_session_looks_again(built: Tree) -> None:
+    engine = built.engine("a")
+    process = subprocess.Popen(
+        built.command("--interactive"),
+        cwd=built.root,
+        env=built.env(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdin
+    process.stdin.write("build engines\n")
+    process.stdin.flush()
+    assert process.stdout
+    while "done clearing node information" not in process.stdout.readline():
+        pass
+    flip_last_bit(engine)
+    out, _ = process.communicate("build engines\nexit\n", timeout=60)
+    assert "BUILT" in out
+    assert sound(engine)
+
+
+def test_settings_made_after_the_tool_count(two: Tree) -> None:
+    two.write(
+        """
+        env["TRT_STATE_DIR"], env["TRT_ENGINE_DIR"] = "mystate", "out"
+        env.Engine("a", "models/a.onnx")
+        """
+    )
+    assert two.scons().built == ["a"]
+    assert not two.path(".trt").exists()
+    assert list(two.path("mystate/receipts").rglob("*.json"))
+
+
+def test_cleaning_a_named_engine_from_elsewhere(built: Tree, tmp_path) -> None:
+    name = f"engines/{built.engine('a').name}"
+    assert built.scons(f"--directory={built.root}", "-c", name, cwd=tmp_path).status == 0
+    assert list(built.engines()) == ["b"]
+    name = f"#engines/{built.engine('b').name}"
+    assert built.scons("-u", "-c", name, cwd=built.path("models")).status == 0
+    assert built.engines() == {}

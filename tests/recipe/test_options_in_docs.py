@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_product_options import RTX
+from test_options_by_product import RTX
 
 from scons_tensorrt.recipe.builder_settings import (
     DEFAULT_NUMBERS,

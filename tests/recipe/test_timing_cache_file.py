@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_product_options import ORIN, RTX, SERVER
+from test_options_by_product import ORIN, RTX, SERVER
 
 from scons_tensorrt.errors import RecipeError
 from scons_tensorrt.recipe.key_ingredients import value_fields

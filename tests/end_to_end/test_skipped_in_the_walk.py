@@ -2,12 +2,13 @@
 adds to an engine or its model still happens."""
 
 import json
+import os
 from pathlib import Path
 
 import onnx
 import pytest
 
-from conftest import Run, Tree, flip_last_bit, make_model
+from conftest import Run, Tree, fake_compiler, flip_last_bit, make_model
 
 TWO = 'a = env.Engine("a", "models/a.onnx")\nb = env.Engine("b", "models/b.onnx")\n'
 
@@ -298,3 +299,19 @@ def test_a_null_build_rewrites_nothing_and_reads_a_changed_setting(built: Tree) 
     run = built.scons()
     assert run.status == 2
     assert "two environments of one run differ in TRT_STATE_DIR, TRT_VERIFY" in run.out
+
+
+def test_another_builders_target_never_goes_stale(two: Tree) -> None:
+    swap = f"os.replace({str(two.path('new.onnx'))!r}, {str(two.path('models/a.onnx'))!r})"
+    python = fake_compiler(two.path("fake"), f"{swap}; done(write())", "tensorrt_rtx", "1.7.1.116")
+    two.write(
+        """
+        env.Engine("a", "models/a.onnx")
+        env.Command("copy.onnx", "models/a.onnx", Copy("$TARGET", "$SOURCE"))
+        """
+    )
+    make_model(two.path("new.onnx"), seed=7)
+    os.utime(two.path("new.onnx"), (1, 1))
+    assert two.scons("copy.onnx", "engines", TRT_PYTHON=str(python)).status == 2
+    assert two.scons("engines", "copy.onnx").status == 0
+    assert two.path("copy.onnx").read_bytes() == two.path("models/a.onnx").read_bytes()
