@@ -95,6 +95,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def brief(value: object) -> str:
+    """A value of the user's as Python writes it, but neither deep nor long."""
+    import reprlib  # only where something is wrong
+
+    text = reprlib.Repr()
+    text.maxstring = text.maxother = 100
+    return text.repr(value)
+
+
 def plural(number: int, one: str, many: str = "") -> str:
     """1 engine, 2 engines. many: the plural form (default: `one` plus "s")."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

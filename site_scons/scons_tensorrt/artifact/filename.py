@@ -13,7 +13,7 @@ The first `__` ends the model name, so a model name cannot contain it.
 
 from __future__ import annotations
 
-from ..errors import EngineFilenameError, plural
+from ..errors import EngineFilenameError, brief, plural
 from ..hardware.signature import HardwareSignature, is_number
 from ..values import Value
 
@@ -139,8 +139,10 @@ def check_model_name(model: object) -> None:
     """Raise EngineFilenameError unless `model` is a valid model name."""
     if not isinstance(model, str) or not all(map(_is_word, model.split("_"))):
         raise EngineFilenameError(
-            f"model name {model!r}: write lower-case letters and digits in words joined by "
+            f"model name {brief(model)}: write lower-case letters and digits in words joined by "
             "single underscores, such as dinov2_vpr"
         )
     if len(model) > MODEL_LENGTH:
-        raise EngineFilenameError(f"model name {model!r}: {len(model)} characters, at most {MODEL_LENGTH}")
+        raise EngineFilenameError(
+            f"model name {brief(model)}: {len(model)} characters, at most {MODEL_LENGTH}"
+        )

@@ -18,7 +18,7 @@ import SCons.Errors
 import SCons.Node
 import SCons.Util
 
-from ..errors import EngineError, one_line
+from ..errors import EngineError, brief, one_line
 from ..recipe.option_checks import Place, option_of
 from . import settings
 
@@ -188,8 +188,7 @@ def _message(name: str, given: list[Any], error: Exception) -> str:
         return f"{error}; check the arguments of the call"
     first = ""
     if given:
-        with contextlib.suppress(RecursionError):  # of lists a thousand deep
-            first = f" {given[0]!s}" if isinstance(given[0], SCons.Node.Node) else f" {given[0]!r}"
+        first = f" {given[0]!s}" if isinstance(given[0], SCons.Node.Node) else f" {brief(given[0])}"
     return f"{name}{first}: {_cause(error)}"
 
 
