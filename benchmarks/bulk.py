@@ -96,7 +96,7 @@ def publish(tree: Tree, size: int | None) -> None:
     (declaration,) = declarations(tree.path(".trt"))
     first, *others = declaration.engines
     state = declaration.state
-    (built,) = state.receipts.all_of(first.path.name)
+    (built,) = state.receipts.of_file(first.path.name)
     plan = first.path.read_bytes()
     os.fsync = lambda descriptor: None  # the tree need not survive a power cut
     for number, engine in enumerate(others, 1):

@@ -40,7 +40,7 @@ def fill(tree: Tree, number: int, kinds: int = 0) -> None:
     receipts = ReceiptFolder(tree.path(".trt/receipts"))
     for first in sorted(tree.path("engines").rglob("m0__*.engine")):
         stated = first.with_name(first.name + ".sha256").read_text()
-        own = next(receipt for receipt in receipts.all_of(first.name) if receipt.sha256 == stated)
+        own = next(receipt for receipt in receipts.of_file(first.name) if receipt.sha256 == stated)
         for each in range(1, number):
             model = hashlib.sha256(tree.path(f"models/m{each}.onnx").read_bytes())
             plan = first.read_bytes()

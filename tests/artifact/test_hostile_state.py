@@ -107,7 +107,7 @@ def test_a_receipt_that_is_no_file_is_none(state, odd):
     else:
         with open(path, "wb") as out:
             out.truncate(1 << 40)
-    assert ReceiptFolder(state.root / "receipts").get(NAME, receipt().key) == []
+    assert ReceiptFolder(state.root / "receipts").of_key(NAME, receipt().key) == []
 
 
 # The digest memo.
@@ -253,7 +253,7 @@ def test_a_compile_does_not_write_through_a_link_in_its_place(state, precious):
 
 
 def test_beside_the_engine_nothing_is_written_through_a_link_either(state, precious, monkeypatch):
-    monkeypatch.setattr(Publication, "_renames", lambda self: False)
+    monkeypatch.setattr(Publication, "_can_rename", lambda self: False)
     for place in Publication(state, state.top / "engines" / NAME, receipt().key)._places[1]:
         place.symlink_to(precious)
     publish(state)

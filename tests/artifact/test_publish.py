@@ -152,7 +152,7 @@ def test_publishing_leaves_no_empty_folder_in_the_state(site):
 
 def test_a_published_engine_has_its_receipt(site):
     site.compile(NEW)
-    assert site.state.receipts.get(NAME, site.receipt(NEW).key) == [site.receipt(NEW)]
+    assert site.state.receipts.of_key(NAME, site.receipt(NEW).key) == [site.receipt(NEW)]
 
 
 def test_a_published_engine_is_not_pending(site):
@@ -218,7 +218,7 @@ def test_an_engine_that_is_gone_cannot_be_committed(site):
     publication.open().unlink(missing_ok=True)
     with pytest.raises(PublishError):
         publication.commit(site.receipt(NEW), site.state.receipts)
-    assert site.state.receipts.get(NAME, site.receipt(NEW).key) == []
+    assert site.state.receipts.of_key(NAME, site.receipt(NEW).key) == []
 
 
 # Cut off after the commit: a later run finishes it.

@@ -146,11 +146,11 @@ def age(book, receipt, seconds):
 
 def test_a_receipt_that_was_put_is_got(book):
     book.put(receipt())
-    assert book.get(NAME, receipt().key) == [receipt()]
+    assert book.of_key(NAME, receipt().key) == [receipt()]
 
 
 def test_a_receipt_that_was_never_put_is_not_there(book):
-    assert book.get(NAME, receipt().key) == []
+    assert book.of_key(NAME, receipt().key) == []
     assert not book.knows(NAME, receipt().key)
 
 
@@ -166,7 +166,7 @@ def test_another_keys_receipt_is_not_overwritten(book):
     old, new = receipt({"input onnx": "1"}), receipt({"input onnx": "2"})
     book.put(old)
     book.put(new)
-    assert (book.get(NAME, old.key), book.get(NAME, new.key)) == ([old], [new])
+    assert (book.of_key(NAME, old.key), book.of_key(NAME, new.key)) == ([old], [new])
 
 
 def test_another_result_of_the_same_key_is_not_overwritten(book):
@@ -174,19 +174,19 @@ def test_another_result_of_the_same_key_is_not_overwritten(book):
     book.put(one)
     book.put(other)
     age(book, one, 5)
-    assert book.get(NAME, one.key) == [other, one]
+    assert book.of_key(NAME, one.key) == [other, one]
 
 
 def test_the_same_result_of_the_same_key_is_one_receipt(book):
     book.put(receipt(details={"started": "yesterday"}))
     book.put(receipt(details={"started": "today"}))
-    assert [r.details["started"] for r in book.get(NAME, receipt().key)] == ["today"]
+    assert [r.details["started"] for r in book.of_key(NAME, receipt().key)] == ["today"]
 
 
 def test_a_damaged_receipt_is_not_read_but_known(book):
     book.put(receipt())
     book.path(receipt()).write_bytes(b"{")
-    assert book.get(NAME, receipt().key) == []
+    assert book.of_key(NAME, receipt().key) == []
     assert book.knows(NAME, receipt().key)
 
 
@@ -194,13 +194,13 @@ def test_a_receipt_under_another_key_is_not_that_keys(book):
     book.put(receipt())
     wrong = book.path(receipt()).with_name(f"{'0' * 64}.{SHA[:16]}.json")
     wrong.write_bytes(receipt().dump())
-    assert book.get(NAME, "0" * 64) == []
+    assert book.of_key(NAME, "0" * 64) == []
 
 
 def test_a_key_that_begins_another_is_not_known_by_it(book):
     book.put(receipt())
     assert not book.knows(NAME, receipt().key[:-1])
-    assert book.get(NAME, receipt().key[:-1]) == []
+    assert book.of_key(NAME, receipt().key[:-1]) == []
 
 
 def test_a_receipt_in_another_engines_folder_is_not_that_engines(book):
@@ -208,8 +208,8 @@ def test_a_receipt_in_another_engines_folder_is_not_that_engines(book):
     path = book.path(receipt(filename=other)).with_name(book.path(receipt()).name)
     path.parent.mkdir(parents=True)
     path.write_bytes(receipt().dump())
-    assert book.get(other, receipt().key) == []
-    assert list(book.all_of(other)) == []
+    assert book.of_key(other, receipt().key) == []
+    assert list(book.of_file(other)) == []
 
 
 def test_all_receipts_of_an_engine_come_newest_first(book):
@@ -217,7 +217,7 @@ def test_all_receipts_of_an_engine_come_newest_first(book):
     for seconds, one in enumerate(three):
         book.put(one)
         age(book, one, seconds)
-    assert list(book.all_of(NAME)) == three
+    assert list(book.of_file(NAME)) == three
 
 
 def test_a_receipt_that_is_written_again_is_the_newest_and_the_same_file(book):
@@ -227,7 +227,7 @@ def test_a_receipt_that_is_written_again_is_the_newest_and_the_same_file(book):
         age(book, one, 9 - seconds)
     inode = book.path(first).stat().st_ino
     book.put(first)
-    assert list(book.all_of(NAME)) == [first, second]
+    assert list(book.of_file(NAME)) == [first, second]
     assert book.path(first).stat().st_ino == inode
 
 
@@ -236,18 +236,18 @@ def test_a_damaged_receipt_does_not_hide_the_others(book):
     book.put(receipt())
     book.put(bad)
     book.path(bad).write_bytes(b"{")
-    assert list(book.all_of(NAME)) == [receipt()]
+    assert list(book.of_file(NAME)) == [receipt()]
 
 
 def test_a_half_written_temporary_is_no_receipt(book):
     book.put(receipt())
     path = book.path(receipt())
     path.with_name(f".{path.name}.123.tmp").write_bytes(receipt({"input onnx": "x"}).dump())
-    assert list(book.all_of(NAME)) == [receipt()]
+    assert list(book.of_file(NAME)) == [receipt()]
 
 
 def test_an_engine_never_made_has_no_receipts(book):
-    assert list(book.all_of(NAME)) == []
+    assert list(book.of_file(NAME)) == []
 
 
 def test_a_book_that_cannot_be_written_is_an_os_error(tmp_path):
@@ -342,7 +342,7 @@ def test_a_receipt_that_is_there_and_cannot_be_read_is_not_none(book, monkeypatc
 
     monkeypatch.setattr(module, "read_small", fail)
     with pytest.raises(ReceiptError, match=r"\.json: Input/output error; make it readable, or"):
-        book.get(NAME, receipt().key)
+        book.of_key(NAME, receipt().key)
 
 
 def test_a_folder_of_receipts_that_cannot_be_listed_is_not_empty(book, monkeypatch):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from scons_tensorrt.build import same_inputs_once as module
-from scons_tensorrt.build.same_inputs_once import Turns
+from scons_tensorrt.build.same_inputs_once import TurnsOfSameInputs
 from scons_tensorrt.errors import EngineBuildError, Interrupted
 
 
@@ -14,14 +14,14 @@ def spec(name: str) -> SimpleNamespace:
     return SimpleNamespace(engine=name, ingredients={"input onnx": "1" * 64})
 
 
-def turn(turns: Turns, name: str, said: list, stopping=lambda: False):
+def turn(turns: TurnsOfSameInputs, name: str, said: list, stopping=lambda: False):
     return turns.turn(spec(name), name, said.append, stopping)
 
 
 @pytest.mark.parametrize(("after", "lines"), [(0.0, ["a, which has the same inputs"]), (60.0, [])])
 def test_only_a_wait_that_takes_long_is_said_and_once(monkeypatch, after: float, lines: list) -> None:
     monkeypatch.setattr(module, "SAY_AFTER_SECONDS", after)
-    turns, said, got, begun = Turns(), [], [], threading.Event()
+    turns, said, got, begun = TurnsOfSameInputs(), [], [], threading.Event()
 
     def wait() -> None:
         begun.set()
@@ -40,7 +40,7 @@ def test_only_a_wait_that_takes_long_is_said_and_once(monkeypatch, after: float,
 
 
 def test_a_stopped_wait_leaves_the_turn_to_its_holder() -> None:
-    turns = Turns()
+    turns = TurnsOfSameInputs()
     with turn(turns, "a", []):
         with pytest.raises(Interrupted), turn(turns, "b", [], stopping=lambda: True):
             pass
@@ -52,7 +52,7 @@ def test_a_stopped_wait_leaves_the_turn_to_its_holder() -> None:
 
 @pytest.mark.parametrize("lasting", [True, False])
 def test_an_error_is_that_of_the_others_too_only_if_it_would_be_on_any_host(lasting: bool) -> None:
-    turns, tried = Turns(), []
+    turns, tried = TurnsOfSameInputs(), []
 
     def fail(name: str) -> None:
         with turn(turns, name, []):

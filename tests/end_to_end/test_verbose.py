@@ -70,7 +70,7 @@ def test_an_engine_that_scons_visits_itself(plain: Tree) -> None:
 def test_an_unusual_reuse_is_always_a_line(plain: Tree) -> None:
     engine, data = plain.engine("a"), plain.engine("a").read_bytes()
     state = StateFolder(plain.path(".trt"), plain.root)
-    (receipt,) = state.receipts.all_of(engine.name)
+    (receipt,) = state.receipts.of_file(engine.name)
     assert isinstance(receipt, Receipt)
     publication = Publication(state, engine, receipt.key)
     publication.open().write_bytes(data)

@@ -88,11 +88,11 @@ def killed_at(at: int, top: Path, patch: pytest.MonkeyPatch) -> bool:
     if sidecar.exists():
         assert sha(engine.read_bytes()) == sidecar.read_text()
     if engine.exists():  # else nothing would find it again
-        assert list(state.receipts.all_of(A))
+        assert list(state.receipts.of_file(A))
     run(state, engine)
     assert not engine.exists()
     assert not sidecar.exists()
-    assert not list(state.receipts.all_of(A))
+    assert not list(state.receipts.of_file(A))
     if not died:
         assert left(top) == []
     return died
@@ -151,7 +151,7 @@ def test_a_lock_without_a_slot_removes_no_other_engines_partial(tmp_path: Path) 
     (state.root / "locks" / f"{A}..lock").touch()
     run(state, engine)
     assert other.exists()
-    assert not list(state.receipts.all_of(A))
+    assert not list(state.receipts.of_file(A))
 
 
 def test_only_calibration_caches_with_their_sidecar_are_removed(tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ class Publication:
             unlink_link(self._places[0][0].parent)
             self._places[0][0].parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            place = self._places[0] if self._renames() else self._places[1]
+            place = self._places[0] if self._can_rename() else self._places[1]
             new_file(place[0]).close()  # fail before the compile if the folder is not writable
         except OSError as error:
             raise self._error(error) from None
         self._places = (place,)
         return place[0]
 
-    def commit(self, receipt: Receipt, book: ReceiptFolder) -> None:
+    def commit(self, receipt: Receipt, receipts: ReceiptFolder) -> None:
         """Steps 1 and 2: from now on the compile is not lost. Raises PublishError."""
         engine, sidecar = self._places[0]
         try:
@@ -81,7 +81,7 @@ class Publication:
                 out.flush()
                 os.fsync(out.fileno())
             sync_folder(sidecar.parent)
-            book.put(receipt)
+            receipts.put(receipt)
         except OSError as error:
             raise self._error(error) from None
 
@@ -95,7 +95,7 @@ class Publication:
                 if _text(sidecar) != receipt.sha256:
                     continue
                 for path in (engine, self._engine):
-                    if _is(path, receipt):
+                    if _has_bytes_of(path, receipt):
                         self._places = ((engine, sidecar),)
                         self._in_place = path == self._engine
                         return True
@@ -166,7 +166,7 @@ class Publication:
                 if replaced or uncommitted or not self._state.receipts.knows(self._engine.name, name[1]):
                     path.unlink(missing_ok=True)
 
-    def _renames(self) -> bool:
+    def _can_rename(self) -> bool:
         probe = self._places[0][0].with_name(f"probe.{os.getpid()}")
         there = self._engine.with_name(f".{self._path_id}.{probe.name}.partial")
         new_file(probe).close()
@@ -205,7 +205,7 @@ def _text(path: Path) -> str | None:
         raise
 
 
-def _is(path: Path, receipt: Receipt) -> bool:
+def _has_bytes_of(path: Path, receipt: Receipt) -> bool:
     try:
         return path.lstat().st_size == receipt.size and sha256_file(path, False) == receipt.sha256
     except OSError as error:

@@ -156,19 +156,19 @@ class ReceiptFolder:
             return None
         return summary if stated == sha256 else None
 
-    def of_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
+    def find_by_bytes(self, filename: str, key: str, sha256: str) -> Receipt | None:
         """The receipt with this key and sha256; None if there is none."""
         receipt = _read(self._path(filename, key, sha256))
         if receipt and receipt.key == key:
             return receipt
-        return next((each for each in self.get(filename, key) if each.sha256 == sha256), None)
+        return next((each for each in self.of_key(filename, key) if each.sha256 == sha256), None)
 
-    def get(self, filename: str, key: str) -> list[Receipt]:
+    def of_key(self, filename: str, key: str) -> list[Receipt]:
         """The valid receipts of this key, newest first: several if a rebuild gave different bytes."""
         found = [r for r in self._read(filename, f"{key}.") if r.key == key]
-        return found or [r for r in self.all_of(filename) if r.key == key]  # a file named by its former key
+        return found or [r for r in self.of_file(filename) if r.key == key]  # a file named by its former key
 
-    def all_of(self, filename: str) -> Iterator[Receipt]:
+    def of_file(self, filename: str) -> Iterator[Receipt]:
         """The valid receipts of this filename, newest first."""
         return self._read(filename, "")
 
@@ -182,7 +182,7 @@ class ReceiptFolder:
                 known = self._names_by_inputs[kind] = {}
                 for name in self.filenames():
                     if _kind(name) == kind:
-                        for path in (f"{self._of(name)}/{each}" for each in self._names(name)):
+                        for path in (f"{self._folder_of(name)}/{each}" for each in self._names(name)):
                             known.setdefault(_inputs_of(path), set()).add(name)
             found = self._names_by_inputs[kind].get(_of_any_name(ingredients), set())
             return sorted(found - {filename})
@@ -198,7 +198,7 @@ class ReceiptFolder:
 
     def last_duration_s(self, filename: str) -> float | None:
         """The newest recorded duration of a compile of this filename; None if there is none."""
-        for receipt in self.all_of(filename):
+        for receipt in self.of_file(filename):
             found = receipt.details.get("duration_s")
             if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found < 1e9:
                 return float(found)
@@ -207,7 +207,7 @@ class ReceiptFolder:
     def knows(self, filename: str, key: str) -> bool:
         """Whether there is a receipt of this key, valid or not."""
         named = any(name.startswith(f"{key}.") for name in self._names(filename))
-        return named or bool(self.get(filename, key))
+        return named or bool(self.of_key(filename, key))
 
     def put(self, receipt: Receipt) -> None:
         """Write a receipt durably: the commit point of a compile. If it is there, it becomes the newest.
@@ -224,13 +224,13 @@ class ReceiptFolder:
         write_atomic(path, data)
 
     def _path(self, filename: str, key: str, sha256: str) -> str:
-        return f"{self._of(filename)}/{key}.{sha256[:16]}.json"
+        return f"{self._folder_of(filename)}/{key}.{sha256[:16]}.json"
 
-    def _of(self, filename: str) -> str:
+    def _folder_of(self, filename: str) -> str:
         return f"{self._folder}/{filename.removesuffix(SUFFIX)}"
 
     def _names(self, filename: str) -> list[str]:
-        folder = self._of(filename)
+        folder = self._folder_of(filename)
         try:
             return [name for name in os.listdir(folder) if name.endswith(".json")]
         except (FileNotFoundError, NotADirectoryError):
@@ -239,7 +239,7 @@ class ReceiptFolder:
             raise _unreadable(folder, error) from None
 
     def _read(self, filename: str, prefix: str) -> Iterator[Receipt]:
-        folder = self._of(filename)
+        folder = self._folder_of(filename)
         paths = [f"{folder}/{n}" for n in self._names(filename) if n.startswith(prefix)]
         if len(paths) > 1:
             paths.sort(key=_age)

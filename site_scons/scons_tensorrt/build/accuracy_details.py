@@ -91,7 +91,7 @@ def update_receipt(
     """Update the details in the receipt of a reused engine. Raises AccuracyError for one beyond its bound."""
     receipts = context.state.receipts
     try:
-        known = receipts.of_bytes(spec.filename, spec.key, sha256) if spec.told() else None
+        known = receipts.find_by_bytes(spec.filename, spec.key, sha256) if spec.told() else None
     except (OSError, EngineError):
         return
     if known is None:

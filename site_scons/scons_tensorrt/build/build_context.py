@@ -21,7 +21,7 @@ from ..hardware.runtime import Interpreter
 from ..values import Value
 from .engine_spec import EngineSpec
 from .progress import BeginProgress, BeginStage, no_progress, no_stage
-from .same_inputs_once import Turns
+from .same_inputs_once import TurnsOfSameInputs
 
 
 class ProvidedFile(Value):
@@ -91,5 +91,5 @@ class BuildContext:
     listeners: Sequence[BuildListener] = ()
     cache_size: int = 0
     stage: BeginStage = no_stage
-    turns: Turns = field(default_factory=Turns)
+    turns: TurnsOfSameInputs = field(default_factory=TurnsOfSameInputs)
     finders: Sequence[EngineFinder] = ()

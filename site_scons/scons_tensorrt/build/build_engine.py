@@ -42,7 +42,7 @@ class BuildOutcome:
     origin: str = ""
 
 
-class _Obtained(Value):
+class _NewEngine(Value):
     """An engine in its partial file. seconds: as in BuildOutcome."""
 
     how: str
@@ -68,7 +68,7 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
         reused = up_to_date.sha256
         if up_to_date.receipt and publication.pending(up_to_date.receipt):
             reused = up_to_date.receipt.sha256
-            _replace(spec, publication, kept, reused)
+            _publish_and_keep_the_old(spec, publication, kept, reused)
         if reused:
             with contextlib.suppress(OSError, EngineError):
                 publication.sweep()
@@ -80,19 +80,23 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
             partial = publication.open()
             try:
                 found = kept.take(spec, up_to_date.code, partial, equal)
-                made = _reuse(spec, context, found, partial, waiting) if found else None
-                made = made or _find(spec, context, equal) or _obtain(spec, context, partial, waiting)
+                made = _check_reused(spec, context, found, partial, waiting) if found else None
+                made = (
+                    made
+                    or _find_not_downloaded(spec, context, equal)
+                    or _fetch_or_compile(spec, context, partial, waiting)
+                )
             except BaseException:
                 publication.abandon()
                 raise
             receipt = made.receipt
             if made.how == "found":
                 publication.abandon()
-                _leave(spec, context, kept, receipt)
+                _record_not_downloaded(spec, context, kept, receipt)
                 return BuildOutcome(made.how, up_to_date, receipt.sha256, made.seconds, receipt.size)
             context.stage("publishing")
             publication.commit(receipt, context.state.receipts)
-            _replace(spec, publication, kept, receipt.sha256)
+            _publish_and_keep_the_old(spec, publication, kept, receipt.sha256)
     if made.how == "built":
         for listener in context.listeners:
             listener.made(spec, receipt)
@@ -100,40 +104,42 @@ def build_engine(spec: EngineSpec, context: BuildContext) -> BuildOutcome:
     return BuildOutcome(made.how, up_to_date, receipt.sha256, made.seconds, size, made.origin)
 
 
-def _replace(spec: EngineSpec, publication: Publication, kept: ReusableEngines, sha256: str) -> None:
+def _publish_and_keep_the_old(
+    spec: EngineSpec, publication: Publication, kept: ReusableEngines, sha256: str
+) -> None:
     """Publish an engine, and keep the one that it replaces. sha256: of the new one."""
     kept.keep(spec)
     publication.finish()
     kept.replaced(spec, sha256)
 
 
-def _reuse(
+def _check_reused(
     spec: EngineSpec, context: BuildContext, found: Reused, partial: Path, waiting: Callable[[str], None]
-) -> _Obtained | None:
+) -> _NewEngine | None:
     """A kept engine, or one of another folder, which is in `partial`: checked like a compiled one."""
     sha256, size = found.receipt.sha256, found.receipt.size
     if not _is_usable(spec, context, partial, size, found.origin):
         return None
     more = receipt_details(spec, context, found.details, partial, sha256, waiting)
     receipt = Receipt(spec.filename, spec.key, sha256, size, spec.ingredients, {**found.details, **more})
-    return _Obtained("reused", receipt, None, found.origin)
+    return _NewEngine("reused", receipt, None, found.origin)
 
 
-def _find(spec: EngineSpec, context: BuildContext, equal: Path | None) -> _Obtained | None:
+def _find_not_downloaded(spec: EngineSpec, context: BuildContext, equal: Path | None) -> _NewEngine | None:
     """An engine that need not be downloaded; None if there is none, or it must be compared here. equal: an
     engine of this run with the same inputs."""
     for finder in context.finders:
-        found = finder.find(spec, context) or _find_equal(spec, context, finder, equal)
+        found = finder.find(spec, context) or _find_copy_not_downloaded(spec, context, finder, equal)
         if found and is_compared(spec, found.details):
             details = {**_known_details(spec, context, found.sha256), **found.details}
             more = receipt_details(spec, context, details, spec.engine, found.sha256, None)
             details = {**details, **more}
             receipt = Receipt(spec.filename, spec.key, found.sha256, found.size, spec.ingredients, details)
-            return _Obtained("found", receipt, found.seconds)
+            return _NewEngine("found", receipt, found.seconds)
     return None
 
 
-def _find_equal(
+def _find_copy_not_downloaded(
     spec: EngineSpec, context: BuildContext, finder: EngineFinder, equal: Path | None
 ) -> ProvidedFile | None:
     """An engine with the same inputs under another name, which would be copied if it were here."""
@@ -151,12 +157,14 @@ def _find_equal(
 def _known_details(spec: EngineSpec, context: BuildContext, sha256: str) -> Mapping[str, Any]:
     """What this host's receipt of the engine says besides, such as figures on its GPU."""
     with contextlib.suppress(OSError, EngineError):
-        known = context.state.receipts.of_bytes(spec.filename, spec.key, sha256)
+        known = context.state.receipts.find_by_bytes(spec.filename, spec.key, sha256)
         return known.details if known else {}
     return {}
 
 
-def _leave(spec: EngineSpec, context: BuildContext, kept: ReusableEngines, receipt: Receipt) -> None:
+def _record_not_downloaded(
+    spec: EngineSpec, context: BuildContext, kept: ReusableEngines, receipt: Receipt
+) -> None:
     """Record an engine that is not downloaded. One that it replaces is kept, and no longer in place: it would
     be taken for the new one. Raises PublishError."""
     try:
@@ -169,9 +177,9 @@ def _leave(spec: EngineSpec, context: BuildContext, kept: ReusableEngines, recei
         raise PublishError(f"{where}: {cause(error, 'make the folder writable')}") from None
 
 
-def _obtain(
+def _fetch_or_compile(
     spec: EngineSpec, context: BuildContext, partial: Path, waiting: Callable[[str], None]
-) -> _Obtained:
+) -> _NewEngine:
     """Fetch or compile the engine to `partial`."""
     _clear(partial, context.state)
     if context.providers:
@@ -179,23 +187,23 @@ def _obtain(
     for provider in context.providers:
         if provider.reads_inputs:
             spec.bring()
-        supplied = _supplied(provider, spec, context, partial)
+        supplied = _fetch_from(provider, spec, context, partial)
         if supplied:
             sha256, details = supplied.sha256, supplied.details
             more = receipt_details(spec, context, details, partial, sha256, waiting)
             details = {**details, **more}
             receipt = Receipt(spec.filename, spec.key, sha256, supplied.size, spec.ingredients, details)
-            return _Obtained(supplied.how, receipt, supplied.seconds)
+            return _NewEngine(supplied.how, receipt, supplied.seconds)
     spec.bring()
     times = is_tensorrt(spec)  # it times kernels on the GPU
     with alone_on_gpu(spec, context, waiting) if times else contextlib.nullcontext():
         context.stage("compiling on this host")
         receipt, seconds = compile_engine(spec, context, partial)
         more = receipt_details(spec, context, {}, partial, receipt.sha256, None if times else waiting)
-    return _Obtained("built", receipt._replace(details={**receipt.details, **more}), seconds)
+    return _NewEngine("built", receipt._replace(details={**receipt.details, **more}), seconds)
 
 
-def _supplied(
+def _fetch_from(
     provider: EngineProvider, spec: EngineSpec, context: BuildContext, partial: Path
 ) -> ProvidedFile | None:
     """The file of a provider, checked like a compiled one; if it has none, None, and `partial` is empty."""

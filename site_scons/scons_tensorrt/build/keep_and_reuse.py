@@ -119,7 +119,7 @@ class ReusableEngines:
             folders: list[Path] | None = None  # a large tree has large folders
             for name, key in self._names(spec, equal, new=code in ("new", NOT_DOWNLOADED)):
                 own = name == spec.filename
-                for receipt in self._state.receipts.get(name, key):
+                for receipt in self._state.receipts.of_key(name, key):
                     kept = self._folder.path(name, receipt.sha256)
                     if self._limit and _size(kept) is not None:
                         yield Reusable(kept, receipt, KEPT, own)
@@ -162,7 +162,7 @@ class ReusableEngines:
             return
         with contextlib.suppress(OSError, EngineError):
             stated = read_sidecar(spec.engine)
-            receipts = [r for r in self._state.receipts.all_of(spec.filename) if r.sha256 == stated]
+            receipts = [r for r in self._state.receipts.of_file(spec.filename) if r.sha256 == stated]
             replaced = receipts and all(receipt.key != spec.key for receipt in receipts)
             if replaced and self._digest_cache.sha256(spec.engine, follow=False) == stated:
                 self._folder.keep(spec.engine, stated, copy)

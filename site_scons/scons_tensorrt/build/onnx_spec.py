@@ -247,8 +247,8 @@ def check_onnx_up_to_date(spec: OnnxSpec, state: StateFolder, digest_cache: Dige
     verified = state.receipts.find_verified(name, key, there, digest_cache) if there else None
     if verified and verified.data in (None, _digest(spec.data, digest_cache)):
         return UpToDateResult("current", "", there)
-    receipts = state.receipts.get(name, key)
-    known = list(state.receipts.all_of(name)) if there != "" else []
+    receipts = state.receipts.of_key(name, key)
+    known = list(state.receipts.of_file(name)) if there != "" else []
     receipt_of_bytes = next((r for r in known if r.sha256 == there), None)
     # Without receipts of this key: else it was restored after another build.
     if not receipts or (receipt_of_bytes and receipt_of_bytes.key != key):
@@ -276,7 +276,7 @@ def _of_ours(target: Path, state: StateFolder, digest_cache: DigestCache) -> str
     try:
         if digest_cache.stamp(target) is None:
             size = target.lstat().st_size
-            if all(receipt.size != size for receipt in state.receipts.all_of(target.name)):
+            if all(receipt.size != size for receipt in state.receipts.of_file(target.name)):
                 return ""
     except OSError:
         return None

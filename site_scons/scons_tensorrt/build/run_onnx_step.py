@@ -56,7 +56,7 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
         context.stage("checking whether it is up to date")
         up_to_date = check_onnx_up_to_date(spec, state, context.digest_cache)
         if up_to_date.current and up_to_date.sha256:
-            receipt = state.receipts.of_bytes(spec.target.name, spec.key, up_to_date.sha256)
+            receipt = state.receipts.find_by_bytes(spec.target.name, spec.key, up_to_date.sha256)
             if receipt:
                 return OnnxOutcome("reused", up_to_date, receipt)
         folder = state.partial(spec.target) / "step"
@@ -91,7 +91,7 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
 def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None:
     """Publish a file that an earlier run completed, with its receipt, before it was killed."""
     made, data = folder / spec.target.name, _data_of(folder / spec.target.name)
-    receipts = context.state.receipts.get(spec.target.name, spec.key)
+    receipts = context.state.receipts.of_key(spec.target.name, spec.key)
     if not receipts or folder.is_symlink() or made.is_symlink() or not made.is_file():
         return None
     sha256 = sha256_file(made, follow=False)

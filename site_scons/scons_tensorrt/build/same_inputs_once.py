@@ -17,7 +17,7 @@ from .engine_spec import EngineSpec
 SAY_AFTER_SECONDS = 0.3  # most copies take less
 
 
-class Turns:
+class TurnsOfSameInputs:
     """Between threads of this process."""
 
     def __init__(self) -> None:

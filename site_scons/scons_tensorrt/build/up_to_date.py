@@ -47,10 +47,10 @@ def check_up_to_date(spec: EngineSpec, state: StateFolder, digest_cache: DigestC
     whole = _complete_pair(spec, state, digest_cache)
     if whole:
         return whole
-    receipts = state.receipts.get(spec.filename, spec.key)
+    receipts = state.receipts.of_key(spec.filename, spec.key)
     if not receipts:
-        return _unknown(spec, state)
-    receipt = _of_these_bytes(spec, receipts, digest_cache) or receipts[0]
+        return _without_a_receipt(spec, state)
+    receipt = _receipt_of_bytes(spec, receipts, digest_cache) or receipts[0]
     fault = _engine_fault(spec, receipt, state, digest_cache) or _sidecar_fault(spec, receipt)
     if fault is None:
         return UpToDateResult("current", "", receipt.sha256, compared=comparison(receipt.details))
@@ -77,7 +77,7 @@ def _complete_pair(spec: EngineSpec, state: StateFolder, digest_cache: DigestCac
         return None
 
 
-def _of_these_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: DigestCache) -> Receipt | None:
+def _receipt_of_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: DigestCache) -> Receipt | None:
     """The receipt of the existing engine."""
     try:
         size = os.lstat(spec.engine).st_size
@@ -89,13 +89,13 @@ def _of_these_bytes(spec: EngineSpec, receipts: list[Receipt], digest_cache: Dig
     return next((receipt for receipt in receipts if receipt.sha256 == digest), None)
 
 
-def _unknown(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
+def _without_a_receipt(spec: EngineSpec, state: StateFolder) -> UpToDateResult:
     """The reason if the key has no receipt: what differs from the existing engine's receipt."""
     try:
         stated = read_sidecar(spec.engine)
     except SidecarError:
         stated = None
-    known = list(state.receipts.all_of(spec.filename))
+    known = list(state.receipts.of_file(spec.filename))
     receipt_of_bytes = next((r for r in known if r.sha256 == stated), None)
     if receipt_of_bytes is None and known and not os.path.lexists(spec.engine):
         receipt_of_bytes = known[0]
@@ -144,7 +144,7 @@ def _engine_fault(
         return "engine_unreadable", f"the engine is not readable ({error.strerror})"
     if not stat.S_ISREG(found.st_mode):
         return "engine_tampered", "the engine is not a regular file"
-    other = _of_these_bytes(spec, list(state.receipts.all_of(spec.filename)), digest_cache)
+    other = _receipt_of_bytes(spec, list(state.receipts.of_file(spec.filename)), digest_cache)
     if other is not None:
         return "engine_other", "the engine is from another build: " + _changes(other, spec)
     if size == 0:

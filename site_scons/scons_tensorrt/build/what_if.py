@@ -149,7 +149,7 @@ def _of_engine(
     inputs = {n: t for n, t in spec.ingredients.items() if n.startswith("input ")} if spec else {}
     now, then = ({**inputs, **value_fields(recipe, each)} for each in (old, new))
     exact = spec and not notes
-    known = exact and engine.declaration.state.receipts.get(filename, make_key(filename, then))
+    known = exact and engine.declaration.state.receipts.of_key(filename, make_key(filename, then))
     outcome = "reuse" if known else "rebuild"
     return WhatIf(engine, outcome, filename, differences(now, then, engine.source), notes, old, new)
 

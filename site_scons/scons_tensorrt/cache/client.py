@@ -90,10 +90,10 @@ class CacheClient:
         def bring() -> ProvidedFile | None:
             found = self.lookup(ENGINE, spec.key, spec.filename)
             if found:
-                with _shown(context.begin, label, short) as running:
-                    return self._bring(found, [partial], running)
+                with _showing(context.begin, label, short) as running:
+                    return self._download(found, [partial], running)
             if self._refusals:
-                self._repeat(self.lookup(REFUSAL, spec.key, spec.filename))
+                self._raise_refusal(self.lookup(REFUSAL, spec.key, spec.filename))
             return None
 
         return self.run_in_thread(bring, context.stopping)
@@ -106,12 +106,12 @@ class CacheClient:
             found = self.lookup(STEP, spec.key, spec.target.name)
             if not found:
                 return None
-            with _shown(context.begin, label, spec.target.name) as running:
-                return self._bring(found, [made, made.with_name(spec.data.name)], running)
+            with _showing(context.begin, label, spec.target.name) as running:
+                return self._download(found, [made, made.with_name(spec.data.name)], running)
 
         return self.run_in_thread(bring, context.stopping)
 
-    def _repeat(self, refused: CacheEntry | None) -> None:
+    def _raise_refusal(self, refused: CacheEntry | None) -> None:
         if refused:
             since, until = (
                 time.strftime("%Y-%m-%d", time.gmtime(at)) for at in (refused.made, refused.expires)
@@ -148,7 +148,9 @@ class CacheClient:
         elif not refused.expired:
             self._say_once(f"engines: ignoring the store's entry of {name}: {refused} ({path})")
 
-    def _bring(self, entry: CacheEntry, places: list[Path], running: ProgressHandle) -> ProvidedFile | None:
+    def _download(
+        self, entry: CacheEntry, places: list[Path], running: ProgressHandle
+    ) -> ProvidedFile | None:
         """Download the data of an entry; None if that fails."""
         began, whole, before = time.monotonic(), sum(size for _, size in entry.blobs()), 0
 
@@ -278,7 +280,7 @@ class CacheClient:
 
 
 @contextlib.contextmanager
-def _shown(begin: BeginProgress, label: str, short: str) -> Iterator[ProgressHandle]:
+def _showing(begin: BeginProgress, label: str, short: str) -> Iterator[ProgressHandle]:
     running = begin("FETCHING", label, short, "B")
     try:
         yield running

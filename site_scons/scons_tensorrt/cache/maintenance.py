@@ -42,7 +42,7 @@ class Fault(Value):
     removed: bool
 
 
-class RemovedEntry(Value):
+class GcResult(Value):
     """What gc removed, or would remove: paths, and size in bytes."""
 
     entries: list[str]
@@ -145,35 +145,35 @@ def gc(
     dry: bool = False,
     grace_s: float = GRACE_S,
     now: Callable[[], float] = time.time,
-) -> RemovedEntry:
+) -> GcResult:
     """Remove expired refusals, entries that no writer used for `older_s` seconds, then the oldest entries
     until at most `most` bytes are left, and unreferenced data. Untrusted entries may belong to another
     team: only age and size remove them and their data. Raises StoreError."""
     blobs = blobs_of(remote)
-    going, staying = list[StoredEntry](), deque[StoredEntry]()
+    to_remove, kept = list[StoredEntry](), deque[StoredEntry]()
     for each in sorted(entries_of(remote, trusted), key=lambda each: each.item.changed):
-        (going if _over(each, older_s, now()) else staying).append(each)
-    named = Counter(path for each in staying for path in each.blobs)
+        (to_remove if _over(each, older_s, now()) else kept).append(each)
+    named = Counter(path for each in kept for path in each.blobs)
     size = sum(blobs[path].size for path in named if path in blobs)
-    while most is not None and staying and size > most:
-        going.append(staying.popleft())
-        for path in going[-1].blobs:
+    while most is not None and kept and size > most:
+        to_remove.append(kept.popleft())
+        for path in to_remove[-1].blobs:
             named[path] -= 1
             if not named[path] and path in blobs:
                 size -= blobs[path].size
     # Data of a removed entry needs no grace period: only other data may still get an entry.
-    theirs = {path for each in going for path in each.blobs}
-    loose = [
+    theirs = {path for each in to_remove for path in each.blobs}
+    unreferenced = [
         blob
         for path, blob in blobs.items()
         if not named[path] and (path in theirs or now() - blob.changed > grace_s)
     ]
     if not dry:
-        for items in ([each.item for each in going], loose):  # every entry before any data
+        for items in ([each.item for each in to_remove], unreferenced):  # every entry before any data
             for _ in in_order(lambda item: remote.remove(item.path), items, THREADS):
                 pass
-    paths = [each.item.path for each in going]
-    return RemovedEntry(paths, [blob.path for blob in loose], sum(blob.size for blob in loose))
+    paths = [each.item.path for each in to_remove]
+    return GcResult(paths, [blob.path for blob in unreferenced], sum(blob.size for blob in unreferenced))
 
 
 def _over(held: StoredEntry, older_s: float | None, now: float) -> bool:

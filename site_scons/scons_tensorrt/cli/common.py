@@ -150,7 +150,7 @@ def was_left(engine: str | os.PathLike[str], named: str | None = None) -> bool:
         return False
     try:
         receipts = state_folder(path, named or os.environ.get("TRT_STATE_DIR")).receipts
-        newest = next(receipts.all_of(path.name), None)
+        newest = next(receipts.of_file(path.name), None)
         return newest is not None and not newest.downloaded
     except (EngineError, OSError):  # no state folder, as on a device, or none that can be read
         return False

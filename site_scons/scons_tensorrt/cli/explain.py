@@ -67,12 +67,12 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> tuple[int, dict
     """Print how an engine was built. The exit status, and the same for JSON."""
     name = EngineFilename.parse(engine.name)
     state = state_folder(engine, arguments.state_dir)
-    known = list(state.receipts.all_of(engine.name))
+    known = list(state.receipts.of_file(engine.name))
     if not known:
         raise EngineError(f"{engine}: no receipt in {state.root}")
     receipt, digest, size = find_receipt(engine, known)
     found = find_declared_engine(engine, state)
-    now = _now(found, receipt or known[0]) if found else None
+    now = _present_state(found, receipt or known[0]) if found else None
     status = 0 if receipt else 1
     explained = {
         "engine": str(engine),
@@ -94,7 +94,7 @@ def _explain_one(engine: Path, arguments: argparse.Namespace) -> tuple[int, dict
         _print(title, rows)
     _print("kernels", _kernels(receipt or known[0], known))
     if now:
-        _print("changes", _now_rows(now))
+        _print("changes", _present_rows(now))
     return status, explained
 
 
@@ -237,7 +237,7 @@ def _flat(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
+def _present_state(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
     """Whether the engine is up to date, and how its recipe differs from the receipt."""
     outdated = found.declaration.outdated()
     now: dict[str, Any] = {"code": None, "reason": None, "changes": None, "outdated": outdated}
@@ -263,7 +263,7 @@ def _now(found: DeclaredEngine, receipt: Receipt) -> dict[str, Any]:
     return now
 
 
-def _now_rows(now: Mapping[str, Any]) -> Rows:
+def _present_rows(now: Mapping[str, Any]) -> Rows:
     if now["outdated"]:
         yield "", now["outdated"]
     changes = now["changes"]

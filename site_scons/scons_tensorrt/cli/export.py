@@ -163,7 +163,7 @@ def _verified(path: Path, named: str | None) -> ExportedEngine:
     state = state_folder(path, named)
 
     def receipt(engine: Path) -> Receipt | None:
-        return find_receipt(engine, list(state.receipts.all_of(engine.name)))[0]
+        return find_receipt(engine, list(state.receipts.of_file(engine.name)))[0]
 
     return verified_engine(path, receipt, lambda found: _onnx(path, state, found))
 

@@ -81,7 +81,7 @@ def _state(engine: Path, named: str | None) -> StateFolder:
 def _side(engine: Path, named: str | None) -> _Side:
     """The receipt of the file; else, the newest; else, what the last run declared. Raises EngineError."""
     state = _state(engine, named)
-    known = list(state.receipts.all_of(engine.name))
+    known = list(state.receipts.of_file(engine.name))
     if known:
         return _of_receipt(engine, find_receipt(engine, known)[0] or known[0])
     declared = find_declared_engine(engine, state)
@@ -96,7 +96,7 @@ def _side(engine: Path, named: str | None) -> _Side:
 
 def _last_two(engine: Path, named: str | None) -> list[_Side]:
     """The build before the present one, if it is known, and the present one."""
-    known = list(_state(engine, named).receipts.all_of(engine.name))
+    known = list(_state(engine, named).receipts.of_file(engine.name))
     if not known:
         return [_side(engine, named)]
     present = find_receipt(engine, known)[0] or known[0]

@@ -73,7 +73,7 @@ def _compare(engine: Path, arguments: argparse.Namespace) -> tuple[str, str]:
     from ..build.reproduce import compile_again
 
     state = state_folder(engine, arguments.state_dir)
-    known = list(state.receipts.all_of(engine.name))
+    known = list(state.receipts.of_file(engine.name))
     receipt, digest, size = find_receipt(engine, known)
     if size is None and was_left(engine, arguments.state_dir):
         return "FAILED", f"not compared: {LEFT}"

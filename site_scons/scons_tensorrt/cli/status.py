@@ -153,7 +153,7 @@ def _others(tree: Declaration, model: str | None) -> Iterator[Row]:
             continue
         receipts = list[Receipt]()
         with contextlib.suppress(ReceiptError):
-            receipts += tree.state.receipts.all_of(path.name)
+            receipts += tree.state.receipts.of_file(path.name)
         check = check_pair(path, tree.digest_cache, receipts)
         if check.fault:
             yield Row(label, None, None, "tampered", check.code, f"{check.fault}; not declared")

@@ -36,7 +36,7 @@ def is_ours(state: StateFolder, path: Path, digest_cache: DigestCache) -> bool:
     name = path.name
     if path.parent == state.calibration:  # calibration caches have no receipts
         return _is_calibration(path, digest_cache)
-    receipts = list(state.receipts.all_of(name.removesuffix(DATA_SUFFIX)))
+    receipts = list(state.receipts.of_file(name.removesuffix(DATA_SUFFIX)))
     if name.endswith(DATA_SUFFIX):
         stated = {receipt.details.get("data_sha256") for receipt in receipts} - {None}
         return bool(stated) and digest_of(path, digest_cache) in stated
@@ -55,7 +55,7 @@ def known_bytes(state: StateFolder, path: Path, digest_cache: DigestCache) -> se
     """
     with contextlib.suppress(OSError):  # size first: a huge sparse file takes minutes to hash
         size = path.lstat().st_size
-        receipts = state.receipts.all_of(path.name)
+        receipts = state.receipts.of_file(path.name)
         stated = {receipt.sha256 for receipt in receipts if receipt.size == size}
         return stated & {digest_of(path, digest_cache)} if stated else set()
     return set()

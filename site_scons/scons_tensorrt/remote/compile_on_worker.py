@@ -154,7 +154,7 @@ class RemoteExecutor:
                 path.unlink(missing_ok=True)
 
     def _upload(self, action: Action, spec: EngineSpec, state: StateFolder, sha256: str) -> None:
-        receipt = state.receipts.of_bytes(spec.filename, spec.key, sha256)
+        receipt = state.receipts.find_by_bytes(spec.filename, spec.key, sha256)
         assert receipt is not None
         entry = engine_entry(receipt, described=describe(spec.engine, receipt))
         self._shared.publish(entry, {receipt.sha256: spec.engine})

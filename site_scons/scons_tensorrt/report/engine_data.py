@@ -87,7 +87,7 @@ def _size(path: Path) -> int | None:
 def _builds(filename: str, state: StateFolder) -> list[Receipt]:
     """Every receipt of this filename, oldest first."""
     try:
-        found = list(state.receipts.all_of(filename))
+        found = list(state.receipts.of_file(filename))
     except (ReceiptError, ValueError):
         return []
     return sorted(found, key=lambda receipt: text(receipt.details.get("started")))

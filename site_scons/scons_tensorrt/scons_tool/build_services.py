@@ -13,7 +13,7 @@ from ..build.gates_from_search import KnownGates
 from ..build.keep_and_reuse import Reusable, ReusableEngines
 from ..build.onnx_context import OnnxContext
 from ..build.progress import BeginStage, no_stage
-from ..build.same_inputs_once import Turns
+from ..build.same_inputs_once import TurnsOfSameInputs
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console
@@ -65,7 +65,7 @@ class BuildServices:
         self._gpu_turn, self._gpu_asking = threading.Lock(), threading.Lock()
         self._gpu_asked = False
         self._gpu_uuid: str | None = None
-        self._known_gates, self._turns = KnownGates(), Turns()
+        self._known_gates, self._turns = KnownGates(), TurnsOfSameInputs()
         self.downloads = Downloads(store.fetch, str(files.top))
 
     def build_context(self, python: str, engine: ReceiptTarget | None = None) -> BuildContext:
@@ -106,7 +106,7 @@ class BuildServices:
 
     def _finders(self, target: ReceiptTarget | None) -> Sequence[StoreFinder]:
         """What may find the file of a target in the shared cache and leave it there."""
-        return self.elsewhere.finders if target and self.downloads.may_leave(target) else ()
+        return self.elsewhere.finders if target and self.downloads.may_stay_in_cache(target) else ()
 
     def _gpu(self) -> str | None:
         with self._gpu_asking:

@@ -78,10 +78,10 @@ def _after(step: OnnxTarget, engine: EngineTarget, session: Session) -> Iterator
     from ..cache.read_ahead import Wanted
 
     name, receipts, fields = engine.path.name, session.state.receipts, engine.fields
-    if engine.given or engine.samples or os.path.lexists(engine.path) or any(receipts.all_of(name)):
+    if engine.given or engine.samples or os.path.lexists(engine.path) or any(receipts.of_file(name)):
         return
     engine.check()
-    data, leave = step.path.name + DATA_SUFFIX, session.making.downloads.may_leave(engine)
+    data, leave = step.path.name + DATA_SUFFIX, session.making.downloads.may_stay_in_cache(engine)
 
     def lookup(entry: CacheEntry) -> list[Wanted]:
         files = {input_name("onnx"): entry.sha256}
@@ -107,7 +107,7 @@ def _of_engine(engine: EngineTarget, session: Session) -> Wanted | None:
         from ..cache.entry import ENGINE  # not needed where all is up to date
         from ..cache.read_ahead import Wanted
 
-        return Wanted(ENGINE, spec.key, spec.filename, not session.making.downloads.may_leave(engine))
+        return Wanted(ENGINE, spec.key, spec.filename, not session.making.downloads.may_stay_in_cache(engine))
     return None
 
 
@@ -117,7 +117,7 @@ def _of_step(step: OnnxTarget, session: Session) -> Wanted | None:
         from ..cache.entry import STEP
         from ..cache.read_ahead import Wanted
 
-        return Wanted(STEP, step.key, step.path.name, not session.making.downloads.may_leave(step))
+        return Wanted(STEP, step.key, step.path.name, not session.making.downloads.may_stay_in_cache(step))
     return None
 
 

@@ -189,7 +189,7 @@ class EngineTarget(ReceiptTarget):
         spec, sha256 = self.known, self.sha256
         if spec is None or sha256 is None:
             return None
-        return self._files.state.receipts.of_bytes(spec.filename, spec.key, sha256)
+        return self._files.state.receipts.find_by_bytes(spec.filename, spec.key, sha256)
 
     def _receipt_details(self) -> dict[str, Any]:
         """Details for the receipt."""

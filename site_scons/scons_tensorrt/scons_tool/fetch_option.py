@@ -51,7 +51,7 @@ class Downloads:
         self._lock = threading.Lock()
         self._opened: tuple[list[Any], set[Any]] = [], set()  # of the targets of the run or session
 
-    def may_leave(self, target: ReceiptTarget) -> bool:
+    def may_stay_in_cache(self, target: ReceiptTarget) -> bool:
         """Whether the files of a target may stay in the shared cache. With a Repository, SCons might take an
         older file there for one that is not in the tree. A later build of an interactive session may open
         it, and SCons does not visit an engine again for that. A pre- or post-action may read the file."""
@@ -63,13 +63,16 @@ class Downloads:
         with self._lock:
             targets = list(SCons.Script.BUILD_TARGETS) or [self._top]
             if self._opened[0] != targets:
-                self._opened = targets, _opened(_requested(targets, self._top), self._fetch == NEEDED)
+                self._opened = (
+                    targets,
+                    _nodes_opened(_requested_nodes(targets, self._top), self._fetch == NEEDED),
+                )
             opened = self._opened[1]
         waiting = [parent for node in target.nodes for parent in list(node.waiting_parents)]
-        return opened.isdisjoint(target.nodes) and not any(map(_opens, waiting))
+        return opened.isdisjoint(target.nodes) and not any(map(_is_opened_by_its_action, waiting))
 
 
-def _requested(targets: list[Any], top: str) -> list[Any]:
+def _requested_nodes(targets: list[Any], top: str) -> list[Any]:
     """The nodes that the targets of this run may mean."""
     fs, found = SCons.Node.FS.get_default_fs(), []
     for each in targets:
@@ -83,7 +86,7 @@ def _requested(targets: list[Any], top: str) -> list[Any]:
     return found
 
 
-def _opened(requested: Iterable[Any], named: bool) -> set[Any]:
+def _nodes_opened(requested: Iterable[Any], named: bool) -> set[Any]:
     """The nodes whose bytes are needed. named: also those that are requested by name."""
     waiting = [(node, _NAMED if named and not _stands_for_all(node) else _NOT) for node in requested]
     seen: dict[Any, int] = {}
@@ -92,7 +95,7 @@ def _opened(requested: Iterable[Any], named: bool) -> set[Any]:
         if seen.get(node, -1) >= need:
             continue
         seen[node] = need
-        opens = _opens(node)
+        opens = _is_opened_by_its_action(node)
         if isinstance(node, SCons.Node.Alias.Alias) and not opens:
             waiting += [
                 (child, _NOT if need == _NAMED and _stands_for_all(child) else need)
@@ -118,7 +121,7 @@ def _stands_for_all(node: Any) -> bool:
     return node is SCons.Node.FS.get_default_fs().Top
 
 
-def _opens(node: Any) -> bool:
+def _is_opened_by_its_action(node: Any) -> bool:
     """Whether the action of a node reads the bytes of its sources, or an action before or after it may.
     Steps and compiles bring theirs."""
     target, executor = target_of(node), getattr(node, "executor", None)

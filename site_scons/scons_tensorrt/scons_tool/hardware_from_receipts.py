@@ -73,7 +73,7 @@ def _receipts(state: StateFolder) -> list[tuple[EngineFilename, Receipt]]:
     for filename in state.receipts.filenames():
         with contextlib.suppress(EngineError):
             name = EngineFilename.parse(filename)
-            found += [(name, receipt) for receipt in state.receipts.all_of(filename)]
+            found += [(name, receipt) for receipt in state.receipts.of_file(filename)]
     return found
 
 

@@ -293,7 +293,7 @@ class OnnxTarget(ReceiptTarget):
         """The receipt of the file that this run made or found up to date."""
         if self._receipt is None and self.sha256:
             receipts = self._files.state.receipts
-            self._receipt = receipts.of_bytes(self.path.name, self._key, self.sha256)
+            self._receipt = receipts.find_by_bytes(self.path.name, self._key, self.sha256)
         return self._receipt
 
     def done(self) -> DoneStep:

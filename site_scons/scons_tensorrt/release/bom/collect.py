@@ -70,7 +70,7 @@ class _Collected:
         self.runtimes: dict[str, Tool] = {}
 
     def engine(self, entry: ManifestEntry) -> None:
-        receipt = self._known.receipts.of_bytes(entry.name, entry.key, entry.sha256)
+        receipt = self._known.receipts.find_by_bytes(entry.name, entry.key, entry.sha256)
         if receipt is None:
             raise HandoffError(f"{entry.name}: its receipt is missing; run `scons engines`")
         card, details = self._known.cards.get(entry.name), receipt.details
@@ -164,8 +164,8 @@ class _Collected:
         """The receipt of a file that a step made: of its present recipe where there is one. Others may have
         given the same bytes before."""
         receipts = self._known.receipts
-        present = receipts.of_bytes(name, self._known.steps.get(name, ""), sha256)
-        return present or next((each for each in receipts.all_of(name) if each.sha256 == sha256), None)
+        present = receipts.find_by_bytes(name, self._known.steps.get(name, ""), sha256)
+        return present or next((each for each in receipts.of_file(name) if each.sha256 == sha256), None)
 
     def _part(
         self,
