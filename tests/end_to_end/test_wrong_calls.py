@@ -181,3 +181,20 @@ def test_a_path_object_and_options_by_position_are_welcome(two: Tree) -> None:
         """
     )
     assert two.scons().built == ["a"]
+
+
+def test_one_cause_of_engines_in_a_loop_is_one_line(two: Tree) -> None:
+    two.write(
+        """
+        for name in ("a", "b", "c", "d", "e", "f"):
+            env.Engine(name, "models/a.onnx", model_card={"license": 5})
+        env.Engine("g", "models/b.onnx", model_card={"license": 5})
+        """
+    )
+    run = two.scons()
+    assert run.status == 2
+    cause = "model_card license=5: write one line of text"
+    assert [line.partition("*** ")[2] for line in run.out.splitlines() if "***" in line] == [
+        f"SConstruct:6: Engine 'a': {cause} (also 'b', 'c', 'd' and 2 more)",
+        f"SConstruct:7: Engine 'g': {cause}",
+    ]

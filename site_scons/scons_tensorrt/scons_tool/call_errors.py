@@ -33,34 +33,41 @@ _OURS = (
     "<frozen ",
 )
 _STAND_INS = {"Engine": 2, "EnginesFromFile": 2, "EngineManifest": 3, "InstallEngines": 1}  # nodes of each
+MOST_OTHERS = 3  # calls or places of one cause that a line lists
 _MADE_OF_ENGINES = ("EngineManifest", "InstallEngines")
 _entry: list[Place] = []  # of the engines file that is being declared
 
 
 class CallErrors:
-    """What is wrong with the calls of a run: each cause once, with every place that it concerns."""
+    """What is wrong with the calls of a run: each cause once, with every call and place that it concerns."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[str, str], dict[str, None]] = {}
+        self._found: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
         self._stand_ins = 0
 
     def __bool__(self) -> bool:
-        return bool(self._places)
+        return bool(self._found)
 
-    def add(self, place: str, text: str, shared: bool = False) -> None:
-        """shared: whether the cause is outside of the call, such as a wrong setting of the run."""
-        self._places.setdefault(("" if shared else place, text), {})[place] = None
+    def add(self, place: str, cause: str, method: str = "", first: str = "", shared: bool = False) -> None:
+        """method, first: of the call, for the beginning of the line; shared: whether the cause is outside of
+        the call, such as a wrong setting of the run."""
+        places, calls = self._found.setdefault(("" if shared else place, method, cause), ({}, {}))
+        places[place] = calls[first] = None
 
     def lines(self) -> list[str]:
-        """`PLACE: TEXT`, in the order of the calls."""
+        """`PLACE: METHOD FIRST: CAUSE`, in the order of the calls."""
         found = []
-        for (_, text), (place, *others) in self._places.items():
-            also = f" (also at {', '.join(others)})" if others else ""
-            found.append(one_line(f"{place}: {text}{also}"))
+        for (_, method, cause), (places, calls) in self._found.items():
+            (place, *elsewhere), (first, *others) = places, calls
+            also = [f"at {other}" for other in elsewhere] or others
+            more = f" and {len(also) - MOST_OTHERS} more" if len(also) > MOST_OTHERS else ""
+            also_text = f" (also {', '.join(also[:MOST_OTHERS])}{more})" if also else ""
+            subject = f"{method} {first}".strip()
+            found.append(one_line(f"{place}: {subject}{': ' if subject else ''}{cause}{also_text}"))
         return found
 
     def clear(self) -> None:
-        self._places = {}
+        self._found = {}
 
     def stand_in(self, env: Any, name: str) -> Any:
         """What a wrong call returns: file nodes that nothing builds."""
@@ -129,11 +136,12 @@ def add_error(env: Any, name: str, given: list[Any], error: Exception, first: An
     """Keep what is wrong with a call of the method `name`. first: the argument to name it by, if it is not
     the first of `given`."""
     place, shared = place_of_call(env.fs), isinstance(error, SCons.Errors.UserError)
-    is_key = place.toml and isinstance(error, EngineError)  # its line says all
-    text = str(error) if is_key else _message(name, given if first is None else [first], error)
-    if SEE_STACK in text and "stacktrace" in settings.option("debug"):
+    alone = place.toml and isinstance(error, EngineError)  # its line says all
+    method, argument, cause = _parts(name, given if first is None else [first], error)
+    if SEE_STACK in cause and "stacktrace" in settings.option("debug"):
         traceback.print_exception(error)
-    call_errors(env).add(place.at(option_of(str(error))), text, shared)
+    call = ("", "") if alone else (method, argument)
+    call_errors(env).add(place.at(option_of(str(error))), cause, *call, shared=shared)
 
 
 def _of_wrong_calls(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -182,14 +190,20 @@ def label_of(path: str, fs: Any) -> str:
 
 
 def _message(name: str, given: list[Any], error: Exception) -> str:
+    method, first, cause = _parts(name, given, error)
+    return f"{method} {first}: {cause}" if first else f"{method}: {cause}" if method else cause
+
+
+def _parts(name: str, given: list[Any], error: Exception) -> tuple[str, str, str]:
+    """The method and the first argument of a wrong call, if its message names them, and the cause."""
     if isinstance(error, SCons.Errors.UserError):
-        return str(error)
+        return "", "", str(error)
     if str(error).startswith(f"{name}()"):  # Python's message about missing or extra arguments
-        return f"{error}; check the arguments of the call"
-    first = ""
-    if given:
-        first = f" {given[0]!s}" if isinstance(given[0], SCons.Node.Node) else f" {brief(given[0])}"
-    return f"{name}{first}: {_cause(error)}"
+        return "", "", f"{error}; check the arguments of the call"
+    if not given:
+        return name, "", _cause(error)
+    first = str(given[0]) if isinstance(given[0], SCons.Node.Node) else brief(given[0])
+    return name, first, _cause(error)
 
 
 def _cause(error: Exception) -> str:
