@@ -1,6 +1,7 @@
 """SCons's own switches mean for engines what they mean for everything else."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -222,6 +223,36 @@ def test_an_interactive_session_looks_again(built: Tree) -> None:
     out, _ = process.communicate("build engines\nexit\n", timeout=60)
     assert "BUILT" in out
     assert sound(engine)
+
+
+def test_an_interactive_session_rebuilds_what_was_removed_for_any_target(built: Tree) -> None:
+    name = built.engine("a").relative_to(built.root)
+    with open(built.path("SConstruct"), "a", encoding="utf-8") as file:
+        file.write(f'\nenv.Command("out/a.copy", "{name}", Copy("$TARGET", "$SOURCE"))\n')
+    with subprocess.Popen(
+        built.command("--interactive"),
+        cwd=built.root,
+        env=built.env(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+
+        def build(target: str) -> None:
+            process.stdin.write(f"build {target}\n")
+            process.stdin.flush()
+            while "done clearing node information" not in process.stdout.readline():
+                pass
+
+        for target in ("engines", "out/a.copy", "a", "engines"):
+            for path in (built.engine("a"), Path(f"{built.engine('a')}.sha256")):
+                path.unlink()
+                build(target)
+                assert sound(built.engine("a")), (target, path.suffix)
+        process.stdin.write("exit\n")
 
 
 def test_settings_made_after_the_tool_count(two: Tree) -> None:

@@ -22,7 +22,7 @@ from ..recipe.options import DEFAULTS, Recipe
 from ..recipe.options_by_product import effective
 from .nodes import data_node, real_path, target_of
 from .run_files import RunFiles
-from .settings import Settings
+from .settings import Settings, option
 from .target import ReceiptTarget, steps_of
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ class EngineTarget(ReceiptTarget):
     @property
     def sha256(self) -> str | None:
         return self.made or (self.checked.sha256 if self.checked else None)
+
+    def in_aliases(self) -> list[Any]:
+        """What an alias of the engine means: the sidecar, because SCons reads the file. In an interactive
+        session both, because SCons looks again only at the nodes that it came to by a dependency."""
+        return list(self.nodes) if option("interactive") else [self.nodes[1]]
 
     def state(self) -> int:
         """SCons's state of the pair: that of the node which is further along."""

@@ -121,7 +121,7 @@ def _connect(env: Any, session: Session, engine: EngineTarget, summary: OnnxSumm
             engine.kept = os.path.lexists(engine.path)
     session.engines.append(engine)
     session.alias = skip_up_to_date.join(
-        *(env, session.alias, pair[1], session.on_skip, session.messages.reused)
+        *(env, session.alias, engine.in_aliases(), session.on_skip, session.messages.reused)
     )
 
 

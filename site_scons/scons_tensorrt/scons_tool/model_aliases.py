@@ -24,8 +24,7 @@ def declare(engines: Sequence[EngineTarget], top: str) -> None:
     for name in names:
         if SCons.Node.Alias.default_ans.lookup(name) is None and not _is_taken(name, top):
             own = [engine for engine in engines if engine.name == name]
-            sidecars = [engine.nodes[1] for engine in own]  # small: SCons reads what an alias stands for
-            sidecars[0].get_build_env().Alias(name, sidecars)
+            own[0].target.get_build_env().Alias(name, [node for each in own for node in each.in_aliases()])
             if settings.option("clean"):
                 _clean(own)
 

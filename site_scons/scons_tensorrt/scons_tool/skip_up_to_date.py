@@ -112,21 +112,21 @@ def _may_skip(found: list[Any]) -> bool:
 def join(
     env: Any,
     alias: Any,
-    sidecar: Any,
+    nodes: list[Any],
     on_skip: Callable[[ReceiptTarget], None],
     report_reused: Callable[[list[EngineTarget]], None],
 ) -> Any:
-    """The alias with one more engine. alias: the one so far, or None; on_skip: called for each target
-    before it is marked up to date; report_reused: called with all engines that were skipped.
+    """The alias with one more engine. alias: the one so far, or None; nodes: of the engine; on_skip: called
+    for each target before it is marked up to date; report_reused: called with all engines that were skipped.
 
     All but the first are added as dependencies: adding a source searches all sources of the alias.
     """
     if alias is None:
-        alias = env.Alias(ALIAS, sidecar)[0]
+        alias = env.Alias(ALIAS, nodes)[0]
         alias.__class__ = EnginesAlias
         alias.attributes.trt_callbacks = on_skip, report_reused
     else:
-        alias.add_dependency([sidecar])
+        alias.add_dependency(nodes)
     return alias
 
 
