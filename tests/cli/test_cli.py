@@ -727,3 +727,20 @@ def test_a_declaration_of_another_version_is_one_line(run, declared, tmp_path, c
     status, lines, _ = run("status", tmp_path)
     assert (status, rows(lines)[0][0]) == (1, "failing")
     assert "run scons again" in lines[0]
+
+
+def test_ctrl_c_while_the_commands_are_imported_prints_no_stack() -> None:
+    code = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "scons_tensorrt.cli.explain":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from scons_tensorrt.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
