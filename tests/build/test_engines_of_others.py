@@ -16,7 +16,7 @@ from scons_tensorrt.build.build_engine import build_engine
 from scons_tensorrt.build.engine_spec import EngineSpec
 from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files.digest_cache import DigestCache
-from scons_tensorrt.hardware.resolve import resolve
+from scons_tensorrt.hardware.choose_hardware import resolve
 from scons_tensorrt.hardware.runtime import Interpreter
 from scons_tensorrt.recipe.key_ingredients import input_name, value_fields
 from scons_tensorrt.recipe.options import parse

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.artifact.filename import EngineFilename
-from scons_tensorrt.hardware.resolve import load
+from scons_tensorrt.hardware.choose_hardware import load
 from scons_tensorrt.hardware.runtime import Runtime
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "hardware").glob("*.json"))

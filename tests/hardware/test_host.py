@@ -13,8 +13,8 @@ from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
 from scons_tensorrt.files.json_cache import JsonCache
 from scons_tensorrt.hardware import cuda
+from scons_tensorrt.hardware.choose_hardware import probe, runtime_fields
 from scons_tensorrt.hardware.probe_host import Host
-from scons_tensorrt.hardware.resolve import probe, runtime_fields
 from scons_tensorrt.hardware.runtime import Runtime
 from scons_tensorrt.hardware.signature import DEVICE_CLASS
 

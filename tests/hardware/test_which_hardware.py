@@ -8,8 +8,8 @@ from boards import JETSON
 
 from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.errors import HardwareError
+from scons_tensorrt.hardware.choose_hardware import BUILT_IN, load, resolve
 from scons_tensorrt.hardware.probe_host import Host
-from scons_tensorrt.hardware.resolve import BUILT_IN, load, resolve
 from scons_tensorrt.hardware.runtime import Runtime
 
 ORIN = {

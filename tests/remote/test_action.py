@@ -12,7 +12,7 @@ from scons_tensorrt.artifact.filename import EngineFilename
 from scons_tensorrt.artifact.state_folder import StateFolder
 from scons_tensorrt.build.engine_spec import TIMINGS, EngineSpec
 from scons_tensorrt.errors import DispatchError
-from scons_tensorrt.hardware.resolve import Hardware
+from scons_tensorrt.hardware.choose_hardware import Hardware
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.recipe.key_ingredients import input_name, value_fields
 from scons_tensorrt.recipe.options import parse

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from boards import JETSON
 
+from scons_tensorrt.hardware.choose_hardware import BUILT_IN, Hardware, resolve
 from scons_tensorrt.hardware.probe_host import Host
-from scons_tensorrt.hardware.resolve import BUILT_IN, Hardware, resolve
 from scons_tensorrt.hardware.runtime import Runtime
 from scons_tensorrt.hardware.signature import HardwareSignature
 from scons_tensorrt.scons_tool.console import Console

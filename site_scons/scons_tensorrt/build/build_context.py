@@ -21,7 +21,7 @@ from ..hardware.runtime import Interpreter
 from ..values import Value
 from .engine_spec import EngineSpec
 from .progress import BeginProgress, BeginStage, no_progress, no_stage
-from .same_inputs_once import TurnsOfSameInputs
+from .wait_for_same_inputs import TurnsOfSameInputs
 
 
 class ProvidedFile(Value):

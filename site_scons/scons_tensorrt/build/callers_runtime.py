@@ -23,13 +23,13 @@ from ..errors import EngineBuildError, EngineError, PublishError, RecipeError, S
 from ..files.digest_cache import DigestCache
 from ..files.locks import engine_lock
 from ..files.writing import cause
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key_ingredients import value_fields
 from .compiler_types import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
 from .engine_spec import EngineInputs, EngineSpec, engine_spec
 from .input_digests import Inputs
-from .keep_and_reuse import ReusableEngines, cache_size_here
+from .reuse_kept_or_copied import ReusableEngines, cache_size_here
 from .up_to_date import check_up_to_date
 
 

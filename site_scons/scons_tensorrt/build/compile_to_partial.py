@@ -14,7 +14,7 @@ from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError
 from ..files.untrusted_json import mapping
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from .build_context import BuildContext
 from .check_before_publish import check_inputs, check_plan
 from .child_process import Compiled, run_worker

@@ -20,7 +20,7 @@ from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
 from ..files.reading import read_small
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe
 from ..recipe.options_by_product import effective

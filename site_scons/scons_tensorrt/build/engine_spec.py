@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..artifact.cache_key import make_key
 from ..artifact.state_folder import StateFolder
 from ..errors import RecipeError
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.conversion import faults, strongly_typed
 from ..recipe.key_ingredients import input_name

@@ -18,8 +18,8 @@ from ..errors import HardwareMismatchError, PublishError, RecipeError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache
 from ..files.writing import cause
+from ..hardware.choose_hardware import Hardware, resolve
 from ..hardware.probe_host import Host
-from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.conversion import Step, strongly_typed
@@ -36,9 +36,9 @@ from .compiler_types import BuildConfig, CompiledEngine, EngineCacheEntry, Engin
 from .engine_spec import EngineInputs, EngineSpec, check_model, engine_spec
 from .input_digests import Inputs
 from .inputs_unchanged import DoneStep, check_unchanged
-from .keep_and_reuse import cache_size_here
 from .onnx_context import OnnxContext
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
+from .reuse_kept_or_copied import cache_size_here
 from .run_onnx_step import make_onnx
 
 

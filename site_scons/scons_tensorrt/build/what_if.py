@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from ..artifact.cache_key import make_key
 from ..artifact.filename import EngineFilename
 from ..errors import EngineError, HardwareError
-from ..hardware.resolve import resolve
+from ..hardware.choose_hardware import resolve
 from ..hardware.runtime import Runtime
 from ..hardware.signature import PRODUCTS, HardwareSignature
 from ..recipe.conversion import faults, next_step, strongly_typed

@@ -108,8 +108,8 @@ def _refusal(engine: str) -> tuple[int, str] | None:
 def _host(arguments: argparse.Namespace) -> tuple[HardwareSignature, Runtime]:
     """This host and the runtime of the engine's product. Raises NotRun if one is missing."""
     from ..build.check_recorded import NotRun
+    from ..hardware.choose_hardware import probe
     from ..hardware.probe_host import Host
-    from ..hardware.resolve import probe
     from ..hardware.runtime import Interpreter
     from ..hardware.signature import PRODUCTS
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
-from ..build.keep_and_reuse import ReusableEngines, cache_size_here
 from ..build.kernel_pinning import DETAIL, with_kernels
+from ..build.reuse_kept_or_copied import ReusableEngines, cache_size_here
 from ..errors import EngineError
 from ..files.untrusted_json import listing, mapping
 from ..recipe.key_ingredients import differences

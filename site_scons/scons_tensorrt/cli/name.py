@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact.filename import EngineFilename
-from ..hardware.resolve import resolve
+from ..hardware.choose_hardware import resolve
 from ..hardware.runtime import Interpreter
 from ..recipe.options import BUILDABLE
 from .common import add_command, add_json

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..artifact.filename import EngineFilename
 from ..errors import HardwareError
+from ..hardware.choose_hardware import Hardware, resolve
 from ..hardware.probe_host import Host
-from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from .common import add_command, add_json, add_python, say

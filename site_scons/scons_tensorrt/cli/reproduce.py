@@ -13,7 +13,7 @@ from ..build.declared_engines import find_declared_engine
 from ..build.engine_spec import EngineSpec
 from ..errors import EngineError
 from ..files.digest_cache import sha256_file
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..hardware.runtime import Interpreter
 from ..hardware.signature import HardwareSignature
 from ..recipe.options import Recipe

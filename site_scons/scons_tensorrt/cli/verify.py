@@ -15,8 +15,8 @@ from ..artifact.verify_pair import fault_of
 from ..errors import EngineError, HardwareError
 from ..files.in_parallel import in_order
 from ..files.json_cache import JsonCache
+from ..hardware.choose_hardware import resolve
 from ..hardware.probe_host import Host
-from ..hardware.resolve import resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import HardwareSignature
 from .common import LEFT, add_command, add_json, engines, print_json, say, was_left

@@ -21,7 +21,7 @@ ATTRIBUTES = {
     "compute_capability_minor": 76,
 }
 # A device lacks those that its driver does not know. A new attribute also needs signature.py, probe_host.py
-# and resolve.py.
+# and choose_hardware.py.
 OPTIONAL_ATTRIBUTES = {"ecc": 32, "shared_memory_per_block": 97, "texture_alignment": 14}
 NAMES = ("libcuda.so.1", "libcuda.so")
 TEGRA_STEPS_GIB = (4, 8, 16, 32, 64, 128)

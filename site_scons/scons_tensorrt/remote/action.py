@@ -17,7 +17,7 @@ from ..artifact.filename import EngineFilename
 from ..artifact.state_folder import StateFolder
 from ..build.engine_spec import TIMINGS, EngineSpec
 from ..errors import DispatchError
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..hardware.signature import HardwareSignature
 from ..recipe.key_ingredients import input_name, value_fields
 from ..recipe.options import Recipe

@@ -16,8 +16,8 @@ from typing import Any
 
 from ..errors import HardwareError
 from ..files.json_cache import JsonCache
+from ..hardware.choose_hardware import probe
 from ..hardware.probe_host import Host
-from ..hardware.resolve import probe
 from ..hardware.runtime import Runtime
 from ..hardware.signature import DEVICE_CLASS, HardwareSignature
 from ..recipe.key_ingredients import VERSION

@@ -14,7 +14,7 @@ import SCons.Script
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX
 from ..errors import one_line
-from ..hardware.resolve import BUILT_IN
+from ..hardware.choose_hardware import BUILT_IN
 from . import remote_settings, settings, store_settings
 from .console import say
 from .engine_target import EngineTarget

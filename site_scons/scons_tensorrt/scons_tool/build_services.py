@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..build.build_context import BuildContext
 from ..build.engine_spec import EngineSpec
 from ..build.gates_from_search import KnownGates
-from ..build.keep_and_reuse import Reusable, ReusableEngines
 from ..build.onnx_context import OnnxContext
 from ..build.progress import BeginStage, no_stage
-from ..build.same_inputs_once import TurnsOfSameInputs
+from ..build.reuse_kept_or_copied import Reusable, ReusableEngines
+from ..build.wait_for_same_inputs import TurnsOfSameInputs
 from ..errors import EngineError
 from . import remote_settings, settings
 from .console import Console

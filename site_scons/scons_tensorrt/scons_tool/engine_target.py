@@ -14,7 +14,7 @@ from ..artifact.filename import SIDECAR_SUFFIX
 from ..build.engine_spec import EngineInputs, EngineSpec, check_model, engine_spec
 from ..build.up_to_date import UpToDateResult, check_up_to_date
 from ..errors import AccuracyError, EngineError, HardwareError, RecipeError
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..recipe.conversion import strongly_typed
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.option_checks import messages_in, option_of

@@ -20,7 +20,7 @@ from ..artifact.filename import EngineFilename
 from ..artifact.sidecar import read_sidecar
 from ..errors import EngineError, HandoffError, HardwareError, SidecarError
 from ..files.mounts import mount_below
-from ..hardware.resolve import BUILT_IN, Hardware
+from ..hardware.choose_hardware import BUILT_IN, Hardware
 from ..release.own_files import entries, known_bytes
 from ..release.prune_candidates import DAY_S, Folder, Item, choose, find
 from ..release.remove_pruned import remove

@@ -13,7 +13,7 @@ import SCons.Util
 
 from ..artifact.filename import SIDECAR_SUFFIX, SUFFIX, EngineFilename
 from ..errors import EngineError, PublishError, RecipeError
-from ..hardware.resolve import BUILT_IN, Hardware
+from ..hardware.choose_hardware import BUILT_IN, Hardware
 from ..recipe.conversion import CONVERTED
 from ..recipe.onnx.summary import OnnxSummary
 from ..recipe.option_checks import literal

@@ -1,4 +1,4 @@
-"""Caches what `hardware/resolve.py` decides for each set of settings, and the interpreters of a run.
+"""Caches what `hardware/choose_hardware.py` decides for each set of settings, and the interpreters of a run.
 
 Without an installed runtime, the receipts of restored engines name it.
 """
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from ..artifact.filename import EngineFilename
 from ..errors import EngineError, HardwareError
 from ..files.json_cache import JsonCache
+from ..hardware.choose_hardware import Hardware, resolve
 from ..hardware.probe_host import CachedHost
-from ..hardware.resolve import Hardware, resolve
 from ..hardware.runtime import Interpreter, Runtime
 from ..hardware.signature import PRODUCTS
 from .run_files import RunFiles

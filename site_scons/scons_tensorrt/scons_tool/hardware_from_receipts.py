@@ -18,7 +18,7 @@ from ..artifact.state_folder import StateFolder
 from ..build.declared_engines import Declaration, last_declaration
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..hardware.runtime import Runtime
 from ..hardware.signature import HardwareSignature
 from ..values import Value

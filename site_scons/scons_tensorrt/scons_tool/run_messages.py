@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..build.engine_spec import EngineSpec
 from ..build.up_to_date import UpToDateResult
 from ..errors import EngineError, Interrupted
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from ..recipe.options_by_product import without_effect
 from .closing_line import Summary
 from .console import Console

@@ -20,7 +20,7 @@ import SCons.Script
 import SCons.Script.Main
 
 from ..files.writing import remove_stale
-from ..hardware.resolve import Hardware
+from ..hardware.choose_hardware import Hardware
 from . import remote_settings, run_end, settings, store_settings, write_declared
 from .call_errors import call_errors, report
 from .console import Console, say

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from scons_tensorrt.build import same_inputs_once as module
-from scons_tensorrt.build.same_inputs_once import TurnsOfSameInputs
+from scons_tensorrt.build import wait_for_same_inputs as module
+from scons_tensorrt.build.wait_for_same_inputs import TurnsOfSameInputs
 from scons_tensorrt.errors import EngineBuildError, Interrupted
 
 
