@@ -33,9 +33,9 @@ import obstore  # noqa: E402
 from parts import S3, WRITER, generate  # noqa: E402
 from test_shared import entry_of  # noqa: E402
 
+from scons_tensorrt.cache.early_downloads import ReadAhead, Wanted  # noqa: E402
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, blob_path, sign_entry  # noqa: E402
 from scons_tensorrt.cache.object_store import ObjectStore  # noqa: E402
-from scons_tensorrt.cache.read_ahead import ReadAhead, Wanted  # noqa: E402
 from scons_tensorrt.files.writing import sync_file  # noqa: E402
 
 BOUND = 1 / 0.8  # of seconds, for at least 0.8 of the rate

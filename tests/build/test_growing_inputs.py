@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from scons_tensorrt.build import pinned_inputs
+from scons_tensorrt.build import inputs_held_open
 from scons_tensorrt.errors import EngineBuildError
 from scons_tensorrt.files.digest_cache import DigestCache
 
@@ -30,18 +30,18 @@ def growing(tmp_path, monkeypatch):
             buffer[: len(data)] = data
             return len(data)
 
-    monkeypatch.setattr(pinned_inputs, "open_file", Growing)
+    monkeypatch.setattr(inputs_held_open, "open_file", Growing)
     return path
 
 
 def test_a_private_copy(growing, tmp_path):
     with pytest.raises(EngineBuildError, match=r"a\.onnx changed while it was compiled"):
-        pinned_inputs.copy_verified(growing, tmp_path / "copy", "0" * 64, "compiled")
+        inputs_held_open.copy_verified(growing, tmp_path / "copy", "0" * 64, "compiled")
 
 
 @pytest.mark.parametrize("with_memo", [False, True])
 def test_a_descriptor_that_is_held(growing, tmp_path, with_memo):
     digest_cache = DigestCache(tmp_path / "digests.json", tmp_path) if with_memo else None
-    held = pinned_inputs.Pinned(digest_cache, "compiled")
+    held = inputs_held_open.Pinned(digest_cache, "compiled")
     with contextlib.ExitStack() as stack, pytest.raises(EngineBuildError, match="changed while it was"):
         held.hold(stack, "input onnx", growing, "0" * 64)

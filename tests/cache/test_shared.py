@@ -16,10 +16,10 @@ import pytest
 from parts import READER, WRITER, Careless, generate, key, s3, signer, wire
 
 from scons_tensorrt.artifact.cache_key import make_key
-from scons_tensorrt.cache.client import CacheClient
 from scons_tensorrt.cache.copy_and_hash import DigestMismatch
 from scons_tensorrt.cache.entry import ENGINE, CacheEntry, blob_path, entry_path, sign_entry
 from scons_tensorrt.cache.object_store import ObjectStore
+from scons_tensorrt.cache.shared_cache_client import CacheClient
 from scons_tensorrt.errors import StoreError
 from scons_tensorrt.files.signing_keys import SigningKey, load_signing_key, load_trusted_keys
 

@@ -14,9 +14,9 @@ from parts import READER, WRITER, Tree, key, make_model, s3, signer
 from scons_tensorrt.artifact.receipt import Receipt
 from scons_tensorrt.build.entry_description import DESCRIBED, describe, description_of
 from scons_tensorrt.build.input_digests import ONNX_FACT
-from scons_tensorrt.cache.client import CacheClient
 from scons_tensorrt.cache.entry import engine_entry
 from scons_tensorrt.cache.object_store import ObjectStore
+from scons_tensorrt.cache.shared_cache_client import CacheClient
 from scons_tensorrt.files.signing_keys import SigningKey
 
 # `b` is of an ONNX that a step makes; the export does not change a byte, so that no test compiles it.

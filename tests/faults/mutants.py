@@ -69,7 +69,7 @@ PLUGINS_BY_NAME = (  # in three places, each of which alone would see the other 
     "build/engine_spec.py",
     """digest(path, f"plugin {path.name}")""",
     "path.name",
-    "build/pinned_inputs.py",
+    "build/inputs_held_open.py",
     "        if digest != sha256 or now",
     "        if (digest != sha256 and not name.startswith('input plugin')) or now",
     "build/check_before_publish.py",

@@ -1,5 +1,5 @@
 """Kept engines: the folder `kept/`, where an engine is linked before a build with another key replaces it, so
-that it can come back. Which engine is kept, and when it is reused: build/reuse_kept_or_copied.py.
+that it can come back. Which engine is kept, and when it is reused: build/reuse_local_engine.py.
 
 An engine is kept by a hard link, made before another engine takes its name, so nothing is copied and no crash
 leaves the name without an engine. Only where a link is impossible (another file system) it is copied.

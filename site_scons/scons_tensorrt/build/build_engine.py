@@ -23,7 +23,7 @@ from .check_before_publish import check_inputs, check_plan
 from .compile_to_partial import compile_engine
 from .engine_spec import EngineSpec
 from .make_job import is_tensorrt
-from .reuse_kept_or_copied import ReusableEngines, Reused, details_of_copy
+from .reuse_local_engine import ReusableEngines, Reused, details_of_copy
 from .up_to_date import UpToDateResult, check_up_to_date
 
 

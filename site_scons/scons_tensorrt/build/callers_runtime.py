@@ -29,7 +29,7 @@ from ..recipe.key_ingredients import value_fields
 from .compiler_types import CompiledEngine, CompileEngineCallable, EngineRequest, Say, recipe_of
 from .engine_spec import EngineInputs, EngineSpec, engine_spec
 from .input_digests import Inputs
-from .reuse_kept_or_copied import ReusableEngines, cache_size_here
+from .reuse_local_engine import ReusableEngines, cache_size_here
 from .up_to_date import check_up_to_date
 
 

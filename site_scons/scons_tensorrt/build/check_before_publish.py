@@ -10,7 +10,7 @@ from ..artifact.plan_header import cut_short, parse_header, read_head
 from ..errors import EngineBuildError, HardwareMismatchError
 from ..files.digest_cache import DigestCache
 from .engine_spec import EngineSpec
-from .pinned_inputs import changed
+from .inputs_held_open import changed
 
 
 def check_plan(spec: EngineSpec, partial: Path, wrote: int) -> None:

@@ -18,10 +18,10 @@ from ..worker.trt.job import RunJob
 from .child_process import ENVIRONMENT, run_program
 from .child_programs import RUNNER
 from .engine_spec import EngineSpec
+from .inputs_held_open import Pinned, links_to
 from .make_job import gpu_choice, plugin_places
 from .onnx_context import OnnxContext
 from .onnx_spec import OnnxSpec
-from .pinned_inputs import Pinned, links_to
 from .run_onnx_step import run_converter
 from .step_inputs import named_as_given, snapshot
 

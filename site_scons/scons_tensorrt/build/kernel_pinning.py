@@ -21,7 +21,7 @@ from ..worker.trt.job import PinnedKernels
 from .accuracy_details import alone_on_gpu
 from .build_context import BuildContext
 from .engine_spec import TIMINGS, EngineSpec
-from .pinned_inputs import changed
+from .inputs_held_open import changed
 
 DETAIL = "kernels"  # of a receipt: text by key, see recipe/timing_cache_file.py
 

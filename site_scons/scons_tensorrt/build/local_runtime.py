@@ -38,7 +38,7 @@ from .input_digests import Inputs
 from .inputs_unchanged import DoneStep, check_unchanged
 from .onnx_context import OnnxContext
 from .onnx_spec import SAMPLES, Onnx, OnnxSpec, SampleFiles, compile_step, onnx_spec_of, step_fields
-from .reuse_kept_or_copied import cache_size_here
+from .reuse_local_engine import cache_size_here
 from .run_onnx_step import make_onnx
 
 

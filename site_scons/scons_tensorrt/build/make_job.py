@@ -21,8 +21,8 @@ from ..recipe.options import Recipe
 from ..worker.trt.job import BuildOptions, CalibrationJob, CompileJob
 from .calibration_cache import cache_of, read_cache
 from .engine_spec import EngineSpec
+from .inputs_held_open import Pinned, changed, links_to
 from .kernel_pinning import Recording, beside, pinned_kernels
-from .pinned_inputs import Pinned, changed, links_to
 
 
 def make_job(

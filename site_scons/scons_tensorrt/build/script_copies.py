@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe.key_ingredients import input_name
+from .inputs_held_open import changed, copy_hashed
 from .onnx_spec import SCRIPT, OnnxSpec, SampleFiles
-from .pinned_inputs import changed, copy_hashed
 
 
 class CodeCopies:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..recipe.key_ingredients import input_name
+from .inputs_held_open import changed, copy_hashed
 from .onnx_spec import Onnx, OnnxSpec, SampleFiles, file_fields
-from .pinned_inputs import changed, copy_hashed
 from .script_copies import copy_reader
 
 CODE = "code"  # the folder for the files of a user's function

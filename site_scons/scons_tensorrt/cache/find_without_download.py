@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..build.build_context import ProvidedFile
 from ..build.entry_description import description_of
-from .client import CacheClient
 from .entry import ENGINE, STEP, blob_path
+from .shared_cache_client import CacheClient
 
 if TYPE_CHECKING:
     from ..build.build_context import BuildContext

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..build.entry_description import describe
 from ..errors import EngineBuildError, StoreError
-from .client import CacheClient
 from .entry import STEP, engine_entry
+from .shared_cache_client import CacheClient
 
 if TYPE_CHECKING:
     from ..artifact.receipt import Receipt

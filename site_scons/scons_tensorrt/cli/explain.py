@@ -13,7 +13,7 @@ from ..artifact.filename import SIDECAR_SUFFIX, EngineFilename
 from ..artifact.receipt import Receipt
 from ..build.declared_engines import DeclaredEngine, find_declared_engine
 from ..build.kernel_pinning import DETAIL, with_kernels
-from ..build.reuse_kept_or_copied import ReusableEngines, cache_size_here
+from ..build.reuse_local_engine import ReusableEngines, cache_size_here
 from ..errors import EngineError
 from ..files.untrusted_json import listing, mapping
 from ..recipe.key_ingredients import differences

@@ -21,7 +21,7 @@ from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DEFAULT
 from ..artifact.verify_pair import check_pair
 from ..build.declared_engines import Declaration
-from ..build.reuse_kept_or_copied import ReusableEngines, cache_size_here
+from ..build.reuse_local_engine import ReusableEngines, cache_size_here
 from ..build.up_to_date import NOT_DOWNLOADED
 from ..errors import EngineError, ReceiptError, plural
 from ..values import Value

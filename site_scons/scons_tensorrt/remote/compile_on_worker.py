@@ -22,9 +22,9 @@ from ..build.build_context import BuildContext
 from ..build.build_engine import BuildOutcome, build_engine
 from ..build.engine_spec import EngineSpec
 from ..build.entry_description import describe
-from ..cache.client import CacheClient
 from ..cache.entry import ENGINE, blob_path, engine_entry
 from ..cache.object_store import ObjectStore
+from ..cache.shared_cache_client import CacheClient
 from ..errors import DispatchError, EngineBuildError, EngineError, StoreError
 from ..files.digest_cache import DigestCache
 from ..files.json_cache import JsonCache

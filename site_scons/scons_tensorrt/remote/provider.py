@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..build.build_context import BuildContext, ProvidedFile
     from ..build.engine_spec import EngineSpec
     from ..build.progress import ProgressHandle
-    from ..cache.client import CacheClient
+    from ..cache.shared_cache_client import CacheClient
 
 
 class RemoteProvider:

@@ -11,7 +11,7 @@ import SCons.Errors
 from ..build.compile_to_partial import only_on_its_hardware
 from ..errors import EngineBuildError, EngineError, HardwareError, HardwareMismatchError, PublishError
 from . import settings
-from .download_early import download_early
+from .choose_early_downloads import download_early
 from .engine_target import EngineTarget
 from .nodes import real_path
 from .onnx_target import OnnxTarget

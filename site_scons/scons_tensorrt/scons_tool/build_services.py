@@ -12,7 +12,7 @@ from ..build.engine_spec import EngineSpec
 from ..build.gates_from_search import KnownGates
 from ..build.onnx_context import OnnxContext
 from ..build.progress import BeginStage, no_stage
-from ..build.reuse_kept_or_copied import Reusable, ReusableEngines
+from ..build.reuse_local_engine import Reusable, ReusableEngines
 from ..build.wait_for_same_inputs import TurnsOfSameInputs
 from ..errors import EngineError
 from . import remote_settings, settings

@@ -13,8 +13,8 @@ from .store_settings import ALL, StoreSettings
 if TYPE_CHECKING:
     from ..build.build_context import BuildListener, EngineProvider
     from ..build.onnx_context import OnnxListener, OnnxProvider
-    from ..cache.client import CacheClient
     from ..cache.find_without_download import StoreFinder
+    from ..cache.shared_cache_client import CacheClient
     from ..cache.transfer_counts import Sum
     from ..cache.upload_queue import Uploader
     from ..profile.recorder import Recorder
@@ -58,8 +58,8 @@ class Providers:
         return self
 
     def _open(self) -> None:
-        from ..cache.client import CacheClient
         from ..cache.object_store import ObjectStore
+        from ..cache.shared_cache_client import CacheClient
         from ..cache.upload_queue import Uploader
         from ..files.signing_keys import load_signing_key, load_trusted_keys
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cache.client import CacheClient
 from ..cache.entry import CacheEntry
+from ..cache.shared_cache_client import CacheClient
 from ..errors import EngineBuildError
 from ..profile.recorder import Recorder
 

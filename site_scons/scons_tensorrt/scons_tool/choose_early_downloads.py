@@ -22,8 +22,8 @@ from .session import Session
 from .target import ReceiptTarget
 
 if TYPE_CHECKING:
+    from ..cache.early_downloads import Wanted
     from ..cache.entry import CacheEntry
-    from ..cache.read_ahead import Wanted
 
     _Lookup = Callable[[CacheEntry], list[Wanted]]
 
@@ -74,8 +74,8 @@ def _all(lookups: list[_Lookup], entry: CacheEntry) -> list[Wanted]:
 def _after(step: OnnxTarget, engine: EngineTarget, session: Session) -> Iterator[_Lookup]:
     """The lookup of an engine that is made from the file of a step and from no other file, as a function of
     the step's entry. Not of one that may be here already. Raises EngineError, OSError."""
+    from ..cache.early_downloads import Wanted
     from ..cache.entry import ENGINE
-    from ..cache.read_ahead import Wanted
 
     name, receipts, fields = engine.path.name, session.state.receipts, engine.fields
     if engine.given or engine.samples or os.path.lexists(engine.path) or any(receipts.of_file(name)):
@@ -104,8 +104,8 @@ def _of_engine(engine: EngineTarget, session: Session) -> Wanted | None:
         return None
     found, spec = engine.up_to_date(), engine.known
     if spec and not found.reusable and session.making.reusable(spec, found.code) is None:
+        from ..cache.early_downloads import Wanted
         from ..cache.entry import ENGINE  # not needed where all is up to date
-        from ..cache.read_ahead import Wanted
 
         return Wanted(ENGINE, spec.key, spec.filename, not session.making.downloads.may_stay_in_cache(engine))
     return None
@@ -114,8 +114,8 @@ def _of_engine(engine: EngineTarget, session: Session) -> Wanted | None:
 def _of_step(step: OnnxTarget, session: Session) -> Wanted | None:
     """As `_of_engine`, for an ONNX step."""
     if step.is_needed() and all(map(_is_there, step.needs())) and not step.up_to_date().current:
+        from ..cache.early_downloads import Wanted
         from ..cache.entry import STEP
-        from ..cache.read_ahead import Wanted
 
         return Wanted(STEP, step.key, step.path.name, not session.making.downloads.may_stay_in_cache(step))
     return None

@@ -27,6 +27,7 @@ from ..errors import EngineBuildError, Interrupted, StoreError
 from ..files.signing_keys import SigningKey, TrustedKeys
 from ..files.writing import new_file
 from .copy_and_hash import DigestMismatch
+from .early_downloads import ReadAhead
 from .entry import (
     ENGINE,
     LARGEST,
@@ -40,7 +41,6 @@ from .entry import (
     verify_entry,
 )
 from .object_store import ObjectStore
-from .read_ahead import ReadAhead
 from .store_threads import in_thread
 from .transfer_counts import Moved
 

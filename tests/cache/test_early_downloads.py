@@ -16,10 +16,10 @@ import pytest
 from parts import READER, Careless, Tree, fake_compiler, key, make_model, sha256, signer, sound
 from test_shared import entry_of
 
-from scons_tensorrt.cache import read_ahead
+from scons_tensorrt.cache import early_downloads
+from scons_tensorrt.cache.early_downloads import ReadAhead, Wanted
 from scons_tensorrt.cache.entry import ENGINE, blob_path, entry_path, sign_entry
 from scons_tensorrt.cache.object_store import ObjectStore
-from scons_tensorrt.cache.read_ahead import ReadAhead, Wanted
 from scons_tensorrt.errors import StoreError
 from scons_tensorrt.files.signing_keys import SigningKey
 
@@ -134,7 +134,7 @@ def test_an_unexpected_error_of_the_read_ahead_leaves_each_download_to_its_engin
     tree = clone(TRT_STORE=full[1].as_uri())
     with open(tree.path("SConstruct"), "a", encoding="utf-8") as file:
         file.write(
-            "\nfrom scons_tensorrt.scons_tool import download_early as module\n"
+            "\nfrom scons_tensorrt.scons_tool import choose_early_downloads as module\n"
             "def at_fault(session):\n"
             "    open('asked', 'w').close()\n"
             "    return {}['a fault of our own']\n"
@@ -307,7 +307,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_the_window_moves_as_entries_are_asked_for(shelf, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(read_ahead, "AHEAD", 3)
+    monkeypatch.setattr(early_downloads, "AHEAD", 3)
     contents = [os.urandom(1000) for _ in range(8)]
     wanted = [shelf.put(number, data) for number, data in enumerate(contents)]
     shelf.ahead.add(wanted, tmp_path)
@@ -320,7 +320,7 @@ def test_the_window_moves_as_entries_are_asked_for(shelf, tmp_path, monkeypatch)
 
 
 def test_data_waits_for_room_and_what_is_asked_for_does_not(shelf, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(read_ahead, "MOST_BYTES", 1500)
+    monkeypatch.setattr(early_downloads, "MOST_BYTES", 1500)
     contents = [os.urandom(1000), os.urandom(1000), os.urandom(5000)]
     wanted = [shelf.put(number, data) for number, data in enumerate(contents)]
     shelf.ahead.add(wanted, tmp_path)
