@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -293,3 +294,14 @@ def test_no_modules_import_each_other_in_a_circle():
         above = below.keys() - imported
         below = {name: found for name, found in below.items() if name not in above}
     assert sorted(below) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_text_names_only_modules_that_exist(module):
+    """A rename leaves docstrings and comments behind."""
+    text = MODULES[module].read_text(encoding="utf-8")
+    rooms = {path.parent.relative_to(PACKAGE).as_posix() for path in MODULES.values()}
+    named = re.findall(rf"(?<![\w/.])((?:{'|'.join(rooms - {'.'})})/\w+\.py)", text)
+    assert [name for name in named if not (PACKAGE / name).exists()] == []
+    files = {path.name for path in MODULES.values()} | {"script.py", "reader.py", "model.py"}  # of a user
+    assert [name for name in re.findall(r"(?<![\w/'\".])([a-z_]+\.py)\b", text) if name not in files] == []

@@ -87,7 +87,7 @@ class Declaration:
         """A line about the files that changed since the run that declared its engines; None for no change."""
         digests = self.data.get("read")
         read = digests.items() if isinstance(digests, dict) else ()
-        changed = [name for name, sha256 in read if not self._is(name, sha256)]
+        changed = [name for name, sha256 in read if not self._has_digest(name, sha256)]
         if not changed:
             return None
         when, files = self.data.get("declared_at"), ", ".join(sorted(changed))
@@ -96,7 +96,7 @@ class Declaration:
             "what would be built now"
         )
 
-    def _is(self, name: str, sha256: Any) -> bool:
+    def _has_digest(self, name: str, sha256: Any) -> bool:
         try:
             return bool(self.digest_cache.sha256(self.place(name)) == sha256)
         except (OSError, ValueError):

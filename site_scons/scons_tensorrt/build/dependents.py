@@ -23,7 +23,7 @@ def dependents(tree: Declaration, file: Path) -> Iterator[Dependent]:
     """The engines that depend on a file, or on a file in a folder."""
     wanted = _real(file)
     digests = tree.data.get("read")
-    read = [label for label in (digests or ()) if _is(wanted, tree.place(label), "")]
+    read = [label for label in (digests or ()) if _is_or_contains(wanted, tree.place(label), "")]
     for engine in tree.engines:
         found = _first_use(engine, wanted) or _by_declaration(engine, read)
         if found:
@@ -32,11 +32,11 @@ def dependents(tree: Declaration, file: Path) -> Iterator[Dependent]:
 
 def _first_use(engine: DeclaredEngine, wanted: str) -> Dependent | None:
     for role, path in engine.files():
-        if _is(wanted, path, role):
+        if _is_or_contains(wanted, path, role):
             return Dependent(engine, role)
     for step in engine.steps():
         for role, path in step.files():
-            if _is(wanted, path, role):
+            if _is_or_contains(wanted, path, role):
                 return Dependent(engine, role, step.label)
     return None
 
@@ -52,7 +52,7 @@ def _by_declaration(engine: DeclaredEngine, read: list[str]) -> Dependent | None
     return None
 
 
-def _is(wanted: str, path: Path, role: str) -> bool:
+def _is_or_contains(wanted: str, path: Path, role: str) -> bool:
     """Whether a file is the wanted one, or in the wanted folder, or the wanted one in a folder of samples."""
     real = _real(path)
     inside = real.startswith(wanted.rstrip(os.sep) + os.sep)

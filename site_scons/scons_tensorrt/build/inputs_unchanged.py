@@ -2,7 +2,7 @@
 
 A gate can take an hour, and an engine can wait for its turn. If somebody edits the model meanwhile, or
 another build in this tree converts it again, the figures of the gate are not those of the engine. During
-the compile, `build.checks.check_inputs` watches the inputs of the engine.
+the compile, `check_inputs` of check_before_publish.py watches the inputs of the engine.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from .progress import BeginProgress, BeginStage, no_progress, no_stage
 
 
 class OnnxProvider(Protocol):
-    """As `build.context.EngineProvider`, for the files of ONNX steps. `sha256` and `size` are those of the
+    """As `build_context.EngineProvider`, for the files of ONNX steps. `sha256` and `size` are those of the
     ONNX; `data_sha256` in the details is that of its external data."""
 
     def supply_step(self, spec: OnnxSpec, made: Path, context: OnnxContext) -> ProvidedFile | None:
@@ -25,14 +25,14 @@ class OnnxProvider(Protocol):
 
 
 class OnnxFinder(Protocol):
-    """As `build.context.EngineFinder`."""
+    """As `build_context.EngineFinder`."""
 
     def find_step(self, spec: OnnxSpec, context: OnnxContext) -> ProvidedFile | None:
         """The file as a provider would write it, without its bytes."""
 
 
 class OnnxListener(Protocol):
-    """As `build.context.BuildListener`."""
+    """As `build_context.BuildListener`."""
 
     def made_step(self, spec: OnnxSpec, receipt: Receipt) -> None:
         """A file was made on this host and published."""
@@ -40,7 +40,7 @@ class OnnxListener(Protocol):
 
 @dataclass(frozen=True)
 class OnnxContext:
-    """What all steps of a run share; see `build.context.BuildContext`. python: the interpreter that has onnx
+    """What all steps of a run share; see `build_context.BuildContext`. python: the interpreter that has onnx
     and onnxruntime."""
 
     state: StateFolder

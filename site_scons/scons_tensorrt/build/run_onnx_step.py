@@ -66,7 +66,7 @@ def make_onnx(spec: OnnxSpec, context: OnnxContext) -> OnnxOutcome:
             if finished:
                 return OnnxOutcome("reused", up_to_date, finished)
             remove_tree(folder)
-            found = _find(spec, context)
+            found = _record_not_downloaded(spec, context)
             if found:
                 return OnnxOutcome("found", up_to_date, found)
             folder.mkdir(parents=True)
@@ -102,7 +102,7 @@ def _finish(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | Non
     there = next((path for path in (data, spec.data) if path.is_file() and not path.is_symlink()), None)
     if stated is not None and (there is None or sha256_file(there, follow=False) != stated):
         return None
-    _bring(spec, [path for path in (data, made) if path.exists()], keep=stated is not None)
+    _move_into_place(spec, [path for path in (data, made) if path.exists()], keep=stated is not None)
     return receipt
 
 
@@ -139,7 +139,7 @@ def _fetch(spec: OnnxSpec, context: OnnxContext, folder: Path) -> Receipt | None
     return None
 
 
-def _find(spec: OnnxSpec, context: OnnxContext) -> Receipt | None:
+def _record_not_downloaded(spec: OnnxSpec, context: OnnxContext) -> Receipt | None:
     """The receipt of a file that need not be downloaded. A file of other inputs in its place is removed: it
     would be taken for this one."""
     for finder in context.finders:
@@ -269,11 +269,11 @@ def _publish(
     for path in there:
         sync_file(path)
     context.state.receipts.put(receipt)
-    _bring(spec, there, keep=data in there)
+    _move_into_place(spec, there, keep=data in there)
     return receipt
 
 
-def _bring(spec: OnnxSpec, there: list[Path], keep: bool) -> None:
+def _move_into_place(spec: OnnxSpec, there: list[Path], keep: bool) -> None:
     """Rename the files to their final place. keep: whether the ONNX has external data."""
     folder = spec.target.parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ class Folder:
     def remove(self, path: str) -> None:
         """Remove a file or a link, if there is one."""
         folder, _, name = path.rpartition("/")
-        with contextlib.suppress(FileNotFoundError), self._opened(folder) as at:
+        with contextlib.suppress(FileNotFoundError), self._open_folder(folder) as at:
             os.unlink(name, dir_fd=at)
 
     def flush(self, path: str) -> None:
@@ -81,7 +81,7 @@ class Folder:
 
     def list(self, folder: str, is_ours: Callable[[str], object]) -> Iterator[tuple[str, int, float]]:
         """Name, size (bytes) and mtime of each regular file in `folder` that `is_ours` accepts."""
-        with contextlib.suppress(FileNotFoundError), self._opened(folder) as at:
+        with contextlib.suppress(FileNotFoundError), self._open_folder(folder) as at:
             for name in os.listdir(at):
                 if not is_ours(name):
                     continue
@@ -96,11 +96,11 @@ class Folder:
     def check(self, folder: str) -> None:
         """Raises StoreError if `folder` is a link or not a folder; it may be missing."""
         self.check_root()
-        with contextlib.suppress(FileNotFoundError), self._opened(folder):
+        with contextlib.suppress(FileNotFoundError), self._open_folder(folder):
             pass
 
     @contextlib.contextmanager
-    def _opened(self, folder: str) -> Iterator[int]:
+    def _open_folder(self, folder: str) -> Iterator[int]:
         """The descriptor of a folder of the store."""
         root = os.open(self.root, _FOLDER)
         try:
