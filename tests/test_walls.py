@@ -93,7 +93,7 @@ def inside(module):
 
 def test_the_walk_sees_relative_and_absolute_and_late_imports():
     assert f"{ME}.artifact.filename" in imports(f"{ME}.cli.name")
-    assert "filelock" in imports(f"{ME}.files.locks")
+    assert "filelock" in imports(f"{ME}.files.engine_and_gpu_locks")
     assert f"{COMMON}.errors" in imports(f"{WORKER}.build")
     assert "SCons.Script" in imports(f"{ME}.scons_tool.settings")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from scons_tensorrt.errors import EngineBuildError, PublishError
-from scons_tensorrt.files import locks
+from scons_tensorrt.files import engine_and_gpu_locks
 
 
 @pytest.fixture
 def lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "gpu_lock_path", lambda uuid: tmp_path / uuid / "gpu.lock")
+    monkeypatch.setattr(engine_and_gpu_locks, "gpu_lock_path", lambda uuid: tmp_path / uuid / "gpu.lock")
     turn = threading.Lock()
-    return turn, lambda uuid: locks.gpu_lock(uuid, turn, "an engine", print, lambda: False, 1)
+    return turn, lambda uuid: engine_and_gpu_locks.gpu_lock(uuid, turn, "an engine", print, lambda: False, 1)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "model.onnx"), EngineBuildError("x")])
@@ -46,7 +46,7 @@ SITE = Path(__file__).parents[2] / "site_scons"
 
 LOCK = """
 import sys, threading, os
-from scons_tensorrt.files.locks import gpu_lock
+from scons_tensorrt.files.engine_and_gpu_locks import gpu_lock
 os.setuid(int(sys.argv[1]))
 with gpu_lock(sys.argv[2], threading.Lock(), "an engine", print, lambda: False, 0.5):
     print("held")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
-from ..files.locks import gpu_lock
+from ..files.engine_and_gpu_locks import gpu_lock
 from .engine_spec import EngineSpec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ..artifact.sidecar import sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError, PublishError
 from ..files.digest_cache import DigestCache
-from ..files.locks import engine_lock
+from ..files.engine_and_gpu_locks import engine_lock
 from ..files.writing import cause, new_file
 from ..values import Value
 from .accuracy_details import alone_on_gpu, is_compared, receipt_details, update_receipt

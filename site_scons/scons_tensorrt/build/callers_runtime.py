@@ -21,7 +21,7 @@ from ..artifact.state_folder import StateFolder
 from ..artifact.verify_pair import fault_of
 from ..errors import EngineBuildError, EngineError, PublishError, RecipeError, SidecarError
 from ..files.digest_cache import DigestCache
-from ..files.locks import engine_lock
+from ..files.engine_and_gpu_locks import engine_lock
 from ..files.writing import cause
 from ..hardware.choose_hardware import Hardware
 from ..hardware.signature import HardwareSignature

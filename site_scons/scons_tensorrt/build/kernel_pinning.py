@@ -12,7 +12,7 @@ from ..artifact.publish import Publication
 from ..artifact.receipt import Receipt
 from ..artifact.state_folder import StateFolder
 from ..errors import RecipeError
-from ..files.locks import engine_lock
+from ..files.engine_and_gpu_locks import engine_lock
 from ..files.reading import read_small
 from ..files.untrusted_json import mapping
 from ..files.writing import new_file

@@ -12,7 +12,7 @@ from typing import Any
 from ..artifact.state_folder import StateFolder
 from ..errors import EngineError
 from ..files.digest_cache import DigestCache
-from ..files.locks import engine_lock
+from ..files.engine_and_gpu_locks import engine_lock
 from .declared_engines import DeclaredEngine, last_declaration
 from .declared_onnx import ODD
 

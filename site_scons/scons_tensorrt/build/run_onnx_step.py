@@ -15,7 +15,7 @@ from ..artifact.receipt import Receipt
 from ..artifact.state_folder import DATA_SUFFIX, StateFolder
 from ..errors import AccuracyError, EngineBuildError, EngineError, PublishError, RecipeError
 from ..files.digest_cache import sha256_file
-from ..files.locks import engine_lock
+from ..files.engine_and_gpu_locks import engine_lock
 from ..files.writing import cause, remove_tree, sync_file, sync_folder, unlink_link
 from ..recipe.preparation import needed_for
 from ..values import Value

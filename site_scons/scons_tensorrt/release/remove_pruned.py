@@ -18,7 +18,7 @@ from ..artifact.sidecar import read_sidecar, sidecar_of
 from ..artifact.state_folder import StateFolder
 from ..errors import HandoffError, SidecarError
 from ..files.digest_cache import DigestCache
-from ..files.locks import engine_lock
+from ..files.engine_and_gpu_locks import engine_lock
 from ..files.writing import remove_tree, sync_folder, unlink_link
 from .own_files import CACHE, behind_link, is_ours, known_bytes, own_files, parsed, traces
 from .prune_candidates import Item

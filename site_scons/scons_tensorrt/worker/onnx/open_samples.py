@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx.sample_files import ArchiveSamples, FolderSamples
+from scons_tensorrt.worker.onnx.npz_and_npy_samples import ArchiveSamples, FolderSamples
 from scons_tensorrt.worker.onnx.sample_reader import ReaderSamples
 from scons_tensorrt.worker.onnx.sample_set import ModelInput, SampleSet
 

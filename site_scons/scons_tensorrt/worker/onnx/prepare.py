@@ -18,14 +18,14 @@ import numpy as np
 from onnx import ModelProto
 
 from scons_tensorrt.worker.onnx import (
+    fix_and_freeze_inputs,
     graph_walk,
+    infer_shapes,
     model_file,
     prepare_proof,
-    prepare_shapes,
     proof_inputs,
     rewrite_axes,
     rewrite_fold,
-    rewrite_inputs,
     rewrite_integer,
     tensor_values,
 )
@@ -80,7 +80,7 @@ def prepare(source: str, target: str, request: PrepareRequest) -> PrepareResult:
     """
     values = tensor_values.TensorValues(source)
     model = _loaded(source, values)
-    frozen = rewrite_inputs.frozen_values(model, request.freeze)
+    frozen = fix_and_freeze_inputs.frozen_values(model, request.freeze)
     rewritten = _rewritten(model, request, frozen, values)
     if rewritten is None:
         _copy(source, target, values.external)
@@ -126,16 +126,16 @@ def _rewritten(
 ) -> _Rewritten | None:
     """The model after every rewrite; None if nothing is frozen and nothing in it is refused."""
     folding = bool(frozen) or rewrite_fold.has_refused_if(model)
-    frozen_phrase = rewrite_inputs.freeze(model, frozen)
-    names = rewrite_inputs.name_dimensions(model, request.profiles)
+    frozen_phrase = fix_and_freeze_inputs.freeze(model, frozen)
+    names = fix_and_freeze_inputs.name_dimensions(model, request.profiles)
     squeezes = bool(rewrite_axes.refused(model, request.profiles))  # before sizes are fixed
-    fixed = rewrite_inputs.fix_dimensions(model, request.profiles)
+    fixed = fix_and_freeze_inputs.fix_dimensions(model, request.profiles)
     model, integer = rewrite_integer.rewrite(model, values)
     folds: list[str] = []
     if folding:
         model, folds = rewrite_fold.simplify(model)
     axes = rewrite_axes.write_axes(model, request.profiles)
-    prepare_shapes.clear_inferred(model)
+    infer_shapes.clear_inferred(model)
     if not (folding or names or integer or axes or (squeezes and fixed)):
         return None
     changes = [frozen_phrase, names, fixed, *integer, *folds, axes]

@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx import prepare_shapes, rewrite_inputs
+from scons_tensorrt.worker.onnx import fix_and_freeze_inputs, infer_shapes
 
 SAMPLES = 16  # of a set that are compared
 # Random inputs are by the first of these with which the original runs and its outputs are finite: whole
@@ -63,14 +63,14 @@ def _random_inputs(
     see `TRIES`."""
     random = np.random.default_rng(len(sizes))
     made = {}
-    for value in rewrite_inputs.model_inputs(model):
+    for value in fix_and_freeze_inputs.model_inputs(model):
         tensor = value.type.tensor_type
         if not value.type.HasField("tensor_type") or tensor.elem_type == TensorProto.STRING:
             raise recipe_error(
                 "input `%s` is not a tensor of numbers, so the prepared model cannot be compared; "
                 "write prepare='none'" % value.name
             )
-        dims = [dim.dim_value if prepare_shapes.is_static(dim) else 1 for dim in tensor.shape.dim]
+        dims = [dim.dim_value if infer_shapes.is_static(dim) else 1 for dim in tensor.shape.dim]
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
         given = sizes.get(value.name)
         if given is not None and dtype.kind == "i" and len(dims) <= 1 and _is_fixed(tensor):
@@ -90,4 +90,4 @@ def _random_inputs(
 def _is_fixed(tensor: Any) -> bool:
     """Whether all sizes are in the model: bounds of such an input, of integers and of rank 0 or 1, are its
     values (recipe/shapes.py)."""
-    return all(prepare_shapes.is_static(dim) for dim in tensor.shape.dim)
+    return all(infer_shapes.is_static(dim) for dim in tensor.shape.dim)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from scons_tensorrt.worker.onnx import graph_walk, prepare_shapes
+from scons_tensorrt.worker.onnx import graph_walk, infer_shapes
 
 
 def refused(
@@ -19,9 +19,9 @@ def refused(
     nodes = [node for node in graph_walk.all_nodes(model) if _has_no_axes(node)]
     if not nodes:
         return []
-    open_sizes = prepare_shapes.known_shapes(prepare_shapes.infer_shapes(model))
+    open_sizes = infer_shapes.known_shapes(infer_shapes.infer_shapes(model))
     points = [
-        prepare_shapes.at_sizes(model, {name: shapes[at] for name, shapes in profile.items()})
+        infer_shapes.at_sizes(model, {name: shapes[at] for name, shapes in profile.items()})
         for profile in profiles or [{}]
         for at in range(3 if profiles else 1)
     ]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from scons_tensorrt.worker.onnx import graph_walk, prepare_shapes
+from scons_tensorrt.worker.onnx import graph_walk, infer_shapes
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 LARGEST = 1024  # elements of a value that is computed; TensorRT folds weights itself
@@ -68,8 +68,8 @@ def has_refused_if(model: ModelProto) -> bool:
         return False
     if _has_unread(model.graph, set(constants_of(model)), within_if=False):
         return True
-    folded = prepare_shapes.infer_shapes(fold(copy.deepcopy(model))[0])
-    shapes = prepare_shapes.known_shapes(folded)
+    folded = infer_shapes.infer_shapes(fold(copy.deepcopy(model))[0])
+    shapes = infer_shapes.known_shapes(folded)
     return any(
         _ranks_differ(node, shapes) or (node.op_type == "If" and _has_if(node))
         for node in graph_walk.all_nodes(folded)
@@ -92,7 +92,7 @@ def _has_unread(graph: GraphProto, constants: set[str], within_if: bool) -> bool
     return False
 
 
-def _ranks_differ(node: NodeProto, shapes: Mapping[str, prepare_shapes.Sizes]) -> bool:
+def _ranks_differ(node: NodeProto, shapes: Mapping[str, infer_shapes.Sizes]) -> bool:
     """Whether branches of an If return tensors of different rank, by their shapes or by their operators."""
     branches = list(graph_walk.bodies(node)) if node.op_type == "If" else []
     if len(branches) < 2:
@@ -111,21 +111,21 @@ def fold(model: ModelProto) -> tuple[ModelProto, int, int]:
     Tensors of all graphs must have unique names. Returns (model, nodes replaced by values, If resolved)."""
     folded = resolved = 0
     while True:
-        prepare_shapes.clear_inferred(model)
-        model = prepare_shapes.infer_shapes(model)
+        infer_shapes.clear_inferred(model)
+        model = infer_shapes.infer_shapes(model)
         values = _computed(model)
         replaced = sum(_set_values(graph, values) for graph in graph_walk.graphs(model.graph))
         found = _resolve(model.graph, constants_of(model))
         folded, resolved = folded + replaced, resolved + found
         if not found and not replaced:
-            prepare_shapes.clear_inferred(model)
+            infer_shapes.clear_inferred(model)
             return model, folded, resolved
 
 
 def _computed(model: ModelProto) -> dict[str, np.ndarray]:
     """The values of all outputs of nodes, but Constant ones, that can be computed."""
     constants = constants_of(model)
-    known = prepare_shapes.values_of_shapes(model, constants)
+    known = infer_shapes.values_of_shapes(model, constants)
     ready, names = [], set(constants) | set(known)
     for graph in graph_walk.graphs(model.graph):
         for node in graph.node:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from scons_tensorrt.worker.onnx import graph_walk, model_file, prepare_shapes, rewrite_fold
+from scons_tensorrt.worker.onnx import graph_walk, infer_shapes, model_file, rewrite_fold
 from scons_tensorrt.worker.onnx.prepare_graph import FLOAT, Names
 from scons_tensorrt.worker.onnx.prepare_scales import ScalesFinder
 from scons_tensorrt.worker.onnx.rewrite_contrib import MICROSOFT, ContribOperators, at
@@ -31,7 +31,7 @@ def rewrite(model: ModelProto, values: TensorValues) -> tuple[ModelProto, list[s
         _IntegerOperators(graph, names).rewrite(counts)
     if not counts:
         return model, []
-    prepare_shapes.clear_inferred(model)
+    infer_shapes.clear_inferred(model)
     rewrite_fold.remove_unused(model)
     return values.take(model), ["%s in float32" % graph_walk.count(sum(counts.values()), "quantized node")]
 

@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, TensorShapeProto, ValueInfoProto, numpy_helper
 
 from scons_tensorrt.worker.common.errors import recipe_error
-from scons_tensorrt.worker.onnx import graph_walk, prepare_shapes
+from scons_tensorrt.worker.onnx import graph_walk, infer_shapes
 
 if TYPE_CHECKING:
     Bounds = tuple[tuple[int, ...], ...]  # (min, opt, max) in each profile
@@ -59,7 +59,7 @@ def _array(value: ValueInfoProto, given: Any) -> np.ndarray:
             "freeze: %r does not fit input `%s`, which is %s" % (given, value.name, np.dtype(dtype))
         )
     if tensor.HasField("shape"):
-        wanted = [dim.dim_value if prepare_shapes.is_static(dim) else -1 for dim in tensor.shape.dim]
+        wanted = [dim.dim_value if infer_shapes.is_static(dim) else -1 for dim in tensor.shape.dim]
         if len(wanted) != exact.ndim or any(w not in (-1, have) for w, have in zip(wanted, exact.shape)):
             shape = ["?" if size < 0 else size for size in wanted]
             raise recipe_error(
@@ -77,7 +77,7 @@ def _symbolic(
     for value in model_inputs(model):
         ranges = [profile[value.name] for profile in profiles if value.name in profile]
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if prepare_shapes.is_static(dim) or len(ranges) < max(1, len(profiles)):
+            if infer_shapes.is_static(dim) or len(ranges) < max(1, len(profiles)):
                 continue
             bounds = tuple(tuple(shape[axis] for shape in each) for each in ranges)
             yield value, axis, dim, bounds
