@@ -535,3 +535,9 @@ def test_ctrl_c_is_no_traceback(folder):
     assert process.returncode != 0
     assert "Traceback" not in out
     assert not list(folder.path("engines").glob("*.engine"))
+
+
+def test_a_dry_run_of_an_onnx_that_cannot_be_read_exits_with_1(folder):
+    folder.path("zeros.onnx").write_bytes(bytes(40))
+    statuses = [run(folder, "build", "-n", name).status for name in ("zeros.onnx", "none.onnx", "net.onnx")]
+    assert statuses == [1, 1, 0]
